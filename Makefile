@@ -1,0 +1,73 @@
+# Every target makes the environment it needs; nothing is installed by hand.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all bench lint clean
+
+# The interpreter environments are made with: `make test PYTHON=python3.12`.
+# Without it, the first of these that is Python 3.10 to 3.13 and has venv.
+PYTHON ?=
+CANDIDATES = $(or $(PYTHON),python3.12 python3.11 python3.13 python3.10 python3)
+FITS := import sys, ensurepip, venv; \
+  sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+
+# What benchmarks compare with.
+PEERS := keras-hub onnxruntime torch==2.13.0 transformers
+BENCHMARKS = $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))
+
+RUN := .venv/bin/python
+export KERAS_BACKEND := tensorflow
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s%s\n", $$1, $$2}' \
+	  $(MAKEFILE_LIST)
+
+demo: .venv/stamp  ## the life cycle on small data, or on TRAIN=a.tsv DEV=b.tsv
+	@$(RUN) -m demo $(if $(TRAIN),--train="$(TRAIN)") \
+	  $(if $(DEV),--dev="$(DEV)")
+
+test: .venv/stamp  ## the tests, without the slow ones
+	@$(RUN) -m pytest -q -m "not slow"
+
+test-all: .venv/stamp  ## all tests
+	@$(RUN) -m pytest -q
+
+bench: .venv-bench/stamp  ## an environment with peers, and what to run in it
+	@echo "Each of these prints one table of ratios:"
+	@for name in $(BENCHMARKS); do \
+	  echo "  .venv-bench/bin/python -m benchmarks.$$name"; done
+
+lint: .venv/stamp  ## what the formatter and the linter would change
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+
+clean:  ## remove environments, caches and demo-output; runs/ stays
+	rm -rf .venv .venv-bench .build build demo-output *.egg-info \
+	  .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path "./runs/*" -prune -exec rm -rf {} +
+
+# $(call environment,FOLDER,ARGUMENTS OF PIP INSTALL,SIZE AND TIME)
+# The stamp is written last: an interrupted installation starts again.
+define environment
+@for python in $(CANDIDATES); do \
+  "$$python" -c '$(FITS)' 2>/dev/null && break; python=; \
+done; \
+if [ -z "$$python" ]; then \
+  echo "Expected Python 3.10 to 3.13 with venv, found none among:" \
+    "$(CANDIDATES). Install one (Debian: apt-get install python3-venv)" \
+    "or name one: make PYTHON=/path/to/python3.12" >&2; \
+  exit 1; \
+fi; \
+echo "Making $(1) with $$("$$python" --version) ..."; \
+"$$python" -m venv --clear $(1)
+@echo "Installing $(2) ($(3)) ..."
+@$(1)/bin/python -m pip install --quiet $(2)
+@touch $(1)/stamp
+endef
+
+.venv/stamp: requirements.lock
+	$(call environment,.venv,-r requirements.lock,2.5 GB: a minute or two)
+
+.venv-bench/stamp: requirements.lock
+	$(call environment,.venv-bench,-r requirements.lock $(PEERS),several GB: some minutes)

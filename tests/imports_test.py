@@ -1,0 +1,222 @@
+"""Who may import whom, as tables, checked against the syntax trees.
+
+A new module of bert_keras gets a row in INSIDE: that is the moment to think
+about where it belongs. Imports inside functions count like all others.
+"""
+
+import ast
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from absl.testing import absltest
+
+ROOT = pathlib.Path(__file__).absolute().parents[1]
+
+# Module or folder of bert_keras -> what it imports from bert_keras. Everyone
+# may also import errors. The model is handed its encoder and its task.
+_WHOLE = {"config", "encoder", "heads", "model", "data", "tasks"}
+INSIDE = {
+    "errors": set(),
+    "config": set(),
+    "layers": {"config"},
+    "encoder": {"config", "layers"},
+    "heads": {"config", "layers"},
+    "model": {"config", "layers"},
+    "optimization": set(),
+    "data": {"data"},
+    "tasks": {"config", "layers", "heads", "data", "tasks"},
+    "checkpoint": {*_WHOLE, "optimization"},
+    "formats": {*_WHOLE, "checkpoint", "formats"},
+    "predictor": {*_WHOLE, "checkpoint", "formats"},
+}
+
+# The other folders -> the folders they import. Training and export never meet.
+FOLDERS = {"bert_keras", "trainers", "export", "demo", "benchmarks", "tests"}
+OUTSIDE = {
+    "trainers": {"bert_keras", "trainers"},
+    "export": {"bert_keras", "export"},
+    "demo": {"bert_keras", "trainers", "export", "demo"},
+    "benchmarks": FOLDERS,
+    "tests": FOLDERS,
+}
+
+# The network is written in keras, so that any backend of Keras could run it.
+NETWORK = {"layers", "encoder", "heads", "model"}
+NETWORK_IMPORTS = {
+    "bert_keras",
+    "keras",
+    "numpy",  # for constants
+    *sys.stdlib_module_names,
+}
+
+# These ask which strategy is active or which replica this is.
+REPLICA_NAMES = {
+    "get_replica_context",
+    "get_strategy",
+    "has_strategy",
+    "in_cross_replica_context",
+    "merge_call",
+    "replica_id_in_sync_group",
+}
+
+# These may run a main from within; everyone else leaves mains alone.
+MAY_IMPORT_MAINS = {"demo", "benchmarks", "tests"}
+
+
+def _read():
+    """Every Python file of the project: {dotted name: (path, syntax tree)}."""
+    modules = {}
+    for folder in sorted(FOLDERS):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            path = file.relative_to(ROOT)
+            parts = path.with_suffix("").parts
+            if parts[-1] == "__init__":
+                parts = parts[:-1]
+            tree = ast.parse(file.read_text(encoding="utf-8"), str(path))
+            modules[".".join(parts)] = (path, tree)
+    return modules
+
+
+MODULES = _read()
+PACKAGES = {
+    ".".join(name.split(".")[:depth])
+    for name in MODULES
+    for depth in range(1, name.count(".") + 1)
+}
+
+
+def _imports(path, tree):
+    """(line, dotted name) of all that a file imports, down to the module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            above = path.parts[: -node.level] if node.level else ()
+            source = ".".join([*above, *filter(None, [node.module])])
+            for alias in node.names:
+                name = f"{source}.{alias.name}"
+                known = name in MODULES or name in PACKAGES
+                yield node.lineno, name if known else source
+
+
+def _is_main(path, tree):
+    """Whether a file is a __main__.py or compares its __name__ at the end."""
+    return path.name == "__main__.py" or any(
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Compare)
+        and getattr(node.test.left, "id", None) == "__name__"
+        for node in tree.body
+    )
+
+
+def _allowed(module, imported):
+    """What a module may import, and whether that covers `imported`."""
+    folder, part = (module.split(".") + [""])[:2]
+    other, other_part = (imported.split(".") + [""])[:2]
+    if folder != "bert_keras":
+        return OUTSIDE[folder], other in OUTSIDE[folder]
+    if not part:  # bert_keras/__init__.py gathers the public names.
+        return {"bert_keras"}, other == "bert_keras"
+    parts = INSIDE.get(part, set()) | {"errors"}
+    return parts, other == "bert_keras" and other_part in parts
+
+
+class ImportsTest(absltest.TestCase):
+    def _assert_none(self, wrong):
+        wrong = list(wrong)
+        self.assertEmpty(wrong, "\n" + "\n".join(wrong))
+
+    def test_every_module_of_bert_keras_has_a_row(self):
+        parts = {
+            name.split(".")[1]
+            for name in MODULES
+            if name.startswith("bert_keras.")
+        }
+        self._assert_none(
+            f"bert_keras.{part} has no row in INSIDE of "
+            "tests/imports_test.py: add one that says what it may import."
+            for part in sorted(parts - set(INSIDE))
+        )
+
+    def test_imports_follow_the_tables(self):
+        wrong = []
+        for name, (path, tree) in MODULES.items():
+            for line, imported in _imports(path, tree):
+                allowed, fine = _allowed(name, imported)
+                if imported.split(".")[0] in FOLDERS and not fine:
+                    wrong.append(
+                        f"{path}:{line} imports {imported}; of this project "
+                        f"it may import {', '.join(sorted(allowed))}."
+                    )
+        self._assert_none(wrong)
+
+    def test_the_network_is_keras_alone(self):
+        self._assert_none(
+            f"{path}:{line} imports {imported}; the network is keras alone."
+            for part in sorted(NETWORK)
+            for path, tree in [MODULES[f"bert_keras.{part}"]]
+            for line, imported in _imports(path, tree)
+            if imported.split(".")[0] not in NETWORK_IMPORTS
+        )
+
+    def test_bert_keras_knows_no_flags(self):
+        self._assert_none(
+            f"{path}:{line} imports {imported}; flags live in trainers."
+            for name, (path, tree) in MODULES.items()
+            if name.split(".")[0] == "bert_keras"
+            for line, imported in _imports(path, tree)
+            if imported.split(".")[0] == "absl"
+        )
+
+    def test_bert_keras_knows_no_replicas(self):
+        self._assert_none(
+            f"{path}:{node.lineno} uses a replica's context; replicas live in "
+            "trainers/loop.py."
+            for name, (path, tree) in MODULES.items()
+            if name.split(".")[0] == "bert_keras"
+            for node in ast.walk(tree)
+            if getattr(node, "attr", getattr(node, "id", "")) in REPLICA_NAMES
+        )
+
+    def test_nothing_imports_a_main(self):
+        mains = {name for name, file in MODULES.items() if _is_main(*file)}
+        self._assert_none(
+            f"{path}:{line} imports the main {imported}; what it needs from "
+            "there belongs in a library."
+            for name, (path, tree) in MODULES.items()
+            if name.split(".")[0] not in MAY_IMPORT_MAINS
+            for line, imported in _imports(path, tree)
+            if imported in mains
+        )
+
+    def test_importing_bert_keras_is_cheap(self):
+        script = (
+            "import json, sys, bert_keras\n"
+            "from absl import flags\n"
+            "definers = list(flags.FLAGS.flags_by_module_dict())\n"
+            "print(json.dumps([list(sys.modules), definers]))\n"
+        )
+        path = os.pathsep.join([str(ROOT), *sys.path])
+        run = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(run.returncode, 0, run.stderr)
+        imported, definers = (
+            {name.split(".")[0] for name in names}
+            for names in json.loads(run.stdout.splitlines()[-1])
+        )
+        self.assertIn("bert_keras", imported)
+        self.assertEmpty(imported & {"keras_hub", "keras_nlp", *OUTSIDE})
+        self.assertEmpty(definers & FOLDERS)
+
+
+if __name__ == "__main__":
+    absltest.main()
