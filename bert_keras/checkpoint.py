@@ -1,0 +1,303 @@
+"""Checkpoint folders: save, load, latest, best.
+
+    run/
+      best, latest            text files with the number of a step
+      step-00012000/
+        vocab.txt  encoder.safetensors  head.safetensors
+        optimizer.safetensors   only needed to resume
+        config.json             written last: present means complete
+
+Weights are keyed by variable path, so names and shapes are compared both
+ways and any difference stops the load.
+"""
+
+import atexit
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import tensorflow as tf
+
+from bert_keras import config as config_lib
+from bert_keras import encoder as encoder_lib
+from bert_keras import errors, optimization
+from bert_keras import model as model_lib
+from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.tasks import base
+
+FORMAT = "bert_keras.checkpoint.1"
+CONFIG = "config.json"
+ENCODER, HEAD = "encoder.safetensors", "head.safetensors"
+OPTIMIZER, VOCABULARY = "optimizer.safetensors", "vocab.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A complete step folder; nothing but config.json was read yet."""
+
+    folder: str
+    config: config_lib.BertConfig
+    task: base.Task
+    step: int
+    lowercase: bool
+    facts: Mapping[str, Any]  # what the trainer wrote beside: scores, scale
+
+    def tokenizer(self) -> tokenizer_lib.Tokenizer:
+        path = self._checked(VOCABULARY)
+        return tokenizer_lib.Tokenizer.from_file(path, lowercase=self.lowercase)
+
+    def load_encoder(self, encoder: encoder_lib.BertEncoder) -> None:
+        self._load(ENCODER, weights(encoder))
+
+    def load_head(self, head) -> None:
+        self._load(HEAD, weights(head))
+
+    def load_optimizer(self, optimizer: optimization.Optimizer) -> None:
+        self._load(OPTIMIZER, optimizer.state())
+
+    def model(self, task: base.Task | None = None) -> model_lib.BertModel:
+        """The saved model, or the saved encoder under another task's head."""
+        model = model_lib.BertModel(
+            encoder_lib.BertEncoder(self.config), task or self.task
+        )
+        self.load_encoder(model.encoder)
+        if task is None:
+            self.load_head(model.head)
+        return model
+
+    def _checked(self, name: str) -> str:
+        """A local path of the file, once its checksum was compared."""
+        path = _fetch(os.path.join(self.folder, name))
+        expected = self.facts["sha256"].get(name)
+        if _sha256(path) != expected:
+            raise errors.InputError(
+                f"{os.path.join(self.folder, name)} is damaged: its checksum "
+                "is not the one in config.json. Use an earlier step, or copy "
+                "the folder again."
+            )
+        return path
+
+    def _load(self, name: str, variables: Mapping[str, Any]) -> None:
+        values = safetensors.numpy.load_file(self._checked(name))
+        theirs = {key: value.shape for key, value in values.items()}
+        ours = {key: tuple(value.shape) for key, value in variables.items()}
+        if theirs != ours:
+            raise errors.InputError(
+                f"{os.path.join(self.folder, name)} does not fit the model: "
+                + differences(ours, theirs)
+            )
+        for key, variable in variables.items():
+            variable.assign(values[key])
+
+
+def save(
+    run: str,
+    model: model_lib.BertModel,
+    tokenizer: tokenizer_lib.Tokenizer,
+    *,
+    step: int,
+    optimizer: optimization.Optimizer | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> str:
+    """Writes `run`/step-N and names it the latest; returns the folder."""
+    folder = os.path.join(run, f"step-{step:08d}")
+    tf.io.gfile.makedirs(folder)
+    if tf.io.gfile.exists(os.path.join(folder, CONFIG)):
+        # Written again: not whole until the new config.json stands.
+        tf.io.gfile.remove(os.path.join(folder, CONFIG))
+    checksums = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        # Beside its place where that is local: a move, not a second copy.
+        aside = folder if _is_local(folder) else temporary
+
+        def write(name, writer):
+            path = os.path.join(aside, f"{name}.tmp")
+            writer(path)
+            checksums[name] = _sha256(path)
+            _move(path, os.path.join(folder, name))
+
+        def tensors(name, variables):
+            values = {
+                key: np.ascontiguousarray(value.numpy())
+                for key, value in variables.items()
+            }
+            write(name, lambda path: safetensors.numpy.save_file(values, path))
+
+        write(VOCABULARY, tokenizer.save)
+        tensors(ENCODER, weights(model.encoder))
+        tensors(HEAD, weights(model.head))
+        if optimizer is not None:
+            tensors(OPTIMIZER, optimizer.state())
+        config = {
+            "format": FORMAT,
+            "step": step,
+            "bert": model.encoder.config.to_dict(),
+            "task": model.task.to_dict(),
+            "lowercase": tokenizer.lowercase,
+            **(facts or {}),
+            "sha256": checksums,
+        }
+
+        def write_config(path):
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(config, file, indent=1, ensure_ascii=False)
+
+        write(CONFIG, write_config)
+    mark(run, "latest", step)
+    return folder
+
+
+def read(path: str) -> Checkpoint:
+    """What `path` holds: a step folder, or a run (its best, else latest).
+
+    Raises InputError when there is no complete checkpoint.
+    """
+    folder = path
+    if not tf.io.gfile.exists(os.path.join(path, CONFIG)):
+        found = marked(path, "best") or marked(path, "latest")
+        if found is None:
+            raise errors.InputError(
+                f"{path} is not a checkpoint: expected {CONFIG} in a step "
+                "folder, or a run folder with a file `best` or `latest`."
+            )
+        folder = found
+    try:
+        with tf.io.gfile.GFile(os.path.join(folder, CONFIG)) as file:
+            values = json.loads(file.read())
+    except (tf.errors.NotFoundError, UnicodeDecodeError, ValueError) as error:
+        raise errors.InputError(
+            f"{os.path.join(folder, CONFIG)} cannot be read ({error}); use "
+            "an earlier step."
+        ) from None
+    if values.get("format") != FORMAT:
+        raise errors.InputError(
+            f"{folder} has format {values.get('format')!r}; this version "
+            f"reads {FORMAT!r}."
+        )
+    return Checkpoint(
+        folder=folder,
+        config=config_lib.BertConfig.from_dict(values["bert"]),
+        task=base.from_dict(values["task"]),
+        step=values["step"],
+        lowercase=values["lowercase"],
+        facts=values,
+    )
+
+
+def steps(run: str) -> list[int]:
+    """Numbers of the complete checkpoints of a run, rising."""
+    if not tf.io.gfile.isdir(run):
+        return []
+    found = []
+    for name in tf.io.gfile.listdir(run):
+        match = re.fullmatch(r"step-(\d+)/?", name)
+        config = os.path.join(run, name, CONFIG)
+        if match and tf.io.gfile.exists(config):
+            found.append(int(match[1]))
+    return sorted(found)
+
+
+def step_folder(run: str, step: int) -> str:
+    return os.path.join(run, f"step-{step:08d}")
+
+
+def mark(run: str, name: str, step: int) -> None:
+    """Lets `name` ("best", "latest") point to a step."""
+    with tempfile.TemporaryDirectory() as temporary:
+        aside = run if _is_local(run) else temporary
+        path = os.path.join(aside, f"{name}.tmp")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f"{step}\n")
+        _move(path, os.path.join(run, name))
+
+
+def marked(run: str, name: str) -> str | None:
+    """The step folder that `name` points to, or None."""
+    path = os.path.join(run, name)
+    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
+        return None
+    with tf.io.gfile.GFile(path) as file:
+        return step_folder(run, int(file.read()))
+
+
+def keep(run: str, count: int) -> None:
+    """Removes all but the last `count` checkpoints and the best one."""
+    best = marked(run, "best")
+    for step in steps(run)[:-count]:
+        folder = step_folder(run, step)
+        if folder != best:
+            # Incomplete first: a kill in between leaves no false whole.
+            tf.io.gfile.remove(os.path.join(folder, CONFIG))
+            tf.io.gfile.rmtree(folder)
+
+
+def weights(layer) -> dict[str, Any]:
+    """Variables by path, without the layer's own name; no random seeds."""
+    return {
+        variable.path.split("/", 1)[1]: variable
+        for variable in layer.weights
+        if not variable.path.endswith("seed_generator_state")
+    }
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """One line: what is missing, left over, or of another shape."""
+    parts = []
+    missing = sorted(set(ours) - set(theirs))
+    extra = sorted(set(theirs) - set(ours))
+    if missing:
+        parts.append(f"missing {_some(missing)}")
+    if extra:
+        parts.append(f"not in the model {_some(extra)}")
+    for key in sorted(set(ours) & set(theirs)):
+        if ours[key] != theirs[key]:
+            parts.append(
+                f"{key} is {theirs[key]} there and {ours[key]} in the model"
+            )
+    return "; ".join(parts) + "."
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _is_local(path: str) -> bool:
+    return "://" not in path
+
+
+def _move(path: str, target: str) -> None:
+    if _is_local(target):
+        os.replace(path, target)
+    else:
+        tf.io.gfile.copy(path, target, overwrite=True)
+
+
+def _fetch(path: str) -> str:
+    """A local path with the file's content, which may stand anywhere."""
+    if not tf.io.gfile.exists(path):
+        raise errors.InputError(f"{path} is missing; copy the folder again.")
+    if _is_local(path):
+        return path
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    local = os.path.join(folder, os.path.basename(path))
+    tf.io.gfile.copy(path, local)
+    return local
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

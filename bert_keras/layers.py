@@ -1,0 +1,232 @@
+"""The parts of the encoder: embeddings, attention, feed-forward, block.
+
+All sizes come from the configuration, so `build` needs no input shape: the
+encoder builds its layers when it is constructed, and weights exist, have
+names and can be loaded before any input was seen.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from bert_keras import config as config_lib
+
+ACTIVATIONS = {
+    "gelu": lambda x: ops.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
+    "relu": ops.relu,
+}
+
+# Added to the scores of masked places, in float32. Finite, so that a row
+# which sees nothing (padding) gets a uniform distribution and not NaN.
+MASKED_SCORE = -1e9
+
+
+def attention_mask(padding_mask, *, causal: bool = False):
+    """Who sees whom.
+
+    padding_mask (B, S) int32: 0 = padding, k = the k-th packed text
+    -> (B, S, S) bool: query, key. Packed texts do not see each other.
+    """
+    key = ops.expand_dims(padding_mask, 1)  # (B, 1, S)
+    query = ops.expand_dims(padding_mask, 2)  # (B, S, 1)
+    mask = ops.logical_and(ops.equal(query, key), ops.greater(key, 0))
+    if causal:
+        place = ops.arange(ops.shape(padding_mask)[1])
+        earlier = ops.greater_equal(
+            ops.expand_dims(place, 1), ops.expand_dims(place, 0)
+        )
+        mask = ops.logical_and(mask, ops.expand_dims(earlier, 0))
+    return mask
+
+
+class Embeddings(keras.layers.Layer):
+    """Token + segment + position embeddings, normalised (BERT, figure 2).
+
+    token_ids, segment_ids (B, S) int32, position_ids (B, S) int32 or None
+    -> (B, S, H). None means 0, 1, 2, ... in every row.
+
+    The tables stay float32 under mixed precision: only the rows that are
+    looked up are cast, not the whole table.
+    """
+
+    def __init__(self, config: config_lib.BertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+        if config.norm_first:
+            self.norm = None  # each block normalises its own entrance
+        else:
+            self.norm = layer_norm(config, name="norm", dtype="float32")
+        self.dropout = keras.layers.Dropout(config.dropout, dtype="float32")
+        self.project = None
+        if config.embedding_width != config.hidden_size:
+            self.project = dense(config, config.hidden_size, name="project")
+
+    def build(self, input_shape=None):
+        config, width = self.config, self.config.embedding_width
+        self.token_table = self._table("token", config.vocab_size)
+        self.segment_table = self._table("segment", config.num_segments)
+        if config.position == "learned":
+            self.position_table = self._table(
+                "position", config.max_position_embeddings
+            )
+        else:
+            self.position_table = sinusoids(
+                config.max_position_embeddings, width
+            )
+        if self.norm:
+            self.norm.build((None, None, width))
+        if self.project:
+            self.project.build((None, None, width))
+        self.built = True
+
+    def _table(self, name: str, rows: int):
+        return self.add_weight(
+            name=name,
+            shape=(rows, self.config.embedding_width),
+            initializer=initializer(self.config),
+            autocast=False,
+        )
+
+    def call(self, token_ids, segment_ids, position_ids=None, training=None):
+        x = ops.take(self.token_table, token_ids, axis=0)
+        x = x + ops.take(self.segment_table, segment_ids, axis=0)
+        table = ops.convert_to_tensor(self.position_table)
+        if position_ids is None:
+            x = x + table[: ops.shape(token_ids)[1]]
+        else:
+            x = x + ops.take(table, position_ids, axis=0)
+        if self.norm:
+            x = self.norm(x)
+        x = self.dropout(x, training=training)
+        x = ops.cast(x, self.compute_dtype)
+        return self.project(x) if self.project else x
+
+
+class SelfAttention(keras.layers.Layer):
+    """Scaled dot-product attention with N heads (Vaswani et al. 2017, 3.2).
+
+    x (B, S, H), mask (B, 1 or S, S) bool -> (B, S, H), and the float32
+    distributions (B, N, S, S) when `attentions` is asked for.
+
+    Query, key and value are one product: columns 0..H of the kernel make the
+    queries, the next H the keys, the last H the values.
+    """
+
+    def __init__(self, config: config_lib.BertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+        self.qkv = dense(config, 3 * config.hidden_size, name="qkv")
+        self.out = dense(config, config.hidden_size, name="out")
+        self.dropout = keras.layers.Dropout(config.attention_dropout)
+
+    def build(self, input_shape=None):
+        self.qkv.build((None, None, self.config.hidden_size))
+        self.out.build((None, None, self.config.hidden_size))
+        self.built = True
+
+    def call(self, x, mask, training=None, attentions=False):
+        heads, width = self.config.num_heads, self.config.head_width
+        length = ops.shape(x)[1]
+        qkv = ops.reshape(self.qkv(x), (-1, length, 3, heads, width))
+        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, B, N, S, D)
+        query, key, value = qkv[0], qkv[1], qkv[2]
+        # Scaled before the product: float16 overflows after it.
+        query = query * (1.0 / math.sqrt(width))
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+        hidden = ops.cast(ops.logical_not(mask), "float32") * MASKED_SCORE
+        scores = ops.cast(scores, "float32") + ops.expand_dims(hidden, 1)
+        attention = ops.softmax(scores, axis=-1)  # (B, N, S, S)
+        seen = ops.cast(attention, self.compute_dtype)
+        context = ops.matmul(self.dropout(seen, training=training), value)
+        context = ops.transpose(context, (0, 2, 1, 3))  # (B, S, N, D)
+        context = ops.reshape(context, (-1, length, heads * width))
+        output = self.out(context)
+        return (output, attention) if attentions else output
+
+
+class FeedForward(keras.layers.Layer):
+    """Two products with an activation between: (B, S, H) -> (B, S, H)."""
+
+    def __init__(self, config: config_lib.BertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+        self.activation = ACTIVATIONS[config.activation]
+        self.inner = dense(config, config.intermediate_size, name="inner")
+        self.outer = dense(config, config.hidden_size, name="outer")
+
+    def build(self, input_shape=None):
+        self.inner.build((None, None, self.config.hidden_size))
+        self.outer.build((None, None, self.config.intermediate_size))
+        self.built = True
+
+    def call(self, x):
+        return self.outer(self.activation(self.inner(x)))
+
+
+class Block(keras.layers.Layer):
+    """One encoder layer: attention and feed-forward, each with a residual.
+
+    x (B, S, H), mask (B, 1 or S, S) bool -> (B, S, H), and the attention
+    distributions (B, N, S, S) when `attentions` is asked for.
+    """
+
+    def __init__(self, config: config_lib.BertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+        self.attention = SelfAttention(config, name="attention")
+        self.attention_norm = layer_norm(config, name="attention_norm")
+        self.feed_forward = FeedForward(config, name="feed_forward")
+        self.feed_forward_norm = layer_norm(config, name="feed_forward_norm")
+        self.dropout = keras.layers.Dropout(config.dropout)
+
+    def build(self, input_shape=None):
+        shape = (None, None, self.config.hidden_size)
+        self.attention.build(shape)
+        self.attention_norm.build(shape)
+        self.feed_forward.build(shape)
+        self.feed_forward_norm.build(shape)
+        self.built = True
+
+    def call(self, x, mask, training=None, attentions=False):
+        norm_first = self.config.norm_first
+        entrance = self.attention_norm(x) if norm_first else x
+        output, attention = self.attention(
+            entrance, mask, training=training, attentions=True
+        )
+        x = x + self.dropout(output, training=training)
+        x = x if norm_first else self.attention_norm(x)
+
+        entrance = self.feed_forward_norm(x) if norm_first else x
+        output = self.feed_forward(entrance)
+        x = x + self.dropout(output, training=training)
+        x = x if norm_first else self.feed_forward_norm(x)
+        return (x, attention) if attentions else x
+
+
+def initializer(config: config_lib.BertConfig) -> keras.Initializer:
+    return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+
+
+def dense(config: config_lib.BertConfig, units: int, **kwargs):
+    return keras.layers.Dense(
+        units, kernel_initializer=initializer(config), **kwargs
+    )
+
+
+def layer_norm(config: config_lib.BertConfig, **kwargs):
+    """LayerNorm over the last axis; Keras computes it in float32."""
+    return keras.layers.LayerNormalization(
+        epsilon=config.layer_norm_epsilon, **kwargs
+    )
+
+
+def sinusoids(length: int, width: int) -> np.ndarray:
+    """Fixed positions (length, width) (Vaswani et al. 2017, 3.5)."""
+    place = np.arange(length)[:, None]
+    rate = np.exp(-math.log(10000.0) * (np.arange(width) // 2 * 2) / width)
+    angle = place * rate
+    even = np.arange(width) % 2 == 0
+    return np.where(even, np.sin(angle), np.cos(angle)).astype("float32")

@@ -1,0 +1,218 @@
+"""Task: what a network is trained for, as a handful of verbs.
+
+Each verb runs in one place, and the same function runs in training,
+evaluation and serving. A new task is one file in this folder with one
+subclass; trainers, exporters and tests find it by the file's name.
+"""
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from bert_keras import config as config_lib
+from bert_keras import errors
+from bert_keras.data import tokenizer as tokenizer_lib
+
+Tensors = dict[str, tf.Tensor]
+Targets = dict[str, tuple[tf.Tensor, tf.Tensor]]
+Row = Mapping[str, str]
+
+
+def knob(default: Any, help: str) -> Any:
+    """A field that a user may set; `help` is what `--help` prints."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """The verbs and their shapes; fields are the settings that are saved.
+
+    T texts become W >= T rows of at most `seq_length` tokens; strings never
+    reach the device, and T = 0 gives no answer, not an error.
+    """
+
+    seq_length: int = knob(
+        128, "Longest row in tokens, [CLS] and [SEP] included; longer is cut."
+    )
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of the strings that `inputs` reads: a served signature."""
+        return ("text",)
+
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """Factor of each loss term in the total; 1 where not named."""
+        return {}
+
+    @property
+    def token_terms(self) -> tuple[str, ...]:
+        """Loss terms whose labels and weights are one per token, (W, S)."""
+        return ()
+
+    # On the host: files and rows.
+
+    def examples(self, path: str) -> Iterator[Row]:
+        """Rows of a labelled file."""
+        raise NotImplementedError(f"{self.name} reads no labelled files")
+
+    def learn(
+        self, rows: Iterable[Row], tokenizer: tokenizer_lib.Tokenizer
+    ) -> "Task":
+        """This task with what only data and vocabulary tell filled in."""
+        del rows, tokenizer
+        return self
+
+    def metrics(
+        self, predictions: Sequence[Mapping[str, Any]], rows: Sequence[Row]
+    ) -> dict[str, float]:
+        """Official scores of answers against their labelled rows."""
+        raise NotImplementedError(f"{self.name} has no labelled rows")
+
+    # In graph, on the host: strings and random draws.
+
+    def inputs(
+        self, raw: Tensors, tokenizer: tokenizer_lib.Tokenizer
+    ) -> Tensors:
+        """T strings each -> W rows.
+
+        {"token_ids", "segment_ids", "padding_mask" (W, S) int32,
+        "text" (W,) int32: the text a row came from}. S is the longest row's.
+        """
+        raise NotImplementedError
+
+    def targets(self, raw: Tensors, inputs: Tensors) -> Targets:
+        """{term: (labels (W, ...), weights (W, ...) float32)}."""
+        raise NotImplementedError(f"{self.name} learns from records only")
+
+    def draw(
+        self, inputs: Tensors, targets: Targets, seeds: tf.Tensor
+    ) -> tuple[Tensors, Targets]:
+        """The same two, changed anew each epoch; given: unchanged.
+
+        seeds (W, 2) int32: one per row, made of the run's seed, the step and
+        the row's place in the global batch.
+        """
+        del seeds
+        return inputs, targets
+
+    def predict(
+        self,
+        decoded: Tensors,
+        inputs: Tensors,
+        raw: Tensors,
+        tokenizer: tokenizer_lib.Tokenizer,
+    ) -> Tensors:
+        """T answers, dense, batch first; windows of a text are merged."""
+        raise NotImplementedError
+
+    # In graph, on the device: numbers of static shape, no strings.
+
+    def complete(self, inputs: Tensors) -> Tensors:
+        """`inputs` with what the head reads and the ids alone tell."""
+        return inputs
+
+    def head(self, config: config_lib.BertConfig) -> keras.layers.Layer:
+        """A layer called as head(encoded, inputs, table, training=...).
+
+        Named "head"; its `build` needs no input shape.
+        """
+        raise NotImplementedError
+
+    def loss(
+        self, outputs: Tensors, inputs: Tensors, targets: Targets
+    ) -> Tensors:
+        """{term: weighted sum ()}; the mean is made once, globally."""
+        raise NotImplementedError
+
+    def sums(
+        self, outputs: Tensors, inputs: Tensors, targets: Targets
+    ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        """{score: (sum (), weight ())} for evaluation on records."""
+        del outputs, inputs, targets
+        return {}
+
+    def decode(self, outputs: Tensors, inputs: Tensors) -> Tensors:
+        """Small numbers (W, ...); compiles under XLA."""
+        raise NotImplementedError
+
+    # Saving.
+
+    @property
+    def name(self) -> str:
+        """What `--task` takes: the file's name, or a user's module."""
+        module = type(self).__module__
+        return module.removeprefix("bert_keras.tasks.")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name} | dataclasses.asdict(self)
+
+    def get_config(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Task":
+        # JSON has no tuples.
+        values = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in config.items()
+        }
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise errors.InputError(
+                f"{cls.__name__} has the settings {sorted(known)}; "
+                f"unknown: {unknown}."
+            )
+        return cls(**values)
+
+
+def find(name: str) -> type[Task]:
+    """The Task subclass of `bert_keras/tasks/<name>.py`, or of a module.
+
+    Raises InputError when there is no such module, or no task in it.
+    """
+    module_name = name if "." in name else f"bert_keras.tasks.{name}"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and not module_name.startswith(error.name):
+            raise  # the module is there and misses something itself
+        raise errors.InputError(
+            f"--task={name}: expected one of {', '.join(names())}, or the "
+            f"dotted name of a module of yours; {module_name} is not found."
+        ) from None
+    found = [
+        item
+        for item in vars(module).values()
+        if inspect.isclass(item)
+        and issubclass(item, Task)
+        and item.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise errors.InputError(
+            f"--task={name}: expected one Task subclass in {module_name}, "
+            f"found {[item.__name__ for item in found]}."
+        )
+    return found[0]
+
+
+def names() -> list[str]:
+    """Tasks that come with the package."""
+    import pkgutil
+
+    import bert_keras.tasks
+
+    found = pkgutil.iter_modules(bert_keras.tasks.__path__)
+    return sorted(item.name for item in found if item.name != "base")
+
+
+def from_dict(values: Mapping[str, Any]) -> Task:
+    """The task that `to_dict` wrote."""
+    values = dict(values)
+    return find(values.pop("name")).from_config(values)

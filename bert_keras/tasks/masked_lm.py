@@ -1,0 +1,150 @@
+"""Pretraining: masked LM, with or without a sentence objective."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from bert_keras import heads
+from bert_keras.data import masking, packing
+from bert_keras.tasks import base
+
+# Answers at most this many [MASK]s of a text; a fixed number keeps shapes
+# static on every device.
+ANSWERED_MASKS = 20
+
+
+@keras.saving.register_keras_serializable("bert_keras")
+@dataclasses.dataclass(frozen=True)
+class MaskedLM(base.Task):
+    """Guess hidden tokens, and whether the second segment is the next one.
+
+    The loss is the sum of two means, each over its own global weight: the
+    masked places, and the pairs (Devlin et al. 2019, section 3.1).
+    As a Predictor it fills each [MASK] in a text.
+    """
+
+    masked_share: float = base.knob(
+        0.15, "Part of the tokens that is hidden and guessed."
+    )
+    # Told by the records and the vocabulary.
+    objective: str = "nsp"  # nsp, sop or none
+    vocab_size: int = 0
+    mask_id: int = 0
+    special_ids: tuple[int, ...] = ()
+
+    def learn(self, rows, tokenizer):
+        del rows
+        return dataclasses.replace(
+            self,
+            vocab_size=tokenizer.vocab_size,
+            mask_id=tokenizer.mask_id,
+            special_ids=(tokenizer.cls_id, tokenizer.sep_id),
+        )
+
+    def head(self, config):
+        return PretrainingHead(
+            config, sentences=self.objective != "none", name="head"
+        )
+
+    def inputs(self, raw, tokenizer):
+        ids = tokenizer(raw["text"], special_tokens=True)
+        return packing.pack(
+            [ids],
+            cls_id=tokenizer.cls_id,
+            sep_id=tokenizer.sep_id,
+            seq_length=self.seq_length,
+        )
+
+    def draw(self, inputs, targets, seeds):
+        token_ids, positions, labels, weights = masking.mask_tokens(
+            inputs["token_ids"],
+            inputs["padding_mask"],
+            seeds,
+            share=self.masked_share,
+            mask_id=self.mask_id,
+            special_ids=self.special_ids,
+            vocab_size=self.vocab_size,
+        )
+        masked = {"token_ids": token_ids, "positions": positions}
+        return inputs | masked, targets | {"masked_lm": (labels, weights)}
+
+    def complete(self, inputs):
+        if "positions" in inputs:
+            return inputs
+        positions, _ = masking.mask_positions(
+            inputs["token_ids"], self.mask_id, ANSWERED_MASKS
+        )
+        return inputs | {"positions": positions}
+
+    def loss(self, outputs, inputs, targets):
+        terms = {}
+        for term, (labels, weights) in targets.items():
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                labels, outputs[term]
+            )
+            terms[term] = tf.reduce_sum(losses * weights)
+        return terms
+
+    def sums(self, outputs, inputs, targets):
+        scores = {}
+        for term, (labels, weights) in targets.items():
+            right = ops.cast(ops.argmax(outputs[term], axis=-1), labels.dtype)
+            right = ops.cast(ops.equal(right, labels), "float32")
+            scores[f"{term}_accuracy"] = (
+                ops.sum(right * weights),
+                ops.sum(weights),
+            )
+        return scores
+
+    def decode(self, outputs, inputs):
+        scores = ops.softmax(outputs["masked_lm"], axis=-1)
+        return {
+            "token_id": ops.cast(ops.argmax(scores, axis=-1), "int32"),
+            "score": ops.max(scores, axis=-1),
+        }
+
+    def predict(self, decoded, inputs, raw, tokenizer):
+        """{"token" (T, P) string, "score" (T, P)}: "" and 0 past the last."""
+        del raw
+        _, valid = masking.mask_positions(
+            inputs["token_ids"], self.mask_id, ANSWERED_MASKS
+        )
+        tokens = tf.gather(
+            tf.constant(tokenizer.vocabulary), decoded["token_id"]
+        )
+        return {
+            "token": tf.where(valid, tokens, ""),
+            "score": tf.where(valid, decoded["score"], 0.0),
+        }
+
+
+class PretrainingHead(keras.layers.Layer):
+    """{"masked_lm": (B, P, V), "next_sentence": (B, 2)}, float32 logits."""
+
+    def __init__(self, config, *, sentences: bool, **kwargs):
+        super().__init__(**kwargs)
+        self.masked_lm = heads.MaskedLMHead(config, name="masked_lm")
+        self.next_sentence = None
+        if sentences:
+            self.next_sentence = heads.NextSentenceHead(
+                config, name="next_sentence"
+            )
+
+    def build(self, input_shape=None):
+        self.masked_lm.build()
+        if self.next_sentence:
+            self.next_sentence.build()
+        self.built = True
+
+    def call(self, encoded, inputs, table, training=None):
+        del training
+        outputs = {
+            "masked_lm": self.masked_lm(
+                encoded["hidden"][-1], inputs["positions"], table
+            )
+        }
+        if self.next_sentence:
+            outputs["next_sentence"] = self.next_sentence(encoded["pooled"])
+        return outputs

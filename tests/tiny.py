@@ -1,0 +1,60 @@
+"""Tiny real objects that many tests share."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from bert_keras import config, encoder
+from bert_keras import model as model_lib
+from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.tasks import classification, masked_lm
+
+WORDS = (
+    "the a film is was good bad fine dull and not very old new story actor "
+    "plot ##s ##ed ##ing 一 二 电 影 好 坏 很 . , ! ?"
+).split()
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+
+SHARED_DATA = os.path.join(
+    os.path.dirname(__file__), "..", "..", "shared", "data"
+)
+
+
+def bert(**changes) -> config.BertConfig:
+    sizes = {
+        "vocab_size": len(VOCABULARY),
+        "hidden_size": 16,
+        "num_layers": 2,
+        "num_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 64,
+    }
+    return config.BertConfig(**(sizes | changes))
+
+
+def tokenizer() -> tokenizer_lib.Tokenizer:
+    return tokenizer_lib.Tokenizer(VOCABULARY, lowercase=True)
+
+
+def classifier(**changes) -> model_lib.BertModel:
+    task = classification.Classification(seq_length=32, labels=("bad", "good"))
+    return model_lib.BertModel(encoder.BertEncoder(bert(**changes)), task)
+
+
+def masked_lm_model(**changes) -> model_lib.BertModel:
+    task = masked_lm.MaskedLM(seq_length=32).learn([], tokenizer())
+    return model_lib.BertModel(encoder.BertEncoder(bert(**changes)), task)
+
+
+def inputs(rows: int = 4, length: int = 12, seed: int = 0):
+    """Random ids; row r has r trailing padding tokens."""
+    random = np.random.default_rng(seed)
+    token_ids = random.integers(5, len(VOCABULARY), (rows, length))
+    mask = np.arange(length) < length - np.arange(rows)[:, None] % length
+    values = {
+        "token_ids": token_ids * mask,
+        "segment_ids": random.integers(0, 2, (rows, length)) * mask,
+        "padding_mask": mask,
+    }
+    return {name: tf.constant(v, tf.int32) for name, v in values.items()}
