@@ -1,0 +1,96 @@
+"""Masked language modelling: which tokens are hidden, and by what.
+
+Devlin et al. 2019, section 3.1 and appendix A.1: 15 % of the tokens are
+chosen; of these 80 % become [MASK], 10 % a random entry of the vocabulary,
+10 % stay as they are.
+"""
+
+import math
+
+import tensorflow as tf
+
+MASK_SHARE = 0.8
+RANDOM_SHARE = 0.1
+
+
+def mask_tokens(
+    token_ids: tf.Tensor,
+    padding_mask: tf.Tensor,
+    seeds: tf.Tensor,
+    *,
+    share: float,
+    mask_id: int,
+    special_ids: tuple[int, ...],
+    vocab_size: int,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Hides `share` of each row's tokens.
+
+    Args:
+      token_ids, padding_mask: (B, S) int32.
+      seeds: (B, 2) int32, one per row: a row's draw depends on no other row.
+      share: part of a row's tokens, [CLS] and [SEP] counted, that is chosen;
+        at least one.
+      special_ids: ids that are never chosen.
+
+    Returns:
+      token_ids (B, S) with the chosen ones replaced; positions (B, P) int32,
+      rising; labels (B, P) int32, what stood there; weights (B, P) float32,
+      1 = chosen, 0 = filling. P is `max_predictions` of S.
+    """
+    shape = tf.shape(token_ids)
+    length = tf.cast(shape[1], tf.float32)
+    places = tf.cast(tf.math.ceil(share * length), tf.int32)  # P
+    uniform = tf.map_fn(
+        lambda seed: tf.random.stateless_uniform(
+            (shape[1] + 2 * places,), seed
+        ),
+        seeds,
+        fn_output_signature=tf.float32,
+    )
+    order, action, word = tf.split(uniform, [shape[1], places, places], axis=1)
+
+    maskable = padding_mask > 0
+    for special in special_ids:
+        maskable &= token_ids != special
+    tokens = tf.reduce_sum(tf.cast(padding_mask > 0, tf.float32), axis=1)
+    wanted = tf.maximum(tf.cast(tf.round(share * tokens), tf.int32), 1)
+    there = tf.reduce_sum(tf.cast(maskable, tf.int32), axis=1)
+    count = tf.minimum(wanted, there)[:, tf.newaxis]  # (B, 1)
+
+    _, chosen = tf.math.top_k(tf.where(maskable, order, -1.0), places)
+    valid = tf.range(places) < count
+    chosen = tf.sort(tf.where(valid, chosen, shape[1]), axis=1)
+    positions = tf.where(valid, chosen, 0)
+    labels = tf.gather(token_ids, positions, batch_dims=1)
+
+    random = tf.cast(word * vocab_size, tf.int32)
+    hidden = tf.where(action < MASK_SHARE + RANDOM_SHARE, random, labels)
+    hidden = tf.where(action < MASK_SHARE, mask_id, hidden)
+    # Filling writes position 0's own token back: [CLS] is never chosen.
+    hidden = tf.where(valid, hidden, labels)
+    row = tf.broadcast_to(tf.range(shape[0])[:, tf.newaxis], tf.shape(chosen))
+    token_ids = tf.tensor_scatter_nd_update(
+        token_ids, tf.stack([row, positions], axis=-1), hidden
+    )
+    return token_ids, positions, labels, tf.cast(valid, tf.float32)
+
+
+def max_predictions(seq_length: int, share: float) -> int:
+    """P: places for masks in a row of `seq_length` tokens."""
+    return math.ceil(share * seq_length)
+
+
+def mask_positions(
+    token_ids: tf.Tensor, mask_id: int, places: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where [MASK] stands in a text that came with masks.
+
+    token_ids (B, S) -> positions (B, P) int32 rising, and a (B, P) bool that
+    is false on filling. P = min(places, S): further masks stay unanswered.
+    """
+    length = tf.shape(token_ids)[1]
+    found = token_ids == mask_id
+    place = tf.where(found, tf.range(length), length)
+    positions = tf.sort(place, axis=1)[:, :places]
+    valid = positions < length
+    return tf.where(valid, positions, 0), valid

@@ -1,0 +1,200 @@
+"""Record folders: rows of ids on disk, read at random.
+
+    records/
+      shard-00000.safetensors ...   rows, one after the other, of every feature
+      vocab.txt
+      manifest.json                 written last: present means complete
+
+A feature is either one value per token, kept without padding, or an array of
+fixed shape per row. Shards are mapped into memory and read at random, so any
+order can be had and any place can be sought at no cost.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from bert_keras import errors
+
+FORMAT = "bert_keras.records.1"
+MANIFEST = "manifest.json"
+
+# A row: a name to an array. Per-token features share the row's length.
+Row = Mapping[str, np.ndarray]
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:05d}.safetensors"
+
+
+def write_shard(
+    path: str, rows: Sequence[Row], *, per_token: Collection[str]
+) -> dict[str, Any]:
+    """Writes rows of equal features; returns the shard's manifest entry.
+
+    Features named in `per_token` are as long as the row's
+    "inputs/token_ids"; all others have one shape.
+    """
+    lengths = np.array([len(row["inputs/token_ids"]) for row in rows])
+    tensors = {"row_splits": np.append(0, np.cumsum(lengths))}
+    for name in rows[0]:
+        values = [np.asarray(row[name]) for row in rows]
+        if name in per_token:
+            tensors["token:" + name] = np.concatenate(values)
+        else:
+            tensors["row:" + name] = np.stack(values)
+    data = safetensors.numpy.save(
+        {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    )
+    aside = f"{path}.{os.getpid()}.tmp"
+    with open(aside, "wb") as file:
+        file.write(data)
+    os.replace(aside, path)
+    return {
+        "name": os.path.basename(path),
+        "rows": len(rows),
+        "tokens": int(lengths.sum()),
+        "longest": int(lengths.max()),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+
+
+def write_manifest(
+    folder: str, shards: Sequence[Mapping[str, Any]], **facts: Any
+) -> None:
+    """Makes the folder complete. `facts`: whatever describes the rows."""
+    manifest = {
+        "format": FORMAT,
+        "rows": sum(shard["rows"] for shard in shards),
+        "tokens": sum(shard["tokens"] for shard in shards),
+        "longest": max(shard["longest"] for shard in shards),
+        **facts,
+        "shards": list(shards),
+    }
+    path = os.path.join(folder, MANIFEST)
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1)
+    os.replace(path + ".tmp", path)
+
+
+def is_complete(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, MANIFEST))
+
+
+class Records:
+    """The rows of a complete folder, read at random.
+
+    Raises InputError when the folder is not one, or a shard is missing or
+    has another size than its header says.
+    """
+
+    def __init__(self, folder: str):
+        self.folder = folder
+        try:
+            with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
+                self.manifest = json.load(file)
+        except (FileNotFoundError, NotADirectoryError):
+            raise errors.InputError(
+                f"{folder} is not a record folder: it holds no {MANIFEST}. "
+                "Make one with `python -m trainers.prepare`."
+            ) from None
+        if self.manifest.get("format") != FORMAT:
+            raise errors.InputError(
+                f"{folder} has format {self.manifest.get('format')}; this "
+                f"version reads {FORMAT}. Prepare the records again."
+            )
+        self._shards = [
+            _map(os.path.join(folder, shard["name"]))
+            for shard in self.manifest["shards"]
+        ]
+        self._starts = np.cumsum(
+            [0] + [shard["rows"] for shard in self.manifest["shards"]]
+        )
+        self.lengths = np.concatenate(
+            [np.diff(shard["row_splits"]) for shard in self._shards]
+        ).astype(np.int32)
+        # name: (dtype, per token?, shape of the rest)
+        self.features = {
+            name.split(":", 1)[1]: (
+                value.dtype,
+                name.startswith("token:"),
+                value.shape[1:],
+            )
+            for name, value in self._shards[0].items()
+            if ":" in name
+        }
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def read(self, rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """Rows by number, padded with 0 to `length`; -1 is an empty row.
+
+        Integers come as int32, other numbers as float32. "inputs/padding_mask"
+        is made where the records do not hold it.
+        """
+        batch = {
+            name: np.zeros(
+                (len(rows), length, *shape) if token else (len(rows), *shape),
+                working_type(dtype),
+            )
+            for name, (dtype, token, shape) in self.features.items()
+        }
+        mask = np.zeros((len(rows), length), np.int32)
+        for place, row in enumerate(rows):
+            if row < 0:
+                continue
+            number = np.searchsorted(self._starts, row, side="right") - 1
+            shard, row = self._shards[number], row - self._starts[number]
+            start, end = shard["row_splits"][row : row + 2]
+            mask[place, : end - start] = 1
+            for name, (_, token, _) in self.features.items():
+                if token:
+                    values = shard["token:" + name][start:end]
+                    batch[name][place, : end - start] = values
+                else:
+                    batch[name][place] = shard["row:" + name][row]
+        batch.setdefault("inputs/padding_mask", mask)
+        return batch
+
+
+def working_type(dtype: np.dtype) -> np.dtype:
+    """What a stored type becomes in a batch."""
+    integer = np.issubdtype(dtype, np.integer)
+    return np.dtype(np.int32 if integer else np.float32)
+
+
+def _map(path: str) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file, mapped and not read.
+
+    The file: 8 bytes with the header's length, a JSON header, the data.
+    """
+    try:
+        data = np.memmap(path, np.uint8, "r")
+    except (FileNotFoundError, ValueError):
+        raise errors.InputError(
+            f"{path} is missing or empty; prepare the records again."
+        ) from None
+    end = 8 + int(data[:8].view(np.uint64)[0])
+    try:
+        header = json.loads(bytes(data[8:end]))
+        header.pop("__metadata__", None)
+        return {
+            name: _view(data[end:], **entry) for name, entry in header.items()
+        }
+    except (ValueError, KeyError):
+        raise errors.InputError(
+            f"{path} is damaged or cut short; prepare the records again."
+        ) from None
+
+
+def _view(data: np.ndarray, *, dtype: str, shape, data_offsets) -> np.ndarray:
+    names = {"F": "float", "I": "int", "U": "uint"}
+    kind = np.dtype(names[dtype[0]] + dtype[1:])
+    start, end = data_offsets
+    return np.frombuffer(data[start:end], kind).reshape(shape)

@@ -1,0 +1,175 @@
+"""The one stream: batches whose order is known from (seed, step, lengths)."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bert_keras import errors
+from bert_keras.data import records as records_lib
+
+# Rows of similar length are brought together within this many batches.
+GROUPED_BATCHES = 50
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """Which rows make up which step: known from (seed, step, row lengths).
+
+    One epoch visits every row once; the last batch of an epoch is filled
+    with empty rows of weight 0. With `shuffle`, rows of similar length meet
+    in a batch, in a new order each epoch.
+    """
+
+    lengths: np.ndarray
+    batch_size: int
+    seed: int = 0
+    shuffle: bool = True
+    # Padded lengths a batch may have, rising; the last holds every row.
+    buckets: tuple[int, ...] = ()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def rows(self, step: int) -> np.ndarray:
+        """Row numbers of a global step (batch_size,); -1 is an empty row."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        return _epoch(self, epoch if self.shuffle else 0)[index]
+
+    def length(self, rows: np.ndarray) -> int:
+        """The padded length of a batch of these rows."""
+        longest = self.lengths[rows[rows >= 0]].max(initial=1)
+        buckets = self.buckets or (int(self.lengths.max()),)
+        return next(bucket for bucket in buckets if bucket >= longest)
+
+
+def buckets(seq_length: int, count: int = 8) -> tuple[int, ...]:
+    """A small static set of padded lengths up to `seq_length`."""
+    steps = (seq_length * (i + 1) / count for i in range(count))
+    return tuple(sorted({min(seq_length, -(-int(s) // 8) * 8) for s in steps}))
+
+
+def stream(
+    records: records_lib.Records,
+    plan: Plan,
+    *,
+    start_step: int = 0,
+    stop_step: int | None = None,
+    parts: int = 1,
+    own: range = range(1),
+) -> tf.data.Dataset:
+    """Batches from `start_step` on, in the plan's order.
+
+    Args:
+      parts: replicas the global batch is cut into, in order.
+      own: numbers of the parts read here. Each element is one part; the own
+        parts of a step follow each other.
+
+    Yields:
+      {"inputs": {name: (b, S, ...)}, "targets": {term: (labels, weights)},
+       "seeds": (b, 2) int32, one per row, from the seed, the step and the
+       row's place in the global batch, "step": () int64}.
+    """
+    if plan.batch_size % parts:
+        raise errors.InputError(
+            f"the batch size {plan.batch_size} is not a multiple of the "
+            f"{parts} replicas; choose one that is."
+        )
+    size = plan.batch_size // parts
+    names = list(records.features)
+    if "inputs/padding_mask" not in names:
+        names.append("inputs/padding_mask")
+
+    def read(number):
+        step, part = divmod(int(number), len(own))
+        rows = plan.rows(step)
+        first = own[part] * size
+        batch = records.read(rows[first : first + size], plan.length(rows))
+        seeds = _seeds(plan.seed, step, first, size)
+        return [batch[name] for name in names] + [seeds, np.int64(step)]
+
+    def load(number):
+        types = [
+            records_lib.working_type(_dtype(records, name)) for name in names
+        ]
+        *values, seeds, step = tf.numpy_function(
+            read, [number], types + [np.int32, np.int64], stateful=False
+        )
+        for name, value in zip(names, values, strict=True):
+            value.set_shape(_shape(records, name, size))
+        seeds.set_shape((size, 2))
+        step.set_shape(())
+        batch = _nest(dict(zip(names, values, strict=True)))
+        return batch | {"seeds": seeds, "step": step}
+
+    stop = np.iinfo(np.int64).max if stop_step is None else stop_step * len(own)
+    numbers = tf.data.Dataset.range(start_step * len(own), stop)
+    return numbers.map(load, num_parallel_calls=2, deterministic=True)
+
+
+# A few epochs are kept: reading ahead crosses the border between two, and
+# evaluation has a plan of its own.
+@functools.lru_cache(maxsize=4)
+def _epoch(plan: Plan, epoch: int) -> np.ndarray:
+    order = np.arange(len(plan.lengths))
+    total = plan.steps_per_epoch * plan.batch_size
+    if not plan.shuffle:
+        return _filled(order, total).reshape(-1, plan.batch_size)
+    random = np.random.Generator(np.random.Philox(key=[plan.seed, epoch]))
+    order = random.permutation(order)
+    window = GROUPED_BATCHES * plan.batch_size
+    for start in range(0, len(order), window):
+        part = order[start : start + window]
+        by_length = np.argsort(plan.lengths[part], kind="stable")
+        order[start : start + window] = part[by_length]
+    batches = _filled(order, total).reshape(-1, plan.batch_size)
+    return random.permutation(batches)
+
+
+def _seeds(seed: int, step: int, first: int, size: int) -> np.ndarray:
+    """(size, 2) int32: a row's seed depends on its global place only."""
+    place = np.arange(first, first + size, dtype=np.uint64)
+    steps = np.full(size, step, np.uint64)
+    # Odd constants of splitmix64 (Steele et al. 2014) spread step and place.
+    mixed = steps * np.uint64(0x9E3779B97F4A7C15) + place * np.uint64(
+        0xBF58476D1CE4E5B9
+    )
+    mixed ^= mixed >> np.uint64(31)
+    mixed = (mixed * np.uint64(0x94D049BB133111EB)) >> np.uint64(33)
+    high = np.full(size, seed, np.int64).astype(np.int32)
+    return np.stack([high, mixed.astype(np.int32)], axis=1)
+
+
+def _dtype(records: records_lib.Records, name: str):
+    return records.features.get(name, (np.dtype(np.int32),))[0]
+
+
+def _shape(records: records_lib.Records, name: str, size: int):
+    _, token, rest = records.features.get(name, (None, True, ()))
+    return (size, None, *rest) if token else (size, *rest)
+
+
+def _nest(flat: dict[str, Any]) -> dict[str, Any]:
+    """inputs/NAME and targets/TERM/{labels,weights} -> nested."""
+    inputs, targets = {}, {}
+    for name, value in flat.items():
+        kind, rest = name.split("/", 1)
+        if kind == "inputs":
+            inputs[rest] = value
+        else:
+            term, part = rest.rsplit("/", 1)
+            targets.setdefault(term, {})[part] = value
+    return {
+        "inputs": inputs,
+        "targets": {
+            term: (value["labels"], value["weights"])
+            for term, value in targets.items()
+        },
+    }
+
+
+def _filled(order: np.ndarray, total: int) -> np.ndarray:
+    return np.append(order, np.full(total - len(order), -1, order.dtype))

@@ -1,0 +1,258 @@
+"""Text to WordPiece ids, inside the graph; vocabulary and casing in one object.
+
+The ids are those of Google's BERT tokenization.py. The slow part is one
+tensorflow_text op, which splits at white space, punctuation and Chinese
+characters and looks up the longest pieces; what it leaves undone (clean-up,
+lower case, accents, Google's limit of 200 characters per word) is done before
+it by a few passes over the bytes. tensorflow_text's own normaliser is not used:
+it folds compatibility forms (`，` to `,`), which Google's does not.
+
+Nothing is split into code points, so the speed is that of the op. There are no
+assets either: the vocabulary is a constant of the graph.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+import tensorflow_text as tf_text
+
+from bert_keras import errors
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+MAX_WORD_LENGTH = 200  # characters; longer words are [UNK], as in Google's code
+
+# Classes of characters, written for RE2.
+# Google drops these. Surrogates are listed because RE2 takes them for UTF-8.
+_DROPPED = r"\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F\p{Cf}\x{D800}-\x{DFFF}\x{FFFD}"
+_ASCII_PUNCTUATION = r"!-/:-@\[-`{-~"
+_CHINESE = (
+    r"\x{3400}-\x{4DBF}\x{4E00}-\x{9FFF}\x{F900}-\x{FAFF}\x{20000}-\x{2A6DF}"
+    r"\x{2A700}-\x{2CEAF}\x{2F800}-\x{2FA1F}"
+)
+
+_CLEAN = f"[^{_DROPPED}]*"
+# May hold a word that is too long: only the frequent word ends are named, the
+# more the slower, and `_without_long_words` looks closer at what this finds.
+_LONG_RUN = f"[^ {_ASCII_PUNCTUATION}{_CHINESE}]{{{MAX_WORD_LENGTH + 1}}}"
+_WORD_END = f"([{_ASCII_PUNCTUATION}{_CHINESE}\\p{{P}}])"
+_LONG_WORD = f"[^\\s\\p{{Z}}]{{{MAX_WORD_LENGTH + 1},}}"
+_NOT_A_CHARACTER = "\ufdd0"  # by Unicode's promise in no text and no vocabulary
+
+
+class Tokenizer:
+    """WordPiece as BERT was trained with; `tokenizer(text)` gives ids.
+
+    vocabulary: the pieces, by id.
+    lowercase: fold case and drop accents before looking pieces up.
+    fingerprint: equal for two tokenizers exactly if they give equal ids.
+    """
+
+    def __init__(self, vocabulary: Sequence[str], *, lowercase: bool):
+        self.vocabulary = tuple(vocabulary)
+        self.lowercase = bool(lowercase)
+        _check(self.vocabulary)
+        self.vocab_size = len(self.vocabulary)
+        specials = {
+            piece: self.vocabulary.index(piece)
+            for piece in SPECIAL_TOKENS
+            if piece in self.vocabulary
+        }
+        self.pad_id = specials["[PAD]"]
+        self.unk_id = specials["[UNK]"]
+        self.cls_id = specials["[CLS]"]
+        self.sep_id = specials["[SEP]"]
+        self.mask_id = specials.get("[MASK]")
+        self.fingerprint = _fingerprint(self.vocabulary, self.lowercase)
+        self._specials = specials
+        # The op keeps its model in a tensor. Outside of any graph that tensor
+        # becomes one constant of every graph, however often it is called there.
+        with tf.init_scope():
+            self._pieces = _op(self.vocabulary)
+
+    @classmethod
+    def from_file(cls, path, *, lowercase: bool | None = None) -> "Tokenizer":
+        """Reads a vocab.txt; the casing is told by its pieces unless given."""
+        vocabulary = _read(str(path))
+        if lowercase is None:
+            lowercase = not _looks_cased(vocabulary)
+        try:
+            return cls(vocabulary, lowercase=lowercase)
+        except errors.InputError as error:
+            raise errors.InputError(f"{path}: {error}") from None
+
+    def save(self, path):
+        """Writes a vocab.txt: one piece per line, and not the casing."""
+        with tf.io.gfile.GFile(str(path), "wb") as file:
+            file.write("".join(f"{p}\n" for p in self.vocabulary).encode())
+
+    def __call__(self, text, *, special_tokens: bool = False):
+        """text (B,) string -> ragged (B, None) int32, without [CLS] and [SEP].
+
+        Works on the host and in a graph. Bytes that are not UTF-8 are dropped.
+        special_tokens: a literal [MASK], [SEP].. in the text is that token;
+        otherwise it is a word between brackets, as everything users write.
+        """
+        text = tf.ensure_shape(tf.convert_to_tensor(text, tf.string), (None,))
+        if special_tokens:
+            return self._with_special_tokens(text)
+        return self._pieces.tokenize(
+            _without_long_words(normalize(text, lowercase=self.lowercase))
+        )
+
+    def tokens(self, ids) -> list[str]:
+        """The pieces of one sequence of ids, on the host."""
+        return [self.vocabulary[i] for i in ids]
+
+    def _with_special_tokens(self, text):
+        pattern = "|".join(re.escape(piece) for piece in self._specials)
+        parts = tf_text.regex_split(text, pattern, pattern)  # (B, parts)
+        flat = parts.flat_values
+        special_ids = tf.fill(tf.shape(flat), -1)
+        for piece, index in self._specials.items():
+            special_ids = tf.where(flat == piece, index, special_ids)
+        special = special_ids >= 0
+        ids = tf.concat(
+            [
+                self(tf.where(special, "", flat)),
+                tf.RaggedTensor.from_row_lengths(
+                    tf.boolean_mask(special_ids, special),
+                    tf.cast(special, tf.int64),
+                    validate=False,
+                ),
+            ],
+            axis=1,
+        )
+        return parts.with_flat_values(ids).merge_dims(1, 2)
+
+
+def normalize(text, *, lowercase: bool):
+    """Cleans text (B,) as Google does, up to where it is split into words."""
+    # Nearly no text holds anything to drop; looking is cheaper than copying.
+    text = _where(
+        tf.logical_not(tf.strings.regex_full_match(text, _CLEAN)),
+        lambda dirty: tf.strings.regex_replace(
+            tf.strings.unicode_transcode(
+                dirty, "UTF-8", "UTF-8", errors="ignore"
+            ),
+            f"[{_DROPPED}]+",
+            "",
+        ),
+        text,
+    )
+    if lowercase:
+        text = tf.strings.lower(text, "utf-8")
+        text = tf_text.normalize_utf8(text, "NFD")
+        text = tf.strings.regex_replace(text, r"\p{Mn}+", "")
+    return text
+
+
+def _without_long_words(text):
+    """Puts an unknown word for every word of more than MAX_WORD_LENGTH."""
+    return _where(
+        tf.strings.regex_full_match(text, f"(?s).*{_LONG_RUN}.*"),
+        lambda long: tf.strings.regex_replace(
+            tf.strings.regex_replace(long, _WORD_END, r" \1 "),
+            _LONG_WORD,
+            _NOT_A_CHARACTER,
+        ),
+        text,
+    )
+
+
+def _op(vocabulary: Sequence[str]) -> tf_text.FastWordpieceTokenizer:
+    """Splits clean text into pieces."""
+    try:
+        return tf_text.FastWordpieceTokenizer(
+            [
+                # The op would find a piece with white space in it, across two
+                # words. This one it cannot find: it splits after "!".
+                f"!{index}" if re.search(r"[\s\0]", piece) else piece
+                for index, piece in enumerate(vocabulary)
+            ],
+            max_bytes_per_word=4 * MAX_WORD_LENGTH,
+            token_out_type=tf.int32,
+            unknown_token="[UNK]",
+        )
+    except RuntimeError as error:
+        raise errors.InputError(
+            "Expected a WordPiece vocabulary; tensorflow_text cannot use this "
+            f"one: {error}"
+        ) from None
+
+
+def _where(condition, change: Callable, text):
+    """Changes the texts for which the condition holds, and only those."""
+    rows = tf.where(condition)
+    return tf.tensor_scatter_nd_update(
+        text, rows, change(tf.gather_nd(text, rows))
+    )
+
+
+def _read(path: str) -> list[str]:
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            content = file.read()
+    except tf.errors.OpError as error:
+        raise errors.InputError(
+            f"{path}: expected a vocabulary, one piece per line, but the file "
+            f"cannot be read ({error.message})."
+        ) from None
+    try:
+        content = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise errors.InputError(
+            f"{path}: expected a vocabulary in UTF-8, but line {line} is not. "
+            "Is it the right file? If so, convert it."
+        ) from None
+    # Not splitlines, not strip: some vocabularies hold U+2028 or U+3000.
+    pieces = [line.strip(" \t\r") for line in content.split("\n")]
+    while pieces and not pieces[-1]:
+        pieces.pop()
+    return pieces
+
+
+def _check(vocabulary: tuple[str, ...]):
+    if not vocabulary:
+        raise errors.InputError(
+            "Expected a vocabulary, one piece per line; it is empty."
+        )
+    first = {}
+    for index, piece in enumerate(vocabulary):
+        if not piece or "\n" in piece or piece != piece.strip(" \t\r"):
+            raise errors.InputError(
+                f"Expected one piece per line; entry {index} of the vocabulary "
+                f"is {piece!r}. Ids are line numbers, so put an unused piece "
+                "such as [unused1] there."
+            )
+        if first.setdefault(piece, index) != index:
+            raise errors.InputError(
+                f"Expected every piece once; the vocabulary has {piece!r} as "
+                f"entries {first[piece]} and {index}. Ids are line numbers, so "
+                "rename one of them to an unused piece such as [unused1]."
+            )
+    missing = [p for p in SPECIAL_TOKENS[:4] if p not in first]
+    if missing:
+        raise errors.InputError(
+            f"Expected {', '.join(SPECIAL_TOKENS[:4])} in the vocabulary; its "
+            f"{len(vocabulary)} entries lack {', '.join(missing)}. Is it the "
+            "vocab.txt of a BERT?"
+        )
+
+
+def _looks_cased(vocabulary: Sequence[str]) -> bool:
+    """Capitals in more than 1 % of the pieces; [UNK] and the like aside."""
+    capitals = sum(
+        any(c.isupper() for c in piece)
+        for piece in vocabulary
+        if not (piece.startswith("[") and piece.endswith("]"))
+    )
+    return capitals > 0.01 * len(vocabulary)
+
+
+def _fingerprint(vocabulary: Sequence[str], lowercase: bool) -> str:
+    content = "\n".join([*vocabulary, f"lowercase={lowercase}"])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,0 +1,246 @@
+import gzip
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import textwrap
+import time
+
+from absl.testing import absltest, parameterized
+
+from bert_keras import errors
+from bert_keras.data import corpus
+
+DATA = pathlib.Path(__file__).resolve().parents[4] / "shared" / "data"
+
+
+class CorpusTest(parameterized.TestCase):
+    def write(self, name, content):
+        if isinstance(content, str):
+            content = content.encode()
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        path = pathlib.Path(folder, name)
+        path.write_bytes(content)
+        return str(path)
+
+    def read(self, name, content, **options):
+        path = self.write(name, content)
+        return list(corpus.documents([path], **options))
+
+    def data(self, name):
+        if not (DATA / name).exists():
+            self.skipTest(f"needs shared/data/{name}")
+        return str(DATA / name)
+
+
+class SplitSentencesTest(CorpusTest):
+    @parameterized.parameters(
+        "Mr. Smith met Dr. A. B. Jones at 5 p.m. in the U.S.|He paid $3.50.",
+        "“Why?” he asked.|“Because.”|She left...|Then it rained.",
+        'He said "Stop."|She stopped.|(It was late.)|“Go (now).”|Gone.',
+        "Some, e.g. this one, i.e. that.|See Fig. 3 and No. 5.|No.|I do not.",
+        "The U.S. Centers for Disease Control.|J. K. Rowling wrote it.",
+        "Wait — what?!|Yes!|“No!” cried Tom.|The end . . . is near.|It is.",
+        "1. Introduction is here.|2. Methods follow.|Pi is 3.14 or so.",
+        "Apple Inc. announced it.|Jan. 5 was cold.|He came in Jan.|It rained.",
+        "it was late .|he went home , e.g. by train .",
+        'He said .|" Go home . "|She went .',
+        "他说：“好。”|我走了。|“走吧！”|她说。|真的？！|是的……|然后呢；|好。",
+        "好「是。」|他『嗯。』|《走吧！》的作者。|（对。）|此开卷第一回也．|作者云．",
+        "目的 观察疗效.|方法 用了0.5.|It works well.|再看Python 3.11。|好",
+        '他说："是的。"|我走了。',
+        "«Bonjour.»|Il est parti.|¿Qué?|No sé.|Как дела?|Хорошо.",
+    )
+    def test_sentences_end_where_a_reader_ends_them(self, marked):
+        sentences = marked.split("|")
+        space = "" if corpus._WIDE.search(marked) else " "
+        text = space.join(sentences).replace("It works", " It works")
+        self.assertEqual(corpus.split_sentences(text), sentences)
+
+    @parameterized.parameters("", "  ", "\n")
+    def test_no_text_gives_no_sentence(self, text):
+        self.assertEqual(corpus.split_sentences(text), [])
+
+    @parameterized.parameters("en", "zh")
+    def test_nothing_but_white_space_is_lost(self, language):
+        for path in pathlib.Path(self.data(f"corpus_{language}")).rglob("*"):
+            if not path.is_file():
+                continue
+            for line in itertools.islice(corpus.lines(str(path)), 300):
+                text = line.decode()
+                sentences = corpus.split_sentences(text)
+                self.assertEqual(
+                    "".join("".join(sentences).split()), "".join(text.split())
+                )
+                self.assertTrue(all(sentences))
+
+    @parameterized.parameters(
+        *(".", ". ", '."', "。", " )", "? ", '好。"', "A. ", "Mr. ", " ", "1."),
+    )
+    def test_no_text_takes_quadratic_time(self, part):
+        start = time.process_time()
+        corpus.split_sentences("A. " + part * 50_000 + "b")
+        self.assertLess(time.process_time() - start, 2)
+
+    def test_sentence_per_line_files_are_hardly_split_further(self):
+        path = self.data("corpus_zh/cluecorpussmall_sampled.txt")
+        lines = [line.decode() for line in corpus.lines(path) if line]
+        count = sum(len(corpus.split_sentences(line)) for line in lines)
+        self.assertLess(count, 1.05 * len(lines))
+
+
+class DocumentsTest(CorpusTest):
+    def test_lines_of_one_sentence_stay_whole(self):
+        text = "A first line, e.g. this\nanother one\n\n \nlast. one\n"
+        self.assertEqual(
+            self.read("a.txt", text),
+            [["A first line, e.g. this", "another one"], ["last. one"]],
+        )
+
+    def test_lines_of_several_sentences_are_split(self):
+        text = "One is. Two is.\nThree is.\r\n\nFour is. Five is.\n"
+        self.assertEqual(
+            self.read("a.txt", text),
+            [["One is.", "Two is.", "Three is."], ["Four is.", "Five is."]],
+        )
+
+    @parameterized.parameters(
+        "corpus_en/books/charlotte-bronte_jane-eyre.txt",
+        "corpus_en/books/h-g-wells_the-time-machine.txt",
+    )
+    def test_wrapped_text_reads_as_if_it_were_not(self, name):
+        path = self.data(name)
+        text = pathlib.Path(path).read_text("utf-8")
+        wrapped = "\n".join(
+            textwrap.fill(line, 72, break_long_words=False) + "\n"
+            for line in text.split("\n")
+        )
+        self.assertEqual(
+            self.read("wrapped.txt", wrapped),
+            list(corpus.documents([path])),
+        )
+
+    def test_wrapped_chinese_is_joined_without_spaces(self):
+        text = "人" * 95 + "。" + "口" * 60
+        wrapped = "\n".join(text[i : i + 38] for i in range(0, len(text), 38))
+        self.assertEqual(
+            self.read("a.txt", wrapped), [["人" * 95 + "。", "口" * 60]]
+        )
+
+    @parameterized.parameters(
+        ("corpus_en/google_sample_text.txt", 3),
+        ("corpus_en/books/jane-austen_pride-and-prejudice.txt", 61),
+        ("corpus_en/wikitext2_valid.txt", 1160),
+        ("corpus_zh/cluecorpussmall_sampled.txt", 2500),
+        ("corpus_zh/classics/tang300.txt", 366),
+        ("corpus_zh/novels/hongloumeng.txt", 124),
+    )
+    def test_real_files_hold_the_documents_they_should(self, name, count):
+        self.assertLen(list(corpus.documents([self.data(name)])), count)
+
+    def test_poems_are_not_taken_for_wrapped_text(self):
+        path = self.data("corpus_zh/classics/tang300.txt")
+        lines = [line.decode() for line in corpus.lines(path)]
+        sentences = [s for d in corpus.documents([path]) for s in d]
+        self.assertEqual(sentences, [line for line in lines if line])
+
+    def test_a_book_without_blank_lines_is_cut_at_paragraph_ends(self):
+        paragraph = "One sentence is here. Another one follows it."
+        documents = self.read("a.txt", f"{paragraph}\n" * 10_000)
+        self.assertGreater(len(documents), 4)
+        for document in documents:
+            size = sum(map(len, document))
+            self.assertLess(size, corpus.LONGEST + len(paragraph))
+            self.assertLen(document, len(document) // 2 * 2)
+
+    @parameterized.parameters("a.jsonl", "a.json")
+    def test_json_lines_hold_text_or_sentences(self, name):
+        rows = [
+            {"text": "One is. Two is.\n\nThree is."},
+            {"text": ["As it. Stands", " so ", ""]},
+        ]
+        content = "\n".join(map(json.dumps, rows)) + "\n\n"
+        self.assertEqual(
+            self.read(name, content),
+            [["One is.", "Two is.", "Three is."], ["As it. Stands", "so"]],
+        )
+
+    @parameterized.parameters(
+        ("a.txt.gz", "One\nTwo\n"),
+        ("a.jsonl.gz", '{"text": ["One", "Two"]}'),
+        ("a.txt", "\ufeffOne\nTwo"),
+    )
+    def test_gzip_and_byte_order_marks_make_no_difference(self, name, content):
+        content = content.encode()
+        if name.endswith(".gz"):
+            content = gzip.compress(content)
+        self.assertEqual(self.read(name, content), [["One", "Two"]])
+
+    def test_another_json_field_can_be_the_text(self):
+        path = self.data("scitldr/dev.jsonl")
+        documents = list(corpus.documents([path], text_field="source"))
+        self.assertLen(documents, 619)
+
+    def test_lines_longer_than_a_chunk_are_whole(self):
+        words = "word " * 500_000
+        self.assertEqual(self.read("a.txt", words), [[words.strip()]])
+
+    @parameterized.parameters(
+        ("a.txt", b"good\nb\xffd\n", "a.txt, line 2.*UTF-8.*0xff"),
+        ("a.txt", b"", "none up to .*a.txt"),
+        ("a.txt", b"\n \n", "none up to"),
+        ("a.txt.gz", gzip.compress(b"text" * 99)[:20], "cannot be read"),
+        ("a.txt.gz", b"plain", "cannot be read"),
+        ("a.jsonl", b'{"text": "a"}\n{"text"', "a.jsonl, line 2"),
+        ("a.jsonl", b'{"body": "a"}', "line 1.*'text'.*body"),
+        ("a.json", b'["a"]', "line 1.*one JSON object a line"),
+    )
+    def test_what_does_not_fit_is_named(self, name, content, message):
+        with self.assertRaisesRegex(errors.InputError, message):
+            self.read(name, content)
+
+
+class FilesTest(CorpusTest):
+    def setUp(self):
+        super().setUp()
+        self.root = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.root)
+        for name in ("b.txt", "a.txt", "in/c.gz", "in/.hidden", "in/_DONE"):
+            path = pathlib.Path(self.root, name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("text")
+
+    @parameterized.parameters(
+        ([""], ["a.txt", "b.txt", "in/c.gz"]),
+        (["*.txt"], ["a.txt", "b.txt"]),
+        (["b.txt", "*"], ["b.txt", "a.txt"]),
+        (["in", "in/.hidden"], ["in/c.gz", "in/.hidden"]),
+    )
+    def test_files_folders_and_globs(self, patterns, expected):
+        found = corpus.files([os.path.join(self.root, p) for p in patterns])
+        self.assertEqual(
+            [os.path.relpath(f, self.root) for f in found], expected
+        )
+
+    def test_a_name_that_looks_like_a_glob_is_a_name(self):
+        path = pathlib.Path(self.root, "a[1].txt")
+        path.write_text("text")
+        self.assertEqual(corpus.files([str(path)]), [str(path)])
+
+    @parameterized.parameters("missing.txt", "*.none", "empty")
+    def test_what_is_not_there_is_named(self, name):
+        os.mkdir(os.path.join(self.root, "empty"))
+        with self.assertRaisesRegex(errors.InputError, name.strip("*")):
+            corpus.files([os.path.join(self.root, name)])
+
+    def test_no_pattern_is_an_error(self):
+        for patterns in ([], [""]):
+            with self.assertRaises(errors.InputError):
+                corpus.files(patterns)
+
+
+if __name__ == "__main__":
+    absltest.main()

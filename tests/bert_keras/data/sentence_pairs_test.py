@@ -1,0 +1,206 @@
+import itertools
+import time
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from bert_keras import errors
+from bert_keras.data import sentence_pairs
+
+OBJECTIVES = ("nsp", "sop", "none")
+
+
+def numbered(lengths_of_documents):
+    """Documents whose tokens all differ: a token tells where it stood."""
+    count = 0
+    documents = []
+    for lengths in lengths_of_documents:
+        ends = count + np.cumsum([0, *lengths])
+        documents.append(
+            [
+                np.arange(a, b, dtype=np.int32)
+                for a, b in itertools.pairwise(ends)
+            ]
+        )
+        count = ends[-1]
+    return documents
+
+
+def random_documents(count, seed=0):
+    generator = np.random.default_rng(seed)
+    return numbered(
+        generator.integers(0, 60, generator.integers(1, 40))
+        for _ in range(count)
+    )
+
+
+def draw(documents, objective, max_tokens=61, seed=1, **options):
+    return list(
+        sentence_pairs.draw(
+            documents,
+            max_tokens=max_tokens,
+            objective=objective,
+            generator=np.random.default_rng(seed),
+            **options,
+        )
+    )
+
+
+def spans(documents):
+    """(first token, one past the last) of each document that has any."""
+    filled = [[s for s in d if len(s)] for d in documents]
+    return [(d[0][0], d[-1][-1] + 1) for d in filled if d]
+
+
+class SentencePairsTest(parameterized.TestCase):
+    @parameterized.product(
+        objective=OBJECTIVES,
+        max_tokens=(2, 3, 17, 61, 509),
+        short_probability=(0.0, 0.1, 1.0),
+    )
+    def test_every_instance_fits_and_is_of_whole_runs(
+        self, objective, max_tokens, short_probability
+    ):
+        documents = random_documents(12)
+        starts = [a for a, _ in spans(documents)]
+        pairs = draw(
+            documents,
+            objective,
+            max_tokens,
+            short_probability=short_probability,
+        )
+        self.assertNotEmpty(pairs)
+        for first, second, label in pairs:
+            self.assertLessEqual(len(first) + len(second), max_tokens)
+            self.assertGreater(len(first), 0)
+            self.assertEqual(len(second) == 0, objective == "none")
+            self.assertIn(label, (0, 1))
+            where = []
+            for segment in filter(len, (first, second)):
+                self.assertTrue((np.diff(segment) == 1).all())
+                where.append(
+                    np.searchsorted(starts, segment[[0, -1]], "right").tolist()
+                )
+                self.assertEqual(where[-1][0], where[-1][1])
+            same_document = where[0] == where[-1]
+            self.assertEqual(same_document, not (objective == "nsp" and label))
+
+    @parameterized.parameters("nsp", "sop")
+    def test_true_pairs_follow_each_other_in_the_source(self, objective):
+        for first, second, label in draw(random_documents(200), objective):
+            if label and objective == "nsp":
+                continue
+            if label:
+                first, second = second, first
+            gap = second[0] - first[-1] - 1
+            self.assertGreaterEqual(gap, 0)
+            if len(first) + len(second) < 61:  # nothing was cut away
+                self.assertEqual(gap, 0)
+
+    @parameterized.parameters("nsp", "sop")
+    def test_labels_are_even(self, objective):
+        labels = [p.label for p in draw(random_documents(2000), objective)]
+        self.assertGreater(len(labels), 10_000)
+        self.assertAlmostEqual(np.mean(labels), 0.5, delta=0.015)
+
+    @parameterized.parameters(*OBJECTIVES)
+    def test_the_generator_decides_everything(self, objective):
+        documents = random_documents(20)
+        once, again, other = (
+            [np.concatenate(p[:2]).tolist() for p in pairs]
+            for pairs in (
+                draw(documents, objective, seed=3),
+                draw(documents, objective, seed=3),
+                draw(documents, objective, seed=4),
+            )
+        )
+        self.assertEqual(once, again)
+        self.assertNotEqual(once, other)
+
+    def test_without_a_second_segment_no_token_is_lost_or_repeated(self):
+        documents = random_documents(50)
+        pairs = draw(documents, "none")
+        np.testing.assert_array_equal(
+            np.concatenate([p.first for p in pairs]),
+            np.concatenate([s for d in documents for s in d]),
+        )
+
+    def test_full_sentences_end_where_sentences_end(self):
+        documents = numbered([[20] * 30])
+        pairs = draw(documents, "none", short_probability=0.0)
+        self.assertEqual([len(p.first) for p in pairs], [60] * 10)
+
+    @parameterized.parameters("nsp", "sop")
+    def test_a_long_lone_sentence_is_cut_not_lost(self, objective):
+        documents = numbered([[1000], [1000]])
+        for seed in range(20):
+            pairs = draw(documents, objective, seed=seed, short_probability=0.0)
+            firsts = [p.first for p in pairs]
+            seen = np.unique(np.concatenate(firsts + [p.second for p in pairs]))
+            self.assertGreater(len(seen), 1950)
+
+    @parameterized.parameters("nsp", "sop")
+    def test_short_lone_sentences_give_both_labels(self, objective):
+        pairs = draw(numbered([[8]] * 4000), objective, short_probability=0.0)
+        self.assertLen(pairs, 4000)
+        self.assertAlmostEqual(
+            np.mean([p.label for p in pairs]), 0.5, delta=0.03
+        )
+
+    def test_unused_sentences_are_gathered_again(self):
+        pairs = draw(
+            numbered([[5] * 400, [5] * 400]),
+            "nsp",
+            max_tokens=60,
+            short_probability=0.0,
+        )
+        firsts = {int(p.first[0]) for p in pairs if p.label}
+        used = np.concatenate(
+            [p.first for p in pairs] + [p.second for p in pairs if not p.label]
+        )
+        self.assertNotEmpty(firsts)
+        self.assertGreater(len(np.unique(used)), 0.97 * 4000)
+
+    def test_short_instances_come_as_often_as_asked(self):
+        documents = numbered([[1] * 40_000])
+        pairs = draw(documents, "sop", max_tokens=100)
+        lengths = np.array([len(p.first) + len(p.second) for p in pairs])
+        self.assertAlmostEqual(np.mean(lengths < 100), 0.1, delta=0.03)
+        self.assertGreaterEqual(lengths.min(), 2)
+
+    @parameterized.parameters(*OBJECTIVES)
+    def test_nothing_gives_nothing(self, objective):
+        empty = np.zeros(0, np.int32)
+        for documents in ([], [[]], [[empty], [empty, empty]]):
+            self.assertEmpty(draw(documents, objective))
+
+    def test_the_dtype_of_the_ids_stays(self):
+        documents = [[np.arange(9, dtype=np.uint16)] * 3] * 2
+        for objective in OBJECTIVES:
+            for pair in draw(documents, objective):
+                self.assertEqual(pair.first.dtype, np.uint16)
+                self.assertEqual(pair.second.dtype, np.uint16)
+
+    @parameterized.parameters(
+        (dict(objective="nsp", documents=[[10, 10]]), "only one"),
+        (dict(objective="mlm", documents=[[3], [3]]), "nsp, sop, none.*mlm"),
+        (dict(objective="sop", documents=[[3]], max_tokens=1), "room for 1"),
+    )
+    def test_what_cannot_be_drawn_is_said_at_the_call(self, options, message):
+        options["documents"] = numbered(options["documents"])
+        with self.assertRaisesRegex(errors.InputError, message):
+            sentence_pairs.draw(
+                **{"max_tokens": 61, **options},
+                generator=np.random.default_rng(0),
+            )
+
+    @parameterized.parameters(*OBJECTIVES)
+    def test_two_million_tokens_take_seconds_not_minutes(self, objective):
+        documents = numbered([[25] * 80] * 1100)
+        start = time.process_time()
+        draw(documents, objective, max_tokens=125)
+        self.assertLess(time.process_time() - start, 3)
+
+
+if __name__ == "__main__":
+    absltest.main()

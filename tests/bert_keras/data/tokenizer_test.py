@@ -1,0 +1,342 @@
+import pathlib
+import unicodedata
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+from bert_keras import errors
+from bert_keras.data import tokenizer
+from tests.bert_keras.data import reference_tokenizer
+
+DATA = pathlib.Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
+
+NASTY = (
+    "",
+    " ",
+    "\t\n\r\n ",
+    "plain words, and punctuation: don't (really) stop!?",
+    "#hash ##double $5 ^ ` a_b ~ <unk> | = +",
+    "Café CAFÉ cafe\u0301 naïve Ångström Ǖ ệ Ž",
+    "İstanbul ISPARTA ıspanak I\u0307x",
+    "straße STRASSE ẞ ß",
+    "ΟΔΥΣΣΕΥΣ ὈΔΥΣΣΕΎΣ ΣΑΣ. Σ ΑΣ's ΑΣ\u0301 ΑΣ\x01Α ΑΣ\u200bΑ",
+    "Ｆｕｌｌ　ｗｉｄｔｈ，１２３！",
+    "中文和English混合，标点。“引号”《书》……——",
+    "中\u3000国\xa0人\u2003们\u2028行\u2029段\u1680x\u202fy\u205fz",
+    "葛\U000e0100飾 \uf900豈 \U0002f800丽 \U00020000 \U0002a6d7 \U0002b820",
+    "〇々ヶー ひらがな カタカナ か\u3099 ｶﾞ",
+    "한국어 각각 \u1112\u1161\u11ab ㄱㄴ ᄀ",
+    "👍🏽 👩\u200d👩\u200d👧 ❤\ufe0f 🇩🇪 1\ufe0f\u20e3",
+    "שָׁלוֹם עולם \u202babc\u202c السَّلامُ عليكم ـ \u061c",
+    "हिन्दी में क\u094d\u200dष தமிழ் ไทยไม่มีช่องว่าง",
+    "soft\xadhyphen zero\u200bwidth bom\ufeffbom a\u2060b",
+    "a\x00b c\x01d e\x7ff g\x85h i\x0bj k\x0cl m\x1cn \x1f",
+    "\ufffd a\ufffdb \ufffe \uffff \ufdd0 \ue000 \U000f0000 \U0010ffff",
+    "½ ² ① Ⅷ ﬁ ﬀ ㎏ ™ ℃ Ω K Å µ ª º",
+    "\u037e \u1fef \u0387 \u2126 \u212a \u2329 \u1ffd · ; `",
+    "¿Qué? ¡no! «oui» „ja“ ‚x‘ … – — ‐ § ¶ © € £ ¤ ¬",
+    "[MASK] [CLS]a[SEP] [mask] [UNK] [PAD] [unused1] [ MASK ]",
+    "e\u0301\u0323\u0308 \u0301alone \u0327\u0301 o\u0335 \U0001d165\u0301",
+    "2024-01-31T12:00 http://x.y/z?a=b&c=d#e me@x.org C:\\a\\b",
+    *(f"{'a' * n} x" for n in (99, 100, 101, 199, 200, 201, 400, 900)),
+    *(f"x{'é' * n}" for n in (100, 199, 200, 400)),
+    *("𝒜" * n for n in (199, 200, 201)),
+    *("각" * n for n in (66, 67)),
+    "b" * 150
+    + "."
+    + "c" * 150
+    + "-"
+    + "d" * 201
+    + "中"
+    + "e" * 201
+    + "，"
+    + "f",
+    "\u2003".join(("g" * 200, "h" * 201, "i")),
+)
+
+
+def small_vocabulary(lowercase: bool) -> list[str]:
+    """All characters of NASTY, both ways, and some words."""
+    split = reference_tokenizer.ReferenceTokenizer(
+        ["[UNK]"], lowercase=lowercase
+    )
+    characters = sorted({c for t in NASTY for w in split.words(t) for c in w})
+    # Some are left out, so that there is something unknown.
+    characters = [c for i, c in enumerate(characters) if i % 17]
+    pieces = dict.fromkeys(
+        [*tokenizer.SPECIAL_TOKENS, *characters, "word", "##s", "##aa", "don"]
+        + [f"##{c}" for c in characters]
+    )
+    return list(pieces)
+
+
+def make(lowercase=True, extra=()):
+    return tokenizer.Tokenizer(
+        [*small_vocabulary(lowercase), *extra], lowercase=lowercase
+    )
+
+
+class RulesTest(parameterized.TestCase):
+    @parameterized.product(lowercase=(True, False))
+    def test_agrees_with_the_rules_on_nasty_text(self, lowercase):
+        ours = make(lowercase)
+        rules = reference_tokenizer.ReferenceTokenizer(
+            ours.vocabulary, lowercase=lowercase
+        )
+        for text, ids in zip(NASTY, ours(NASTY).to_list(), strict=True):
+            self.assertEqual(ids, rules(text), msg=ascii(text))
+
+    @parameterized.product(lowercase=(True, False))
+    def test_treats_every_old_character_as_the_rules_do(self, lowercase):
+        # Younger ones depend on the Unicode version of Python and of the ops.
+        characters = [
+            chr(code)
+            for code in range(0x110000)
+            if unicodedata.ucd_3_2_0.category(chr(code)) not in ("Cn", "Cs")
+            and not 0xE000 < code < 0xF8FF
+            and not 0xF0000 < code
+        ]
+        vocabulary = [*tokenizer.SPECIAL_TOKENS, "a", "b", "##b"]
+        ours = tokenizer.Tokenizer(vocabulary, lowercase=lowercase)
+        rules = reference_tokenizer.ReferenceTokenizer(
+            vocabulary, lowercase=lowercase
+        )
+        texts = [f"a{c}b" for c in characters]
+        normal = tokenizer.normalize(tf.constant(texts), lowercase=lowercase)
+        for text, ids, clean in zip(
+            texts, ours(texts).to_list(), normal.numpy(), strict=True
+        ):
+            if ids != rules(text):
+                self.fail(f"{text!a} gave {ours.tokens(ids)}")
+            letters = "".join(clean.decode().split())
+            if letters != "".join(rules.words(text)):
+                self.fail(f"{text!a} became {letters!a}")
+
+    @parameterized.named_parameters(
+        ("uncased_en", "bert_uncased_en", "corpus_en/wikitext2_valid.txt"),
+        ("cased_en", "bert_cased_en", "corpus_en/wikitext2_valid.txt"),
+        ("chinese", "bert_chinese", "corpus_zh/cluecorpussmall_sampled.txt"),
+        ("cross", "bert_chinese", "corpus_en/wikitext2_valid.txt"),
+    )
+    def test_agrees_with_the_rules_on_real_lines(self, vocabulary, corpus):
+        if not DATA.exists():
+            self.skipTest(f"real data is absent: {DATA}")
+        ours = tokenizer.Tokenizer.from_file(
+            DATA / "vocab" / f"{vocabulary}_vocab.txt"
+        )
+        rules = reference_tokenizer.ReferenceTokenizer(
+            ours.vocabulary, lowercase=ours.lowercase
+        )
+        lines = (DATA / corpus).read_text("utf-8").split("\n")[:2000:4]
+        for line, ids in zip(lines, ours(lines).to_list(), strict=True):
+            self.assertEqual(ids, rules(line), msg=line)
+
+    def test_bytes_that_are_not_utf8_are_dropped(self):
+        texts = [
+            b"\xff",
+            b"caf\xc3",
+            b"a\xc3(b",
+            b"\xed\xa0\x80word",
+            b"wo\xf8\x88\x80\x80\x80rd\x00 \x01",
+            "中".encode()[:2] + "ΑΣ".encode() + b"\xffx",
+        ]
+        for lowercase in (True, False):
+            ours = make(lowercase)
+            rules = reference_tokenizer.ReferenceTokenizer(
+                ours.vocabulary, lowercase=lowercase
+            )
+            self.assertEqual(ours(texts).to_list(), [rules(t) for t in texts])
+
+    def test_a_piece_with_white_space_does_not_join_two_words(self):
+        ours = make(extra=["wo rd", "\u2028", "wo\u3000rd", "\x00"])
+        got = ours.tokens(ours(["word wo rd\u2028wo\u3000rd"]).values.numpy())
+        self.assertEqual(got, ["word", *(2 * ["w", "##o", "r", "##d"])])
+
+
+class GraphTest(parameterized.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.tokenizer = make()
+
+    def ids(self, *tokens):
+        return [self.tokenizer.vocabulary.index(t) for t in tokens]
+
+    @parameterized.product(special_tokens=(True, False))
+    def test_gives_int32_rows_for_any_batch(self, special_tokens):
+        graph = tf.function(
+            lambda text: self.tokenizer(text, special_tokens=special_tokens),
+            input_signature=[tf.TensorSpec([None], tf.string)],
+        )
+        for batch in ([], [""], ["", "word", ""]):
+            ids = graph(tf.constant(batch, tf.string))
+            self.assertEqual(ids.dtype, tf.int32)
+            self.assertEqual(ids.shape.as_list(), [len(batch), None])
+            self.assertEqual(
+                ids.to_list(), [self.ids(*text.split()) for text in batch]
+            )
+
+    def test_literal_special_tokens_are_words_unless_asked_for(self):
+        text = ["a[MASK] [SEP]words[mask]"]
+        plain = self.tokenizer(text).to_list()[0]
+        self.assertNoCommonElements(
+            plain, [self.tokenizer.mask_id, self.tokenizer.sep_id]
+        )
+        special = self.tokenizer(text, special_tokens=True).to_list()[0]
+        tokens = self.tokenizer.tokens(special)
+        self.assertEqual(tokens[:5], ["a", "[MASK]", "[SEP]", "word", "##s"])
+        self.assertEqual(tokens[5], "[")
+
+    def test_special_tokens_change_nothing_where_there_are_none(self):
+        texts = [t for t in NASTY if "[" not in t]
+        self.assertEqual(
+            self.tokenizer(texts, special_tokens=True).to_list(),
+            self.tokenizer(texts).to_list(),
+        )
+
+    def test_works_in_a_dataset(self):
+        rows = tf.data.Dataset.from_tensor_slices(["word", "words"]).batch(2)
+        (ids,) = rows.map(self.tokenizer)
+        self.assertEqual(
+            ids.to_list(), [self.ids("word"), self.ids("word", "##s")]
+        )
+
+    def test_a_saved_model_needs_no_assets(self):
+        module = tf.Module()
+        module.tokenize = tf.function(
+            self.tokenizer,
+            input_signature=[tf.TensorSpec([None], tf.string)],
+        )
+        folder = pathlib.Path(self.create_tempdir().full_path)
+        tf.saved_model.save(module, str(folder))
+        self.assertEmpty(list(folder.glob("assets/*")))
+        loaded = tf.saved_model.load(str(folder))
+        self.assertEqual(
+            loaded.tokenize(tf.constant(NASTY)).to_list(),
+            self.tokenizer(NASTY).to_list(),
+        )
+
+    @parameterized.parameters("a", "word ", "中", "[MASK]", "é", "，\u3000")
+    def test_a_megabyte_is_one_row(self, unit):
+        count = 2**20 // len(unit.encode())
+        for special_tokens in (True, False):
+            ids = self.tokenizer([unit * count], special_tokens=special_tokens)
+            self.assertLessEqual(ids.shape[0], 1)
+            self.assertGreater(ids.values.shape[0], 0)
+
+
+class VocabularyTest(parameterized.TestCase):
+    def write(self, content: bytes) -> str:
+        return self.create_tempfile(content=content, mode="wb").full_path
+
+    @parameterized.named_parameters(
+        ("unix", "\n", "\n"),
+        ("windows", "\r\n", "\r\n"),
+        ("no_final_newline", "\n", ""),
+        ("blank_lines_at_the_end", "\n", "\n\n \n"),
+    )
+    def test_reads_line_ends_of(self, separator, end):
+        pieces = [*tokenizer.SPECIAL_TOKENS, "a\u2028", "\u3000", "\x85", "b"]
+        path = self.write((separator.join(pieces) + end).encode())
+        self.assertSequenceEqual(
+            tokenizer.Tokenizer.from_file(path).vocabulary, pieces
+        )
+
+    def test_reads_what_it_saves(self):
+        ours = make(lowercase=False, extra=["a\u2028", "\u3000", "\x85"])
+        path = self.create_tempdir().full_path + "/vocab.txt"
+        ours.save(path)
+        again = tokenizer.Tokenizer.from_file(path, lowercase=False)
+        self.assertEqual(again.vocabulary, ours.vocabulary)
+        self.assertEqual(again.fingerprint, ours.fingerprint)
+        self.assertNotIn(b"\r", pathlib.Path(path).read_bytes())
+
+    def test_knows_its_special_tokens(self):
+        ours = tokenizer.Tokenizer(
+            ["a", "[SEP]", "[MASK]", "[PAD]", "[CLS]", "[UNK]"], lowercase=True
+        )
+        self.assertEqual(
+            (ours.pad_id, ours.unk_id, ours.cls_id, ours.sep_id, ours.mask_id),
+            (3, 5, 4, 1, 2),
+        )
+        self.assertEqual(ours.vocab_size, 6)
+        self.assertEqual(ours(["a b"]).to_list(), [[0, 5]])
+        self.assertEqual(ours.tokens(np.array([0, 2])), ["a", "[MASK]"])
+
+    def test_a_mask_is_optional(self):
+        ours = tokenizer.Tokenizer(
+            [*tokenizer.SPECIAL_TOKENS[:4], "a"], lowercase=True
+        )
+        self.assertIsNone(ours.mask_id)
+        self.assertLen(ours(["[MASK]"], special_tokens=True).to_list()[0], 3)
+
+    def test_the_fingerprint_depends_on_order_and_casing(self):
+        pieces = [*tokenizer.SPECIAL_TOKENS, "a", "b"]
+        prints = {
+            tokenizer.Tokenizer(p, lowercase=lowercase).fingerprint
+            for p in (pieces, pieces[:-2] + ["b", "a"], pieces + ["c"])
+            for lowercase in (True, False)
+        }
+        self.assertLen(prints, 6)
+
+    @parameterized.parameters((0, True), (1, True), (2, False), (50, False))
+    def test_capitals_in_more_than_a_hundredth_mean_cased(
+        self, capitals, lowercase
+    ):
+        pieces = [
+            *tokenizer.SPECIAL_TOKENS,
+            *(f"[unused{i}]" for i in range(9)),
+        ]
+        pieces += [f"A{i}" for i in range(capitals)]
+        pieces += [f"a{i}" for i in range(150 - len(pieces))]
+        path = self.write("\n".join(pieces).encode())
+        self.assertEqual(
+            tokenizer.Tokenizer.from_file(path).lowercase, lowercase
+        )
+        for given in (True, False):
+            self.assertEqual(
+                tokenizer.Tokenizer.from_file(path, lowercase=given).lowercase,
+                given,
+            )
+
+    @parameterized.parameters(
+        ("bert_uncased_en", True),
+        ("bert_cased_en", False),
+        ("bert_chinese", True),
+    )
+    def test_tells_the_casing_of_published_vocabularies(self, name, lowercase):
+        path = DATA / "vocab" / f"{name}_vocab.txt"
+        if not path.exists():
+            self.skipTest(f"real data is absent: {path}")
+        self.assertEqual(
+            tokenizer.Tokenizer.from_file(path).lowercase, lowercase
+        )
+
+    @parameterized.named_parameters(
+        ("empty", b"", "is empty"),
+        ("blank", b"\n\n", "is empty"),
+        ("not_utf8", b"[PAD]\n\xff\xfe\n", "line 2"),
+        ("no_special_tokens", b"a\nb\n[PAD]\n", r"\[UNK\], \[CLS\], \[SEP\]"),
+        ("twice", b"[PAD]\nx\nx\n", "'x' as entries 1 and 2"),
+        ("blank_line", b"[PAD]\n\nx\n", "entry 1 .* ''"),
+        (
+            "endless",
+            b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n" + b"x" * 300,
+            "tensorflow_te",
+        ),
+    )
+    def test_refuses_a_file_that_is(self, content, word):
+        path = self.write(content)
+        with self.assertRaisesRegex(errors.InputError, f"{path}: .*{word}"):
+            tokenizer.Tokenizer.from_file(path)
+
+    def test_refuses_a_file_that_is_absent(self):
+        with self.assertRaisesRegex(
+            errors.InputError, "nowhere.*cannot be read"
+        ):
+            tokenizer.Tokenizer.from_file("nowhere/vocab.txt")
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,109 @@
+import itertools
+import pathlib
+
+from absl.testing import absltest, parameterized
+
+from bert_keras import errors
+from bert_keras.data import tokenizer, vocabulary
+
+DATA = pathlib.Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
+
+# Every pair of letters is as frequent as every other: nothing but ties.
+TIES = ["".join(word) for word in itertools.permutations("abcdef", 4)] * 2
+
+ENGLISH = [
+    "the cat sat on the mat, the rat ran",
+    "That hat! Thatch the hut.",
+] * 5
+CHINESE = ["中国人民银行发行人民币。", "中文和English混合。"] * 5
+
+
+class LearnTest(parameterized.TestCase):
+    def test_frequent_pairs_become_pieces(self):
+        self.assertEqual(
+            vocabulary.learn(["ab ab abc"] * 3, 13, lowercase=True),
+            [*tokenizer.SPECIAL_TOKENS]
+            + ["a", "b", "c", "##a", "##b", "##c", "ab", "abc"],
+        )
+
+    @parameterized.parameters(20, 25, 40, 77)
+    def test_the_same_text_gives_the_same_list(self, size):
+        lists = {
+            tuple(vocabulary.learn(texts, size, lowercase=True))
+            for texts in (TIES, TIES, TIES, TIES[::-1], [" ".join(TIES)])
+        }
+        self.assertLen(lists, 1)
+
+    @parameterized.product(
+        texts=(ENGLISH, CHINESE, ENGLISH + CHINESE),
+        size=(6, 7, 8, 12, 20, 35),
+        lowercase=(True, False),
+    )
+    def test_the_size_is_exact(self, texts, size, lowercase):
+        pieces = vocabulary.learn(texts, size, lowercase=lowercase)
+        self.assertLen(pieces, size)
+        self.assertLen(set(pieces), size)
+        self.assertSequenceEqual(pieces[:5], tokenizer.SPECIAL_TOKENS)
+
+    @parameterized.parameters((ENGLISH,), (CHINESE,), (TIES,))
+    def test_a_text_that_is_too_small_says_how_much_it_gives(self, texts):
+        with self.assertRaises(errors.InputError) as caught:
+            vocabulary.learn(texts, 10_000, lowercase=True)
+        most = int(str(caught.exception).split("Ask for ")[1].split()[0])
+        self.assertLen(vocabulary.learn(texts, most, lowercase=True), most)
+        with self.assertRaises(errors.InputError):
+            vocabulary.learn(texts, most + 1, lowercase=True)
+
+    @parameterized.parameters(
+        ([], 100), ([""], 100), (["\x00 \t"], 100), (["abc"], 100), (ENGLISH, 5)
+    )
+    def test_refuses(self, texts, size):
+        with self.assertRaisesRegex(errors.InputError, "special tokens"):
+            vocabulary.learn(texts, size, lowercase=True)
+
+    def test_reads_the_text_once(self):
+        texts = iter(ENGLISH)
+        self.assertLen(vocabulary.learn(texts, 35, lowercase=True), 35)
+        self.assertEmpty(list(texts))
+
+    def test_casing_is_kept_or_folded(self):
+        texts = ["Émile THAT", "Σ"] * 3
+        folded = "".join(vocabulary.learn(texts, 25, lowercase=True)[5:])
+        self.assertEqual(folded, folded.lower())
+        self.assertNotIn("é", folded)
+        self.assertIn("É", vocabulary.learn(texts, 26, lowercase=False))
+
+    def test_chinese_characters_stand_alone(self):
+        pieces = vocabulary.learn(CHINESE, 45, lowercase=True)
+        self.assertContainsSubset(["中", "国", "。", "en"], pieces)
+        self.assertNoCommonElements(["##国", "##。", "中国"], pieces)
+
+    def test_rare_characters_make_room_for_frequent_pieces(self):
+        rare = [chr(0x4E00 + i) * 2 for i in range(500)]
+        words = ["unbelievable believers believe in belief"] * 1000
+        pieces = vocabulary.learn(words + rare, 60, lowercase=True)
+        self.assertIn("believe", pieces)
+        self.assertContainsSubset("unbeliavrsf", pieces)
+
+    def test_what_is_learned_is_a_vocabulary(self):
+        pieces = vocabulary.learn(ENGLISH + CHINESE, 80, lowercase=True)
+        ours = tokenizer.Tokenizer(pieces, lowercase=True)
+        ids = ours(ENGLISH + CHINESE)
+        self.assertNotIn(ours.unk_id, ids.values.numpy())
+
+    @parameterized.parameters("sst2/train.tsv", "tnews/train.json")
+    def test_real_text_is_covered(self, name):
+        if not (DATA / name).exists():
+            self.skipTest(f"real data is absent: {DATA / name}")
+        lines = (DATA / name).read_text("utf-8").split("\n")
+        pieces = vocabulary.learn(lines, 6000, lowercase=True)
+        self.assertEqual(
+            pieces, vocabulary.learn(reversed(lines), 6000, lowercase=True)
+        )
+        ours = tokenizer.Tokenizer(pieces, lowercase=True)
+        ids = ours(lines).values.numpy()
+        self.assertLess((ids == ours.unk_id).mean(), 1e-3)
+
+
+if __name__ == "__main__":
+    absltest.main()
