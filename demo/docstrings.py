@@ -1,0 +1,127 @@
+"""The demo's text: docstrings, which every machine with Python has.
+
+Writes a folder:
+  corpus.txt   a document per module, a sentence or paragraph per line
+  train.tsv    text, label: a few labelled docstrings of each package
+  dev.tsv      others, whose text the corpus does not hold
+
+Labels are the packages with the most docstrings; their names are taken out
+of the text, so that a name does not give the answer away.
+"""
+
+import ast
+import collections
+import os
+import random
+import re
+import sysconfig
+from collections.abc import Iterator
+
+LABELS = 8
+TRAIN_PER_LABEL = 40
+DEV_PER_LABEL = 100
+SHORTEST = 40  # characters that a labelled docstring has at least
+MOST_PER_PACKAGE = 4000  # tensorflow alone has more than all others
+
+SKIPPED_FOLDERS = {"tests", "test", "idlelib", "__pycache__", "site-packages"}
+ALIASES = {"tf", "np", "stdlib", "py", "tfl", "tflite"}
+
+
+def write(folder: str, seed: int = 1) -> dict[str, int]:
+    """Returns how many docstrings each label has."""
+    packages = collect()
+    ranked = sorted(packages, key=lambda name: (-_count(packages[name]), name))
+    labels = sorted(ranked[:LABELS])
+    choose = random.Random(seed)
+    names = re.compile(
+        rf"\b({'|'.join(sorted(map(re.escape, {*packages, *ALIASES})))})\b",
+        re.IGNORECASE,
+    )
+
+    def clean(text: str) -> str:
+        return names.sub("package", " ".join(text.split()))
+
+    train, dev = [], []
+    for label in labels:
+        texts = [
+            text
+            for module in packages[label].values()
+            for text in module
+            if len(text) >= SHORTEST
+        ]
+        drawn = choose.sample(texts, TRAIN_PER_LABEL + DEV_PER_LABEL)
+        train += [(clean(text), label) for text in drawn[:TRAIN_PER_LABEL]]
+        dev += [(clean(text), label) for text in drawn[TRAIN_PER_LABEL:]]
+
+    os.makedirs(folder, exist_ok=True)
+    _write_rows(os.path.join(folder, "train.tsv"), train)
+    _write_rows(os.path.join(folder, "dev.tsv"), dev)
+    held_out = {text for text, _ in dev}
+    path = os.path.join(folder, "corpus.txt")
+    with open(path, "w", encoding="utf-8") as file:
+        for package in packages.values():
+            for module in package.values():
+                texts = [clean(text) for text in module]
+                kept = [text for text in texts if text not in held_out]
+                if kept:
+                    file.write("\n".join(kept) + "\n\n")
+    return {label: _count(packages[label]) for label in labels}
+
+
+def collect() -> dict[str, dict[str, list[str]]]:
+    """package -> module file -> docstrings; no docstring occurs twice."""
+    paths = sysconfig.get_paths()
+    roots = {"stdlib": paths["stdlib"]}
+    for name in sorted(os.listdir(paths["purelib"])):
+        path = os.path.join(paths["purelib"], name)
+        if os.path.isdir(path) and name.isidentifier():
+            roots[name.strip("_")] = path
+    seen: set[str] = set()
+    packages = {}
+    for name, root in roots.items():
+        modules = collections.defaultdict(list)
+        count = 0
+        for path in _modules(root):
+            for text in _docstrings(path):
+                if text not in seen:
+                    seen.add(text)
+                    modules[path].append(text)
+                    count += 1
+            if count >= MOST_PER_PACKAGE:
+                break
+        packages[name] = dict(modules)
+    return packages
+
+
+def _modules(root: str) -> Iterator[str]:
+    for where, folders, files in os.walk(root):
+        folders[:] = sorted(set(folders) - SKIPPED_FOLDERS)
+        for name in sorted(files):
+            if name.endswith(".py"):
+                yield os.path.join(where, name)
+
+
+def _docstrings(path: str) -> Iterator[str]:
+    with open(path, "rb") as file:
+        source = file.read()
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return  # templates and files for other versions of Python
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(tree):
+        if isinstance(node, kinds):
+            text = ast.get_docstring(node)
+            if text:
+                yield text
+
+
+def _count(package: dict[str, list[str]]) -> int:
+    return sum(map(len, package.values()))
+
+
+def _write_rows(path: str, rows: list[tuple[str, str]]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("text\tlabel\n")
+        for text, label in rows:
+            file.write(f"{text}\t{label}\n")

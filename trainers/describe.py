@@ -1,0 +1,124 @@
+"""Shows what is in a network: parts, shapes, parameters, bytes and FLOPs.
+
+How many parameters has a 12-layer BERT, and where are they?
+
+  python -m trainers.describe --model=base
+  python -m trainers.describe --checkpoint=runs/sst2
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import rich.table
+
+from bert_keras import checkpoint, config, encoder, errors
+from trainers import flags, report
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    model: str = flags.knob(
+        "",
+        f"One of {', '.join(config.SIZES)}, or a JSON file with the fields "
+        "of BertConfig.",
+    )
+    checkpoint: str = flags.knob("", "A run, or one of its step folders.")
+    vocab_size: int = flags.knob(
+        0, "Entries of the vocabulary; 0: what the model says, else 30,522."
+    )
+    seq_length: int = flags.knob(128, "Tokens that FLOPs are counted for.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A line of the table; FLOPs are of one sequence, forward, and count a
+    multiplication with its addition as two."""
+
+    name: str
+    shape: str
+    parameters: int
+    flops: int
+
+
+def parts(bert: config.BertConfig, seq_length: int) -> Iterator[Part]:
+    """The encoder, part by part, read off its variables."""
+    network = encoder.BertEncoder(bert)
+    groups = bert.num_hidden_groups or bert.num_layers
+    repeats = bert.num_layers // groups if groups else 1
+    seen = set()
+    for path, variable in checkpoint.weights(network).items():
+        block, _, rest = path.partition("/")
+        if block.startswith("block_"):
+            if rest in seen:
+                continue  # all blocks are alike: one line for all of them
+            seen.add(rest)
+        count = groups if block.startswith("block_") else 1
+        name = f"{count} x {rest}" if count > 1 else path
+        shape = tuple(variable.shape)
+        size = 1
+        for dimension in shape:
+            size *= dimension
+        flops = 0
+        if path.endswith("kernel"):
+            tokens = 1 if path.startswith("pooler") else seq_length
+            times = count * repeats if block.startswith("block_") else 1
+            flops = 2 * size * tokens * times
+        yield Part(name, " x ".join(map(str, shape)), size * count, flops)
+    # Scores and weighted values: two (S, D) x (D, S) products a head.
+    products = 4 * seq_length**2 * bert.hidden_size * bert.num_layers
+    yield Part("attention products", "", 0, products)
+
+
+def main() -> None:
+    settings = flags.read(Settings)
+    if bool(settings.model) == bool(settings.checkpoint):
+        raise errors.InputError("give one of --model and --checkpoint.")
+    title = settings.model or settings.checkpoint
+    if settings.checkpoint:
+        found = checkpoint.read(settings.checkpoint)
+        bert = found.config
+        title += f": step {found.step}, {found.task.name}"
+    else:
+        bert = config.parse(
+            settings.model, vocab_size=settings.vocab_size or None
+        )
+    rows = list(parts(bert, settings.seq_length))
+    parameters = sum(part.parameters for part in rows)
+    flops = sum(part.flops for part in rows)
+
+    report.output.print(
+        f"{title}: {bert.num_layers} layers, {bert.hidden_size} wide, "
+        f"{bert.num_heads} heads, vocabulary {bert.vocab_size:,}"
+    )
+    table = rich.table.Table(
+        "part", "shape", "parameters", "share", "float32", "MFLOP / sequence"
+    )
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for part in rows:
+        table.add_row(
+            part.name,
+            part.shape,
+            f"{part.parameters:,}" if part.parameters else "",
+            f"{part.parameters / parameters:.1%}" if part.parameters else "",
+            report.bytes_text(4 * part.parameters) if part.parameters else "",
+            f"{part.flops / 1e6:,.1f}" if part.flops else "",
+        )
+    table.add_section()
+    table.add_row(
+        "encoder",
+        "",
+        f"{parameters:,}",
+        "100.0%",
+        report.bytes_text(4 * parameters),
+        f"{flops / 1e6:,.1f}",
+    )
+    report.output.print(table)
+    report.output.print(
+        f"FLOPs: one sequence of {settings.seq_length} tokens, forward, a "
+        "multiplication and its addition as two; training is three times it."
+    )
+
+
+if __name__ == "__main__":
+    flags.run(main, lambda: flags.define(Settings))

@@ -1,0 +1,96 @@
+"""Scores a checkpoint on labelled rows, or a pretrained one on records.
+
+python -m trainers.evaluate --checkpoint=runs/sst2 --data=dev.tsv
+python -m trainers.evaluate --checkpoint=runs/base --data=records/dev
+"""
+
+import dataclasses
+import json
+import time
+
+import tensorflow as tf
+
+from bert_keras import errors, predictor
+from bert_keras.data import records as records_lib
+from bert_keras.data import stream as stream_lib
+from trainers import flags, loop, report, session
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    checkpoint: str = flags.knob("", "A run, or one of its step folders.")
+    data: str = flags.knob("", "A labelled file, or a folder of records.")
+    output: str = flags.knob(
+        "", "File for the answers, one JSON object per row; empty: none."
+    )
+    columns: str = flags.knob(
+        "", "Columns of the file, where they differ from training's."
+    )
+    batch_size: int = flags.knob(32, "Rows per batch.")
+    seed: int = flags.knob(1, "Masks that are drawn on records.")
+
+
+def evaluate(settings: Settings) -> dict[str, float]:
+    flags.require("checkpoint", settings.checkpoint)
+    flags.require("data", settings.data)
+    model = predictor.load(settings.checkpoint)
+    began = time.monotonic()
+    if records_lib.is_complete(settings.data):
+        scores, count = _on_records(model, settings)
+    else:
+        scores, count = _on_rows(model, settings)
+    seconds = time.monotonic() - began
+    report.table(
+        f"{settings.checkpoint} on {settings.data}",
+        {
+            "rows": count,
+            **scores,
+            "time": f"{seconds:.1f} s, {count / seconds:.0f} rows/s",
+        },
+    )
+    return scores
+
+
+def _on_rows(model: predictor.Predictor, settings: Settings):
+    task = model.task
+    if settings.columns:
+        task = dataclasses.replace(task, columns=settings.columns)
+    rows = list(task.examples(settings.data))
+    answers = model.predict(rows, batch_size=settings.batch_size)
+    if settings.output:
+        with tf.io.gfile.GFile(settings.output, "w") as file:
+            for row, answer in zip(rows, answers, strict=True):
+                line = {"row": dict(row), "answer": answer}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return task.metrics(answers, rows), len(rows)
+
+
+def _on_records(model: predictor.Predictor, settings: Settings):
+    records = records_lib.Records(settings.data)
+    theirs = session.tokenizer_of(records)
+    if theirs.fingerprint != model.tokenizer.fingerprint:
+        raise errors.InputError(
+            f"{settings.data} was written with another vocabulary than "
+            f"{settings.checkpoint}'s; prepare it with that vocab.txt."
+        )
+    plan = stream_lib.Plan(
+        records.lengths,
+        settings.batch_size,
+        seed=settings.seed,
+        shuffle=False,
+        buckets=stream_lib.buckets(model.task.seq_length),
+    )
+    strategy = tf.distribute.get_strategy()
+    step = loop.make_evaluate_step(model.model, model.task, strategy=strategy)
+    batches = session.batches(
+        strategy, model.task, records, plan, stop_step=plan.steps_per_epoch
+    )
+    return loop.evaluate(step, batches), len(records)
+
+
+def main() -> None:
+    evaluate(flags.read(Settings))
+
+
+if __name__ == "__main__":
+    flags.run(main, lambda: flags.define(Settings))

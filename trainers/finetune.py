@@ -1,0 +1,202 @@
+"""Fine-tunes a checkpoint on labelled rows.
+
+  python -m trainers.finetune --task=classification --init=runs/base \\
+      --train=train.tsv --dev=dev.tsv --output=runs/sst2 \\
+      --epochs=3 --batch_size=32 --learning_rate=5e-5
+
+Files are .tsv, .csv or .jsonl, each also .gz; --columns names their columns.
+The task is scored on --dev after every epoch and the best epoch is kept.
+The same command goes on where the run stopped.
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+
+import tensorflow as tf
+
+from bert_keras import checkpoint, encoder, errors, predictor
+from bert_keras import model as model_lib
+from bert_keras.data import records as records_lib
+from bert_keras.data import stream as stream_lib
+from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.tasks import base
+from trainers import flags, loop, runtime, session
+
+ROWS_PER_BATCH = 1000  # rows that are tokenised in one call
+ROWS_PER_SHARD = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(runtime.TrainSettings):
+    init: str = flags.knob("", "The checkpoint to start from.")
+    train: str = flags.knob("", "Labelled rows to learn from.")
+    dev: str = flags.knob("", "Labelled rows to score on; empty: none.")
+    epochs: int = flags.knob(3, "Times every row is seen.")
+    random_start: bool = flags.knob(
+        False,
+        "Take shape and vocabulary from --init, but new random weights: what "
+        "would there be without pretraining?",
+    )
+
+
+def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
+    """Trains for `epochs`; returns the last dev scores."""
+    flags.require("init", settings.init)
+    flags.require("train", settings.train)
+    strategy = runtime.start(settings)
+    start = checkpoint.read(settings.init)
+    tokenizer = start.tokenizer()
+    session.fits(task, start.config)
+    task = task.learn(task.examples(settings.train), tokenizer)
+    dev = list(task.examples(settings.dev)) if settings.dev else []
+    for _ in encode(task, tokenizer, dev):
+        pass  # a label that training does not know stops here, not later
+    runtime.open_run(settings.output)
+    records = training_records(settings, task, tokenizer)
+
+    plan = stream_lib.Plan(
+        records.lengths,
+        settings.batch_size,
+        seed=settings.seed,
+        buckets=stream_lib.buckets(task.seq_length),
+    )
+    total = plan.steps_per_epoch * settings.epochs
+    with strategy.scope():
+        if settings.random_start:
+            network = encoder.BertEncoder(start.config)
+            model = model_lib.BertModel(network, task)
+        else:
+            model = start.model(task)
+    run = session.Session(settings, strategy, model, tokenizer, total)
+    answers = predictor.Predictor(model, tokenizer)
+
+    def evaluate(step, metrics):
+        if dev:
+            scores = task.metrics(answers.predict(dev), dev)
+            run.evaluated(step, scores, best=next(iter(scores)))
+
+    run.train(
+        session.batches(
+            strategy,
+            task,
+            records,
+            plan,
+            start_step=run.step,
+            stop_step=total,
+        ),
+        evaluate=loop.every(plan.steps_per_epoch, evaluate),
+    )
+    run.close(
+        {"next": f"python -m trainers.predict --checkpoint={settings.output}"}
+    )
+    return run.scores
+
+
+def training_records(
+    settings: Settings,
+    task: base.Task,
+    tokenizer: tokenizer_lib.Tokenizer,
+) -> records_lib.Records:
+    """The training rows as records in the run folder, written once."""
+    folder = os.path.join(settings.output, "records")
+    fingerprint = _fingerprint(settings.train, task, tokenizer)
+    if records_lib.is_complete(folder):
+        found = records_lib.Records(folder)
+        if found.manifest["fingerprint"] == fingerprint:
+            return found
+        raise errors.InputError(
+            f"{settings.train} or the task has changed since {folder} was "
+            "written; choose another --output."
+        )
+    os.makedirs(folder, exist_ok=True)
+    rows = encode(task, tokenizer, task.examples(settings.train))
+    shards = [
+        records_lib.write_shard(
+            os.path.join(folder, records_lib.shard_name(number)),
+            block,
+            per_token=_per_token(task),
+        )
+        for number, block in enumerate(_blocks(rows, ROWS_PER_SHARD))
+    ]
+    tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
+    records_lib.write_manifest(folder, shards, fingerprint=fingerprint)
+    return records_lib.Records(folder)
+
+
+def encode(
+    task: base.Task,
+    tokenizer: tokenizer_lib.Tokenizer,
+    rows: Iterable[base.Row],
+) -> Iterator[records_lib.Row]:
+    """Labelled rows -> record rows without padding."""
+    make_inputs = tf.function(
+        lambda raw: task.inputs(raw, tokenizer),
+        reduce_retracing=True,
+        autograph=False,
+    )
+    for block in _blocks(rows, ROWS_PER_BATCH):
+        raw = {
+            name: tf.constant([row[name] for row in block]) for name in block[0]
+        }
+        inputs = make_inputs({name: raw[name] for name in task.texts})
+        arrays = {f"inputs/{k}": v for k, v in inputs.items() if k != "text"}
+        for term, (labels, weights) in task.targets(raw, inputs).items():
+            arrays[f"targets/{term}/labels"] = labels
+            arrays[f"targets/{term}/weights"] = weights
+        arrays = {name: value.numpy() for name, value in arrays.items()}
+        lengths = (arrays.pop("inputs/padding_mask") > 0).sum(axis=1)
+        per_token = _per_token(task)
+        for number, length in enumerate(lengths):
+            yield {
+                name: value[number, :length]
+                if name in per_token
+                else value[number]
+                for name, value in arrays.items()
+            }
+
+
+def _per_token(task: base.Task) -> set[str]:
+    """Names of the record features that are as long as their row."""
+    names = {"inputs/token_ids", "inputs/segment_ids"}
+    for term in task.token_terms:
+        names |= {f"targets/{term}/labels", f"targets/{term}/weights"}
+    return names
+
+
+def _blocks(rows: Iterable[base.Row], size: int) -> Iterator[list[base.Row]]:
+    block = []
+    for row in rows:
+        block.append(row)
+        if len(block) == size:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _fingerprint(path, task, tokenizer) -> str:
+    digest = hashlib.sha256()
+    digest.update(f"{tokenizer.fingerprint} {task.to_dict()}".encode())
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def main() -> None:
+    settings = flags.read(Settings)
+    finetune(settings, flags.read(_task[0]))
+
+
+_task: list[type[base.Task]] = []
+
+
+def define_flags() -> None:
+    _task.append(flags.define_task("classification"))
+    flags.define(Settings)
+
+
+if __name__ == "__main__":
+    flags.run(main, define_flags)

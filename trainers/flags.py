@@ -1,0 +1,125 @@
+"""Settings as dataclasses, dataclass fields as absl flags.
+
+A run writes every flag to `flags.txt` in its folder; the same main replays
+it with --flagfile.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from absl import app, flags
+
+from bert_keras import errors
+from bert_keras.tasks import base
+
+T = TypeVar("T")
+
+_DEFINERS = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+
+
+def knob(
+    default: Any,
+    help: str,
+    choices: Sequence[str] = (),
+    kind: type | None = None,
+) -> Any:
+    """A field with the text that `--help` prints for it.
+
+    `kind` is the type of a flag whose default None means "not said".
+    """
+    metadata = {"help": help, "choices": choices, "kind": kind or type(default)}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def define(settings: type) -> None:
+    """One flag for every field of `settings` that carries a help text."""
+    for field in dataclasses.fields(settings):
+        if "help" not in field.metadata:
+            continue
+        help, choices = field.metadata["help"], field.metadata.get("choices")
+        # absl lists under --help what belongs to the program itself.
+        where = {"module_name": sys.argv[0]}
+        if choices:
+            flags.DEFINE_enum(
+                field.name, field.default, list(choices), help, **where
+            )
+        else:
+            kind = field.metadata.get("kind", type(field.default))
+            _DEFINERS[kind](field.name, field.default, help, **where)
+
+
+def read(settings: type[T], **more: Any) -> T:
+    """The settings as the command line gives them."""
+    values = {
+        field.name: flags.FLAGS[field.name].value
+        for field in dataclasses.fields(settings)
+        if "help" in field.metadata
+    }
+    return settings(**(values | more))
+
+
+def define_task(default: str) -> type[base.Task]:
+    """--task and, after a first look at the command line, its settings."""
+    early = flags.FlagValues()
+    flags.DEFINE_string("task", default, "", flag_values=early)
+    early(sys.argv, known_only=True)
+    task = base.find(early["task"].value)
+    flags.DEFINE_string(
+        "task",
+        default,
+        f"What to learn: one of {', '.join(base.names())}, or the dotted name "
+        "of a module of yours with a Task in it.",
+        module_name=sys.argv[0],
+    )
+    define(task)
+    return task
+
+
+def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
+    """Runs a main: bad input ends in one line and exit code 1."""
+
+    def parse(arguments):
+        try:
+            define_flags()
+            return flags.FLAGS(arguments)
+        except (errors.InputError, flags.Error) as error:
+            sys.exit(f"error: {_one_line(error)}")
+
+    def guarded(arguments):
+        try:
+            if len(arguments) > 1:
+                raise errors.InputError(
+                    f"unexpected argument {arguments[1]!r}: flags look like "
+                    "--name=value, see --help."
+                )
+            main()
+        except (errors.InputError, OSError) as error:
+            sys.exit(f"error: {_one_line(error)}")
+        except KeyboardInterrupt:
+            sys.exit("stopped: run the same command again to go on")
+
+    app.run(guarded, flags_parser=parse)
+
+
+def require(name: str, value: Any) -> None:
+    """Stops with one line when a flag that has no default is not given."""
+    if not value:
+        raise errors.InputError(f"--{name} is missing; see --help.")
+
+
+def as_text() -> str:
+    """The program's own flags as lines of a flagfile."""
+    own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    lines = sorted(flag.serialize() for flag in own)
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

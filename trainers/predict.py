@@ -1,0 +1,102 @@
+"""Answers texts with a checkpoint: lines or JSON lines in, JSON lines out.
+
+  echo "a fine film" | python -m trainers.predict --checkpoint=runs/sst2
+  python -m trainers.predict --checkpoint=runs/mrpc --input=pairs.tsv
+
+A line is a text; for pairs, two texts with a TAB between. A line that begins
+with { is a JSON object with the task's columns. The model is loaded once.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from bert_keras import errors, predictor
+from trainers import flags
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    checkpoint: str = flags.knob("", "A run, or one of its step folders.")
+    input: str = flags.knob("", "File to read; empty: standard input.")
+    output: str = flags.knob("", "File to write; empty: standard output.")
+    batch_size: int = flags.knob(32, "Rows per batch.")
+
+
+def predict(
+    model: predictor.Predictor, lines: Iterable[str], *, batch_size: int
+) -> Iterator[dict[str, Any]]:
+    rows = (
+        parse(line, model.task.texts, number)
+        for number, line in enumerate(lines, start=1)
+    )
+    return model.stream(rows, batch_size=batch_size)
+
+
+def parse(line: str, texts: tuple[str, ...], number: int) -> Mapping[str, Any]:
+    """The columns `texts` of a line; InputError names the line's number."""
+    line = line.rstrip("\r\n")
+    if line.startswith("{"):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise errors.InputError(
+                f"line {number} begins with {{ but is no JSON object: {error}."
+            ) from None
+        missing = [name for name in texts if name not in row]
+        if missing:
+            raise errors.InputError(
+                f"line {number}: expected {', '.join(texts)}, found "
+                f"{', '.join(row) or 'nothing'}."
+            )
+        return row
+    parts = line.split("\t") if len(texts) > 1 else [line]
+    if len(parts) != len(texts):
+        raise errors.InputError(
+            f"line {number}: expected {len(texts)} texts ({', '.join(texts)}) "
+            f"with a TAB between, found {len(parts)}."
+        )
+    return dict(zip(texts, parts, strict=True))
+
+
+def read_lines(path: str) -> Iterator[str]:
+    try:
+        if path:
+            with tf.io.gfile.GFile(path) as file:
+                yield from file
+        else:
+            yield from sys.stdin
+    except UnicodeDecodeError as error:
+        raise errors.InputError(
+            f"{path or 'the input'} is not UTF-8: {error}. Convert it first."
+        ) from None
+    except tf.errors.OpError as error:
+        raise errors.InputError(
+            f"cannot read {path}: {error.message}"
+        ) from None
+
+
+def main() -> None:
+    settings = flags.read(Settings)
+    flags.require("checkpoint", settings.checkpoint)
+    lines = read_lines(settings.input)
+    model = predictor.load(settings.checkpoint)
+    answers = predict(model, lines, batch_size=settings.batch_size)
+    if settings.output:
+        with tf.io.gfile.GFile(settings.output, "w") as file:
+            _write(answers, file)
+    else:
+        _write(answers, sys.stdout)
+
+
+def _write(answers: Iterable[Mapping[str, Any]], file) -> None:
+    for answer in answers:
+        file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    flags.run(main, lambda: flags.define(Settings))

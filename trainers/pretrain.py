@@ -1,0 +1,121 @@
+"""Pretrains a BERT on prepared records: masked LM and the sentence objective.
+
+  python -m trainers.prepare --input=corpus.txt --vocab_size=8000 --output=rec
+  python -m trainers.pretrain --records=rec --output=runs/base --model=base \\
+      --steps=100000 --batch_size=256 --learning_rate=1e-4
+
+The run folder holds checkpoints, log.jsonl and TensorBoard files; the same
+command goes on where the run stopped. Masks are drawn anew in every epoch.
+"""
+
+import dataclasses
+
+from bert_keras import checkpoint, config, encoder
+from bert_keras import model as model_lib
+from bert_keras.data import stream as stream_lib
+from bert_keras.tasks import masked_lm
+from trainers import flags, loop, runtime, session
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(runtime.TrainSettings):
+    records: str = flags.knob("", "Folder that trainers.prepare made.")
+    model: str = flags.knob(
+        "base",
+        f"One of {', '.join(config.SIZES)}, or a JSON file with the fields "
+        "of BertConfig.",
+    )
+    init: str = flags.knob(
+        "", "A checkpoint whose encoder training starts from."
+    )
+    steps: int = flags.knob(100_000, "Updates.")
+    batch_size: int = flags.knob(
+        256, "Rows per update, over all replicas and accumulation steps."
+    )
+    learning_rate: float = flags.knob(1e-4, "Its highest value.")
+    warmup: float = flags.knob(
+        0.01,
+        "Steps in which the learning rate rises to --learning_rate; below 1: "
+        "a share of all steps. After it the rate falls linearly to 0.",
+    )
+    evaluate_every: int = flags.knob(
+        5000, "Steps between evaluations on the held-out records."
+    )
+    evaluate_batches: int = flags.knob(
+        100, "Batches of held-out records that an evaluation reads."
+    )
+
+
+def pretrain(settings: Settings, task: masked_lm.MaskedLM) -> dict[str, float]:
+    """Trains to `steps`; returns the last evaluation's scores."""
+    flags.require("records", settings.records)
+    strategy = runtime.start(settings)
+    train, dev = session.open_records(settings.records)
+    tokenizer = session.tokenizer_of(train)
+    task = dataclasses.replace(
+        task,
+        seq_length=train.manifest["seq_length"],
+        objective=train.manifest["objective"],
+    ).learn([], tokenizer)
+    runtime.open_run(settings.output)
+
+    with strategy.scope():
+        model = _model(settings, task, tokenizer)
+    run = session.Session(settings, strategy, model, tokenizer, settings.steps)
+    lengths = stream_lib.buckets(task.seq_length)
+
+    def batches(records, shuffle, **span):
+        plan = stream_lib.Plan(
+            records.lengths,
+            settings.batch_size,
+            seed=settings.seed,
+            shuffle=shuffle,
+            buckets=lengths,
+        )
+        return session.batches(strategy, task, records, plan, **span)
+
+    evaluate_step = loop.make_evaluate_step(
+        model, task, strategy=strategy, xla=settings.xla
+    )
+
+    def evaluate(step, metrics):
+        if dev is None:
+            return
+        count = -(-len(dev) // settings.batch_size)
+        stop = min(count, settings.evaluate_batches)
+        scores = loop.evaluate(
+            evaluate_step, batches(dev, False, stop_step=stop)
+        )
+        run.evaluated(step, scores, best="masked_lm_accuracy")
+
+    run.train(
+        batches(train, True, start_step=run.step, stop_step=settings.steps),
+        evaluate=loop.every(settings.evaluate_every, evaluate),
+    )
+    run.close(
+        {"next": f"python -m trainers.finetune --init={settings.output} ..."}
+    )
+    return run.scores
+
+
+def _model(settings, task, tokenizer):
+    if settings.init:
+        found = checkpoint.read(settings.init)
+        session.same_vocabulary(found, tokenizer, settings.records)
+        return found.model(task)
+    bert = config.parse(settings.model, vocab_size=tokenizer.vocab_size)
+    session.fits(task, bert)
+    return model_lib.BertModel(encoder.BertEncoder(bert), task)
+
+
+def main() -> None:
+    pretrain(flags.read(Settings), flags.read(masked_lm.MaskedLM))
+
+
+def define_flags() -> None:
+    flags.define(Settings)
+    flags.define(masked_lm.MaskedLM)
+
+
+if __name__ == "__main__":
+    flags.run(main, define_flags)

@@ -1,0 +1,166 @@
+"""What a person sees of a run: progress, log, TensorBoard, closing table."""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import rich.console
+import rich.progress
+import rich.table
+import tensorflow as tf
+
+# Without a terminal, progress is a line every so many seconds.
+LINE_SECONDS = 10
+
+
+class Progress:
+    """A bar with rate and time left; single lines where there is no terminal.
+
+    >>> with Progress("pretraining", total=1000, start=200) as progress:
+    ...     progress.update(201, "loss 8.12")
+    """
+
+    def __init__(
+        self, title: str, *, total: float, start: float = 0, unit: str = "steps"
+    ):
+        self.title, self.total, self.unit = title, total, unit
+        self.start, self.began, self.printed = start, time.monotonic(), 0.0
+        self.bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.fields[facts]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task(
+            title, total=total, completed=start, facts=""
+        )
+
+    def __enter__(self) -> "Progress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.bar.stop()
+
+    def update(self, done: float, facts: str = "") -> None:
+        now = time.monotonic()
+        rate = (done - self.start) / max(now - self.began, 1e-9)
+        left = (self.total - done) / rate if rate else math.inf
+        text = (
+            f"{_number(done)}/{_number(self.total)} {self.unit}  "
+            f"{rate:.3g} {self.unit}/s  {_time(left)} left  {facts}"
+        )
+        self.bar.update(self.task, completed=done, facts=text)
+        due = now - self.printed > LINE_SECONDS or done >= self.total
+        if not console.is_terminal and due:
+            self.printed = now
+            print(f"{self.title}: {text}", file=sys.stderr, flush=True)
+
+
+class Journal:
+    """`log.jsonl` and TensorBoard scalars, one truth.
+
+    On a resume, lines past the step it resumes from go away, and TensorBoard
+    is written anew from the lines that stay: no gap and no step twice.
+    """
+
+    def __init__(self, run: str, *, start: int):
+        self.path = os.path.join(run, "log.jsonl")
+        board = os.path.join(run, "tensorboard")
+        kept = [line for line in _lines(self.path) if line["step"] <= start]
+        if tf.io.gfile.exists(board):
+            tf.io.gfile.rmtree(board)
+        self.board = tf.summary.create_file_writer(board)
+        with tf.io.gfile.GFile(self.path, "w") as file:
+            for line in kept:
+                file.write(json.dumps(line) + "\n")
+                self._scalars(line)
+        self.board.flush()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        line = {"step": step} | {
+            name: float(value) for name, value in values.items()
+        }
+        with tf.io.gfile.GFile(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._scalars(line)
+        self.board.flush()
+
+    def _scalars(self, line: Mapping[str, float]) -> None:
+        with self.board.as_default():
+            for name, value in line.items():
+                if name != "step":
+                    tf.summary.scalar(name, value, step=int(line["step"]))
+
+
+def table(title: str, facts: Mapping[str, Any]) -> None:
+    """The closing table on standard output: what was made, and how good."""
+    grid = rich.table.Table(
+        title=title, title_justify="left", show_header=False
+    )
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    for name, value in facts.items():
+        grid.add_row(name, _shown(value))
+    output.print(grid)
+
+
+def folder_size(folder: str) -> str:
+    """Bytes of all files below a local folder, for people."""
+    size = sum(
+        os.path.getsize(os.path.join(where, name))
+        for where, _, names in os.walk(folder)
+        for name in names
+    )
+    return bytes_text(size)
+
+
+def bytes_text(size: float) -> str:
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+
+
+def _lines(path: str) -> Iterator[dict[str, Any]]:
+    if not tf.io.gfile.exists(path):
+        return
+    with tf.io.gfile.GFile(path) as file:
+        for line in file:
+            # A kill can cut the last line short.
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _time(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours}:{minutes:02}:{seconds:02}"
+        if hours
+        else (f"{minutes}:{seconds:02}")
+    )
+
+
+console = rich.console.Console(stderr=True)
+output = rich.console.Console(highlight=False)
+if not output.is_terminal:
+    output.width = 100  # a file has no width; 80 cuts the tables

@@ -1,0 +1,168 @@
+"""Where and how a run computes: devices, precision, seeds, run folder."""
+
+import dataclasses
+import os
+
+import keras
+import tensorflow as tf
+
+from bert_keras import errors, optimization
+from trainers import flags
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker_mirrored", "tpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """What pretraining and fine-tuning share."""
+
+    output: str = flags.knob(
+        "",
+        "Folder of the run. Run again with the same folder, it goes on where "
+        "it stopped.",
+    )
+    batch_size: int = flags.knob(
+        32, "Rows per update, over all replicas and accumulation steps."
+    )
+    gradient_accumulation_steps: int = flags.knob(
+        1, "Parts a batch is computed in, one after the other, to save memory."
+    )
+    optimizer: str = flags.knob(
+        "adamw", "The update rule.", tuple(optimization.RULES)
+    )
+    learning_rate: float = flags.knob(5e-5, "Its highest value.")
+    warmup: float = flags.knob(
+        0.1,
+        "Steps in which the learning rate rises to --learning_rate; below 1: "
+        "a share of all steps. After it the rate falls linearly to 0.",
+    )
+    weight_decay: float = flags.knob(
+        0.01, "Decoupled decay of all weights but biases and LayerNorm."
+    )
+    clip_norm: float = flags.knob(
+        1.0, "Longest global gradient; longer is scaled down. 0: no limit."
+    )
+    seed: int = flags.knob(1, "Order, masks, dropout and new weights.")
+    strategy: str = flags.knob(
+        "auto",
+        "Devices: auto takes the TPU of --tpu, else all GPUs, else the CPU.",
+        STRATEGIES,
+    )
+    tpu: str = flags.knob("", "Name or address of the TPU; `local` on its VM.")
+    precision: str = flags.knob(
+        "float32",
+        "mixed_bfloat16 and mixed_float16 compute in 16 bits and keep weights "
+        "in 32; float16 comes with dynamic loss scaling.",
+        PRECISIONS,
+    )
+    deterministic: bool = flags.knob(
+        False, "Bit-equal repetition on a GPU, at a cost in speed."
+    )
+    xla: bool = flags.knob(False, "Compile the step with XLA.")
+    save_every: int = flags.knob(1000, "Steps between checkpoints.")
+    keep: int = flags.knob(3, "Checkpoints that stay, besides the best one.")
+    log_every: int = flags.knob(20, "Steps between log lines.")
+
+
+def start(settings: TrainSettings) -> tf.distribute.Strategy:
+    """Sets precision and determinism; returns the strategy to build under."""
+    flags.require("output", settings.output)
+    keras.utils.set_random_seed(settings.seed)
+    keras.config.set_dtype_policy(settings.precision)
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    strategy = make_strategy(settings.strategy, settings.tpu)
+    shares = (
+        strategy.num_replicas_in_sync * settings.gradient_accumulation_steps
+    )
+    if settings.batch_size < 1 or settings.batch_size % shares:
+        raise errors.InputError(
+            f"--batch_size={settings.batch_size} must be a multiple of "
+            f"{shares}: {strategy.num_replicas_in_sync} replicas times "
+            f"--gradient_accumulation_steps="
+            f"{settings.gradient_accumulation_steps}."
+        )
+    return strategy
+
+
+def make_strategy(name: str, tpu: str = "") -> tf.distribute.Strategy:
+    if name == "tpu" or (name == "auto" and tpu):
+        return _tpu(tpu)
+    if name == "multi_worker_mirrored":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([d.name for d in devices])
+    return tf.distribute.get_strategy()
+
+
+def _tpu(name: str) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except Exception as error:
+        # Every library below has its own class for "no such TPU".
+        raise errors.InputError(
+            f"--tpu={name}: no TPU answers there ({error})."
+        ) from None
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def make_optimizer(
+    variables, settings: TrainSettings, total_steps: int
+) -> optimization.Optimizer:
+    warmup = settings.warmup
+    return optimization.Optimizer(
+        variables,
+        rule=optimization.RULES[settings.optimizer],
+        schedule=optimization.Schedule(
+            peak=settings.learning_rate,
+            warmup_steps=int(warmup * total_steps if warmup < 1 else warmup),
+            total_steps=total_steps,
+        ),
+        weight_decay=settings.weight_decay,
+    )
+
+
+# Flags that may differ when a run goes on: they change no result.
+FREE_TO_CHANGE = ("keep", "log_every", "save_every", "flagfile")
+
+
+def open_run(folder: str) -> None:
+    """Makes the run folder, or checks that it is this run's.
+
+    Raises InputError when the folder was written by other flags.
+    """
+    path = os.path.join(folder, "flags.txt")
+    text = flags.as_text()
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path) as file:
+            theirs = _settings(file.read())
+        ours = _settings(text)
+        changed = [
+            f"--{name}={theirs.get(name)} there, {ours.get(name)} now"
+            for name in sorted(set(ours) | set(theirs))
+            if ours.get(name) != theirs.get(name) and name not in FREE_TO_CHANGE
+        ]
+        if changed:
+            raise errors.InputError(
+                f"{folder} was begun with other flags ({'; '.join(changed)}). "
+                f"Go on with --flagfile={path}, or choose another --output."
+            )
+        return
+    tf.io.gfile.makedirs(folder)
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(text)
+
+
+def _settings(text: str) -> dict[str, str]:
+    pairs = {}
+    for line in text.splitlines():
+        name, _, value = line.removeprefix("--").partition("=")
+        pairs[name] = value
+    return pairs

@@ -1,0 +1,242 @@
+"""A run from its first or its last step to its end: what trainers share."""
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from bert_keras import checkpoint, config, errors
+from bert_keras import model as model_lib
+from bert_keras.data import records as records_lib
+from bert_keras.data import stream as stream_lib
+from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.tasks import base
+from trainers import loop, report, runtime
+
+
+class Session:
+    """Model, optimizer and loss scale, restored to the last checkpoint.
+
+    `step` is the number of steps done. Construct it after the run folder was
+    opened and the model was built under the strategy's scope.
+    """
+
+    def __init__(
+        self,
+        settings: runtime.TrainSettings,
+        strategy: tf.distribute.Strategy,
+        model: model_lib.BertModel,
+        tokenizer: tokenizer_lib.Tokenizer,
+        total_steps: int,
+    ):
+        self.settings = settings
+        self.model = model
+        self.tokenizer = tokenizer
+        self.total_steps = total_steps
+        self.scores: dict[str, float] = {}
+        self.best = float("-inf")
+        self.saved = -1
+        with strategy.scope():
+            self.optimizer = runtime.make_optimizer(
+                model.trainable_variables, settings, total_steps
+            )
+            scaled = settings.precision == "mixed_float16"
+            self.loss_scale = (
+                loop.LossScale() if scaled else loop.no_loss_scale()
+            )
+        self.step = self._restore()
+        self.journal = report.Journal(settings.output, start=self.step)
+        self.train_step = loop.make_train_step(
+            model,
+            model.task,
+            self.optimizer,
+            strategy=strategy,
+            seed=settings.seed,
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            clip_norm=settings.clip_norm,
+            loss_scale=self.loss_scale,
+            xla=settings.xla,
+        )
+
+    def _restore(self) -> int:
+        found = checkpoint.marked(self.settings.output, "latest")
+        if found is None:
+            return 0
+        saved = checkpoint.read(found)
+        saved.load_encoder(self.model.encoder)
+        saved.load_head(self.model.head)
+        saved.load_optimizer(self.optimizer)
+        self.loss_scale.scale.assign(saved.facts["loss_scale"])
+        self.loss_scale.finite_steps.assign(saved.facts["finite_steps"])
+        self.scores = saved.facts["scores"]
+        self.best = saved.facts["best"]
+        say(f"going on from step {saved.step:,} in {self.settings.output}")
+        return saved.step
+
+    def train(
+        self, batches: Iterable[loop.Batch], *, evaluate: loop.every
+    ) -> None:
+        """The rest of the run: progress, log, evaluation, checkpoints."""
+        settings, began = self.settings, time.monotonic()
+        progress = report.Progress(
+            "training", total=self.total_steps, start=self.step
+        )
+        last = [began, self.step]
+
+        def log(step, metrics):
+            values = {name: value.numpy() for name, value in metrics.items()}
+            now = time.monotonic()
+            per_step = values.pop("tokens")
+            values["tokens_per_second"] = (
+                per_step * (step - last[1]) / (now - last[0])
+            )
+            last[:] = now, step
+            self.journal.write(step, values)
+
+        def show(step, metrics):
+            progress.update(step, f"loss {float(metrics['loss']):.3f}")
+
+        def save(step, metrics):
+            self.save(step)
+
+        with progress:
+            loop.train(
+                self.train_step,
+                batches,
+                start=self.step,
+                stop=self.total_steps,
+                actions=[
+                    loop.every(settings.log_every, log),
+                    loop.every(settings.log_every, show),
+                    evaluate,
+                    loop.every(settings.save_every, save),
+                ],
+            )
+        self.step = self.total_steps
+        self.seconds = time.monotonic() - began
+
+    def evaluated(
+        self, step: int, scores: Mapping[str, float], *, best: str
+    ) -> None:
+        """Notes scores; a new best one by the metric `best` is saved."""
+        self.scores = dict(scores)
+        self.journal.write(
+            step, {f"dev/{name}": value for name, value in scores.items()}
+        )
+        text = "  ".join(f"{name} {v:.4f}" for name, v in scores.items())
+        say(f"step {step:,}: {text}")
+        if scores[best] > self.best:
+            self.best = scores[best]
+            self.save(step)
+            checkpoint.mark(self.settings.output, "best", step)
+
+    def save(self, step: int) -> None:
+        if step == self.saved:
+            return  # as the best one, a moment ago
+        self.saved = step
+        checkpoint.save(
+            self.settings.output,
+            self.model,
+            self.tokenizer,
+            step=step,
+            optimizer=self.optimizer,
+            facts={
+                "loss_scale": float(self.loss_scale.scale.numpy()),
+                "finite_steps": int(self.loss_scale.finite_steps.numpy()),
+                "scores": self.scores,
+                "best": self.best,
+            },
+        )
+        checkpoint.keep(self.settings.output, self.settings.keep)
+
+    def close(self, facts: Mapping[str, Any]) -> None:
+        """The closing table."""
+        latest = checkpoint.read(self.settings.output)
+        report.table(
+            self.settings.output,
+            {
+                "network": describe(latest.config),
+                "parameters": self.model.count_params(),
+                "steps": self.total_steps,
+                "time": f"{self.seconds:.0f} s for the steps of this start",
+                "checkpoint": f"{latest.folder} "
+                f"({report.folder_size(latest.folder)})",
+                **{f"dev {name}": v for name, v in self.scores.items()},
+                **facts,
+            },
+        )
+
+
+def batches(
+    strategy: tf.distribute.Strategy,
+    task: base.Task,
+    records: records_lib.Records,
+    plan: stream_lib.Plan,
+    **span: int,
+) -> Iterable[loop.Batch]:
+    """The stream of a plan with the task's draws made, for each replica."""
+
+    def draw(batch):
+        batch = dict(batch)
+        inputs, targets = task.draw(
+            batch["inputs"], batch["targets"], batch.pop("seeds")
+        )
+        return batch | {"inputs": inputs, "targets": targets}
+
+    def make_stream(**parts):
+        batches = stream_lib.stream(records, plan, **span, **parts)
+        return batches.map(draw, num_parallel_calls=2, deterministic=True)
+
+    return loop.distribute(strategy, make_stream)
+
+
+def open_records(folder: str):
+    """The training records and the held-out ones, or None."""
+    dev = os.path.join(folder, "dev")
+    train = records_lib.Records(os.path.join(folder, "train"))
+    held_out = records_lib.Records(dev) if os.path.isdir(dev) else None
+    return train, held_out
+
+
+def tokenizer_of(records: records_lib.Records) -> tokenizer_lib.Tokenizer:
+    return tokenizer_lib.Tokenizer.from_file(
+        os.path.join(records.folder, checkpoint.VOCABULARY),
+        lowercase=records.manifest["lowercase"],
+    )
+
+
+def describe(bert: config.BertConfig) -> str:
+    return (
+        f"{bert.num_layers} layers x {bert.hidden_size}, "
+        f"{bert.num_heads} heads, vocabulary {bert.vocab_size:,}"
+    )
+
+
+def fits(task: base.Task, bert: config.BertConfig) -> None:
+    """Raises InputError when rows can be longer than the positions."""
+    if task.seq_length > bert.max_position_embeddings:
+        raise errors.InputError(
+            f"--seq_length={task.seq_length} is longer than the "
+            f"{bert.max_position_embeddings} positions of the network."
+        )
+
+
+def same_vocabulary(
+    found: checkpoint.Checkpoint,
+    tokenizer: tokenizer_lib.Tokenizer,
+    records: str,
+) -> None:
+    theirs = found.tokenizer()
+    if theirs.fingerprint != tokenizer.fingerprint:
+        raise errors.InputError(
+            f"{records} was written with another vocabulary "
+            f"({tokenizer.vocab_size:,} entries, {tokenizer.fingerprint}) than "
+            f"{found.folder} ({theirs.vocab_size:,}, {theirs.fingerprint}). "
+            "Prepare the records with the checkpoint's vocab.txt."
+        )
+
+
+def say(text: str) -> None:
+    report.console.print(text, highlight=False)
