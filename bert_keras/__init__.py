@@ -2,29 +2,32 @@
 
 >>> import bert_keras
 >>> bert_keras.load("runs/sst2").predict(["a fine film"])
+
+The public names below are imported when they are first used: TensorFlow takes
+seconds, and `import bert_keras` takes none.
 """
 
-import keras as _keras
+import importlib
 
-if _keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        "bert_keras needs Keras' TensorFlow backend, but the backend is "
-        f"{_keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow."
-    )
+_PUBLIC = {
+    "BertConfig": "config",
+    "BertEncoder": "encoder",
+    "BertModel": "model",
+    "InputError": "errors",
+    "Predictor": "predictor",
+    "Tokenizer": "data.tokenizer",
+    "load": "predictor",
+}
 
-from bert_keras.config import BertConfig  # noqa: E402
-from bert_keras.data.tokenizer import Tokenizer  # noqa: E402
-from bert_keras.encoder import BertEncoder  # noqa: E402
-from bert_keras.errors import InputError  # noqa: E402
-from bert_keras.model import BertModel  # noqa: E402
-from bert_keras.predictor import Predictor, load  # noqa: E402
+__all__ = list(_PUBLIC)
 
-__all__ = [
-    "BertConfig",
-    "BertEncoder",
-    "BertModel",
-    "InputError",
-    "Predictor",
-    "Tokenizer",
-    "load",
-]
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_PUBLIC[name]}")
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -26,6 +26,7 @@ INSIDE = {
     "heads": {"config", "layers"},
     "model": {"config", "layers"},
     "optimization": set(),
+    "quiet": set(),
     "data": {"data"},
     "tasks": {"config", "layers", "heads", "data", "tasks"},
     "checkpoint": {*_WHOLE, "optimization"},

@@ -100,9 +100,8 @@ class Journal:
 
 def table(title: str, facts: Mapping[str, Any]) -> None:
     """The closing table on standard output: what was made, and how good."""
-    grid = rich.table.Table(
-        title=title, title_justify="left", show_header=False
-    )
+    output.print(title, style="bold", soft_wrap=True)
+    grid = rich.table.Table(show_header=False)
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     for name, value in facts.items():

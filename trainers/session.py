@@ -153,17 +153,20 @@ class Session:
 
     def close(self, facts: Mapping[str, Any]) -> None:
         """The closing table."""
-        latest = checkpoint.read(self.settings.output)
+        shown = checkpoint.read(self.settings.output)  # the best one
         report.table(
             self.settings.output,
             {
-                "network": describe(latest.config),
+                "network": describe(shown.config),
                 "parameters": self.model.count_params(),
                 "steps": self.total_steps,
                 "time": f"{self.seconds:.0f} s for the steps of this start",
-                "checkpoint": f"{latest.folder} "
-                f"({report.folder_size(latest.folder)})",
-                **{f"dev {name}": v for name, v in self.scores.items()},
+                "checkpoint": f"{shown.folder} "
+                f"({report.folder_size(shown.folder)})",
+                **{
+                    f"dev {name}": value
+                    for name, value in shown.facts["scores"].items()
+                },
                 **facts,
             },
         )

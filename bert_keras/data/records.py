@@ -180,8 +180,8 @@ def _map(path: str) -> dict[str, np.ndarray]:
         raise errors.InputError(
             f"{path} is missing or empty; prepare the records again."
         ) from None
-    end = 8 + int(data[:8].view(np.uint64)[0])
     try:
+        end = 8 + int(data[:8].view(np.uint64)[0])
         header = json.loads(bytes(data[8:end]))
         header.pop("__metadata__", None)
         return {

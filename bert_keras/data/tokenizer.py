@@ -39,7 +39,8 @@ _CLEAN = f"[^{_DROPPED}]*"
 _LONG_RUN = f"[^ {_ASCII_PUNCTUATION}{_CHINESE}]{{{MAX_WORD_LENGTH + 1}}}"
 _WORD_END = f"([{_ASCII_PUNCTUATION}{_CHINESE}\\p{{P}}])"
 _LONG_WORD = f"[^\\s\\p{{Z}}]{{{MAX_WORD_LENGTH + 1},}}"
-_NOT_A_CHARACTER = "\ufdd0"  # by Unicode's promise in no text and no vocabulary
+_MAX_BYTES = 4 * MAX_WORD_LENGTH  # of UTF-8
+_UNKNOWN_WORD = "x" * (_MAX_BYTES + 1)  # the op gives [UNK], whatever it knows
 
 
 class Tokenizer:
@@ -47,7 +48,7 @@ class Tokenizer:
 
     vocabulary: the pieces, by id.
     lowercase: fold case and drop accents before looking pieces up.
-    fingerprint: equal for two tokenizers exactly if they give equal ids.
+    fingerprint: tells whether ids made by another tokenizer mean the same here.
     """
 
     def __init__(self, vocabulary: Sequence[str], *, lowercase: bool):
@@ -108,6 +109,8 @@ class Tokenizer:
 
     def _with_special_tokens(self, text):
         pattern = "|".join(re.escape(piece) for piece in self._specials)
+        # regex_split takes a NUL for the end of the text.
+        text = _without_controls(text)
         parts = tf_text.regex_split(text, pattern, pattern)  # (B, parts)
         flat = parts.flat_values
         special_ids = tf.fill(tf.shape(flat), -1)
@@ -130,8 +133,17 @@ class Tokenizer:
 
 def normalize(text, *, lowercase: bool):
     """Cleans text (B,) as Google does, up to where it is split into words."""
+    text = _without_controls(text)
+    if lowercase:
+        text = tf.strings.lower(text, "utf-8")
+        text = tf_text.normalize_utf8(text, "NFD")
+        text = tf.strings.regex_replace(text, r"\p{Mn}+", "")
+    return text
+
+
+def _without_controls(text):
     # Nearly no text holds anything to drop; looking is cheaper than copying.
-    text = _where(
+    return _where(
         tf.logical_not(tf.strings.regex_full_match(text, _CLEAN)),
         lambda dirty: tf.strings.regex_replace(
             tf.strings.unicode_transcode(
@@ -142,11 +154,6 @@ def normalize(text, *, lowercase: bool):
         ),
         text,
     )
-    if lowercase:
-        text = tf.strings.lower(text, "utf-8")
-        text = tf_text.normalize_utf8(text, "NFD")
-        text = tf.strings.regex_replace(text, r"\p{Mn}+", "")
-    return text
 
 
 def _without_long_words(text):
@@ -156,7 +163,7 @@ def _without_long_words(text):
         lambda long: tf.strings.regex_replace(
             tf.strings.regex_replace(long, _WORD_END, r" \1 "),
             _LONG_WORD,
-            _NOT_A_CHARACTER,
+            _UNKNOWN_WORD,
         ),
         text,
     )
@@ -172,7 +179,7 @@ def _op(vocabulary: Sequence[str]) -> tf_text.FastWordpieceTokenizer:
                 f"!{index}" if re.search(r"[\s\0]", piece) else piece
                 for index, piece in enumerate(vocabulary)
             ],
-            max_bytes_per_word=4 * MAX_WORD_LENGTH,
+            max_bytes_per_word=_MAX_BYTES,
             token_out_type=tf.int32,
             unknown_token="[UNK]",
         )

@@ -18,6 +18,12 @@ from bert_keras import config as config_lib
 from bert_keras import errors
 from bert_keras.data import tokenizer as tokenizer_lib
 
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "bert_keras trains and serves with Keras' TensorFlow backend, but the "
+        f"backend is {keras.backend.backend()!r}; set KERAS_BACKEND=tensorflow."
+    )
+
 Tensors = dict[str, tf.Tensor]
 Targets = dict[str, tuple[tf.Tensor, tf.Tensor]]
 Row = Mapping[str, str]

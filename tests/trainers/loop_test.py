@@ -9,26 +9,11 @@ from absl.testing import absltest, parameterized
 from bert_keras import encoder, optimization
 from bert_keras import model as model_lib
 from bert_keras.tasks import classification, masked_lm
-from tests import tiny
+from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
 from trainers import loop
 
 STEPS = 20
 BATCH = 8
-
-
-def setUpModule():
-    if len(tf.config.list_logical_devices("CPU")) < 2:
-        raise absltest.SkipTest("needs two logical CPUs before TensorFlow runs")
-
-
-# Logical devices must be made before anything else touches TensorFlow.
-try:
-    tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0],
-        [tf.config.LogicalDeviceConfiguration()] * 2,
-    )
-except RuntimeError:
-    print("TensorFlow ran before: two logical CPUs cannot be made here")
 
 
 def batches(task, count, size=BATCH):

@@ -11,10 +11,7 @@ DATA = pathlib.Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
 # Every pair of letters is as frequent as every other: nothing but ties.
 TIES = ["".join(word) for word in itertools.permutations("abcdef", 4)] * 2
 
-ENGLISH = [
-    "the cat sat on the mat, the rat ran",
-    "That hat! Thatch the hut.",
-] * 5
+ENGLISH = ["the cat sat on the mat", "That hat, the rat! Thatch the hut."] * 5
 CHINESE = ["中国人民银行发行人民币。", "中文和English混合。"] * 5
 
 
@@ -74,7 +71,7 @@ class LearnTest(parameterized.TestCase):
         self.assertIn("É", vocabulary.learn(texts, 26, lowercase=False))
 
     def test_chinese_characters_stand_alone(self):
-        pieces = vocabulary.learn(CHINESE, 45, lowercase=True)
+        pieces = vocabulary.learn(CHINESE, 36, lowercase=True)
         self.assertContainsSubset(["中", "国", "。", "en"], pieces)
         self.assertNoCommonElements(["##国", "##。", "中国"], pieces)
 
@@ -86,7 +83,7 @@ class LearnTest(parameterized.TestCase):
         self.assertContainsSubset("unbeliavrsf", pieces)
 
     def test_what_is_learned_is_a_vocabulary(self):
-        pieces = vocabulary.learn(ENGLISH + CHINESE, 80, lowercase=True)
+        pieces = vocabulary.learn(ENGLISH + CHINESE, 69, lowercase=True)
         ours = tokenizer.Tokenizer(pieces, lowercase=True)
         ids = ours(ENGLISH + CHINESE)
         self.assertNotIn(ours.unk_id, ids.values.numpy())
@@ -96,13 +93,13 @@ class LearnTest(parameterized.TestCase):
         if not (DATA / name).exists():
             self.skipTest(f"real data is absent: {DATA / name}")
         lines = (DATA / name).read_text("utf-8").split("\n")
-        pieces = vocabulary.learn(lines, 6000, lowercase=True)
+        pieces = vocabulary.learn(lines, 5000, lowercase=True)
         self.assertEqual(
-            pieces, vocabulary.learn(reversed(lines), 6000, lowercase=True)
+            pieces, vocabulary.learn(reversed(lines), 5000, lowercase=True)
         )
         ours = tokenizer.Tokenizer(pieces, lowercase=True)
         ids = ours(lines).values.numpy()
-        self.assertLess((ids == ours.unk_id).mean(), 1e-3)
+        self.assertLess((ids == ours.unk_id).mean(), 2e-3)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,35 @@
+"""Imports TensorFlow without the lines it prints before anyone can stop it."""
+
+import os
+import re
+import sys
+import tempfile
+
+# Written by C++ before its log level is read (TensorFlow 2.21).
+_NOISE = re.compile(
+    r"WARNING: All log messages before absl::InitializeLog"
+    r"|[IW]\d{4} "
+    r"|E\d{4} .*(cuInit|Unable to register cu)"
+    r"|To enable the following instructions"
+)
+
+
+def import_tensorflow() -> None:
+    """For mains, before any other import; errors and other lines are shown."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        stderr = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            import tensorflow
+            import tensorflow_text  # noqa: F401
+
+            tensorflow.config.list_physical_devices()  # looks for a GPU
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            file.seek(0)
+            for line in file.read().decode(errors="replace").splitlines():
+                if not _NOISE.match(line):
+                    print(line, file=sys.stderr)

@@ -1,0 +1,116 @@
+import json
+import os
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from bert_keras import checkpoint, errors, optimization, predictor
+from bert_keras.tasks import classification
+from tests import tiny
+
+
+def optimizer(model):
+    return optimization.Optimizer(
+        model.trainable_variables,
+        rule=optimization.AdamW(),
+        schedule=optimization.Schedule(1e-3, 1, 10),
+    )
+
+
+class CheckpointTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.run_folder = self.create_tempdir().full_path
+        self.model = tiny.classifier()
+        self.tokenizer = tiny.tokenizer()
+
+    def save(self, step, **options):
+        return checkpoint.save(
+            self.run_folder, self.model, self.tokenizer, step=step, **options
+        )
+
+    def test_what_was_saved_answers_alike(self):
+        self.save(5)
+        texts = ["a good film", "很 坏 的 电影", ""]
+        expected = predictor.Predictor(self.model, self.tokenizer)
+        self.assertEqual(
+            predictor.load(self.run_folder).predict(texts),
+            expected.predict(texts),
+        )
+
+    def test_optimizer_comes_back_bit_equal(self):
+        slots = optimizer(self.model)
+        random = np.random.default_rng(0)
+        for slot in slots.state().values():
+            slot.assign(random.normal(size=slot.shape))
+        self.save(5, optimizer=slots)
+        again = optimizer(self.model)
+        checkpoint.read(self.run_folder).load_optimizer(again)
+        for name, slot in again.state().items():
+            np.testing.assert_array_equal(slot, slots.state()[name])
+
+    def test_a_run_stands_for_its_best_else_its_latest(self):
+        for step in (1, 2, 3):
+            self.save(step)
+        self.assertEqual(checkpoint.read(self.run_folder).step, 3)
+        checkpoint.mark(self.run_folder, "best", 2)
+        self.assertEqual(checkpoint.read(self.run_folder).step, 2)
+
+    def test_keeps_the_last_ones_and_the_best(self):
+        for step in (1, 2, 3, 4):
+            self.save(step)
+        checkpoint.mark(self.run_folder, "best", 1)
+        checkpoint.keep(self.run_folder, 2)
+        self.assertEqual(checkpoint.steps(self.run_folder), [1, 3, 4])
+
+    def test_encoder_loads_under_another_task(self):
+        self.save(1)
+        task = classification.Classification(labels=("x", "y", "z"))
+        model = checkpoint.read(self.run_folder).model(task)
+        np.testing.assert_array_equal(
+            model.encoder.token_table, self.model.encoder.token_table
+        )
+        self.assertEqual(model(tiny.inputs())["label"].shape, (4, 3))
+
+    def test_a_folder_without_config_is_not_complete(self):
+        self.save(1)
+        folder = self.save(2)
+        os.remove(os.path.join(folder, checkpoint.CONFIG))
+        self.assertEqual(checkpoint.steps(self.run_folder), [1])
+        with self.assertRaisesRegex(errors.InputError, "cannot be read"):
+            checkpoint.read(self.run_folder)
+
+    @parameterized.parameters(
+        checkpoint.ENCODER, checkpoint.HEAD, checkpoint.VOCABULARY
+    )
+    def test_one_flipped_bit_is_noticed(self, name):
+        path = os.path.join(self.save(1), name)
+        with open(path, "r+b") as file:
+            file.seek(-3, os.SEEK_END)
+            byte = file.read(1)[0]
+            file.seek(-3, os.SEEK_END)
+            file.write(bytes([byte ^ 1]))
+        with self.assertRaisesRegex(errors.InputError, f"{name} is damaged"):
+            predictor.load(self.run_folder)
+
+    def test_another_shape_or_a_missing_layer_stops_the_load(self):
+        path = os.path.join(self.save(1), checkpoint.CONFIG)
+        with open(path) as file:
+            config = json.load(file)
+        for change, message in (
+            ({"num_layers": 1}, "not in the model block_1/"),
+            ({"num_layers": 3}, "missing block_2/"),
+            ({"intermediate_size": 48}, r"\(16, 32\) there and \(16, 48\)"),
+        ):
+            with open(path, "w") as file:
+                json.dump(config | {"bert": config["bert"] | change}, file)
+            with self.assertRaisesRegex(errors.InputError, message):
+                predictor.load(self.run_folder)
+
+    def test_a_folder_that_is_none_is_named(self):
+        with self.assertRaisesRegex(errors.InputError, "not a checkpoint"):
+            checkpoint.read(self.run_folder)
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,42 @@
+"""Tiny predictors whose answers differ from text to text, one per task.
+
+New weights are so small that every text gets nearly the same answer, and a
+wrong export would pass for a right one.
+"""
+
+import dataclasses
+
+import keras
+
+from bert_keras import encoder, predictor
+from bert_keras import model as model_lib
+from bert_keras.tasks import classification
+from tests import tiny
+
+TASKS = ("classification", "pair", "masked_lm")
+
+
+def make(task: str, *, seed: int = 1) -> predictor.Predictor:
+    sizes = {"hidden_size": 32, "intermediate_size": 64}
+    if task == "masked_lm":
+        model = tiny.masked_lm_model(**sizes)
+    else:
+        settings = classification.Classification(
+            seq_length=32, labels=("bad", "so so", "好")
+        )
+        settings = dataclasses.replace(settings, pair=task == "pair")
+        model = model_lib.BertModel(
+            encoder.BertEncoder(tiny.bert(**sizes)), settings
+        )
+    spread(model, seed)
+    return predictor.Predictor(model, tiny.tokenizer())
+
+
+def spread(model: keras.Model, seed: int) -> None:
+    for number, weight in enumerate(model.weights):
+        if len(weight.shape) > 1:
+            weight.assign(
+                keras.random.normal(
+                    weight.shape, stddev=0.3, seed=1000 * seed + number
+                )
+            )

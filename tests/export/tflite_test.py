@@ -1,0 +1,200 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+from ai_edge_litert import interpreter as litert
+
+from bert_keras import checkpoint, errors, predictor
+from bert_keras import model as model_lib
+from bert_keras.tasks import classification
+from export import artifact, tflite
+from tests import tiny
+from tests.export import sharp
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+LENGTH = 24
+
+EVERY_FILE = tuple(
+    (task, quantization)
+    for task in sharp.TASKS
+    for quantization in tflite.QUANTIZATIONS
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bits(classification.Classification):
+    """Asks for an op that TFLite does not have."""
+
+    def decode(self, outputs, inputs):
+        labels = tf.argmax(outputs["label"], axis=-1, output_type=tf.int32)
+        with tf.name_scope("lowest_bit"):
+            return {"bit": tf.bitwise.bitwise_and(labels, 1)}
+
+
+class TfliteTest(parameterized.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.predictors = {task: sharp.make(task) for task in sharp.TASKS}
+        cls.folder = os.path.join(
+            absltest.get_default_test_tmpdir(), "shared_files"
+        )
+        cls.paths = {
+            (task, quantization): tflite.export(
+                cls.predictors[task],
+                os.path.join(cls.folder, task),
+                quantization=quantization,
+                seq_length=LENGTH,
+            )
+            for task, quantization in EVERY_FILE
+        }
+
+    def output(self):
+        return os.path.join(self.create_tempdir().full_path, "mobile")
+
+    @parameterized.parameters(sharp.TASKS)
+    def test_float32_answers_like_the_predictor(self, task):
+        difference = tflite.compare(
+            self.paths[task, "float32"], self.predictors[task]
+        )
+        self.assertLess(difference.numbers, 1e-5)
+        self.assertEqual(difference.agreement, 1.0)
+
+    @parameterized.parameters(EVERY_FILE)
+    def test_every_op_is_built_in(self, task, quantization):
+        interpreter = litert.Interpreter(self.paths[task, quantization])
+        ops = {op["op_name"] for op in interpreter._get_ops_details()}
+        self.assertIn("SOFTMAX", ops)
+        self.assertEmpty([op for op in ops if "Flex" in op or op == "CUSTOM"])
+
+    @parameterized.parameters(sharp.TASKS)
+    def test_weights_are_frozen(self, task):
+        interpreter = litert.Interpreter(self.paths[task, "float32"])
+        ops = {op["op_name"] for op in interpreter._get_ops_details()}
+        self.assertNotIn("READ_VARIABLE", ops)
+
+    def test_int8_weights_take_less_than_float16_than_float32(self):
+        # A vocabulary of some size, or the graph outweighs the weights.
+        wide = tiny.classifier(hidden_size=64, intermediate_size=512)
+        wide = predictor.Predictor(wide, tiny.tokenizer())
+        sizes = [
+            len(tflite.convert(wide, tflite.QUANTIZATIONS[name], LENGTH))
+            for name in ("dynamic", "float16", "float32")
+        ]
+        self.assertLess(sizes[0], 0.7 * sizes[1])
+        self.assertLess(sizes[1], 0.7 * sizes[2])
+
+    def test_the_description_names_the_tensors_in_their_order(self):
+        path = self.paths["classification", "dynamic"]
+        with open(path.replace(".tflite", ".json"), encoding="utf-8") as file:
+            facts = json.load(file)
+        self.assertEqual(facts["model"], os.path.basename(path))
+        interpreter = litert.Interpreter(path)
+        interpreter.allocate_tensors()
+        inputs = self.predictors["classification"].task.inputs(
+            {"text": tf.constant(["the film is not very good"])},
+            tiny.tokenizer(),
+        )
+        row = {
+            name: tf.pad(ids, [[0, 0], [0, LENGTH - ids.shape[1]]])
+            for name, ids in inputs.items()
+            if name != "text"
+        }
+        details = interpreter.get_input_details()
+        for tensor, named in zip(details, facts["inputs"], strict=True):
+            self.assertEqual(named["shape"], [1, LENGTH])
+            interpreter.set_tensor(tensor["index"], row[named["name"]])
+        interpreter.invoke()
+        (output,) = interpreter.get_output_details()
+        np.testing.assert_allclose(
+            interpreter.get_tensor(output["index"]),
+            self.predictors["classification"].tokens(**row)["scores"],
+            atol=0.05,
+        )
+
+    def test_vocabulary_and_labels_lie_beside_the_file(self):
+        folder = os.path.join(self.folder, "classification")
+        with open(os.path.join(folder, "vocab.txt"), "rb") as file:
+            vocabulary = file.read().decode().split("\n")[:-1]
+        self.assertEqual(vocabulary, tiny.VOCABULARY)
+        with open(os.path.join(folder, "labels.txt"), "rb") as file:
+            self.assertEqual(file.read().decode(), "bad\nso so\n好\n")
+        self.assertNotIn(
+            "labels.txt", os.listdir(os.path.join(self.folder, "masked_lm"))
+        )
+
+    def test_an_op_that_is_not_built_in_stops_the_export_by_name(self):
+        output, model = self.output(), self.predictors["classification"].model
+        bits = predictor.Predictor(
+            model_lib.BertModel(
+                model.encoder, Bits(seq_length=32, labels=("bad", "good"))
+            ),
+            tiny.tokenizer(),
+        )
+        with self.assertRaisesRegex(
+            artifact.ExportError, "BitwiseAnd at lowest_bit"
+        ):
+            tflite.export(bits, output, seq_length=LENGTH)
+        self.assertFalse(os.path.exists(output))
+
+    def test_other_answers_are_an_error_and_leave_nothing(self):
+        output, other = self.output(), sharp.make("classification", seed=2)
+        with open(self.paths["classification", "float32"], "rb") as file:
+            content = file.read()
+        with (
+            mock.patch.object(tflite, "convert", lambda *_: content),
+            self.assertRaisesRegex(artifact.ExportError, "does not answer"),
+        ):
+            tflite.export(other, output, seq_length=LENGTH)
+        self.assertFalse(os.path.exists(output))
+
+    @parameterized.parameters(3, 65)
+    def test_a_length_the_model_has_no_positions_for_is_refused(self, length):
+        output = self.output()
+        with self.assertRaisesRegex(errors.InputError, "expected 4 to 64"):
+            tflite.export(
+                self.predictors["classification"], output, seq_length=length
+            )
+        self.assertFalse(os.path.exists(output))
+
+    def test_files_of_another_model_are_not_mixed(self):
+        output = self.output()
+        os.makedirs(output)
+        with open(os.path.join(output, "vocab.txt"), "w") as file:
+            file.write("[PAD]\n")
+        with self.assertRaisesRegex(errors.InputError, "another model"):
+            tflite.export(self.predictors["classification"], output)
+        self.assertEqual(os.listdir(output), ["vocab.txt"])
+
+
+class MainTest(absltest.TestCase):
+    def test_exports_a_checkpoint(self):
+        folder = self.create_tempdir().full_path
+        run, output = os.path.join(folder, "run"), os.path.join(folder, "out")
+        model = sharp.make("masked_lm").model
+        checkpoint.save(run, model, tiny.tokenizer(), step=1)
+        done = subprocess.run(
+            [sys.executable, "-m", "export.tflite", f"--checkpoint={run}"]
+            + [f"--output={output}", "--quantization=dynamic"]
+            + ["--seq_length=32"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertSameElements(
+            os.listdir(output),
+            ["model_dynamic.tflite", "model_dynamic.json", "vocab.txt"],
+        )
+        self.assertIn("labels equal", done.stdout)
+
+
+if __name__ == "__main__":
+    absltest.main()
