@@ -22,10 +22,10 @@ def pack(
     ids, segment_ids = tf_text.combine_segments(
         _truncate(segments, room), cls_id, sep_id
     )
-    token_ids = ids.to_tensor()
+    token_ids = _dense(ids)
     return {
         "token_ids": token_ids,
-        "segment_ids": segment_ids.to_tensor(),
+        "segment_ids": _dense(segment_ids),
         "padding_mask": tf.sequence_mask(
             ids.row_lengths(), tf.shape(token_ids)[1], dtype=tf.int32
         ),
@@ -47,6 +47,13 @@ def pack_arrays(
     segment_ids = np.zeros(len(token_ids), np.uint8)
     segment_ids[len(first) + 2 :] = 1
     return {"token_ids": token_ids, "segment_ids": segment_ids}
+
+
+def _dense(ids: tf.RaggedTensor) -> tf.Tensor:
+    """Padded with 0; no row still has one column, for there is a [CLS]."""
+    padded = ids.to_tensor()
+    missing = tf.maximum(1 - tf.shape(padded)[1], 0)
+    return tf.pad(padded, [[0, 0], [0, missing]])
 
 
 def _truncate(

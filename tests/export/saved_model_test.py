@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from unittest import mock
 
 import numpy as np
@@ -34,11 +35,12 @@ class SavedModelTest(parameterized.TestCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.predictors, cls.served, cls.paths = {}, {}, {}
-        folder = absltest.get_default_test_tmpdir()
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
         for task in sharp.TASKS:
             predictor = sharp.make(task)
             path = saved_model.export(
-                predictor, os.path.join(folder, "shared_models", task), 1
+                predictor, os.path.join(folder.name, task)
             )
             cls.predictors[task], cls.paths[task] = predictor, path
             cls.served[task] = tf.saved_model.load(path)
@@ -46,7 +48,7 @@ class SavedModelTest(parameterized.TestCase):
     def output(self):
         return os.path.join(self.create_tempdir().full_path, "served")
 
-    @parameterized.parameters(sharp.TASKS)
+    @parameterized.parameters(*sharp.TASKS)
     def test_both_signatures_answer_like_the_predictor(self, task):
         difference = saved_model.compare(
             self.served[task], self.predictors[task]
@@ -78,7 +80,9 @@ class SavedModelTest(parameterized.TestCase):
         answers = self.served[task].signatures[saved_model.TEXT](**raw)
         for name, answer in answers.items():
             self.assertLen(answer, len(texts), name)
-        artifact.compare(answers, self.predictors[task].text(**raw))
+        expected = self.predictors[task].text(**raw)
+        difference = artifact.compare(answers, expected)
+        difference.require(numbers=1e-5, agreement=1.0)
 
     def test_opens_where_the_project_is_not(self):
         texts = ["a very good film", "坏 电影", ""]

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from unittest import mock
 
 import numpy as np
@@ -42,9 +43,9 @@ class TfliteTest(parameterized.TestCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.predictors = {task: sharp.make(task) for task in sharp.TASKS}
-        cls.folder = os.path.join(
-            absltest.get_default_test_tmpdir(), "shared_files"
-        )
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = folder.name
         cls.paths = {
             (task, quantization): tflite.export(
                 cls.predictors[task],
@@ -58,7 +59,7 @@ class TfliteTest(parameterized.TestCase):
     def output(self):
         return os.path.join(self.create_tempdir().full_path, "mobile")
 
-    @parameterized.parameters(sharp.TASKS)
+    @parameterized.parameters(*sharp.TASKS)
     def test_float32_answers_like_the_predictor(self, task):
         difference = tflite.compare(
             self.paths[task, "float32"], self.predictors[task]
@@ -66,14 +67,14 @@ class TfliteTest(parameterized.TestCase):
         self.assertLess(difference.numbers, 1e-5)
         self.assertEqual(difference.agreement, 1.0)
 
-    @parameterized.parameters(EVERY_FILE)
+    @parameterized.parameters(*EVERY_FILE)
     def test_every_op_is_built_in(self, task, quantization):
         interpreter = litert.Interpreter(self.paths[task, quantization])
         ops = {op["op_name"] for op in interpreter._get_ops_details()}
         self.assertIn("SOFTMAX", ops)
         self.assertEmpty([op for op in ops if "Flex" in op or op == "CUSTOM"])
 
-    @parameterized.parameters(sharp.TASKS)
+    @parameterized.parameters(*sharp.TASKS)
     def test_weights_are_frozen(self, task):
         interpreter = litert.Interpreter(self.paths[task, "float32"])
         ops = {op["op_name"] for op in interpreter._get_ops_details()}
@@ -169,7 +170,9 @@ class TfliteTest(parameterized.TestCase):
         with open(os.path.join(output, "vocab.txt"), "w") as file:
             file.write("[PAD]\n")
         with self.assertRaisesRegex(errors.InputError, "another model"):
-            tflite.export(self.predictors["classification"], output)
+            tflite.export(
+                self.predictors["classification"], output, seq_length=LENGTH
+            )
         self.assertEqual(os.listdir(output), ["vocab.txt"])
 
 

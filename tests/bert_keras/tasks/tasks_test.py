@@ -1,0 +1,282 @@
+"""Every task in bert_keras/tasks, by the same questions."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+from bert_keras import encoder, errors, predictor
+from bert_keras import model as model_lib
+from bert_keras.data import rows as rows_lib
+from bert_keras.tasks import base
+from tests import tiny
+
+# What each task learns and answers in these tests: rows with its columns.
+ROWS = {
+    "classification": [
+        {"text": "a good film", "text_pair": "很 好", "label": "good"},
+        {"text": "a very bad old plot .", "text_pair": "坏", "label": "bad"},
+        {"text": "", "text_pair": "dull", "label": "bad"},
+    ],
+    "masked_lm": [
+        {"text": "the film is [MASK] ."},
+        {"text": "[MASK] 电 [MASK] !"},
+        {"text": ""},
+    ],
+}
+
+
+def tasks(**fields):
+    for name in base.names():
+        kind = base.find(name)
+        yield kind(seq_length=32, **fields).learn(ROWS[name], tiny.tokenizer())
+
+
+def predictors():
+    for task in tasks():
+        model = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), task)
+        yield predictor.Predictor(model, tiny.tokenizer())
+
+
+def labelled(task, rows):
+    """One batch as training sees it, with masks drawn where a task draws."""
+    raw = {name: tf.constant([row[name] for row in rows]) for name in rows[0]}
+    inputs = task.inputs(raw, tiny.tokenizer())
+    size = len(inputs["token_ids"])
+    if "label" in raw:
+        targets = task.targets(raw, inputs)
+    else:
+        targets = {"next_sentence": (tf.zeros(size, tf.int32), tf.ones(size))}
+    seeds = tf.stack([tf.zeros(size, tf.int32), tf.range(size)], axis=1)
+    inputs, targets = task.draw(inputs, targets, seeds)
+    inputs.pop("text")
+    return inputs, targets
+
+
+class EveryTaskTest(absltest.TestCase):
+    def test_every_file_has_rows_here(self):
+        self.assertEqual(set(ROWS), set(base.names()))
+
+    def test_saved_form_is_the_same_task(self):
+        for task in tasks():
+            again = base.from_dict(json.loads(json.dumps(task.to_dict())))
+            self.assertEqual(again, task)
+
+    def test_inputs_have_the_contracts_names_and_shapes(self):
+        for model in predictors():
+            rows = ROWS[model.task.name]
+            raw = {
+                name: tf.constant([row[name] for row in rows])
+                for name in model.task.texts
+            }
+            inputs = model.task.inputs(raw, model.tokenizer)
+            shape = inputs["token_ids"].shape
+            for name in ("token_ids", "segment_ids", "padding_mask"):
+                self.assertEqual(inputs[name].shape, shape)
+                self.assertEqual(inputs[name].dtype, tf.int32)
+            self.assertEqual(inputs["text"].numpy().max(), len(rows) - 1)
+
+    def test_more_padding_changes_no_loss(self):
+        for model in predictors():
+            inputs, targets = labelled(model.task, ROWS[model.task.name])
+            longer = {
+                name: value
+                if name == "positions"
+                else tf.pad(value, [[0, 0], [0, 7]])
+                for name, value in inputs.items()
+            }
+            one, two = (
+                model.task.loss(model.model(x), x, targets)
+                for x in (inputs, longer)
+            )
+            self.assertEqual(set(one), set(targets))
+            for term, value in one.items():
+                np.testing.assert_allclose(value, two[term], rtol=1e-5)
+
+    def test_rows_of_weight_0_change_no_loss(self):
+        for model in predictors():
+            inputs, targets = labelled(model.task, ROWS[model.task.name])
+            more = {k: tf.pad(v, [[0, 2], [0, 0]]) for k, v in inputs.items()}
+            padded = {
+                term: tuple(
+                    tf.pad(x, [[0, 2]] + [[0, 0]] * (x.shape.rank - 1))
+                    for x in pair
+                )
+                for term, pair in targets.items()
+            }
+            one = model.task.loss(model.model(inputs), inputs, targets)
+            two = model.task.loss(model.model(more), more, padded)
+            for term, value in one.items():
+                np.testing.assert_allclose(value, two[term], rtol=1e-5)
+
+    def test_learns_its_rows_by_heart(self):
+        for model in predictors():
+            inputs, targets = labelled(model.task, ROWS[model.task.name])
+            optimizer = keras.optimizers.Adam(5e-3)
+
+            @tf.function
+            def step(
+                model=model, inputs=inputs, targets=targets, rule=optimizer
+            ):
+                with tf.GradientTape() as tape:
+                    outputs = model.model(inputs)
+                    losses = model.task.loss(outputs, inputs, targets)
+                    loss = tf.add_n(list(losses.values()))
+                variables = model.model.trainable_variables
+                rule.apply_gradients(
+                    zip(
+                        tape.gradient(
+                            loss, variables, unconnected_gradients="zero"
+                        ),
+                        variables,
+                        strict=True,
+                    )
+                )
+                return loss
+
+            optimizer.build(model.model.trainable_variables)
+            losses = [float(step()) for _ in range(80)]
+            self.assertLess(losses[-1], 0.1 * losses[0], model.task.name)
+
+    def test_answers_do_not_depend_on_the_batch(self):
+        for model in predictors():
+            rows = ROWS[model.task.name]
+            together = model.predict(rows * 3, batch_size=2)
+            for row, answer in zip(rows * 3, together, strict=True):
+                (alone,) = model.predict([row])
+                self.assertEqual(set(answer), set(alone))
+                for name, value in answer.items():
+                    if isinstance(value, str):
+                        self.assertEqual(value, alone[name])
+                    elif name == "score":
+                        np.testing.assert_allclose(
+                            np.sum(value), np.sum(alone[name]), atol=1e-5
+                        )
+
+    def test_no_text_gives_no_answer(self):
+        for model in predictors():
+            self.assertEqual(model.predict([]), [])
+            empty = {
+                name: tf.zeros([0], tf.string) for name in model.task.texts
+            }
+            for value in model.text(**empty).values():
+                self.assertEqual(value.shape[0], 0)
+
+    def test_decode_compiles_under_xla(self):
+        for model in predictors():
+            inputs, _ = labelled(model.task, ROWS[model.task.name])
+            ids = [
+                inputs[name]
+                for name in ("token_ids", "segment_ids", "padding_mask")
+            ]
+            plain = model.tokens(*ids)
+            compiled = tf.function(model.tokens, jit_compile=True)(*ids)
+            for name, value in plain.items():
+                np.testing.assert_allclose(compiled[name], value, atol=1e-5)
+
+    def test_is_an_ordinary_keras_model(self):
+        for model in predictors():
+            inputs, _ = labelled(model.task, ROWS[model.task.name])
+            path = self.create_tempdir().full_path + "/model.keras"
+            model.model.save(path)
+            again = keras.saving.load_model(path)
+            for name, value in model.model(inputs).items():
+                np.testing.assert_array_equal(value, again(inputs)[name])
+
+
+class ClassificationTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.task = base.find("classification")(labels=("no", "yes"))
+
+    def test_keras_fit_trains_it(self):
+        model = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), self.task)
+        model.compile(
+            "adam",
+            loss={
+                "label": keras.losses.SparseCategoricalCrossentropy(
+                    from_logits=True
+                )
+            },
+        )
+        history = model.fit(
+            tiny.inputs(), {"label": tf.constant([0, 1, 1, 0])}, verbose=0
+        )
+        self.assertTrue(np.isfinite(history.history["loss"]).all())
+
+    def test_learns_labels_and_pairs_from_the_rows(self):
+        rows = [{"text": "a", "label": "b"}, {"text": "c", "label": "a"}]
+        self.assertEqual(self.task.learn(rows, None).labels, ("a", "b"))
+        self.assertEqual(self.task.learn(rows, None).texts, ("text",))
+        pairs = [row | {"text_pair": "x"} for row in rows]
+        self.assertEqual(
+            self.task.learn(pairs, None).texts, ("text", "text_pair")
+        )
+
+    def test_one_label_is_not_enough(self):
+        with self.assertRaisesRegex(errors.InputError, "at least two labels"):
+            self.task.learn([{"text": "a", "label": "b"}], None)
+
+    def test_an_unknown_label_is_named(self):
+        raw = {"label": tf.constant(["yes", "perhaps"])}
+        with self.assertRaisesRegex(errors.InputError, "'perhaps'"):
+            self.task.targets(raw, {})
+
+    def test_accuracy(self):
+        rows = [{"label": label} for label in ("no", "yes", "yes", "no")]
+        answers = [{"label": label} for label in ("no", "yes", "no", "no")]
+        self.assertEqual(self.task.metrics(answers, rows), {"accuracy": 0.75})
+
+
+class MaskedLMTest(absltest.TestCase):
+    def test_fills_each_mask_and_no_other_place(self):
+        (model,) = (m for m in predictors() if m.task.name == "masked_lm")
+        answers = model.predict(["the [MASK] is [MASK] .", "a film"])
+        self.assertEqual(
+            [sum(map(bool, answer["token"])) for answer in answers], [2, 0]
+        )
+        self.assertGreater(answers[0]["score"][1], 0)
+
+    def test_two_means_are_added(self):
+        (model,) = (m for m in predictors() if m.task.name == "masked_lm")
+        inputs, targets = labelled(model.task, ROWS["masked_lm"])
+        outputs = model.model(inputs)
+        losses = model.task.loss(outputs, inputs, targets)
+        labels, weights = targets["masked_lm"]
+        rows = keras.losses.sparse_categorical_crossentropy(
+            labels, outputs["masked_lm"], from_logits=True
+        )
+        expected = tf.reduce_sum(rows * weights)
+        np.testing.assert_allclose(losses["masked_lm"], expected, rtol=1e-5)
+
+    def test_without_sentences_there_is_no_sentence_head(self):
+        (task,) = (t for t in tasks() if t.name == "masked_lm")
+        task = dataclasses.replace(task, objective="none")
+        model = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), task)
+        outputs = model(task.complete(tiny.inputs()))
+        self.assertEqual(set(outputs), {"masked_lm"})
+
+
+class FindTest(absltest.TestCase):
+    def test_an_unknown_task_is_named_with_those_there_are(self):
+        with self.assertRaisesRegex(errors.InputError, "classification, mask"):
+            base.find("classify")
+
+    def test_a_module_of_the_users_is_found(self):
+        self.assertEqual(
+            base.find("bert_keras.tasks.classification"),
+            base.find("classification"),
+        )
+
+    def test_columns_name_the_texts(self):
+        self.assertEqual(
+            rows_lib.parse_columns("text=sentence,label=gold"),
+            {"text": "sentence", "label": "gold"},
+        )
+
+
+if __name__ == "__main__":
+    absltest.main()
