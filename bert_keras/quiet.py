@@ -16,7 +16,8 @@ _NOISE = re.compile(
 
 def import_tensorflow() -> None:
     """For mains, before any other import; errors and other lines are shown."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Level 2 still shows oneDNN's remarks as errors; real errors are raised.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     with tempfile.TemporaryFile() as file:
         stderr = os.dup(2)

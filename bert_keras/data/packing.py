@@ -50,9 +50,9 @@ def pack_arrays(
 
 
 def _dense(ids: tf.RaggedTensor) -> tf.Tensor:
-    """Padded with 0; no row still has one column, for there is a [CLS]."""
+    """Padded with 0; no row still has room for [CLS] and [SEP]."""
     padded = ids.to_tensor()
-    missing = tf.maximum(1 - tf.shape(padded)[1], 0)
+    missing = tf.maximum(2 - tf.shape(padded)[1], 0)
     return tf.pad(padded, [[0, 0], [0, missing]])
 
 

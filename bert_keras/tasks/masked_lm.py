@@ -102,7 +102,7 @@ class MaskedLM(base.Task):
         scores = ops.softmax(outputs["masked_lm"], axis=-1)
         return {
             "token_id": ops.cast(ops.argmax(scores, axis=-1), "int32"),
-            "score": ops.max(scores, axis=-1),
+            "score": tf.reduce_max(scores, axis=-1),
         }
 
     def predict(self, decoded, inputs, raw, tokenizer):
