@@ -81,7 +81,9 @@ def documents(
             empty = False
             yield document
     if empty:
-        raise errors.InputError(f"Expected text; there is none up to {path}.")
+        raise errors.InputError(
+            f"expected text, found none; {path} and all before it are empty."
+        )
 
 
 def lines(path: str) -> Iterator[bytes]:

@@ -227,6 +227,13 @@ def _check(vocabulary: tuple[str, ...]):
         raise errors.InputError(
             "Expected a vocabulary, one piece per line; it is empty."
         )
+    missing = [p for p in SPECIAL_TOKENS[:4] if p not in vocabulary]
+    if missing:
+        raise errors.InputError(
+            f"Expected {', '.join(SPECIAL_TOKENS[:4])} in the vocabulary; its "
+            f"{len(vocabulary)} entries lack {', '.join(missing)}. Is it the "
+            "vocab.txt of a BERT?"
+        )
     first = {}
     for index, piece in enumerate(vocabulary):
         if not piece or "\n" in piece or piece != piece.strip(" \t\r"):
@@ -241,13 +248,6 @@ def _check(vocabulary: tuple[str, ...]):
                 f"entries {first[piece]} and {index}. Ids are line numbers, so "
                 "rename one of them to an unused piece such as [unused1]."
             )
-    missing = [p for p in SPECIAL_TOKENS[:4] if p not in first]
-    if missing:
-        raise errors.InputError(
-            f"Expected {', '.join(SPECIAL_TOKENS[:4])} in the vocabulary; its "
-            f"{len(vocabulary)} entries lack {', '.join(missing)}. Is it the "
-            "vocab.txt of a BERT?"
-        )
 
 
 def _looks_cased(vocabulary: Sequence[str]) -> bool:

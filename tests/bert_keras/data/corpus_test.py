@@ -190,8 +190,8 @@ class DocumentsTest(CorpusTest):
 
     @parameterized.parameters(
         ("a.txt", b"good\nb\xffd\n", "a.txt, line 2.*UTF-8.*0xff"),
-        ("a.txt", b"", "none up to .*a.txt"),
-        ("a.txt", b"\n \n", "none up to"),
+        ("a.txt", b"", "found none .*a.txt"),
+        ("a.txt", b"\n \n", "found none"),
         ("a.txt.gz", gzip.compress(b"text" * 99)[:20], "cannot be read"),
         ("a.txt.gz", b"plain", "cannot be read"),
         ("a.jsonl", b'{"text": "a"}\n{"text"', "a.jsonl, line 2"),

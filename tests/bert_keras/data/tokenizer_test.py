@@ -71,6 +71,9 @@ def make(lowercase=True, extra=()):
     )
 
 
+SPECIALS = b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n"
+
+
 class RulesTest(parameterized.TestCase):
     @parameterized.product(lowercase=(True, False))
     def test_agrees_with_the_rules_on_nasty_text(self, lowercase):
@@ -309,9 +312,9 @@ class VocabularyTest(parameterized.TestCase):
         ("blank", b"\n\n", "is empty"),
         ("not_utf8", b"[PAD]\n\xff\xfe\n", "line 2"),
         ("no_special_tokens", b"a\nb\n[PAD]\n", r"\[UNK\], \[CLS\], \[SEP\]"),
-        ("twice", b"[PAD]\nx\nx\n", "'x' as entries 1 and 2"),
-        ("blank_line", b"[PAD]\n\nx\n", "entry 1 .* ''"),
-        ("long", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n" + b"x" * 300, "exceeds"),
+        ("twice", SPECIALS + b"x\nx\n", "'x' as entries 4 and 5"),
+        ("blank_line", SPECIALS + b"\nx\n", "entry 4 .* ''"),
+        ("long", SPECIALS + b"x" * 300, "exceeds"),
     )
     def test_refuses_a_file_that_is(self, content, word):
         self.path.write_bytes(content)

@@ -1,0 +1,281 @@
+r"""Does our tokenizer give the ids of Google's rules, and how fast?
+
+Compares three implementations line by line: ours, the slow reference rules of
+the tests, and Hugging Face's Rust `tokenizers`. Every line of real text on
+which two of them differ is printed, with the shortest part of it on which they
+still do.
+
+  python -m benchmarks.tokenizer_parity --data=../shared/data
+
+takes six minutes on one core, most of it in the reference.
+"""
+
+import collections
+import os
+import pathlib
+import random
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+
+import tensorflow as tf
+import tokenizers
+from absl import app, flags
+from tokenizers import models, normalizers, pre_tokenizers
+
+from bert_keras.data import tokenizer
+from tests.bert_keras.data import reference_tokenizer
+
+_DATA = flags.DEFINE_string(
+    "data", "../shared/data", "Folder with vocab/ and the corpora."
+)
+_RANDOM = flags.DEFINE_integer(
+    "random", 100_000, "Random Unicode strings to compare on."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the random strings.")
+_MAX_LINES = flags.DEFINE_integer(
+    "max_lines", None, "Lines of each corpus; all unless given."
+)
+
+VOCABULARIES = ("bert_uncased_en", "bert_cased_en", "bert_chinese")
+PAIRS = (("ours", "rules"), ("ours", "hugging_face"), ("hugging_face", "rules"))
+BATCH_SIZE = 1024
+CUT = 200  # characters shown of a list of ids
+SHOWN_RANDOM = 3  # random strings shown of one kind
+
+Tokenize = Callable[[Sequence[str]], list[list[int]]]
+
+
+def main(argv):
+    del argv
+    data = pathlib.Path(_DATA.value)
+    corpora = {
+        name: lines[: _MAX_LINES.value] for name, lines in real(data).items()
+    }
+    corpora["random"] = list(random_strings(_RANDOM.value, _SEED.value))
+    table = [("vocabulary", "text", "pair", "lines", "equal", "share")]
+    speeds = [("vocabulary", "text", "MB/s of ours")]
+    for name in VOCABULARIES:
+        ours = tokenizer.Tokenizer.from_file(
+            data / "vocab" / f"{name}_vocab.txt"
+        )
+        graph = tf.function(
+            ours, input_signature=[tf.TensorSpec([None], "string")]
+        )
+        implementations = {
+            "ours": lambda lines, graph=graph: graph(lines).to_list(),
+            "rules": rules(ours),
+            "hugging_face": hugging_face(ours),
+        }
+        for corpus, lines in corpora.items():
+            speeds.append(
+                (name, corpus, f"{megabytes_per_second(graph, lines):.1f}")
+            )
+            equal = compare(
+                f"{name} on {corpus}",
+                lines,
+                implementations,
+                shown=SHOWN_RANDOM if corpus == "random" else None,
+            )
+            for pair in PAIRS:
+                table.append(
+                    (
+                        name,
+                        corpus,
+                        " = ".join(pair),
+                        f"{len(lines)}",
+                        f"{equal[pair]}",
+                        f"{100 * equal[pair] / max(1, len(lines)):.4f} %",
+                    )
+                )
+    print_table(table)
+    print_table(speeds)
+
+
+def real(data: pathlib.Path) -> dict[str, list[str]]:
+    """The lines of the corpora, by name."""
+    english = list(_lines(sorted((data / "corpus_en").rglob("*.txt"))))
+    chinese = list(_lines(sorted((data / "corpus_zh").rglob("*.txt"))))
+    sentences = []
+    for path in sorted((data / "weibo_ner").glob("*.conll")):
+        for block in path.read_text("utf-8").split("\n\n"):
+            rows = [row.split("\t")[0] for row in block.split("\n")]
+            sentences.append("".join(rows))
+    return {
+        "corpus_en": english,
+        "corpus_zh": chinese,
+        "weibo_ner": sentences,
+        "mixed": [
+            f"{a}{b}" for a, b in list(zip(english, chinese, strict=False))[::3]
+        ],
+    }
+
+
+def _lines(paths: Sequence[pathlib.Path]) -> Iterator[str]:
+    for path in paths:
+        yield from path.read_bytes().decode("utf-8").split("\n")
+
+
+def random_strings(count: int, seed: int) -> Iterator[str]:
+    """Words of everyday characters, with anything Unicode has in between."""
+    draw = random.Random(seed)
+    assigned = [
+        chr(code)
+        for code in range(sys.maxunicode + 1)
+        if unicodedata.category(chr(code)) not in ("Cn", "Co", "Cs")
+    ]
+    pools = (
+        ["a", "b", "the", "ing", "E", "Z", "7", " ", " ", ".", "-", "\t"],
+        ["é", "Å", "ß", "İ", "ς", "Σ", "ﬁ", "Ⅷ", "½", "e\u0301", "한", "ไม่"],
+        [
+            "中",
+            "国",
+            "，",
+            "。",
+            "Ａ",
+            "１",
+            "\u3000",
+            "〇",
+            "々",
+            "ー",
+            "か\u3099",
+        ],
+        [
+            "\u200b",
+            "\u200d",
+            "\xad",
+            "\ufeff",
+            "\xa0",
+            "\u2028",
+            "\x00",
+            "\x7f",
+        ],
+        assigned,
+    )
+    for _ in range(count):
+        yield "".join(
+            draw.choice(draw.choice(pools)) for _ in range(draw.randint(1, 30))
+        )
+
+
+def rules(ours: tokenizer.Tokenizer) -> Tokenize:
+    """The slow reference."""
+    reference = reference_tokenizer.ReferenceTokenizer(
+        ours.vocabulary, lowercase=ours.lowercase
+    )
+    return lambda lines: [reference(line) for line in lines]
+
+
+def hugging_face(ours: tokenizer.Tokenizer) -> Tokenize:
+    """Hugging Face's, with Google's word limit; [MASK] is not special in it."""
+    theirs = tokenizers.Tokenizer(
+        models.WordPiece(
+            {piece: i for i, piece in enumerate(ours.vocabulary)},
+            unk_token="[UNK]",
+            max_input_chars_per_word=tokenizer.MAX_WORD_LENGTH,
+        )
+    )
+    theirs.normalizer = normalizers.BertNormalizer(lowercase=ours.lowercase)
+    theirs.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return lambda lines: [e.ids for e in theirs.encode_batch_fast(list(lines))]
+
+
+def compare(
+    title: str,
+    lines: Sequence[str],
+    implementations: dict[str, Tokenize],
+    *,
+    shown: int | None = None,
+) -> collections.Counter:
+    """Prints the differences; returns how many lines are equal, by pair.
+
+    shown: how many differences of one kind to print; all unless given.
+    """
+    equal = collections.Counter()
+    kinds = collections.Counter()
+    for start in range(0, len(lines), BATCH_SIZE):
+        batch = lines[start : start + BATCH_SIZE]
+        ids = {name: f(batch) for name, f in implementations.items()}
+        for pair in PAIRS:
+            for row, (a, b) in enumerate(zip(*map(ids.get, pair), strict=True)):
+                if a == b:
+                    equal[pair] += 1
+                    continue
+                both = tuple(map(implementations.get, pair))
+                core = shrink(batch[row], *both)
+                kind = reason(core, *both)
+                kinds[pair, kind] += 1
+                if shown is not None and kinds[pair, kind] > shown:
+                    continue
+                print(f"{title}, line {start + row}: {core!a}, {kind}")
+                common = len(os.path.commonprefix([a, b]))
+                print(f"  equal up to token {common}, then")
+                for name, row_ids in zip(pair, (a, b), strict=True):
+                    rest = str(row_ids[common:])
+                    print(f"  {name:12} {rest[:CUT]}")
+    for (pair, kind), count in kinds.most_common():
+        names = " and ".join(pair)
+        print(f"{title}: {names} differ {count} times: {kind}")
+    return equal
+
+
+def shrink(text: str, first: Tokenize, second: Tokenize) -> str:
+    """A shortest part of the text, with gaps, on which the two differ."""
+    size = (len(text) + 1) // 2
+    while size:
+        parts = [
+            text[:start] + text[start + size :]
+            for start in range(0, len(text), size)
+        ]
+        for part, a, b in zip(parts, first(parts), second(parts), strict=True):
+            if a != b:
+                text = part
+                break
+        else:
+            size //= 2
+    return text
+
+
+def reason(core: str, first: Tokenize, second: Tokenize) -> str:
+    """What kind of difference it is, as far as a program can tell."""
+    probes = [f"a{c}b" for c in core]
+    blamed = [
+        c
+        for c, a, b in zip(core, first(probes), second(probes), strict=True)
+        if a != b
+    ]
+    if not blamed and "Σ" in core:
+        return "Σ at the end of a word is lowered to ς, or to σ"
+    if not blamed:
+        return "no single character explains it"
+    categories = sorted(set(map(unicodedata.category, blamed)))
+    if categories == ["Co"]:
+        return "a character for private use is part of a word, or dropped"
+    if all("\U0002b820" <= c <= "\U0002b91f" for c in blamed):
+        return "U+2B820 to U+2B91F are Chinese, or they are not"
+    return f"other Unicode tables, category {' and '.join(categories)}"
+
+
+def megabytes_per_second(graph: Callable, lines: Sequence[str]) -> float:
+    batches = [
+        tf.constant(lines[start : start + BATCH_SIZE])
+        for start in range(0, len(lines), BATCH_SIZE)
+    ]
+    graph(batches[0])
+    start = time.perf_counter()
+    for batch in batches:
+        graph(batch)
+    seconds = time.perf_counter() - start
+    return sum(len(line.encode()) for line in lines) / 1e6 / seconds
+
+
+def print_table(rows: Sequence[Sequence[str]]):
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print()
+    for row in rows:
+        print("  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)))
+
+
+if __name__ == "__main__":
+    app.run(main)

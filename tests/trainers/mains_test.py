@@ -1,0 +1,429 @@
+"""Every main as a user calls it: in processes of their own, on tiny data."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+from absl.testing import absltest, parameterized
+
+from bert_keras import checkpoint
+from bert_keras.data import records
+from tests import tiny
+
+ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
+
+# Runs several mains one after the other in one process, for TensorFlow takes
+# seconds to import: each line of standard input is a JSON list of arguments.
+RUNNER = """
+import contextlib, io, json, runpy, sys
+import keras
+from absl import app, flags
+
+app.define_help_flags()
+kept = set(flags.FLAGS)
+for line in sys.stdin:
+    sys.argv = json.loads(line)
+    out, code = io.StringIO(), 0
+    try:
+        with contextlib.redirect_stdout(out):
+            runpy.run_module(sys.argv[0], run_name="__main__")
+    except SystemExit as stop:
+        code = stop.code or 0
+    for name in set(flags.FLAGS) - kept:
+        delattr(flags.FLAGS, name)
+    keras.config.set_dtype_policy("float32")
+    error = code if isinstance(code, str) else ""
+    print(json.dumps([int(bool(code)), out.getvalue(), error]), flush=True)
+"""
+
+
+@functools.cache
+def runner():
+    return subprocess.Popen(
+        [sys.executable, "-c", RUNNER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        text=True,
+    )
+
+
+def tearDownModule():
+    if runner.cache_info().currsize:
+        runner().stdin.close()
+        runner().wait()
+        runner().stdout.close()
+
+
+def call(module, **flags):
+    """(exit code, standard output, the error line)."""
+    arguments = [f"--{name}={value}" for name, value in flags.items()]
+    runner().stdin.write(json.dumps([module, *arguments]) + "\n")
+    runner().stdin.flush()
+    return tuple(json.loads(runner().stdout.readline()))
+
+
+def write(path, text):
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+SENTENCES = (
+    "the film is good .",
+    "a dull old story !",
+    "很 好 电影",
+    "not bad ?",
+)
+CORPUS = "\n\n".join("\n".join(SENTENCES * 3) for _ in range(30)) + "\n"
+ROWS = "".join(
+    f"{text}\t{label}\n"
+    for text, label in (
+        ("a good film", "good"),
+        ("a bad film", "bad"),
+        ("fine story", "good"),
+        ("dull plot", "bad"),
+    )
+    * 4
+)
+
+
+class MainsTest(parameterized.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.folder = tempfile.mkdtemp()
+        cls.path = functools.partial(os.path.join, cls.folder)
+        cls.vocab = write(cls.path("vocab.txt"), "\n".join(tiny.VOCABULARY))
+        cls.corpus = write(cls.path("corpus.txt"), CORPUS)
+        cls.rows = write(cls.path("rows.tsv"), "text\tlabel\n" + ROWS)
+        cls.model = write(
+            cls.path("model.json"), json.dumps(tiny.bert().to_dict())
+        )
+        cls.records = cls.path("records")
+        cls.base = cls.path("base")
+        cls.tuned = cls.path("tuned")
+        cls.printed = {}
+        for name, arguments in (
+            (
+                "prepare",
+                {
+                    "input": cls.corpus,
+                    "output": cls.records,
+                    "vocab": cls.vocab,
+                    "seq_length": 32,
+                    "held_out": 0.1,
+                },
+            ),
+            ("pretrain", cls.pretrain_flags()),
+            ("finetune", cls.finetune_flags()),
+        ):
+            code, out, error = call(f"trainers.{name}", **arguments)
+            if code:
+                raise AssertionError(f"{name}: {error}")
+            cls.printed[name] = out
+
+    @classmethod
+    def pretrain_flags(cls, **changes):
+        return {
+            "records": cls.records,
+            "output": cls.base,
+            "model": cls.model,
+            "steps": 4,
+            "batch_size": 8,
+            "log_every": 1,
+        } | changes
+
+    @classmethod
+    def finetune_flags(cls, **changes):
+        return {
+            "init": cls.base,
+            "train": cls.rows,
+            "dev": cls.rows,
+            "output": cls.tuned,
+            "epochs": 2,
+            "batch_size": 8,
+            "seq_length": 16,
+            "log_every": 1,
+        } | changes
+
+    def log(self, run):
+        with open(os.path.join(run, "log.jsonl")) as file:
+            return [json.loads(line) for line in file]
+
+    def test_prepare_holds_documents_out(self):
+        train = records.Records(os.path.join(self.records, "train"))
+        dev = records.Records(os.path.join(self.records, "dev"))
+        self.assertGreater(len(train), len(dev))
+        self.assertLessEqual(train.lengths.max(), 32)
+        labels = [
+            train.read([row], 32)["targets/next_sentence/labels"][0]
+            for row in range(len(train))
+        ]
+        self.assertEqual(set(labels), {0, 1})
+
+    def test_pretraining_logs_every_step_once_and_evaluates(self):
+        lines = self.log(self.base)
+        steps = [line["step"] for line in lines if "loss" in line]
+        self.assertEqual(steps, [1, 2, 3, 4])
+        self.assertIn("dev/masked_lm_accuracy", lines[-1])
+        self.assertEqual(checkpoint.read(self.base).step, 4)
+        self.assertIn("parameters", self.printed["pretrain"])
+
+    def test_a_finished_run_is_left_alone(self):
+        before = self.log(self.base)
+        code, _, error = call("trainers.pretrain", **self.pretrain_flags())
+        self.assertEqual((code, error), (0, ""))
+        self.assertEqual(self.log(self.base), before)
+
+    def test_a_run_goes_on_from_its_last_checkpoint(self):
+        def run(folder, **changes):
+            return call(
+                "trainers.pretrain",
+                **self.pretrain_flags(
+                    output=folder, steps=6, save_every=3, **changes
+                ),
+            )
+
+        whole, broken = self.path("whole"), self.path("broken")
+        self.assertEqual(run(whole)[0], 0)
+        self.assertEqual(run(broken)[0], 0)
+        # As if it had been killed after step 3 was saved and 5 was logged.
+        last = checkpoint.step_folder(broken, 6)
+        os.remove(os.path.join(last, checkpoint.CONFIG))
+        os.remove(os.path.join(broken, "best"))
+        checkpoint.mark(broken, "latest", 3)
+        lines = self.log(broken)
+        with open(os.path.join(broken, "log.jsonl"), "w") as file:
+            for line in lines[:5]:
+                file.write(json.dumps(line) + "\n")
+            file.write('{"step": 6, "lo')
+        self.assertEqual(run(broken)[0], 0)
+
+        def results(folder):
+            kept = ("tokens_per_second",)
+            return [
+                {k: v for k, v in line.items() if k not in kept}
+                for line in self.log(folder)
+            ]
+
+        self.assertEqual(results(broken), results(whole))
+        one, two = (
+            checkpoint.read(checkpoint.step_folder(folder, 6)).facts["sha256"]
+            for folder in (whole, broken)
+        )
+        self.assertEqual(one, two)
+
+    def test_other_flags_in_the_same_folder_are_refused(self):
+        code, _, error = call(
+            "trainers.pretrain", **self.pretrain_flags(learning_rate=1)
+        )
+        self.assertEqual(code, 1)
+        self.assertRegex(error, "learning_rate=0.0001 there, 1.0 now")
+
+    def test_a_run_is_replayed_from_its_flags(self):
+        replay = self.path("replay")
+        code, _, error = call(
+            "trainers.finetune",
+            flagfile=os.path.join(self.tuned, "flags.txt"),
+            output=replay,
+        )
+        self.assertEqual((code, error), (0, ""))
+        one, two = (
+            checkpoint.read(run).facts["sha256"] for run in (self.tuned, replay)
+        )
+        self.assertEqual(one, two)
+
+    def test_evaluate_and_predict_agree(self):
+        answers = self.path("answers.jsonl")
+        code, out, error = call(
+            "trainers.evaluate",
+            checkpoint=self.tuned,
+            data=self.rows,
+            output=answers,
+        )
+        self.assertEqual((code, error), (0, ""))
+        self.assertIn("accuracy", out)
+        with open(answers) as file:
+            expected = [json.loads(line) for line in file]
+        lines = write(
+            self.path("lines.txt"),
+            "".join(line["row"]["text"] + "\n" for line in expected),
+        )
+        code, out, _ = call(
+            "trainers.predict", checkpoint=self.tuned, input=lines
+        )
+        got = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual(
+            [line["answer"]["label"] for line in expected],
+            [answer["label"] for answer in got],
+        )
+
+    def test_evaluate_reads_records(self):
+        code, out, error = call(
+            "trainers.evaluate",
+            checkpoint=self.base,
+            data=os.path.join(self.records, "dev"),
+        )
+        self.assertEqual((code, error), (0, ""))
+        self.assertIn("next_sentence_accuracy", out)
+
+    def test_describe_counts_base(self):
+        code, out, _ = call("trainers.describe", model="base")
+        self.assertEqual(code, 0)
+        self.assertIn("109,482,240", out)
+        code, out, _ = call("trainers.describe", checkpoint=self.tuned)
+        self.assertEqual(code, 0)
+        self.assertIn("classification", out)
+
+    @parameterized.parameters(
+        ("pretrain", {"precision": "mixed_bfloat16"}),
+        ("pretrain", {"precision": "mixed_float16"}),
+        ("pretrain", {"gradient_accumulation_steps": 2}),
+        ("pretrain", {"optimizer": "lamb"}),
+        ("pretrain", {"init": True, "model": "tiny"}),
+        ("finetune", {"random_start": True}),
+        ("finetune", {"dev": ""}),
+    )
+    def test_trains_two_steps_with(self, name, changes):
+        folder = tempfile.mkdtemp(dir=self.folder)
+        if changes.get("init"):
+            changes = changes | {"init": self.base}
+        make = {
+            "pretrain": self.pretrain_flags,
+            "finetune": self.finetune_flags,
+        }
+        short = {"steps": 2} if name == "pretrain" else {"epochs": 1}
+        code, _, error = call(
+            f"trainers.{name}", **make[name](output=folder, **short, **changes)
+        )
+        self.assertEqual((code, error), (0, ""))
+        self.assertEqual(checkpoint.read(folder).step, 2)
+
+    # Bad input: one clear line, exit code 1, nothing half-written.
+
+    @parameterized.named_parameters(
+        ("missing_corpus", "prepare", {"input": "nowhere.txt"}, "nowhere.txt"),
+        ("empty_corpus", "prepare", {"input": "EMPTY"}, "empty"),
+        ("not_utf8", "prepare", {"input": "LATIN"}, "UTF-8"),
+        ("vocab_twice", "prepare", {"vocab_size": 50}, "one of --vocab"),
+        ("vocab_is_no_vocab", "prepare", {"vocab": "CORPUS"}, r"\[PAD\]"),
+        ("no_records", "pretrain", {"records": "FOLDER"}, "manifest.json"),
+        ("unknown_size", "pretrain", {"model": "huge"}, "tiny, mini"),
+        ("zero_batch", "pretrain", {"batch_size": 0}, "multiple of 1"),
+        (
+            "odd_parts",
+            "pretrain",
+            {"gradient_accumulation_steps": 3},
+            "batch_size=8 must be a multiple of 3",
+        ),
+        (
+            "unknown_field",
+            "pretrain",
+            {"model": "OTHER"},
+            "unknown here: \\['heads'\\]",
+        ),
+        ("short_positions", "pretrain", {"model": "SHORT"}, "8 positions"),
+        ("no_init", "finetune", {"init": ""}, "--init is missing"),
+        ("no_checkpoint", "finetune", {"init": "FOLDER"}, "not a checkpoint"),
+        ("missing_train", "finetune", {"train": "nowhere.tsv"}, "nowhere.tsv"),
+        ("empty_train", "finetune", {"train": "EMPTY"}, "found none"),
+        ("wrong_columns", "finetune", {"train": "COLUMNS"}, "text.*label"),
+        ("wrong_name", "finetune", {"columns": "text=a,label=b"}, "'?a'?"),
+        ("unknown_label", "finetune", {"dev": "LABEL"}, "'strange'"),
+        ("ragged_line", "finetune", {"train": "RAGGED"}, "RAGGED.tsv.*3"),
+        ("too_long", "finetune", {"seq_length": 65}, "64 positions"),
+        ("unknown_task", "finetune", {"task": "classify"}, "classification"),
+        ("unknown_flag", "finetune", {"epoch": 3}, "epoch"),
+        ("no_number", "finetune", {"epochs": "many"}, "epochs"),
+    )
+    def test_bad_input_is_one_line(self, name, changes, message):
+        self.bad_files()
+        folder = os.path.join(tempfile.mkdtemp(dir=self.folder), "out")
+        changes = {
+            flag: getattr(self, value, value)
+            if isinstance(value, str) and value.isupper()
+            else value
+            for flag, value in changes.items()
+        }
+        flags = {
+            "prepare": {"input": self.corpus, "vocab": self.vocab},
+            "pretrain": self.pretrain_flags(),
+            "finetune": self.finetune_flags(),
+        }[name]
+        code, _, error = call(
+            f"trainers.{name}", **(flags | {"output": folder} | changes)
+        )
+        self.assertEqual(code, 1, error)
+        self.assertRegex(error, f"^error: .*{message}")
+        self.assertNotIn("\n", error)
+        self.assertFalse(os.path.exists(os.path.join(folder, "latest")))
+        self.assertFalse(records.is_complete(os.path.join(folder, "train")))
+
+    def test_records_of_another_vocabulary_are_refused(self):
+        other = self.path("other-records")
+        words = [*tiny.VOCABULARY, "more"]
+        code, _, error = call(
+            "trainers.prepare",
+            input=self.corpus,
+            output=other,
+            vocab=write(self.path("other.txt"), "\n".join(words)),
+            held_out=0.1,
+        )
+        self.assertEqual((code, error), (0, ""))
+        code, _, error = call(
+            "trainers.evaluate",
+            checkpoint=self.base,
+            data=os.path.join(other, "dev"),
+        )
+        self.assertEqual(code, 1)
+        self.assertRegex(error, "^error: .*another vocabulary")
+        code, _, error = call(
+            "trainers.pretrain",
+            **self.pretrain_flags(
+                records=other, init=self.base, output=self.path("refused")
+            ),
+        )
+        self.assertEqual(code, 1)
+        self.assertRegex(error, "^error: .*another vocabulary")
+
+    def bad_files(self):
+        bert = tiny.bert().to_dict()
+        self.CORPUS = self.corpus
+        self.FOLDER = tempfile.mkdtemp(dir=self.folder)
+        self.EMPTY = write(self.path("EMPTY.tsv"), "")
+        self.COLUMNS = write(self.path("COLUMNS.tsv"), "x\ty\na\tb\n")
+        self.LABEL = write(
+            self.path("LABEL.tsv"), "text\tlabel\na film\tstrange\n"
+        )
+        self.RAGGED = write(
+            self.path("RAGGED.tsv"), "text\tlabel\na\tgood\nb\n"
+        )
+        self.OTHER = write(self.path("OTHER.json"), json.dumps({"heads": 3}))
+        self.SHORT = write(
+            self.path("SHORT.json"),
+            json.dumps(bert | {"max_position_embeddings": 8}),
+        )
+        self.LATIN = self.path("LATIN.txt")
+        with open(self.LATIN, "wb") as file:
+            file.write("caf\u00e9 au lait\n".encode("latin-1") * 5)
+
+    @parameterized.parameters(
+        ("evaluate", {"data": "nowhere.tsv"}, "nowhere.tsv"),
+        ("predict", {"input": "nowhere.txt"}, "nowhere.txt"),
+        ("predict", {"checkpoint": "nowhere"}, "not a checkpoint"),
+        ("describe", {"checkpoint": "", "model": ""}, "one of --model"),
+    )
+    def test_bad_use_is_one_line(self, name, changes, message):
+        flags = {"checkpoint": self.tuned} | changes
+        code, _, error = call(f"trainers.{name}", **flags)
+        self.assertEqual(code, 1, error)
+        self.assertRegex(error, f"^error: .*{message}")
+
+
+if __name__ == "__main__":
+    absltest.main()
