@@ -190,7 +190,7 @@ class DocumentsTest(CorpusTest):
 
     @parameterized.parameters(
         ("a.txt", b"good\nb\xffd\n", "a.txt, line 2.*UTF-8.*0xff"),
-        ("a.txt", b"", "found none .*a.txt"),
+        ("a.txt", b"", "found none.*a.txt"),
         ("a.txt", b"\n \n", "found none"),
         ("a.txt.gz", gzip.compress(b"text" * 99)[:20], "cannot be read"),
         ("a.txt.gz", b"plain", "cannot be read"),
