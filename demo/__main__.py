@@ -40,7 +40,7 @@ MODEL = {
     "max_position_embeddings": 128,
 }
 PRETRAIN = [
-    "--steps=900",
+    "--steps=1200",
     "--batch_size=64",
     "--learning_rate=2e-3",
     "--warmup=0.05",
@@ -77,8 +77,6 @@ def demo(output: str, train: str, dev: str) -> dict[str, str]:
         counts = docstrings.write(text)
         with open(done, "w", encoding="utf-8") as file:
             json.dump(counts, file)
-    train = train or os.path.join(text, "train.tsv")
-    dev = dev or os.path.join(text, "dev.tsv")
 
     records = os.path.join(output, "records")
     corpus = os.path.join(text, "corpus.txt")
@@ -100,17 +98,15 @@ def demo(output: str, train: str, dev: str) -> dict[str, str]:
         f"--output={base}",
         *PRETRAIN,
     )
-    rows = [f"--init={base}", f"--train={train}", f"--dev={dev}"]
-    rows += [f"--seq_length={SEQ_LENGTH}", *FINETUNE]
     tuned = os.path.join(output, "classifier")
     random = os.path.join(output, "classifier-random-start")
-    run("trainers.finetune", f"--output={tuned}", *rows)
-    run("trainers.finetune", f"--output={random}", "--random_start", *rows)
+    run(*finetune_command(output, tuned, train, dev))
+    run(*finetune_command(output, random, train, dev), "--random_start")
     predictions = os.path.join(output, "predictions.jsonl")
     run(
         "trainers.evaluate",
         f"--checkpoint={tuned}",
-        f"--data={dev}",
+        f"--data={dev or os.path.join(text, 'dev.tsv')}",
         f"--output={predictions}",
     )
     served = os.path.join(output, "served")
@@ -130,6 +126,22 @@ def demo(output: str, train: str, dev: str) -> dict[str, str]:
     return questions.closing_table(
         base, tuned, random, predictions, served, device
     )
+
+
+def finetune_command(
+    output: str, run: str, train: str = "", dev: str = ""
+) -> list[str]:
+    """Fine-tunes the demo's BERT into `run`, on its own rows if none given."""
+    text = os.path.join(output, "text")
+    return [
+        "trainers.finetune",
+        f"--init={os.path.join(output, 'base')}",
+        f"--train={train or os.path.join(text, 'train.tsv')}",
+        f"--dev={dev or os.path.join(text, 'dev.tsv')}",
+        f"--output={run}",
+        f"--seq_length={SEQ_LENGTH}",
+        *FINETUNE,
+    ]
 
 
 def run(module: str, *arguments: str) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from bert_keras import errors
 from bert_keras.tasks import base
@@ -87,6 +87,8 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
 
     def parse(arguments):
         try:
+            # absl turns INFO on, and libraries are talkative.
+            flags.FLAGS.verbosity = logging.WARNING
             define_flags()
             return flags.FLAGS(arguments)
         except (errors.InputError, flags.Error) as error:

@@ -4,7 +4,6 @@ import dataclasses
 
 import keras
 import tensorflow as tf
-from keras import ops
 
 from bert_keras import errors, heads
 from bert_keras.data import packing, rows
@@ -81,12 +80,14 @@ class Classification(base.Task):
 
     def sums(self, outputs, inputs, targets):
         labels, weights = targets["label"]
-        guess = ops.cast(ops.argmax(outputs["label"], axis=-1), labels.dtype)
-        right = ops.cast(ops.equal(guess, labels), "float32")
-        return {"accuracy": (ops.sum(right * weights), ops.sum(weights))}
+        guess = tf.argmax(outputs["label"], axis=-1, output_type=tf.int32)
+        right = tf.cast(guess == labels, tf.float32)
+        return {
+            "accuracy": (tf.reduce_sum(right * weights), tf.reduce_sum(weights))
+        }
 
     def decode(self, outputs, inputs):
-        return {"scores": ops.softmax(outputs["label"], axis=-1)}
+        return {"scores": tf.nn.softmax(outputs["label"], axis=-1)}
 
     def predict(self, decoded, inputs, raw, tokenizer):
         """{"label" (T,) string, "score" (T,), "scores" (T, C)}.

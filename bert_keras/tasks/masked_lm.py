@@ -4,7 +4,6 @@ import dataclasses
 
 import keras
 import tensorflow as tf
-from keras import ops
 
 from bert_keras import heads
 from bert_keras.data import masking, packing
@@ -90,18 +89,19 @@ class MaskedLM(base.Task):
     def sums(self, outputs, inputs, targets):
         scores = {}
         for term, (labels, weights) in targets.items():
-            right = ops.cast(ops.argmax(outputs[term], axis=-1), labels.dtype)
-            right = ops.cast(ops.equal(right, labels), "float32")
+            guess = tf.argmax(outputs[term], axis=-1, output_type=tf.int32)
+            right = tf.cast(guess == labels, tf.float32)
             scores[f"{term}_accuracy"] = (
-                ops.sum(right * weights),
-                ops.sum(weights),
+                tf.reduce_sum(right * weights),
+                tf.reduce_sum(weights),
             )
         return scores
 
     def decode(self, outputs, inputs):
-        scores = ops.softmax(outputs["masked_lm"], axis=-1)
+        scores = tf.nn.softmax(outputs["masked_lm"], axis=-1)
         return {
-            "token_id": ops.cast(ops.argmax(scores, axis=-1), "int32"),
+            # Not ops.argmax: for its -0.0 it uses an op that TFLite lacks.
+            "token_id": tf.argmax(scores, axis=-1, output_type=tf.int32),
             "score": tf.reduce_max(scores, axis=-1),
         }
 

@@ -1,0 +1,59 @@
+"""What pretraining is worth on few labelled rows: several seeds, both starts.
+
+make demo
+python -m benchmarks.few_shot --demo=demo-output --seeds=3
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import rich.table
+from absl import app, flags
+
+from bert_keras import checkpoint
+from demo import __main__ as demo
+
+_DEMO = flags.DEFINE_string("demo", "demo-output", "Folder of a finished demo.")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each kind.", 1)
+
+
+def accuracies(output: str, folder: str, *extra: str) -> list[float]:
+    """Dev accuracy after the last epoch, for each seed."""
+    found = []
+    for seed in range(1, _SEEDS.value + 1):
+        run = os.path.join(folder, "-".join(["seed", str(seed), *extra]))
+        command = demo.finetune_command(output, run)
+        command += [f"--seed={seed}", "--keep=1", *extra]
+        subprocess.run(
+            [sys.executable, "-m", *command], check=True, capture_output=True
+        )
+        last = checkpoint.read(checkpoint.marked(run, "latest"))
+        found.append(last.facts["scores"]["accuracy"])
+        print(f"seed {seed} {' '.join(extra)}: {found[-1]:.4f}", flush=True)
+    return found
+
+
+def main(arguments) -> None:
+    del arguments
+    table = rich.table.Table("start", "accuracy", "deviation", "seeds")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, extra in (
+            ("pretrained", ()),
+            ("random", ("--random_start",)),
+        ):
+            found = accuracies(_DEMO.value, folder, *extra)
+            spread = statistics.stdev(found) if len(found) > 1 else 0.0
+            table.add_row(
+                name,
+                f"{statistics.mean(found):.4f}",
+                f"{spread:.4f}",
+                str(len(found)),
+            )
+    rich.print(table)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,93 @@
+"""What the exporting mains share: errors in one line, timing, closing table.
+
+`trainers` has the same plumbing for settings that are dataclasses; the two
+folders do not import each other.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+import rich.console
+import rich.table
+from absl import app, flags, logging
+
+from bert_keras import errors
+from export import artifact
+
+
+def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
+    """Runs a main: bad input and bad artifacts end in one line and exit 1."""
+
+    def parse(arguments):
+        define_flags()
+        # TensorFlow tells of every step of saving; --verbosity=0 shows it.
+        flags.FLAGS.verbosity = logging.WARNING
+        try:
+            return flags.FLAGS(arguments)
+        except flags.Error as error:
+            sys.exit(f"error: {_one_line(error)}")
+
+    def guarded(arguments):
+        try:
+            if len(arguments) > 1:
+                raise errors.InputError(
+                    f"unexpected argument {arguments[1]!r}: flags look like "
+                    "--name=value, see --help."
+                )
+            main()
+        except (errors.InputError, artifact.ExportError, OSError) as error:
+            sys.exit(f"error: {_one_line(error)}")
+        except KeyboardInterrupt:
+            sys.exit("stopped: nothing was exported")
+
+    app.run(guarded, flags_parser=parse)
+
+
+def required(name: str) -> str:
+    """The value of a flag that has no default."""
+    value = flags.FLAGS[name].value
+    if not value:
+        raise errors.InputError(f"--{name} is missing; see --help.")
+    return value
+
+
+def milliseconds(call: Callable[[], object], *, runs: int = 15) -> float:
+    """Median time of a call that was made before."""
+    call()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def megabytes(path: str) -> str:
+    """Size of a local file, or of all files below a folder."""
+    files = [path] if os.path.isfile(path) else []
+    for where, _, names in os.walk(path):
+        files += [os.path.join(where, name) for name in names]
+    return f"{sum(map(os.path.getsize, files)) / 1e6:,.1f} MB"
+
+
+def table(title: str, facts: Mapping[str, str], *, then: str) -> None:
+    """The closing table on standard output, and below it what to do next."""
+    console = rich.console.Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 100  # a file has no width; 80 cuts the tables
+    grid = rich.table.Table(
+        title=title, title_justify="left", show_header=False
+    )
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    for name, value in facts.items():
+        grid.add_row(name, value)
+    console.print(grid)
+    print(then)  # no folding: commands are copied
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

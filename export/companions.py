@@ -1,0 +1,104 @@
+"""What lies beside a TFLite file: vocabulary, labels and how to call it."""
+
+import filecmp
+import json
+import os
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import interpreter as litert
+
+from bert_keras import errors
+from bert_keras import predictor as predictor_lib
+
+VOCABULARY, LABELS = "vocab.txt", "labels.txt"
+
+
+def write(
+    predictor: predictor_lib.Predictor, folder: str, output: str
+) -> list[str]:
+    """Writes vocab.txt, and labels.txt where there are any; returns the names.
+
+    Refuses when other ones lie in `output`: models there are read with them.
+    """
+    names = [VOCABULARY]
+    predictor.tokenizer.save(os.path.join(folder, VOCABULARY))
+    if labels := _labels(predictor):
+        names.append(LABELS)
+        path = os.path.join(folder, LABELS)
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(f"{label}\n" for label in labels)
+    for name in names:
+        there = os.path.join(output, name)
+        if os.path.exists(there) and not filecmp.cmp(
+            there, os.path.join(folder, name), shallow=False
+        ):
+            raise errors.InputError(
+                f"{there} belongs to another model; choose another --output."
+            )
+    return names
+
+
+def describe(
+    path: str, predictor: predictor_lib.Predictor, *, quantization: str
+) -> str:
+    """Writes the .json of a .tflite file; returns its name."""
+    model = os.path.basename(path)
+    facts = {"model": model, "quantization": quantization}
+    facts |= _tensors(path) | _meaning(predictor)
+    path = f"{path.removesuffix('.tflite')}.json"
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(facts, file, indent=1, ensure_ascii=False)
+    return os.path.basename(path)
+
+
+def _tensors(path: str) -> dict[str, Any]:
+    """Inputs and outputs in the interpreter's order.
+
+    That order is the converter's, and programs that ask for a tensor by its
+    number depend on it.
+    """
+    interpreter = litert.Interpreter(path)
+    (signature,) = interpreter.get_signature_list()
+    run = interpreter.get_signature_runner(signature)
+    return {
+        "signature": signature,
+        "inputs": _in_order(
+            interpreter.get_input_details(), run.get_input_details()
+        ),
+        "outputs": _in_order(
+            interpreter.get_output_details(), run.get_output_details()
+        ),
+    }
+
+
+def _in_order(ordered, named) -> list[dict[str, Any]]:
+    names = {details["index"]: name for name, details in named.items()}
+    return [
+        {
+            "name": names[details["index"]],
+            "shape": [int(size) for size in details["shape"]],
+            "type": np.dtype(details["dtype"]).name,
+        }
+        for details in ordered
+    ]
+
+
+def _meaning(predictor: predictor_lib.Predictor) -> dict[str, Any]:
+    tokenizer = predictor.tokenizer
+    return {
+        "task": predictor.task.name,
+        "texts": list(predictor.task.texts),
+        "vocabulary": VOCABULARY,
+        "labels": LABELS if _labels(predictor) else None,
+        "lowercase": tokenizer.lowercase,
+        "pad_id": tokenizer.pad_id,
+        "unk_id": tokenizer.unk_id,
+        "cls_id": tokenizer.cls_id,
+        "sep_id": tokenizer.sep_id,
+        "mask_id": tokenizer.mask_id,
+    }
+
+
+def _labels(predictor: predictor_lib.Predictor) -> tuple[str, ...]:
+    return getattr(predictor.task, "labels", ())
