@@ -25,7 +25,9 @@ def accuracies(output: str, folder: str, *extra: str) -> list[float]:
     found = []
     for seed in range(1, _SEEDS.value + 1):
         run = os.path.join(folder, "-".join(["seed", str(seed), *extra]))
-        command = demo.finetune_command(output, run)
+        command = demo.finetune_command(
+            os.path.join(output, "text"), os.path.join(output, "base"), run
+        )
         command += [f"--seed={seed}", "--keep=1", *extra]
         subprocess.run(
             [sys.executable, "-m", *command], check=True, capture_output=True

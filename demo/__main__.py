@@ -55,6 +55,11 @@ console = rich.console.Console(highlight=False, soft_wrap=True)
 def main(arguments: Sequence[str]) -> None:
     del arguments
     began = time.monotonic()
+    if bool(_TRAIN.value) != bool(_DEV.value):
+        sys.exit(
+            "error: TRAIN and DEV belong together: rows to learn from "
+            "and rows to score on."
+        )
     try:
         facts = demo(_OUTPUT.value, _TRAIN.value, _DEV.value)
     except subprocess.CalledProcessError as error:
@@ -98,10 +103,14 @@ def demo(output: str, train: str, dev: str) -> dict[str, str]:
         f"--output={base}",
         *PRETRAIN,
     )
+    if train:
+        # Every table has folders of its own.
+        name = os.path.basename(train).split(".")[0]
+        output = os.path.join(output, f"own-{name}")
     tuned = os.path.join(output, "classifier")
     random = os.path.join(output, "classifier-random-start")
-    run(*finetune_command(output, tuned, train, dev))
-    run(*finetune_command(output, random, train, dev), "--random_start")
+    run(*finetune_command(text, base, tuned, train, dev))
+    run(*finetune_command(text, base, random, train, dev), "--random_start")
     predictions = os.path.join(output, "predictions.jsonl")
     run(
         "trainers.evaluate",
@@ -129,13 +138,12 @@ def demo(output: str, train: str, dev: str) -> dict[str, str]:
 
 
 def finetune_command(
-    output: str, run: str, train: str = "", dev: str = ""
+    text: str, base: str, run: str, train: str = "", dev: str = ""
 ) -> list[str]:
-    """Fine-tunes the demo's BERT into `run`, on its own rows if none given."""
-    text = os.path.join(output, "text")
+    """Fine-tunes the BERT in `base` into `run`; on docstrings if no `train`."""
     return [
         "trainers.finetune",
-        f"--init={os.path.join(output, 'base')}",
+        f"--init={base}",
         f"--train={train or os.path.join(text, 'train.tsv')}",
         f"--dev={dev or os.path.join(text, 'dev.tsv')}",
         f"--output={run}",
