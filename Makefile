@@ -17,7 +17,7 @@ BENCHMARKS = $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))
 RUN := .venv/bin/python
 export KERAS_BACKEND := tensorflow
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s%s\n", $$1, $$2}' \

@@ -42,35 +42,55 @@ OPTIMIZER, VOCABULARY = "optimizer.safetensors", "vocab.txt"
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A complete step folder; nothing but config.json was read yet."""
+    """Weights of an encoder and of a head, read when they are asked for.
+
+    Ours lie in a step folder; other people's formats are subclasses that
+    override `tokenizer`, `encoder_values` and `head_values`.
+    """
 
     folder: str
     config: config_lib.BertConfig
-    task: base.Task
+    task: base.Task | None  # None: an encoder without a head
     step: int
-    lowercase: bool
     facts: Mapping[str, Any]  # what the trainer wrote beside: scores, scale
 
     def tokenizer(self) -> tokenizer_lib.Tokenizer:
-        path = self._checked(VOCABULARY)
-        return tokenizer_lib.Tokenizer.from_file(path, lowercase=self.lowercase)
+        return tokenizer_lib.Tokenizer.from_file(
+            self._checked(VOCABULARY), lowercase=self.facts["lowercase"]
+        )
+
+    def encoder_values(self) -> Mapping[str, np.ndarray]:
+        """Weights by variable path, in float32."""
+        return safetensors.numpy.load_file(self._checked(ENCODER))
+
+    def head_values(self) -> Mapping[str, np.ndarray]:
+        return safetensors.numpy.load_file(self._checked(HEAD))
 
     def load_encoder(self, encoder: encoder_lib.BertEncoder) -> None:
-        self._load(ENCODER, weights(encoder))
+        self._assign(ENCODER, weights(encoder), self.encoder_values())
 
     def load_head(self, head) -> None:
-        self._load(HEAD, weights(head))
+        self._assign(HEAD, weights(head), self.head_values())
 
     def load_optimizer(self, optimizer: optimization.Optimizer) -> None:
-        self._load(OPTIMIZER, optimizer.state())
+        values = safetensors.numpy.load_file(self._checked(OPTIMIZER))
+        self._assign(OPTIMIZER, optimizer.state(), values)
 
     def model(self, task: base.Task | None = None) -> model_lib.BertModel:
-        """The saved model, or the saved encoder under another task's head."""
+        """The saved model, or the saved encoder under another task's head.
+
+        A head is taken over when it was trained for the same answers.
+        """
+        if task is None and self.task is None:
+            raise errors.InputError(
+                f"{self.folder} holds an encoder without a head; fine-tune it "
+                "with `python -m trainers.finetune`."
+            )
         model = model_lib.BertModel(
             encoder_lib.BertEncoder(self.config), task or self.task
         )
         self.load_encoder(model.encoder)
-        if task is None:
+        if self.task is not None and model.task.answers == self.task.answers:
             self.load_head(model.head)
         return model
 
@@ -86,9 +106,13 @@ class Checkpoint:
             )
         return path
 
-    def _load(self, name: str, variables: Mapping[str, Any]) -> None:
-        values = safetensors.numpy.load_file(self._checked(name))
-        theirs = {key: value.shape for key, value in values.items()}
+    def _assign(
+        self,
+        name: str,
+        variables: Mapping[str, Any],
+        values: Mapping[str, np.ndarray],
+    ) -> None:
+        theirs = {key: tuple(value.shape) for key, value in values.items()}
         ours = {key: tuple(value.shape) for key, value in variables.items()}
         if theirs != ours:
             raise errors.InputError(
@@ -123,7 +147,7 @@ def save(
             path = os.path.join(aside, f"{name}.tmp")
             writer(path)
             checksums[name] = _sha256(path)
-            _move(path, os.path.join(folder, name))
+            move(path, os.path.join(folder, name))
 
         def tensors(name, variables):
             values = {
@@ -154,6 +178,14 @@ def save(
         write(CONFIG, write_config)
     mark(run, "latest", step)
     return folder
+
+
+def is_checkpoint(path: str) -> bool:
+    """Whether `path` is a step folder or a run of ours, complete or not."""
+    return any(
+        tf.io.gfile.exists(os.path.join(path, name))
+        for name in (ENCODER, "best", "latest")
+    )
 
 
 def read(path: str) -> Checkpoint:
@@ -188,7 +220,6 @@ def read(path: str) -> Checkpoint:
         config=config_lib.BertConfig.from_dict(values["bert"]),
         task=base.from_dict(values["task"]),
         step=values["step"],
-        lowercase=values["lowercase"],
         facts=values,
     )
 
@@ -217,7 +248,7 @@ def mark(run: str, name: str, step: int) -> None:
         path = os.path.join(aside, f"{name}.tmp")
         with open(path, "w", encoding="utf-8") as file:
             file.write(f"{step}\n")
-        _move(path, os.path.join(run, name))
+        move(path, os.path.join(run, name))
 
 
 def marked(run: str, name: str) -> str | None:
@@ -275,7 +306,8 @@ def _is_local(path: str) -> bool:
     return "://" not in path
 
 
-def _move(path: str, target: str) -> None:
+def move(path: str, target: str) -> None:
+    """Puts a local file in its place, which may be a gfile path."""
     if _is_local(target):
         os.replace(path, target)
     else:

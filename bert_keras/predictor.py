@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors
+from bert_keras import errors, formats
 from bert_keras import model as model_lib
 from bert_keras.data import tokenizer as tokenizer_lib
 
@@ -123,9 +123,12 @@ class Predictor:
         return {name: str(example[name]) for name in names}
 
 
-def load(path: str) -> Predictor:
-    """The predictor of a run, or of one of its step folders."""
-    found = checkpoint.read(path)
+def load(path: str, *, lowercase: bool | None = None) -> Predictor:
+    """The predictor of a run, a step folder, or another format's folder.
+
+    `lowercase` is the casing of text for a foreign folder that does not say.
+    """
+    found = formats.read(path, lowercase=lowercase)
     return Predictor(found.model(), found.tokenizer())
 
 

@@ -27,6 +27,7 @@ INSIDE = {
     "model": {"config", "layers"},
     "optimization": set(),
     "quiet": set(),
+    "resize": {*_WHOLE, "checkpoint"},
     "data": {"data"},
     "tasks": {"config", "layers", "heads", "data", "tasks"},
     "checkpoint": {*_WHOLE, "optimization"},

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import rich.table
 
-from bert_keras import checkpoint, config, encoder, errors
+from bert_keras import checkpoint, config, encoder, errors, formats
 from trainers import flags, report
 
 
@@ -75,9 +75,10 @@ def main() -> None:
         raise errors.InputError("give one of --model and --checkpoint.")
     title = settings.model or settings.checkpoint
     if settings.checkpoint:
-        found = checkpoint.read(settings.checkpoint)
+        found = formats.read(settings.checkpoint)
         bert = found.config
-        title += f": step {found.step}, {found.task.name}"
+        task = found.task.name if found.task else "no head"
+        title += f": step {found.step}, {task}"
     else:
         bert = config.parse(
             settings.model, vocab_size=settings.vocab_size or None

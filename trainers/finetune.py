@@ -12,6 +12,7 @@ The same command goes on where the run stopped.
 import dataclasses
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
@@ -30,7 +31,11 @@ ROWS_PER_SHARD = 100_000
 
 @dataclasses.dataclass(frozen=True)
 class Settings(runtime.TrainSettings):
-    init: str = flags.knob("", "The checkpoint to start from.")
+    init: str = flags.knob(
+        "",
+        "The checkpoint to start from: a run or step folder, or a folder of "
+        "Google's, Hugging Face's or KerasHub's.",
+    )
     train: str = flags.knob("", "Labelled rows to learn from.")
     dev: str = flags.knob("", "Labelled rows to score on; empty: none.")
     epochs: int = flags.knob(3, "Times every row is seen.")
@@ -46,14 +51,13 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     flags.require("init", settings.init)
     flags.require("train", settings.train)
     strategy = runtime.start(settings)
-    start = checkpoint.read(settings.init)
+    start = runtime.read_init(settings, settings.init)
     tokenizer = start.tokenizer()
     session.fits(task, start.config)
     task = task.learn(task.examples(settings.train), tokenizer)
     dev = list(task.examples(settings.dev)) if settings.dev else []
     for _ in encode(task, tokenizer, dev):
         pass  # a label that training does not know stops here, not later
-    runtime.open_run(settings.output)
     records = training_records(settings, task, tokenizer)
 
     plan = stream_lib.Plan(
@@ -106,11 +110,13 @@ def training_records(
         found = records_lib.Records(folder)
         if found.manifest["fingerprint"] == fingerprint:
             return found
-        raise errors.InputError(
-            f"{settings.train} or the task has changed since {folder} was "
-            "written; choose another --output."
-        )
-    os.makedirs(folder, exist_ok=True)
+        if session.begun(settings.output):
+            raise errors.InputError(
+                f"{settings.train} or the task has changed since "
+                f"{settings.output} was begun; choose another --output."
+            )
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
     rows = encode(task, tokenizer, task.examples(settings.train))
     shards = [
         records_lib.write_shard(

@@ -70,7 +70,7 @@ def prepare(settings: Settings) -> None:
         )
     paths = corpus.files(settings.input.split(","))
     train = os.path.join(settings.output, "train")
-    runtime.open_run(settings.output)
+    runtime.open_run(settings.output, begun=records_lib.is_complete(train))
     if records_lib.is_complete(train):
         report.table(settings.output, {"already there": train})
         return

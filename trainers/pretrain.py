@@ -10,7 +10,7 @@ command goes on where the run stopped. Masks are drawn anew in every epoch.
 
 import dataclasses
 
-from bert_keras import checkpoint, config, encoder
+from bert_keras import config, encoder
 from bert_keras import model as model_lib
 from bert_keras.data import stream as stream_lib
 from bert_keras.tasks import masked_lm
@@ -26,7 +26,7 @@ class Settings(runtime.TrainSettings):
         "of BertConfig.",
     )
     init: str = flags.knob(
-        "", "A checkpoint whose encoder training starts from."
+        "", "A checkpoint of any format that training starts from."
     )
     steps: int = flags.knob(100_000, "Updates.")
     batch_size: int = flags.knob(
@@ -57,8 +57,6 @@ def pretrain(settings: Settings, task: masked_lm.MaskedLM) -> dict[str, float]:
         seq_length=train.manifest["seq_length"],
         objective=train.manifest["objective"],
     ).learn([], tokenizer)
-    runtime.open_run(settings.output)
-
     with strategy.scope():
         model = _model(settings, task, tokenizer)
     run = session.Session(settings, strategy, model, tokenizer, settings.steps)
@@ -100,7 +98,7 @@ def pretrain(settings: Settings, task: masked_lm.MaskedLM) -> dict[str, float]:
 
 def _model(settings, task, tokenizer):
     if settings.init:
-        found = checkpoint.read(settings.init)
+        found = runtime.read_init(settings, settings.init)
         session.same_vocabulary(found, tokenizer, settings.records)
         return found.model(task)
     bert = config.parse(settings.model, vocab_size=tokenizer.vocab_size)

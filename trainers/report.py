@@ -28,7 +28,8 @@ class Progress:
         self, title: str, *, total: float, start: float = 0, unit: str = "steps"
     ):
         self.title, self.total, self.unit = title, total, unit
-        self.start, self.began, self.printed = start, time.monotonic(), 0.0
+        self.start = start
+        self.began = self.printed = time.monotonic()
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),

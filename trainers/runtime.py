@@ -6,7 +6,7 @@ import os
 import keras
 import tensorflow as tf
 
-from bert_keras import errors, optimization
+from bert_keras import checkpoint, errors, formats, optimization
 from trainers import flags
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -42,6 +42,17 @@ class TrainSettings:
     )
     clip_norm: float = flags.knob(
         1.0, "Longest global gradient; longer is scaled down. 0: no limit."
+    )
+    lowercase: bool | None = flags.knob(
+        None,
+        "Fold case and drop accents, for an --init of another format. Not "
+        "said: what its files tell.",
+        kind=bool,
+    )
+    allow_missing: str = flags.knob(
+        "",
+        "Regular expression of variables that an --init of another format may "
+        "lack; they start at random.",
     )
     seed: int = flags.knob(1, "Order, masks, dropout and new weights.")
     strategy: str = flags.knob(
@@ -113,6 +124,15 @@ def _tpu(name: str) -> tf.distribute.Strategy:
     return tf.distribute.TPUStrategy(resolver)
 
 
+def read_init(settings: TrainSettings, init: str) -> checkpoint.Checkpoint:
+    """Whatever checkpoint the run starts from."""
+    return formats.read(
+        init,
+        lowercase=settings.lowercase,
+        allow_missing=settings.allow_missing,
+    )
+
+
 def make_optimizer(
     variables, settings: TrainSettings, total_steps: int
 ) -> optimization.Optimizer:
@@ -133,14 +153,17 @@ def make_optimizer(
 FREE_TO_CHANGE = ("keep", "log_every", "save_every", "flagfile")
 
 
-def open_run(folder: str) -> None:
+def open_run(folder: str, *, begun: bool) -> None:
     """Makes the run folder, or checks that it is this run's.
 
-    Raises InputError when the folder was written by other flags.
+    Args:
+      begun: whether there is something in it that other flags would spoil.
+
+    Raises InputError when it was begun with other flags.
     """
     path = os.path.join(folder, "flags.txt")
     text = flags.as_text()
-    if tf.io.gfile.exists(path):
+    if begun and tf.io.gfile.exists(path):
         with tf.io.gfile.GFile(path) as file:
             theirs = _settings(file.read())
         ours = _settings(text)

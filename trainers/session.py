@@ -19,8 +19,9 @@ from trainers import loop, report, runtime
 class Session:
     """Model, optimizer and loss scale, restored to the last checkpoint.
 
-    `step` is the number of steps done. Construct it after the run folder was
-    opened and the model was built under the strategy's scope.
+    `step` is the number of steps done. The model was built under the
+    strategy's scope; all that can be wrong with flags and files was checked,
+    for this opens the run folder.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Session:
         total_steps: int,
     ):
         self.settings = settings
+        runtime.open_run(settings.output, begun=begun(settings.output))
         self.model = model
         self.tokenizer = tokenizer
         self.total_steps = total_steps
@@ -83,16 +85,20 @@ class Session:
         progress = report.Progress(
             "training", total=self.total_steps, start=self.step
         )
-        last = [began, self.step]
+        tokens: list[tf.Tensor] = []  # of each step since the last log line
+        last = began
+
+        def count(step, metrics):
+            tokens.append(metrics["tokens"])
 
         def log(step, metrics):
+            nonlocal last
             values = {name: value.numpy() for name, value in metrics.items()}
+            del values["tokens"]
             now = time.monotonic()
-            per_step = values.pop("tokens")
-            values["tokens_per_second"] = (
-                per_step * (step - last[1]) / (now - last[0])
-            )
-            last[:] = now, step
+            values["tokens_per_second"] = float(sum(tokens)) / (now - last)
+            tokens.clear()
+            last = now
             self.journal.write(step, values)
 
         def show(step, metrics):
@@ -108,6 +114,7 @@ class Session:
                 start=self.step,
                 stop=self.total_steps,
                 actions=[
+                    loop.every(1, count),
                     loop.every(settings.log_every, log),
                     loop.every(settings.log_every, show),
                     evaluate,
@@ -170,6 +177,11 @@ class Session:
                 **facts,
             },
         )
+
+
+def begun(run: str) -> bool:
+    """Whether a run has a checkpoint to go on from."""
+    return checkpoint.marked(run, "latest") is not None
 
 
 def batches(

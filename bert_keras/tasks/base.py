@@ -61,6 +61,12 @@ class Task:
         """Loss terms whose labels and weights are one per token, (W, S)."""
         return ()
 
+    @property
+    def answers(self) -> tuple:
+        """What the head's outputs mean: equal for two tasks exactly if a head
+        that was trained for one is a trained head for the other."""
+        return (type(self).__name__,)
+
     # On the host: files and rows.
 
     def examples(self, path: str) -> Iterator[Row]:

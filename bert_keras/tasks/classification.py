@@ -29,6 +29,10 @@ class Classification(base.Task):
     def texts(self):
         return ("text", "text_pair") if self.pair else ("text",)
 
+    @property
+    def answers(self):
+        return (*super().answers, self.labels)
+
     def examples(self, path):
         return rows.read(path, columns=rows.parse_columns(self.columns))
 

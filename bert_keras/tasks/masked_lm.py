@@ -33,6 +33,10 @@ class MaskedLM(base.Task):
     mask_id: int = 0
     special_ids: tuple[int, ...] = ()
 
+    @property
+    def answers(self):
+        return (*super().answers, self.objective, self.vocab_size)
+
     def learn(self, rows, tokenizer):
         del rows
         return dataclasses.replace(

@@ -18,7 +18,7 @@ ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
 # Runs several mains one after the other in one process, for TensorFlow takes
 # seconds to import: each line of standard input is a JSON list of arguments.
 RUNNER = """
-import contextlib, io, json, runpy, sys
+import contextlib, io, json, runpy, sys, traceback
 import keras
 from absl import app, flags
 
@@ -32,6 +32,8 @@ for line in sys.stdin:
             runpy.run_module(sys.argv[0], run_name="__main__")
     except SystemExit as stop:
         code = stop.code or 0
+    except Exception:
+        code = traceback.format_exc()
     for name in set(flags.FLAGS) - kept:
         delattr(flags.FLAGS, name)
     keras.config.set_dtype_policy("float32")
@@ -224,6 +226,12 @@ class MainsTest(parameterized.TestCase):
         )
         self.assertEqual(code, 1)
         self.assertRegex(error, "learning_rate=0.0001 there, 1.0 now")
+
+    def test_a_wrong_flag_can_be_mended_in_the_same_folder(self):
+        folder = self.path("mended")
+        for size, code in (("huge", 1), (self.model, 0)):
+            flags = self.pretrain_flags(output=folder, model=size, steps=2)
+            self.assertEqual(call("trainers.pretrain", **flags)[0], code)
 
     def test_a_run_is_replayed_from_its_flags(self):
         replay = self.path("replay")

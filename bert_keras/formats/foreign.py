@@ -1,0 +1,199 @@
+"""What all foreign formats share: names put in pairs, checked both ways."""
+
+import dataclasses
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bert_keras import checkpoint, errors
+from bert_keras.data import tokenizer as tokenizer_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """One variable of ours and the tensors of theirs that it is made of.
+
+    Several tensors (query, key, value) stand side by side on the last axis.
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    transposed: bool = False  # theirs is (out, in), as in PyTorch
+    # Shapes of one of theirs and of ours made of it, where they differ by
+    # more than order: KerasHub keeps heads on an axis of their own.
+    shape: tuple[int, ...] = ()
+    flat: tuple[int, ...] = ()
+
+    def join(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
+        """Theirs -> ours, float32."""
+        parts = [np.asarray(tensor, np.float32) for tensor in tensors]
+        if self.transposed:
+            parts = [part.T for part in parts]
+        if self.shape:
+            parts = [part.reshape(self.flat) for part in parts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+    def split(self, value: np.ndarray) -> list[np.ndarray]:
+        """Ours -> theirs."""
+        parts = np.split(value, len(self.theirs), axis=-1)
+        if self.shape:
+            parts = [part.reshape(self.shape) for part in parts]
+        if self.transposed:
+            parts = [part.T for part in parts]
+        return [np.ascontiguousarray(part) for part in parts]
+
+
+def join(
+    places: Iterable[Place], tensor: Callable[[str], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Ours by path, each made of `tensor(name)` of theirs."""
+    return {
+        place.ours: place.join([tensor(name) for name in place.theirs])
+        for place in places
+    }
+
+
+def split(
+    places: Iterable[Place], values: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Theirs by name, made of ours by path."""
+    return {
+        name: part
+        for place in places
+        for name, part in zip(
+            place.theirs, place.split(values[place.ours]), strict=True
+        )
+    }
+
+
+def present(
+    places: Iterable[Place],
+    names: Iterable[str],
+    *,
+    folder: str,
+    ignored: str,
+    allow_missing: str = "",
+) -> list[Place]:
+    """The places whose tensors are all there; every name has its place.
+
+    Args:
+      names: all tensors of theirs.
+      ignored: regular expression of names that mean nothing to us: optimizer
+        slots, counters.
+      allow_missing: regular expression of our paths that may be absent.
+
+    Raises InputError that names what is missing and what is left over.
+    """
+    places, names = list(places), set(names)
+    found = [place for place in places if names.issuperset(place.theirs)]
+    absent = {
+        name
+        for place in places
+        if not (allow_missing and re.search(allow_missing, place.ours))
+        for name in place.theirs
+        if name not in names
+    }
+    used = {name for place in places for name in place.theirs}
+    extra = {name for name in names - used if not re.search(ignored, name)}
+    if absent or extra:
+        difference = checkpoint.differences(
+            dict.fromkeys(absent), dict.fromkeys(extra)
+        )
+        raise errors.InputError(
+            f"{folder} does not fit: {difference} What may be missing can be "
+            "named with --allow_missing; what is left over cannot."
+        )
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Foreign(checkpoint.Checkpoint):
+    """A checkpoint of another format; tensors are read when asked for."""
+
+    words: tokenizer_lib.Tokenizer
+    tensor: Callable[[str], np.ndarray]
+    encoder_places: Sequence[Place]
+    head_places: Sequence[Place] = ()
+    allow_missing: str = ""
+
+    def tokenizer(self) -> tokenizer_lib.Tokenizer:
+        return self.words
+
+    def encoder_values(self) -> Mapping[str, np.ndarray]:
+        return join(self.encoder_places, self.tensor)
+
+    def head_values(self) -> Mapping[str, np.ndarray]:
+        return join(self.head_places, self.tensor)
+
+    def _assign(self, name, variables, values) -> None:
+        if self.allow_missing:
+            kept = {
+                path: variable.numpy()
+                for path, variable in variables.items()
+                if path not in values and re.search(self.allow_missing, path)
+            }
+            values = {**values, **kept}
+        missing = dict.fromkeys(set(variables) - set(values))
+        if missing:
+            raise errors.InputError(
+                f"{self.folder} does not fit: "
+                f"{checkpoint.differences(missing, {})} What may be missing "
+                "can be named with --allow_missing."
+            )
+        super()._assign(name, variables, values)
+
+
+def same_size(tokenizer: tokenizer_lib.Tokenizer, rows: int, folder: str):
+    """Raises InputError when the vocabulary and the table do not match."""
+    if tokenizer.vocab_size != rows:
+        raise errors.InputError(
+            f"{folder}: the vocabulary has {tokenizer.vocab_size:,} entries "
+            f"and the embedding table {rows:,} rows; is it another model's "
+            "vocab.txt?"
+        )
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """The object in a JSON file; raises InputError when there is none."""
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            values = json.loads(file.read())
+    except (tf.errors.OpError, UnicodeDecodeError, ValueError) as error:
+        raise errors.InputError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(values, dict):
+        raise errors.InputError(
+            f"{path}: expected a JSON object, got {type(values).__name__}."
+        )
+    return values
+
+
+def write_files(
+    folder: str, writers: Mapping[str, Callable[[str], None]]
+) -> None:
+    """Writes each file aside and moves it into place, in this order.
+
+    The last one says that the folder is complete. A folder that holds
+    anything else is refused: a left-over file would be read with the new ones.
+    """
+    tf.io.gfile.makedirs(folder)
+    *parts, _ = writers
+    expected = {*parts, *(f"{name}.tmp" for name in writers)}
+    others = sorted(set(tf.io.gfile.listdir(folder)) - expected)
+    if others:
+        raise errors.InputError(
+            f"{folder} already holds {', '.join(others[:5])}; name an empty "
+            "or a new folder."
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        # Beside its place where that is local: a move, not a second copy.
+        aside = temporary if "://" in folder else folder
+        for name, writer in writers.items():
+            path = os.path.join(aside, f"{name}.tmp")
+            writer(path)
+            checkpoint.move(path, os.path.join(folder, name))

@@ -1,0 +1,509 @@
+"""Google's checkpoints of TensorFlow 1: BERT's and ALBERT's, read and written.
+
+    bert_config.json or albert_config.json
+    bert_model.ckpt.index, bert_model.ckpt.data-00000-of-00001
+    vocab.txt
+
+The files do not tell what a head's answers mean: classes are called "0", "1",
+and so on, and a classifier is taken for one of single texts. A head of SQuAD
+is known by its name and left out. Nor do they tell the casing: `write` adds it
+to the configuration, where Google's code passes over it.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bert_keras import checkpoint, errors
+from bert_keras import config as config_lib
+from bert_keras import model as model_lib
+from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.formats import foreign
+from bert_keras.tasks import base, classification, masked_lm
+
+NAME = "google"
+BERT_CONFIG, ALBERT_CONFIG = "bert_config.json", "albert_config.json"
+PREFIX, VOCABULARY = "bert_model.ckpt", "vocab.txt"
+_LATEST = "checkpoint"  # in TensorFlow 1, the file that names the latest one
+
+_WORDS = "bert/embeddings/word_embeddings"
+# Slots and counters of Google's optimizers and of TensorFlow's Adam; the heads
+# of BERT's and ALBERT's run_squad.
+_IGNORED = (
+    r"/(adam_[mv]|Adam|Adam_1)$|^(global_step|beta[12]_power)$"
+    r"|^(cls/squad|start_logits|end_logits|answer_class)/"
+)
+
+# Ours -> theirs.
+_SIZES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "max_position_embeddings": "max_position_embeddings",
+    "num_segments": "type_vocab_size",
+}
+_ALBERT_SIZES = {
+    "embedding_size": "embedding_size",
+    "num_hidden_groups": "num_hidden_groups",
+}
+_RATES = {
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "initializer_range": "initializer_range",
+}
+# Both of Google's modeling.py compute "gelu" by the tanh formula.
+_ACTIVATIONS = {"gelu_tanh": "gelu", "relu": "relu"}
+# What Google's code does without asking its configuration.
+_FIXED = {
+    "causal": False,
+    "norm_first": False,
+    "position": "learned",
+    "layer_norm_epsilon": 1e-12,
+}
+
+# Parts of one block, ours -> theirs.
+_BERT_BLOCK = {
+    "attention/qkv": (
+        "attention/self/query",
+        "attention/self/key",
+        "attention/self/value",
+    ),
+    "attention/out": ("attention/output/dense",),
+    "attention_norm": ("attention/output/LayerNorm",),
+    "feed_forward/inner": ("intermediate/dense",),
+    "feed_forward/outer": ("output/dense",),
+    "feed_forward_norm": ("output/LayerNorm",),
+}
+_ALBERT_BLOCK = {
+    "attention/qkv": (
+        "attention_1/self/query",
+        "attention_1/self/key",
+        "attention_1/self/value",
+    ),
+    "attention/out": ("attention_1/output/dense",),
+    "attention_norm": ("LayerNorm",),
+    "feed_forward/inner": ("ffn_1/intermediate/dense",),
+    "feed_forward/outer": ("ffn_1/intermediate/output/dense",),
+    "feed_forward_norm": ("LayerNorm_1",),
+}
+
+# Places, each with the shape of every tensor it is made of.
+_Places = dict[foreign.Place, tuple[int, ...]]
+
+
+def recognises(path: str) -> bool:
+    names = tf.io.gfile.listdir(path) if tf.io.gfile.isdir(path) else []
+    return any(name in names for name in (BERT_CONFIG, ALBERT_CONFIG)) and any(
+        name.endswith(".index") for name in names
+    )
+
+
+def read(
+    path: str, *, lowercase: bool | None = None, allow_missing: str = ""
+) -> foreign.Foreign:
+    """The encoder, and the head where it is one of our tasks'.
+
+    Only the index is read here, so an index without its data can be looked
+    at; a tensor is read when it is asked for.
+    """
+    names = tf.io.gfile.listdir(path)
+    albert = BERT_CONFIG not in names
+    config_path = os.path.join(path, ALBERT_CONFIG if albert else BERT_CONFIG)
+    values = foreign.read_json(config_path)
+    config = _read_config(values, config_path, albert=albert)
+    tensors = _Tensors(os.path.join(path, _prefix(path, names)))
+    if lowercase is None:
+        # Google's own files leave it to a flag; then the words tell it.
+        lowercase = values.get("do_lower_case")
+    tokenizer = tokenizer_lib.Tokenizer.from_file(
+        os.path.join(path, VOCABULARY), lowercase=lowercase
+    )
+    if _WORDS in tensors.shapes:
+        foreign.same_size(tokenizer, tensors.shapes[_WORDS][0], path)
+    task = _read_task(tensors.shapes, tokenizer, config, albert=albert)
+    encoder, head = _encoder(config, albert=albert), _head(task, config)
+    found = foreign.present(
+        encoder | head,
+        tensors.shapes,
+        folder=path,
+        # One output is a regression, for which there is no task yet.
+        ignored=_IGNORED if task else f"{_IGNORED}|^output_(weights|bias)$",
+        allow_missing=allow_missing,
+    )
+    _check_shapes(encoder | head, tensors, config_path)
+    return foreign.Foreign(
+        folder=path,
+        config=config,
+        task=task,
+        step=0,
+        facts={},
+        words=tokenizer,
+        tensor=tensors.read,
+        encoder_places=[place for place in found if place in encoder],
+        head_places=[place for place in found if place in head],
+        allow_missing=allow_missing,
+    )
+
+
+def write(
+    folder: str,
+    model: model_lib.BertModel,
+    tokenizer: tokenizer_lib.Tokenizer,
+) -> None:
+    """Writes what Google's code for TensorFlow 1 reads: names, not objects.
+
+    ALBERT's names where layers are shared or embeddings are projected, else
+    BERT's. Names of labels are lost; Google's code keeps them, not its files.
+
+    Raises InputError where Google's code would compute something else.
+    """
+    config = model.encoder.config
+    albert = (
+        config.num_hidden_groups not in (None, config.num_layers)
+        or config.embedding_width != config.hidden_size
+    )
+    config_name = ALBERT_CONFIG if albert else BERT_CONFIG
+    values = _google_config(config, albert=albert)
+    values["do_lower_case"] = tokenizer.lowercase
+    theirs = foreign.split(
+        _encoder(config, albert=albert), _values(model.encoder)
+    ) | foreign.split(_head(model.task, config), _values(model.head))
+    index, data = f"{PREFIX}.index", f"{PREFIX}.data-00000-of-00001"
+    with tempfile.TemporaryDirectory() as written:
+        tf.raw_ops.SaveV2(
+            prefix=os.path.join(written, PREFIX),
+            tensor_names=list(theirs),
+            shape_and_slices=[""] * len(theirs),
+            tensors=list(theirs.values()),
+        )
+
+        def move(name):
+            source = os.path.join(written, name)
+            return functools.partial(shutil.move, source)
+
+        foreign.write_files(
+            folder,
+            {
+                data: move(data),
+                index: move(index),
+                VOCABULARY: tokenizer.save,
+                config_name: functools.partial(_write_json, values),
+            },
+        )
+
+
+class _Tensors:
+    """Names and shapes at once, values when asked for."""
+
+    def __init__(self, prefix: str):
+        self.prefix = prefix
+        self._reader = self._ask(tf.train.load_checkpoint, prefix)
+        self.shapes: dict[str, tuple[int, ...]] = {
+            name: tuple(shape)
+            for name, shape in self._ask(
+                self._reader.get_variable_to_shape_map
+            ).items()
+        }
+        if "_CHECKPOINTABLE_OBJECT_GRAPH" in self.shapes:
+            raise errors.InputError(
+                f"{prefix} was written by TensorFlow 2, which names objects; "
+                "expected one of TensorFlow 1, which names variables as "
+                f"{_WORDS}."
+            )
+
+    def read(self, name: str) -> np.ndarray:
+        return self._ask(self._reader.get_tensor, name)
+
+    def _ask(self, question, *arguments):
+        try:
+            return question(*arguments)
+        except (
+            tf.errors.OpError,
+            # TensorFlow's reader lets these through: a cut file is the first.
+            IndexError,
+            NotImplementedError,
+            ValueError,
+        ) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise errors.InputError(
+                f"{self.prefix}.index or .data-* is missing or damaged "
+                f"({reason}); copy them again."
+            ) from None
+
+
+def _prefix(folder: str, names: list[str]) -> str:
+    """The one checkpoint of a folder that may hold several."""
+    found = sorted(
+        name.removesuffix(".index") for name in names if name.endswith(".index")
+    )
+    if _LATEST in names:
+        state = tf.train.get_checkpoint_state(folder)
+        # The path may be that of the machine where it was written.
+        latest = state and os.path.basename(state.model_checkpoint_path)
+        if latest not in found:
+            raise errors.InputError(
+                f"{os.path.join(folder, _LATEST)} names {latest}, which is not "
+                f"here (found: {', '.join(found) or 'none'}); copy it, or "
+                f"delete the file `{_LATEST}`."
+            )
+        return latest
+    if PREFIX in found:
+        return PREFIX
+    if len(found) != 1:
+        raise errors.InputError(
+            f"{folder}: expected one checkpoint, {PREFIX}.index or another; "
+            f"found {', '.join(found) or 'none'}. Leave one, or write a file "
+            f'`{_LATEST}` with the line model_checkpoint_path: "NAME".'
+        )
+    return found[0]
+
+
+def _write_json(values: Mapping[str, Any], path: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(values, file, indent=2, sort_keys=True)
+
+
+def _read_config(
+    values: Mapping[str, Any], path: str, *, albert: bool
+) -> config_lib.BertConfig:
+    sizes = _SIZES | (_ALBERT_SIZES if albert else {})
+    missing = [
+        name
+        for name in (*sizes.values(), *_RATES.values(), "hidden_act")
+        if name not in values
+    ]
+    if missing:
+        raise errors.InputError(f"{path} lacks {', '.join(missing)}.")
+    for name in sizes.values():
+        if type(values[name]) is not int or values[name] < 1:
+            raise errors.InputError(
+                f"{path}: expected a positive whole number for {name}, got "
+                f"{values[name]!r}."
+            )
+    for name in _RATES.values():
+        if type(values[name]) not in (int, float):
+            raise errors.InputError(
+                f"{path}: expected a number for {name}, got {values[name]!r}."
+            )
+    activations = {theirs: ours for ours, theirs in _ACTIVATIONS.items()}
+    activation = str(values["hidden_act"]).lower()  # as Google's code does
+    if activation not in activations:
+        raise errors.InputError(
+            f"{path}: expected hidden_act {' or '.join(activations)}, got "
+            f"{values['hidden_act']!r}."
+        )
+    if values.get("inner_group_num", 1) != 1:
+        raise errors.InputError(
+            f"{path}: expected inner_group_num 1, got "
+            f"{values['inner_group_num']!r}; only networks of such groups can "
+            "be read."
+        )
+    ours = {name: values[theirs] for name, theirs in (sizes | _RATES).items()}
+    # Said the short way where ALBERT's shape is BERT's.
+    if ours.get("embedding_size") == ours["hidden_size"]:
+        del ours["embedding_size"]
+    if ours.get("num_hidden_groups") == ours["num_layers"]:
+        del ours["num_hidden_groups"]
+    try:
+        return config_lib.BertConfig(
+            **ours, activation=activations[activation], **_FIXED
+        )
+    except errors.InputError as error:
+        raise errors.InputError(f"{path}: {error}") from None
+
+
+def _google_config(
+    config: config_lib.BertConfig, *, albert: bool
+) -> dict[str, Any]:
+    other = [
+        f"{name}={getattr(config, name)!r}"
+        for name, value in _FIXED.items()
+        if getattr(config, name) != value
+    ]
+    if other:
+        raise errors.InputError(
+            f"Google's format cannot hold {', '.join(other)}: its code always "
+            f"has {', '.join(f'{name}={v!r}' for name, v in _FIXED.items())}."
+        )
+    if config.activation not in _ACTIVATIONS:
+        # No extra key could help: Google's code would pass over it and give
+        # other answers without a word.
+        raise errors.InputError(
+            f"Google's format cannot hold activation={config.activation!r}: "
+            'its "gelu" is our gelu_tanh. The two differ by less than 0.0005; '
+            'if that will do, write "activation": "gelu_tanh" in the '
+            "checkpoint's config.json and evaluate it before writing it here."
+        )
+    values = {
+        theirs: getattr(config, ours)
+        for ours, theirs in (_SIZES | _RATES).items()
+    }
+    values["hidden_act"] = _ACTIVATIONS[config.activation]
+    if albert:
+        values["embedding_size"] = config.embedding_width
+        values["num_hidden_groups"] = _groups(config)
+        values["inner_group_num"] = 1
+    return values
+
+
+def _read_task(
+    shapes: Mapping[str, tuple[int, ...]],
+    tokenizer: tokenizer_lib.Tokenizer,
+    config: config_lib.BertConfig,
+    *,
+    albert: bool,
+) -> base.Task | None:
+    """The task whose head is there."""
+
+    def has(scope):
+        return any(name.startswith(scope) for name in shapes)
+
+    task: base.Task | None = None
+    if has("cls/predictions/"):
+        objective = "none"
+        if has("cls/seq_relationship/"):
+            # One head for two questions (ALBERT, 3.1).
+            objective = "sop" if albert else "nsp"
+        task = masked_lm.MaskedLM(objective=objective).learn([], tokenizer)
+    else:
+        classes, *_ = shapes.get("output_weights") or (0,)
+        if classes > 1:
+            task = classification.Classification(
+                labels=tuple(map(str, range(classes)))
+            )
+    return task and dataclasses.replace(
+        task, seq_length=min(task.seq_length, config.max_position_embeddings)
+    )
+
+
+def _encoder(config: config_lib.BertConfig, *, albert: bool) -> _Places:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    width = config.embedding_width
+    scope = "bert/embeddings"
+    places = {
+        foreign.Place(f"embeddings/{ours}", (theirs,)): (rows, width)
+        for ours, theirs, rows in (
+            ("token", _WORDS, config.vocab_size),
+            ("segment", f"{scope}/token_type_embeddings", config.num_segments),
+            (
+                "position",
+                f"{scope}/position_embeddings",
+                config.max_position_embeddings,
+            ),
+        )
+    }
+    places |= _norm("embeddings/norm", [f"{scope}/LayerNorm"], width)
+    places |= _dense("pooler", ["bert/pooler/dense"], hidden, hidden)
+    if width != hidden:
+        projection = "bert/encoder/embedding_hidden_mapping_in"
+        places |= _dense("embeddings/project", [projection], width, hidden)
+    sizes = {
+        "attention/qkv": (hidden, hidden),
+        "attention/out": (hidden, hidden),
+        "feed_forward/inner": (hidden, inner),
+        "feed_forward/outer": (inner, hidden),
+    }
+    for number in range(_groups(config)):
+        scope, parts = f"bert/encoder/layer_{number}", _BERT_BLOCK
+        if albert:
+            scope = f"bert/encoder/transformer/group_{number}/inner_group_0"
+            parts = _ALBERT_BLOCK
+        for part, names in parts.items():
+            ours = f"block_{number}/{part}"
+            theirs = [f"{scope}/{name}" for name in names]
+            if part in sizes:
+                places |= _dense(ours, theirs, *sizes[part])
+            else:
+                places |= _norm(ours, theirs, hidden)
+    return places
+
+
+def _head(task: base.Task | None, config: config_lib.BertConfig) -> _Places:
+    hidden, width = config.hidden_size, config.embedding_width
+    if task is None:
+        return {}
+    if isinstance(task, masked_lm.MaskedLM):
+        ours, theirs = "masked_lm", "cls/predictions"
+        dense, norm = (
+            f"{theirs}/transform/dense",
+            f"{theirs}/transform/LayerNorm",
+        )
+        bias = foreign.Place(f"{ours}/bias", (f"{theirs}/output_bias",))
+        places = {bias: (config.vocab_size,)}
+        places |= _dense(f"{ours}/transform", [dense], hidden, width)
+        places |= _norm(f"{ours}/norm", [norm], width)
+        if task.objective != "none":
+            scope = "cls/seq_relationship/"
+            places |= _scores("next_sentence/score", scope, 2, hidden)
+        return places
+    if isinstance(task, classification.Classification):
+        return _scores("label/score", "", len(task.labels), hidden)
+    raise errors.InputError(
+        f"Google's format has no place for the head of {task.name}; it has "
+        "one for masked_lm and one for classification."
+    )
+
+
+def _dense(ours, theirs, rows: int, columns: int) -> _Places:
+    return _layer(ours, theirs, kernel=(rows, columns), bias=(columns,))
+
+
+def _norm(ours, theirs, width: int) -> _Places:
+    return _layer(ours, theirs, gamma=(width,), beta=(width,))
+
+
+def _layer(ours: str, theirs: Sequence[str], **shapes) -> _Places:
+    return {
+        foreign.Place(
+            f"{ours}/{kind}", tuple(f"{name}/{kind}" for name in theirs)
+        ): shape
+        for kind, shape in shapes.items()
+    }
+
+
+def _scores(ours: str, scope: str, classes: int, hidden: int) -> _Places:
+    """Google multiplies by the transposed weights: theirs are (C, H)."""
+    weights, bias = (f"{scope}output_weights",), (f"{scope}output_bias",)
+    return {
+        foreign.Place(f"{ours}/kernel", weights, transposed=True): (
+            classes,
+            hidden,
+        ),
+        foreign.Place(f"{ours}/bias", bias): (classes,),
+    }
+
+
+def _groups(config: config_lib.BertConfig) -> int:
+    return config.num_hidden_groups or config.num_layers
+
+
+def _check_shapes(places: _Places, tensors: _Tensors, config_path: str) -> None:
+    ours = {
+        name: shape
+        for place, shape in places.items()
+        for name in place.theirs
+        if name in tensors.shapes
+    }
+    theirs = {name: tensors.shapes[name] for name in ours}
+    if ours != theirs:
+        raise errors.InputError(
+            f"{tensors.prefix} does not fit {config_path}: "
+            + checkpoint.differences(ours, theirs)
+        )
+
+
+def _values(layer) -> dict[str, np.ndarray]:
+    return {
+        path: variable.numpy()
+        for path, variable in checkpoint.weights(layer).items()
+    }

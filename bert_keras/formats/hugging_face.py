@@ -1,0 +1,302 @@
+"""Hugging Face BERT folders, read and written.
+
+    config.json              "model_type": "bert"
+    model.safetensors        or model.safetensors.index.json and its shards
+    vocab.txt                or tokenizer.json
+    tokenizer_config.json    casing
+
+Which head a folder has is told by its tensors; "architectures" only tells
+apart the heads whose tensors have the same names. Nothing in a folder is run:
+weights in a pickle are refused.
+"""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import safetensors.numpy
+import tensorflow as tf
+
+from bert_keras import checkpoint, errors
+from bert_keras import config as config_lib
+from bert_keras import encoder as encoder_lib
+from bert_keras import model as model_lib
+from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.formats import foreign
+from bert_keras.formats import hugging_face_config as configs
+from bert_keras.formats import hugging_face_tokenizer as tokenizers
+from bert_keras.formats import hugging_face_weights as weights
+from bert_keras.tasks import base, classification, masked_lm
+
+NAME = "hugging_face"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+OTHERS = ("tf_model.h5", "flax_model.msgpack")
+TASK = "bert_keras"  # where config.json keeps the settings of our task
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A class of theirs, told by its head's tensors.
+
+    A head that no task of ours has is left out: the folder is an encoder.
+    """
+
+    head: tuple[str, ...] = ()  # what the names of its tensors begin with
+    pooler: bool = True  # read by the head; otherwise the folder may lack it
+    task: type[base.Task] | None = None
+    # The task with what the folder tells filled in: (task, folder,
+    # config.json, tokenizer) -> task, or None where it is another's.
+    learn: Callable[..., base.Task | None] = lambda task, *_: task
+    writes: Callable[[base.Task], bool] = lambda task: True
+    places: Callable[[config_lib.BertConfig, base.Task], weights.Places] = (
+        lambda config, task: {}
+    )
+
+
+def _pretraining(task, folder, values, tokenizer):
+    del folder, values
+    if task.objective == "none":
+        task = dataclasses.replace(task, objective="nsp")
+    return task.learn([], tokenizer)
+
+
+def _masked_lm(task, folder, values, tokenizer):
+    del folder, values
+    return dataclasses.replace(task, objective="none").learn([], tokenizer)
+
+
+def _classification(task, folder, values, tokenizer):
+    del tokenizer
+    labels = configs.labels(folder, values)
+    kind = values.get("problem_type") or "single_label_classification"
+    if kind != "single_label_classification" or len(labels) < 2:
+        return None  # a number, or several labels of one text
+    return dataclasses.replace(task, labels=labels)
+
+
+ARCHITECTURES = {
+    "BertModel": Architecture(),
+    "BertForPreTraining": Architecture(
+        head=(weights.PREDICTIONS, weights.RELATION),
+        task=masked_lm.MaskedLM,
+        learn=_pretraining,
+        writes=lambda task: task.objective != "none",
+        places=weights.masked_lm,
+    ),
+    "BertForMaskedLM": Architecture(
+        head=(weights.PREDICTIONS,),
+        pooler=False,
+        task=masked_lm.MaskedLM,
+        learn=_masked_lm,
+        writes=lambda task: task.objective == "none",
+        places=weights.masked_lm,
+    ),
+    "BertForNextSentencePrediction": Architecture(head=(weights.RELATION,)),
+    "BertForSequenceClassification": Architecture(
+        head=(weights.CLASSIFIER,),
+        task=classification.Classification,
+        learn=_classification,
+        places=weights.classification,
+    ),
+    "BertForMultipleChoice": Architecture(head=(weights.CLASSIFIER,)),
+    "BertForTokenClassification": Architecture(
+        head=(weights.CLASSIFIER,), pooler=False
+    ),
+    "BertForQuestionAnswering": Architecture(
+        head=("qa_outputs.",), pooler=False
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class HuggingFace(foreign.Foreign):
+    """A folder of theirs, which lacks the pooler where its head reads none.
+
+    That head answers and learns without one. Another head may read it: there
+    --allow_missing has to name it.
+    """
+
+    unread: str = ""  # regular expression of what its own head does not read
+
+    def model(self, task: base.Task | None = None) -> model_lib.BertModel:
+        found = self
+        if self.task and (task or self.task).answers == self.task.answers:
+            allowed = _either(self.allow_missing, self.unread)
+            found = dataclasses.replace(self, allow_missing=allowed)
+        return super(HuggingFace, found).model(task)
+
+
+def recognises(path: str) -> bool:
+    """Whether config.json has a model_type and any weights lie beside it."""
+    files = (weights.WEIGHTS, weights.INDEX, *PICKLES, *OTHERS)
+    config = os.path.join(path, configs.CONFIG)
+    if not tf.io.gfile.exists(config) or not any(_has(path, f) for f in files):
+        return False
+    return "model_type" in foreign.read_json(config)
+
+
+def read(
+    path: str, *, lowercase: bool | None = None, allow_missing: str = ""
+) -> HuggingFace:
+    """Checks names and shapes both ways; weights are read when asked for."""
+    config, values = configs.read(path)
+    if not _has(path, weights.WEIGHTS) and not _has(path, weights.INDEX):
+        raise errors.InputError(_unreadable(path, values))
+    tokenizer = tokenizers.read(
+        path, rows=config.vocab_size, lowercase=lowercase
+    )
+    tensors = weights.Tensors(path)
+    known = _architecture(path, tensors.names, values)
+    task = _task(known, path, config, values, tokenizer)
+
+    encoder = weights.encoder(config)
+    head = known.places(config, task) if task else {}
+    left_out = [] if task else [f"^{re.escape(name)}" for name in known.head]
+    unread = "" if known.pooler else "^pooler/"
+    found = foreign.present(
+        [*encoder, *head],
+        tensors.names,
+        folder=path,
+        ignored=_either(weights.BUFFERS, *left_out),
+        allow_missing=_either(allow_missing, unread),
+    )
+    tensors.check(found, encoder | head)
+    return HuggingFace(
+        folder=path,
+        config=config,
+        task=task,
+        step=0,
+        facts={},
+        words=tokenizer,
+        tensor=tensors.read,
+        encoder_places=[place for place in found if place in encoder],
+        head_places=[place for place in found if place in head],
+        allow_missing=allow_missing,
+        unread=unread,
+    )
+
+
+def write(
+    folder: str,
+    model: model_lib.BertModel | encoder_lib.BertEncoder,
+    tokenizer: tokenizer_lib.Tokenizer,
+) -> None:
+    """Makes a folder that `from_pretrained` of transformers loads.
+
+    An encoder without a head is written as their BertModel. The settings of
+    a task that theirs lack stand in config.json under "bert_keras".
+    """
+    task = getattr(model, "task", None)
+    encoder = model.encoder if task else model
+    places = weights.encoder(encoder.config)
+    values = checkpoint.weights(encoder)
+    name = _written_as(task) if task else "BertModel"
+    config = {
+        "architectures": [name],
+        **configs.write(encoder.config, labels=getattr(task, "labels", ())),
+        "pad_token_id": tokenizer.pad_id,
+        "torch_dtype": "float32",
+    }
+    if task:
+        places |= ARCHITECTURES[name].places(encoder.config, task)
+        values |= checkpoint.weights(model.head)
+        config[TASK] = task.to_dict()
+    arrays = {path: variable.numpy() for path, variable in values.items()}
+    tensors = {
+        weights.full_name(theirs) if task else theirs: array
+        for theirs, array in foreign.split(places, arrays).items()
+    }
+    settings = tokenizers.settings_of(
+        tokenizer, longest=encoder.config.max_position_embeddings
+    )
+    foreign.write_files(
+        folder,
+        {
+            weights.WEIGHTS: lambda path: safetensors.numpy.save_file(
+                tensors, path, metadata={"format": "pt"}
+            ),
+            tokenizers.VOCABULARY: tokenizer.save,
+            tokenizers.SETTINGS: lambda path: _write_json(path, settings),
+            configs.CONFIG: lambda path: _write_json(path, config),
+        },
+    )
+
+
+def _architecture(
+    folder: str, names: set[str], values: Mapping[str, Any]
+) -> Architecture:
+    """The class whose head the tensors are; "architectures" breaks a tie."""
+    heads = {
+        beginning
+        for known in ARCHITECTURES.values()
+        for beginning in known.head
+        if any(name.startswith(beginning) for name in names)
+    }
+    fitting = {
+        name: known
+        for name, known in ARCHITECTURES.items()
+        if set(known.head) == heads
+    }
+    if len(fitting) == 1:
+        return next(iter(fitting.values()))
+    named = values.get("architectures") or []
+    for name in named:
+        if name in fitting:
+            return fitting[name]
+    raise errors.InputError(
+        f"{folder} has the tensors {', '.join(sorted(heads))}*: expected the "
+        f"head of one of {', '.join(fitting or ARCHITECTURES)}, named as "
+        f'"architectures" in config.json, found {named}.'
+    )
+
+
+def _task(known, folder, config, values, tokenizer) -> base.Task | None:
+    """What the folder's head was trained for; None: no task of ours."""
+    if known.task is None:
+        return None
+    # Rows are as long as their texts, so room for the longest costs nothing.
+    task = known.task(seq_length=config.max_position_embeddings)
+    ours = values.get(TASK)
+    if isinstance(ours, dict) and ours.get("name") == task.name:
+        task = task.from_config({k: v for k, v in ours.items() if k != "name"})
+    return known.learn(task, folder, values, tokenizer)
+
+
+def _written_as(task: base.Task) -> str:
+    for name, known in ARCHITECTURES.items():
+        if type(task) is known.task and known.writes(task):
+            return name
+    raise errors.InputError(
+        f"Hugging Face has no BERT for the task {task.name}; the encoder alone "
+        "can be written."
+    )
+
+
+def _unreadable(folder: str, values: Mapping[str, Any]) -> str:
+    found = [name for name in (*PICKLES, *OTHERS) if _has(folder, name)]
+    pickle = ", a pickle, which can run code when it is read"
+    named = set(values.get("architectures") or []) & set(ARCHITECTURES)
+    return (
+        f"{folder}: expected {weights.WEIGHTS}, found "
+        f"{found[0] if found else 'no weights'}"
+        f"{pickle if set(found) & set(PICKLES) else ''}. In an environment of "
+        f"its own, transformers.{min(named, default='AutoModel')}"
+        ".from_pretrained(folder).save_pretrained(new_folder) converts what "
+        "you trust; copy the tokenizer's files beside it."
+    )
+
+
+def _either(*patterns: str) -> str:
+    return "|".join(filter(None, patterns))
+
+
+def _has(folder: str, name: str) -> bool:
+    return tf.io.gfile.exists(os.path.join(folder, name))
+
+
+def _write_json(path: str, values: Mapping[str, Any]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(values, file, indent=2, ensure_ascii=False)

@@ -1,0 +1,216 @@
+"""The tensors of a Hugging Face BERT: their names, shapes and files.
+
+Names are written here as in a BertModel: without `bert.`, and with the weight
+and bias of a LayerNorm, which old files call gamma and beta.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+
+import numpy as np
+import safetensors
+import tensorflow as tf
+
+from bert_keras import checkpoint, errors
+from bert_keras import config as config_lib
+from bert_keras.formats import foreign
+from bert_keras.tasks import base
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+# Each place and the shape of each tensor of theirs in it.
+Places = dict[foreign.Place, tuple[int, ...]]
+
+PREDICTIONS = "cls.predictions."
+RELATION = "cls.seq_relationship."
+CLASSIFIER = "classifier."
+
+# Counters 0, 1, 2, ... and zeros, which older versions kept.
+BUFFERS = r"^embeddings\.(position|token_type)_ids$"
+
+# A tensor that is another one, where it was saved twice or under this name.
+COPIES = {
+    f"{PREDICTIONS}decoder.weight": "embeddings.word_embeddings.weight",
+    f"{PREDICTIONS}decoder.bias": f"{PREDICTIONS}bias",
+}
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+def encoder(config: config_lib.BertConfig) -> Places:
+    width, inner = config.hidden_size, config.intermediate_size
+    places = {
+        foreign.Place(f"embeddings/{ours}", (f"embeddings.{theirs}.weight",)): (
+            rows,
+            width,
+        )
+        for ours, theirs, rows in (
+            ("token", "word_embeddings", config.vocab_size),
+            ("segment", "token_type_embeddings", config.num_segments),
+            ("position", "position_embeddings", config.max_position_embeddings),
+        )
+    } | _norm("embeddings/norm", "embeddings.LayerNorm", width)
+    for layer in range(config.num_layers):
+        ours, theirs = f"block_{layer}", f"encoder.layer.{layer}"
+        attention = f"{theirs}.attention"
+        queries = [f"{attention}.self.{n}" for n in ("query", "key", "value")]
+        places |= {
+            **_dense(f"{ours}/attention/qkv", (width, width), *queries),
+            **_dense(
+                f"{ours}/attention/out",
+                (width, width),
+                f"{attention}.output.dense",
+            ),
+            **_norm(
+                f"{ours}/attention_norm", f"{attention}.output.LayerNorm", width
+            ),
+            **_dense(
+                f"{ours}/feed_forward/inner",
+                (width, inner),
+                f"{theirs}.intermediate.dense",
+            ),
+            **_dense(
+                f"{ours}/feed_forward/outer",
+                (inner, width),
+                f"{theirs}.output.dense",
+            ),
+            **_norm(
+                f"{ours}/feed_forward_norm", f"{theirs}.output.LayerNorm", width
+            ),
+        }
+    return places | _dense("pooler", (width, width), "pooler.dense")
+
+
+def masked_lm(config: config_lib.BertConfig, task: base.Task) -> Places:
+    """The head of MaskedLM, with the one for sentences where it has one."""
+    width, ours = config.hidden_size, "masked_lm"
+    bias = foreign.Place(f"{ours}/bias", (f"{PREDICTIONS}bias",))
+    transform = f"{PREDICTIONS}transform"
+    places = {
+        **_dense(f"{ours}/transform", (width, width), f"{transform}.dense"),
+        **_norm(f"{ours}/norm", f"{transform}.LayerNorm", width),
+        bias: (config.vocab_size,),
+    }
+    if task.objective == "none":
+        return places
+    return places | _dense(
+        "next_sentence/score", (width, 2), RELATION.removesuffix(".")
+    )
+
+
+def classification(config: config_lib.BertConfig, task: base.Task) -> Places:
+    shape = (config.hidden_size, len(task.labels))
+    return _dense("label/score", shape, CLASSIFIER.removesuffix("."))
+
+
+def full_name(name: str) -> str:
+    """As in a model with a head, where the encoder is called `bert`."""
+    head = name.startswith((PREDICTIONS, RELATION, CLASSIFIER))
+    return name if head else f"bert.{name}"
+
+
+class Tensors:
+    """The tensors of a folder, by name; opened at once, read when asked."""
+
+    def __init__(self, folder: str):
+        self.folder = folder
+        self._tensors = {}  # name: (open file, its name there)
+        for path in self._files():
+            try:
+                file = safetensors.safe_open(path, framework="numpy")
+            except (safetensors.SafetensorError, OSError) as error:
+                raise errors.InputError(
+                    f"{path} is damaged or cut short ({error}); copy it again."
+                ) from None
+            for name in file.keys():
+                self._add(name, file)
+        self._drop_copies()
+
+    @property
+    def names(self) -> set[str]:
+        return set(self._tensors)
+
+    def read(self, name: str) -> np.ndarray:
+        file, theirs = self._tensors[name]
+        # bfloat16 is a type of ml_dtypes, which TensorFlow brings.
+        return file.get_tensor(theirs)
+
+    def check(self, places: Iterable[foreign.Place], shapes: Places) -> None:
+        """Raises InputError when a tensor is not what config.json says."""
+        for place in places:
+            for name in place.theirs:
+                file, theirs = self._tensors[name]
+                tensor = file.get_slice(theirs)
+                shape, kind = tuple(tensor.get_shape()), tensor.get_dtype()
+                if shape != shapes[place] or kind not in FLOATS:
+                    raise errors.InputError(
+                        f"{self.folder}: {theirs} is {kind} {shape}; "
+                        f"config.json makes it {shapes[place]}, of "
+                        f"{', '.join(FLOATS)}."
+                    )
+
+    def _files(self) -> Iterable[str]:
+        whole = os.path.join(self.folder, WEIGHTS)
+        if tf.io.gfile.exists(whole):
+            return [checkpoint._fetch(whole)]
+        path = os.path.join(self.folder, INDEX)
+        shards = foreign.read_json(path).get("weight_map")
+        if not isinstance(shards, dict):
+            raise errors.InputError(f"{path}: expected a weight_map.")
+        names = sorted(set(map(str, shards.values())))
+        missing = [
+            name
+            for name in names
+            if not tf.io.gfile.exists(os.path.join(self.folder, name))
+        ]
+        if missing:
+            raise errors.InputError(
+                f"{self.folder} lacks {', '.join(missing)} of the "
+                f"{len(names)} files in {INDEX}; copy the folder again."
+            )
+        return [
+            checkpoint._fetch(os.path.join(self.folder, name)) for name in names
+        ]
+
+    def _add(self, theirs: str, file) -> None:
+        name = theirs.removeprefix("bert.")
+        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+        name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+        if name in self._tensors:
+            raise errors.InputError(
+                f"{self.folder} has {name} twice: as {theirs} and as "
+                f"{self._tensors[name][1]}."
+            )
+        self._tensors[name] = (file, theirs)
+
+    def _drop_copies(self) -> None:
+        for copy, name in COPIES.items():
+            if copy not in self._tensors:
+                continue
+            if name in self._tensors and not np.array_equal(
+                self.read(copy), self.read(name)
+            ):
+                raise errors.InputError(
+                    f"{self.folder}: {copy} is not {name}; here the two are "
+                    "one variable."
+                )
+            self._tensors.setdefault(name, self._tensors[copy])
+            del self._tensors[copy]
+
+
+def _dense(ours: str, shape: tuple[int, int], *theirs: str) -> Places:
+    """A product; shape (in, out) of one of theirs, which are kept turned."""
+    kernels = tuple(f"{name}.weight" for name in theirs)
+    biases = tuple(f"{name}.bias" for name in theirs)
+    return {
+        foreign.Place(f"{ours}/kernel", kernels, transposed=True): shape[::-1],
+        foreign.Place(f"{ours}/bias", biases): shape[1:],
+    }
+
+
+def _norm(ours: str, theirs: str, width: int) -> Places:
+    return {
+        foreign.Place(f"{ours}/gamma", (f"{theirs}.weight",)): (width,),
+        foreign.Place(f"{ours}/beta", (f"{theirs}.bias",)): (width,),
+    }

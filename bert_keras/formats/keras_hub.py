@@ -1,0 +1,284 @@
+"""Preset folders of KerasHub's BertBackbone, read and written.
+
+    config.json  model.weights.h5 (or model.weights.json and its shards)
+    tokenizer.json  assets/tokenizer/vocabulary.txt
+    task.json  task.weights.h5  preprocessor.json    of a BertTextClassifier
+
+Their backbone computes GELU by the tanh formula, has one rate of dropout and
+LayerNorm's epsilon at 1e-12; a network of another kind is not written.
+
+The head of a BertTextClassifier is ours exactly, so it is taken over. That of
+a BertMaskedLM is not: it computes the erf GELU, with an epsilon of 1e-5. Such a
+folder is read as an encoder without a head, and our masked-LM models are
+written as a backbone.
+
+Their `lowercase` keeps accents by default. Ours drops them, as did the code
+that the published weights were trained with; so do the folders written here.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bert_keras import checkpoint, config, errors
+from bert_keras import model as model_lib
+from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.formats import foreign, keras_h5
+from bert_keras.tasks import classification
+
+NAME = "keras_hub"
+
+# Our field -> theirs.
+FIELDS = {
+    "vocab_size": "vocabulary_size",
+    "hidden_size": "hidden_dim",
+    "num_layers": "num_layers",
+    "num_heads": "num_heads",
+    "intermediate_size": "intermediate_dim",
+    "max_position_embeddings": "max_sequence_length",
+    "num_segments": "num_segments",
+    "dropout": "dropout",
+}
+# Field of tokenizer.json -> the one value that ours can do.
+TOKENIZER = {"split": True, "suffix_indicator": "##", "oov_token": "[UNK]"}
+
+CONFIG, METADATA = "config.json", "metadata.json"
+VOCABULARY = "assets/tokenizer/vocabulary.txt"
+# What they have no field for, in metadata.json, which they write and ignore.
+OURS = "bert_keras"
+
+
+def recognises(path: str) -> bool:
+    """Whether `path` is a preset folder, of whatever network."""
+    try:
+        described = foreign.read_json(os.path.join(path, CONFIG))
+    except errors.InputError:
+        return False
+    name = str(described.get("registered_name"))
+    return name.startswith(("keras_hub>", "keras_nlp>"))
+
+
+def read(
+    path: str, *, lowercase: bool | None = None, allow_missing: str = ""
+) -> foreign.Foreign:
+    """Raises InputError when it is another network's preset, or damaged."""
+    bert = _config(path)
+    tokenizer = _tokenizer(path, lowercase)
+    foreign.same_size(tokenizer, bert.vocab_size, path)
+    task = _task(path, bert)
+    encoder = list(keras_h5.encoder(bert))
+    head = list(keras_h5.classifier()) if task else []
+    files = keras_h5.files(path, "model")
+    if task:
+        files |= keras_h5.files(path, "task")
+    found = foreign.present(
+        encoder + head,
+        files,
+        folder=path,
+        ignored="^task/optimizer/",
+        allow_missing=allow_missing,
+    )
+    shapes = {name: place.shape for place in found for name in place.theirs}
+    return foreign.Foreign(
+        folder=path,
+        config=bert,
+        task=task,
+        step=0,
+        facts={"lowercase": tokenizer.lowercase},
+        words=tokenizer,
+        tensor=lambda name: keras_h5.read(files[name], name, shapes[name]),
+        encoder_places=[place for place in found if place in encoder],
+        head_places=[place for place in found if place in head],
+        allow_missing=allow_missing,
+    )
+
+
+def write(
+    folder: str,
+    model: model_lib.BertModel,
+    tokenizer: tokenizer_lib.Tokenizer,
+) -> None:
+    """Writes the preset that `from_preset(folder)` of keras_nlp loads.
+
+    Raises InputError for a model that KerasHub's cannot be.
+    """
+    bert, task = model.encoder.config, model.task
+    arguments = _arguments(bert)
+    if tokenizer.mask_id is None:
+        raise errors.InputError(
+            "KerasHub's BertTokenizer needs [MASK] in the vocabulary; put it "
+            "in the place of an unused piece."
+        )
+    import keras_nlp  # takes 8 seconds
+
+    theirs = keras_nlp.models
+    backbone = theirs.BertBackbone(**arguments, dtype="float32")
+    words = theirs.BertTokenizer(
+        list(tokenizer.vocabulary),
+        lowercase=tokenizer.lowercase,
+        strip_accents=tokenizer.lowercase,
+    )
+    # KerasHub writes a new model; then ours takes its place in the files.
+    with tempfile.TemporaryDirectory() as aside:
+        places, values = keras_h5.encoder(bert), _values(model.encoder)
+        if isinstance(task, classification.Classification):
+            theirs.BertTextClassifier(
+                backbone,
+                num_classes=len(task.labels),
+                dropout=bert.dropout,
+                preprocessor=theirs.BertTextClassifierPreprocessor(
+                    words, sequence_length=task.seq_length
+                ),
+            ).save_to_preset(aside, max_shard_size=None)
+            _note(aside, {"labels": task.labels, "pair": task.pair})
+            keras_h5.fill(aside, keras_h5.classifier(), _values(model.head))
+        else:
+            backbone.save_to_preset(aside, max_shard_size=None)
+            words.save_to_preset(aside)
+        keras_h5.fill(aside, places, values)
+        foreign.write_files(folder, _moves(aside))
+
+
+def _config(folder: str) -> config.BertConfig:
+    described = foreign.read_json(os.path.join(folder, CONFIG))
+    if described.get("class_name") != "BertBackbone":
+        raise errors.InputError(
+            f"{folder} is a preset of {described.get('class_name')}; of "
+            "KerasHub's, only those of BertBackbone can be read."
+        )
+    values = described.get("config", {})
+    missing = [name for name in FIELDS.values() if name not in values]
+    if missing:
+        raise errors.InputError(
+            f"{os.path.join(folder, CONFIG)} lacks {', '.join(missing)}; copy "
+            "the folder again."
+        )
+    return _from_theirs(values)
+
+
+def _from_theirs(values: Mapping[str, Any]) -> config.BertConfig:
+    return config.BertConfig(
+        **{ours: values[theirs] for ours, theirs in FIELDS.items()},
+        activation="gelu_tanh",
+        attention_dropout=values["dropout"],
+        layer_norm_epsilon=1e-12,
+    )
+
+
+def _arguments(bert: config.BertConfig) -> dict[str, Any]:
+    """What BertBackbone is made with; raises InputError if that loses more
+    than how new weights are drawn."""
+    values = {theirs: getattr(bert, ours) for ours, theirs in FIELDS.items()}
+    after = dataclasses.replace(
+        _from_theirs(values),
+        initializer_range=bert.initializer_range,
+        # Other words for the same.
+        num_hidden_groups=bert.num_layers if bert.num_hidden_groups else None,
+        embedding_size=bert.hidden_size if bert.embedding_size else None,
+    ).to_dict()
+    lost = [
+        f"{name} {value!r} (theirs: {after[name]!r})"
+        for name, value in bert.to_dict().items()
+        if value != after[name]
+    ]
+    if lost:
+        raise errors.InputError(
+            f"KerasHub's BertBackbone has no field for {', '.join(lost)}. "
+            "Write another format."
+        )
+    return values
+
+
+def _tokenizer(folder: str, lowercase: bool | None) -> tokenizer_lib.Tokenizer:
+    path = os.path.join(folder, "tokenizer.json")
+    if not tf.io.gfile.exists(path):
+        raise errors.InputError(
+            f"{path} is missing; write it with `save_to_preset` of the model's "
+            "BertTokenizer."
+        )
+    values = foreign.read_json(path).get("config", {})
+    strange = {
+        name: values[name]
+        for name, only in TOKENIZER.items()
+        if values.get(name, only) != only
+    }
+    if strange:
+        raise errors.InputError(
+            f"{folder}: expected a tokenizer with {TOKENIZER}; its "
+            f"tokenizer.json says {strange}."
+        )
+    if lowercase is None:
+        lowercase = values.get("lowercase", False)
+    return tokenizer_lib.Tokenizer.from_file(
+        os.path.join(folder, VOCABULARY), lowercase=lowercase
+    )
+
+
+def _task(
+    folder: str, bert: config.BertConfig
+) -> classification.Classification | None:
+    """The task of a BertTextClassifier with one right class, else None."""
+    if not tf.io.gfile.exists(os.path.join(folder, "task.json")):
+        return None
+    described = foreign.read_json(os.path.join(folder, "task.json"))
+    values = described.get("config", {})
+    classes = values.get("num_classes", 0)
+    if (
+        described.get("class_name") != "BertTextClassifier"
+        or values.get("activation") not in ("linear", "softmax", None)
+        or classes < 2
+    ):
+        return None
+    preprocessor = values.get("preprocessor") or {}
+    length = preprocessor.get("config", {}).get("sequence_length") or 512
+    facts = {}
+    if tf.io.gfile.exists(os.path.join(folder, METADATA)):
+        facts = foreign.read_json(os.path.join(folder, METADATA)).get(OURS, {})
+    labels = facts.get("labels") or map(str, range(classes))
+    return classification.Classification(
+        seq_length=min(length, bert.max_position_embeddings),
+        labels=tuple(labels),
+        pair=facts.get("pair", False),
+    )
+
+
+def _note(folder: str, facts: Mapping[str, Any]) -> None:
+    """Keeps what KerasHub has no field for."""
+    path = os.path.join(folder, METADATA)
+    values = foreign.read_json(path) | {OURS: facts}
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(values, file, indent=4)
+
+
+def _values(layer) -> dict[str, np.ndarray]:
+    return {
+        path: variable.numpy()
+        for path, variable in checkpoint.weights(layer).items()
+    }
+
+
+def _moves(source: str) -> dict[str, Callable[[str], None]]:
+    """For every file of a folder, what moves it; config.json the last."""
+
+    def move(path, target):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.move(path, target)
+
+    paths = [
+        os.path.join(where, name)
+        for where, _, names in os.walk(source)
+        for name in names
+    ]
+    found = {
+        os.path.relpath(path, source): functools.partial(move, path)
+        for path in paths
+    }
+    return found | {CONFIG: found.pop(CONFIG)}

@@ -1,0 +1,432 @@
+import dataclasses
+import json
+import os
+import shutil
+
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+from absl.testing import absltest, parameterized
+
+from bert_keras import checkpoint, encoder, errors, predictor
+from bert_keras import model as model_lib
+from bert_keras.formats import hugging_face
+from bert_keras.tasks import classification, masked_lm
+from tests import tiny
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+FAST = "tokenizer.json"
+PICKLED = os.path.join(tiny.SHARED_DATA, "checkpoints", "hf_bert_xsmall_dummy")
+TABLE = "bert.embeddings.word_embeddings.weight"
+
+LABELS = ("bad", "good")
+
+
+def model(task=None, **changes):
+    """A network whose every weight is random: all zeros prove nothing."""
+    task = task or classification.Classification(labels=LABELS, seq_length=32)
+    made = model_lib.BertModel(encoder.BertEncoder(tiny.bert(**changes)), task)
+    random = np.random.default_rng(0)
+    for variable in made.weights:
+        if "seed" not in variable.path:
+            variable.assign(0.2 * random.normal(size=variable.shape))
+    return made
+
+
+def masked(objective):
+    task = masked_lm.MaskedLM(seq_length=32, objective=objective)
+    return task.learn([], tiny.tokenizer())
+
+
+MODELS = (
+    ("classification", classification.Classification(labels=LABELS)),
+    ("pair", classification.Classification(labels=("b", "a"), pair=True)),
+    ("pretraining", masked("nsp")),
+    ("sentence_order", masked("sop")),
+    ("masked_lm", masked("none")),
+)
+
+
+def write_json(values, *path):
+    with open(os.path.join(*path), "w", encoding="utf-8") as file:
+        json.dump(values, file)
+
+
+def read_json(*path):
+    with open(os.path.join(*path), encoding="utf-8") as file:
+        return json.load(file)
+
+
+class HuggingFaceTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = self.create_tempdir().full_path
+
+    def write(self, made=None):
+        made = made or model()
+        hugging_face.write(self.folder, made, tiny.tokenizer())
+        return made
+
+    def change(self, name, **changes):
+        path = (self.folder, name)
+        write_json(read_json(*path) | changes, *path)
+
+    def change_tensors(self, function):
+        path = os.path.join(self.folder, WEIGHTS)
+        tensors = safetensors.numpy.load_file(path)
+        changed = function(dict(tensors))
+        safetensors.numpy.save_file(changed, path, metadata={"format": "pt"})
+
+    def assert_refused(self, *words, **options):
+        with self.assertRaises(errors.InputError) as caught:
+            hugging_face.read(self.folder, **options)
+        message = str(caught.exception)
+        self.assertNotIn("\n", message)
+        for word in words:
+            self.assertIn(word, message)
+
+    def assert_same_weights(self, one, other):
+        one, other = checkpoint.weights(one), checkpoint.weights(other)
+        self.assertEqual(list(one), list(other))
+        for path, variable in one.items():
+            np.testing.assert_array_equal(variable, other[path], path)
+
+    def assert_reads_back(self, made):
+        again = hugging_face.read(self.folder).model()
+        self.assert_same_weights(made.encoder, again.encoder)
+        self.assert_same_weights(made.head, again.head)
+
+    # What was written comes back.
+
+    @parameterized.named_parameters(*MODELS)
+    def test_round_trip_is_bit_equal(self, task):
+        made = self.write(model(task, causal=True, activation="gelu_tanh"))
+        found = hugging_face.read(self.folder)
+        self.assertEqual(found.config, made.encoder.config)
+        self.assertEqual(found.task, task)
+        self.assertEqual(found.tokenizer().fingerprint, tiny_fingerprint())
+        self.assert_reads_back(made)
+
+    def test_an_encoder_alone_is_their_base_model(self):
+        made = model()
+        self.write(made.encoder)
+        names = safetensors.numpy.load_file(os.path.join(self.folder, WEIGHTS))
+        self.assertIn("embeddings.word_embeddings.weight", names)
+        found = hugging_face.read(self.folder)
+        self.assertIsNone(found.task)
+        again = found.model(made.task)
+        self.assert_same_weights(made.encoder, again.encoder)
+        with self.assertRaisesRegex(errors.InputError, "without a head"):
+            found.model()
+
+    def test_shards_hold_the_same_model(self):
+        made = self.write()
+        path = os.path.join(self.folder, WEIGHTS)
+        tensors = safetensors.numpy.load_file(path)
+        os.remove(path)
+        shards = [f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
+        where = {name: shards[i % 3] for i, name in enumerate(tensors)}
+        for shard in shards:
+            part = {n: v for n, v in tensors.items() if where[n] == shard}
+            safetensors.numpy.save_file(part, os.path.join(self.folder, shard))
+        index = {"weight_map": where}
+        write_json(index, self.folder, "model.safetensors.index.json")
+        self.assertTrue(hugging_face.recognises(self.folder))
+        self.assert_reads_back(made)
+        os.remove(os.path.join(self.folder, shards[1]))
+        self.assert_refused(shards[1], "3 files", "copy")
+
+    def test_old_names_of_norms_and_buffers_are_known(self):
+        made = self.write()
+
+        def age(tensors):
+            tensors["bert.embeddings.position_ids"] = np.arange(64)[None]
+            for new, old in (("weight", "gamma"), ("bias", "beta")):
+                tensors = {
+                    name.replace(f"LayerNorm.{new}", f"LayerNorm.{old}"): value
+                    for name, value in tensors.items()
+                }
+            return tensors
+
+        self.change_tensors(age)
+        self.assert_reads_back(made)
+
+    @parameterized.parameters(np.float16, ml_dtypes.bfloat16, np.float64)
+    def test_other_precisions_become_float32(self, kind):
+        made = self.write()
+        self.change_tensors(
+            lambda tensors: {k: v.astype(kind) for k, v in tensors.items()}
+        )
+        again = hugging_face.read(self.folder).model()
+        expected = made.encoder.token_table.numpy().astype(kind)
+        np.testing.assert_array_equal(
+            again.encoder.token_table, expected.astype(np.float32)
+        )
+
+    def test_tied_copies_must_be_equal(self):
+        made = self.write(model(masked("nsp")))
+        copy = "cls.predictions.decoder.weight"
+        self.change_tensors(lambda tensors: tensors | {copy: tensors[TABLE]})
+        self.assert_reads_back(made)
+        self.change_tensors(lambda tensors: tensors | {copy: tensors[copy] + 1})
+        self.assert_refused(copy, "word_embeddings")
+
+    # Heads.
+
+    def test_the_tensors_tell_the_head_and_not_the_configuration(self):
+        # bert-base-uncased is such a folder.
+        self.write(model(masked("nsp")))
+        self.change(CONFIG, architectures=["BertForMaskedLM"], bert_keras=None)
+        task = hugging_face.read(self.folder).task
+        self.assertEqual(
+            task,
+            masked("nsp").from_config(
+                dataclasses.asdict(masked("nsp")) | {"seq_length": 64}
+            ),
+        )
+
+    def test_labels_are_those_of_id2label(self):
+        self.write()
+        labels = {"1": "neutral", "0": "negative"}
+        self.change(CONFIG, id2label=labels, bert_keras=None)
+        task = hugging_face.read(self.folder).task
+        self.assertEqual(task.labels, ("negative", "neutral"))
+        self.change(CONFIG, id2label={**labels, "2": "positive"})
+        self.assert_refused("classifier.weight", "(2, 16)", "(3, 16)")
+        self.change(CONFIG, id2label={**labels, "2": "neutral"})
+        self.assert_refused("id2label")
+
+    @parameterized.parameters(
+        ("BertForTokenClassification", "classifier"),
+        ("BertForMultipleChoice", "classifier"),
+        ("BertForQuestionAnswering", "qa_outputs"),
+        ("BertForNextSentencePrediction", "cls.seq_relationship"),
+    )
+    def test_a_head_without_a_task_of_ours_leaves_an_encoder(self, name, head):
+        made = self.write()
+        self.change(CONFIG, architectures=[name])
+        self.change_tensors(
+            lambda tensors: {
+                name.replace("classifier", head): value
+                for name, value in tensors.items()
+            }
+        )
+        found = hugging_face.read(self.folder)
+        self.assertIsNone(found.task)
+        again = found.model(made.task)
+        self.assert_same_weights(made.encoder, again.encoder)
+
+    def test_a_regression_or_several_labels_are_no_classes(self):
+        self.write()
+        self.change(CONFIG, problem_type="multi_label_classification")
+        self.assertIsNone(hugging_face.read(self.folder).task)
+
+    def test_heads_of_one_name_need_architectures(self):
+        self.write()
+        self.change(CONFIG, architectures=["BertForSomethingElse"])
+        self.assert_refused("classifier.", "BertForTokenClassification")
+
+    def test_a_masked_lm_answers_without_a_pooler_and_others_name_it(self):
+        made = self.write(model(masked("none")))
+        self.change_tensors(without("pooler"))
+        found = hugging_face.read(self.folder)
+        text = ["a [MASK] film"]
+        self.assertEqual(
+            predictor.Predictor(found.model(), found.tokenizer()).predict(text),
+            predictor.Predictor(made, tiny.tokenizer()).predict(text),
+        )
+        task = classification.Classification(labels=LABELS)
+        with self.assertRaisesRegex(
+            errors.InputError, "missing pooler/.*--allow_missing"
+        ):
+            found.model(task)
+        found = hugging_face.read(self.folder, allow_missing="pooler")
+        np.testing.assert_array_equal(
+            found.model(task).encoder.token_table, made.encoder.token_table
+        )
+
+    # Vocabulary and casing.
+
+    def test_vocabulary_and_casing_may_stand_in_tokenizer_json(self):
+        made = self.write()
+        for name in ("vocab.txt", "tokenizer_config.json"):
+            os.remove(os.path.join(self.folder, name))
+        words = {piece: i for i, piece in enumerate(tiny.VOCABULARY)}
+        values = {"model": {"type": "WordPiece", "vocab": words}}
+        write_json(values, self.folder, FAST)
+        self.assert_refused("--lowercase")
+        self.change(FAST, normalizer={"lowercase": True})
+        tokenizer = hugging_face.read(self.folder).tokenizer()
+        self.assertEqual(tokenizer.fingerprint, tiny_fingerprint())
+        self.assert_reads_back(made)
+        del words["film"]
+        self.change(FAST, model={"type": "WordPiece", "vocab": words})
+        self.assert_refused("a piece for every id", "[7]")
+        self.change(FAST, model={"type": "Unigram", "vocab": []})
+        self.assert_refused("WordPiece", "Unigram")
+
+    @parameterized.parameters(
+        (False, None, False),
+        (True, None, True),
+        (None, None, True),  # the vocabulary has no capitals
+        (False, True, True),
+        (True, False, False),
+    )
+    def test_casing(self, said, asked, expected):
+        self.write()
+        self.change("tokenizer_config.json", do_lower_case=said)
+        found = hugging_face.read(self.folder, lowercase=asked)
+        self.assertEqual(found.tokenizer().lowercase, expected)
+
+    @parameterized.parameters(
+        {"strip_accents": False},
+        {"tokenize_chinese_chars": False},
+        {"tokenizer_class": "BertJapaneseTokenizer"},
+        {"added_tokens_decoder": {"7": {"content": "<e1>"}}},
+    )
+    def test_a_tokenizer_that_would_give_other_ids_is_refused(self, **setting):
+        self.write()
+        self.change("tokenizer_config.json", **setting)
+        ((name, value),) = setting.items()
+        self.assert_refused("<e1>" if "added" in name else str(value))
+
+    def test_an_added_word_stands_at_its_id(self):
+        self.write(model(vocab_size=len(tiny.VOCABULARY) + 1))
+        write_json({"remake": 36}, self.folder, "added_tokens.json")
+        tokenizer = hugging_face.read(self.folder).tokenizer()
+        self.assertEqual(tokenizer(["a remake"]).to_list(), [[6, 36]])
+
+    def test_a_table_rounded_up_keeps_its_rows(self):
+        made = self.write(model(vocab_size=64))
+        words = hugging_face.read(self.folder).tokenizer().vocabulary
+        self.assertEqual(words[:36], tuple(tiny.VOCABULARY))
+        self.assertEqual(words[63], "[unused_row63]")
+        self.assert_reads_back(made)
+
+    @parameterized.parameters(35, 37, 256)
+    def test_a_vocabulary_of_another_size_is_refused(self, rows):
+        self.write(model(vocab_size=rows))
+        self.assert_refused("36 entries", f"{rows} rows")
+
+    # What does not fit.
+
+    def test_a_pickle_is_refused_with_the_way_out(self):
+        self.write()
+        path = os.path.join(self.folder, WEIGHTS)
+        shutil.move(path, os.path.join(self.folder, "pytorch_model.bin"))
+        self.assertTrue(hugging_face.recognises(self.folder))
+        self.assert_refused("a pickle, which can run code", "save_pretrained")
+
+    def test_a_published_pickle_is_refused(self):
+        if not os.path.isdir(PICKLED):
+            self.skipTest("hf_bert_xsmall_dummy is not in ../shared/data")
+        self.folder = PICKLED
+        self.assertTrue(hugging_face.recognises(PICKLED))
+        self.assert_refused("pytorch_model.bin, a pickle")
+        config, _ = hugging_face.configs.read(PICKLED)
+        self.assertEqual((config.hidden_size, config.num_layers), (20, 1))
+        words = hugging_face.tokenizers.read(
+            PICKLED, rows=config.vocab_size, lowercase=None
+        )
+        self.assertEqual(words.vocab_size, 250)
+
+    def test_a_cut_file_is_refused(self):
+        self.write()
+        path = os.path.join(self.folder, WEIGHTS)
+        for size in (os.path.getsize(path) - 5, 100, 3, 0):
+            os.truncate(path, size)
+            self.assert_refused(WEIGHTS, "damaged or cut short")
+
+    @parameterized.named_parameters(
+        (
+            "left_over",
+            lambda tensors: tensors | {"bert.extra.weight": np.zeros(1)},
+            ("not in the model extra.weight",),
+        ),
+        (
+            "missing",
+            lambda tensors: without("layer.1.output.dense.bias")(tensors),
+            ("missing encoder.layer.1.output.dense.bias", "--allow_missing"),
+        ),
+        (
+            "of_another_shape",
+            lambda tensors: (
+                tensors
+                | {"bert.encoder.layer.0.attention.self.key.weight": np.eye(15)}
+            ),
+            ("attention.self.key.weight", "(15, 15)", "(16, 16)"),
+        ),
+        (
+            "quantized",
+            lambda tensors: tensors | {TABLE: tensors[TABLE].astype("int8")},
+            (TABLE, "I8"),
+        ),
+        (
+            "twice",
+            lambda tensors: tensors | {TABLE[5:]: tensors[TABLE]},
+            ("twice", TABLE),
+        ),
+    )
+    def test_a_tensor_stops_the_load_if(self, change, words):
+        self.write()
+        self.change_tensors(change)
+        self.assert_refused(*words)
+
+    def test_what_may_be_missing_starts_at_random(self):
+        made = self.write()
+        self.change_tensors(without("pooler"))
+        self.assert_refused("missing pooler.dense.bias")
+        found = hugging_face.read(self.folder, allow_missing="^pooler")
+        again = found.model()
+        np.testing.assert_array_equal(
+            again.encoder.token_table, made.encoder.token_table
+        )
+        self.assert_same_weights(made.head, again.head)
+
+    @parameterized.parameters(
+        {"model_type": "albert"},
+        {"position_embedding_type": "relative_key"},
+        {"add_cross_attention": True},
+        {"hidden_act": "silu"},
+        {"hidden_size": "wide"},
+        {"num_attention_heads": None},
+    )
+    def test_another_network_is_named(self, **change):
+        self.write()
+        self.change(CONFIG, **change)
+        ((name, value),) = change.items()
+        self.assert_refused(name, repr(value))
+
+    @parameterized.parameters(
+        {"norm_first": True},
+        {"num_hidden_groups": 1},
+        {"embedding_size": 8},
+        {"position": "sinusoidal"},
+    )
+    def test_what_theirs_lacks_is_not_written(self, **change):
+        made = tiny.classifier(**change)
+        with self.assertRaisesRegex(errors.InputError, next(iter(change))):
+            self.write(made)
+        self.assertEmpty(os.listdir(self.folder))
+
+    def test_a_folder_that_holds_something_is_not_written_over(self):
+        self.write()
+        with self.assertRaisesRegex(errors.InputError, "already holds"):
+            self.write()
+
+    def test_our_own_folder_is_not_taken_for_theirs(self):
+        step = checkpoint.save(self.folder, model(), tiny.tokenizer(), step=1)
+        self.assertFalse(hugging_face.recognises(step))
+        self.assertFalse(hugging_face.recognises(self.folder))
+
+
+def tiny_fingerprint():
+    return tiny.tokenizer().fingerprint
+
+
+def without(part):
+    return lambda tensors: {k: v for k, v in tensors.items() if part not in k}
+
+
+if __name__ == "__main__":
+    absltest.main()

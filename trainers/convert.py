@@ -1,0 +1,286 @@
+"""Writes a checkpoint in another format, with another vocabulary or length.
+
+Any checkpoint goes in: a run, a step folder, or a folder of Google's, Hugging
+Face's or KerasHub's. What was written is opened again and compared, weight by
+weight and answer by answer.
+
+A Google folder for code that reads Hugging Face's:
+
+  python -m trainers.convert --checkpoint=uncased_L-2_H-128_A-2 \\
+      --output=bert-tiny --format=hugging_face
+
+Words of a trade as pieces of their own, each begun as the mean of its pieces
+(one word a line; train on afterwards, they have never been seen):
+
+  python -m trainers.convert --checkpoint=runs/base --output=runs/medical \\
+      --add_words=drugs.txt
+
+A small vocabulary for a phone, and no longer positions than it needs; answers
+on the texts stay as they are, other texts may lose words to [UNK]:
+
+  python -m trainers.convert --checkpoint=runs/sst2 --output=runs/phone \\
+      --trim_to=train.tsv,dev.tsv --positions=128
+"""
+
+import dataclasses
+import itertools
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bert_keras import checkpoint, config, encoder, errors, formats, resize
+from bert_keras import model as model_lib
+from bert_keras.data import corpus
+from bert_keras.data import tokenizer as tokenizer_lib
+from trainers import flags, report
+
+OURS = "bert_keras"
+
+# Largest difference of hidden states: sums may be taken in another order.
+TOLERANCE = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    checkpoint: str = flags.knob(
+        "",
+        "What to convert: a run or step folder, or a folder of Google's, "
+        "Hugging Face's or KerasHub's.",
+    )
+    output: str = flags.knob("", "The folder to write; new, or empty.")
+    format: str = flags.knob(
+        OURS,
+        "What to write. A head that the format has no place for stays behind.",
+        (OURS, *formats.FORMATS),
+    )
+    add_words: str = flags.knob(
+        "", "File of words to add to the vocabulary, one a line."
+    )
+    trim_to: str = flags.knob(
+        "",
+        "Files, folders or globs, separated by commas: pieces that occur "
+        "nowhere in them, nor in --add_words, leave the vocabulary.",
+    )
+    positions: int = flags.knob(
+        0,
+        "Length that the position table is cut or extended to; 0: as it is.",
+    )
+    lowercase: bool | None = flags.knob(
+        None,
+        "Fold case and drop accents, for a --checkpoint of another format. "
+        "Not said: what its files tell.",
+        kind=bool,
+    )
+    allow_missing: str = flags.knob(
+        "",
+        "Regular expression of variables that a --checkpoint of another "
+        "format may lack; they start at random.",
+    )
+
+
+def convert(settings: Settings) -> dict[str, Any]:
+    """Writes OUTPUT; returns what the closing table shows."""
+    flags.require("checkpoint", settings.checkpoint)
+    flags.require("output", settings.output)
+    _check_empty(settings.output)
+    began = time.monotonic()
+    source = formats.read(
+        settings.checkpoint,
+        lowercase=settings.lowercase,
+        allow_missing=settings.allow_missing,
+    )
+    before, words = source.model(), source.tokenizer()
+    model, tokenizer = _resized(settings, before, words)
+    if settings.format == OURS:
+        checkpoint.save(settings.output, model, tokenizer, step=source.step)
+    else:
+        formats.FORMATS[settings.format].write(
+            settings.output, model, tokenizer
+        )
+    facts = {
+        "format": f"{_format(settings.checkpoint)} -> {settings.format}",
+        "task": model.task.name if model.task else "none: an encoder alone",
+        "vocabulary": _change(words.vocab_size, tokenizer.vocab_size),
+        "positions": _change(*map(_positions, (before, model))),
+        "parameters": _change(before.count_params(), model.count_params()),
+        "size": report.folder_size(settings.output),
+        **compare(settings.output, model, tokenizer),
+        "time": f"{time.monotonic() - began:.1f} s",
+        "next": _next(settings.output, model),
+    }
+    report.table(settings.output, facts)
+    return facts
+
+
+def compare(
+    folder: str,
+    model: model_lib.BertModel,
+    tokenizer: tokenizer_lib.Tokenizer,
+) -> dict[str, Any]:
+    """How far what lies in `folder` is from the model it was written from.
+
+    Raises RuntimeError when it is another model: that is a bug of the format.
+    """
+    # Casing is in all that we write.
+    found = formats.read(folder)
+    same_words = found.tokenizer().fingerprint == tokenizer.fingerprint
+    weights = _difference(
+        _values(model.encoder), found.encoder_values(), folder
+    )
+    facts = {"difference of weights": f"{weights:.2g} at most"}
+    if found.task is not None:
+        head = _difference(_values(model.head), found.head_values(), folder)
+        facts["difference of weights"] += f", {head:.2g} in the head"
+        weights = max(weights, head)
+    elif model.task is not None:
+        facts["left behind"] = "the head; the format has no such one"
+    again = encoder.BertEncoder(found.config)
+    found.load_encoder(again)
+    outputs = max(
+        float(np.abs(ours - theirs).max())
+        for ours, theirs in zip(
+            _hidden(model.encoder), _hidden(again), strict=True
+        )
+    )
+    facts["difference of outputs"] = f"{outputs:.2g} at most"
+    lost = _lost(model.encoder.config, found.config)
+    if lost:
+        facts["settings lost"] = ", ".join(lost)
+    if not (same_words and weights == 0 and outputs <= TOLERANCE):
+        raise RuntimeError(
+            f"{folder} is not the model that was written: weights differ by "
+            f"{weights:.2g}, outputs by {outputs:.2g}, vocabularies are "
+            f"{'equal' if same_words else 'different'}. Do not use it."
+        )
+    return facts
+
+
+def _check_empty(folder: str) -> None:
+    if not tf.io.gfile.exists(folder):
+        return
+    if not tf.io.gfile.isdir(folder) or tf.io.gfile.listdir(folder):
+        raise errors.InputError(
+            f"--output={folder} is there and not empty; name a new folder."
+        )
+
+
+def _resized(settings, model, tokenizer) -> resize.Resized:
+    words = []
+    if settings.add_words:
+        words = [line.strip() for line in _lines(settings.add_words)]
+        model, tokenizer = resize.grow(model, tokenizer, words)
+    if settings.trim_to:
+        files = corpus.files(settings.trim_to.split(","))
+        texts = itertools.chain(words, *map(_texts, files))
+        model, tokenizer = resize.trim(model, tokenizer, texts)
+    if settings.positions:
+        model = resize.positions(model, settings.positions)
+    return model, tokenizer
+
+
+def _texts(path: str) -> Iterator[str]:
+    """Lines of a file as they are; of JSON, all strings in it."""
+    is_json = path.removesuffix(".gz").endswith((".json", ".jsonl"))
+    for number, line in enumerate(_lines(path), 1):
+        if not is_json:
+            yield line
+        elif line.strip():
+            try:
+                yield from _strings(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise errors.InputError(
+                    f"{path}, line {number}: expected JSON on one line; {error}."
+                ) from None
+
+
+def _lines(path: str) -> Iterator[str]:
+    for line in corpus.lines(path):
+        yield line.decode("utf-8", errors="ignore")
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        parts = value.values() if isinstance(value, dict) else value
+        for part in parts:
+            yield from _strings(part)
+
+
+def _values(layer) -> dict[str, np.ndarray]:
+    return {
+        path: variable.numpy()
+        for path, variable in checkpoint.weights(layer).items()
+    }
+
+
+def _difference(
+    ours: Mapping[str, np.ndarray],
+    theirs: Mapping[str, np.ndarray],
+    folder: str,
+) -> float:
+    """The largest; not everything of ours need be there (a pooler)."""
+    if not set(theirs) <= set(ours):
+        raise RuntimeError(f"{folder}: {checkpoint.differences(ours, theirs)}")
+    return max(
+        (float(np.abs(ours[name] - theirs[name]).max()) for name in theirs),
+        default=0.0,
+    )
+
+
+def _hidden(network: encoder.BertEncoder) -> Iterable[np.ndarray]:
+    """All that the encoder gives for some random rows, with padding."""
+    bert = network.config
+    random = np.random.default_rng(0)
+    length = min(bert.max_position_embeddings, 64)
+    real = np.arange(length) < np.array([[length], [length // 2]])
+    ids = random.integers(0, bert.vocab_size, real.shape) * real
+    segments = random.integers(0, bert.num_segments, real.shape) * real
+    encoded = network(*(tf.cast(x, tf.int32) for x in (ids, segments, real)))
+    return [x.numpy() for x in (*encoded["hidden"], encoded["pooled"])]
+
+
+def _lost(ours: config.BertConfig, theirs: config.BertConfig) -> list[str]:
+    kept = theirs.to_dict()
+    return [
+        f"{name} {value} (now {kept[name]})"
+        for name, value in ours.to_dict().items()
+        if value != kept[name]
+    ]
+
+
+def _format(path: str) -> str:
+    if not checkpoint.is_checkpoint(path):
+        for name, module in formats.FORMATS.items():
+            if module.recognises(path):
+                return name
+    return OURS
+
+
+def _positions(model: model_lib.BertModel) -> int:
+    return model.encoder.config.max_position_embeddings
+
+
+def _change(before: int, after: int) -> str:
+    return f"{before:,}" + (f" -> {after:,}" if after != before else "")
+
+
+def _next(folder: str, model: model_lib.BertModel) -> str:
+    if model.task is None:
+        return (
+            f"python -m trainers.finetune --init={folder} --train=ROWS "
+            "--output=RUN"
+        )
+    return f"python -m trainers.predict --checkpoint={folder}"
+
+
+def main() -> None:
+    convert(flags.read(Settings))
+
+
+if __name__ == "__main__":
+    flags.run(main, lambda: flags.define(Settings))
