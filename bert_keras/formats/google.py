@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from bert_keras import checkpoint, errors
 from bert_keras import config as config_lib
 from bert_keras import model as model_lib
 from bert_keras.data import tokenizer as tokenizer_lib
-from bert_keras.formats import foreign
+from bert_keras.formats import foreign, google_places
 from bert_keras.tasks import base, classification, masked_lm
 
 NAME = "google"
@@ -34,7 +34,6 @@ BERT_CONFIG, ALBERT_CONFIG = "bert_config.json", "albert_config.json"
 PREFIX, VOCABULARY = "bert_model.ckpt", "vocab.txt"
 _LATEST = "checkpoint"  # in TensorFlow 1, the file that names the latest one
 
-_WORDS = "bert/embeddings/word_embeddings"
 # Slots and counters of Google's optimizers and of TensorFlow's Adam; the heads
 # of BERT's and ALBERT's run_squad.
 _IGNORED = (
@@ -71,35 +70,6 @@ _FIXED = {
     "layer_norm_epsilon": 1e-12,
 }
 
-# Parts of one block, ours -> theirs.
-_BERT_BLOCK = {
-    "attention/qkv": (
-        "attention/self/query",
-        "attention/self/key",
-        "attention/self/value",
-    ),
-    "attention/out": ("attention/output/dense",),
-    "attention_norm": ("attention/output/LayerNorm",),
-    "feed_forward/inner": ("intermediate/dense",),
-    "feed_forward/outer": ("output/dense",),
-    "feed_forward_norm": ("output/LayerNorm",),
-}
-_ALBERT_BLOCK = {
-    "attention/qkv": (
-        "attention_1/self/query",
-        "attention_1/self/key",
-        "attention_1/self/value",
-    ),
-    "attention/out": ("attention_1/output/dense",),
-    "attention_norm": ("LayerNorm",),
-    "feed_forward/inner": ("ffn_1/intermediate/dense",),
-    "feed_forward/outer": ("ffn_1/intermediate/output/dense",),
-    "feed_forward_norm": ("LayerNorm_1",),
-}
-
-# Places, each with the shape of every tensor it is made of.
-_Places = dict[foreign.Place, tuple[int, ...]]
-
 
 def recognises(path: str) -> bool:
     names = tf.io.gfile.listdir(path) if tf.io.gfile.isdir(path) else []
@@ -128,10 +98,15 @@ def read(
     tokenizer = tokenizer_lib.Tokenizer.from_file(
         os.path.join(path, VOCABULARY), lowercase=lowercase
     )
-    if _WORDS in tensors.shapes:
-        foreign.same_size(tokenizer, tensors.shapes[_WORDS][0], path)
+    if google_places.WORDS in tensors.shapes:
+        foreign.same_size(
+            tokenizer, tensors.shapes[google_places.WORDS][0], path
+        )
     task = _read_task(tensors.shapes, tokenizer, config, albert=albert)
-    encoder, head = _encoder(config, albert=albert), _head(task, config)
+    encoder, head = (
+        google_places.encoder(config, albert=albert),
+        google_places.head(task, config),
+    )
     found = foreign.present(
         encoder | head,
         tensors.shapes,
@@ -176,8 +151,10 @@ def write(
     values = _google_config(config, albert=albert)
     values["do_lower_case"] = tokenizer.lowercase
     theirs = foreign.split(
-        _encoder(config, albert=albert), _values(model.encoder)
-    ) | foreign.split(_head(model.task, config), _values(model.head))
+        google_places.encoder(config, albert=albert), _values(model.encoder)
+    ) | foreign.split(
+        google_places.head(model.task, config), _values(model.head)
+    )
     index, data = f"{PREFIX}.index", f"{PREFIX}.data-00000-of-00001"
     with tempfile.TemporaryDirectory() as written:
         tf.raw_ops.SaveV2(
@@ -218,7 +195,7 @@ class _Tensors:
             raise errors.InputError(
                 f"{prefix} was written by TensorFlow 2, which names objects; "
                 "expected one of TensorFlow 1, which names variables as "
-                f"{_WORDS}."
+                f"{google_places.WORDS}."
             )
 
     def read(self, name: str) -> np.ndarray:
@@ -351,7 +328,7 @@ def _google_config(
     values["hidden_act"] = _ACTIVATIONS[config.activation]
     if albert:
         values["embedding_size"] = config.embedding_width
-        values["num_hidden_groups"] = _groups(config)
+        values["num_hidden_groups"] = google_places.groups(config)
         values["inner_group_num"] = 1
     return values
 
@@ -386,108 +363,9 @@ def _read_task(
     )
 
 
-def _encoder(config: config_lib.BertConfig, *, albert: bool) -> _Places:
-    hidden, inner = config.hidden_size, config.intermediate_size
-    width = config.embedding_width
-    scope = "bert/embeddings"
-    places = {
-        foreign.Place(f"embeddings/{ours}", (theirs,)): (rows, width)
-        for ours, theirs, rows in (
-            ("token", _WORDS, config.vocab_size),
-            ("segment", f"{scope}/token_type_embeddings", config.num_segments),
-            (
-                "position",
-                f"{scope}/position_embeddings",
-                config.max_position_embeddings,
-            ),
-        )
-    }
-    places |= _norm("embeddings/norm", [f"{scope}/LayerNorm"], width)
-    places |= _dense("pooler", ["bert/pooler/dense"], hidden, hidden)
-    if width != hidden:
-        projection = "bert/encoder/embedding_hidden_mapping_in"
-        places |= _dense("embeddings/project", [projection], width, hidden)
-    sizes = {
-        "attention/qkv": (hidden, hidden),
-        "attention/out": (hidden, hidden),
-        "feed_forward/inner": (hidden, inner),
-        "feed_forward/outer": (inner, hidden),
-    }
-    for number in range(_groups(config)):
-        scope, parts = f"bert/encoder/layer_{number}", _BERT_BLOCK
-        if albert:
-            scope = f"bert/encoder/transformer/group_{number}/inner_group_0"
-            parts = _ALBERT_BLOCK
-        for part, names in parts.items():
-            ours = f"block_{number}/{part}"
-            theirs = [f"{scope}/{name}" for name in names]
-            if part in sizes:
-                places |= _dense(ours, theirs, *sizes[part])
-            else:
-                places |= _norm(ours, theirs, hidden)
-    return places
-
-
-def _head(task: base.Task | None, config: config_lib.BertConfig) -> _Places:
-    hidden, width = config.hidden_size, config.embedding_width
-    if task is None:
-        return {}
-    if isinstance(task, masked_lm.MaskedLM):
-        ours, theirs = "masked_lm", "cls/predictions"
-        dense, norm = (
-            f"{theirs}/transform/dense",
-            f"{theirs}/transform/LayerNorm",
-        )
-        bias = foreign.Place(f"{ours}/bias", (f"{theirs}/output_bias",))
-        places = {bias: (config.vocab_size,)}
-        places |= _dense(f"{ours}/transform", [dense], hidden, width)
-        places |= _norm(f"{ours}/norm", [norm], width)
-        if task.objective != "none":
-            scope = "cls/seq_relationship/"
-            places |= _scores("next_sentence/score", scope, 2, hidden)
-        return places
-    if isinstance(task, classification.Classification):
-        return _scores("label/score", "", len(task.labels), hidden)
-    raise errors.InputError(
-        f"Google's format has no place for the head of {task.name}; it has "
-        "one for masked_lm and one for classification."
-    )
-
-
-def _dense(ours, theirs, rows: int, columns: int) -> _Places:
-    return _layer(ours, theirs, kernel=(rows, columns), bias=(columns,))
-
-
-def _norm(ours, theirs, width: int) -> _Places:
-    return _layer(ours, theirs, gamma=(width,), beta=(width,))
-
-
-def _layer(ours: str, theirs: Sequence[str], **shapes) -> _Places:
-    return {
-        foreign.Place(
-            f"{ours}/{kind}", tuple(f"{name}/{kind}" for name in theirs)
-        ): shape
-        for kind, shape in shapes.items()
-    }
-
-
-def _scores(ours: str, scope: str, classes: int, hidden: int) -> _Places:
-    """Google multiplies by the transposed weights: theirs are (C, H)."""
-    weights, bias = (f"{scope}output_weights",), (f"{scope}output_bias",)
-    return {
-        foreign.Place(f"{ours}/kernel", weights, transposed=True): (
-            classes,
-            hidden,
-        ),
-        foreign.Place(f"{ours}/bias", bias): (classes,),
-    }
-
-
-def _groups(config: config_lib.BertConfig) -> int:
-    return config.num_hidden_groups or config.num_layers
-
-
-def _check_shapes(places: _Places, tensors: _Tensors, config_path: str) -> None:
+def _check_shapes(
+    places: google_places.Places, tensors: _Tensors, config_path: str
+) -> None:
     ours = {
         name: shape
         for place, shape in places.items()

@@ -1,0 +1,156 @@
+import itertools
+import json
+import os
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from bert_keras import checkpoint, errors, formats, predictor, resize
+from bert_keras.formats import keras_hub
+from tests import tiny
+from trainers import convert
+
+FORMATS = (convert.OURS, *formats.FORMATS)
+MODELS = {"classification": tiny.classifier, "masked_lm": tiny.masked_lm_model}
+TEXTS = ("a good film", "the plots dulled, very bad!")
+
+
+class ConvertTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = self.create_tempdir().full_path
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def write(self, name, text):
+        with open(self.path(name), "w", encoding="utf-8") as file:
+            file.write(text)
+        return self.path(name)
+
+    def saved(self, task="classification", **changes):
+        """A run of a model without zeros, and the model."""
+        model = MODELS[task](**{"activation": "gelu_tanh"} | changes)
+        random = np.random.default_rng(0)
+        for variable in model.trainable_variables:
+            variable.assign(random.normal(0, 0.3, variable.shape))
+        checkpoint.save(self.path("run"), model, tiny.tokenizer(), step=7)
+        return model
+
+    def convert(self, output="out", source="run", **settings):
+        return convert.convert(
+            convert.Settings(
+                checkpoint=self.path(source),
+                output=self.path(output),
+                **settings,
+            )
+        )
+
+    @parameterized.product(task=tuple(MODELS), format=FORMATS)
+    def test_every_format_takes_every_weight(self, task, format):
+        model = self.saved(task)
+        facts = self.convert(format=format)
+        self.assertStartsWith(facts["difference of weights"], "0 at most")
+        found = formats.read(self.path("out"))
+        self.assertEqual(found.config, model.encoder.config)
+        theirs = found.encoder_values()
+        for name, value in checkpoint.weights(model.encoder).items():
+            np.testing.assert_array_equal(value, theirs[name])
+        behind = facts.get("left behind", "").split(", ")
+        self.assertEqual(found.task is None, "the head" in behind)
+
+    def test_from_format_to_format_and_back(self):
+        self.saved()
+        chain = ("run", *formats.FORMATS, convert.OURS)
+        for source, target in itertools.pairwise(chain):
+            facts = self.convert(target, source, format=target)
+            source = convert.OURS if source == "run" else source
+            self.assertEqual(facts["format"], f"{source} -> {target}")
+        one = checkpoint.read(self.path("run"))
+        other = checkpoint.read(self.path(convert.OURS))
+        for values in ("encoder_values", "head_values"):
+            ours, theirs = getattr(one, values)(), getattr(other, values)()
+            self.assertEqual(set(ours), set(theirs))
+            for name, value in ours.items():
+                np.testing.assert_array_equal(value, theirs[name])
+
+    def test_a_run_keeps_its_step_and_its_answers(self):
+        self.saved()
+        self.convert()
+        self.assertEqual(checkpoint.read(self.path("out")).step, 7)
+        before, after = map(
+            predictor.load, (self.path("run"), self.path("out"))
+        )
+        self.assertEqual(before.predict(TEXTS), after.predict(TEXTS))
+
+    def test_vocabulary_and_positions_are_resized(self):
+        self.saved()
+        facts = self.convert(
+            add_words=self.write("words.txt", "filming\n\n good \nunheard\n"),
+            trim_to=self.write("texts.txt", "\n".join(TEXTS)),
+            positions=16,
+        )
+        found = checkpoint.read(self.path("out"))
+        vocabulary = found.tokenizer().vocabulary
+        self.assertEqual(facts["vocabulary"], f"36 -> {len(vocabulary)}")
+        self.assertEqual(facts["positions"], "64 -> 16")
+        self.assertEqual(vocabulary[-2:], ("filming", "unheard"))
+        self.assertNotIn("story", vocabulary)
+        answers = predictor.load(self.path("out")).predict(TEXTS)
+        expected = predictor.load(self.path("run")).predict(TEXTS)
+        for answer, other in zip(answers, expected, strict=True):
+            np.testing.assert_allclose(
+                answer["scores"], other["scores"], atol=1e-6
+            )
+
+    def test_strings_of_json_are_texts(self):
+        self.saved()
+        rows = [{"text": "很 film"}, {"text": ["old"], "n": 3, "label": "bad"}]
+        lines = "\n".join(map(json.dumps, rows))
+        self.convert(trim_to=self.write("rows.jsonl", f"{lines}\n"))
+        vocabulary = checkpoint.read(self.path("out")).tokenizer().vocabulary
+        self.assertEqual(set(vocabulary[5:]), {"很", "film", "old", "bad"})
+        broken = self.write("broken.json", "{\n")
+        with self.assertRaisesRegex(errors.InputError, "json, line 1"):
+            self.convert("other", trim_to=broken)
+
+    def test_casing_of_a_foreign_folder_can_be_said(self):
+        self.saved()
+        self.convert(format="keras_hub")
+        self.convert("cased", "out", lowercase=False)
+        cased = checkpoint.read(self.path("cased"))
+        self.assertFalse(cased.tokenizer().lowercase)
+
+    def test_a_full_folder_is_refused(self):
+        self.saved()
+        self.convert()
+        with self.assertRaisesRegex(errors.InputError, "not empty"):
+            self.convert()
+        os.mkdir(self.path("empty"))
+        self.convert("empty")
+
+    @parameterized.parameters("checkpoint", "output")
+    def test_a_missing_flag_is_named(self, name):
+        names = {"checkpoint": "x", "output": self.path("y")} | {name: ""}
+        with self.assertRaisesRegex(errors.InputError, f"--{name} is missing"):
+            convert.convert(convert.Settings(**names))
+
+    @parameterized.parameters("embeddings/token", "label/score/bias")
+    def test_a_weight_written_wrongly_is_noticed(self, name):
+        self.saved()
+        write = keras_hub.write
+
+        def wrong(folder, model, tokenizer):
+            model = resize.positions(model, 64)  # a copy
+            parts = checkpoint.weights(model.encoder)
+            parts |= checkpoint.weights(model.head)
+            parts[name].assign(parts[name] + 1e-3)
+            write(folder, model, tokenizer)
+
+        with absltest.mock.patch.object(keras_hub, "write", wrong):
+            with self.assertRaisesRegex(RuntimeError, "Do not use it"):
+                self.convert(format="keras_hub")
+
+
+if __name__ == "__main__":
+    absltest.main()
