@@ -12,6 +12,7 @@ ways and any difference stops the load.
 """
 
 import atexit
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -29,7 +30,7 @@ import tensorflow as tf
 
 from bert_keras import config as config_lib
 from bert_keras import encoder as encoder_lib
-from bert_keras import errors, optimization
+from bert_keras import errors, layers, mapped, optimization
 from bert_keras import model as model_lib
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.tasks import base
@@ -61,10 +62,10 @@ class Checkpoint:
 
     def encoder_values(self) -> Mapping[str, np.ndarray]:
         """Weights by variable path, in float32."""
-        return safetensors.numpy.load_file(self._checked(ENCODER))
+        return mapped.tensors(self._checked(ENCODER))
 
     def head_values(self) -> Mapping[str, np.ndarray]:
-        return safetensors.numpy.load_file(self._checked(HEAD))
+        return mapped.tensors(self._checked(HEAD))
 
     def load_encoder(self, encoder: encoder_lib.BertEncoder) -> None:
         self._assign(ENCODER, weights(encoder), self.encoder_values())
@@ -73,7 +74,7 @@ class Checkpoint:
         self._assign(HEAD, weights(head), self.head_values())
 
     def load_optimizer(self, optimizer: optimization.Optimizer) -> None:
-        values = safetensors.numpy.load_file(self._checked(OPTIMIZER))
+        values = mapped.tensors(self._checked(OPTIMIZER))
         self._assign(OPTIMIZER, optimizer.state(), values)
 
     def model(self, task: base.Task | None = None) -> model_lib.BertModel:
@@ -86,17 +87,24 @@ class Checkpoint:
                 f"{self.folder} holds an encoder without a head; fine-tune it "
                 "with `python -m trainers.finetune`."
             )
-        model = model_lib.BertModel(
-            encoder_lib.BertEncoder(self.config), task or self.task
-        )
-        self.load_encoder(model.encoder)
-        if self.task is not None and model.task.answers == self.task.answers:
+        task = task or self.task
+        same = self.task is not None and task.answers == self.task.answers
+        with self._unfilled(True):
+            encoder = encoder_lib.BertEncoder(self.config)
+        with self._unfilled(same):
+            model = model_lib.BertModel(encoder, task)
+        self.load_encoder(encoder)
+        if same:
             self.load_head(model.head)
         return model
 
+    def _unfilled(self, read: bool) -> contextlib.AbstractContextManager:
+        """New weights that will all be read need no random numbers."""
+        return layers.unfilled() if read else contextlib.nullcontext()
+
     def _checked(self, name: str) -> str:
         """A local path of the file, once its checksum was compared."""
-        path = _fetch(os.path.join(self.folder, name))
+        path = fetch(os.path.join(self.folder, name))
         expected = self.facts["sha256"].get(name)
         if _sha256(path) != expected:
             raise errors.InputError(
@@ -314,7 +322,7 @@ def move(path: str, target: str) -> None:
         tf.io.gfile.copy(path, target, overwrite=True)
 
 
-def _fetch(path: str) -> str:
+def fetch(path: str) -> str:
     """A local path with the file's content, which may stand anywhere."""
     if not tf.io.gfile.exists(path):
         raise errors.InputError(f"{path} is missing; copy the folder again.")

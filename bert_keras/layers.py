@@ -5,6 +5,8 @@ encoder builds its layers when it is constructed, and weights exist, have
 names and can be loaded before any input was seen.
 """
 
+import contextlib
+import contextvars
 import math
 
 import keras
@@ -206,7 +208,25 @@ class Block(keras.layers.Layer):
         return (x, attention) if attentions else x
 
 
+_unfilled = contextvars.ContextVar("unfilled", default=False)
+
+
+@contextlib.contextmanager
+def unfilled():
+    """Kernels and tables made inside start at zero: they will be read.
+
+    Drawing 110 M random numbers takes longer than reading as many weights.
+    """
+    token = _unfilled.set(True)
+    try:
+        yield
+    finally:
+        _unfilled.reset(token)
+
+
 def initializer(config: config_lib.BertConfig) -> keras.Initializer:
+    if _unfilled.get():
+        return keras.initializers.Zeros()
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 

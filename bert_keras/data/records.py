@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from bert_keras import errors
+from bert_keras import errors, mapped
 
 FORMAT = "bert_keras.records.1"
 MANIFEST = "manifest.json"
@@ -109,7 +109,7 @@ class Records:
                 f"version reads {FORMAT}. Prepare the records again."
             )
         self._shards = [
-            _map(os.path.join(folder, shard["name"]))
+            mapped.tensors(os.path.join(folder, shard["name"]))
             for shard in self.manifest["shards"]
         ]
         self._starts = np.cumsum(
@@ -167,34 +167,3 @@ def working_type(dtype: np.dtype) -> np.dtype:
     """What a stored type becomes in a batch."""
     integer = np.issubdtype(dtype, np.integer)
     return np.dtype(np.int32 if integer else np.float32)
-
-
-def _map(path: str) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file, mapped and not read.
-
-    The file: 8 bytes with the header's length, a JSON header, the data.
-    """
-    try:
-        data = np.memmap(path, np.uint8, "r")
-    except (FileNotFoundError, ValueError):
-        raise errors.InputError(
-            f"{path} is missing or empty; prepare the records again."
-        ) from None
-    try:
-        end = 8 + int(data[:8].view(np.uint64)[0])
-        header = json.loads(bytes(data[8:end]))
-        header.pop("__metadata__", None)
-        return {
-            name: _view(data[end:], **entry) for name, entry in header.items()
-        }
-    except (ValueError, KeyError):
-        raise errors.InputError(
-            f"{path} is damaged or cut short; prepare the records again."
-        ) from None
-
-
-def _view(data: np.ndarray, *, dtype: str, shape, data_offsets) -> np.ndarray:
-    names = {"F": "float", "I": "int", "U": "uint"}
-    kind = np.dtype(names[dtype[0]] + dtype[1:])
-    start, end = data_offsets
-    return np.frombuffer(data[start:end], kind).reshape(shape)

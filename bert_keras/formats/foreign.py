@@ -131,6 +131,9 @@ class Foreign(checkpoint.Checkpoint):
     def head_values(self) -> Mapping[str, np.ndarray]:
         return join(self.head_places, self.tensor)
 
+    def _unfilled(self, read: bool):
+        return super()._unfilled(read and not self.allow_missing)
+
     def _assign(self, name, variables, values) -> None:
         if self.allow_missing:
             kept = {

@@ -145,9 +145,8 @@ def read(
     config, values = configs.read(path)
     if not _has(path, weights.WEIGHTS) and not _has(path, weights.INDEX):
         raise errors.InputError(_unreadable(path, values))
-    tokenizer = tokenizers.read(
-        path, rows=config.vocab_size, lowercase=lowercase
-    )
+    rows = config.vocab_size
+    tokenizer = tokenizers.read(path, rows=rows, lowercase=lowercase)
     tensors = weights.Tensors(path)
     known = _architecture(path, tensors.names, values)
     task = _task(known, path, config, values, tokenizer)
@@ -190,7 +189,7 @@ def write(
     a task that theirs lack stand in config.json under "bert_keras".
     """
     task = getattr(model, "task", None)
-    encoder = model.encoder if task else model
+    encoder = getattr(model, "encoder", model)
     places = weights.encoder(encoder.config)
     values = checkpoint.weights(encoder)
     name = _written_as(task) if task else "BertModel"
@@ -240,10 +239,8 @@ def _architecture(
         for name, known in ARCHITECTURES.items()
         if set(known.head) == heads
     }
-    if len(fitting) == 1:
-        return next(iter(fitting.values()))
     named = values.get("architectures") or []
-    for name in named:
+    for name in fitting if len(fitting) == 1 else named:
         if name in fitting:
             return fitting[name]
     raise errors.InputError(
@@ -277,15 +274,16 @@ def _written_as(task: base.Task) -> str:
 
 def _unreadable(folder: str, values: Mapping[str, Any]) -> str:
     found = [name for name in (*PICKLES, *OTHERS) if _has(folder, name)]
-    pickle = ", a pickle, which can run code when it is read"
+    pickle = set(found) & set(PICKLES)
     named = set(values.get("architectures") or []) & set(ARCHITECTURES)
     return (
         f"{folder}: expected {weights.WEIGHTS}, found "
         f"{found[0] if found else 'no weights'}"
-        f"{pickle if set(found) & set(PICKLES) else ''}. In an environment of "
-        f"its own, transformers.{min(named, default='AutoModel')}"
-        ".from_pretrained(folder).save_pretrained(new_folder) converts what "
-        "you trust; copy the tokenizer's files beside it."
+        f"{', a pickle, which can run code when it is read' if pickle else ''}"
+        ". In an environment of its own, transformers."
+        f"{min(named, default='AutoModel')}.from_pretrained(folder)"
+        ".save_pretrained(new_folder) converts what you trust; copy the "
+        "tokenizer's files beside it."
     )
 
 

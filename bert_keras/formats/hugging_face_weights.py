@@ -153,7 +153,7 @@ class Tensors:
     def _files(self) -> Iterable[str]:
         whole = os.path.join(self.folder, WEIGHTS)
         if tf.io.gfile.exists(whole):
-            return [checkpoint._fetch(whole)]
+            return [checkpoint.fetch(whole)]
         path = os.path.join(self.folder, INDEX)
         shards = foreign.read_json(path).get("weight_map")
         if not isinstance(shards, dict):
@@ -170,7 +170,7 @@ class Tensors:
                 f"{len(names)} files in {INDEX}; copy the folder again."
             )
         return [
-            checkpoint._fetch(os.path.join(self.folder, name)) for name in names
+            checkpoint.fetch(os.path.join(self.folder, name)) for name in names
         ]
 
     def _add(self, theirs: str, file) -> None:

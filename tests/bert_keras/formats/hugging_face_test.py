@@ -119,6 +119,14 @@ class HuggingFaceTest(parameterized.TestCase):
         with self.assertRaisesRegex(errors.InputError, "without a head"):
             found.model()
 
+    def test_a_folder_is_found_by_what_lies_in_it(self):
+        made = self.write()
+        texts = ["a good film", "not very good"]
+        self.assertEqual(
+            predictor.load(self.folder).predict(texts),
+            predictor.Predictor(made, tiny.tokenizer()).predict(texts),
+        )
+
     def test_shards_hold_the_same_model(self):
         made = self.write()
         path = os.path.join(self.folder, WEIGHTS)

@@ -1,0 +1,40 @@
+"""Tensors of a local safetensors file, mapped into memory and not read."""
+
+import json
+
+import numpy as np
+
+from bert_keras import errors
+
+_KINDS = {"F": "float", "I": "int", "U": "uint"}
+
+
+def tensors(path: str) -> dict[str, np.ndarray]:
+    """Read-only arrays over the file; pages are read when they are touched.
+
+    The file: 8 bytes with the header's length, a JSON header, the data.
+    Raises InputError when it is missing, empty, cut short or no such file.
+    """
+    try:
+        data = np.memmap(path, np.uint8, "r")
+    except (FileNotFoundError, ValueError):
+        raise errors.InputError(
+            f"{path} is missing or empty; make or copy its folder again."
+        ) from None
+    try:
+        end = 8 + int(data[:8].view(np.uint64)[0])
+        header = json.loads(bytes(data[8:end]))
+        header.pop("__metadata__", None)
+        return {
+            name: _view(data[end:], **entry) for name, entry in header.items()
+        }
+    except (ValueError, KeyError, TypeError):
+        raise errors.InputError(
+            f"{path} is damaged or cut short; make or copy its folder again."
+        ) from None
+
+
+def _view(data: np.ndarray, *, dtype: str, shape, data_offsets) -> np.ndarray:
+    kind = np.dtype(_KINDS[dtype[0]] + dtype[1:])
+    start, end = data_offsets
+    return np.frombuffer(data[start:end], kind).reshape(shape)
