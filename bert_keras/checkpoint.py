@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -70,8 +70,18 @@ class Checkpoint:
     def load_encoder(self, encoder: encoder_lib.BertEncoder) -> None:
         self._assign(ENCODER, weights(encoder), self.encoder_values())
 
-    def load_head(self, head) -> None:
-        self._assign(HEAD, weights(head), self.head_values())
+    def load_head(self, head, parts: Collection[str] | None = None) -> None:
+        """All of a head, or the parts that are named (see Task.answers)."""
+
+        def of_parts(values):
+            return {
+                path: value
+                for path, value in values.items()
+                if parts is None or path.split("/", 1)[0] in parts
+            }
+
+        variables = of_parts(weights(head))
+        self._assign(HEAD, variables, of_parts(self.head_values()))
 
     def load_optimizer(self, optimizer: optimization.Optimizer) -> None:
         values = mapped.tensors(self._checked(OPTIMIZER))
@@ -88,14 +98,19 @@ class Checkpoint:
                 "with `python -m trainers.finetune`."
             )
         task = task or self.task
-        same = self.task is not None and task.answers == self.task.answers
+        theirs = {} if self.task is None else self.task.answers
+        known = {
+            part
+            for part, meaning in task.answers.items()
+            if part in theirs and theirs[part] == meaning
+        }
         with self._unfilled(True):
             encoder = encoder_lib.BertEncoder(self.config)
-        with self._unfilled(same):
+        with self._unfilled(known == set(task.answers)):
             model = model_lib.BertModel(encoder, task)
         self.load_encoder(encoder)
-        if same:
-            self.load_head(model.head)
+        if known:
+            self.load_head(model.head, known)
         return model
 
     def _unfilled(self, read: bool) -> contextlib.AbstractContextManager:
@@ -181,7 +196,9 @@ def save(
 
         def write_config(path):
             with open(path, "w", encoding="utf-8") as file:
-                json.dump(config, file, indent=1, ensure_ascii=False)
+                json.dump(
+                    config, file, indent=1, ensure_ascii=False, allow_nan=False
+                )
 
         write(CONFIG, write_config)
     mark(run, "latest", step)
@@ -269,11 +286,11 @@ def marked(run: str, name: str) -> str | None:
 
 
 def keep(run: str, count: int) -> None:
-    """Removes all but the last `count` checkpoints and the best one."""
-    best = marked(run, "best")
+    """Removes all but the last `count` checkpoints, the best and the latest."""
+    named = {marked(run, "best"), marked(run, "latest")}
     for step in steps(run)[:-count]:
         folder = step_folder(run, step)
-        if folder != best:
+        if folder not in named:
             # Incomplete first: a kill in between leaves no false whole.
             tf.io.gfile.remove(os.path.join(folder, CONFIG))
             tf.io.gfile.rmtree(folder)

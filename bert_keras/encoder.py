@@ -13,7 +13,8 @@ class BertEncoder(keras.Model):
 
     token_ids, segment_ids, padding_mask (B, S) int32 ->
       "hidden": L + 1 tensors (B, S, H): the embeddings, then each layer;
-      "pooled": (B, H), tanh of a product of the first token's last hidden;
+      "pooled": (B, H), tanh of a product of the first token's last hidden,
+        or of the last token's where the network is causal;
       "attentions": L tensors (B, N, S, S) float32, when asked for.
 
     padding_mask is 0 on padding and k on the k-th packed text of a row;
@@ -57,9 +58,17 @@ class BertEncoder(keras.Model):
             token_ids, segment_ids, position_ids, training=training
         )
 
-    def pool(self, hidden):
-        """(B, S, H) -> (B, H)."""
-        return self.pooler(hidden[:, 0])
+    def pool(self, hidden, padding_mask):
+        """(B, S, H), (B, S) -> (B, H): of [CLS], or of the last token.
+
+        In a causal network the first token has seen nothing but itself.
+        """
+        if not self.config.causal:
+            return self.pooler(hidden[:, 0])
+        real = ops.cast(ops.greater(padding_mask, 0), hidden.dtype)
+        following = ops.pad(real[:, 1:], [[0, 0], [0, 1]])
+        last = ops.expand_dims(real * (1 - following), -1)  # (B, S, 1)
+        return self.pooler(ops.sum(hidden * last, axis=1))
 
     def call(
         self,
@@ -79,7 +88,10 @@ class BertEncoder(keras.Model):
             distributions.append(attention)
         if self.final_norm:
             hidden[-1] = self.final_norm(x)
-        encoded = {"hidden": hidden, "pooled": self.pool(hidden[-1])}
+        encoded = {
+            "hidden": hidden,
+            "pooled": self.pool(hidden[-1], padding_mask),
+        }
         if attentions:
             encoded["attentions"] = distributions
         return encoded

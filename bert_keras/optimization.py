@@ -96,7 +96,7 @@ class Sgd:
         variable.assign_sub(rate * gradient)
 
 
-RULES = {"adamw": AdamW(), "adam": AdamW(), "lamb": Lamb(), "sgd": Sgd()}
+RULES = {"adamw": AdamW, "adam": AdamW, "lamb": Lamb, "sgd": Sgd}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,11 +152,25 @@ class Optimizer:
             for variable in self.variables
         ]
 
-    def apply(self, gradients: Sequence[tf.Tensor], step: tf.Tensor) -> None:
+    def apply(
+        self,
+        gradients: Sequence[tf.Tensor],
+        step: tf.Tensor,
+        *,
+        used: Sequence[bool],
+    ) -> None:
+        """One update of the variables that are `used`; others stay."""
         rate = self.schedule(step)
-        for variable, slots, gradient, decay in zip(
-            self.variables, self.slots, gradients, self.decays, strict=True
+        for variable, slots, gradient, decay, is_used in zip(
+            self.variables,
+            self.slots,
+            gradients,
+            self.decays,
+            used,
+            strict=True,
         ):
+            if not is_used:
+                continue
             self.rule.update(
                 variable.value,
                 slots,

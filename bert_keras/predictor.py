@@ -71,13 +71,17 @@ class Predictor:
         return list(self.stream(examples, batch_size=batch_size))
 
     def stream(
-        self, examples: Iterable[Example], *, batch_size: int = 32
+        self,
+        examples: Iterable[Example],
+        *,
+        batch_size: int = 32,
+        ahead: int = SORTED_BATCHES,
     ) -> Iterator[dict[str, Any]]:
-        """The same, one by one; reads some batches ahead."""
+        """The same, one by one; `ahead` batches are read before the first."""
         block = []
         for example in examples:
             block.append(self._columns(example))
-            if len(block) == SORTED_BATCHES * batch_size:
+            if len(block) == ahead * batch_size:
                 yield from self._block(block, batch_size)
                 block = []
         yield from self._block(block, batch_size)

@@ -60,10 +60,15 @@ def main(arguments: Sequence[str]) -> None:
             "error: TRAIN and DEV belong together: rows to learn from "
             "and rows to score on."
         )
+    for path in filter(None, (_TRAIN.value, _DEV.value)):
+        if not os.path.isfile(path):
+            sys.exit(f"error: {path} is no file.")
     try:
         facts = demo(_OUTPUT.value, _TRAIN.value, _DEV.value)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)  # the command has said why
+    except KeyboardInterrupt:
+        sys.exit("stopped: run the same command again to go on")
     minutes, seconds = divmod(int(time.monotonic() - began), 60)
     facts["time of this start"] = f"{minutes} min {seconds} s"
     table = rich.table.Table(show_header=False)

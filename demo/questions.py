@@ -41,7 +41,7 @@ def closing_table(
         f"{scores['next_sentence_accuracy']:.1%}",
         "task": f"{len(labels)} labels, {len(lines)} dev rows",
         "majority guess": f"{majority:.1%}",
-        "random start": f"{start.facts['best']:.1%}",
+        "random start": f"{start.facts['best'][0]:.1%}",
         "pretrained start": f"{right / len(lines):.1%}",
     }
     questions = [line["row"] for line in lines[:: -(-len(lines) // QUESTIONS)]]

@@ -24,9 +24,13 @@ class Settings:
     )
     checkpoint: str = flags.knob("", "A run, or one of its step folders.")
     vocab_size: int = flags.knob(
-        0, "Entries of the vocabulary; 0: what the model says, else 30,522."
+        0,
+        "Entries of the vocabulary; 0: what the model says, else 30,522.",
+        least=0,
     )
-    seq_length: int = flags.knob(128, "Tokens that FLOPs are counted for.")
+    seq_length: int = flags.knob(
+        128, "Tokens that FLOPs are counted for.", least=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +48,6 @@ def parts(bert: config.BertConfig, seq_length: int) -> Iterator[Part]:
     """The encoder, part by part, read off its variables."""
     network = encoder.BertEncoder(bert)
     groups = bert.num_hidden_groups or bert.num_layers
-    repeats = bert.num_layers // groups if groups else 1
     seen = set()
     for path, variable in checkpoint.weights(network).items():
         block, _, rest = path.partition("/")
@@ -61,7 +64,7 @@ def parts(bert: config.BertConfig, seq_length: int) -> Iterator[Part]:
         flops = 0
         if path.endswith("kernel"):
             tokens = 1 if path.startswith("pooler") else seq_length
-            times = count * repeats if block.startswith("block_") else 1
+            times = bert.num_layers if block.startswith("block_") else 1
             flops = 2 * size * tokens * times
         yield Part(name, " x ".join(map(str, shape)), size * count, flops)
     # Scores and weighted values: two (S, D) x (D, S) products a head.

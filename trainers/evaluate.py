@@ -26,8 +26,8 @@ class Settings:
     columns: str = flags.knob(
         "", "Columns of the file, where they differ from training's."
     )
-    batch_size: int = flags.knob(32, "Rows per batch.")
-    seed: int = flags.knob(1, "Masks that are drawn on records.")
+    batch_size: int = flags.knob(32, "Rows per batch.", least=1)
+    seed: int = flags.knob(1, "Masks that are drawn on records.", least=0)
 
 
 def evaluate(settings: Settings) -> dict[str, float]:
@@ -67,18 +67,26 @@ def _on_rows(model: predictor.Predictor, settings: Settings):
 
 def _on_records(model: predictor.Predictor, settings: Settings):
     records = records_lib.Records(settings.data)
+    if "seq_length" not in records.manifest:
+        raise errors.InputError(
+            f"{settings.data} are the rows of a fine-tuning run; score on a "
+            "labelled file."
+        )
     theirs = session.tokenizer_of(records)
     if theirs.fingerprint != model.tokenizer.fingerprint:
         raise errors.InputError(
             f"{settings.data} was written with another vocabulary than "
             f"{settings.checkpoint}'s; prepare it with that vocab.txt."
         )
+    length = records.manifest["seq_length"]
+    task = dataclasses.replace(model.task, seq_length=length)
+    session.fits(task, model.model.encoder.config)
     plan = stream_lib.Plan(
         records.lengths,
         settings.batch_size,
         seed=settings.seed,
         shuffle=False,
-        buckets=stream_lib.buckets(model.task.seq_length),
+        buckets=stream_lib.buckets(length),
     )
     strategy = tf.distribute.get_strategy()
     step = loop.make_evaluate_step(model.model, model.task, strategy=strategy)

@@ -38,7 +38,7 @@ class Settings(runtime.TrainSettings):
     )
     train: str = flags.knob("", "Labelled rows to learn from.")
     dev: str = flags.knob("", "Labelled rows to score on; empty: none.")
-    epochs: int = flags.knob(3, "Times every row is seen.")
+    epochs: int = flags.knob(3, "Times every row is seen.", least=1)
     random_start: bool = flags.knob(
         False,
         "Take shape and vocabulary from --init, but new random weights: what "
@@ -105,6 +105,11 @@ def training_records(
 ) -> records_lib.Records:
     """The training rows as records in the run folder, written once."""
     folder = os.path.join(settings.output, "records")
+    if "://" in folder:
+        raise errors.InputError(
+            f"--output={settings.output}: the rows are mapped into memory, so "
+            "fine-tuning needs a local folder. Copy the run when it is done."
+        )
     fingerprint = _fingerprint(settings.train, task, tokenizer)
     if records_lib.is_complete(folder):
         found = records_lib.Records(folder)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import tensorflow as tf
 from absl import app, flags, logging
 
 from bert_keras import errors
@@ -24,24 +25,36 @@ _DEFINERS = {
 }
 
 
+# What tf.io.gfile raises in place of OSError.
+FILE_ERRORS = (
+    tf.errors.AlreadyExistsError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+)
+
+
 def knob(
     default: Any,
     help: str,
     choices: Sequence[str] = (),
+    *,
     kind: type | None = None,
+    **bounds: float,
 ) -> Any:
     """A field with the text that `--help` prints for it.
 
-    `kind` is the type of a flag whose default None means "not said".
+    `kind` is the type of a flag whose default None means "not said"; `least`
+    and `most` are the bounds of a number.
     """
-    metadata = {"help": help, "choices": choices, "kind": kind or type(default)}
-    return dataclasses.field(default=default, metadata=metadata)
+    kind = kind or type(default)
+    return base.knob(default, help, choices=choices, kind=kind, **bounds)
 
 
-def define(settings: type) -> None:
+def define(settings: type, *, without: Sequence[str] = ()) -> None:
     """One flag for every field of `settings` that carries a help text."""
     for field in dataclasses.fields(settings):
-        if "help" not in field.metadata:
+        if "help" not in field.metadata or field.name in without:
             continue
         help, choices = field.metadata["help"], field.metadata.get("choices")
         # absl lists under --help what belongs to the program itself.
@@ -52,6 +65,7 @@ def define(settings: type) -> None:
             )
         else:
             kind = field.metadata.get("kind", type(field.default))
+            where |= field.metadata["bounds"]
             _DEFINERS[kind](field.name, field.default, help, **where)
 
 
@@ -60,7 +74,7 @@ def read(settings: type[T], **more: Any) -> T:
     values = {
         field.name: flags.FLAGS[field.name].value
         for field in dataclasses.fields(settings)
-        if "help" in field.metadata
+        if "help" in field.metadata and field.name in flags.FLAGS
     }
     return settings(**(values | more))
 
@@ -102,7 +116,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
                     "--name=value, see --help."
                 )
             main()
-        except (errors.InputError, OSError) as error:
+        except (errors.InputError, OSError, *FILE_ERRORS) as error:
             sys.exit(f"error: {_one_line(error)}")
         except KeyboardInterrupt:
             sys.exit("stopped: run the same command again to go on")

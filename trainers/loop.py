@@ -57,6 +57,8 @@ class TrainStep:
     seed: int
     accumulation_steps: int
     clip_norm: float
+    # Which variables the losses depend on; filled in by the first trace.
+    used: list[bool] = dataclasses.field(default_factory=list)
 
     def replica(self, batch: Batch) -> Metrics:
         """What each replica runs on its part of the batch."""
@@ -87,7 +89,9 @@ class TrainStep:
             )
 
         def update():
-            self.optimizer.apply([g * factor for g in gradients], step)
+            self.optimizer.apply(
+                [g * factor for g in gradients], step, used=self.used
+            )
             return 0
 
         skipped = tf.cond(finite, update, lambda: 1)
@@ -158,12 +162,19 @@ class TrainStep:
                 [f * loss for f, loss in zip(factors, losses, strict=True)]
             )
             total *= self.loss_scale.scale
-        gradients = tape.gradient(
-            total, variables, unconnected_gradients="zero"
-        )
+        gradients = tape.gradient(total, variables)
+        # Known while the graph is made: a pooler that no term reads must not
+        # decay to nothing.
+        self.used[:] = [gradient is not None for gradient in gradients]
         tokens = tf.reduce_sum(tf.cast(inputs["padding_mask"] > 0, tf.float32))
         return (
-            [tf.convert_to_tensor(g) for g in gradients],
+            [
+                # Lengths vary from batch to batch, shapes of weights do not.
+                tf.zeros(v.shape)
+                if g is None
+                else tf.ensure_shape(tf.convert_to_tensor(g), v.shape)
+                for g, v in zip(gradients, variables, strict=True)
+            ],
             tf.stack([*losses, tokens]),
         )
 

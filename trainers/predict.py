@@ -4,11 +4,15 @@
   python -m trainers.predict --checkpoint=runs/mrpc --input=pairs.tsv
 
 A line is a text; for pairs, two texts with a TAB between. A line that begins
-with { is a JSON object with the task's columns. The model is loaded once.
+with { is a JSON object with the task's columns. The model is loaded once. Lines
+of a pipe are answered one by one, so another program can converse; for many,
+--input is faster.
 """
 
 import dataclasses
 import json
+import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -24,22 +28,22 @@ class Settings:
     checkpoint: str = flags.knob("", "A run, or one of its step folders.")
     input: str = flags.knob("", "File to read; empty: standard input.")
     output: str = flags.knob("", "File to write; empty: standard output.")
-    batch_size: int = flags.knob(32, "Rows per batch.")
+    batch_size: int = flags.knob(32, "Rows per batch.", least=1)
 
 
 def predict(
-    model: predictor.Predictor, lines: Iterable[str], *, batch_size: int
+    model: predictor.Predictor, lines: Iterable[str], **batching: int
 ) -> Iterator[dict[str, Any]]:
     rows = (
         parse(line, model.task.texts, number)
         for number, line in enumerate(lines, start=1)
     )
-    return model.stream(rows, batch_size=batch_size)
+    return model.stream(rows, **batching)
 
 
 def parse(line: str, texts: tuple[str, ...], number: int) -> Mapping[str, Any]:
     """The columns `texts` of a line; InputError names the line's number."""
-    line = line.rstrip("\r\n")
+    line = line.rstrip("\r\n").removeprefix("\ufeff")
     if line.startswith("{"):
         try:
             row = json.loads(line)
@@ -85,7 +89,11 @@ def main() -> None:
     flags.require("checkpoint", settings.checkpoint)
     lines = read_lines(settings.input)
     model = predictor.load(settings.checkpoint)
-    answers = predict(model, lines, batch_size=settings.batch_size)
+    # Another program may wait for each answer; a file does not.
+    if settings.input or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode):
+        answers = predict(model, lines, batch_size=settings.batch_size)
+    else:
+        answers = predict(model, lines, batch_size=1, ahead=1)
     if settings.output:
         with tf.io.gfile.GFile(settings.output, "w") as file:
             _write(answers, file)
@@ -96,6 +104,7 @@ def main() -> None:
 def _write(answers: Iterable[Mapping[str, Any]], file) -> None:
     for answer in answers:
         file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        file.flush()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ line between documents, or paragraphs, which are split into sentences here.
 import dataclasses
 import itertools
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -37,7 +38,9 @@ class Settings:
     output: str = flags.knob("", "Folder of the records.")
     vocab: str = flags.knob("", "A vocab.txt; empty: learn one.")
     vocab_size: int = flags.knob(
-        0, "Entries to learn from the input, where --vocab is not given."
+        0,
+        "Entries to learn from the input, where --vocab is not given.",
+        least=0,
     )
     lowercase: bool | None = flags.knob(
         None,
@@ -45,7 +48,7 @@ class Settings:
         "entries; for a learned vocabulary, yes.",
         kind=bool,
     )
-    seq_length: int = flags.knob(128, "Tokens in a row, at most.")
+    seq_length: int = flags.knob(128, "Tokens in a row, at most.", least=8)
     objective: str = flags.knob(
         "nsp",
         "Pairs: nsp = next sentence or a random one, sop = in order or "
@@ -53,9 +56,12 @@ class Settings:
         ("nsp", "sop", "none"),
     )
     held_out: float = flags.knob(
-        0.01, "Share of the documents that is kept for evaluation."
+        0.01,
+        "Share of the documents that is kept for evaluation.",
+        least=0.0,
+        most=0.5,
     )
-    seed: int = flags.knob(1, "Pairs and random sentences.")
+    seed: int = flags.knob(1, "Pairs and random sentences.", least=0)
 
 
 def prepare(settings: Settings) -> None:
@@ -64,9 +70,10 @@ def prepare(settings: Settings) -> None:
     flags.require("output", settings.output)
     if bool(settings.vocab) == bool(settings.vocab_size):
         raise errors.InputError("give one of --vocab and --vocab_size.")
-    if settings.seq_length < 8:
+    if "://" in settings.output:
         raise errors.InputError(
-            f"--seq_length={settings.seq_length}: expected at least 8."
+            f"--output={settings.output}: records are mapped into memory, so "
+            "they need a local folder. Copy them where they are needed."
         )
     paths = corpus.files(settings.input.split(","))
     train = os.path.join(settings.output, "train")
@@ -76,19 +83,21 @@ def prepare(settings: Settings) -> None:
         return
     began = time.monotonic()
     tokenizer = _tokenizer(settings, paths)
+    for split in ("train", "dev"):  # what a kill may have left
+        shutil.rmtree(os.path.join(settings.output, split), ignore_errors=True)
 
     size = sum(os.path.getsize(path) for path in paths)
     with report.Progress("preparing", total=size / 1e6, unit="MB") as progress:
         counted = Counted(corpus.documents(paths), progress)
         made = {"train": [], "dev": []}
-        for number, documents in enumerate(chunks(counted)):
-            for split, part in split_documents(
-                documents, settings.held_out
-            ).items():
-                rows = instances(part, tokenizer, settings, number)
-                if rows:
-                    folder = os.path.join(settings.output, split)
-                    made[split].append(_shard(folder, number, rows))
+        for number, (split, documents) in enumerate(
+            pieces(counted, settings.held_out)
+        ):
+            rows = instances(documents, tokenizer, settings, number)
+            if rows:
+                folder = os.path.join(settings.output, split)
+                name = len(made[split])
+                made[split].append(_shard(folder, name, rows))
     if not made["train"]:
         raise errors.InputError(
             f"{settings.input} gives no training row; is it empty?"
@@ -97,7 +106,7 @@ def prepare(settings: Settings) -> None:
     for split in ("dev", "train"):
         if made[split]:
             _finish(settings, split, made[split], tokenizer)
-    _close(settings, counted, tokenizer, time.monotonic() - began, size)
+    _close(settings, counted, tokenizer, time.monotonic() - began)
 
 
 def _tokenizer(settings: Settings, paths: Sequence[str]):
@@ -135,28 +144,55 @@ class Counted:
             yield document
 
 
-def chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Documents together up to CHUNK_CHARACTERS; the last may be short."""
-    chunk, size = [], 0
-    for document in documents:
-        chunk.append(document)
-        size += sum(map(len, document))
-        if size >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+class Chunks:
+    """Brings documents together up to CHUNK_CHARACTERS, two at least.
+
+    A chunk is given out when the next one is full, so that a last document
+    that is left alone can join the chunk before it.
+    """
+
+    def __init__(self):
+        self.ready: list[Document] = []
+        self.open: list[Document] = []
+        self.size = 0
+
+    def add(self, document: Document) -> list[Document]:
+        """A chunk that is complete now, or nothing."""
+        self.open.append(document)
+        self.size += sum(map(len, document))
+        if self.size < CHUNK_CHARACTERS or len(self.open) < 2:
+            return []
+        chunk, self.ready = self.ready, self.open
+        self.open, self.size = [], 0
+        return chunk
+
+    def rest(self) -> list[list[Document]]:
+        """What is left at the end."""
+        if len(self.open) == 1 and self.ready:
+            return [self.ready + self.open]
+        return [chunk for chunk in (self.ready, self.open) if chunk]
 
 
-def split_documents(
-    documents: Sequence[Document], held_out: float
-) -> dict[str, list[Document]]:
-    """Every 1/held_out-th document, evenly spread, is held out."""
-    parts = {"train": [], "dev": []}
+def pieces(
+    documents: Iterable[Document], held_out: float
+) -> Iterator[tuple[str, list[Document]]]:
+    """Chunks of the training documents and of those held out.
+
+    Every 1/held_out-th document of the corpus is held out, if that gives two
+    at least; one alone has no random next sentence.
+    """
+    open_chunks = {"train": Chunks(), "dev": Chunks()}
     for number, document in enumerate(documents):
         before, after = number * held_out, (number + 1) * held_out
-        parts["dev" if int(after) > int(before) else "train"].append(document)
-    return parts
+        split = "dev" if int(after) > int(before) else "train"
+        if chunk := open_chunks[split].add(document):
+            yield split, chunk
+    train, dev = (chunks.rest() for chunks in open_chunks.values())
+    if len(dev) == 1 and len(dev[0]) == 1:
+        train[-1:] = [(train[-1] if train else []) + dev.pop()]
+    for split, rest in (("dev", dev), ("train", train)):
+        for chunk in rest:
+            yield split, chunk
 
 
 def instances(
@@ -167,8 +203,6 @@ def instances(
 ) -> list[records_lib.Row]:
     """The rows of a chunk, a function of the documents, seed and number."""
     pairs = settings.objective != "none"
-    if len(documents) < (2 if settings.objective == "nsp" else 1):
-        return []
     random = np.random.Generator(np.random.Philox(key=[settings.seed, number]))
     drawn = sentence_pairs.draw(
         encode(documents, tokenizer),
@@ -234,9 +268,13 @@ def _finish(settings, split, shards, tokenizer) -> None:
     )
 
 
-def _close(settings, counted, tokenizer, seconds, size) -> None:
+def _close(settings, counted, tokenizer, seconds) -> None:
     train = records_lib.Records(os.path.join(settings.output, "train"))
     longest = train.manifest["longest"]
+    dev = os.path.join(settings.output, "dev")
+    held_out = "none: too few documents, see --held_out"
+    if records_lib.is_complete(dev):
+        held_out = f"{len(records_lib.Records(dev)):,}"
     report.table(
         settings.output,
         {
@@ -245,11 +283,13 @@ def _close(settings, counted, tokenizer, seconds, size) -> None:
             "vocabulary": f"{tokenizer.vocab_size:,} entries, "
             + ("lower case" if tokenizer.lowercase else "cased"),
             "training rows": len(train),
+            "held-out rows": held_out,
             "tokens": train.manifest["tokens"],
             "tokens in a row": f"{train.lengths.mean():.1f} on average, "
             f"{longest} at most",
             "size": report.folder_size(settings.output),
-            "time": f"{seconds:.1f} s, {size / 1e6 / seconds:.1f} MB/s",
+            "time": f"{seconds:.1f} s, "
+            f"{counted.bytes / 1e6 / seconds:.1f} MB/s of text",
             "next": f"python -m trainers.pretrain --records={settings.output} "
             "--output=runs/base",
         },

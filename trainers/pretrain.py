@@ -28,21 +28,24 @@ class Settings(runtime.TrainSettings):
     init: str = flags.knob(
         "", "A checkpoint of any format that training starts from."
     )
-    steps: int = flags.knob(100_000, "Updates.")
+    steps: int = flags.knob(100_000, "Updates.", least=1)
     batch_size: int = flags.knob(
-        256, "Rows per update, over all replicas and accumulation steps."
+        256,
+        "Rows per update, over all replicas and accumulation steps.",
+        least=1,
     )
-    learning_rate: float = flags.knob(1e-4, "Its highest value.")
+    learning_rate: float = flags.knob(1e-4, "Its highest value.", least=0.0)
     warmup: float = flags.knob(
         0.01,
         "Steps in which the learning rate rises to --learning_rate; below 1: "
         "a share of all steps. After it the rate falls linearly to 0.",
+        least=0.0,
     )
     evaluate_every: int = flags.knob(
-        5000, "Steps between evaluations on the held-out records."
+        5000, "Steps between evaluations on the held-out records.", least=0
     )
     evaluate_batches: int = flags.knob(
-        100, "Batches of held-out records that an evaluation reads."
+        100, "Batches of held-out records that an evaluation reads.", least=1
     )
 
 
@@ -100,6 +103,7 @@ def _model(settings, task, tokenizer):
     if settings.init:
         found = runtime.read_init(settings, settings.init)
         session.same_vocabulary(found, tokenizer, settings.records)
+        session.fits(task, found.config)
         return found.model(task)
     bert = config.parse(settings.model, vocab_size=tokenizer.vocab_size)
     session.fits(task, bert)
@@ -112,7 +116,8 @@ def main() -> None:
 
 def define_flags() -> None:
     flags.define(Settings)
-    flags.define(masked_lm.MaskedLM)
+    # The records say how long their rows are.
+    flags.define(masked_lm.MaskedLM, without=("seq_length",))
 
 
 if __name__ == "__main__":

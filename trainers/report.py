@@ -28,7 +28,7 @@ class Progress:
         self, title: str, *, total: float, start: float = 0, unit: str = "steps"
     ):
         self.title, self.total, self.unit = title, total, unit
-        self.start = start
+        self.start = self.before = start
         self.began = self.printed = time.monotonic()
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
@@ -57,7 +57,9 @@ class Progress:
             f"{rate:.3g} {self.unit}/s  {_time(left)} left  {facts}"
         )
         self.bar.update(self.task, completed=done, facts=text)
-        due = now - self.printed > LINE_SECONDS or done >= self.total
+        finished = self.before < self.total <= done
+        self.before = done
+        due = now - self.printed > LINE_SECONDS or finished
         if not console.is_terminal and due:
             self.printed = now
             print(f"{self.title}: {text}", file=sys.stderr, flush=True)
@@ -84,8 +86,10 @@ class Journal:
         self.board.flush()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
+        # JSON has no NaN.
         line = {"step": step} | {
-            name: float(value) for name, value in values.items()
+            name: float(value) if math.isfinite(value) else None
+            for name, value in values.items()
         }
         with tf.io.gfile.GFile(self.path, "a") as file:
             file.write(json.dumps(line) + "\n")
@@ -95,7 +99,7 @@ class Journal:
     def _scalars(self, line: Mapping[str, float]) -> None:
         with self.board.as_default():
             for name, value in line.items():
-                if name != "step":
+                if name != "step" and value is not None:
                     tf.summary.scalar(name, value, step=int(line["step"]))
 
 

@@ -1,6 +1,7 @@
 """Where and how a run computes: devices, precision, seeds, run folder."""
 
 import dataclasses
+import functools
 import os
 
 import keras
@@ -10,7 +11,7 @@ from bert_keras import checkpoint, errors, formats, optimization
 from trainers import flags
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker_mirrored", "tpu")
+STRATEGIES = ("auto", "one_device", "mirrored", "tpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,25 +24,40 @@ class TrainSettings:
         "it stopped.",
     )
     batch_size: int = flags.knob(
-        32, "Rows per update, over all replicas and accumulation steps."
+        32,
+        "Rows per update, over all replicas and accumulation steps.",
+        least=1,
     )
     gradient_accumulation_steps: int = flags.knob(
-        1, "Parts a batch is computed in, one after the other, to save memory."
+        1,
+        "Parts a batch is computed in, one after the other, to save memory.",
+        least=1,
     )
     optimizer: str = flags.knob(
-        "adamw", "The update rule.", tuple(optimization.RULES)
+        "adamw",
+        "The update rule; adam is adamw without decay.",
+        tuple(optimization.RULES),
     )
-    learning_rate: float = flags.knob(5e-5, "Its highest value.")
+    bias_correction: bool = flags.knob(
+        True,
+        "Adam's correction of its first steps; Google's BERT goes without.",
+    )
+    learning_rate: float = flags.knob(5e-5, "Its highest value.", least=0.0)
     warmup: float = flags.knob(
         0.1,
         "Steps in which the learning rate rises to --learning_rate; below 1: "
         "a share of all steps. After it the rate falls linearly to 0.",
+        least=0.0,
     )
     weight_decay: float = flags.knob(
-        0.01, "Decoupled decay of all weights but biases and LayerNorm."
+        0.01,
+        "Decoupled decay of all weights but biases and LayerNorm.",
+        least=0.0,
     )
     clip_norm: float = flags.knob(
-        1.0, "Longest global gradient; longer is scaled down. 0: no limit."
+        1.0,
+        "Longest global gradient; longer is scaled down. 0: no limit.",
+        least=0.0,
     )
     lowercase: bool | None = flags.knob(
         None,
@@ -54,7 +70,7 @@ class TrainSettings:
         "Regular expression of variables that an --init of another format may "
         "lack; they start at random.",
     )
-    seed: int = flags.knob(1, "Order, masks, dropout and new weights.")
+    seed: int = flags.knob(1, "Order, masks, dropout and new weights.", least=0)
     strategy: str = flags.knob(
         "auto",
         "Devices: auto takes the TPU of --tpu, else all GPUs, else the CPU.",
@@ -71,9 +87,11 @@ class TrainSettings:
         False, "Bit-equal repetition on a GPU, at a cost in speed."
     )
     xla: bool = flags.knob(False, "Compile the step with XLA.")
-    save_every: int = flags.knob(1000, "Steps between checkpoints.")
-    keep: int = flags.knob(3, "Checkpoints that stay, besides the best one.")
-    log_every: int = flags.knob(20, "Steps between log lines.")
+    save_every: int = flags.knob(1000, "Steps between checkpoints.", least=1)
+    keep: int = flags.knob(
+        3, "Checkpoints that stay, besides the best one.", least=1
+    )
+    log_every: int = flags.knob(20, "Steps between log lines.", least=1)
 
 
 def start(settings: TrainSettings) -> tf.distribute.Strategy:
@@ -86,6 +104,12 @@ def start(settings: TrainSettings) -> tf.distribute.Strategy:
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
     strategy = make_strategy(settings.strategy, settings.tpu)
+    replicas = strategy.num_replicas_in_sync
+    if settings.xla and replicas > 1 and settings.strategy != "tpu":
+        raise errors.InputError(
+            f"--xla compiles for one device; here are {replicas} replicas. "
+            "Leave it out, or use --strategy=one_device."
+        )
     shares = (
         strategy.num_replicas_in_sync * settings.gradient_accumulation_steps
     )
@@ -99,11 +123,12 @@ def start(settings: TrainSettings) -> tf.distribute.Strategy:
     return strategy
 
 
+# One for the process: two mirrored strategies over the same devices give the
+# same key to different collectives, and the second one's run fails.
+@functools.cache
 def make_strategy(name: str, tpu: str = "") -> tf.distribute.Strategy:
     if name == "tpu" or (name == "auto" and tpu):
         return _tpu(tpu)
-    if name == "multi_worker_mirrored":
-        return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
         devices = gpus or tf.config.list_logical_devices("CPU")
@@ -137,20 +162,27 @@ def make_optimizer(
     variables, settings: TrainSettings, total_steps: int
 ) -> optimization.Optimizer:
     warmup = settings.warmup
+    rule = optimization.RULES[settings.optimizer]()
+    if isinstance(rule, optimization.AdamW):
+        rule = dataclasses.replace(
+            rule, bias_correction=settings.bias_correction
+        )
     return optimization.Optimizer(
         variables,
-        rule=optimization.RULES[settings.optimizer],
+        rule=rule,
         schedule=optimization.Schedule(
             peak=settings.learning_rate,
             warmup_steps=int(warmup * total_steps if warmup < 1 else warmup),
             total_steps=total_steps,
         ),
-        weight_decay=settings.weight_decay,
+        weight_decay=0.0
+        if settings.optimizer == "adam"
+        else settings.weight_decay,
     )
 
 
 # Flags that may differ when a run goes on: they change no result.
-FREE_TO_CHANGE = ("keep", "log_every", "save_every", "flagfile")
+FREE_TO_CHANGE = ("keep", "log_every", "save_every", "flagfile", "output")
 
 
 def open_run(folder: str, *, begun: bool) -> None:
@@ -175,7 +207,8 @@ def open_run(folder: str, *, begun: bool) -> None:
         if changed:
             raise errors.InputError(
                 f"{folder} was begun with other flags ({'; '.join(changed)}). "
-                f"Go on with --flagfile={path}, or choose another --output."
+                f"Go on with --flagfile={path} --output={folder}, or choose "
+                "another --output."
             )
         return
     tf.io.gfile.makedirs(folder)

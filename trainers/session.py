@@ -38,7 +38,8 @@ class Session:
         self.tokenizer = tokenizer
         self.total_steps = total_steps
         self.scores: dict[str, float] = {}
-        self.best = float("-inf")
+        self.best: float | None = None
+        self.best_step: int | None = None
         self.saved = -1
         with strategy.scope():
             self.optimizer = runtime.make_optimizer(
@@ -63,49 +64,87 @@ class Session:
         )
 
     def _restore(self) -> int:
-        found = checkpoint.marked(self.settings.output, "latest")
-        if found is None:
-            return 0
-        saved = checkpoint.read(found)
+        """The last checkpoint that is whole; the ones after it are passed."""
+        steps = checkpoint.steps(self.settings.output)
+        for step in reversed(steps):
+            try:
+                self._load(checkpoint.step_folder(self.settings.output, step))
+            except errors.InputError as error:
+                if step == steps[0]:
+                    raise
+                say(f"{error} Trying the checkpoint before it.")
+            else:
+                say(f"going on from step {step:,} in {self.settings.output}")
+                return step
+        return 0
+
+    def _load(self, folder: str) -> None:
+        saved = checkpoint.read(folder)
         saved.load_encoder(self.model.encoder)
         saved.load_head(self.model.head)
         saved.load_optimizer(self.optimizer)
         self.loss_scale.scale.assign(saved.facts["loss_scale"])
         self.loss_scale.finite_steps.assign(saved.facts["finite_steps"])
         self.scores = saved.facts["scores"]
-        self.best = saved.facts["best"]
-        say(f"going on from step {saved.step:,} in {self.settings.output}")
-        return saved.step
+        self.best, self.best_step = saved.facts["best"]
+        if self.best_step is not None:
+            # A kill may have come between the save and this.
+            checkpoint.mark(self.settings.output, "best", self.best_step)
 
     def train(
         self, batches: Iterable[loop.Batch], *, evaluate: loop.every
     ) -> None:
-        """The rest of the run: progress, log, evaluation, checkpoints."""
+        """The rest of the run: progress, log, evaluation, checkpoints.
+
+        Raises InputError when no gradient was finite between two log lines.
+        """
         settings, began = self.settings, time.monotonic()
         progress = report.Progress(
             "training", total=self.total_steps, start=self.step
         )
-        tokens: list[tf.Tensor] = []  # of each step since the last log line
+        since: list[loop.Metrics] = []  # the steps since the last log line
         last = began
 
-        def count(step, metrics):
-            tokens.append(metrics["tokens"])
+        def keep(step, metrics):
+            since.append(
+                {name: metrics[name] for name in ("tokens", "skipped")}
+            )
 
         def log(step, metrics):
             nonlocal last
-            values = {name: value.numpy() for name, value in metrics.items()}
-            del values["tokens"]
+            values = {name: float(value) for name, value in metrics.items()}
             now = time.monotonic()
-            values["tokens_per_second"] = float(sum(tokens)) / (now - last)
-            tokens.clear()
-            last = now
+            tokens = sum(float(each["tokens"]) for each in since)
+            skipped = sum(int(each["skipped"]) for each in since)
+            del values["tokens"]
+            values["skipped"] = skipped
+            values["tokens_per_second"] = tokens / (now - last)
             self.journal.write(step, values)
+            if skipped == len(since) and values["loss_scale"] <= 1:
+                raise errors.InputError(
+                    f"no gradient was finite in the {skipped} steps up to "
+                    f"{step}. Lower --learning_rate, or go on in another "
+                    f"--output with --init={self._last_good()}."
+                )
+            since.clear()
+            last = now
 
         def show(step, metrics):
             progress.update(step, f"loss {float(metrics['loss']):.3f}")
 
         def save(step, metrics):
             self.save(step)
+
+        def outside(action):
+            """Not counted as time of training."""
+
+            def run(step, metrics):
+                nonlocal last
+                start = time.monotonic()
+                action(step, metrics)
+                last += time.monotonic() - start
+
+            return run
 
         with progress:
             loop.train(
@@ -114,15 +153,21 @@ class Session:
                 start=self.step,
                 stop=self.total_steps,
                 actions=[
-                    loop.every(1, count),
+                    loop.every(1, keep),
                     loop.every(settings.log_every, log),
                     loop.every(settings.log_every, show),
-                    evaluate,
-                    loop.every(settings.save_every, save),
+                    loop.every(evaluate.count, outside(evaluate.action)),
+                    loop.every(settings.save_every, outside(save)),
                 ],
             )
         self.step = self.total_steps
         self.seconds = time.monotonic() - began
+
+    def _last_good(self) -> str:
+        steps = checkpoint.steps(self.settings.output)
+        if not steps:
+            return "what this run began with"
+        return checkpoint.step_folder(self.settings.output, steps[-1])
 
     def evaluated(
         self, step: int, scores: Mapping[str, float], *, best: str
@@ -134,17 +179,17 @@ class Session:
         )
         text = "  ".join(f"{name} {v:.4f}" for name, v in scores.items())
         say(f"step {step:,}: {text}")
-        if scores[best] > self.best:
-            self.best = scores[best]
+        if self.best is None or scores[best] > self.best:
+            self.best, self.best_step = scores[best], step
             self.save(step)
-            checkpoint.mark(self.settings.output, "best", step)
 
     def save(self, step: int) -> None:
         if step == self.saved:
             return  # as the best one, a moment ago
         self.saved = step
+        run = self.settings.output
         checkpoint.save(
-            self.settings.output,
+            run,
             self.model,
             self.tokenizer,
             step=step,
@@ -153,10 +198,12 @@ class Session:
                 "loss_scale": float(self.loss_scale.scale.numpy()),
                 "finite_steps": int(self.loss_scale.finite_steps.numpy()),
                 "scores": self.scores,
-                "best": self.best,
+                "best": (self.best, self.best_step),
             },
         )
-        checkpoint.keep(self.settings.output, self.settings.keep)
+        if self.best_step is not None:
+            checkpoint.mark(run, "best", self.best_step)
+        checkpoint.keep(run, self.settings.keep)
 
     def close(self, facts: Mapping[str, Any]) -> None:
         """The closing table."""
@@ -181,7 +228,7 @@ class Session:
 
 def begun(run: str) -> bool:
     """Whether a run has a checkpoint to go on from."""
-    return checkpoint.marked(run, "latest") is not None
+    return bool(checkpoint.steps(run))
 
 
 def batches(
@@ -211,7 +258,15 @@ def open_records(folder: str):
     """The training records and the held-out ones, or None."""
     dev = os.path.join(folder, "dev")
     train = records_lib.Records(os.path.join(folder, "train"))
-    held_out = records_lib.Records(dev) if os.path.isdir(dev) else None
+    if not records_lib.is_complete(dev):
+        say(f"{folder} holds no dev records: nothing will be evaluated")
+        return train, None
+    held_out = records_lib.Records(dev)
+    if held_out.manifest["tokenizer"] != train.manifest["tokenizer"]:
+        raise errors.InputError(
+            f"{folder}/train and {folder}/dev have different vocabularies; "
+            "prepare them again."
+        )
     return train, held_out
 
 

@@ -110,11 +110,11 @@ def stream(
     return numbers.map(load, num_parallel_calls=2, deterministic=True)
 
 
-# A few epochs are kept: reading ahead crosses the border between two, and
-# evaluation has a plan of its own.
-@functools.lru_cache(maxsize=4)
+# Two epochs are kept, for reading ahead crosses the border between them, and
+# one of evaluation's plan.
+@functools.lru_cache(maxsize=3)
 def _epoch(plan: Plan, epoch: int) -> np.ndarray:
-    order = np.arange(len(plan.lengths))
+    order = np.arange(len(plan.lengths), dtype=np.int32)
     total = plan.steps_per_epoch * plan.batch_size
     if not plan.shuffle:
         return _filled(order, total).reshape(-1, plan.batch_size)

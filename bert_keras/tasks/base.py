@@ -29,9 +29,25 @@ Targets = dict[str, tuple[tf.Tensor, tf.Tensor]]
 Row = Mapping[str, str]
 
 
-def knob(default: Any, help: str) -> Any:
-    """A field that a user may set; `help` is what `--help` prints."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def knob(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    **more: Any,
+) -> Any:
+    """A field that a user may set.
+
+    `help` is what `--help` prints; `least` and `most` are a number's bounds.
+    """
+    bounds = {"lower_bound": least, "upper_bound": most}
+    bounds = {
+        name: value for name, value in bounds.items() if value is not None
+    }
+    return dataclasses.field(
+        default=default, metadata={"help": help, "bounds": bounds} | more
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +59,9 @@ class Task:
     """
 
     seq_length: int = knob(
-        128, "Longest row in tokens, [CLS] and [SEP] included; longer is cut."
+        128,
+        "Longest row in tokens, [CLS] and [SEP] included; longer is cut.",
+        least=4,
     )
 
     @property
@@ -62,16 +80,23 @@ class Task:
         return ()
 
     @property
-    def answers(self) -> tuple:
-        """What the head's outputs mean: equal for two tasks exactly if a head
-        that was trained for one is a trained head for the other."""
-        return (type(self).__name__,)
+    def answers(self) -> Mapping[str, Any]:
+        """Part of the head -> what its outputs mean.
+
+        A part that was trained for one task is taken over by another whose
+        part of this name means the same. A part is the first name in the
+        paths of the head's variables.
+        """
+        return {}
 
     # On the host: files and rows.
 
     def examples(self, path: str) -> Iterator[Row]:
-        """Rows of a labelled file."""
-        raise NotImplementedError(f"{self.name} reads no labelled files")
+        """Rows of a labelled file, each with all columns the task needs."""
+        raise errors.InputError(
+            f"the task {self.name} reads no labelled files; it learns from "
+            "the records of trainers.prepare."
+        )
 
     def learn(
         self, rows: Iterable[Row], tokenizer: tokenizer_lib.Tokenizer

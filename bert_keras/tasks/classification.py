@@ -31,10 +31,18 @@ class Classification(base.Task):
 
     @property
     def answers(self):
-        return (*super().answers, self.labels)
+        return {"label": self.labels}
 
     def examples(self, path):
-        return rows.read(path, columns=rows.parse_columns(self.columns))
+        for row in rows.read(path, columns=rows.parse_columns(self.columns)):
+            missing = {*self.texts, "label"} - set(row)
+            if missing:
+                raise errors.InputError(
+                    f"{path}: expected the columns {', '.join(self.texts)} and "
+                    f"label, found {', '.join(row)}. Name the columns with "
+                    "--columns=text=...,label=..."
+                )
+            yield row
 
     def learn(self, rows, tokenizer):
         del tokenizer

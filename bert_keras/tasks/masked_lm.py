@@ -25,7 +25,10 @@ class MaskedLM(base.Task):
     """
 
     masked_share: float = base.knob(
-        0.15, "Part of the tokens that is hidden and guessed."
+        0.15,
+        "Part of the tokens that is hidden and guessed.",
+        least=0.01,
+        most=0.9,
     )
     # Told by the records and the vocabulary.
     objective: str = "nsp"  # nsp, sop or none
@@ -35,7 +38,10 @@ class MaskedLM(base.Task):
 
     @property
     def answers(self):
-        return (*super().answers, self.objective, self.vocab_size)
+        parts = {"masked_lm": self.vocab_size}
+        if self.objective != "none":
+            parts["next_sentence"] = self.objective
+        return parts
 
     def learn(self, rows, tokenizer):
         del rows

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from absl.testing import absltest, parameterized
 from bert_keras import checkpoint
 from bert_keras.data import records
 from tests import tiny
+from trainers import prepare
 
 ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
 
@@ -21,6 +23,8 @@ RUNNER = """
 import contextlib, io, json, runpy, sys, traceback
 import keras
 from absl import app, flags
+
+from tests import devices
 
 app.define_help_flags()
 kept = set(flags.FLAGS)
@@ -227,6 +231,40 @@ class MainsTest(parameterized.TestCase):
         self.assertEqual(code, 1)
         self.assertRegex(error, "learning_rate=0.0001 there, 1.0 now")
 
+    def test_a_damaged_checkpoint_is_passed_over(self):
+        folder = self.path("damaged")
+        flags = self.pretrain_flags(output=folder, steps=4, save_every=2)
+        self.assertEqual(call("trainers.pretrain", **flags)[0], 0)
+        expected = checkpoint.read(checkpoint.step_folder(folder, 4))
+        last = os.path.join(expected.folder, checkpoint.ENCODER)
+        with open(last, "r+b") as file:
+            file.truncate(100)
+        self.assertEqual(call("trainers.pretrain", **flags)[0], 0)
+        again = checkpoint.read(checkpoint.step_folder(folder, 4))
+        self.assertEqual(again.facts["sha256"], expected.facts["sha256"])
+
+    def test_a_run_that_was_moved_goes_on(self):
+        moved = self.path("moved")
+        shutil.copytree(self.base, moved)
+        code, _, error = call(
+            "trainers.pretrain", **self.pretrain_flags(output=moved)
+        )
+        self.assertEqual((code, error), (0, ""))
+
+    def test_every_hundredth_document_is_held_out_across_chunks(self):
+        documents = [[f"document {n}"] for n in range(320)]
+        made = {"train": [], "dev": []}
+        before = prepare.CHUNK_CHARACTERS
+        prepare.CHUNK_CHARACTERS = 500
+        try:
+            for split, chunk in prepare.pieces(documents, 0.01):
+                self.assertGreater(len(chunk), 1)
+                made[split] += chunk
+        finally:
+            prepare.CHUNK_CHARACTERS = before
+        self.assertLen(made["dev"], 3)
+        self.assertCountEqual(made["train"] + made["dev"], documents)
+
     def test_a_wrong_flag_can_be_mended_in_the_same_folder(self):
         folder = self.path("mended")
         for size, code in (("huge", 1), (self.model, 0)):
@@ -291,6 +329,18 @@ class MainsTest(parameterized.TestCase):
     @parameterized.parameters(
         ("pretrain", {"precision": "mixed_bfloat16"}),
         ("pretrain", {"precision": "mixed_float16"}),
+        ("pretrain", {"strategy": "mirrored"}),
+        (
+            "pretrain",
+            {
+                "strategy": "mirrored",
+                "precision": "mixed_float16",
+                "gradient_accumulation_steps": 2,
+            },
+        ),
+        ("finetune", {"strategy": "mirrored"}),
+        ("pretrain", {"optimizer": "adam"}),
+        ("pretrain", {"xla": True}),
         ("pretrain", {"gradient_accumulation_steps": 2}),
         ("pretrain", {"optimizer": "lamb"}),
         ("pretrain", {"init": True, "model": "tiny"}),
@@ -322,7 +372,21 @@ class MainsTest(parameterized.TestCase):
         ("vocab_is_no_vocab", "prepare", {"vocab": "CORPUS"}, r"\[PAD\]"),
         ("no_records", "pretrain", {"records": "FOLDER"}, "manifest.json"),
         ("unknown_size", "pretrain", {"model": "huge"}, "tiny, mini"),
-        ("zero_batch", "pretrain", {"batch_size": 0}, "multiple of 1"),
+        ("zero_batch", "pretrain", {"batch_size": 0}, "batch_size=0"),
+        ("negative_clip", "pretrain", {"clip_norm": -1}, "clip_norm=-1"),
+        ("no_epochs", "finetune", {"epochs": 0}, "epochs=0"),
+        ("short_rows", "finetune", {"seq_length": 1}, "seq_length=1"),
+        ("all_held_out", "prepare", {"held_out": 1.5}, "held_out=1.5"),
+        ("one_document", "prepare", {"input": "ONE"}, "only one"),
+        ("no_label_column", "finetune", {"train": "UNLABELLED"}, "label"),
+        ("no_labels_read", "finetune", {"task": "masked_lm"}, "no labelled"),
+        (
+            "xla_on_replicas",
+            "pretrain",
+            {"xla": True, "strategy": "mirrored"},
+            "2 replicas",
+        ),
+        ("diverged", "pretrain", {"learning_rate": 1e30}, "finite"),
         (
             "odd_parts",
             "pretrain",
@@ -369,7 +433,8 @@ class MainsTest(parameterized.TestCase):
         self.assertEqual(code, 1, error)
         self.assertRegex(error, f"^error: .*{message}")
         self.assertNotIn("\n", error)
-        self.assertFalse(os.path.exists(os.path.join(folder, "latest")))
+        if "diverged" not in self.id():  # that run has saved good steps
+            self.assertFalse(os.path.exists(os.path.join(folder, "latest")))
         self.assertFalse(records.is_complete(os.path.join(folder, "train")))
 
     def test_records_of_another_vocabulary_are_refused(self):
@@ -416,6 +481,8 @@ class MainsTest(parameterized.TestCase):
             self.path("SHORT.json"),
             json.dumps(bert | {"max_position_embeddings": 8}),
         )
+        self.ONE = write(self.path("ONE.txt"), "A film. A plot.\n" * 20)
+        self.UNLABELLED = write(self.path("UNLABELLED.tsv"), "text\nx\n")
         self.LATIN = self.path("LATIN.txt")
         with open(self.LATIN, "wb") as file:
             file.write("caf\u00e9 au lait\n".encode("latin-1") * 5)

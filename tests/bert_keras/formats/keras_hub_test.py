@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 
+import h5py
+import keras_nlp
 import numpy as np
 from absl.testing import absltest, parameterized
 
@@ -29,8 +31,6 @@ def randomise(layer, seed=0):
 
 
 def their_backbone(**changes):
-    import keras_nlp
-
     sizes = {keras_hub.FIELDS[ours]: size for ours, size in SIZES.items()}
     backbone = keras_nlp.models.BertBackbone(
         **{"vocabulary_size": len(tiny.VOCABULARY)} | sizes | changes
@@ -40,16 +40,12 @@ def their_backbone(**changes):
 
 
 def their_tokenizer(**options):
-    import keras_nlp
-
     return keras_nlp.models.BertTokenizer(
         tiny.VOCABULARY, **{"lowercase": True} | options
     )
 
 
 def their_classifier(**options):
-    import keras_nlp
-
     classifier = keras_nlp.models.BertTextClassifier(
         their_backbone(),
         preprocessor=keras_nlp.models.BertTextClassifierPreprocessor(
@@ -121,8 +117,6 @@ class KerasHubTest(parameterized.TestCase):
             np.testing.assert_array_equal(got[path], value, path)
 
     def test_keras_hub_loads_what_was_written(self):
-        import keras_nlp
-
         model = self.write()
         theirs = keras_nlp.models.BertTextClassifier.from_preset(self.folder)
         self.assert_equal_outputs(model.encoder, theirs.backbone)
@@ -136,8 +130,6 @@ class KerasHubTest(parameterized.TestCase):
         self.assertEqual(words(text), tiny.tokenizer()(text).to_list())
 
     def test_a_masked_lm_is_written_as_a_backbone(self):
-        import keras_nlp
-
         model = self.write(tiny.masked_lm_model(activation="gelu_tanh"))
         theirs = keras_nlp.models.BertBackbone.from_preset(self.folder)
         self.assert_equal_outputs(model.encoder, theirs)
@@ -171,8 +163,6 @@ class KerasHubTest(parameterized.TestCase):
         self.assertIsNone(formats.read(self.folder).task)
 
     def test_their_masked_lm_is_read_as_an_encoder(self):
-        import keras_nlp
-
         self.save_theirs(
             keras_nlp.models.BertMaskedLM(their_backbone()), their_tokenizer()
         )
@@ -213,8 +203,6 @@ class KerasHubTest(parameterized.TestCase):
             formats.read(self.folder).model(tiny.classifier().task)
 
     def test_what_is_missing_may_be_allowed(self):
-        import h5py
-
         self.save_theirs()
         with h5py.File(self.path("model.weights.h5"), "r+") as file:
             del file["layers/dense/vars/0"], file["layers/dense/vars/1"]
@@ -224,8 +212,6 @@ class KerasHubTest(parameterized.TestCase):
         found.model(tiny.classifier().task)
 
     def test_a_left_over_tensor_is_named(self):
-        import h5py
-
         self.save_theirs(their_classifier())
         with h5py.File(self.path("task.weights.h5"), "r+") as file:
             file["layers/dense_1/vars/0"] = np.zeros(3)
@@ -238,9 +224,7 @@ class KerasHubTest(parameterized.TestCase):
     def test_a_cut_file_is_damaged(self, name):
         self.save_theirs(their_classifier())
         os.truncate(self.path(name), os.path.getsize(self.path(name)) // 2)
-        with self.assertRaisesRegex(
-            errors.InputError, f"{name}|not a checkpoint|format None"
-        ):
+        with self.assertRaisesRegex(errors.InputError, name):
             formats.read(self.folder)
 
     @parameterized.parameters("tokenizer.json", "assets", "model.weights.h5")
@@ -256,14 +240,10 @@ class KerasHubTest(parameterized.TestCase):
         self.change("tokenizer.json", suffix_indicator="@@")
         with self.assertRaisesRegex(errors.InputError, "'suffix_indicator': '"):
             formats.read(self.folder)
+        name = "RobertaBackbone"
+        other = {"class_name": name, "registered_name": f"keras_hub>{name}"}
         with open(self.path("config.json"), "w") as file:
-            json.dump(
-                {
-                    "class_name": "RobertaBackbone",
-                    "registered_name": "keras_hub>RobertaBackbone",
-                },
-                file,
-            )
+            json.dump(other, file)
         with self.assertRaisesRegex(errors.InputError, "RobertaBackbone; of"):
             formats.read(self.folder)
 
@@ -298,11 +278,6 @@ class KerasHubTest(parameterized.TestCase):
         words = tokenizer_lib.Tokenizer([*pieces, "[MSK]"], lowercase=True)
         with self.assertRaisesRegex(errors.InputError, r"needs \[MASK\]"):
             self.write(tokenizer=words)
-
-    def test_a_full_folder_is_refused(self):
-        self.write()
-        with self.assertRaisesRegex(errors.InputError, "already holds"):
-            self.write()
 
     def test_reading_imports_no_keras_hub(self):
         self.save_theirs()
