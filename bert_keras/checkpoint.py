@@ -188,7 +188,7 @@ def save(
             "format": FORMAT,
             "step": step,
             "bert": model.encoder.config.to_dict(),
-            "task": model.task.to_dict(),
+            "task": model.task.to_dict() if model.task else None,
             "lowercase": tokenizer.lowercase,
             **(facts or {}),
             "sha256": checksums,
@@ -243,7 +243,7 @@ def read(path: str) -> Checkpoint:
     return Checkpoint(
         folder=folder,
         config=config_lib.BertConfig.from_dict(values["bert"]),
-        task=base.from_dict(values["task"]),
+        task=base.from_dict(values["task"]) if values["task"] else None,
         step=values["step"],
         facts=values,
     )

@@ -8,7 +8,8 @@ class BertModel(keras.Model):
     """What is trained, saved and served.
 
     inputs {"token_ids", "segment_ids", "padding_mask" (B, S) int32, and what
-    the task's head reads} -> the head's outputs {name: (B, ...)}.
+    the task's head reads} -> the head's outputs {name: (B, ...)}. Without a
+    task, on its way to one: the encoder's outputs.
 
     An ordinary keras.Model: `summary`, `fit`, `get_config` and saving as
     `.keras` work. It is complete when constructed.
@@ -18,7 +19,7 @@ class BertModel(keras.Model):
         super().__init__(name=name, **kwargs)
         self.encoder = encoder
         self.task = task
-        self.head = task.head(encoder.config)
+        self.head = task.head(encoder.config) if task else NoHead(name="head")
         self.head.build()
         self.built = True
 
@@ -51,3 +52,14 @@ class BertModel(keras.Model):
             keras.saving.deserialize_keras_object(config["task"]),
             name=config["name"],
         )
+
+
+class NoHead(keras.layers.Layer):
+    """Gives what the encoder gave; has no weights."""
+
+    def build(self, input_shape=None):
+        self.built = True
+
+    def call(self, encoded, inputs, table, training=None):
+        del inputs, table, training
+        return encoded

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, config, encoder, errors
+from bert_keras import checkpoint, config, encoder, errors, layers
 from bert_keras import model as model_lib
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.tasks import base, masked_lm
@@ -154,7 +154,8 @@ def _remade(
 
     changes: what becomes of a weight, by path; the others are copied.
     """
-    new = model_lib.BertModel(encoder.BertEncoder(bert), task)
+    with layers.unfilled():
+        new = model_lib.BertModel(encoder.BertEncoder(bert), task)
     parts = [(model.encoder, new.encoder)]
     if task is not None:
         parts.append((model.head, new.head))

@@ -28,7 +28,7 @@ INSIDE = {
     "optimization": set(),
     "mapped": set(),
     "quiet": set(),
-    "resize": {*_WHOLE, "checkpoint"},
+    "resize": {*_WHOLE, "checkpoint", "layers"},
     "data": {"data", "mapped"},
     "tasks": {"config", "layers", "heads", "data", "tasks"},
     "checkpoint": {*_WHOLE, "layers", "mapped", "optimization"},

@@ -93,7 +93,7 @@ def convert(settings: Settings) -> dict[str, Any]:
         lowercase=settings.lowercase,
         allow_missing=settings.allow_missing,
     )
-    before, words = source.model(), source.tokenizer()
+    before, words = _model(source), source.tokenizer()
     model, tokenizer = _resized(settings, before, words)
     if settings.format == OURS:
         checkpoint.save(settings.output, model, tokenizer, step=source.step)
@@ -177,6 +177,15 @@ def _check_empty(folder: str) -> None:
         raise errors.InputError(
             f"--output={folder} is there and not empty; name a new folder."
         )
+
+
+def _model(source: checkpoint.Checkpoint) -> model_lib.BertModel:
+    """The saved model, even if it is an encoder alone."""
+    if source.task is not None:
+        return source.model()
+    model = model_lib.BertModel(encoder.BertEncoder(source.config), None)
+    source.load_encoder(model.encoder)
+    return model
 
 
 def _resized(settings, model, tokenizer) -> resize.Resized:
