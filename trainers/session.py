@@ -1,8 +1,10 @@
 """A run from its first or its last step to its end: what trainers share."""
 
+import contextlib
 import os
+import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -135,6 +137,15 @@ class Session:
         def save(step, metrics):
             self.save(step)
 
+        def stop(step, metrics):
+            if asked and step < self.total_steps:
+                self.save(step)
+                say(
+                    f"asked to stop: saved step {step:,}; run the same command "
+                    "again to go on"
+                )
+                raise SystemExit(0)
+
         def outside(action):
             """Not counted as time of training."""
 
@@ -146,7 +157,7 @@ class Session:
 
             return run
 
-        with progress:
+        with progress, _asked_to_stop() as asked:
             loop.train(
                 self.train_step,
                 batches,
@@ -158,6 +169,7 @@ class Session:
                     loop.every(settings.log_every, show),
                     loop.every(evaluate.count, outside(evaluate.action)),
                     loop.every(settings.save_every, outside(save)),
+                    loop.every(1, stop),
                 ],
             )
         self.step = self.total_steps
@@ -224,6 +236,17 @@ class Session:
                 **facts,
             },
         )
+
+
+@contextlib.contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """A list that holds something once SIGTERM came: a preemption's notice."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def begun(run: str) -> bool:
