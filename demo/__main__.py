@@ -47,7 +47,8 @@ PRETRAIN = [
     "--evaluate_every=300",
     "--save_every=100",
 ]
-FINETUNE = ["--epochs=12", "--batch_size=16", "--learning_rate=5e-4"]
+FINETUNE = ["--batch_size=16", "--learning_rate=5e-4"]
+EPOCHS, OWN_EPOCHS = 12, 3  # over 320 rows; over a table of unknown length
 
 console = rich.console.Console(highlight=False, soft_wrap=True)
 
@@ -153,6 +154,7 @@ def finetune_command(
         f"--dev={dev or os.path.join(text, 'dev.tsv')}",
         f"--output={run}",
         f"--seq_length={SEQ_LENGTH}",
+        f"--epochs={OWN_EPOCHS if train else EPOCHS}",
         *FINETUNE,
     ]
 

@@ -1,0 +1,102 @@
+"""How long a BERT-Base takes to load from each format, and how much memory.
+
+  python -m benchmarks.load_weights
+
+Each format is loaded in a process of its own. Seconds are those after
+TensorFlow's import; memory is the process's peak, and what it held before.
+"""
+
+import dataclasses
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import rich.table
+from absl import app, flags
+
+from bert_keras import checkpoint, config, encoder, formats
+from bert_keras import model as model_lib
+from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.tasks import masked_lm
+from trainers import report
+
+_SIZE = flags.DEFINE_enum("model", "base", list(config.SIZES), "Its size.")
+_RUNS = flags.DEFINE_integer("runs", 3, "Loads of each format.", 1)
+_LOAD = flags.DEFINE_string("load", "", "Load this folder and print figures.")
+
+
+def write(folder: str) -> dict[str, str]:
+    """The same random network in every format: {format: folder}."""
+    bert = dataclasses.replace(
+        config.named(_SIZE.value), activation="gelu_tanh"
+    )
+    words = [f"word{number}" for number in range(bert.vocab_size - 5)]
+    tokenizer = tokenizer_lib.Tokenizer(
+        [*tokenizer_lib.SPECIAL_TOKENS, *words], lowercase=True
+    )
+    task = masked_lm.MaskedLM().learn([], tokenizer)
+    model = model_lib.BertModel(encoder.BertEncoder(bert), task)
+    paths = {"bert_keras": os.path.join(folder, "bert_keras")}
+    checkpoint.save(paths["bert_keras"], model, tokenizer, step=0)
+    for name, module in formats.FORMATS.items():
+        paths[name] = os.path.join(folder, name)
+        module.write(paths[name], model, tokenizer)
+    return paths
+
+
+def load(folder: str) -> tuple[float, float, float]:
+    """Seconds, megabytes at the peak, megabytes before."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    start = time.perf_counter()
+    found = formats.read(folder)
+    found.tokenizer()
+    task = found.task or masked_lm.MaskedLM(objective="none")
+    found.model(task)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    return seconds, peak, before
+
+
+def main(arguments) -> None:
+    del arguments
+    if _LOAD.value:
+        print(json.dumps(load(_LOAD.value)))
+        return
+    table = rich.table.Table(
+        "format", "on disk", "seconds", "peak MB", "MB before", "runs"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in write(folder).items():
+            command = [sys.executable, "-m", "benchmarks.load_weights"]
+            runs = [
+                json.loads(
+                    subprocess.run(
+                        [*command, f"--load={path}"],
+                        check=True,
+                        stdout=subprocess.PIPE,
+                        text=True,
+                    ).stdout.splitlines()[-1]
+                )
+                for _ in range(_RUNS.value)
+            ]
+            seconds, peak, before = map(
+                statistics.median, zip(*runs, strict=True)
+            )
+            table.add_row(
+                name,
+                report.folder_size(path),
+                f"{seconds:.2f}",
+                f"{peak:,.0f}",
+                f"{before:,.0f}",
+                str(len(runs)),
+            )
+    rich.print(table)
+
+
+if __name__ == "__main__":
+    app.run(main)
