@@ -56,8 +56,11 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     session.fits(task, start.config)
     task = task.learn(task.examples(settings.train), tokenizer)
     dev = list(task.examples(settings.dev)) if settings.dev else []
-    for _ in encode(task, tokenizer, dev):
-        pass  # a label that training does not know stops here, not later
+    try:
+        for _ in encode(task, tokenizer, dev):
+            pass  # a label that training does not know stops here, not later
+    except errors.InputError as error:
+        raise errors.InputError(f"{settings.dev}: {error}") from None
     records = training_records(settings, task, tokenizer)
 
     plan = stream_lib.Plan(

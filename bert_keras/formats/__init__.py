@@ -11,7 +11,7 @@ Each module reads and writes one format:
 from collections.abc import Mapping
 from types import ModuleType
 
-from bert_keras import checkpoint
+from bert_keras import checkpoint, errors
 from bert_keras.formats import google, hugging_face, keras_hub
 
 FORMATS: Mapping[str, ModuleType] = {
@@ -33,10 +33,15 @@ def read(
 
     Raises InputError when it is none, or does not fit.
     """
-    if not checkpoint.is_checkpoint(path):
-        for module in FORMATS.values():
-            if module.recognises(path):
-                return module.read(
-                    path, lowercase=lowercase, allow_missing=allow_missing
-                )
-    return checkpoint.read(path)
+    if checkpoint.is_checkpoint(path):
+        return checkpoint.read(path)
+    for module in FORMATS.values():
+        if module.recognises(path):
+            return module.read(
+                path, lowercase=lowercase, allow_missing=allow_missing
+            )
+    raise errors.InputError(
+        f"{path} is not a checkpoint: expected a run or one of its step "
+        "folders, Google's bert_config.json with an .index file, Hugging "
+        "Face's config.json with model.safetensors, or a KerasHub preset."
+    )
