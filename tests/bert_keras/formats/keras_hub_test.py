@@ -163,6 +163,8 @@ class KerasHubTest(parameterized.TestCase):
         self.assertIsNone(formats.read(self.folder).task)
 
     def test_their_masked_lm_is_read_as_an_encoder(self):
+        if sys.version_info < (3, 11):
+            self.skipTest("KerasHub 0.25 saves no task without preprocessor")
         self.save_theirs(
             keras_nlp.models.BertMaskedLM(their_backbone()), their_tokenizer()
         )
