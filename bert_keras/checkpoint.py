@@ -193,6 +193,8 @@ def save(
             **(facts or {}),
             "sha256": checksums,
         }
+        # As it is read back: JSON has no tuples.
+        config["checksum"] = _of_values(json.loads(json.dumps(config)))
 
         def write_config(path):
             with open(path, "w", encoding="utf-8") as file:
@@ -240,6 +242,13 @@ def read(path: str) -> Checkpoint:
             f"{folder} has format {values.get('format')!r}; this version "
             f"reads {FORMAT!r}."
         )
+    checksum = values.pop("checksum", None)
+    if checksum and checksum != _of_values(values):
+        raise errors.InputError(
+            f"{os.path.join(folder, CONFIG)} is damaged: its checksum is not "
+            "that of its values. Use an earlier step, or copy the folder "
+            'again; after editing it by hand, remove the line "checksum".'
+        )
     return Checkpoint(
         folder=folder,
         config=config_lib.BertConfig.from_dict(values["bert"]),
@@ -268,12 +277,16 @@ def step_folder(run: str, step: int) -> str:
 
 def mark(run: str, name: str, step: int) -> None:
     """Lets `name` ("best", "latest") point to a step."""
+    write_text(os.path.join(run, name), f"{step}\n")
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a small file whole: aside, then into its place."""
     with tempfile.TemporaryDirectory() as temporary:
-        aside = run if _is_local(run) else temporary
-        path = os.path.join(aside, f"{name}.tmp")
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(f"{step}\n")
-        move(path, os.path.join(run, name))
+        aside = path if _is_local(path) else os.path.join(temporary, "text")
+        with open(f"{aside}.tmp", "w", encoding="utf-8") as file:
+            file.write(text)
+        move(f"{aside}.tmp", path)
 
 
 def marked(run: str, name: str) -> str | None:
@@ -282,7 +295,13 @@ def marked(run: str, name: str) -> str | None:
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         return None
     with tf.io.gfile.GFile(path) as file:
-        return step_folder(run, int(file.read()))
+        text = file.read()
+    if not text.strip().isdigit():
+        raise errors.InputError(
+            f"{path}: expected the number of a step, found {text[:20]!r}. "
+            "Name a step folder, or write the number into the file."
+        )
+    return step_folder(run, int(text))
 
 
 def keep(run: str, count: int) -> None:
@@ -350,6 +369,12 @@ def fetch(path: str) -> str:
     local = os.path.join(folder, os.path.basename(path))
     tf.io.gfile.copy(path, local)
     return local
+
+
+def _of_values(values: Mapping[str, Any]) -> str:
+    """The checksum of what config.json says, however it is laid out."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sha256(path: str) -> str:

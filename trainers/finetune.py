@@ -24,6 +24,7 @@ from bert_keras.data import stream as stream_lib
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.tasks import base
 from trainers import flags, loop, runtime, session
+from trainers import workers as workers_lib
 
 ROWS_PER_BATCH = 1000  # rows that are tokenised in one call
 ROWS_PER_SHARD = 100_000
@@ -61,7 +62,11 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
             pass  # a label that training does not know stops here, not later
     except errors.InputError as error:
         raise errors.InputError(f"{settings.dev}: {error}") from None
-    records = training_records(settings, task, tokenizer)
+    workers = workers_lib.Workers(strategy)
+    if workers.writes:
+        write_training_records(settings, task, tokenizer)
+    workers.wait()
+    records = records_lib.Records(os.path.join(settings.output, "records"))
 
     plan = stream_lib.Plan(
         records.lengths,
@@ -80,9 +85,12 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     answers = predictor.Predictor(model, tokenizer)
 
     def evaluate(step, metrics):
-        if dev:
+        if not dev:
+            return False
+        scores = {}
+        if run.workers.writes:
             scores = task.metrics(answers.predict(dev), dev)
-            run.evaluated(step, scores, best=next(iter(scores)))
+        return run.evaluated(step, scores)
 
     run.train(
         session.batches(
@@ -101,11 +109,11 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     return run.scores
 
 
-def training_records(
+def write_training_records(
     settings: Settings,
     task: base.Task,
     tokenizer: tokenizer_lib.Tokenizer,
-) -> records_lib.Records:
+) -> None:
     """The training rows as records in the run folder, written once."""
     folder = os.path.join(settings.output, "records")
     if "://" in folder:
@@ -117,7 +125,7 @@ def training_records(
     if records_lib.is_complete(folder):
         found = records_lib.Records(folder)
         if found.manifest["fingerprint"] == fingerprint:
-            return found
+            return
         if session.begun(settings.output):
             raise errors.InputError(
                 f"{settings.train} or the task has changed since "
@@ -136,7 +144,6 @@ def training_records(
     ]
     tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
     records_lib.write_manifest(folder, shards, fingerprint=fingerprint)
-    return records_lib.Records(folder)
 
 
 def encode(

@@ -130,6 +130,11 @@ def require(name: str, value: Any) -> None:
         raise errors.InputError(f"--{name} is missing; see --help.")
 
 
+def is_given(name: str) -> bool:
+    """Whether the command line names a flag."""
+    return name in flags.FLAGS and flags.FLAGS[name].present > 0
+
+
 def as_text() -> str:
     """The program's own flags as lines of a flagfile."""
     own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])

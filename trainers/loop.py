@@ -5,6 +5,7 @@ accumulation steps, give what one replica with the whole batch would give.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,11 +20,11 @@ Metrics = dict[str, tf.Tensor]
 
 
 class LossScale:
-    """Dynamic loss scale for float16 (Micikevicius et al. 2018, section 3.2).
+    """Loss scale for float16 (Micikevicius et al. 2018, section 3.2).
 
     Halved when a gradient is not finite, doubled after `growth_steps` finite
-    ones. With scale 1 and no growth it is the identity, for other types.
-    Construct it under the strategy's scope.
+    ones; with 0 growth steps it is fixed. Construct it under the strategy's
+    scope.
     """
 
     def __init__(self, initial: float = 2.0**15, growth_steps: int = 2000):
@@ -42,8 +43,9 @@ class LossScale:
         self.finite_steps.assign(tf.where(grow, 0, steps))
 
 
-def no_loss_scale() -> LossScale:
-    return LossScale(initial=1.0, growth_steps=0)
+def fixed_loss_scale(scale: float = 1.0) -> LossScale:
+    """1 is the identity, for types that need no scaling."""
+    return LossScale(initial=scale, growth_steps=0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,11 +59,17 @@ class TrainStep:
     seed: int
     accumulation_steps: int
     clip_norm: float
+    # Whether the gradients alone are compiled: a reduce between replicas and
+    # what follows it are not XLA's outside a TPU.
+    compile_gradients: bool = False
     # Which variables the losses depend on; filled in by the first trace.
     used: list[bool] = dataclasses.field(default_factory=list)
 
-    def replica(self, batch: Batch) -> Metrics:
-        """What each replica runs on its part of the batch."""
+    def replica(self, batch: Batch, asked: tf.Tensor) -> Metrics:
+        """What each replica runs on its part of the batch.
+
+        asked () float32: not 0 where this worker was asked to stop.
+        """
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
         step, targets = batch["step"], batch["targets"]
@@ -75,8 +83,16 @@ class TrainStep:
             for t, w in zip(terms, tf.unstack(weight), strict=True)
         ]
         place = replicas_place(context) * self.accumulation_steps
-        gradients, sums = self._accumulate(batch, terms, factors, place)
-        *gradients, sums = _packed_sum(context, [*gradients, sums], replicas)
+
+        def compute(batch, factors, place):
+            return self._accumulate(batch, terms, factors, place)
+
+        if self.compile_gradients:
+            compute = tf.function(compute, jit_compile=True, autograph=False)
+        gradients, sums = compute(batch, factors, place)
+        *gradients, sums, asked = _packed_sum(
+            context, [*gradients, sums, asked], replicas
+        )
 
         # Norm, check and clip see the reduced gradient: Keras clips and
         # checks each replica's share, which is a different number.
@@ -117,6 +133,7 @@ class TrainStep:
             "loss_scale": scale,
             "skipped": skipped,
             "tokens": tokens,
+            "asked": asked,
         }
 
     def _accumulate(self, batch, terms, factors, place):
@@ -145,7 +162,11 @@ class TrainStep:
         zeros = [tf.zeros(v.shape) for v in self.optimizer.variables]
         zeros.append(tf.zeros(len(terms) + 1))
         _, *gradients, sums = tf.while_loop(
-            lambda index, *_: index < count, body, (0, *zeros)
+            lambda index, *_: index < count,
+            body,
+            (0, *zeros),
+            # Each part sets the seeds of dropout.
+            parallel_iterations=1,
         )
         return gradients, sums
 
@@ -211,30 +232,62 @@ def make_train_step(
 ) -> Callable[[Batch], Metrics]:
     """A function of one global batch that makes one update.
 
+    A batch may say "asked" () float32, not 0 where this worker was asked to
+    stop: it travels in the reduce, so all workers see it after one step.
+
     Returns {"loss", "loss/TERM", "learning_rate", "gradient_norm",
-    "loss_scale", "skipped", "tokens"}, scalars of the whole batch.
+    "loss_scale", "skipped", "tokens", "asked"}, scalars of the whole batch.
     """
+    compiled = _compiled_by(strategy, xla)
     with strategy.scope():
         step = TrainStep(
             model=model,
             task=task,
             optimizer=optimizer,
-            loss_scale=loss_scale or no_loss_scale(),
+            loss_scale=loss_scale or fixed_loss_scale(),
             seed=seed,
             accumulation_steps=gradient_accumulation_steps,
             clip_norm=clip_norm,
+            compile_gradients=compiled == "replica",
         )
 
-    # Without XLA one graph serves every padded length.
-    @tf.function(jit_compile=xla, reduce_retracing=not xla, autograph=False)
+    @_global_step(strategy, compiled)
     def train_step(batch):
-        metrics = strategy.run(step.replica, args=(batch,))
-        return tf.nest.map_structure(
-            lambda value: strategy.experimental_local_results(value)[0],
-            metrics,
-        )
+        asked = batch.get("asked", tf.constant(0.0))
+        return strategy.run(step.replica, args=(batch, asked))
 
     return train_step
+
+
+def _compiled_by(strategy, xla: bool) -> str:
+    """What XLA compiles: the whole step, each replica's part, nothing."""
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return "tpu"  # strategy.run compiles, whatever the flag says
+    if not xla:
+        return ""
+    return "step" if strategy.num_replicas_in_sync == 1 else "replica"
+
+
+def _global_step(strategy, compiled: str):
+    """Makes a graph of a step; its results are this worker's first ones."""
+
+    def decorate(step):
+        # Without XLA one graph serves every padded length; XLA wants every
+        # length static.
+        @tf.function(
+            jit_compile=compiled == "step",
+            reduce_retracing=not compiled,
+            autograph=False,
+        )
+        def global_step(batch):
+            return tf.nest.map_structure(
+                lambda value: strategy.experimental_local_results(value)[0],
+                step(batch),
+            )
+
+        return global_step
+
+    return decorate
 
 
 def make_evaluate_step(
@@ -249,26 +302,29 @@ def make_evaluate_step(
     Scores are the loss terms and the task's own.
     """
 
-    def replica(batch):
-        inputs, targets = batch["inputs"], batch["targets"]
+    compiled = _compiled_by(strategy, xla)
+
+    def compute(inputs, targets):
         outputs = model(inputs, training=False)
         sums = {
             f"loss/{term}": (loss, tf.reduce_sum(targets[term][1]))
             for term, loss in task.loss(outputs, inputs, targets).items()
         }
         sums |= task.sums(outputs, inputs, targets)
-        context = tf.distribute.get_replica_context()
-        return {
-            name: _sum_over_replicas(context, tf.stack(pair))
-            for name, pair in sums.items()
-        }
+        return {name: tf.stack(pair) for name, pair in sums.items()}
 
-    @tf.function(jit_compile=xla, reduce_retracing=not xla, autograph=False)
+    if compiled == "replica":
+        compute = tf.function(compute, jit_compile=True, autograph=False)
+
+    def replica(batch):
+        context = tf.distribute.get_replica_context()
+        sums = compute(batch["inputs"], batch["targets"])
+        total = _sum_over_replicas(context, tf.stack(list(sums.values())))
+        return dict(zip(sums, tf.unstack(total), strict=True))
+
+    @_global_step(strategy, compiled)
     def evaluate_step(batch):
-        sums = strategy.run(replica, args=(batch,))
-        return tf.nest.map_structure(
-            lambda value: strategy.experimental_local_results(value)[0], sums
-        )
+        return strategy.run(replica, args=(batch,))
 
     return evaluate_step
 
@@ -289,11 +345,12 @@ def evaluate(evaluate_step, batches: Iterable[Batch]) -> dict[str, float]:
 class every:  # noqa: N801 (reads as a phrase: every(100, save))
     """An action at steps count, 2 count, ... and after the last step.
 
-    Steps are counted from 1; count 0 means after the last step only.
+    Steps are counted from 1; count 0 means after the last step only. An
+    action that returns True ends the run.
     """
 
     count: int
-    action: Callable[[int, Metrics], None]
+    action: Callable[[int, Metrics], bool | None]
 
 
 def train(
@@ -303,17 +360,23 @@ def train(
     start: int,
     stop: int,
     actions: Sequence[every] = (),
-) -> None:
-    """Runs steps start..stop - 1.
+) -> int:
+    """Runs steps start..stop - 1; returns the number of steps done.
 
     After each, the actions that are due see the number of steps done and the
     metrics, which stay on the device until an action reads them.
     """
+    done = start
     for done, batch in zip(range(start + 1, stop + 1), batches, strict=False):
         metrics = train_step(batch)
-        for each in actions:
-            if done == stop or (each.count and done % each.count == 0):
-                each.action(done, metrics)
+        ends = [
+            each.action(done, metrics)
+            for each in actions
+            if done == stop or (each.count and done % each.count == 0)
+        ]
+        if any(ends):
+            break
+    return done
 
 
 def distribute(
@@ -322,19 +385,29 @@ def distribute(
 ) -> Iterable[Batch]:
     """Batches of a stream, each replica getting its own part of each step.
 
-    make_stream(parts=, own=) makes the stream of some parts of every batch.
+    make_stream(parts=, own=) makes the stream of some parts of every batch:
+    a worker reads those of its own replicas.
     """
     parts = strategy.num_replicas_in_sync
     if parts == 1:
-        return make_stream(parts=1, own=range(1)).prefetch(2)
-
-    def own_parts(context):
-        local = parts // context.num_input_pipelines
-        first = context.input_pipeline_id * local
-        own = range(first, first + local)
-        return make_stream(parts=parts, own=own).prefetch(2 * local)
-
-    return strategy.distribute_datasets_from_function(own_parts)
+        yield from make_stream(parts=1, own=range(1)).prefetch(2)
+        return
+    own: list[int] = []
+    per_replica = strategy.experimental_distribute_values_from_function
+    per_replica(lambda context: own.append(context.replica_id_in_sync_group))
+    own_parts = range(own[0], own[-1] + 1)
+    stream = iter(
+        make_stream(parts=parts, own=own_parts).prefetch(2 * len(own))
+    )
+    # Not a distributed dataset: over several workers that asks all of them,
+    # at each step, whether they have data; by the plan they all have.
+    for first in stream:
+        local = [first, *itertools.islice(stream, len(own) - 1)]
+        yield per_replica(
+            lambda context, local=local: local[
+                context.replica_id_in_sync_group - own[0]
+            ]
+        )
 
 
 def replicas_place(context) -> tf.Tensor:

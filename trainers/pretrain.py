@@ -81,13 +81,13 @@ def pretrain(settings: Settings, task: masked_lm.MaskedLM) -> dict[str, float]:
 
     def evaluate(step, metrics):
         if dev is None:
-            return
+            return False
         count = -(-len(dev) // settings.batch_size)
         stop = min(count, settings.evaluate_batches)
         scores = loop.evaluate(
             evaluate_step, batches(dev, False, stop_step=stop)
         )
-        run.evaluated(step, scores, best="masked_lm_accuracy")
+        return run.evaluated(step, scores)
 
     run.train(
         batches(train, True, start_step=run.step, stop_step=settings.steps),

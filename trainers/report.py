@@ -13,6 +13,8 @@ import rich.progress
 import rich.table
 import tensorflow as tf
 
+from bert_keras import checkpoint
+
 # Without a terminal, progress is a line every so many seconds.
 LINE_SECONDS = 10
 
@@ -60,7 +62,7 @@ class Progress:
         finished = self.before < self.total <= done
         self.before = done
         due = now - self.printed > LINE_SECONDS or finished
-        if not console.is_terminal and due:
+        if not (console.is_terminal or console.quiet) and due:
             self.printed = now
             print(f"{self.title}: {text}", file=sys.stderr, flush=True)
 
@@ -76,13 +78,14 @@ class Journal:
         self.path = os.path.join(run, "log.jsonl")
         board = os.path.join(run, "tensorboard")
         kept = [line for line in _lines(self.path) if line["step"] <= start]
+        checkpoint.write_text(
+            self.path, "".join(json.dumps(line) + "\n" for line in kept)
+        )
         if tf.io.gfile.exists(board):
             tf.io.gfile.rmtree(board)
         self.board = tf.summary.create_file_writer(board)
-        with tf.io.gfile.GFile(self.path, "w") as file:
-            for line in kept:
-                file.write(json.dumps(line) + "\n")
-                self._scalars(line)
+        for line in kept:
+            self._scalars(line)
         self.board.flush()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -101,6 +104,22 @@ class Journal:
             for name, value in line.items():
                 if name != "step" and value is not None:
                     tf.summary.scalar(name, value, step=int(line["step"]))
+
+
+class NoJournal:
+    """The journal of a worker that does not write."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        del step, values
+
+
+def say(text: str) -> None:
+    console.print(text, highlight=False)
+
+
+def be_quiet() -> None:
+    """Nothing is shown from here on: another worker shows it."""
+    console.quiet = output.quiet = True
 
 
 def table(title: str, facts: Mapping[str, Any]) -> None:

@@ -8,10 +8,21 @@ import keras
 import tensorflow as tf
 
 from bert_keras import checkpoint, errors, formats, optimization
-from trainers import flags
+from trainers import flags, loop, report
+from trainers import workers as workers_lib
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-STRATEGIES = ("auto", "one_device", "mirrored", "tpu")
+STRATEGIES = (
+    "auto",
+    "one_device",
+    "mirrored",
+    "multi_worker_mirrored",
+    "tpu",
+)
+
+# What NVIDIA's containers and Keras 2 scripts set to ask for float16.
+AUTO_MIXED = "TF_ENABLE_AUTO_MIXED_PRECISION"
+_AUTO_MIXED_IS_ON = os.environ.get(AUTO_MIXED) == "1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +84,27 @@ class TrainSettings:
     seed: int = flags.knob(1, "Order, masks, dropout and new weights.", least=0)
     strategy: str = flags.knob(
         "auto",
-        "Devices: auto takes the TPU of --tpu, else all GPUs, else the CPU.",
+        "Devices: auto takes the TPU of --tpu, else the workers of TF_CONFIG, "
+        "else all GPUs, else the CPU.",
         STRATEGIES,
     )
     tpu: str = flags.knob("", "Name or address of the TPU; `local` on its VM.")
     precision: str = flags.knob(
-        "float32",
+        "mixed_float16" if _AUTO_MIXED_IS_ON else "float32",
         "mixed_bfloat16 and mixed_float16 compute in 16 bits and keep weights "
-        "in 32; float16 comes with dynamic loss scaling.",
+        "in 32; float16 comes with loss scaling, and is the default where "
+        f"{AUTO_MIXED}=1 is set.",
         PRECISIONS,
+    )
+    loss_scale: float = flags.knob(
+        0.0,
+        "Fixed factor of the loss for mixed_float16; 0: found while training.",
+        least=0.0,
+    )
+    max_skipped: int = flags.knob(
+        20,
+        "Steps in a row without a finite gradient that end the run.",
+        least=1,
     )
     deterministic: bool = flags.knob(
         False, "Bit-equal repetition on a GPU, at a cost in speed."
@@ -91,6 +114,17 @@ class TrainSettings:
     keep: int = flags.knob(
         3, "Checkpoints that stay, besides the best one.", least=1
     )
+    best_metric: str = flags.knob(
+        "",
+        "Score of the evaluation that picks the best checkpoint, a loss/... "
+        "by its lowest value. Empty: the task's first.",
+    )
+    early_stopping: int = flags.knob(
+        0,
+        "Evaluations in a row without a better score that end the run; 0: "
+        "never.",
+        least=0,
+    )
     log_every: int = flags.knob(20, "Steps between log lines.", least=1)
 
 
@@ -99,17 +133,15 @@ def start(settings: TrainSettings) -> tf.distribute.Strategy:
     flags.require("output", settings.output)
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_dtype_policy(settings.precision)
+    if _AUTO_MIXED_IS_ON and not flags.is_given("precision"):
+        report.say(f"{AUTO_MIXED}=1: --precision=mixed_float16")
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
     strategy = make_strategy(settings.strategy, settings.tpu)
-    replicas = strategy.num_replicas_in_sync
-    if settings.xla and replicas > 1 and settings.strategy != "tpu":
-        raise errors.InputError(
-            f"--xla compiles for one device; here are {replicas} replicas. "
-            "Leave it out, or use --strategy=one_device."
-        )
+    if not workers_lib.Workers(strategy).writes:
+        report.be_quiet()
     shares = (
         strategy.num_replicas_in_sync * settings.gradient_accumulation_steps
     )
@@ -129,6 +161,10 @@ def start(settings: TrainSettings) -> tf.distribute.Strategy:
 def make_strategy(name: str, tpu: str = "") -> tf.distribute.Strategy:
     if name == "tpu" or (name == "auto" and tpu):
         return _tpu(tpu)
+    if name == "multi_worker_mirrored" or (
+        name == "auto" and workers_lib.in_cluster() > 1
+    ):
+        return workers_lib.make_strategy()
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
         devices = gpus or tf.config.list_logical_devices("CPU")
@@ -181,15 +217,24 @@ def make_optimizer(
     )
 
 
+def make_loss_scale(settings: TrainSettings) -> loop.LossScale:
+    if settings.loss_scale:
+        return loop.fixed_loss_scale(settings.loss_scale)
+    if settings.precision == "mixed_float16":
+        return loop.LossScale()
+    return loop.fixed_loss_scale()
+
+
 # Flags that may differ when a run goes on: they change no result.
 FREE_TO_CHANGE = ("keep", "log_every", "save_every", "flagfile", "output")
 
 
-def open_run(folder: str, *, begun: bool) -> None:
+def open_run(folder: str, *, begun: bool, writes: bool = True) -> None:
     """Makes the run folder, or checks that it is this run's.
 
     Args:
       begun: whether there is something in it that other flags would spoil.
+      writes: whether this worker is the one that writes.
 
     Raises InputError when it was begun with other flags.
     """
@@ -210,6 +255,8 @@ def open_run(folder: str, *, begun: bool) -> None:
                 f"Go on with --flagfile={path} --output={folder}, or choose "
                 "another --output."
             )
+        return
+    if not writes:
         return
     tf.io.gfile.makedirs(folder)
     with tf.io.gfile.GFile(path, "w") as file:

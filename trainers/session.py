@@ -1,9 +1,8 @@
 """A run from its first or its last step to its end: what trainers share."""
 
-import contextlib
 import os
-import signal
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,7 +14,10 @@ from bert_keras.data import records as records_lib
 from bert_keras.data import stream as stream_lib
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.tasks import base
-from trainers import loop, report, runtime
+from trainers import flags, loop, report, runtime
+from trainers import workers as workers_lib
+
+say = report.say
 
 
 class Session:
@@ -35,24 +37,35 @@ class Session:
         total_steps: int,
     ):
         self.settings = settings
-        runtime.open_run(settings.output, begun=begun(settings.output))
+        self.workers = workers_lib.Workers(strategy)
+        self.best_metric = _best_metric(settings, model.task)
+        runtime.open_run(
+            settings.output,
+            begun=begun(settings.output),
+            writes=self.workers.writes,
+        )
         self.model = model
         self.tokenizer = tokenizer
         self.total_steps = total_steps
         self.scores: dict[str, float] = {}
         self.best: float | None = None
         self.best_step: int | None = None
+        self.not_better = 0  # evaluations since the best one
+        self.skipped = 0  # steps without a finite gradient
+        self.skipped_in_a_row = 0
         self.saved = -1
         with strategy.scope():
             self.optimizer = runtime.make_optimizer(
                 model.trainable_variables, settings, total_steps
             )
-            scaled = settings.precision == "mixed_float16"
-            self.loss_scale = (
-                loop.LossScale() if scaled else loop.no_loss_scale()
-            )
+            self.loss_scale = runtime.make_loss_scale(settings)
         self.step = self._restore()
-        self.journal = report.Journal(settings.output, start=self.step)
+        self._agree()
+        self.journal = (
+            report.Journal(settings.output, start=self.step)
+            if self.workers.writes
+            else report.NoJournal()
+        )
         self.train_step = loop.make_train_step(
             model,
             model.task,
@@ -82,68 +95,108 @@ class Session:
 
     def _load(self, folder: str) -> None:
         saved = checkpoint.read(folder)
+        if saved.tokenizer().fingerprint != self.tokenizer.fingerprint:
+            raise errors.InputError(
+                f"{folder} has another vocabulary than this run."
+            )
         saved.load_encoder(self.model.encoder)
         saved.load_head(self.model.head)
         saved.load_optimizer(self.optimizer)
-        self.loss_scale.scale.assign(saved.facts["loss_scale"])
-        self.loss_scale.finite_steps.assign(saved.facts["finite_steps"])
-        self.scores = saved.facts["scores"]
-        self.best, self.best_step = saved.facts["best"]
-        if self.best_step is not None:
+        facts = saved.facts
+        self.loss_scale.scale.assign(facts["loss_scale"])
+        self.loss_scale.finite_steps.assign(facts["finite_steps"])
+        self.scores = facts["scores"]
+        self.best, self.best_step = facts["best"]
+        self.not_better = facts["not_better"]
+        self.skipped, self.skipped_in_a_row = facts["skipped"]
+        if self.best_step is not None and self.workers.writes:
             # A kill may have come between the save and this.
             checkpoint.mark(self.settings.output, "best", self.best_step)
+
+    def _agree(self) -> None:
+        """Workers that start at different places would wait for ever."""
+        same = zlib.crc32(flags.as_text().encode())
+        for what, value in (("flags", same), ("last checkpoint", self.step)):
+            found = self.workers.gather(value)
+            if len(set(found)) > 1:
+                raise errors.InputError(
+                    f"the workers do not have the same {what}. Start all with "
+                    f"the same command, and let --output="
+                    f"{self.settings.output} be a folder that all of them see."
+                )
 
     def train(
         self, batches: Iterable[loop.Batch], *, evaluate: loop.every
     ) -> None:
         """The rest of the run: progress, log, evaluation, checkpoints.
 
-        Raises InputError when no gradient was finite between two log lines.
+        Raises InputError after `max_skipped` steps in a row without a finite
+        gradient.
         """
         settings, began = self.settings, time.monotonic()
         progress = report.Progress(
             "training", total=self.total_steps, start=self.step
         )
-        since: list[loop.Metrics] = []  # the steps since the last log line
-        last = began
+        # The steps that are not counted yet: reading waits for the device.
+        since: list[loop.Metrics] = []
+        last, tokens, notice = began, 0.0, None
 
         def keep(step, metrics):
             since.append(
                 {name: metrics[name] for name in ("tokens", "skipped")}
             )
 
-        def log(step, metrics):
-            nonlocal last
-            values = {name: float(value) for name, value in metrics.items()}
-            now = time.monotonic()
-            tokens = sum(float(each["tokens"]) for each in since)
-            skipped = sum(int(each["skipped"]) for each in since)
-            del values["tokens"]
-            values["skipped"] = skipped
-            values["tokens_per_second"] = tokens / (now - last)
-            self.journal.write(step, values)
-            if skipped == len(since) and values["loss_scale"] <= 1:
-                raise errors.InputError(
-                    f"no gradient was finite in the {skipped} steps up to "
-                    f"{step}. Lower --learning_rate, or go on in another "
-                    f"--output with --init={self._last_good()}."
-                )
+        def count():
+            nonlocal tokens
+            for each in since:
+                tokens += float(each["tokens"])
+                skipped = int(each["skipped"])
+                self.skipped += skipped
+                self.skipped_in_a_row = skipped * (self.skipped_in_a_row + 1)
+                self._check_skipped(step=self.step)
+                self.step += 1
             since.clear()
-            last = now
+
+        def log(step, metrics):
+            nonlocal last, tokens
+            values = {name: float(value) for name, value in metrics.items()}
+            del values["tokens"], values["asked"]
+            count()
+            now = time.monotonic()
+            self.journal.write(
+                step,
+                values
+                | {
+                    "skipped": self.skipped,
+                    "tokens_per_second": tokens / (now - last),
+                    "waiting_for_data": watched.waited / (now - last),
+                },
+            )
+            last, tokens, watched.waited = now, 0.0, 0.0
 
         def show(step, metrics):
-            progress.update(step, f"loss {float(metrics['loss']):.3f}")
+            facts = f"loss {float(metrics['loss']):.3f}"
+            if self.skipped:
+                facts += f"  {self.skipped:,} skipped"
+            progress.update(step, facts)
 
         def save(step, metrics):
+            count()
             self.save(step)
 
         def stop(step, metrics):
-            if asked and step < self.total_steps:
-                self.save(step)
+            # That of the step before, which the device has done by now.
+            nonlocal notice
+            asked_before, notice = notice, metrics["asked"]
+            if step == self.total_steps or not asked_before:
+                return
+            if float(asked_before):
+                save(step, metrics)
                 say(
                     f"asked to stop: saved step {step:,}; run the same command "
                     "again to go on"
                 )
+                self.workers.wait()
                 raise SystemExit(0)
 
         def outside(action):
@@ -151,16 +204,21 @@ class Session:
 
             def run(step, metrics):
                 nonlocal last
+                count()
                 start = time.monotonic()
-                action(step, metrics)
+                ends = action(step, metrics)
                 last += time.monotonic() - start
+                return ends
 
             return run
 
-        with progress, _asked_to_stop() as asked:
+        if self._is_at_its_end():
+            batches = ()
+        with progress, workers_lib.asked_to_stop() as asked:
+            watched = _Watched(batches, asked)
             loop.train(
                 self.train_step,
-                batches,
+                watched,
                 start=self.step,
                 stop=self.total_steps,
                 actions=[
@@ -172,60 +230,101 @@ class Session:
                     loop.every(1, stop),
                 ],
             )
-        self.step = self.total_steps
         self.seconds = time.monotonic() - began
 
-    def _last_good(self) -> str:
+    def _check_skipped(self, step: int) -> None:
+        row = self.skipped_in_a_row
+        if row < min(self.settings.max_skipped, self.total_steps):
+            return
         steps = checkpoint.steps(self.settings.output)
-        if not steps:
-            return "what this run began with"
-        return checkpoint.step_folder(self.settings.output, steps[-1])
-
-    def evaluated(
-        self, step: int, scores: Mapping[str, float], *, best: str
-    ) -> None:
-        """Notes scores; a new best one by the metric `best` is saved."""
-        self.scores = dict(scores)
-        self.journal.write(
-            step, {f"dev/{name}": value for name, value in scores.items()}
+        good = "what this run began with"
+        if steps:
+            good = checkpoint.step_folder(self.settings.output, steps[-1])
+        raise errors.InputError(
+            f"no gradient was finite in the {row} steps up to {step + 1}. "
+            f"Lower --learning_rate, or go on in another --output with "
+            f"--init={good}."
         )
-        text = "  ".join(f"{name} {v:.4f}" for name, v in scores.items())
-        say(f"step {step:,}: {text}")
-        if self.best is None or scores[best] > self.best:
-            self.best, self.best_step = scores[best], step
+
+    def evaluated(self, step: int, scores: Mapping[str, float]) -> bool:
+        """Notes scores, saves the best; True: none was better for too long.
+
+        Only worker 0 need have made the scores.
+        """
+        value = self.workers.of_writer(scores.get(self.best_metric, 0.0))
+        if scores:
+            self.scores = dict(scores)
+            self.journal.write(
+                step, {f"dev/{name}": v for name, v in scores.items()}
+            )
+            text = "  ".join(f"{name} {v:.4f}" for name, v in scores.items())
+            say(f"step {step:,}: {text}")
+        sign = -1 if self.best_metric.startswith("loss/") else 1
+        if self.best is None or sign * value > sign * self.best:
+            self.best, self.best_step, self.not_better = value, step, 0
             self.save(step)
+        else:
+            self.not_better += 1
+        if self._is_at_its_end():
+            say(
+                f"stopping early: {self.best_metric} was best at step "
+                f"{self.best_step:,}"
+            )
+            self.save(step)
+            return True
+        return False
+
+    def _is_at_its_end(self) -> bool:
+        """Whether early stopping has come."""
+        patience = self.settings.early_stopping
+        return bool(patience) and self.not_better >= patience
 
     def save(self, step: int) -> None:
         if step == self.saved:
             return  # as the best one, a moment ago
         self.saved = step
+        if not self.workers.writes:
+            return
         run = self.settings.output
-        checkpoint.save(
-            run,
-            self.model,
-            self.tokenizer,
-            step=step,
-            optimizer=self.optimizer,
-            facts={
-                "loss_scale": float(self.loss_scale.scale.numpy()),
-                "finite_steps": int(self.loss_scale.finite_steps.numpy()),
-                "scores": self.scores,
-                "best": (self.best, self.best_step),
-            },
-        )
+        try:
+            checkpoint.save(
+                run,
+                self.model,
+                self.tokenizer,
+                step=step,
+                optimizer=self.optimizer,
+                facts={
+                    "loss_scale": float(self.loss_scale.scale.numpy()),
+                    "finite_steps": int(self.loss_scale.finite_steps.numpy()),
+                    "skipped": (self.skipped, self.skipped_in_a_row),
+                    "scores": self.scores,
+                    "best": (self.best, self.best_step),
+                    "not_better": self.not_better,
+                },
+            )
+        except (OSError, *flags.FILE_ERRORS) as error:
+            raise errors.InputError(
+                f"step {step:,} could not be saved in {run} ({error}). The "
+                "checkpoints before it are whole: make room and run the same "
+                "command again."
+            ) from None
         if self.best_step is not None:
             checkpoint.mark(run, "best", self.best_step)
         checkpoint.keep(run, self.settings.keep)
 
     def close(self, facts: Mapping[str, Any]) -> None:
-        """The closing table."""
+        """The closing table, once every worker is done."""
+        self.workers.wait()
+        if not self.workers.writes:
+            return
         shown = checkpoint.read(self.settings.output)  # the best one
         report.table(
             self.settings.output,
             {
                 "network": describe(shown.config),
                 "parameters": self.model.count_params(),
-                "steps": self.total_steps,
+                "steps": self.step,
+                "skipped steps": self.skipped,
                 "time": f"{self.seconds:.0f} s for the steps of this start",
                 "checkpoint": f"{shown.folder} "
                 f"({report.folder_size(shown.folder)})",
@@ -238,15 +337,30 @@ class Session:
         )
 
 
-@contextlib.contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """A list that holds something once SIGTERM came: a preemption's notice."""
-    asked: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _best_metric(settings: runtime.TrainSettings, task: base.Task) -> str:
+    name = settings.best_metric or task.scores[0]
+    if name not in task.scores:
+        raise errors.InputError(
+            f"--best_metric={name}: expected one of {', '.join(task.scores)}."
+        )
+    return name
+
+
+class _Watched:
+    """Batches with the notice to stop put in; counts seconds of waiting."""
+
+    def __init__(self, batches: Iterable[loop.Batch], asked: list[int]):
+        self.batches, self.asked = iter(batches), asked
+        self.waited = 0.0
+
+    def __iter__(self) -> Iterator[loop.Batch]:
+        return self
+
+    def __next__(self) -> loop.Batch:
+        start = time.monotonic()
+        batch = next(self.batches)
+        self.waited += time.monotonic() - start
+        return batch | {"asked": tf.constant(float(bool(self.asked)))}
 
 
 def begun(run: str) -> bool:
@@ -329,7 +443,3 @@ def same_vocabulary(
             f"{found.folder} ({theirs.vocab_size:,}, {theirs.fingerprint}). "
             "Prepare the records with the checkpoint's vocab.txt."
         )
-
-
-def say(text: str) -> None:
-    report.console.print(text, highlight=False)

@@ -89,6 +89,15 @@ class Task:
         """
         return {}
 
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """What evaluation gives while training; the first picks the best.
+
+        Names of `metrics`, or of `sums` and "loss/TERM" for a task that is
+        scored on records.
+        """
+        raise NotImplementedError
+
     # On the host: files and rows.
 
     def examples(self, path: str) -> Iterator[Row]:

@@ -33,6 +33,10 @@ class Classification(base.Task):
     def answers(self):
         return {"label": self.labels}
 
+    @property
+    def scores(self):
+        return ("accuracy",)
+
     def examples(self, path):
         for row in rows.read(path, columns=rows.parse_columns(self.columns)):
             missing = {*self.texts, "label"} - set(row)

@@ -43,6 +43,13 @@ class MaskedLM(base.Task):
             parts["next_sentence"] = self.objective
         return parts
 
+    @property
+    def scores(self):
+        return (
+            *(f"{term}_accuracy" for term in self.answers),
+            *(f"loss/{term}" for term in self.answers),
+        )
+
     def learn(self, rows, tokenizer):
         del rows
         return dataclasses.replace(

@@ -211,7 +211,7 @@ class MainsTest(parameterized.TestCase):
         self.assertEqual(run(broken)[0], 0)
 
         def results(folder):
-            kept = ("tokens_per_second",)
+            kept = ("tokens_per_second", "waiting_for_data")
             return [
                 {k: v for k, v in line.items() if k not in kept}
                 for line in self.log(folder)
@@ -341,6 +341,9 @@ class MainsTest(parameterized.TestCase):
         ("finetune", {"strategy": "mirrored"}),
         ("pretrain", {"optimizer": "adam"}),
         ("pretrain", {"xla": True}),
+        ("pretrain", {"xla": True, "strategy": "mirrored"}),
+        ("pretrain", {"precision": "mixed_float16", "loss_scale": 128}),
+        ("pretrain", {"best_metric": "loss/masked_lm", "deterministic": True}),
         ("pretrain", {"gradient_accumulation_steps": 2}),
         ("pretrain", {"optimizer": "lamb"}),
         ("pretrain", {"init": True, "model": "tiny"}),
@@ -381,12 +384,29 @@ class MainsTest(parameterized.TestCase):
         ("no_label_column", "finetune", {"train": "UNLABELLED"}, "label"),
         ("no_labels_read", "finetune", {"task": "masked_lm"}, "no labelled"),
         (
-            "xla_on_replicas",
+            "diverged",
             "pretrain",
-            {"xla": True, "strategy": "mirrored"},
-            "2 replicas",
+            {"learning_rate": 1e30, "max_skipped": 2},
+            "finite in the 2 steps",
         ),
-        ("diverged", "pretrain", {"learning_rate": 1e30}, "finite"),
+        (
+            "no_cluster",
+            "pretrain",
+            {"strategy": "multi_worker_mirrored"},
+            "TF_",
+        ),
+        (
+            "no_tpu",
+            "pretrain",
+            {"strategy": "tpu", "tpu": "nowhere"},
+            "--tpu=nowhere: no TPU answers there",
+        ),
+        (
+            "unknown_score",
+            "finetune",
+            {"best_metric": "f1"},
+            "best_metric=f1: expected one of accuracy",
+        ),
         (
             "odd_parts",
             "pretrain",

@@ -1,0 +1,157 @@
+"""Replicas, accumulation steps and processes give one and the same update.
+
+`python -m tests.trainers.replicas_test --table` prints the differences.
+"""
+
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from tests import devices  # noqa: F401 (two CPUs)
+from tests.trainers.runs import TASKS, Run
+
+ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
+
+# Strategy, its replicas, accumulation steps.
+SHAPES = (
+    ("one_device", 1, 4),
+    ("mirrored", 2, 1),
+    ("mirrored", 2, 2),
+    ("multi_worker_mirrored", 2, 1),
+    ("multi_worker_mirrored", 2, 2),
+)
+
+
+def trained(kind, strategy, parts):
+    """{"losses": (20,), path of a variable: its value}, with clipping."""
+    run = Run(kind, strategy, parts, clip_norm=0.1)
+    losses = np.array(run.train())
+    return {"losses": losses, **run.weights()}
+
+
+def addresses(count):
+    """Ports of this machine that are free now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("localhost", 0))
+    found = [f"localhost:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    return found
+
+
+def start_workers(arguments, count=2):
+    """The same command in `count` processes that know of each other."""
+    hosts = addresses(count)
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=ROOT,
+            env=os.environ
+            | {
+                "TF_CONFIG": json.dumps(
+                    {
+                        "cluster": {"worker": hosts},
+                        "task": {"type": "worker", "index": index},
+                    }
+                )
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
+@functools.cache
+def of_two_processes():
+    """{(kind, parts): what each of two workers has in the end}."""
+    with tempfile.TemporaryDirectory() as folder:
+        workers = start_workers(["tests.trainers.replicas_test", folder])
+        for worker in workers:
+            _, error = worker.communicate()
+            if worker.returncode:
+                raise AssertionError(error)
+        return {
+            (kind, parts): [
+                dict(np.load(os.path.join(folder, f"{kind}-{parts}-{i}.npz")))
+                for i in range(2)
+            ]
+            for kind in TASKS
+            for parts in (1, 2)
+        }
+
+
+def worker(folder):
+    """One of the two processes."""
+    index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+    for kind in TASKS:
+        for parts in (1, 2):
+            values = trained(kind, "multi_worker_mirrored", parts)
+            path = os.path.join(folder, f"{kind}-{parts}-{index}.npz")
+            np.savez(path, **values)
+
+
+alone = functools.cache(lambda kind: trained(kind, "one_device", 1))
+
+
+def differences(kind, strategy, parts):
+    """Largest of the losses and of the weights after 20 steps."""
+    if strategy == "multi_worker_mirrored":
+        found = of_two_processes()[kind, parts][0]
+    else:
+        found = trained(kind, strategy, parts)
+    largest = {
+        name: np.abs(value - found[name]).max()
+        for name, value in alone(kind).items()
+    }
+    loss = largest.pop("losses")
+    return loss, max(largest.values())
+
+
+class ReplicasTest(parameterized.TestCase):
+    @parameterized.parameters(
+        *((kind, *shape) for kind in TASKS for shape in SHAPES)
+    )
+    def test_the_update_is_that_of_one_replica(
+        self, kind, strategy, replicas, parts
+    ):
+        del replicas
+        loss, weights = differences(kind, strategy, parts)
+        self.assertLess(loss, 1e-6)
+        self.assertLess(weights, 1e-6)
+
+    def test_both_workers_hold_the_same_bits(self):
+        for (kind, parts), (one, two) in of_two_processes().items():
+            for name, value in one.items():
+                np.testing.assert_array_equal(
+                    value, two[name], f"{kind} {parts} {name}"
+                )
+
+
+def table():
+    print("task, strategy, replicas, accumulation steps, loss, weights")
+    for kind in TASKS:
+        for strategy, replicas, parts in SHAPES:
+            loss, weights = differences(kind, strategy, parts)
+            print(
+                f"{kind:15} {strategy:22} {replicas} {parts} "
+                f"{loss:.1e} {weights:.1e}"
+            )
+
+
+if __name__ == "__main__":
+    if "TF_CONFIG" in os.environ:
+        worker(sys.argv[1])
+    elif sys.argv[1:] == ["--table"]:
+        table()
+    else:
+        absltest.main()

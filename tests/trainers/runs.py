@@ -1,0 +1,115 @@
+"""Tiny training runs that the tests of the engine share."""
+
+import itertools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bert_keras import encoder, optimization
+from bert_keras import model as model_lib
+from bert_keras.tasks import classification, masked_lm
+from tests import tagger, tiny
+from trainers import loop, runtime
+
+# Made when they are needed: workers connect before the first tensor.
+TASKS = {
+    "masked_lm": lambda: masked_lm.MaskedLM().learn([], tiny.tokenizer()),
+    "classification": lambda: classification.Classification(
+        labels=("bad", "good")
+    ),
+    "tagging": tagger.Tagger,
+}
+STEPS = 20
+BATCH = 8
+
+
+def batches(task, count, size=BATCH):
+    """Batches of rows of every length, with the task's targets."""
+    for step in range(count):
+        inputs = tiny.inputs(rows=size, length=12, seed=step)
+        random = np.random.default_rng(step)
+        labels = tf.constant(random.integers(0, 2, size), tf.int32)
+        weights = tf.ones(size)
+        if isinstance(task, masked_lm.MaskedLM):
+            targets = {"next_sentence": (labels, weights)}
+            seeds = tf.stack([tf.range(size), tf.fill([size], step)], axis=1)
+            inputs, targets = task.draw(inputs, targets, seeds)
+        elif isinstance(task, tagger.Tagger):
+            # Some tokens count, more in some rows than in others.
+            shape = inputs["token_ids"].shape
+            weights = random.random(shape) * (random.random(shape) < 0.4)
+            weights = tf.constant(
+                weights * inputs["padding_mask"].numpy(), tf.float32
+            )
+            labels = tf.constant(random.integers(0, 3, shape), tf.int32)
+            targets = {"tag": (labels, weights)}
+        else:
+            # Rows of unequal weight: a mean per part would be wrong.
+            weights = tf.constant(random.random(size), tf.float32)
+            targets = {"label": (labels, weights)}
+        yield {
+            "inputs": inputs,
+            "targets": targets,
+            "step": tf.constant(step, tf.int64),
+        }
+
+
+class Run:
+    """A tiny training run under a strategy, `parts` per replica."""
+
+    def __init__(self, kind, strategy="one_device", parts=1, **options):
+        self.strategy = runtime.make_strategy(strategy)
+        self.replicas = self.strategy.num_replicas_in_sync
+        keras.utils.set_random_seed(1)
+        rate = options.pop("dropout", 0.0)
+        rule = options.pop("rule", optimization.AdamW())
+        peak = options.pop("peak", 1e-4)
+        bert = tiny.bert(dropout=rate, attention_dropout=rate)
+        self.task = TASKS[kind]()
+        with self.strategy.scope():
+            self.model = model_lib.BertModel(
+                encoder.BertEncoder(bert), self.task
+            )
+            self.optimizer = optimization.Optimizer(
+                self.model.trainable_variables,
+                rule=rule,
+                schedule=optimization.Schedule(peak, 5, 4 * STEPS),
+            )
+        self.step = loop.make_train_step(
+            self.model,
+            self.task,
+            self.optimizer,
+            strategy=self.strategy,
+            seed=7,
+            gradient_accumulation_steps=parts,
+            **options,
+        )
+
+    def train(self, start=0, stop=STEPS):
+        losses = []
+        for batch in itertools.islice(batches(self.task, stop), start, stop):
+            losses.append(float(self.step(self._split(batch))["loss"]))
+        return losses
+
+    def _split(self, batch):
+        if self.replicas == 1:
+            return batch
+        size = BATCH // self.replicas
+
+        def own(context):
+            first = context.replica_id_in_sync_group * size
+            part = tf.nest.map_structure(
+                lambda x: x[first : first + size] if x.shape.rank else x,
+                batch,
+            )
+            return part
+
+        return self.strategy.experimental_distribute_values_from_function(own)
+
+    def graphs(self):
+        """Graphs that were made of the step: one per static shape."""
+        return self.step.experimental_get_tracing_count()
+
+    def weights(self):
+        return {v.path: v.numpy() for v in self.model.trainable_variables}
