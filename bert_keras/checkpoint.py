@@ -155,12 +155,27 @@ def save(
     optimizer: optimization.Optimizer | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> str:
-    """Writes `run`/step-N and names it the latest; returns the folder."""
-    folder = os.path.join(run, f"step-{step:08d}")
+    """Writes `run`/step-N and names it the latest; returns the folder.
+
+    Raises OSError, for example on a full disk; nothing half-written stays.
+    """
+    folder = step_folder(run, step)
     tf.io.gfile.makedirs(folder)
     if tf.io.gfile.exists(os.path.join(folder, CONFIG)):
         # Written again: not whole until the new config.json stands.
         tf.io.gfile.remove(os.path.join(folder, CONFIG))
+    facts = {"lowercase": tokenizer.lowercase, **(facts or {})}
+    try:
+        _write(folder, model, tokenizer, step, optimizer, facts)
+    except (OSError, safetensors.SafetensorError, tf.errors.OpError) as error:
+        # safetensors has its own class for a full disk.
+        tf.io.gfile.rmtree(folder)
+        raise OSError(str(error)) from error
+    mark(run, "latest", step)
+    return folder
+
+
+def _write(folder, model, tokenizer, step, optimizer, facts) -> None:
     checksums = {}
     with tempfile.TemporaryDirectory() as temporary:
         # Beside its place where that is local: a move, not a second copy.
@@ -189,8 +204,7 @@ def save(
             "step": step,
             "bert": model.encoder.config.to_dict(),
             "task": model.task.to_dict() if model.task else None,
-            "lowercase": tokenizer.lowercase,
-            **(facts or {}),
+            **facts,
             "sha256": checksums,
         }
         # As it is read back: JSON has no tuples.
@@ -203,8 +217,6 @@ def save(
                 )
 
         write(CONFIG, write_config)
-    mark(run, "latest", step)
-    return folder
 
 
 def is_checkpoint(path: str) -> bool:

@@ -31,6 +31,7 @@ FILE_ERRORS = (
     tf.errors.FailedPreconditionError,
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
+    tf.errors.ResourceExhaustedError,  # a disk, or the memory of a device
 )
 
 

@@ -231,6 +231,8 @@ class Session:
                 ],
             )
         self.seconds = time.monotonic() - began
+        # With --xla one for each length that came.
+        self.graphs = self.train_step.experimental_get_tracing_count()
 
     def _check_skipped(self, step: int) -> None:
         row = self.skipped_in_a_row
@@ -302,7 +304,7 @@ class Session:
                     "not_better": self.not_better,
                 },
             )
-        except (OSError, *flags.FILE_ERRORS) as error:
+        except OSError as error:
             raise errors.InputError(
                 f"step {step:,} could not be saved in {run} ({error}). The "
                 "checkpoints before it are whole: make room and run the same "
@@ -325,6 +327,7 @@ class Session:
                 "parameters": self.model.count_params(),
                 "steps": self.step,
                 "skipped steps": self.skipped,
+                "graphs of the step": self.graphs,
                 "time": f"{self.seconds:.0f} s for the steps of this start",
                 "checkpoint": f"{shown.folder} "
                 f"({report.folder_size(shown.folder)})",

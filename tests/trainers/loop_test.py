@@ -4,19 +4,33 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
-from tests.trainers.runs import BATCH, Run, batches
+from bert_keras.tasks import base
+from tests import devices, tagger, tiny  # noqa: F401 (devices: two CPUs)
+from tests.trainers.runs import BATCH, TASKS, Run, batches
 from trainers import loop
 
 
+class Infinite(tagger.Tagger):
+    """Its loss is infinite where a batch holds a certain token."""
+
+    mark = 5
+
+    def loss(self, outputs, inputs, targets):
+        marked = tf.reduce_any(inputs["token_ids"][:, 0] == self.mark)
+        (loss,) = super().loss(outputs, inputs, targets).values()
+        return {"tag": loss * tf.where(marked, np.inf, 1.0)}
+
+
 class TrainStepTest(parameterized.TestCase):
-    @parameterized.parameters("one_device", "mirrored")
-    def test_resume_is_bit_equal_with_dropout(self, strategy):
-        whole = Run("masked_lm", strategy, dropout=0.3)
+    @parameterized.parameters(
+        ("one_device", 1), ("one_device", 4), ("mirrored", 1)
+    )
+    def test_resume_is_bit_equal_with_dropout(self, strategy, parts):
+        whole = Run("masked_lm", strategy, parts, dropout=0.3)
         whole.train()
-        first = Run("masked_lm", strategy, dropout=0.3)
+        first = Run("masked_lm", strategy, parts, dropout=0.3)
         first.train(stop=12)
-        second = Run("masked_lm", strategy, dropout=0.3)
+        second = Run("masked_lm", strategy, parts, dropout=0.3)
         for ours, theirs in zip(
             [
                 *second.model.trainable_variables,
@@ -69,32 +83,43 @@ class TrainStepTest(parameterized.TestCase):
             last = float(run.step(batch)["loss"])
         self.assertLess(last, 0.1 * first)
 
-    @parameterized.parameters("one_device", "mirrored")
-    def test_a_gradient_that_is_not_finite_is_skipped(self, strategy):
-        run = Run("classification", strategy)
+    @parameterized.product(
+        strategy=("one_device", "mirrored"), xla=(False, True)
+    )
+    def test_infinity_on_the_last_replica_skips_the_step(self, strategy, xla):
+        run = Run("tagging", strategy)
         with run.strategy.scope():
-            scale = loop.LossScale(1024.0)
+            scale = loop.LossScale(1024.0, growth_steps=2)
         run.step = loop.make_train_step(
             run.model,
-            run.task,
+            Infinite(),
             run.optimizer,
             strategy=run.strategy,
             seed=7,
             loss_scale=scale,
+            xla=xla,
         )
         before = run.weights()
-        batch = next(batches(run.task, 1))
-        labels, weights = batch["targets"]["label"]
-        # Only the last row, on the last replica, is poisoned.
-        poison = tf.constant([0.0] * (BATCH - 1) + [np.nan], tf.float32)
-        bad = batch | {"targets": {"label": (labels, weights + poison)}}
-        metrics = run.step(run._split(bad))
+        slots = [v.numpy() for v in run.optimizer.state().values()]
+        good = next(batches(run.task, 1))
+        # Only the last row, on the last replica; weights stay finite.
+        ids = good["inputs"]["token_ids"].numpy()
+        ids[-1, 0] = Infinite.mark
+        bad = good | {
+            "inputs": good["inputs"] | {"token_ids": tf.constant(ids)}
+        }
+        metrics = run.step(run.split(bad))
         self.assertEqual(int(metrics["skipped"]), 1)
+        self.assertEqual(float(metrics["loss_scale"]), 1024.0)
         self.assertEqual(float(scale.scale.numpy()), 512.0)
         for path, value in run.weights().items():
             np.testing.assert_array_equal(value, before[path], path)
-        metrics = run.step(run._split(batch))
-        self.assertEqual(int(metrics["skipped"]), 0)
+        for one, two in zip(slots, run.optimizer.state().values(), strict=True):
+            np.testing.assert_array_equal(one, two.numpy())
+        for expected in (512.0, 1024.0):  # doubled after two good steps
+            metrics = run.step(run.split(good))
+            self.assertEqual(int(metrics["skipped"]), 0)
+            self.assertEqual(float(scale.scale.numpy()), expected)
 
     def test_loss_scale_changes_no_update(self):
         plain = Run("classification")
@@ -109,26 +134,43 @@ class TrainStepTest(parameterized.TestCase):
         )
         np.testing.assert_allclose(plain.train(), scaled.train(), atol=1e-6)
 
-    def test_one_graph_serves_all_lengths(self):
-        run = Run("classification")
-        for length in (12, 16, 24, 32):
+    @parameterized.parameters((False, 2), (True, 4))
+    def test_graphs_of_a_step(self, xla, most):
+        # Without XLA one for all lengths, after the first; with it one each.
+        run = Run("classification", xla=xla)
+        targets = {"label": (tf.zeros(BATCH, tf.int32), tf.ones(BATCH))}
+        for length in (12, 16, 24, 32, 24, 16):
             inputs = tiny.inputs(rows=BATCH, length=length)
-            run.step(
-                {
-                    "inputs": inputs,
-                    "targets": {
-                        "label": (tf.zeros(BATCH, tf.int32), tf.ones(BATCH))
-                    },
-                    "step": tf.constant(0, tf.int64),
-                }
-            )
-        self.assertLessEqual(run.step.experimental_get_tracing_count(), 2)
+            step = tf.constant(0, tf.int64)
+            run.step({"inputs": inputs, "targets": targets, "step": step})
+        self.assertLessEqual(run.graphs(), most)
 
-    def test_compiles_under_xla_with_equal_losses(self):
-        plain, compiled = Run("masked_lm"), Run("masked_lm", xla=True)
+    def test_every_task_is_compiled_here(self):
+        self.assertContainsSubset(base.names(), TASKS)
+
+    @parameterized.parameters(
+        *itertools.product(TASKS, (("one_device", 1), ("mirrored", 2)))
+    )
+    def test_compiles_under_xla_with_equal_losses(self, kind, shape):
+        strategy, parts = shape
+        plain = Run(kind, strategy, parts)
+        compiled = Run(kind, strategy, parts, xla=True)
         np.testing.assert_allclose(
-            plain.train(stop=5), compiled.train(stop=5), atol=1e-5
+            plain.train(stop=4), compiled.train(stop=4), atol=1e-5
         )
+        self.assertEqual(compiled.graphs(), 1)
+        scores = []
+        for xla in (False, True):
+            step = loop.make_evaluate_step(
+                plain.model, plain.task, strategy=plain.strategy, xla=xla
+            )
+            rows = map(plain.split, batches(plain.task, 2))
+            scores.append(loop.evaluate(step, rows))
+        self.assertEqual(
+            set(scores[0]), set(plain.task.scores) | set(scores[0])
+        )
+        for name, value in scores[0].items():
+            self.assertAlmostEqual(value, scores[1][name], places=5)
 
 
 class EvaluateTest(absltest.TestCase):

@@ -4,8 +4,6 @@ import functools
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 
 from absl.testing import absltest, parameterized
@@ -13,89 +11,13 @@ from absl.testing import absltest, parameterized
 from bert_keras import checkpoint
 from bert_keras.data import records
 from tests import tiny
+from tests.trainers import mains
+from tests.trainers.mains import CORPUS, ROWS, call, write
 from trainers import prepare
-
-ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
-
-# Runs several mains one after the other in one process, for TensorFlow takes
-# seconds to import: each line of standard input is a JSON list of arguments.
-RUNNER = """
-import contextlib, io, json, runpy, sys, traceback
-import keras
-from absl import app, flags
-
-from tests import devices
-
-app.define_help_flags()
-kept = set(flags.FLAGS)
-for line in sys.stdin:
-    sys.argv = json.loads(line)
-    out, code = io.StringIO(), 0
-    try:
-        with contextlib.redirect_stdout(out):
-            runpy.run_module(sys.argv[0], run_name="__main__")
-    except SystemExit as stop:
-        code = stop.code or 0
-    except Exception:
-        code = traceback.format_exc()
-    for name in set(flags.FLAGS) - kept:
-        delattr(flags.FLAGS, name)
-    keras.config.set_dtype_policy("float32")
-    error = code if isinstance(code, str) else ""
-    print(json.dumps([int(bool(code)), out.getvalue(), error]), flush=True)
-"""
-
-
-@functools.cache
-def runner():
-    return subprocess.Popen(
-        [sys.executable, "-c", RUNNER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=ROOT,
-        text=True,
-    )
 
 
 def tearDownModule():
-    if runner.cache_info().currsize:
-        runner().stdin.close()
-        runner().wait()
-        runner().stdout.close()
-
-
-def call(module, **flags):
-    """(exit code, standard output, the error line)."""
-    arguments = [f"--{name}={value}" for name, value in flags.items()]
-    runner().stdin.write(json.dumps([module, *arguments]) + "\n")
-    runner().stdin.flush()
-    return tuple(json.loads(runner().stdout.readline()))
-
-
-def write(path, text):
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    return path
-
-
-SENTENCES = (
-    "the film is good .",
-    "a dull old story !",
-    "很 好 电影",
-    "not bad ?",
-)
-CORPUS = "\n\n".join("\n".join(SENTENCES * 3) for _ in range(30)) + "\n"
-ROWS = "".join(
-    f"{text}\t{label}\n"
-    for text, label in (
-        ("a good film", "good"),
-        ("a bad film", "bad"),
-        ("fine story", "good"),
-        ("dull plot", "bad"),
-    )
-    * 4
-)
+    mains.close()
 
 
 class MainsTest(parameterized.TestCase):
@@ -364,6 +286,19 @@ class MainsTest(parameterized.TestCase):
         )
         self.assertEqual((code, error), (0, ""))
         self.assertEqual(checkpoint.read(folder).step, 2)
+
+    def test_early_stopping_ends_the_run_for_good(self):
+        folder = self.path("early")
+        flags = self.finetune_flags(
+            output=folder, epochs=8, early_stopping=2, learning_rate=0
+        )
+        for _ in range(2):  # started again, it stays at its end
+            code, out, error = call("trainers.finetune", **flags)
+            self.assertEqual((code, error), (0, ""))
+            # Epoch 1 of 2 steps is the best, two later ones are no better.
+            self.assertEqual(checkpoint.steps(folder), [2, 6])
+            self.assertEqual(checkpoint.read(folder).step, 2)
+            self.assertRegex(out, "steps +│ 6 ")
 
     # Bad input: one clear line, exit code 1, nothing half-written.
 

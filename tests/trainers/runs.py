@@ -89,10 +89,11 @@ class Run:
     def train(self, start=0, stop=STEPS):
         losses = []
         for batch in itertools.islice(batches(self.task, stop), start, stop):
-            losses.append(float(self.step(self._split(batch))["loss"]))
+            losses.append(float(self.step(self.split(batch))["loss"]))
         return losses
 
-    def _split(self, batch):
+    def split(self, batch):
+        """Each replica's own rows."""
         if self.replicas == 1:
             return batch
         size = BATCH // self.replicas

@@ -1,5 +1,9 @@
-"""Runs that are killed or asked to stop, and started again."""
+"""Runs that are killed or asked to stop, and started again.
 
+`python -m tests.trainers.stop_test --kills=25` kills as often as you like.
+"""
+
+import functools
 import json
 import os
 import random
@@ -10,18 +14,34 @@ import tempfile
 import time
 
 import pytest
-from absl.testing import absltest
+from absl import flags
+from absl.testing import absltest, parameterized
+from tensorboard.backend.event_processing import event_accumulator
 
 from bert_keras import checkpoint
 from tests import tiny
+from tests.trainers import replicas_test
+
+KILLS = flags.DEFINE_integer("kills", 4, "Kills, over four kinds of runs.")
 
 ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
 STEPS = 120
+# Two logical CPUs, so that --strategy=mirrored has two replicas.
+START = """
+import runpy, sys
+from tests import devices
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+KINDS = tuple(
+    (module, strategy)
+    for module in ("pretrain", "finetune")
+    for strategy in ("one_device", "mirrored")
+)
 
 
 def start(module, **flags):
     return subprocess.Popen(
-        [sys.executable, "-m", module]
+        [sys.executable, "-c", START, f"trainers.{module}"]
         + [f"--{name}={value}" for name, value in flags.items()],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
@@ -31,6 +51,7 @@ def start(module, **flags):
 
 
 def log(run):
+    """Its lines, without those that tell the time."""
     try:
         with open(os.path.join(run, "log.jsonl")) as file:
             lines = file.read().split("\n")[:-1]
@@ -39,93 +60,168 @@ def log(run):
     lines = [json.loads(line) for line in lines]
     for line in lines:
         line.pop("tokens_per_second", None)
+        line.pop("waiting_for_data", None)
     return lines
 
 
+def board(run):
+    """[(step, loss)] as TensorBoard shows them."""
+    events = event_accumulator.EventAccumulator(
+        os.path.join(run, "tensorboard"),
+        size_guidance={event_accumulator.TENSORS: 0},
+    )
+    events.Reload()
+    return [event.step for event in events.Tensors("loss")]
+
+
 @pytest.mark.slow
-class StopTest(absltest.TestCase):
+class StopTest(parameterized.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         cls.folder = tempfile.mkdtemp()
-        vocabulary = os.path.join(cls.folder, "vocab.txt")
-        tiny.tokenizer().save(vocabulary)
-        corpus = os.path.join(cls.folder, "corpus.txt")
-        with open(corpus, "w") as file:
+        path = cls.path = functools.partial(os.path.join, cls.folder)
+        tiny.tokenizer().save(path("vocab.txt"))
+        with open(path("corpus.txt"), "w") as file:
             for number in range(60):
                 words = tiny.WORDS[number % 9 :]
                 file.write(f"a {' '.join(words)} .\n\nthe film !\n" * 2)
-        model = os.path.join(cls.folder, "model.json")
-        with open(model, "w") as file:
+        with open(path("train.tsv"), "w") as file:
+            file.write("text\tlabel\n")
+            for number in range(8 * STEPS // 4):
+                words = " ".join(tiny.WORDS[number % 7 : number % 19 + 8])
+                file.write(f"{words}\t{('bad', 'good')[number % 2]}\n")
+        with open(path("model.json"), "w") as file:
             json.dump(tiny.bert().to_dict(), file)
-        records = os.path.join(cls.folder, "records")
-        prepare = start(
-            "trainers.prepare",
-            input=corpus,
-            output=records,
-            vocab=vocabulary,
+        cls.run_whole(
+            "prepare",
+            input=path("corpus.txt"),
+            output=path("records"),
+            vocab=path("vocab.txt"),
             seq_length=32,
             held_out=0.1,
         )
-        _, error = prepare.communicate()
-        if prepare.returncode:
-            raise AssertionError(error)
+        shared = {"batch_size": 8, "log_every": 3, "save_every": 10}
         cls.flags = {
-            "records": records,
-            "model": model,
-            "steps": STEPS,
-            "batch_size": 8,
-            "log_every": 1,
-            "save_every": 10,
-            "evaluate_every": 25,
+            "pretrain": {
+                "records": path("records"),
+                "model": path("model.json"),
+                "steps": STEPS,
+                "evaluate_every": 25,
+                **shared,
+            },
+            "finetune": {
+                "init": path("whole-pretrain-one_device"),
+                "train": path("train.tsv"),
+                "dev": path("train.tsv"),
+                "epochs": 4,
+                "seq_length": 16,
+                **shared,
+            },
         }
-        cls.whole = os.path.join(cls.folder, "whole")
-        run = start("trainers.pretrain", output=cls.whole, **cls.flags)
+        for module, strategy in KINDS:
+            cls.run_whole(
+                module,
+                strategy=strategy,
+                output=path(f"whole-{module}-{strategy}"),
+                **cls.flags[module],
+            )
+
+    @classmethod
+    def run_whole(cls, module, **flags):
+        run = start(module, **flags)
         _, error = run.communicate()
         if run.returncode:
             raise AssertionError(error)
 
-    def stopped(self, run, sign, after):
-        """Starts the run, signals it once it logged `after` more lines."""
-        aim = len(log(run)) + after
-        process = start("trainers.pretrain", output=run, **self.flags)
-        deadline = time.monotonic() + 120
-        while len(log(run)) < aim and process.poll() is None:
-            self.assertLess(time.monotonic(), deadline)
+    def stopped(self, sign, after, module, more=0.0, **flags):
+        """Starts a run, signals it once it logged `after` more lines."""
+        aim = len(log(flags["output"])) + after
+        process = start(module, **flags)
+        began = time.monotonic()
+        while len(log(flags["output"])) < aim and process.poll() is None:
+            self.assertLess(time.monotonic(), began + 120)
+            os.sched_yield()
+        moment = time.monotonic() + more
+        while time.monotonic() < moment and process.poll() is None:
             os.sched_yield()
         process.send_signal(sign)
         _, error = process.communicate()
         return process.returncode, error
 
-    def assert_like_whole(self, run):
-        process = start("trainers.pretrain", output=run, **self.flags)
-        _, error = process.communicate()
-        self.assertEqual(process.returncode, 0, error)
-        self.assertEqual(log(run), log(self.whole))
+    def assert_like_whole(self, run, whole):
+        self.assertEqual(log(run), log(whole))
+        steps = [line["step"] for line in log(run) if "loss" in line]
+        self.assertEqual(board(run), steps)
         one, two = (
             checkpoint.read(checkpoint.step_folder(folder, STEPS)).facts
-            for folder in (run, self.whole)
+            for folder in (run, whole)
         )
         self.assertEqual(one, two)
 
-    def test_killed_at_any_moment_it_ends_bit_equal(self):
-        moment = random.Random(3)
-        run = os.path.join(self.folder, "killed")
-        for _ in range(3):
-            code, _ = self.stopped(run, signal.SIGKILL, moment.randint(5, 40))
-            self.assertEqual(code, -signal.SIGKILL)
-        self.assert_like_whole(run)
+    @parameterized.parameters(*enumerate(KINDS))
+    def test_killed_at_any_moment_it_ends_bit_equal(self, number, kind):
+        module, strategy = kind
+        moment = random.Random(number)
+        run = self.path(f"killed-{module}-{strategy}")
+        flags = self.flags[module] | {"output": run, "strategy": strategy}
+        for kill in range(number, KILLS.value, len(KINDS)):
+            # In training and saving, and in starting: imports, records.
+            lines = moment.randint(0, 7)
+            more = moment.uniform(0, 0.1 if lines else 12)
+            code, _ = self.stopped(signal.SIGKILL, lines, module, more, **flags)
+            steps = checkpoint.steps(run)
+            print(
+                f"kill {kill}: {module} {strategy}, exit code {code}, "
+                f"{len(log(run))} lines, checkpoints {steps}",
+                flush=True,
+            )
+        self.run_whole(module, **flags)
+        self.assert_like_whole(run, self.path(f"whole-{module}-{strategy}"))
 
     def test_asked_to_stop_it_saves_and_ends_bit_equal(self):
-        run = os.path.join(self.folder, "asked")
-        code, error = self.stopped(run, signal.SIGTERM, 13)
+        run = self.path("asked")
+        flags = self.flags["pretrain"] | {
+            "output": run,
+            "strategy": "one_device",
+        }
+        code, error = self.stopped(signal.SIGTERM, 7, "pretrain", **flags)
         self.assertEqual(code, 0, error)
         self.assertIn("asked to stop", error)
-        self.assertEqual(
-            checkpoint.steps(run)[-1],
-            len([line for line in log(run) if "loss" in line]),
+        self.assertLess(checkpoint.steps(run)[-1], STEPS)
+        self.run_whole("pretrain", **flags)
+        self.assert_like_whole(run, self.path("whole-pretrain-one_device"))
+
+    def workers(self, run):
+        values = self.flags["pretrain"] | {
+            "output": run,
+            "strategy": "multi_worker_mirrored",
+        }
+        return replicas_test.start_workers(
+            ["trainers.pretrain"]
+            + [f"--{name}={value}" for name, value in values.items()]
         )
-        self.assert_like_whole(run)
+
+    def ended(self, workers):
+        errors = [worker.communicate()[1] for worker in workers]
+        self.assertEqual([w.returncode for w in workers], [0, 0], errors)
+        return errors
+
+    def test_one_of_two_processes_is_asked_to_stop(self):
+        whole, run = self.path("whole-workers"), self.path("asked-workers")
+        self.ended(self.workers(whole))
+        workers = self.workers(run)
+        while len(log(run)) < 7:
+            self.assertIsNone(workers[0].poll())
+            os.sched_yield()
+        workers[1].send_signal(signal.SIGTERM)
+        errors = self.ended(workers)
+        self.assertIn("asked to stop", errors[0])  # worker 0 speaks
+        last = checkpoint.steps(run)[-1]
+        print("both stopped at step", last)
+        self.assertLess(last, STEPS)
+        self.ended(self.workers(run))
+        self.assert_like_whole(run, whole)
 
 
 if __name__ == "__main__":

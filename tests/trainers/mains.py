@@ -1,0 +1,97 @@
+"""Mains called as a user calls them, many in one process of their own."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
+
+# Runs several mains one after the other in one process, for TensorFlow takes
+# seconds to import: each line of standard input is a JSON list of arguments.
+RUNNER = """
+import contextlib, io, json, runpy, sys, traceback
+import keras
+from absl import app, flags
+
+from tests import devices
+
+app.define_help_flags()
+kept = set(flags.FLAGS)
+for line in sys.stdin:
+    sys.argv = json.loads(line)
+    out, said, code = io.StringIO(), io.StringIO(), 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
+            runpy.run_module(sys.argv[0], run_name="__main__")
+    except SystemExit as stop:
+        code = stop.code or 0
+    except Exception:
+        code = traceback.format_exc()
+    for name in set(flags.FLAGS) - kept:
+        delattr(flags.FLAGS, name)
+    keras.config.set_dtype_policy("float32")
+    error = code if isinstance(code, str) else ""
+    answer = [int(bool(code)), out.getvalue(), error, said.getvalue()]
+    print(json.dumps(answer), flush=True)
+"""
+
+
+@functools.cache
+def runner():
+    return subprocess.Popen(
+        [sys.executable, "-c", RUNNER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        text=True,
+    )
+
+
+def close():
+    """For tearDownModule."""
+    if runner.cache_info().currsize:
+        runner().stdin.close()
+        runner().wait()
+        runner().stdout.close()
+        runner.cache_clear()
+
+
+def call(module, **flags):
+    """(exit code, standard output, the error line)."""
+    return call_and_listen(module, **flags)[:3]
+
+
+def call_and_listen(module, **flags):
+    """The same, and what was said on standard error meanwhile."""
+    arguments = [f"--{name}={value}" for name, value in flags.items()]
+    runner().stdin.write(json.dumps([module, *arguments]) + "\n")
+    runner().stdin.flush()
+    return tuple(json.loads(runner().stdout.readline()))
+
+
+def write(path, text):
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+SENTENCES = (
+    "the film is good .",
+    "a dull old story !",
+    "很 好 电影",
+    "not bad ?",
+)
+CORPUS = "\n\n".join("\n".join(SENTENCES * 3) for _ in range(30)) + "\n"
+ROWS = "".join(
+    f"{text}\t{label}\n"
+    for text, label in (
+        ("a good film", "good"),
+        ("a bad film", "bad"),
+        ("fine story", "good"),
+        ("dull plot", "bad"),
+    )
+    * 4
+)
