@@ -214,7 +214,8 @@ class Session:
 
         if self._is_at_its_end():
             batches = ()
-        with progress, workers_lib.asked_to_stop() as asked:
+        asking = workers_lib.asked_to_stop()
+        with progress, workers_lib.together(), asking as asked:
             watched = _Watched(batches, asked)
             loop.train(
                 self.train_step,

@@ -119,6 +119,21 @@ class Workers:
 
 
 @contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Raises InputError when a worker went away in the middle of a step."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # Unavailable, aborted or cancelled, by how it went.
+        if "Collective ops is aborted" not in error.message:
+            raise
+        raise errors.InputError(
+            "another worker is gone, see its own last line. Start all workers "
+            "again with the same command; they go on from the last checkpoint."
+        ) from None
+
+
+@contextlib.contextmanager
 def asked_to_stop() -> Iterator[list[int]]:
     """A list that holds something once SIGTERM came: a preemption's notice."""
     asked: list[int] = []

@@ -223,6 +223,20 @@ class StopTest(parameterized.TestCase):
         self.ended(self.workers(run))
         self.assert_like_whole(run, whole)
 
+    def test_one_of_two_processes_is_killed(self):
+        run = self.path("killed-workers")
+        workers = self.workers(run)
+        while not checkpoint.steps(run):
+            self.assertIsNone(workers[0].poll())
+            os.sched_yield()
+        workers[1].kill()
+        _, error = workers[0].communicate()
+        workers[1].communicate()
+        self.assertEqual(workers[0].returncode, 1)
+        self.assertRegex(
+            error.splitlines()[-1], "^error: another worker is gone"
+        )
+
 
 if __name__ == "__main__":
     absltest.main()
