@@ -1,35 +1,37 @@
 """Turns raw text into records for pretraining; learns a vocabulary if asked.
 
   python -m trainers.prepare --input=corpus.txt --vocab_size=8000 --output=rec
-  python -m trainers.prepare --input='wiki/*.jsonl.gz,books' --output=rec \\
+  python -m trainers.prepare --input='wiki/*.jsonl.zst,books' --output=rec \\
       --vocab=vocab.txt --seq_length=512 --objective=sop
 
-Input is text, gzipped text, or JSON lines with a field `text`: files, folders
-or globs, with commas between. Plain text has one sentence per line and a blank
-line between documents, or paragraphs, which are split into sentences here.
+Input is text or JSON lines with a field `text`, each also packed (.gz, .zst):
+files, folders or globs, with commas between. Plain text has one sentence per
+line and a blank line between documents, or paragraphs, which are split into
+sentences here. A document that came before, word for word, is left out.
+
+The output depends on the input and the flags, not on the number of workers or
+where they run. Killed and run again, it keeps the shards that are whole.
 """
 
+import collections
 import dataclasses
+import functools
 import itertools
+import json
 import os
-import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import tensorflow as tf
 
 from bert_keras import checkpoint, errors
-from bert_keras.data import corpus, packing, sentence_pairs, vocabulary
+from bert_keras.data import chunks, corpus, instances, vocabulary
 from bert_keras.data import records as records_lib
 from bert_keras.data import tokenizer as tokenizer_lib
-from trainers import flags, report, runtime
+from trainers import flags, pool, report, runtime
 
-# Documents are worked on, and random sentences drawn, within pieces of this
-# many characters: memory stays flat, and a piece is one shard.
-CHUNK_CHARACTERS = 16_000_000
-
-Document = list[str]
+# Text for which starting one more process pays: TensorFlow takes seconds.
+BYTES_PER_WORKER = 30_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +57,38 @@ class Settings:
         "swapped, none = whole rows of one document.",
         ("nsp", "sop", "none"),
     )
+    passes: int = flags.knob(
+        1,
+        "Times the pairs are drawn from the text; masks are drawn anew while "
+        "training in any case.",
+        least=1,
+    )
+    deduplicate: bool = flags.knob(
+        True, "Leave out documents that came before, word for word."
+    )
     held_out: float = flags.knob(
         0.01,
         "Share of the documents that is kept for evaluation.",
         least=0.0,
         most=0.5,
     )
+    shard_mb: float = flags.knob(
+        chunks.BYTES / 1e6,
+        "Text in a shard, in MB; random sentences come from the same shard.",
+        least=0.001,
+    )
     seed: int = flags.knob(1, "Pairs and random sentences.", least=0)
+    workers: int = flags.knob(
+        0, "Processes; 0: one for each core, fewer for a small input.", least=0
+    )
+    runner: str = flags.knob(
+        "",
+        "Runner of Apache Beam (DirectRunner, FlinkRunner, SparkRunner, "
+        "DataflowRunner) in place of processes here.",
+    )
+    runner_options: str = flags.knob(
+        "", "What the runner wants to know, as on a command line."
+    )
 
 
 def prepare(settings: Settings) -> None:
@@ -70,191 +97,150 @@ def prepare(settings: Settings) -> None:
     flags.require("output", settings.output)
     if bool(settings.vocab) == bool(settings.vocab_size):
         raise errors.InputError("give one of --vocab and --vocab_size.")
-    if "://" in settings.output:
-        raise errors.InputError(
-            f"--output={settings.output}: records are mapped into memory, so "
-            "they need a local folder. Copy them where they are needed."
-        )
     paths = corpus.files(settings.input.split(","))
     train = os.path.join(settings.output, "train")
+    same = runtime.was_begun_alike(settings.output)
     runtime.open_run(settings.output, begun=records_lib.is_complete(train))
     if records_lib.is_complete(train):
         report.table(settings.output, {"already there": train})
         return
     began = time.monotonic()
-    tokenizer = _tokenizer(settings, paths)
-    for split in ("train", "dev"):  # what a kill may have left
-        shutil.rmtree(os.path.join(settings.output, split), ignore_errors=True)
-
-    size = sum(os.path.getsize(path) for path in paths)
+    tokenizer = _tokenizer(settings, paths, same=same)
+    recipe = instances.Recipe(
+        folder=settings.output,
+        vocabulary=os.path.join(settings.output, checkpoint.VOCABULARY),
+        lowercase=tokenizer.lowercase,
+        seq_length=settings.seq_length,
+        objective=settings.objective,
+        passes=settings.passes,
+        seed=settings.seed,
+    )
+    size = _size(paths)
+    position = corpus.Position()
+    plan = chunks.Plan(
+        corpus.scan(paths, position=position),
+        held_out=settings.held_out,
+        deduplicate=settings.deduplicate,
+        chunk_bytes=int(settings.shard_mb * 1e6),
+    )
     with report.Progress("preparing", total=size / 1e6, unit="MB") as progress:
-        counted = Counted(corpus.documents(paths), progress)
         made = {"train": [], "dev": []}
-        for number, (split, documents) in enumerate(
-            pieces(counted, settings.held_out)
+        for split, done, result in _make(
+            settings, recipe, plan, position, size
         ):
-            rows = instances(documents, tokenizer, settings, number)
-            if rows:
-                folder = os.path.join(settings.output, split)
-                name = len(made[split])
-                made[split].append(_shard(folder, name, rows))
-    if not made["train"]:
+            made[split].append(result)
+            progress.update(done / 1e6)
+    if not any(chunk["shards"] for chunk in made["train"]):
         raise errors.InputError(
             f"{settings.input} gives no training row; is it empty?"
         )
     # Training records last: they say that all is done.
     for split in ("dev", "train"):
-        if made[split]:
+        if any(chunk["shards"] for chunk in made[split]):
             _finish(settings, split, made[split], tokenizer)
-    _close(settings, counted, tokenizer, time.monotonic() - began)
+    _close(settings, plan, tokenizer, time.monotonic() - began)
 
 
-def _tokenizer(settings: Settings, paths: Sequence[str]):
+def _make(
+    settings, recipe, plan, position, size
+) -> Iterator[tuple[str, int, dict]]:
+    """(split, bytes of the input so far, what was made) of every chunk."""
+    make = functools.partial(instances.make, recipe=recipe)
+    if settings.runner:
+        # Through files, as a plan can be larger than what a runner takes.
+        notes = list(_write_plan(settings.output, plan))
+        make_noted = functools.partial(make_from_note, recipe=recipe)
+        pool.in_pipeline(
+            make_noted, notes, settings.runner, settings.runner_options
+        )
+        for note in notes:
+            yield _read_chunk(note).split, size, make_noted(note)
+            tf.io.gfile.remove(note)
+        return
+    planned = collections.deque()
+
+    def chunks_():
+        for chunk in plan:
+            planned.append((chunk.split, position.bytes))
+            yield chunk
+
+    workers = settings.workers or min(
+        os.cpu_count() or 1, max(1, size // BYTES_PER_WORKER)
+    )
+    for result in pool.in_order(make, chunks_(), workers):
+        yield *planned.popleft(), result
+
+
+def make_from_note(note: str, *, recipe: instances.Recipe) -> dict:
+    """What a worker of a pipeline does with the name of a chunk's note."""
+    return instances.make(_read_chunk(note), recipe)
+
+
+def _write_plan(folder: str, plan: chunks.Plan) -> Iterator[str]:
+    for number, chunk in enumerate(plan):
+        path = os.path.join(folder, "plan", f"{number:05d}.json")
+        records_lib.write_text(path, json.dumps(chunk))
+        yield path
+
+
+def _read_chunk(path: str) -> chunks.Chunk:
+    with tf.io.gfile.GFile(path) as file:
+        split, number, documents = json.loads(file.read())
+    found = [corpus.Document(*document) for document in documents]
+    return chunks.Chunk(split, number, found)
+
+
+def _size(paths: Sequence[str]) -> int:
+    return sum(tf.io.gfile.stat(path).length for path in paths)
+
+
+def _tokenizer(settings: Settings, paths: Sequence[str], *, same: bool):
+    """The vocabulary, given or learned, and its copy in the output folder."""
+    copy = os.path.join(settings.output, checkpoint.VOCABULARY)
+    lowercase = settings.lowercase
     if settings.vocab:
         tokenizer = tokenizer_lib.Tokenizer.from_file(
-            settings.vocab, lowercase=settings.lowercase
+            settings.vocab, lowercase=lowercase
+        )
+    elif same and tf.io.gfile.exists(copy):  # learned before a kill
+        tokenizer = tokenizer_lib.Tokenizer.from_file(
+            copy, lowercase=lowercase is not False
         )
     else:
-        lowercase = settings.lowercase is not False
-        texts = itertools.chain.from_iterable(corpus.documents(paths))
-        learned = vocabulary.learn(
-            texts, settings.vocab_size, lowercase=lowercase
-        )
-        tokenizer = tokenizer_lib.Tokenizer(learned, lowercase=lowercase)
+        tokenizer = _learn(settings, paths, lowercase is not False)
     if tokenizer.mask_id is None:
         raise errors.InputError(
             f"{settings.vocab} has no entry [MASK]; masked LM needs one."
         )
+    checkpoint.write_text(copy, "".join(f"{p}\n" for p in tokenizer.vocabulary))
     return tokenizer
 
 
-class Counted:
-    """Documents as they pass, counted for progress and report."""
-
-    def __init__(self, documents: Iterable[Document], progress):
-        self.documents, self.progress = documents, progress
-        self.count = self.sentences = self.bytes = 0
-
-    def __iter__(self) -> Iterator[Document]:
-        for document in self.documents:
-            self.count += 1
-            self.sentences += len(document)
-            self.bytes += sum(len(text.encode()) + 1 for text in document)
-            self.progress.update(self.bytes / 1e6)
-            yield document
-
-
-class Chunks:
-    """Brings documents together up to CHUNK_CHARACTERS, two at least.
-
-    A chunk is given out when the next one is full, so that a last document
-    that is left alone can join the chunk before it.
-    """
-
-    def __init__(self):
-        self.ready: list[Document] = []
-        self.open: list[Document] = []
-        self.size = 0
-
-    def add(self, document: Document) -> list[Document]:
-        """A chunk that is complete now, or nothing."""
-        self.open.append(document)
-        self.size += sum(map(len, document))
-        if self.size < CHUNK_CHARACTERS or len(self.open) < 2:
-            return []
-        chunk, self.ready = self.ready, self.open
-        self.open, self.size = [], 0
-        return chunk
-
-    def rest(self) -> list[list[Document]]:
-        """What is left at the end."""
-        if len(self.open) == 1 and self.ready:
-            return [self.ready + self.open]
-        return [chunk for chunk in (self.ready, self.open) if chunk]
-
-
-def pieces(
-    documents: Iterable[Document], held_out: float
-) -> Iterator[tuple[str, list[Document]]]:
-    """Chunks of the training documents and of those held out.
-
-    Every 1/held_out-th document of the corpus is held out, if that gives two
-    at least; one alone has no random next sentence.
-    """
-    open_chunks = {"train": Chunks(), "dev": Chunks()}
-    for number, document in enumerate(documents):
-        before, after = number * held_out, (number + 1) * held_out
-        split = "dev" if int(after) > int(before) else "train"
-        if chunk := open_chunks[split].add(document):
-            yield split, chunk
-    train, dev = (chunks.rest() for chunks in open_chunks.values())
-    if len(dev) == 1 and len(dev[0]) == 1:
-        train[-1:] = [(train[-1] if train else []) + dev.pop()]
-    for split, rest in (("dev", dev), ("train", train)):
-        for chunk in rest:
-            yield split, chunk
-
-
-def instances(
-    documents: Sequence[Document],
-    tokenizer: tokenizer_lib.Tokenizer,
-    settings: Settings,
-    number: int,
-) -> list[records_lib.Row]:
-    """The rows of a chunk, a function of the documents, seed and number."""
-    pairs = settings.objective != "none"
-    random = np.random.Generator(np.random.Philox(key=[settings.seed, number]))
-    drawn = sentence_pairs.draw(
-        encode(documents, tokenizer),
-        max_tokens=settings.seq_length - (3 if pairs else 2),
-        objective=settings.objective,
-        generator=random,
+def _learn(settings: Settings, paths: Sequence[str], lowercase: bool):
+    position = corpus.Position()
+    progress = report.Progress(
+        "learning words", total=_size(paths) / 1e6, unit="MB"
     )
-    rows = []
-    for first, second, label in drawn:
-        packed = packing.pack_arrays(
-            first,
-            second,
-            cls_id=tokenizer.cls_id,
-            sep_id=tokenizer.sep_id,
+
+    def texts():
+        for document in corpus.documents(paths, position=position):
+            yield from document
+            progress.update(position.bytes / 1e6)
+
+    with progress:
+        learned = vocabulary.learn(
+            texts(), settings.vocab_size, lowercase=lowercase
         )
-        row = {f"inputs/{name}": value for name, value in packed.items()}
-        if pairs:
-            row["targets/next_sentence/labels"] = np.int32(label)
-            row["targets/next_sentence/weights"] = np.float32(1)
-        rows.append(row)
-    return rows
+    return tokenizer_lib.Tokenizer(learned, lowercase=lowercase)
 
 
-def encode(
-    documents: Sequence[Document], tokenizer: tokenizer_lib.Tokenizer
-) -> list[list[np.ndarray]]:
-    """Ids of every sentence; all sentences go through the op at once."""
-    ids = tokenizer(tf.constant([s for d in documents for s in d]))
-    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
-    flat = ids.flat_values.numpy().astype(dtype)
-    splits = ids.row_splits.numpy()
-    place, encoded = 0, []
-    for document in documents:
-        sentences = [
-            flat[splits[i] : splits[i + 1]]
-            for i in range(place, place + len(document))
-        ]
-        place += len(document)
-        encoded.append([ids for ids in sentences if len(ids)])
-    return [document for document in encoded if document]
-
-
-def _shard(folder: str, number: int, rows: list[records_lib.Row]):
-    os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, records_lib.shard_name(number))
-    return records_lib.write_shard(
-        path, rows, per_token=("inputs/token_ids", "inputs/segment_ids")
-    )
-
-
-def _finish(settings, split, shards, tokenizer) -> None:
+def _finish(settings, split, made, tokenizer) -> None:
     folder = os.path.join(settings.output, split)
+    shards = list(itertools.chain(*(chunk["shards"] for chunk in made)))
+    kept = {entry["name"] for entry in shards}
+    for path in tf.io.gfile.glob(os.path.join(folder, "shard-*")):
+        if os.path.basename(path) not in kept:
+            tf.io.gfile.remove(path)  # of an earlier run with other flags
     tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
     records_lib.write_manifest(
         folder,
@@ -265,35 +251,61 @@ def _finish(settings, split, shards, tokenizer) -> None:
         tokenizer=tokenizer.fingerprint,
         seed=settings.seed,
         input=settings.input,
+        report=instances.add_reports([chunk["report"] for chunk in made]),
     )
+    instances.forget(folder)
 
 
-def _close(settings, counted, tokenizer, seconds) -> None:
-    train = records_lib.Records(os.path.join(settings.output, "train"))
-    longest = train.manifest["longest"]
-    dev = os.path.join(settings.output, "dev")
+def _close(settings, plan, tokenizer, seconds) -> None:
+    with tf.io.gfile.GFile(
+        os.path.join(settings.output, "train", records_lib.MANIFEST)
+    ) as file:
+        manifest = json.loads(file.read())
+    made = manifest["report"]
+    dev = os.path.join(settings.output, "dev", records_lib.MANIFEST)
     held_out = "none: too few documents, see --held_out"
-    if records_lib.is_complete(dev):
-        held_out = f"{len(records_lib.Records(dev)):,}"
-    report.table(
-        settings.output,
-        {
-            "documents": counted.count,
-            "sentences": counted.sentences,
-            "vocabulary": f"{tokenizer.vocab_size:,} entries, "
-            + ("lower case" if tokenizer.lowercase else "cased"),
-            "training rows": len(train),
-            "held-out rows": held_out,
-            "tokens": train.manifest["tokens"],
-            "tokens in a row": f"{train.lengths.mean():.1f} on average, "
-            f"{longest} at most",
-            "size": report.folder_size(settings.output),
-            "time": f"{seconds:.1f} s, "
-            f"{counted.bytes / 1e6 / seconds:.1f} MB/s of text",
-            "next": f"python -m trainers.pretrain --records={settings.output} "
-            "--output=runs/base",
-        },
+    if tf.io.gfile.exists(dev):
+        with tf.io.gfile.GFile(dev) as file:
+            held_out = f"{json.loads(file.read())['rows']:,}"
+    picture = os.path.join(settings.output, "lengths.png")
+    report.histogram(
+        picture, made["lengths"], title="Training rows by their tokens"
     )
+    tokens = made["tokens"]
+    facts = {
+        "documents": plan.documents,
+        "left out as repeated": plan.repeated,
+        "sentences": made["sentences"],
+        "vocabulary": f"{tokenizer.vocab_size:,} entries, "
+        + ("lower case" if tokenizer.lowercase else "cased"),
+        "tokens of the text": tokens,
+        "[UNK]": f"{made['unknown'] / tokens:.4%} of the tokens",
+        "pieces in a word": made["tokens"] / max(1, made["words"]),
+        "training rows": manifest["rows"],
+        "held-out rows": held_out,
+        "tokens in a row": f"{manifest['tokens'] / manifest['rows']:.1f} on "
+        f"average, {manifest['longest']} at most; see {picture}",
+        "time": f"{seconds:.1f} s, {plan.bytes / 1e6 / seconds:.1f} MB/s",
+    }
+    for number, example in enumerate(made["examples"], 1):
+        label = example["label"]
+        told = "" if label is None else f"{LABELS[settings.objective][label]}: "
+        facts[f"row {number}"] = told + example["text"]
+    records_lib.write_text(
+        os.path.join(settings.output, "report.json"),
+        json.dumps(facts, indent=1, ensure_ascii=False),
+    )
+    facts["next"] = (
+        f"python -m trainers.pretrain --records={settings.output} "
+        "--output=runs/base"
+    )
+    report.table(settings.output, facts)
+
+
+LABELS = {
+    "nsp": ("next sentence", "random sentence"),
+    "sop": ("in order", "swapped"),
+}
 
 
 def main() -> None:

@@ -1,13 +1,15 @@
 """What a person sees of a run: progress, log, TensorBoard, closing table."""
 
+import io
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import matplotlib.figure
 import rich.console
 import rich.progress
 import rich.table
@@ -131,6 +133,22 @@ def table(title: str, facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         grid.add_row(name, _shown(value))
     output.print(grid)
+
+
+def histogram(path: str, counts: Sequence[int], *, title: str) -> None:
+    """Draws how many there are of 0, 1, 2, ... as a PNG."""
+    # Not pyplot: it looks for a screen.
+    figure = matplotlib.figure.Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.bar(range(len(counts)), counts, width=1.0)
+    axes.set_title(title)
+    axes.set_xlabel("tokens")
+    axes.set_ylabel("rows")
+    axes.margins(x=0)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(image.getvalue())
 
 
 def folder_size(folder: str) -> str:

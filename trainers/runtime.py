@@ -226,7 +226,16 @@ def make_loss_scale(settings: TrainSettings) -> loop.LossScale:
 
 
 # Flags that may differ when a run goes on: they change no result.
-FREE_TO_CHANGE = ("keep", "log_every", "save_every", "flagfile", "output")
+FREE_TO_CHANGE = (
+    "flagfile",
+    "keep",
+    "log_every",
+    "output",
+    "runner",
+    "runner_options",
+    "save_every",
+    "workers",
+)
 
 
 def open_run(folder: str, *, begun: bool, writes: bool = True) -> None:
@@ -261,6 +270,15 @@ def open_run(folder: str, *, begun: bool, writes: bool = True) -> None:
     tf.io.gfile.makedirs(folder)
     with tf.io.gfile.GFile(path, "w") as file:
         file.write(text)
+
+
+def was_begun_alike(folder: str) -> bool:
+    """Whether a folder was begun with these very flags."""
+    path = os.path.join(folder, "flags.txt")
+    if not tf.io.gfile.exists(path):
+        return False
+    with tf.io.gfile.GFile(path) as file:
+        return _settings(file.read()) == _settings(flags.as_text())
 
 
 def _settings(text: str) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Raw text in, documents out: each document a list of sentences.
 
-What is held is one line and one document. The shape of a text file is told
-from its first lines (`_HEAD`):
+`scan` finds where each document begins and ends, `read` reads it there: any
+process, on any machine, can read any part. What is held is one document. The
+shape of a text file is told from its first lines (`_HEAD`):
 
 - *wrapped*: lines break where the next word has no room, mostly in
   mid-sentence (Project Gutenberg). They are joined up to a blank line; one
@@ -15,14 +16,18 @@ without a blank line becomes several documents.
 """
 
 import codecs
+import contextlib
 import gzip
+import hashlib
 import itertools
 import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
+import zstandard
 
 from bert_keras import errors
 
@@ -30,6 +35,24 @@ LONGEST = 100_000  # characters; some 20,000 English tokens
 
 _HEAD = 1000  # lines looked at to tell the shape of a file
 _CHUNK = 1 << 20  # bytes read at a time
+_PACKED = (".gz", ".zst")
+
+
+class Document(NamedTuple):
+    """Where a document stands: bytes start to stop of the unpacked file."""
+
+    path: str
+    shape: str  # wrapped, paragraphs, sentences or json
+    line: int  # the first one's number, from 1
+    start: int
+    stop: int
+    digest: int  # 64 bits of its text: equal texts, equal digests
+
+
+class Position:
+    """How far into the files, in bytes as they lie on disk."""
+
+    bytes = 0
 
 
 def files(patterns: Sequence[str]) -> list[str]:
@@ -63,21 +86,36 @@ def files(patterns: Sequence[str]) -> list[str]:
 
 
 def documents(
-    paths: Iterable[str], *, text_field: str = "text"
+    paths: Iterable[str],
+    *,
+    text_field: str = "text",
+    position: Position | None = None,
 ) -> Iterator[list[str]]:
-    """Documents of all files, in order; told apart by name.
+    """Sentences of every document of all files, in order."""
+    found = scan(paths, text_field=text_field, position=position)
+    yield from read(found, text_field=text_field)
+
+
+def scan(
+    paths: Iterable[str],
+    *,
+    text_field: str = "text",
+    position: Position | None = None,
+) -> Iterator[Document]:
+    """The documents of all files, in order; told apart by name.
 
     `.jsonl` and `.json` hold one JSON object a line whose `text_field` is a
     document: a string, or a list of strings, its sentences. Anything else is
-    text. Both may be gzipped (`.gz`).
+    text. Both may be packed (`.gz`, `.zst`). Raises InputError for a line
+    that does not fit, and when there is no document at all.
     """
     path, empty = "no file", True
     for path in paths:
-        if path.removesuffix(".gz").endswith((".jsonl", ".json")):
-            paragraphs = _json_paragraphs(path, text_field)
+        if _name(path).endswith((".jsonl", ".json")):
+            found = _scan_json(path, text_field, position)
         else:
-            paragraphs = _text_paragraphs(path)
-        for document in _join(paragraphs):
+            found = _scan_text(path, position)
+        for document in found:
             empty = False
             yield document
     if empty:
@@ -86,26 +124,104 @@ def documents(
         )
 
 
-def lines(path: str) -> Iterator[bytes]:
-    """Lines of a file, without newline, byte-order mark or gzip."""
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            stream = file
-            if path.endswith(".gz"):
-                stream = gzip.GzipFile(fileobj=file)
-            rest = stream.read(_CHUNK).removeprefix(codecs.BOM_UTF8)
-            while chunk := stream.read(_CHUNK):
-                whole, newline, tail = chunk.rpartition(b"\n")
-                if newline:
-                    yield from (rest + whole).split(b"\n")
-                    rest = tail
-                else:
-                    rest += tail
-            if rest:
-                yield from rest.removesuffix(b"\n").split(b"\n")
-    except (tf.errors.OpError, EOFError, OSError, zlib.error) as error:
-        reason = getattr(error, "message", None) or error
-        raise errors.InputError(f"{path} cannot be read: {reason}") from error
+def read(
+    documents: Iterable[Document], *, text_field: str = "text"
+) -> Iterator[list[str]]:
+    """Sentences of the documents that `scan` found; of a long one, its parts.
+
+    Documents of one file should come in order: packed files are unpacked
+    from their beginning.
+    """
+    for path, group in itertools.groupby(documents, lambda found: found.path):
+        with _unpacked(path) as stream:
+            for found in group:
+                stream.seek(found.start)
+                text = stream.read(found.stop - found.start).decode()
+                yield from _join(_paragraphs(found, text, text_field))
+
+
+def lines(path: str, position: Position | None = None) -> Iterator[bytes]:
+    """Lines of a file, without newline, byte-order mark or packing."""
+    for _, line in _lines(path, position):
+        yield line
+
+
+def _lines(
+    path: str, position: Position | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Each line with the place where it begins in the unpacked file."""
+    with _unpacked(path, position) as stream:
+        rest = stream.read(_CHUNK)
+        begin = len(codecs.BOM_UTF8) if rest.startswith(codecs.BOM_UTF8) else 0
+        rest = rest[begin:]
+        while chunk := stream.read(_CHUNK):
+            whole, newline, tail = chunk.rpartition(b"\n")
+            if not newline:
+                rest += tail
+                continue
+            for line in (rest + whole).split(b"\n"):
+                yield begin, line
+                begin += len(line) + 1
+            rest = tail
+        for line in rest.removesuffix(b"\n").split(b"\n") if rest else ():
+            yield begin, line
+            begin += len(line) + 1
+
+
+class _unpacked:  # noqa: N801 (reads as a phrase: with _unpacked(path))
+    """A file's bytes, unpacked; what goes wrong is said with its name."""
+
+    def __init__(self, path: str, position: Position | None = None):
+        self.path, self.position = path, position
+
+    def __enter__(self) -> "_unpacked":
+        self.raw = tf.io.gfile.GFile(self.path, "rb")
+        self.stream = self.raw
+        if self.path.endswith(".gz"):
+            self.stream = gzip.GzipFile(fileobj=self.raw)
+        elif self.path.endswith(".zst"):
+            self.stream = zstandard.ZstdDecompressor().stream_reader(
+                self.raw, read_across_frames=True
+            )
+        self.before = self.position.bytes if self.position else 0
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.raw.close()
+
+    def read(self, count: int) -> bytes:
+        with self._named():
+            data = self.stream.read(count)
+            if self.position:
+                self.position.bytes = self.before + self.raw.tell()
+            return data
+
+    def seek(self, place: int) -> None:
+        with self._named():
+            self.stream.seek(place)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except (
+            tf.errors.OpError,
+            EOFError,
+            OSError,
+            zlib.error,
+            zstandard.ZstdError,
+        ) as error:
+            reason = getattr(error, "message", None) or error
+            raise errors.InputError(
+                f"{self.path} cannot be read: {reason}"
+            ) from error
+
+
+def _name(path: str) -> str:
+    """Without the ending of the packing."""
+    for ending in _PACKED:
+        path = path.removesuffix(ending)
+    return path
 
 
 def split_sentences(text: str) -> list[str]:
@@ -216,8 +332,86 @@ def _abbreviates(text: str, start: int, dot: int, end: int) -> bool:
     return begin == start and _NUMBER.fullmatch(word) is not None  # 1. List
 
 
-# From lines to documents. A paragraph is its sentences; an empty one stands
-# for the end of a document.
+# From lines to documents, and from documents to sentences.
+
+
+def _scan_text(path: str, position: Position | None) -> Iterator[Document]:
+    rows = (
+        (number, begin, line, _decode(line, path, number).strip())
+        for number, (begin, line) in enumerate(_lines(path, position), 1)
+    )
+    head = list(itertools.islice(rows, _HEAD))
+    texts = [row[3] for row in head]
+    shape = "sentences"
+    if _wrapped(texts):
+        shape = "wrapped"
+    elif _holds_paragraphs(texts):
+        shape = "paragraphs"
+    open_: list[str] = []  # the lines of the document so far
+    first, start, stop, length, blanks = 0, 0, 0, 0, 0
+    for number, begin, line, text in itertools.chain(head, rows):
+        blanks = 0 if text else blanks + 1
+        # A paragraph ends: at any line, or in wrapped text at a blank one,
+        # or a file without a blank line would be held whole.
+        ends = shape != "wrapped" or not text or not len(open_) % _HEAD
+        if open_ and (
+            blanks > (shape == "wrapped") or (ends and length > LONGEST)
+        ):
+            yield _found(path, shape, first, start, stop, open_)
+            open_, length = [], 0
+        if text:
+            if not open_:
+                first, start = number, begin
+            stop = begin + len(line)
+            length += len(text)
+        if open_ or text:
+            open_.append(text)
+    if open_:
+        yield _found(path, shape, first, start, stop, open_)
+
+
+def _scan_json(
+    path: str, text_field: str, position: Position | None
+) -> Iterator[Document]:
+    for number, (begin, line) in enumerate(_lines(path, position), 1):
+        if line.strip():
+            text = _decode(line, path, number)
+            field = _field(text, text_field, path, number)
+            rows = [field] if isinstance(field, str) else field
+            stop = begin + len(line)
+            if any(map(str.strip, rows)):
+                yield _found(path, "json", number, begin, stop, rows)
+
+
+def _found(path, shape, line, start, stop, rows) -> Document:
+    text = "\n".join(rows).strip().encode()
+    digest = hashlib.blake2b(text, digest_size=8).digest()
+    return Document(
+        path, shape, line, start, stop, int.from_bytes(digest, "little")
+    )
+
+
+def _paragraphs(
+    found: Document, text: str, text_field: str
+) -> Iterator[list[str]]:
+    """Sentences of each paragraph; nothing, where a document may end."""
+    if found.shape == "json":
+        field = _field(text, text_field, found.path, found.line)
+        if isinstance(field, list):
+            yield from ([s] for s in (" ".join(s.split()) for s in field) if s)
+            return
+        rows = field.splitlines()
+        rows = _unwrap(rows) if _wrapped(rows[:_HEAD]) else rows
+        yield from filter(None, map(split_sentences, rows))
+        return
+    rows = text.split("\n")
+    if found.shape == "sentences":
+        yield [row for row in map(str.strip, rows) if row]
+        return
+    if found.shape == "wrapped":
+        rows = _unwrap(rows)
+    # As one paragraph: `scan` has cut what is too long.
+    yield [sentence for row in rows for sentence in split_sentences(row)]
 
 
 def _join(paragraphs: Iterable[list[str]]) -> Iterator[list[str]]:
@@ -226,52 +420,29 @@ def _join(paragraphs: Iterable[list[str]]) -> Iterator[list[str]]:
     for sentences in paragraphs:
         document += sentences
         length += sum(map(len, sentences))
-        if document and (not sentences or length > LONGEST):
+        if document and length > LONGEST:
             yield document
             document, length = [], 0
     if document:
         yield document
 
 
-def _text_paragraphs(path: str) -> Iterator[list[str]]:
-    rows = (_decode(line, path, i) for i, line in enumerate(lines(path), 1))
-    head = list(itertools.islice(rows, _HEAD))
-    rows = itertools.chain(head, rows)
-    if _wrapped(head):
-        before = ""
-        for paragraph in _unwrap(rows):
-            if paragraph or not before:
-                yield split_sentences(paragraph)
-            before = paragraph
-    elif _holds_paragraphs(head):
-        yield from map(split_sentences, rows)
-    else:
-        yield from ([row] if row else [] for row in map(str.strip, rows))
-
-
-def _json_paragraphs(path: str, text_field: str) -> Iterator[list[str]]:
-    for number, line in enumerate(lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(_decode(line, path, number))
-        except json.JSONDecodeError:
-            row = None
-        text = row.get(text_field) if isinstance(row, dict) else None
-        if isinstance(text, str):
-            rows = text.splitlines()
-            paragraphs = _unwrap(rows) if _wrapped(rows[:_HEAD]) else rows
-            yield from filter(None, map(split_sentences, paragraphs))
-        elif isinstance(text, list) and all(isinstance(s, str) for s in text):
-            yield from ([s] for s in (" ".join(s.split()) for s in text) if s)
-        else:
-            found = f"fields {list(row)}" if isinstance(row, dict) else "none"
-            raise errors.InputError(
-                f"{path}, line {number}: expected one JSON object a line whose "
-                f"{text_field!r} is a string or a list of strings, found "
-                f"{found}. Name the field that holds the text."
-            )
-        yield []
+def _field(text: str, name: str, path: str, number: int) -> str | list[str]:
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError:
+        row = None
+    field = row.get(name) if isinstance(row, dict) else None
+    if isinstance(field, str) or (
+        isinstance(field, list) and all(isinstance(s, str) for s in field)
+    ):
+        return field
+    found = f"fields {list(row)}" if isinstance(row, dict) else "none"
+    raise errors.InputError(
+        f"{path}, line {number}: expected one JSON object a line whose "
+        f"{name!r} is a string or a list of strings, found {found}. Name the "
+        "field that holds the text."
+    )
 
 
 def _wrapped(rows: Sequence[str]) -> bool:

@@ -84,7 +84,10 @@ SENTENCES = (
     "很 好 电影",
     "not bad ?",
 )
-CORPUS = "\n\n".join("\n".join(SENTENCES * 3) for _ in range(30)) + "\n"
+CORPUS = "".join(
+    "\n".join((*SENTENCES * 3, f"story {number} .")) + "\n\n"
+    for number in range(30)
+)
 ROWS = "".join(
     f"{text}\t{label}\n"
     for text, label in (

@@ -13,7 +13,6 @@ from bert_keras.data import records
 from tests import tiny
 from tests.trainers import mains
 from tests.trainers.mains import CORPUS, ROWS, call, write
-from trainers import prepare
 
 
 def tearDownModule():
@@ -172,20 +171,6 @@ class MainsTest(parameterized.TestCase):
             "trainers.pretrain", **self.pretrain_flags(output=moved)
         )
         self.assertEqual((code, error), (0, ""))
-
-    def test_every_hundredth_document_is_held_out_across_chunks(self):
-        documents = [[f"document {n}"] for n in range(320)]
-        made = {"train": [], "dev": []}
-        before = prepare.CHUNK_CHARACTERS
-        prepare.CHUNK_CHARACTERS = 500
-        try:
-            for split, chunk in prepare.pieces(documents, 0.01):
-                self.assertGreater(len(chunk), 1)
-                made[split] += chunk
-        finally:
-            prepare.CHUNK_CHARACTERS = before
-        self.assertLen(made["dev"], 3)
-        self.assertCountEqual(made["train"] + made["dev"], documents)
 
     def test_a_wrong_flag_can_be_mended_in_the_same_folder(self):
         folder = self.path("mended")

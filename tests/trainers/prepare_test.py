@@ -1,0 +1,195 @@
+"""Records come out the same, however they are made."""
+
+import functools
+import glob
+import gzip
+import hashlib
+import importlib.util
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+
+import pytest
+import zstandard
+from absl.testing import absltest, parameterized
+
+from bert_keras.data import records
+from tests import tiny
+from tests.trainers import mains
+
+
+def tearDownModule():
+    mains.close()
+
+
+def corpus(count):
+    """Documents of 1 to 9 sentences, all different."""
+    numbers = random.Random(1)
+    lines = []
+    for number in range(count):
+        for _ in range(numbers.randint(1, 9)):
+            words = numbers.choices(tiny.WORDS[:20], k=numbers.randint(3, 20))
+            lines.append(" ".join(words) + f" {number} .")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def bytes_of(folder):
+    """{file: checksum} of all that training reads."""
+    found = {}
+    for where, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith((".safetensors", "manifest.json", ".txt")):
+                path = os.path.join(where, name)
+                with open(path, "rb") as file:
+                    digest = hashlib.sha256(file.read()).hexdigest()
+                found[os.path.relpath(path, folder)] = digest
+    found.pop("flags.txt", None)
+    return found
+
+
+def count(folder):
+    """Chunks that are done."""
+    return len(glob.glob(os.path.join(folder, "*", "chunk-*.json")))
+
+
+class PrepareTest(parameterized.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.folder = tempfile.mkdtemp()
+        cls.path = functools.partial(os.path.join, cls.folder)
+        cls.input = mains.write(cls.path("corpus.txt"), corpus(600))
+        cls.flags = {
+            "input": cls.input,
+            "vocab": mains.write(
+                cls.path("vocab.txt"), "\n".join(tiny.VOCABULARY)
+            ),
+            "seq_length": 32,
+            "held_out": 0.1,
+            "shard_mb": 0.01,
+            "passes": 2,
+        }
+        cls.whole = cls.path("whole")
+        code, cls.out, error = mains.call(
+            "trainers.prepare", output=cls.whole, workers=1, **cls.flags
+        )
+        assert not code, error
+
+    def test_two_processes_make_the_same_bytes(self):
+        folder = self.path("two")
+        code, _, error = mains.call(
+            "trainers.prepare", output=folder, workers=2, **self.flags
+        )
+        self.assertEqual((code, error), (0, ""))
+        self.assertEqual(bytes_of(folder), bytes_of(self.whole))
+        self.assertGreater(len(bytes_of(folder)), 30)
+
+    def test_a_beam_pipeline_makes_the_same_bytes(self):
+        if importlib.util.find_spec("apache_beam") is None:
+            code, _, error = mains.call(
+                "trainers.prepare",
+                output=self.path("no-beam"),
+                runner="DirectRunner",
+                **self.flags,
+            )
+            self.assertEqual(code, 1)
+            self.assertRegex(error, "^error: --runner=.*needs Apache Beam")
+            self.skipTest("needs apache-beam")
+        folder = self.path("beam")
+        code, _, error = mains.call(
+            "trainers.prepare",
+            output=folder,
+            runner="DirectRunner",
+            **self.flags,
+        )
+        self.assertEqual((code, error), (0, ""))
+        self.assertEqual(bytes_of(folder), bytes_of(self.whole))
+
+    @parameterized.parameters(
+        ("corpus.txt.gz", gzip.compress),
+        ("corpus.txt.zst", zstandard.ZstdCompressor().compress),
+    )
+    def test_packed_text_gives_the_same_rows(self, name, pack):
+        with open(self.input, "rb") as file:
+            packed = pack(file.read())
+        path, folder = self.path(name), self.path(f"out-{name}")
+        with open(path, "wb") as file:
+            file.write(packed)
+        code, _, error = mains.call(
+            "trainers.prepare", output=folder, **(self.flags | {"input": path})
+        )
+        self.assertEqual((code, error), (0, ""))
+        shards = [
+            {
+                name: digest
+                for name, digest in bytes_of(where).items()
+                if "shard" in name
+            }
+            for where in (folder, self.whole)
+        ]
+        self.assertEqual(*shards)
+
+    def test_each_pass_draws_other_pairs_of_the_same_text(self):
+        train = records.Records(os.path.join(self.whole, "train"))
+        sizes = [shard["rows"] for shard in train.manifest["shards"]]
+        one, two = (
+            train.read(range(sum(sizes[:n]), sum(sizes[: n + 1])), 32)
+            for n in range(2)
+        )
+        self.assertFalse(
+            one["inputs/token_ids"].tolist() == two["inputs/token_ids"].tolist()
+        )
+        # Nearly every token is used once a pass, and in random partners.
+        self.assertAlmostEqual(sizes[0], sizes[1], delta=0.2 * sizes[0])
+
+    def test_the_report_counts_the_text(self):
+        train = records.Records(os.path.join(self.whole, "train"))
+        report = train.manifest["report"]
+        self.assertEqual(sum(report["lengths"]), len(train))
+        self.assertEqual(report["documents"], 540)
+        self.assertLen(report["examples"], 3)
+        with open(os.path.join(self.whole, "lengths.png"), "rb") as file:
+            self.assertEqual(file.read(4), b"\x89PNG")
+        self.assertIn("pieces in a word", self.out)
+
+    def test_repeated_documents_are_left_out(self):
+        twice = mains.write(
+            self.path("twice.txt"), corpus(600) + "\n" + corpus(600)
+        )
+        code, out, error = mains.call(
+            "trainers.prepare",
+            output=self.path("twice"),
+            **(self.flags | {"input": twice}),
+        )
+        self.assertEqual((code, error), (0, ""))
+        self.assertRegex(out, "left out as repeated +│ 600")
+
+    @pytest.mark.slow
+    def test_killed_at_any_moment_it_ends_with_the_same_bytes(self):
+        moment = random.Random(5)
+        folder = self.path("killed")
+        arguments = self.flags | {"output": folder, "workers": 2}
+        for _ in range(3):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "trainers.prepare"]
+                + [f"--{name}={value}" for name, value in arguments.items()],
+                cwd=mains.ROOT,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            aim = count(folder) + moment.randint(1, 12)
+            while count(folder) < aim and process.poll() is None:
+                os.sched_yield()
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        code, _, error = mains.call("trainers.prepare", **arguments)
+        self.assertEqual((code, error), (0, ""))
+        self.assertEqual(bytes_of(folder), bytes_of(self.whole))
+
+
+if __name__ == "__main__":
+    absltest.main()
