@@ -7,10 +7,16 @@ chosen; of these 80 % become [MASK], 10 % a random entry of the vocabulary,
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 MASK_SHARE = 0.8
 RANDOM_SHARE = 0.1
+
+# Steele et al. 2014, "Fast splittable pseudorandom number generators": the
+# step of splitmix64's counter, and shifts and factors of its mixer.
+GAMMA = 0x9E3779B97F4A7C15
+MIXER = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 def mask_tokens(
@@ -22,6 +28,7 @@ def mask_tokens(
     mask_id: int,
     special_ids: tuple[int, ...],
     vocab_size: int,
+    places: int | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Hides `share` of each row's tokens.
 
@@ -31,23 +38,20 @@ def mask_tokens(
       share: part of a row's tokens, [CLS] and [SEP] counted, that is chosen;
         at least one.
       special_ids: ids that are never chosen.
+      places: P, at most S; no more are chosen. None: `max_predictions` of S.
 
     Returns:
       token_ids (B, S) with the chosen ones replaced; positions (B, P) int32,
       rising; labels (B, P) int32, what stood there; weights (B, P) float32,
-      1 = chosen, 0 = filling. P is `max_predictions` of S.
+      1 = chosen, 0 = filling.
     """
     shape = tf.shape(token_ids)
-    length = tf.cast(shape[1], tf.float32)
-    places = tf.cast(tf.math.ceil(share * length), tf.int32)  # P
-    uniform = tf.map_fn(
-        lambda seed: tf.random.stateless_uniform(
-            (shape[1] + 2 * places,), seed
-        ),
-        seeds,
-        fn_output_signature=tf.float32,
-    )
-    order, action, word = tf.split(uniform, [shape[1], places, places], axis=1)
+    if places is None:
+        # In float32, 0.15 of 100 tokens would want 16 places.
+        length = tf.cast(shape[1], tf.float64)
+        places = tf.cast(tf.math.ceil(share * length), tf.int32)
+    drawn = uniform(seeds, shape[1] + 2 * places)
+    order, action, word = tf.split(drawn, [shape[1], places, places], axis=1)
 
     maskable = padding_mask > 0
     for special in special_ids:
@@ -55,7 +59,8 @@ def mask_tokens(
     tokens = tf.reduce_sum(tf.cast(padding_mask > 0, tf.float32), axis=1)
     wanted = tf.maximum(tf.cast(tf.round(share * tokens), tf.int32), 1)
     there = tf.reduce_sum(tf.cast(maskable, tf.int32), axis=1)
-    count = tf.minimum(wanted, there)[:, tf.newaxis]  # (B, 1)
+    count = tf.minimum(tf.minimum(wanted, there), places)
+    count = count[:, tf.newaxis]  # (B, 1)
 
     _, chosen = tf.math.top_k(tf.where(maskable, order, -1.0), places)
     valid = tf.range(places) < count
@@ -73,6 +78,22 @@ def mask_tokens(
         token_ids, tf.stack([row, positions], axis=-1), hidden
     )
     return token_ids, positions, labels, tf.cast(valid, tf.float32)
+
+
+def uniform(seeds: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
+    """seeds (B, 2) int32 -> (B, count) float32 in [0, 1).
+
+    A number is a hash of its row's two seeds and its column, so no number
+    depends on another one and all are made at once.
+    """
+    # Through int64: XLA leaves open what a negative int32 is as uint64.
+    seeds = tf.bitcast(tf.cast(seeds, tf.int64), tf.uint64)
+    columns = tf.cast(tf.range(count), tf.uint64)
+    rows = _splitmix(tf.zeros_like(seeds[:, :1]), seeds[:, :1])  # (B, 1)
+    rows = _splitmix(rows, seeds[:, 1:])
+    mixed = _splitmix(rows, columns)  # (B, count)
+    # 24 bits are what a float32 holds without rounding up to 1.
+    return tf.cast(_shifted(mixed, 40), tf.float32) * 2.0**-24
 
 
 def max_predictions(seq_length: int, share: float) -> int:
@@ -94,3 +115,15 @@ def mask_positions(
     positions = tf.sort(place, axis=1)[:, :places]
     valid = positions < length
     return tf.where(valid, positions, 0), valid
+
+
+def _splitmix(state: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """The index-th number, from 0, of splitmix64 begun at `state`; uint64."""
+    value = state + (index + np.uint64(1)) * np.uint64(GAMMA)
+    for bits, factor in MIXER:
+        value = (value ^ _shifted(value, bits)) * np.uint64(factor)
+    return value ^ _shifted(value, 31)
+
+
+def _shifted(value: tf.Tensor, bits: int) -> tf.Tensor:
+    return tf.bitwise.right_shift(value, np.uint64(bits))

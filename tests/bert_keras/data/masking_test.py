@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import tensorflow as tf
 from absl.testing import absltest
@@ -7,15 +9,21 @@ from bert_keras.data import masking
 VOCAB, MASK, CLS, SEP = 1000, 4, 2, 3
 
 
-def draw(token_ids, padding_mask, seeds):
-    values = masking.mask_tokens(
+mask_tokens = functools.partial(
+    masking.mask_tokens,
+    share=0.15,
+    mask_id=MASK,
+    special_ids=(CLS, SEP),
+    vocab_size=VOCAB,
+)
+
+
+def draw(token_ids, padding_mask, seeds, **options):
+    values = mask_tokens(
         tf.constant(token_ids, tf.int32),
         tf.constant(padding_mask, tf.int32),
         tf.constant(seeds, tf.int32),
-        share=0.15,
-        mask_id=MASK,
-        special_ids=(CLS, SEP),
-        vocab_size=VOCAB,
+        **options,
     )
     return [value.numpy() for value in values]
 
@@ -86,11 +94,109 @@ class MaskTokensTest(absltest.TestCase):
         other = draw(token_ids, mask, seeds(8, step=1))
         self.assertFalse(np.array_equal(whole[1], other[1]))
 
+    def test_graphs_and_xla_draw_the_same(self):
+        token_ids = tf.constant(rows(8), tf.int32)
+        args = token_ids, tf.ones_like(token_ids), tf.constant(seeds(8))
+        eager = mask_tokens(*args)
+        compiled = tf.function(mask_tokens, jit_compile=True)(*args)
+        data = tf.data.Dataset.from_tensors(args).map(mask_tokens)
+        for values in (compiled, next(iter(data))):
+            for one, two in zip(eager, values, strict=True):
+                np.testing.assert_array_equal(one, two)
+
+    def test_there_are_max_predictions_places(self):
+        for length in range(8, 130):
+            token_ids = rows(1, length)
+            _, positions, _, _ = draw(token_ids, token_ids > 0, seeds(1))
+            self.assertEqual(
+                positions.shape[1], masking.max_predictions(length, 0.15)
+            )
+
+    def test_no_more_than_places_are_chosen(self):
+        token_ids = rows(40)
+        mask = np.arange(100) < np.arange(1, 41)[:, None] * 2
+        whole = draw(token_ids, mask, seeds(40))
+        capped = draw(token_ids, mask, seeds(40), places=5)
+        self.assertEqual(capped[1].shape, (40, 5))
+        np.testing.assert_array_equal(
+            capped[3].sum(axis=1), np.minimum(whole[3].sum(axis=1), 5)
+        )
+
     def test_finds_the_masks_of_a_text(self):
         ids = tf.constant([[2, 4, 9, 4, 3], [2, 9, 9, 3, 0]])
         positions, valid = masking.mask_positions(ids, MASK, 3)
         self.assertEqual(positions.numpy().tolist(), [[1, 3, 0], [0, 0, 0]])
         self.assertEqual(valid.numpy().sum(), 2)
+
+
+def splitmix(state, index):
+    """Steele et al. 2014 in Python's integers."""
+    value = (state + (index + 1) * 0x9E3779B97F4A7C15) % 2**64
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    value = (value ^ value >> 27) * 0x94D049BB133111EB % 2**64
+    return value ^ value >> 31
+
+
+def surprise(counts):
+    """Chi-square of counts that should be equal, in standard deviations."""
+    expected = counts.mean()
+    chi_square = ((counts - expected) ** 2).sum() / expected
+    freedom = counts.size - 1
+    return (chi_square - freedom) / np.sqrt(2 * freedom)
+
+
+class UniformTest(absltest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        # Neighbouring seeds, as streams give them: (seed, place).
+        cls.drawn = {
+            seed: masking.uniform(
+                tf.constant(seeds(20_000, step=seed), tf.int32), 168
+            ).numpy()
+            for seed in (0, 1)
+        }
+
+    def test_equals_splitmix_in_whole_numbers(self):
+        pairs = [[0, 0], [7, -1], [-(2**31), 2**31 - 1]]
+        values = masking.uniform(tf.constant(pairs, tf.int32), 5).numpy()
+        for (first, second), row in zip(pairs, values, strict=True):
+            key = splitmix(splitmix(0, first), second)
+            expected = [(splitmix(key, c) >> 40) / 2**24 for c in range(5)]
+            self.assertEqual(row.tolist(), expected)
+
+    def test_millions_are_uniform(self):
+        for drawn in self.drawn.values():
+            self.assertBetween(drawn.min(), 0, 1e-5)
+            self.assertBetween(drawn.max(), 1 - 1e-5, 1 - 2**-24)
+            for values in (drawn, drawn * 1024 % 1):  # high bits, middle bits
+                counts, _ = np.histogram(values, 1024, (0, 1))
+                self.assertLess(abs(surprise(counts)), 4)
+            # Every column by itself: these choose the places.
+            worst = max(
+                abs(surprise(np.histogram(column, 100, (0, 1))[0]))
+                for column in drawn.T
+            )
+            self.assertLess(worst, 5)
+
+    def test_neighbours_do_not_know_each_other(self):
+        zero, one = self.drawn.values()
+        neighbours = {
+            "rows": (zero[:-1], zero[1:]),
+            "columns": (zero[:, :-1], zero[:, 1:]),
+            "seeds": (zero, one),
+            "diagonals": (zero[:-1, 1:], zero[1:, :-1]),
+        }
+        for name, pair in neighbours.items():
+            with self.subTest(name):
+                left, right = (values.ravel() for values in pair)
+                correlation = np.corrcoef(left, right)[0, 1]
+                self.assertLess(abs(correlation) * np.sqrt(left.size), 4)
+                cells = np.bincount(
+                    (left * 64).astype(int) * 64 + (right * 64).astype(int),
+                    minlength=64 * 64,
+                )
+                self.assertLess(abs(surprise(cells)), 4)
 
 
 if __name__ == "__main__":
