@@ -74,6 +74,8 @@ class MaskedLM(base.Task):
         )
 
     def draw(self, inputs, targets, seeds):
+        if "positions" in inputs:  # masked when the records were made
+            return inputs, targets
         token_ids, positions, labels, weights = masking.mask_tokens(
             inputs["token_ids"],
             inputs["padding_mask"],
