@@ -9,6 +9,12 @@ files, folders or globs, with commas between. Plain text has one sentence per
 line and a blank line between documents, or paragraphs, which are split into
 sentences here. A document that came before, word for word, is left out.
 
+`--format=google` writes Google's TFRecord files, whose masks are drawn once.
+Such files are read as well:
+
+  python -m trainers.prepare --input='old/*.tfrecord' --vocab=vocab.txt \\
+      --output=rec
+
 The output depends on the input and the flags, not on the number of workers or
 where they run. Killed and run again, it keeps the shards that are whole.
 """
@@ -25,13 +31,20 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 
 from bert_keras import checkpoint, errors
-from bert_keras.data import chunks, corpus, instances, vocabulary
+from bert_keras.data import (
+    chunks,
+    corpus,
+    google_examples,
+    instances,
+    vocabulary,
+)
 from bert_keras.data import records as records_lib
 from bert_keras.data import tokenizer as tokenizer_lib
 from trainers import flags, pool, report, runtime
 
 # Text for which starting one more process pays: TensorFlow takes seconds.
 BYTES_PER_WORKER = 30_000_000
+ROWS_PER_SHARD = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +78,21 @@ class Settings:
     )
     deduplicate: bool = flags.knob(
         True, "Leave out documents that came before, word for word."
+    )
+    format: str = flags.knob(
+        "records",
+        "records, whose masks are drawn anew while training, or the TFRecord "
+        "files of Google's create_pretraining_data.py.",
+        ("records", "google"),
+    )
+    masked_share: float = flags.knob(
+        0.15,
+        "For --format=google: part of the tokens that is hidden.",
+        least=0.01,
+        most=0.9,
+    )
+    max_predictions: int = flags.knob(
+        20, "For --format=google: masks in a row, at most.", least=1
     )
     held_out: float = flags.knob(
         0.01,
@@ -106,6 +134,9 @@ def prepare(settings: Settings) -> None:
         return
     began = time.monotonic()
     tokenizer = _tokenizer(settings, paths, same=same)
+    if all(path.endswith((".tfrecord", ".tf_record")) for path in paths):
+        _take_over(settings, paths, tokenizer)
+        return
     recipe = instances.Recipe(
         folder=settings.output,
         vocabulary=os.path.join(settings.output, checkpoint.VOCABULARY),
@@ -114,6 +145,9 @@ def prepare(settings: Settings) -> None:
         objective=settings.objective,
         passes=settings.passes,
         seed=settings.seed,
+        masks=instances.Masks(settings.masked_share, settings.max_predictions)
+        if settings.format == "google"
+        else None,
     )
     size = _size(paths)
     position = corpus.Position()
@@ -139,6 +173,53 @@ def prepare(settings: Settings) -> None:
         if any(chunk["shards"] for chunk in made[split]):
             _finish(settings, split, made[split], tokenizer)
     _close(settings, plan, tokenizer, time.monotonic() - began)
+
+
+def _take_over(settings: Settings, paths, tokenizer) -> None:
+    """Google's files -> records with the masks that they have."""
+    made: dict[str, list] = {"train": [], "dev": []}
+    rows = google_examples.read(paths, vocab_size=tokenizer.vocab_size)
+    held_out = settings.held_out
+    longest = 0
+    total = 0
+    while block := list(itertools.islice(rows, ROWS_PER_SHARD)):
+        parts: dict[str, list] = {"train": [], "dev": []}
+        for number, row in enumerate(block, total):
+            is_dev = int((number + 1) * held_out) > int(number * held_out)
+            parts["dev" if is_dev else "train"].append(row)
+            longest = max(longest, len(row["inputs/token_ids"]))
+        total += len(block)
+        for split, found in parts.items():
+            if found:
+                name = records_lib.shard_name(len(made[split]))
+                path = os.path.join(settings.output, split, name)
+                entry = records_lib.write_shard(
+                    path, found, per_token=records_lib.PER_TOKEN
+                )
+                made[split].append(entry)
+    for split in ("dev", "train"):
+        if made[split]:
+            folder = os.path.join(settings.output, split)
+            tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
+            records_lib.write_manifest(
+                folder,
+                made[split],
+                seq_length=longest,
+                objective="nsp",
+                lowercase=tokenizer.lowercase,
+                tokenizer=tokenizer.fingerprint,
+                input=settings.input,
+            )
+    report.table(
+        settings.output,
+        {
+            "rows": total,
+            "longest": longest,
+            "masks": "as they stand in the files",
+            "next": f"python -m trainers.pretrain --records={settings.output} "
+            "--output=runs/base",
+        },
+    )
 
 
 def _make(
@@ -251,6 +332,11 @@ def _finish(settings, split, made, tokenizer) -> None:
         tokenizer=tokenizer.fingerprint,
         seed=settings.seed,
         input=settings.input,
+        **(
+            {"format": records_lib.GOOGLE}
+            if settings.format == "google"
+            else {}
+        ),
         report=instances.add_reports([chunk["report"] for chunk in made]),
     )
     instances.forget(folder)
@@ -295,10 +381,11 @@ def _close(settings, plan, tokenizer, seconds) -> None:
         os.path.join(settings.output, "report.json"),
         json.dumps(facts, indent=1, ensure_ascii=False),
     )
-    facts["next"] = (
-        f"python -m trainers.pretrain --records={settings.output} "
-        "--output=runs/base"
-    )
+    if settings.format == "records":
+        facts["next"] = (
+            f"python -m trainers.pretrain --records={settings.output} "
+            "--output=runs/base"
+        )
     report.table(settings.output, facts)
 
 

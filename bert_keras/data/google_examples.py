@@ -10,7 +10,6 @@ google-research/bert writes them. Every row is padded with 0:
 """
 
 import functools
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -69,6 +68,7 @@ def write(
         the file and the row's place in it.
     """
     lengths = np.array([len(row["inputs/token_ids"]) for row in rows])
+    tf.io.gfile.makedirs(os.path.dirname(path))
     aside = f"{path}.{os.getpid()}.tmp"
     with tf.io.TFRecordWriter(aside) as file:
         for start in range(0, len(rows), BLOCK):
@@ -83,13 +83,13 @@ def write(
             )
             for example in serialize(columns).numpy():
                 file.write(example)
-    os.replace(aside, path)
+    tf.io.gfile.rename(aside, path, overwrite=True)
     return {
         "name": os.path.basename(path),
         "rows": len(rows),
         "tokens": int(lengths.sum()),
         "longest": int(lengths.max()),
-        "sha256": _sha256(path),
+        "sha256": records_lib.checksum(path),
     }
 
 
@@ -202,14 +202,6 @@ def _seeds(seed: int, number: int, first: int, count: int) -> np.ndarray:
     own = np.random.SeedSequence([seed, number]).generate_state(1)
     place = np.arange(first, first + count, dtype=np.int32)
     return np.stack([np.repeat(own.astype(np.int32), count), place], axis=1)
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while data := file.read(1 << 20):
-            digest.update(data)
-    return digest.hexdigest()
 
 
 def _blocks(path: str) -> Iterator[dict[str, np.ndarray]]:

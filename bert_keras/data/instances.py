@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bert_keras.data import chunks, corpus, packing, records, sentence_pairs
+from bert_keras.data import (
+    chunks,
+    corpus,
+    google_examples,
+    packing,
+    records,
+    sentence_pairs,
+)
 from bert_keras.data import tokenizer as tokenizer_lib
 
 EXAMPLES = 3  # rows that are shown to people
@@ -37,10 +44,18 @@ class Recipe:
     objective: str  # nsp, sop or none
     passes: int = 1
     seed: int = 1
+    # Of Google's files, whose masks are drawn here; None: of records.
+    masks: "Masks | None" = None
 
     @property
     def tokenizer(self) -> tokenizer_lib.Tokenizer:
         return _tokenizer(self.vocabulary, self.lowercase)
+
+
+@dataclasses.dataclass(frozen=True)
+class Masks:
+    share: float = 0.15
+    max_predictions: int = 20
 
 
 @functools.cache
@@ -69,14 +84,26 @@ def make(chunk: chunks.Chunk, recipe: Recipe) -> dict[str, Any]:
         if not rows:
             continue
         _count_rows(report, rows, recipe, shown=place == 0)
-        path = os.path.join(folder, records.shard_name(place))
-        entry = records.write_shard(
-            path, rows, per_token=("inputs/token_ids", "inputs/segment_ids")
-        )
-        shards.append(entry)
+        shards.append(_write(folder, place, rows, recipe))
     made = {"fingerprint": fingerprint, "shards": shards, "report": report}
     records.write_text(note, json.dumps(made))
     return made
+
+
+def _write(folder, place: int, rows, recipe: Recipe) -> dict[str, Any]:
+    path = os.path.join(folder, records.shard_name(place))
+    if not recipe.masks:
+        return records.write_shard(path, rows, per_token=records.PER_TOKEN)
+    return google_examples.write(
+        path.replace(".safetensors", ".tfrecord"),
+        rows,
+        seq_length=recipe.seq_length,
+        max_predictions=recipe.masks.max_predictions,
+        share=recipe.masks.share,
+        seed=recipe.seed,
+        number=place,
+        tokenizer=recipe.tokenizer,
+    )
 
 
 def forget(folder: str) -> None:

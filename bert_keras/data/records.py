@@ -25,6 +25,9 @@ from bert_keras import errors, mapped
 FORMAT = "bert_keras.records.1"
 MANIFEST = "manifest.json"
 
+GOOGLE = "google"  # a folder of Google's files: see google_examples
+PER_TOKEN = ("inputs/token_ids", "inputs/segment_ids")
+
 # A row: a name to an array. Per-token features share the row's length.
 Row = Mapping[str, np.ndarray]
 
@@ -127,6 +130,12 @@ class Records:
                 f"{folder} is not a record folder: it holds no {MANIFEST}. "
                 "Make one with `python -m trainers.prepare`."
             ) from None
+        if self.manifest.get("format") == GOOGLE:
+            raise errors.InputError(
+                f"{folder} holds Google's TFRecord files. Make records of "
+                "them: python -m trainers.prepare "
+                f"--input='{folder}/*.tfrecord' --vocab={folder}/vocab.txt."
+            )
         if self.manifest.get("format") != FORMAT:
             raise errors.InputError(
                 f"{folder} has format {self.manifest.get('format')}; this "

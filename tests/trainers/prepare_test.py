@@ -5,6 +5,7 @@ import glob
 import gzip
 import hashlib
 import importlib.util
+import json
 import os
 import random
 import signal
@@ -155,6 +156,46 @@ class PrepareTest(parameterized.TestCase):
         with open(os.path.join(self.whole, "lengths.png"), "rb") as file:
             self.assertEqual(file.read(4), b"\x89PNG")
         self.assertIn("pieces in a word", self.out)
+
+    def test_google_files_go_out_and_come_back(self):
+        google, back = self.path("google"), self.path("back")
+        flags = self.flags | {"format": "google", "max_predictions": 5}
+        code, _, error = mains.call("trainers.prepare", output=google, **flags)
+        self.assertEqual((code, error), (0, ""))
+        code, _, error = mains.call(
+            "trainers.pretrain", records=google, output=self.path("no-run")
+        )
+        self.assertEqual(code, 1)
+        self.assertRegex(error, "^error: .*Google's TFRecord.*--input=")
+        files = {
+            "input": os.path.join(google, "train", "*.tfrecord"),
+            "vocab": os.path.join(google, "vocab.txt"),
+        }
+        code, _, error = mains.call(
+            "trainers.prepare", output=back, held_out=0.1, **files
+        )
+        self.assertEqual((code, error), (0, ""))
+        whole = records.Records(os.path.join(self.whole, "train"))
+        rows = [
+            len(records.Records(os.path.join(back, split)))
+            for split in ("train", "dev")
+        ]
+        self.assertEqual(sum(rows), len(whole))
+        # One training step from each form.
+        model = mains.write(
+            self.path("model.json"), json.dumps(tiny.bert().to_dict())
+        )
+        for name, folder in (("static", back), ("dynamic", self.whole)):
+            code, out, error = mains.call(
+                "trainers.pretrain",
+                records=folder,
+                output=self.path(f"run-{name}"),
+                model=model,
+                steps=1,
+                batch_size=8,
+            )
+            self.assertEqual((code, error), (0, ""))
+            self.assertIn("masked_lm_accuracy", out)
 
     def test_repeated_documents_are_left_out(self):
         twice = mains.write(
