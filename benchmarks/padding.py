@@ -1,0 +1,67 @@
+"""How much of a batch is padding, and what length buckets save.
+
+python -m benchmarks.padding --records=rec/train,runs/sst2/records
+"""
+
+import numpy as np
+import rich.console
+import rich.table
+from absl import app, flags
+
+from bert_keras.data import records, stream
+
+RECORDS = flags.DEFINE_list("records", None, "Record folders.", required=True)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows.", 1)
+
+
+def padding(lengths, longest, grouped: bool, buckets: tuple[int, ...]):
+    """Share of the places of one epoch that hold no token."""
+    plan = stream.Plan(
+        lengths, BATCH_SIZE.value, seed=1, shuffle=grouped, buckets=buckets
+    )
+    places = 0
+    random = np.random.default_rng(1)
+    order = random.permutation(len(lengths))
+    for step in range(plan.steps_per_epoch):
+        rows = plan.rows(step)
+        rows = rows if grouped else np.where(rows < 0, -1, order[rows])
+        length = plan.length(rows) if buckets else longest
+        places += length * (rows >= 0).sum()
+    return 1 - lengths.sum() / places
+
+
+def main(_):
+    table = rich.table.Table(title=f"Padding, batches of {BATCH_SIZE.value}")
+    for column in (
+        "records",
+        "rows",
+        "tokens in a row",
+        "all to the longest",
+        "any order, 8 lengths",
+        "by length, 8 lengths",
+        "lengths that occur",
+    ):
+        table.add_column(column)
+    for folder in RECORDS.value:
+        found = records.Records(folder)
+        lengths = found.lengths
+        longest = found.manifest.get("seq_length", int(lengths.max()))
+        buckets = stream.buckets(longest)
+        plan = stream.Plan(lengths, BATCH_SIZE.value, seed=1, buckets=buckets)
+        shapes = {
+            plan.length(plan.rows(step)) for step in range(plan.steps_per_epoch)
+        }
+        table.add_row(
+            folder,
+            f"{len(lengths):,}",
+            f"{lengths.mean():.1f}",
+            f"{padding(lengths, longest, False, ()):.1%}",
+            f"{padding(lengths, longest, False, buckets):.1%}",
+            f"{padding(lengths, longest, True, buckets):.1%}",
+            str(len(shapes)),
+        )
+    rich.console.Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    app.run(main)
