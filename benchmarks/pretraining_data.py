@@ -8,13 +8,14 @@ here as described in Devlin et al. 2019, appendix A.2, and in the notes of
 google-research/bert: everything in memory, lists of word pieces, one
 tf.train.Example at a time, `--passes` drawings. Words are cut by Hugging
 Face's `tokenizers`, which is faster than Google's own tokenizer. Each side
-runs alone in a process of its own; the first line of the table is one process
-each, the second as many as there are cores, the plain one on parts of the
-text.
+runs alone, in a process of its own or in as many as there are cores, the plain
+one on parts of the text. Ratios are of processor seconds without those of a
+start, which the first line shows: most of it is TensorFlow's import.
 """
 
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -72,11 +73,12 @@ def plain(path, vocab, output, part, parts):
 def _of_document(documents, number, pieces, generator):
     document, room = documents[number], SEQ_LENGTH - 3
     target = _target(room, generator)
-    chunk, length = [], 0
-    for place, sentence in enumerate(document):
-        chunk.append(sentence)
-        length += len(sentence)
-        if length < target and place < len(document) - 1:
+    chunk, length, place = [], 0, 0
+    while place < len(document):
+        chunk.append(document[place])
+        length += len(document[place])
+        place += 1
+        if length < target and place < len(document):
             continue
         split = generator.randint(1, len(chunk) - 1) if len(chunk) > 1 else 1
         first = [piece for part in chunk[:split] for piece in part]
@@ -91,6 +93,7 @@ def _of_document(documents, number, pieces, generator):
                 second.extend(part)
                 if len(second) >= target - len(first):
                     break
+            place -= len(chunk) - split  # what was not used comes again
         else:
             second = [piece for part in chunk[split:] for piece in part]
         while len(first) + len(second) > room:
@@ -148,19 +151,26 @@ def _example(tf, instance, ids):
 
 
 def seconds(commands):
-    """Of the slowest of commands that run side by side."""
-    began = time.monotonic()
+    """(wall, processor) seconds of commands that run side by side."""
+    began, used = time.monotonic(), _processor()
     running = [
         subprocess.Popen(
             [sys.executable, "-m", *command],
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            # One core each, whatever a library starts.
+            env=os.environ | {"RAYON_NUM_THREADS": "1"},
         )
         for command in commands
     ]
     if any([process.wait() for process in running]):
         raise RuntimeError(f"{commands} failed")
-    return time.monotonic() - began
+    return time.monotonic() - began, _processor() - used
+
+
+def _processor():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def rows(pattern):
@@ -172,16 +182,19 @@ def rows(pattern):
 
 
 def measure(folder, text):
-    shared = [f"--input={text}", f"--vocab={VOCAB.value}"]
+    """(what, ours, plain Python's) seconds; the first is a start alone."""
+    start = os.path.join(folder, "start.txt")
+    with open(start, "w", encoding="utf-8") as file:
+        file.write("A film.\nA plot.\n\nA story.\nAn end.\n")
 
-    def ours(name, workers, *more):
-        output = os.path.join(folder, name)
+    def ours(name, text, workers, *more):
         return seconds(
             [
                 [
                     "trainers.prepare",
-                    *shared,
-                    f"--output={output}",
+                    f"--input={text}",
+                    f"--vocab={VOCAB.value}",
+                    f"--output={os.path.join(folder, name)}",
                     f"--workers={workers}",
                     "--lowercase",
                     "--held_out=0",
@@ -190,31 +203,44 @@ def measure(folder, text):
             ]
         )
 
-    def theirs(parts, passes):
+    def theirs(name, text, parts, passes):
         return seconds(
             [
                 [
                     "benchmarks.pretraining_data",
-                    *shared,
+                    f"--input={text}",
+                    f"--vocab={VOCAB.value}",
                     f"--part={part}/{parts}",
                     f"--passes={passes}",
-                    f"--output={folder}/plain-{parts}-{part}"
-                    + ("" if passes > 1 else "-once"),
+                    f"--output={folder}/plain-{name}-{part}",
                 ]
                 for part in range(parts)
             ]
         )
 
-    google = ("--format=google", f"--passes={PASSES.value}")
-    cores = os.cpu_count()
-    many = f"{PASSES.value} drawings, static masks"
-    yield f"{many}, 1 process", ours("g1", 1, *google), theirs(1, PASSES.value)
+    passes, cores = PASSES.value, os.cpu_count()
+    google = ("--format=google", f"--passes={passes}")
+    many = f"{passes} drawings, static masks"
+    yield (
+        "a start: four sentences",
+        ours("start", start, 1, *google),
+        theirs("start", start, 1, passes),
+    )
+    yield (
+        f"{many}, 1 process",
+        ours("one", text, 1, *google),
+        theirs("one", text, 1, passes),
+    )
     yield (
         f"{many}, {cores} processes",
-        ours("g2", cores, *google),
-        theirs(cores, PASSES.value),
+        ours("many", text, cores, *google),
+        theirs("many", text, cores, passes),
     )
-    yield "records (dynamic masks) / one drawing", ours("r", 1), theirs(1, 1)
+    yield (
+        "records (masks drawn in training) / one drawing",
+        ours("records", text, 1),
+        theirs("once", text, 1, 1),
+    )
 
 
 def main(_):
@@ -228,21 +254,30 @@ def main(_):
             for document in corpus.documents([INPUT.value]):
                 file.write("\n".join(document) + "\n\n")
         size = os.path.getsize(text) / 1e6
-        table = rich.table.Table(title=f"{size:.1f} MB, whole processes")
+        table = rich.table.Table(
+            title=f"{size:.1f} MB: wall seconds (processor seconds)"
+        )
         for column in ("what", "ours", "plain Python", "ratio"):
             table.add_column(column)
+        start = None
         for what, ours, theirs in measure(folder, text):
+            start = start or (ours[1], theirs[1])
+            processes = os.cpu_count() if "processes" in what else 1
+            # Beside the workers runs the process that plans.
+            net = (
+                ours[1] - start[0] * (processes + (processes > 1)),
+                theirs[1] - start[1] * processes,
+            )
             table.add_row(
                 what,
-                f"{ours:.1f} s, {size / ours:.2f} MB/s",
-                f"{theirs:.1f} s, {size / theirs:.3f} MB/s",
-                f"{theirs / ours:.1f}",
+                f"{ours[0]:.1f} ({ours[1]:.1f})",
+                f"{theirs[0]:.1f} ({theirs[1]:.1f})",
+                f"{net[1] / net[0]:.1f}" if net[0] else "",
             )
         table.caption = (
             f"rows in {PASSES.value} drawings: "
-            f"{rows(f'{folder}/g1/train/*.tfrecord'):,} and "
-            f"{rows(f'{folder}/plain-1-0'):,}; a start takes either side "
-            "seconds, for TensorFlow's import"
+            f"{rows(f'{folder}/one/train/*.tfrecord'):,} and "
+            f"{rows(f'{folder}/plain-one-0'):,}"
         )
     rich.console.Console(width=100).print(table)
 

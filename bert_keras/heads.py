@@ -69,25 +69,98 @@ class NextSentenceHead(keras.layers.Layer):
         return self.score(pooled)
 
 
-class ClassificationHead(keras.layers.Layer):
-    """Scores C classes of a text or a pair: pooled (B, H) -> (B, C).
+# What a text's one vector is made of.
+POOLINGS = ("first", "last", "mean", "max", "layers", "lstm")
+_LAYERS = 4  # of "layers": the last ones (Devlin et al. 2019, table 7)
 
-    Dropout, then one product (BERT, 4.1). Logits are float32.
+
+class Pooling(keras.layers.Layer):
+    """Hidden states of a text -> one vector.
+
+    {"hidden": L+1 of (B, S, H), "pooled": (B, H)}, padding_mask (B, S)
+    -> (B, width), where `width` is H, or 4 H for "layers".
+
+    "first" is the pooler's output for [CLS] and "last" the state of the last
+    token; "mean" and "max" are taken over tokens; "layers" joins the [CLS] of
+    the last four layers; "lstm" reads the last layer with two LSTMs, one on
+    the other.
+    """
+
+    def __init__(self, config: config_lib.BertConfig, kind: str, **kwargs):
+        super().__init__(**kwargs)
+        self.kind = kind
+        self.hidden_size = config.hidden_size
+        layers_ = min(_LAYERS, config.num_layers)
+        self.width = config.hidden_size * (layers_ if kind == "layers" else 1)
+        self.lstms = []
+        if kind == "lstm":
+            self.lstms = [
+                keras.layers.LSTM(
+                    config.hidden_size,
+                    return_sequences=True,
+                    name=f"lstm_{number}",
+                )
+                for number in range(2)
+            ]
+
+    def build(self, input_shape=None):
+        for lstm in self.lstms:
+            lstm.build((None, None, self.hidden_size))
+        self.built = True
+
+    def call(self, encoded, padding_mask, training=None):
+        hidden = encoded["hidden"][-1]
+        if self.kind == "first":
+            return encoded["pooled"]
+        if self.kind == "layers":
+            count = self.width // self.hidden_size
+            return ops.concatenate(
+                [layer[:, 0] for layer in encoded["hidden"][-count:]], axis=-1
+            )
+        mask = ops.expand_dims(padding_mask > 0, -1)  # (B, S, 1)
+        if self.kind == "mean":
+            # Sums in float32: a long text's would lose bits in 16.
+            weights = ops.cast(mask, "float32")
+            total = ops.sum(ops.cast(hidden, "float32") * weights, axis=1)
+            return total / ops.maximum(ops.sum(weights, axis=1), 1.0)
+        if self.kind == "max":
+            least = ops.cast(layers.MASKED_SCORE, "float32")
+            return ops.max(
+                ops.where(mask, ops.cast(hidden, "float32"), least), axis=1
+            )
+        for lstm in self.lstms:
+            # Padding stands at the end: what comes before does not see it.
+            hidden = lstm(hidden, training=training)
+        length = ops.sum(ops.cast(mask, "int32"), axis=1)  # (B, 1)
+        last = ops.expand_dims(ops.maximum(length - 1, 0), -1)  # (B, 1, 1)
+        return ops.squeeze(ops.take_along_axis(hidden, last, axis=1), 1)
+
+
+class ClassificationHead(keras.layers.Layer):
+    """Scores C classes of a text or a pair: encoded -> (B, C).
+
+    Pooling, dropout, then one product (BERT, 4.1). Logits are float32.
     """
 
     def __init__(
-        self, config: config_lib.BertConfig, num_classes: int, **kwargs
+        self,
+        config: config_lib.BertConfig,
+        num_classes: int,
+        pooling: str = "first",
+        **kwargs,
     ):
         super().__init__(**kwargs)
-        self.config = config
+        self.pooling = Pooling(config, pooling, name="pooling")
         self.dropout = keras.layers.Dropout(config.dropout)
         self.score = layers.dense(
             config, num_classes, name="score", dtype="float32"
         )
 
     def build(self, input_shape=None):
-        self.score.build((None, self.config.hidden_size))
+        self.pooling.build()
+        self.score.build((None, self.pooling.width))
         self.built = True
 
-    def call(self, pooled, training=None):
+    def call(self, encoded, padding_mask, training=None):
+        pooled = self.pooling(encoded, padding_mask, training=training)
         return self.score(self.dropout(pooled, training=training))

@@ -6,6 +6,7 @@ python -m trainers.evaluate --checkpoint=runs/base --data=records/dev
 
 import dataclasses
 import json
+import os
 import time
 
 import tensorflow as tf
@@ -62,6 +63,11 @@ def _on_rows(model: predictor.Predictor, settings: Settings):
             for row, answer in zip(rows, answers, strict=True):
                 line = {"row": dict(row), "answer": answer}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    for name, table in task.tables(answers, rows).items():
+        report.numbers(name, table)
+        if settings.output and name == "confusion":
+            picture = os.path.splitext(settings.output)[0] + "-confusion.png"
+            report.save(picture, report.confusion(table))
     return task.metrics(answers, rows), len(rows)
 
 

@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
@@ -39,6 +40,13 @@ class Settings(runtime.TrainSettings):
     )
     train: str = flags.knob("", "Labelled rows to learn from.")
     dev: str = flags.knob("", "Labelled rows to score on; empty: none.")
+    dev_fraction: float = flags.knob(
+        0.0,
+        "Without --dev: share of the rows of --train, of each label, that is "
+        "scored on and not learned from.",
+        least=0.0,
+        most=0.5,
+    )
     epochs: int = flags.knob(3, "Times every row is seen.", least=1)
     random_start: bool = flags.knob(
         False,
@@ -55,13 +63,14 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     start = runtime.read_init(settings, settings.init)
     tokenizer = start.tokenizer()
     session.fits(task, start.config)
-    task = task.learn(task.examples(settings.train), tokenizer)
-    dev = list(task.examples(settings.dev)) if settings.dev else []
+    task = task.learn(training_rows(settings, task), tokenizer)
+    dev = list(dev_rows(settings, task))
     try:
         for _ in encode(task, tokenizer, dev):
             pass  # a label that training does not know stops here, not later
     except errors.InputError as error:
-        raise errors.InputError(f"{settings.dev}: {error}") from None
+        where = settings.dev or settings.train
+        raise errors.InputError(f"{where}: {error}") from None
     workers = workers_lib.Workers(strategy)
     if workers.writes:
         write_training_records(settings, task, tokenizer)
@@ -87,10 +96,12 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     def evaluate(step, metrics):
         if not dev:
             return False
-        scores = {}
+        scores, tables = {}, {}
         if run.workers.writes:
-            scores = task.metrics(answers.predict(dev), dev)
-        return run.evaluated(step, scores)
+            predictions = answers.predict(dev)
+            scores = task.metrics(predictions, dev)
+            tables = task.tables(predictions, dev)
+        return run.evaluated(step, scores, tables)
 
     run.train(
         session.batches(
@@ -104,9 +115,55 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
         evaluate=loop.every(plan.steps_per_epoch, evaluate),
     )
     run.close(
-        {"next": f"python -m trainers.predict --checkpoint={settings.output}"}
+        {
+            "rows learned from": len(records),
+            "malformed rows left out": records.manifest["skipped"],
+            "rows scored on": len(dev),
+            "next": "python -m trainers.predict "
+            f"--checkpoint={settings.output}",
+        }
     )
     return run.scores
+
+
+def training_rows(
+    settings: Settings, task: base.Task, rows: Iterable[base.Row] | None = None
+) -> Iterator[base.Row]:
+    """The rows of --train that are learned from."""
+    rows = task.examples(settings.train) if rows is None else rows
+    fraction = 0.0 if settings.dev else settings.dev_fraction
+    for row, is_dev in split(rows, fraction, settings.seed):
+        if not is_dev:
+            yield row
+
+
+def dev_rows(settings: Settings, task: base.Task) -> Iterator[base.Row]:
+    """The rows that are scored on: --dev, or a part of --train."""
+    if settings.dev:
+        yield from task.examples(settings.dev)
+    elif settings.dev_fraction:
+        rows = task.examples(settings.train)
+        for row, is_dev in split(rows, settings.dev_fraction, settings.seed):
+            if is_dev:
+                yield row
+
+
+def split(
+    rows: Iterable[base.Row], fraction: float, seed: int
+) -> Iterator[tuple[base.Row, bool]]:
+    """Each row, and whether it is held out: `fraction` of every label.
+
+    Known row by row, so no file is held in memory; the seed says where among
+    the rows of a label the first one lies.
+    """
+    counts: dict[str, int] = {}
+    for row in rows:
+        label = str(row.get("label", ""))
+        number = counts.get(label, 0)
+        counts[label] = number + 1
+        first = zlib.crc32(f"{seed} {label}".encode()) / 2**32
+        before = number * fraction + first
+        yield row, int(before + fraction) > int(before)
 
 
 def write_training_records(
@@ -121,7 +178,8 @@ def write_training_records(
             f"--output={settings.output}: the rows are mapped into memory, so "
             "fine-tuning needs a local folder. Copy the run when it is done."
         )
-    fingerprint = _fingerprint(settings.train, task, tokenizer)
+    part = f"{settings.seed} {settings.dev_fraction}" * (not settings.dev)
+    fingerprint = _fingerprint(settings.train, task, tokenizer, part)
     if records_lib.is_complete(folder):
         found = records_lib.Records(folder)
         if found.manifest["fingerprint"] == fingerprint:
@@ -133,7 +191,8 @@ def write_training_records(
             )
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
-    rows = encode(task, tokenizer, task.examples(settings.train))
+    found = task.examples(settings.train)
+    rows = encode(task, tokenizer, training_rows(settings, task, found))
     shards = [
         records_lib.write_shard(
             os.path.join(folder, records_lib.shard_name(number)),
@@ -143,7 +202,10 @@ def write_training_records(
         for number, block in enumerate(_blocks(rows, ROWS_PER_SHARD))
     ]
     tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
-    records_lib.write_manifest(folder, shards, fingerprint=fingerprint)
+    skipped = getattr(found, "skipped", 0)
+    records_lib.write_manifest(
+        folder, shards, fingerprint=fingerprint, skipped=skipped
+    )
 
 
 def encode(
@@ -197,9 +259,10 @@ def _blocks(rows: Iterable[base.Row], size: int) -> Iterator[list[base.Row]]:
         yield block
 
 
-def _fingerprint(path, task, tokenizer) -> str:
+def _fingerprint(path, task, tokenizer, part) -> str:
     digest = hashlib.sha256()
-    digest.update(f"{tokenizer.fingerprint} {task.to_dict()}".encode())
+    facts = f"{tokenizer.fingerprint} {task.to_dict()} {part}"
+    digest.update(facts.encode())
     with tf.io.gfile.GFile(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

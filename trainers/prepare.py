@@ -176,7 +176,10 @@ def prepare(settings: Settings) -> None:
 
 
 def _take_over(settings: Settings, paths, tokenizer) -> None:
-    """Google's files -> records with the masks that they have."""
+    """Google's files -> records with the masks that they have.
+
+    The files do not tell the objective: --objective does.
+    """
     made: dict[str, list] = {"train": [], "dev": []}
     rows = google_examples.read(paths, vocab_size=tokenizer.vocab_size)
     held_out = settings.held_out
@@ -185,6 +188,9 @@ def _take_over(settings: Settings, paths, tokenizer) -> None:
     while block := list(itertools.islice(rows, ROWS_PER_SHARD)):
         parts: dict[str, list] = {"train": [], "dev": []}
         for number, row in enumerate(block, total):
+            if settings.objective == "none":
+                for part in ("labels", "weights"):
+                    del row[f"targets/next_sentence/{part}"]
             is_dev = int((number + 1) * held_out) > int(number * held_out)
             parts["dev" if is_dev else "train"].append(row)
             longest = max(longest, len(row["inputs/token_ids"]))
@@ -205,7 +211,7 @@ def _take_over(settings: Settings, paths, tokenizer) -> None:
                 folder,
                 made[split],
                 seq_length=longest,
-                objective="nsp",
+                objective=settings.objective,
                 lowercase=tokenizer.lowercase,
                 tokenizer=tokenizer.fingerprint,
                 input=settings.input,
@@ -354,9 +360,10 @@ def _close(settings, plan, tokenizer, seconds) -> None:
         with tf.io.gfile.GFile(dev) as file:
             held_out = f"{json.loads(file.read())['rows']:,}"
     picture = os.path.join(settings.output, "lengths.png")
-    report.histogram(
-        picture, made["lengths"], title="Training rows by their tokens"
+    histogram = report.histogram(
+        made["lengths"], title="Training rows by their tokens"
     )
+    report.save(picture, histogram)
     tokens = made["tokens"]
     facts = {
         "documents": plan.documents,

@@ -10,15 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib.figure
+import numpy as np
 import rich.console
 import rich.progress
 import rich.table
 import tensorflow as tf
 
 from bert_keras import checkpoint
+from bert_keras.tasks import base
 
 # Without a terminal, progress is a line every so many seconds.
 LINE_SECONDS = 10
+MOST_COLUMNS = 12  # of a table of numbers that still fits a page
 
 
 class Progress:
@@ -101,6 +104,12 @@ class Journal:
         self._scalars(line)
         self.board.flush()
 
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        """For TensorBoard only; on a resume earlier ones are gone."""
+        with self.board.as_default():
+            image = tf.image.decode_png(png, channels=3)[tf.newaxis]
+            tf.summary.image(name, image, step=step)
+
     def _scalars(self, line: Mapping[str, float]) -> None:
         with self.board.as_default():
             for name, value in line.items():
@@ -113,6 +122,9 @@ class NoJournal:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         del step, values
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        del step, name, png
 
 
 def say(text: str) -> None:
@@ -135,20 +147,70 @@ def table(title: str, facts: Mapping[str, Any]) -> None:
     output.print(grid)
 
 
-def histogram(path: str, counts: Sequence[int], *, title: str) -> None:
-    """Draws how many there are of 0, 1, 2, ... as a PNG."""
-    # Not pyplot: it looks for a screen.
-    figure = matplotlib.figure.Figure(figsize=(7, 3), layout="constrained")
-    axes = figure.subplots()
+def numbers(title: str, table: base.Table) -> None:
+    """A table of numbers on standard output; a large one is left out."""
+    if len(table.columns) > MOST_COLUMNS:
+        return
+    grid = rich.table.Table(title=title)
+    grid.add_column("")
+    for column in table.columns:
+        grid.add_column(str(column), justify="right")
+    for name, row in zip(table.rows, table.values, strict=True):
+        grid.add_row(str(name), *(_shown(value.item()) for value in row))
+    output.print(grid)
+
+
+def histogram(counts: Sequence[int], *, title: str) -> bytes:
+    """How many there are of 0, 1, 2, ..., as a PNG."""
+    figure, axes = _figure(7, 3)
     axes.bar(range(len(counts)), counts, width=1.0)
     axes.set_title(title)
     axes.set_xlabel("tokens")
     axes.set_ylabel("rows")
     axes.margins(x=0)
+    return _png(figure)
+
+
+def confusion(table: base.Table) -> bytes:
+    """Gold classes by row, answers by column, as a PNG."""
+    counts = np.asarray(table.values)
+    size = 2.5 + 0.45 * len(table.rows)
+    figure, axes = _figure(size, size)
+    # Shades are shares of a row: large classes do not drown small ones.
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(table.columns)), table.columns, rotation=90)
+    axes.set_yticks(range(len(table.rows)), table.rows)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("label")
+    for (row, column), count in np.ndenumerate(counts):
+        axes.text(
+            column,
+            row,
+            f"{count:,}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if shares[row, column] > 0.5 else "black",
+        )
+    return _png(figure)
+
+
+def save(path: str, data: bytes) -> None:
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(data)
+
+
+def _figure(width: float, height: float):
+    # Not pyplot: it looks for a screen.
+    figure = matplotlib.figure.Figure((width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _png(figure) -> bytes:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(image.getvalue())
+    return image.getvalue()
 
 
 def folder_size(folder: str) -> str:

@@ -249,7 +249,12 @@ class Session:
             f"--init={good}."
         )
 
-    def evaluated(self, step: int, scores: Mapping[str, float]) -> bool:
+    def evaluated(
+        self,
+        step: int,
+        scores: Mapping[str, float],
+        tables: Mapping[str, base.Table] | None = None,
+    ) -> bool:
         """Notes scores, saves the best; True: none was better for too long.
 
         Only worker 0 need have made the scores.
@@ -262,6 +267,9 @@ class Session:
             )
             text = "  ".join(f"{name} {v:.4f}" for name, v in scores.items())
             say(f"step {step:,}: {text}")
+        if "confusion" in (tables or {}):
+            png = report.confusion(tables["confusion"])
+            self.journal.picture(step, "dev/confusion", png)
         sign = -1 if self.best_metric.startswith("loss/") else 1
         if self.best is None or sign * value > sign * self.best:
             self.best, self.best_step, self.not_better = value, step, 0

@@ -55,6 +55,11 @@ class Rows(Iterator[dict[str, str]]):
             )
         raise StopIteration
 
+    def where(self, holds: Callable[[dict[str, str]], bool]) -> "Rows":
+        """These rows without those that are left out on purpose."""
+        kept = (row for row in self._rows if row is None or holds(row))
+        return Rows(self.path, kept)
+
 
 def read(
     path: str,

@@ -9,9 +9,10 @@ import dataclasses
 import importlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bert_keras import config as config_lib
@@ -27,6 +28,14 @@ if keras.backend.backend() != "tensorflow":
 Tensors = dict[str, tf.Tensor]
 Targets = dict[str, tuple[tf.Tensor, tf.Tensor]]
 Row = Mapping[str, str]
+
+
+class Table(NamedTuple):
+    """Numbers with names; "confusion" is drawn as a picture."""
+
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: np.ndarray  # (rows, columns)
 
 
 def knob(
@@ -119,6 +128,13 @@ class Task:
     ) -> dict[str, float]:
         """Official scores of answers against their labelled rows."""
         raise NotImplementedError(f"{self.name} has no labelled rows")
+
+    def tables(
+        self, predictions: Sequence[Mapping[str, Any]], rows: Sequence[Row]
+    ) -> "dict[str, Table]":
+        """What people look at beside the scores: per class, confusions."""
+        del predictions, rows
+        return {}
 
     # In graph, on the host: strings and random draws.
 

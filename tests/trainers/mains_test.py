@@ -201,6 +201,9 @@ class MainsTest(parameterized.TestCase):
         )
         self.assertEqual((code, error), (0, ""))
         self.assertIn("accuracy", out)
+        self.assertIn("confusion", out)
+        with open(self.path("answers-confusion.png"), "rb") as file:
+            self.assertEqual(file.read(4), b"\x89PNG")
         with open(answers) as file:
             expected = [json.loads(line) for line in file]
         lines = write(
@@ -224,6 +227,44 @@ class MainsTest(parameterized.TestCase):
         )
         self.assertEqual((code, error), (0, ""))
         self.assertIn("next_sentence_accuracy", out)
+
+    def test_without_dev_a_part_of_each_label_is_held_out(self):
+        folder = self.path("split")
+        code, out, error = call(
+            "trainers.finetune",
+            **self.finetune_flags(output=folder, dev="", dev_fraction=0.25),
+        )
+        self.assertEqual((code, error), (0, ""))
+        self.assertRegex(out, "rows learned from +│ 12 ")
+        self.assertRegex(out, "rows scored on +│ 4 ")
+
+    def test_malformed_rows_are_counted_or_stop(self):
+        bad = write(self.path("bad.tsv"), "text\tlabel\n" + ROWS + "no label\n")
+        flags = self.finetune_flags(output=self.path("bad"), train=bad)
+        code, _, error = call("trainers.finetune", **flags)
+        self.assertEqual(code, 1)
+        self.assertRegex(error, "bad.tsv, line 18")
+        code, out, error = call("trainers.finetune", **flags, on_bad_row="skip")
+        self.assertEqual((code, error), (0, ""))
+        self.assertRegex(out, "malformed rows left out +│ 1 ")
+
+    def test_numbers_are_learned_and_scored(self):
+        rows = write(
+            self.path("numbers.tsv"),
+            "text\tlabel\n"
+            + ROWS.replace("good\n", "4.5\n").replace("bad\n", "0.5\n"),
+        )
+        folder = self.path("numbers")
+        code, out, error = call(
+            "trainers.finetune",
+            **self.finetune_flags(
+                output=folder, train=rows, dev=rows, kind="number"
+            ),
+        )
+        self.assertEqual((code, error), (0, ""))
+        self.assertIn("dev spearman", out)
+        code, out, _ = call("trainers.predict", checkpoint=folder, input=rows)
+        self.assertIn('"value"', out)
 
     def test_describe_counts_base(self):
         code, out, _ = call("trainers.describe", model="base")
@@ -255,6 +296,9 @@ class MainsTest(parameterized.TestCase):
         ("pretrain", {"optimizer": "lamb"}),
         ("pretrain", {"init": True, "model": "tiny"}),
         ("finetune", {"random_start": True}),
+        ("finetune", {"pooling": "lstm", "class_weights": True}),
+        ("finetune", {"kind": "multi", "pooling": "layers"}),
+        ("finetune", {"pooling": "mean", "strategy": "mirrored"}),
         ("finetune", {"dev": ""}),
     )
     def test_trains_two_steps_with(self, name, changes):

@@ -228,7 +228,7 @@ class ClassificationTest(parameterized.TestCase):
     def test_accuracy(self):
         rows = [{"label": label} for label in ("no", "yes", "yes", "no")]
         answers = [{"label": label} for label in ("no", "yes", "no", "no")]
-        self.assertEqual(self.task.metrics(answers, rows), {"accuracy": 0.75})
+        self.assertEqual(self.task.metrics(answers, rows)["accuracy"], 0.75)
 
 
 class MaskedLMTest(absltest.TestCase):

@@ -1,0 +1,96 @@
+"""Scores of labels and numbers, from their definitions.
+
+A confusion matrix counts gold classes by row and answers by column; all
+scores of classes come from it.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def confusion(
+    gold: Sequence[str], answers: Sequence[str], labels: Sequence[str]
+) -> np.ndarray:
+    """(C, C) counts: row = gold, column = answer."""
+    place = {label: index for index, label in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels)), np.int64)
+    for one, other in zip(gold, answers, strict=True):
+        counts[place[one], place[other]] += 1
+    return counts
+
+
+def per_class(counts: np.ndarray) -> np.ndarray:
+    """(C, 5): precision, recall, F1, how often in gold, how often answered."""
+    right = np.diag(counts)
+    return _scores(right, counts.sum(axis=0), counts.sum(axis=1))
+
+
+def accuracy(counts: np.ndarray) -> float:
+    return float(np.trace(counts) / max(1, counts.sum()))
+
+
+def f1_macro(scores: np.ndarray) -> float:
+    """The plain mean over the classes that occur, in gold or in answers."""
+    occurs = scores[:, 3] + scores[:, 4] > 0
+    return float(scores[occurs, 2].mean()) if occurs.any() else 0.0
+
+
+def matthews(counts: np.ndarray) -> float:
+    """Matthews correlation for C classes (Gorodkin 2004, equation 8)."""
+    counts = counts.astype(np.float64)
+    total, right = counts.sum(), np.trace(counts)
+    gold, answers = counts.sum(axis=1), counts.sum(axis=0)
+    over = right * total - gold @ answers
+    under = (total**2 - gold @ gold) * (total**2 - answers @ answers)
+    return float(over / math.sqrt(under)) if under else 0.0
+
+
+def of_sets(
+    gold: Sequence[set[str]], answers: Sequence[set[str]], labels: Sequence[str]
+) -> np.ndarray:
+    """The table of `per_class` where a row has any number of classes."""
+    pairs = list(zip(gold, answers, strict=True))
+    both = [g & a for g, a in pairs]
+    return _scores(
+        np.array([sum(label in found for found in both) for label in labels]),
+        np.array([sum(label in a for _, a in pairs) for label in labels]),
+        np.array([sum(label in g for g, _ in pairs) for label in labels]),
+    )
+
+
+def f1_micro(gold: Sequence[set[str]], answers: Sequence[set[str]]) -> float:
+    """F1 over all decisions about a row and a class."""
+    right = sum(len(g & a) for g, a in zip(gold, answers, strict=True))
+    both = sum(map(len, gold)) + sum(map(len, answers))
+    return 2 * right / both if both else 1.0
+
+
+def pearson(one: Sequence[float], two: Sequence[float]) -> float:
+    """Linear correlation; 0 where one of them is constant."""
+    a = np.asarray(one, np.float64) - np.mean(one)
+    b = np.asarray(two, np.float64) - np.mean(two)
+    size = math.sqrt((a @ a) * (b @ b))
+    return float(a @ b / size) if size else 0.0
+
+
+def spearman(one: Sequence[float], two: Sequence[float]) -> float:
+    """Correlation of the ranks; equal values share their mean rank."""
+    return pearson(_ranks(one), _ranks(two))
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    _, place, counts = np.unique(
+        np.asarray(values, np.float64), return_inverse=True, return_counts=True
+    )
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[place]
+
+
+def _scores(right, answers, gold) -> np.ndarray:
+    """(C, 5): precision, recall, F1, gold, answers."""
+    precision = right / np.maximum(answers, 1)
+    recall = right / np.maximum(gold, 1)
+    f1 = 2 * right / np.maximum(answers + gold, 1)
+    return np.stack([precision, recall, f1, gold, answers], axis=1)
