@@ -28,6 +28,7 @@ from trainers import workers as workers_lib
 
 ROWS_PER_BATCH = 1000  # rows that are tokenised in one call
 ROWS_PER_SHARD = 100_000
+INPUTS = ("token_ids", "segment_ids", "padding_mask")  # what is recorded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +56,14 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     start = runtime.read_init(settings, settings.init)
     tokenizer = start.tokenizer()
     session.fits(task, start.config)
-    task = task.learn(task.examples(settings.train), tokenizer)
-    dev = list(task.examples(settings.dev)) if settings.dev else []
+    rows = task.examples(settings.train)
+    task = task.learn(rows, tokenizer)
+    session.say_note(rows)
+    dev = []
+    if settings.dev:
+        rows = task.examples(settings.dev)
+        dev.extend(rows)
+        session.say_note(rows)
     try:
         for _ in encode(task, tokenizer, dev):
             pass  # a label that training does not know stops here, not later
@@ -162,7 +169,7 @@ def encode(
             name: tf.constant([row[name] for row in block]) for name in block[0]
         }
         inputs = make_inputs({name: raw[name] for name in task.texts})
-        arrays = {f"inputs/{k}": v for k, v in inputs.items() if k != "text"}
+        arrays = {f"inputs/{name}": inputs[name] for name in INPUTS}
         for term, (labels, weights) in task.targets(raw, inputs).items():
             arrays[f"targets/{term}/labels"] = labels
             arrays[f"targets/{term}/weights"] = weights
