@@ -269,6 +269,11 @@ class MainsTest(parameterized.TestCase):
         )
         self.assertEqual((code, error), (0, ""))
         self.assertIn("best_f1_threshold", out)
+        code, _, error = call(
+            "trainers.evaluate", checkpoint=run, data=rows, columns="text=a"
+        )
+        self.assertEqual(code, 1)
+        self.assertIn("have no columns", error)
         with open(answers) as file:
             expected = [json.loads(line)["answer"] for line in file]
         lines = write(
