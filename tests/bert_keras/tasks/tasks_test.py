@@ -58,11 +58,11 @@ def labelled(task, rows):
     raw = {name: tf.constant([row[name] for row in rows]) for name in rows[0]}
     inputs = task.inputs(raw, tiny.tokenizer())
     size = len(inputs["token_ids"])
-    if task.name == "masked_lm":
-        targets = {"next_sentence": (tf.zeros(size, tf.int32), tf.ones(size))}
-    else:
+    if task.name != "masked_lm":
         targets = task.targets(raw, inputs)
-    inputs = {name: inputs[name] for name in finetune.INPUTS}
+    else:
+        targets = {"next_sentence": (tf.zeros(size, tf.int32), tf.ones(size))}
+    inputs = {name: inputs[name] for name in finetune.MODEL_INPUTS}
     seeds = tf.stack([tf.zeros(size, tf.int32), tf.range(size)], axis=1)
     return task.draw(inputs, targets, seeds)
 
@@ -136,12 +136,19 @@ class EveryTaskTest(absltest.TestCase):
                     outputs = model.model(inputs)
                     losses = model.task.loss(outputs, inputs, targets)
                     loss = tf.add_n(list(losses.values()))
-                # The head may not read the pooler.
-                values = [v.value for v in model.model.trainable_variables]
-                gradients = tape.gradient(
-                    loss, values, unconnected_gradients="zero"
+                variables = model.model.trainable_variables
+                rule.apply_gradients(
+                    zip(
+                        tape.gradient(
+                            loss,
+                            [variable.value for variable in variables],
+                            # The pooler, where no head reads it.
+                            unconnected_gradients="zero",
+                        ),
+                        variables,
+                        strict=True,
+                    )
                 )
-                rule.apply(gradients)
                 return loss
 
             optimizer.build(model.model.trainable_variables)
