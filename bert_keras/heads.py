@@ -164,3 +164,23 @@ class ClassificationHead(keras.layers.Layer):
     def call(self, encoded, padding_mask, training=None):
         pooled = self.pooling(encoded, padding_mask, training=training)
         return self.score(self.dropout(pooled, training=training))
+
+
+class SpanHead(keras.layers.Layer):
+    """Where a span begins and ends: hidden (B, S, H) -> two (B, S).
+
+    One product for both (BERT, 4.2). Logits are float32.
+    """
+
+    def __init__(self, config: config_lib.BertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+        self.score = layers.dense(config, 2, name="score", dtype="float32")
+
+    def build(self, input_shape=None):
+        self.score.build((None, None, self.config.hidden_size))
+        self.built = True
+
+    def call(self, hidden):
+        logits = self.score(hidden)
+        return logits[..., 0], logits[..., 1]

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,8 +92,16 @@ def texts(task: base.Task) -> dict[str, tf.Tensor]:
     }
 
 
-def compare(got: Mapping[str, Any], want: Mapping[str, Any]) -> Difference:
-    """Raises ExportError on other names, other shapes, NaN and infinity."""
+def compare(
+    got: Mapping[str, Any],
+    want: Mapping[str, Any],
+    *,
+    ranked: Sequence[str] = (),
+) -> Difference:
+    """Raises ExportError on other names, other shapes, NaN and infinity.
+
+    Of the answers `ranked` by score only the first have to agree.
+    """
     if set(got) != set(want):
         raise ExportError(
             f"expected the answers {sorted(want)}, got {sorted(got)}."
@@ -111,6 +119,8 @@ def compare(got: Mapping[str, Any], want: Mapping[str, Any]) -> Difference:
             distance = np.abs(theirs - ours) / np.maximum(1.0, np.abs(ours))
             numbers = max(numbers, float(distance.max(initial=0.0)))
         else:
+            if name in ranked and ours.ndim > 1:
+                ours, theirs = ours[:, :1], theirs[:, :1]
             inner = tuple(range(1, ours.ndim))
             agrees.append(np.all(ours == theirs, axis=inner))
     agree = np.all(agrees, axis=0) if agrees else np.ones(1)

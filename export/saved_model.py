@@ -105,10 +105,14 @@ def compare(served, predictor: predictor_lib.Predictor) -> artifact.Difference:
     inputs = predictor.task.inputs(raw, predictor.tokenizer)
     tokens = {name: inputs[name] for name in artifact.TOKENS}
     answers = artifact.compare(
-        served.signatures[TEXT](**raw), predictor.text(**raw)
+        served.signatures[TEXT](**raw),
+        predictor.text(**raw),
+        ranked=predictor.task.ranked,
     )
     decoded = artifact.compare(
-        served.signatures[TOKENS](**tokens), predictor.tokens(**tokens)
+        served.signatures[TOKENS](**tokens),
+        predictor.tokens(**tokens),
+        ranked=predictor.task.ranked,
     )
     return artifact.Difference(
         max(answers.numbers, decoded.numbers),

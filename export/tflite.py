@@ -139,7 +139,7 @@ def compare(
     ]
     got = {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
     want = predictor.tokens(**{name: inputs[name] for name in artifact.TOKENS})
-    numbers = artifact.compare(got, want)
+    numbers = artifact.compare(got, want, ranked=task.ranked)
     answers = artifact.compare(
         *(
             task.predict(
@@ -149,7 +149,8 @@ def compare(
                 predictor.tokenizer,
             )
             for decoded in (got, want)
-        )
+        ),
+        ranked=task.ranked,
     )
     # Agreement of the answers alone: numbers hold filling, too.
     return artifact.Difference(

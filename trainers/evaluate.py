@@ -55,8 +55,15 @@ def evaluate(settings: Settings) -> dict[str, float]:
 def _on_rows(model: predictor.Predictor, settings: Settings):
     task = model.task
     if settings.columns:
+        if not hasattr(task, "columns"):
+            raise errors.InputError(
+                f"--columns={settings.columns}: the files of {task.name} have "
+                "no columns to choose from; leave it out."
+            )
         task = dataclasses.replace(task, columns=settings.columns)
-    rows = list(task.examples(settings.data))
+    examples = task.examples(settings.data)
+    rows = list(examples)
+    session.say_note(examples)
     answers = model.predict(rows, batch_size=settings.batch_size)
     if settings.output:
         with tf.io.gfile.GFile(settings.output, "w") as file:

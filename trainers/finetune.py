@@ -30,6 +30,9 @@ from trainers import workers as workers_lib
 ROWS_PER_BATCH = 1000  # rows that are tokenised in one call
 ROWS_PER_SHARD = 100_000
 
+# What a record keeps of `task.inputs`; the rest is for the host.
+MODEL_INPUTS = ("token_ids", "segment_ids", "padding_mask")
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings(runtime.TrainSettings):
@@ -63,8 +66,15 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     start = runtime.read_init(settings, settings.init)
     tokenizer = start.tokenizer()
     session.fits(task, start.config)
-    task = task.learn(training_rows(settings, task), tokenizer)
-    dev = list(dev_rows(settings, task))
+    rows = task.examples(settings.train)
+    task = task.learn(training_rows(settings, rows), tokenizer)
+    session.say_note(rows)
+    dev = []
+    if settings.dev or settings.dev_fraction:
+        rows = task.examples(settings.dev or settings.train)
+        dev = list(dev_rows(settings, rows))
+        if settings.dev:
+            session.say_note(rows)
     try:
         for _ in encode(task, tokenizer, dev):
             pass  # a label that training does not know stops here, not later
@@ -127,25 +137,25 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
 
 
 def training_rows(
-    settings: Settings, task: base.Task, rows: Iterable[base.Row] | None = None
+    settings: Settings, rows: Iterable[base.Row]
 ) -> Iterator[base.Row]:
-    """The rows of --train that are learned from."""
-    rows = task.examples(settings.train) if rows is None else rows
+    """Those of the rows of --train that are learned from."""
     fraction = 0.0 if settings.dev else settings.dev_fraction
     for row, is_dev in split(rows, fraction, settings.seed):
         if not is_dev:
             yield row
 
 
-def dev_rows(settings: Settings, task: base.Task) -> Iterator[base.Row]:
-    """The rows that are scored on: --dev, or a part of --train."""
+def dev_rows(
+    settings: Settings, rows: Iterable[base.Row]
+) -> Iterator[base.Row]:
+    """The rows of --dev, or those held out of --train."""
     if settings.dev:
-        yield from task.examples(settings.dev)
-    elif settings.dev_fraction:
-        rows = task.examples(settings.train)
-        for row, is_dev in split(rows, settings.dev_fraction, settings.seed):
-            if is_dev:
-                yield row
+        yield from rows
+        return
+    for row, is_dev in split(rows, settings.dev_fraction, settings.seed):
+        if is_dev:
+            yield row
 
 
 def split(
@@ -192,7 +202,7 @@ def write_training_records(
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     found = task.examples(settings.train)
-    rows = encode(task, tokenizer, training_rows(settings, task, found))
+    rows = encode(task, tokenizer, training_rows(settings, found))
     shards = [
         records_lib.write_shard(
             os.path.join(folder, records_lib.shard_name(number)),
@@ -224,7 +234,7 @@ def encode(
             name: tf.constant([row[name] for row in block]) for name in block[0]
         }
         inputs = make_inputs({name: raw[name] for name in task.texts})
-        arrays = {f"inputs/{k}": v for k, v in inputs.items() if k != "text"}
+        arrays = {f"inputs/{name}": inputs[name] for name in MODEL_INPUTS}
         for term, (labels, weights) in task.targets(raw, inputs).items():
             arrays[f"targets/{term}/labels"] = labels
             arrays[f"targets/{term}/weights"] = weights

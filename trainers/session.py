@@ -403,6 +403,12 @@ def batches(
     return loop.distribute(strategy, make_stream)
 
 
+def say_note(rows: Iterable[base.Row]) -> None:
+    """What the reader of a labelled file found odd, where it has a note."""
+    if note := getattr(rows, "note", ""):
+        say(note)
+
+
 def open_records(folder: str):
     """The training records and the held-out ones, or None."""
     dev = os.path.join(folder, "dev")

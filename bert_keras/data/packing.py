@@ -1,5 +1,7 @@
 """Segments of ids -> [CLS] a [SEP] b [SEP], in graph and on arrays."""
 
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
@@ -31,6 +33,57 @@ def pack(
         ),
         "text": tf.range(tf.shape(token_ids)[0]),
     }
+
+
+class Windows(NamedTuple):
+    """T texts cut into W >= T windows; all of their tokens are in some.
+
+    A token that is in two windows has the most context in the one whose
+    [first, last) holds it; each token is in one of these.
+    """
+
+    ids: tf.RaggedTensor  # (W, None) int32
+    text: tf.Tensor  # (W,) int32: the text a window is of
+    begin: tf.Tensor  # (W,) int32: which token of the text comes first
+    first: tf.Tensor  # (W,) int32, of the text's tokens
+    last: tf.Tensor  # (W,) int32
+
+
+def windows(ids: tf.RaggedTensor, room, stride) -> Windows:
+    """Overlapping windows of `room` tokens, each `stride` after the one before.
+
+    ids (T, None) int32; room and stride () or (T,) int32. A text that fits, an
+    empty one included, is one window. No token is lost: a stride above the
+    room is the room, and at least 1.
+    """
+    length = tf.cast(ids.row_lengths(), tf.int32)
+    room = tf.maximum(tf.broadcast_to(room, tf.shape(length)), 1)
+    stride = tf.clip_by_value(
+        tf.broadcast_to(stride, tf.shape(length)), 1, room
+    )
+    more = tf.maximum(length - room, 0)
+    count = 1 + (more + stride - 1) // stride
+
+    places = tf.ragged.range(count)  # (T, windows)
+    text = tf.cast(places.value_rowids(), tf.int32)
+    length, room, stride, count = (
+        tf.gather(value, text) for value in (length, room, stride, count)
+    )
+    begin = places.values * stride
+    stop = tf.minimum(begin + room, length)
+    half = (room - stride) // 2
+    tokens = tf.ragged.range(begin, stop)
+    start = tf.gather(tf.cast(ids.row_starts(), tf.int32), text)
+    flat = tokens.values + tf.gather(start, tokens.value_rowids())
+    return Windows(
+        tokens.with_values(tf.gather(ids.values, flat)),
+        text,
+        begin,
+        first=tf.where(begin == 0, 0, begin + half),
+        last=tf.where(
+            places.values + 1 == count, length, begin + stride + half
+        ),
+    )
 
 
 def pack_arrays(

@@ -7,13 +7,14 @@ lower case, accents, Google's limit of 200 characters per word) is done before
 it by a few passes over the bytes. tensorflow_text's own normaliser is not used:
 it folds compatibility forms (`，` to `,`), which Google's does not.
 
-Nothing is split into code points, so the speed is that of the op. There are no
-assets either: the vocabulary is a constant of the graph.
+Nothing is split into code points, so the speed is that of the op; only offsets
+cost a decoding. There are no assets: the vocabulary is a constant of the graph.
 """
 
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_text as tf_text
@@ -41,6 +42,9 @@ _WORD_END = f"([{_ASCII_PUNCTUATION}{_CHINESE}\\p{{P}}])"
 _LONG_WORD = f"[^\\s\\p{{Z}}]{{{MAX_WORD_LENGTH + 1},}}"
 _MAX_BYTES = 4 * MAX_WORD_LENGTH  # of UTF-8
 _UNKNOWN_WORD = "x" * (_MAX_BYTES + 1)  # the op gives [UNK], whatever it knows
+_UNKNOWN_PART = (
+    "x" * 5
+)  # for each character of a long word: more than _MAX_BYTES
 
 
 class Tokenizer:
@@ -103,6 +107,25 @@ class Tokenizer:
             _without_long_words(normalize(text, lowercase=self.lowercase))
         )
 
+    def with_offsets(self, text):
+        """text (B,) string -> (ids, starts, ends), ragged (B, None) int32 each.
+
+        ids are those of `self(text)`. text[start:end] is what a piece came
+        from, in code points of the text without the bytes that are not UTF-8
+        (`text.decode("utf-8", "ignore")`). Accents and variation selectors
+        that were dropped belong to the character before them. A character
+        that became several pieces (한, in full) is the source of each.
+        """
+        text = tf.ensure_shape(tf.convert_to_tensor(text, tf.string), (None,))
+        clean, source = _with_source(text, lowercase=self.lowercase)
+        ids, starts, ends = self._pieces.tokenize_with_offsets(clean)
+        row = ids.value_rowids()
+        return (
+            ids,
+            ids.with_values(source.first(row, starts.values)),
+            ids.with_values(source.end(row, ends.values)),
+        )
+
     def tokens(self, ids) -> list[str]:
         """The pieces of one sequence of ids, on the host."""
         return [self.vocabulary[i] for i in ids]
@@ -156,10 +179,14 @@ def _without_controls(text):
     )
 
 
+def _may_hold_long_word(text):
+    return tf.strings.regex_full_match(text, f"(?s).*{_LONG_RUN}.*")
+
+
 def _without_long_words(text):
     """Puts an unknown word for every word of more than MAX_WORD_LENGTH."""
     return _where(
-        tf.strings.regex_full_match(text, f"(?s).*{_LONG_RUN}.*"),
+        _may_hold_long_word(text),
         lambda long: tf.strings.regex_replace(
             tf.strings.regex_replace(long, _WORD_END, r" \1 "),
             _LONG_WORD,
@@ -167,6 +194,103 @@ def _without_long_words(text):
         ),
         text,
     )
+
+
+class _Source(NamedTuple):
+    """Which code point each byte of the clean texts came from.
+
+    All flat, over the code points of all texts: sums (N,) of the bytes they
+    became; follow (N,): the next code point that is not an accent of this one;
+    splits (B + 1,): where the texts begin and end.
+    """
+
+    sums: tf.Tensor
+    follow: tf.Tensor
+    splits: tf.Tensor
+
+    def first(self, row, byte):
+        """Places in texts `row` (P,) of the code points at `byte` (P,)."""
+        return self._point(row, byte) - tf.gather(self.splits, row)
+
+    def end(self, row, byte):
+        """The places behind those whose bytes end at `byte` (P,)."""
+        point = self._point(row, byte - 1)
+        stop = tf.gather(self.splits, row + 1)
+        follow = tf.minimum(tf.gather(self.follow, point), stop)
+        return follow - tf.gather(self.splits, row)
+
+    def _point(self, row, byte):
+        before = tf.gather(tf.pad(self.sums, [[1, 0]]), self.splits)
+        byte = tf.gather(before, row) + tf.cast(byte, tf.int32)
+        return tf.searchsorted(self.sums, byte, side="right")
+
+
+def _with_source(text, *, lowercase: bool):
+    """What the op reads for each text (B,), and where it came from.
+
+    Lower-casing and NFD of a whole text give as many bytes as of its code
+    points one by one: a final sigma is as long as another, and a reordering of
+    accents moves nothing out of the group that is dropped. There are few
+    different code points, so each is normalised once.
+    """
+    clean = normalize(text, lowercase=lowercase)
+    points = tf.strings.unicode_decode(text, "UTF-8", errors="ignore")
+    distinct, kind = tf.unique(points.values)
+    characters = tf.strings.unicode_encode(distinct[:, tf.newaxis], "UTF-8")
+    forms = normalize(characters, lowercase=lowercase)
+    sizes = tf.gather(tf.strings.length(forms), kind)  # in bytes
+    dropped_accent = tf.logical_and(
+        forms == "", tf.strings.regex_full_match(characters, r"\p{Mn}")
+    )
+
+    long = _may_hold_long_word(clean)
+    rows = tf.where(long)
+    changed, char_sizes = _spread_long_words(tf.gather_nd(clean, rows))
+    places = tf.where(tf.gather(long, points.value_rowids()))
+    chars = tf.gather_nd(
+        tf.gather(tf.strings.length(forms, "UTF8_CHAR"), kind), places
+    )
+    ends = tf.cumsum(chars)
+    sums = tf.pad(tf.cumsum(char_sizes), [[1, 0]])
+    sizes = tf.tensor_scatter_nd_update(
+        sizes, places, tf.gather(sums, ends) - tf.gather(sums, ends - chars)
+    )
+
+    base = tf.logical_not(tf.gather(dropped_accent, kind))
+    count = tf.size(kind)
+    bases = tf.cast(tf.where(base)[:, 0], tf.int32)
+    follow = tf.gather(
+        tf.concat([bases, [count]], 0), tf.cumsum(tf.cast(base, tf.int32))
+    )
+    return (
+        tf.tensor_scatter_nd_update(clean, rows, changed),
+        _Source(tf.cumsum(sizes), follow, tf.cast(points.row_splits, tf.int32)),
+    )
+
+
+def _spread_long_words(text):
+    """`_without_long_words` for texts (R,) that keeps track.
+
+    -> the texts (R,), and the bytes (C,) that each of their characters became.
+    """
+    chars = tf.strings.unicode_split(text, "UTF-8")
+    flat = chars.values
+    end = tf.strings.regex_full_match(flat, _WORD_END)
+    inside = tf.logical_not(
+        tf.logical_or(end, tf.strings.regex_full_match(flat, r"[\s\p{Z}]"))
+    )
+    # Words are numbered by how many characters between words came before, and
+    # no word goes on in the next text.
+    between = tf.cast(tf.logical_not(inside), tf.int64)
+    word = tf.cumsum(between) + chars.value_rowids()
+    length = tf.math.unsorted_segment_sum(
+        tf.cast(inside, tf.int32), word, tf.size(flat) + tf.size(text)
+    )
+    long = tf.gather(length, word) > MAX_WORD_LENGTH
+    flat = tf.where(end, tf.strings.join([" ", flat, " "]), flat)
+    flat = tf.where(tf.logical_and(long, inside), _UNKNOWN_PART, flat)
+    joined = tf.strings.reduce_join(chars.with_values(flat), axis=-1)
+    return joined, tf.strings.length(flat)
 
 
 def _op(vocabulary: Sequence[str]) -> tf_text.FastWordpieceTokenizer:

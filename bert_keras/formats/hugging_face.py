@@ -29,7 +29,12 @@ from bert_keras.formats import foreign
 from bert_keras.formats import hugging_face_config as configs
 from bert_keras.formats import hugging_face_tokenizer as tokenizers
 from bert_keras.formats import hugging_face_weights as weights
-from bert_keras.tasks import base, classification, masked_lm
+from bert_keras.tasks import (
+    base,
+    classification,
+    masked_lm,
+    question_answering,
+)
 
 NAME = "hugging_face"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -106,7 +111,10 @@ ARCHITECTURES = {
         head=(weights.CLASSIFIER,), pooler=False
     ),
     "BertForQuestionAnswering": Architecture(
-        head=("qa_outputs.",), pooler=False
+        head=(weights.SPAN,),
+        pooler=False,
+        task=question_answering.QuestionAnswering,
+        places=weights.question_answering,
     ),
 }
 

@@ -25,6 +25,7 @@ Places = dict[foreign.Place, tuple[int, ...]]
 PREDICTIONS = "cls.predictions."
 RELATION = "cls.seq_relationship."
 CLASSIFIER = "classifier."
+SPAN = "qa_outputs."
 
 # Counters 0, 1, 2, ... and zeros, which older versions kept.
 BUFFERS = r"^embeddings\.(position|token_type)_ids$"
@@ -104,9 +105,16 @@ def classification(config: config_lib.BertConfig, task: base.Task) -> Places:
     return _dense("label/score", shape, CLASSIFIER.removesuffix("."))
 
 
+def question_answering(
+    config: config_lib.BertConfig, task: base.Task
+) -> Places:
+    del task
+    return _dense("span/score", (config.hidden_size, 2), SPAN.removesuffix("."))
+
+
 def full_name(name: str) -> str:
     """As in a model with a head, where the encoder is called `bert`."""
-    head = name.startswith((PREDICTIONS, RELATION, CLASSIFIER))
+    head = name.startswith((PREDICTIONS, RELATION, CLASSIFIER, SPAN))
     return name if head else f"bert.{name}"
 
 

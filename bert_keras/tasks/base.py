@@ -99,6 +99,14 @@ class Task:
         return {}
 
     @property
+    def ranked(self) -> tuple[str, ...]:
+        """What `decode` and `predict` list by rank: (W, N) and (T, N).
+
+        Rounding may exchange neighbours; exporters compare the first ones.
+        """
+        return ()
+
+    @property
     def scores(self) -> tuple[str, ...]:
         """What evaluation gives while training; the first picks the best.
 
@@ -110,7 +118,10 @@ class Task:
     # On the host: files and rows.
 
     def examples(self, path: str) -> Iterator[Row]:
-        """Rows of a labelled file, each with all columns the task needs."""
+        """Rows of a labelled file, each with all columns the task needs.
+
+        Where the iterator has a `note`, trainers say it after the last row.
+        """
         raise errors.InputError(
             f"the task {self.name} reads no labelled files; it learns from "
             "the records of trainers.prepare."
@@ -145,6 +156,8 @@ class Task:
 
         {"token_ids", "segment_ids", "padding_mask" (W, S) int32,
         "text" (W,) int32: the text a row came from}. S is the longest row's.
+        What else `targets` and `predict` want to know of the rows may be
+        added; the model and the records do without it.
         """
         raise NotImplementedError
 

@@ -10,16 +10,23 @@ import keras
 
 from bert_keras import encoder, predictor
 from bert_keras import model as model_lib
-from bert_keras.tasks import classification
+from bert_keras.tasks import classification, question_answering
 from tests import tiny
 
-TASKS = ("classification", "pair", "masked_lm")
+TASKS = ("classification", "pair", "masked_lm", "question_answering")
 
 
 def make(task: str, *, seed: int = 1) -> predictor.Predictor:
     sizes = {"hidden_size": 32, "intermediate_size": 64}
     if task == "masked_lm":
         model = tiny.masked_lm_model(**sizes)
+    elif task == "question_answering":
+        settings = question_answering.QuestionAnswering(
+            seq_length=32, doc_stride=8, unanswerable=True
+        )
+        model = model_lib.BertModel(
+            encoder.BertEncoder(tiny.bert(**sizes)), settings
+        )
     else:
         settings = classification.Classification(
             seq_length=32, labels=("bad", "so so", "好")

@@ -166,9 +166,10 @@ class TrainStepTest(parameterized.TestCase):
             )
             rows = map(plain.split, batches(plain.task, 2))
             scores.append(loop.evaluate(step, rows))
-        self.assertEqual(
-            set(scores[0]), set(plain.task.scores) | set(scores[0])
-        )
+        # A task without sums is scored on its rows, not on records.
+        if type(plain.task).sums is not base.Task.sums:
+            self.assertContainsSubset(plain.task.scores, scores[0])
+        self.assertEqual(set(scores[0]), set(scores[1]))
         for name, value in scores[0].items():
             self.assertAlmostEqual(value, scores[1][name], places=5)
 

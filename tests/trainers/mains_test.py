@@ -219,6 +219,66 @@ class MainsTest(parameterized.TestCase):
             [answer["label"] for answer in got],
         )
 
+    def test_questions_are_learnt_scored_and_answered(self):
+        context = "the film is good . " * 9 + "the plot is bad ."
+        questions = [
+            ("the film ?", [("good", context.index("good"))]),
+            ("the plot ?", [("bad", context.index("bad")), ("bad", 0)]),
+            ("the actor ?", []),
+        ]
+        rows = write(
+            self.path("squad.json"),
+            json.dumps({"data": [{"paragraphs": [{"context": context, "qas": [
+                {"id": name, "question": name, "is_impossible": not answers,
+                 "answers": [{"text": t, "answer_start": s}
+                             for t, s in answers]}
+                for name, answers in questions
+            ]}]}]}),
+        )  # fmt: skip
+        run, answers = self.path("squad"), self.path("squad.jsonl")
+        code, _, error, said = mains.call_and_listen(
+            "trainers.finetune",
+            **self.finetune_flags(
+                task="question_answering",
+                train=rows,
+                dev=rows,
+                output=run,
+                epochs=1,
+                seq_length=32,
+                doc_stride=8,
+            ),
+        )
+        self.assertEqual((code, error), (0, ""))
+        self.assertIn("1 of 3 answers", said)
+        lines = records.Records(os.path.join(run, "records")).lengths
+        self.assertGreater(len(lines), len(questions))  # windows
+        code, out, error = call(
+            "trainers.evaluate", checkpoint=run, data=rows, output=answers
+        )
+        self.assertEqual((code, error), (0, ""))
+        self.assertIn("best_f1_threshold", out)
+        code, _, error = call(
+            "trainers.evaluate", checkpoint=run, data=rows, columns="text=a"
+        )
+        self.assertEqual(code, 1)
+        self.assertIn("have no columns", error)
+        with open(answers) as file:
+            expected = [json.loads(line)["answer"] for line in file]
+        lines = write(
+            self.path("questions.txt"),
+            "".join(f"{name}\t{context}\n" for name, _ in questions),
+        )
+        code, out, _ = call("trainers.predict", checkpoint=run, input=lines)
+        got = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual(
+            [answer["answer"] for answer in got],
+            [answer["answer"] for answer in expected],
+        )
+        for answer in got:
+            self.assertEqual(
+                context[answer["start"] : answer["end"]], answer["answer"]
+            )
+
     def test_evaluate_reads_records(self):
         code, out, error = call(
             "trainers.evaluate",

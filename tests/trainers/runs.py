@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from bert_keras import encoder, optimization
 from bert_keras import model as model_lib
-from bert_keras.tasks import classification, masked_lm
+from bert_keras.tasks import classification, masked_lm, question_answering
 from tests import tagger, tiny
 from trainers import loop, runtime
 
@@ -18,6 +18,7 @@ TASKS = {
     "classification": lambda: classification.Classification(
         labels=("bad", "good")
     ),
+    "question_answering": question_answering.QuestionAnswering,
     "tagging": tagger.Tagger,
 }
 STEPS = 20
@@ -44,6 +45,12 @@ def batches(task, count, size=BATCH):
             )
             labels = tf.constant(random.integers(0, 3, shape), tf.int32)
             targets = {"tag": (labels, weights)}
+        elif isinstance(task, question_answering.QuestionAnswering):
+            second = np.tile(np.arange(12) >= 4, (size, 1)).astype(np.int32)
+            segments = tf.constant(second) * inputs["padding_mask"]
+            inputs["segment_ids"] = segments
+            # [CLS] or the first token of the context.
+            targets = {term: (4 * labels, weights) for term in ("start", "end")}
         else:
             # Rows of unequal weight: a mean per part would be wrong.
             weights = tf.constant(random.random(size), tf.float32)

@@ -65,5 +65,58 @@ class PackTest(parameterized.TestCase):
             self.assertEqual(packed["token_ids"].shape[0], 0)
 
 
+class WindowsTest(parameterized.TestCase):
+    @parameterized.product(room=(1, 2, 5, 8), stride=(1, 2, 3, 8, 100))
+    def test_every_token_is_seen_and_counted_once(self, room, stride):
+        texts = [list(range(n, 2 * n)) for n in range(20)]
+        found = packing.windows(ragged(texts), room, stride)
+        counted = [[] for _ in texts]
+        for ids, text, begin, first, last in zip(
+            found.ids.to_list(), *map(np.asarray, found[1:]), strict=True
+        ):
+            self.assertEqual(ids, texts[text][begin : begin + room])
+            self.assertBetween(first, begin, last)
+            self.assertLessEqual(last, begin + len(ids))
+            counted[text] += texts[text][first:last]
+        self.assertEqual(counted, texts)
+        windows = np.bincount(found.text, minlength=len(texts))
+        fitting = [len(text) <= room for text in texts]
+        self.assertEqual((windows == 1).tolist(), fitting)
+
+    def test_a_token_counts_where_it_has_the_most_context(self):
+        room, length = 9, 40
+        found = packing.windows(ragged([list(range(length))]), room, 4)
+        begins = found.begin.numpy()
+        ends = np.minimum(begins + room, length)
+        for begin, end, first, last in zip(
+            begins, ends, found.first.numpy(), found.last.numpy(), strict=True
+        ):
+            for token in range(first, last):
+                contexts = [
+                    min(token - a, b - 1 - token)
+                    for a, b in zip(begins[:-1], ends[:-1], strict=True)
+                ]
+                context = min(token - begin, end - 1 - token)
+                if begin and end < length - 4:
+                    self.assertGreaterEqual(context, max(contexts) - 1)
+
+    def test_each_text_has_its_own_room(self):
+        texts = [[1, 2, 3, 4], [5, 6, 7, 8]]
+        found = packing.windows(ragged(texts), tf.constant([4, 2]), 2)
+        self.assertEqual(found.ids.to_list(), [[1, 2, 3, 4], [5, 6], [7, 8]])
+
+    def test_no_text_gives_no_window_and_an_empty_text_one(self):
+        graph = tf.function(
+            lambda ids: packing.windows(ids, 3, 2),
+            input_signature=[
+                tf.RaggedTensorSpec([None, None], tf.int32, ragged_rank=1)
+            ],
+        )
+        self.assertEqual(graph(ragged([])).text.shape[0], 0)
+        found = graph(ragged([[], [1], []]))
+        self.assertEqual(found.ids.to_list(), [[], [1], []])
+        self.assertEqual(found.text.numpy().tolist(), [0, 1, 2])
+
+
 if __name__ == "__main__":
     absltest.main()

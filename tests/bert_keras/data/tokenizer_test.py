@@ -228,6 +228,112 @@ class GraphTest(parameterized.TestCase):
             self.assertGreater(ids.values.shape[0], 0)
 
 
+class OffsetsTest(parameterized.TestCase):
+    def assert_exact(self, ours, texts):
+        """ids are the call's, and every place is where its piece came from."""
+        ids, starts, ends = ours.with_offsets(texts)
+        self.assertEqual(ids.to_list(), ours(texts).to_list())
+        sources, pieces = [], []
+        for text, row, first, last in zip(
+            texts, *(x.to_list() for x in (ids, starts, ends)), strict=True
+        ):
+            if isinstance(text, bytes):
+                text = text.decode("utf-8", "ignore")
+            spans = list(zip(first, last, strict=True))
+            for number, (piece, span) in enumerate(
+                zip(row, spans, strict=True)
+            ):
+                start, end = span
+                self.assertTrue(0 <= start < end <= len(text), ascii(text))
+                # A letter of several pieces has no part for each.
+                near = spans[max(number - 1, 0) : number + 2]
+                shared = sum(a < end and start < b for a, b in near) > 1
+                if piece != ours.unk_id and not shared:
+                    sources.append(text[start:end])
+                    pieces.append(ours.vocabulary[piece])
+        if not sources:
+            return
+        normal = tokenizer.normalize(
+            tf.constant(sources), lowercase=ours.lowercase
+        )
+        for source, form, piece in zip(
+            sources, normal.numpy(), pieces, strict=True
+        ):
+            # A sigma is final by what stands beside it.
+            form, piece = (x.replace("ς", "σ") for x in (form.decode(), piece))
+            self.assertIn(piece, (form, f"##{form}"), ascii(source))
+
+    @parameterized.product(lowercase=(True, False))
+    def test_are_exact_on_nasty_text(self, lowercase):
+        self.assert_exact(make(lowercase), list(NASTY))
+
+    @parameterized.product(lowercase=(True, False))
+    def test_are_exact_on_random_text(self, lowercase):
+        random = np.random.default_rng(7)
+        known = sorted({c for text in NASTY for c in text})
+        texts = [
+            "".join(random.choice(known, random.integers(400)))
+            for _ in range(60)
+        ]
+        # Without spaces, so that words become too long.
+        texts += [text.replace(" ", "x") for text in texts]
+        texts += [
+            "".join(map(chr, random.integers(0x110000, size=50))).encode(
+                "utf-8", "surrogatepass"
+            )
+            for _ in range(300)
+        ]
+        texts += [random.bytes(random.integers(300)) for _ in range(300)]
+        self.assert_exact(make(lowercase), texts)
+
+    @parameterized.named_parameters(
+        ("uncased_en", "bert_uncased_en", "corpus_en/wikitext2_valid.txt"),
+        ("cased_en", "bert_cased_en", "corpus_en/wikitext2_valid.txt"),
+        ("chinese", "bert_chinese", "corpus_zh/cluecorpussmall_sampled.txt"),
+    )
+    def test_are_exact_on_real_lines(self, vocabulary, corpus):
+        if not DATA.exists():
+            self.skipTest(f"real data is absent: {DATA}")
+        ours = tokenizer.Tokenizer.from_file(
+            DATA / "vocab" / f"{vocabulary}_vocab.txt"
+        )
+        lines = (DATA / corpus).read_text("utf-8").split("\n")[:2400:6]
+        self.assert_exact(ours, lines)
+
+    @parameterized.parameters(
+        ("une CAFE\u0301.", [(0, 3), (4, 9), (9, 10)]),
+        ("İS👍🏽 ok", [(0, 2), (2, 4), (5, 7)]),
+        (b"\xff\x00is\xe4\xb8 ok", [(1, 3), (4, 6)]),
+        (f"is {'é' * 201}, is", [(0, 2), (3, 204), (204, 205), (206, 208)]),
+    )
+    def test_count_code_points_of_the_text(self, text, spans):
+        ours = tokenizer.Tokenizer(
+            [*tokenizer.SPECIAL_TOKENS, "une", "cafe", ".", ",", "is", "ok"]
+            + ["##👍🏽"],
+            lowercase=True,
+        )
+        _, starts, ends = ours.with_offsets([text])
+        found = zip(starts.to_list()[0], ends.to_list()[0], strict=True)
+        self.assertEqual(list(found), spans)
+
+    def test_are_the_same_in_a_saved_model(self):
+        ours, module = make(), tf.Module()
+        module.read = tf.function(
+            ours.with_offsets,
+            input_signature=[tf.TensorSpec([None], tf.string)],
+        )
+        folder = self.enter_context(tempfile.TemporaryDirectory())
+        tf.saved_model.save(module, folder)
+        loaded = tf.saved_model.load(folder)
+        for texts in (list(NASTY), [""], []):
+            texts = tf.constant(texts, tf.string)
+            for got, want in zip(
+                loaded.read(texts), ours.with_offsets(texts), strict=True
+            ):
+                self.assertEqual(got.to_list(), want.to_list())
+                self.assertEqual(got.dtype, tf.int32)
+
+
 class VocabularyTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()

@@ -11,7 +11,7 @@ from absl.testing import absltest, parameterized
 from bert_keras import checkpoint, encoder, errors, predictor
 from bert_keras import model as model_lib
 from bert_keras.formats import hugging_face
-from bert_keras.tasks import classification, masked_lm
+from bert_keras.tasks import classification, masked_lm, question_answering
 from tests import tiny
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -44,6 +44,7 @@ MODELS = (
     ("pretraining", masked("nsp")),
     ("sentence_order", masked("sop")),
     ("masked_lm", masked("none")),
+    ("question_answering", question_answering.QuestionAnswering()),
 )
 
 
@@ -207,7 +208,6 @@ class HuggingFaceTest(parameterized.TestCase):
     @parameterized.parameters(
         ("BertForTokenClassification", "classifier"),
         ("BertForMultipleChoice", "classifier"),
-        ("BertForQuestionAnswering", "qa_outputs"),
         ("BertForNextSentencePrediction", "cls.seq_relationship"),
     )
     def test_a_head_without_a_task_of_ours_leaves_an_encoder(self, name, head):

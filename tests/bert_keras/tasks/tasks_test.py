@@ -13,6 +13,7 @@ from bert_keras import model as model_lib
 from bert_keras.data import rows as rows_lib
 from bert_keras.tasks import base
 from tests import tiny
+from trainers import finetune
 
 # What each task learns and answers in these tests: rows with its columns.
 ROWS = {
@@ -26,7 +27,18 @@ ROWS = {
         {"text": "[MASK] 电 [MASK] !"},
         {"text": ""},
     ],
-}
+    "question_answering": [
+        {"question": "is the film good ?", "context": "a fine film .",
+         "answers": '["fine film"]', "answer": "fine film",
+         "answer_start": "2", "is_impossible": "false"},
+        # Two windows and more, the answer in the last.
+        {"question": "好 ?", "context": "the plot is old . " * 8 + "电影 很 好",
+         "answers": '["很 好"]', "answer": "很 好",
+         "answer_start": "147", "is_impossible": "false"},
+        {"question": "", "context": "", "answers": "[]", "answer": "",
+         "answer_start": "-1", "is_impossible": "true"},
+    ],
+}  # fmt: skip
 
 
 def tasks(**fields):
@@ -46,14 +58,13 @@ def labelled(task, rows):
     raw = {name: tf.constant([row[name] for row in rows]) for name in rows[0]}
     inputs = task.inputs(raw, tiny.tokenizer())
     size = len(inputs["token_ids"])
-    if "label" in raw:
+    if task.name != "masked_lm":
         targets = task.targets(raw, inputs)
     else:
         targets = {"next_sentence": (tf.zeros(size, tf.int32), tf.ones(size))}
+    inputs = {name: inputs[name] for name in finetune.MODEL_INPUTS}
     seeds = tf.stack([tf.zeros(size, tf.int32), tf.range(size)], axis=1)
-    inputs, targets = task.draw(inputs, targets, seeds)
-    inputs.pop("text")
-    return inputs, targets
+    return task.draw(inputs, targets, seeds)
 
 
 class EveryTaskTest(absltest.TestCase):
@@ -129,7 +140,10 @@ class EveryTaskTest(absltest.TestCase):
                 rule.apply_gradients(
                     zip(
                         tape.gradient(
-                            loss, variables, unconnected_gradients="zero"
+                            loss,
+                            [variable.value for variable in variables],
+                            # The pooler, where no head reads it.
+                            unconnected_gradients="zero",
                         ),
                         variables,
                         strict=True,

@@ -1,0 +1,131 @@
+"""Exact match and F1 of answers against gold texts, as papers report them.
+
+`English` follows the evaluation script of SQuAD 2.0, `Chinese` that of
+CMRC 2018. Both score one pair of texts; `best` takes the best of several gold
+texts, and `best_threshold` finds when a model should rather not answer.
+"""
+
+import collections
+import dataclasses
+import re
+import string
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    exact_match: float
+    f1: float
+
+
+class English:
+    """Words without case, ASCII punctuation and articles."""
+
+    def segments(self, text: str) -> list[str]:
+        text = text.lower().translate(_WITHOUT_PUNCTUATION)
+        return re.sub(r"\b(?:a|an|the)\b", " ", text).split()
+
+    def score(self, answer: str, gold: str) -> Scores:
+        """F1 over the words that both hold, however placed."""
+        ours, theirs = self.segments(answer), self.segments(gold)
+        common = collections.Counter(ours) & collections.Counter(theirs)
+        return Scores(
+            float(ours == theirs), _f1(common.total(), len(ours), len(theirs))
+        )
+
+
+class Chinese:
+    """Characters, and words where the script has words, without `_MARKS`.
+
+    Exact match ignores the marks and the case. What is not Chinese is split
+    into words by a pattern of ours, where the original calls NLTK.
+    """
+
+    def segments(self, text: str) -> list[str]:
+        return _SEGMENT.findall(self._bare(text))
+
+    def score(self, answer: str, gold: str) -> Scores:
+        """F1 over the longest run of segments that stands in both."""
+        ours, theirs = self.segments(answer), self.segments(gold)
+        common = _longest_common_run(ours, theirs)
+        return Scores(
+            float(self._bare(answer) == self._bare(gold)),
+            _f1(common, len(ours), len(theirs)),
+        )
+
+    def _bare(self, text: str) -> str:
+        return text.lower().strip().translate(_WITHOUT_MARKS)
+
+
+Language = English | Chinese
+
+
+def best(answer: str, golds: Sequence[str], language: Language) -> Scores:
+    """The best exact match and the best F1 over the gold texts.
+
+    No gold text, or none with a word in it, means that "" is right.
+    """
+    golds = [gold for gold in golds if language.segments(gold)] or [""]
+    scores = [language.score(answer, gold) for gold in golds]
+    return Scores(
+        max(score.exact_match for score in scores),
+        max(score.f1 for score in scores),
+    )
+
+
+def best_threshold(
+    null_scores: Sequence[float],
+    answered: Sequence[float],
+    unanswered: Sequence[float],
+) -> tuple[float, float]:
+    """(threshold, mean score): answer where the null score is not above it.
+
+    answered and unanswered hold a question's score for the model's best text
+    and for "". The threshold lies between two null scores, so that rounding
+    does not change an answer; the lowest of equally good ones is taken.
+    """
+    order = sorted(range(len(null_scores)), key=null_scores.__getitem__)
+    total = sum(unanswered)
+    threshold, highest = null_scores[order[0]] - 1.0, total
+    for place, number in enumerate(order):
+        here = null_scores[number]
+        total += answered[number] - unanswered[number]
+        following = here + 2.0
+        if place + 1 < len(order):
+            following = null_scores[order[place + 1]]
+        if following > here and total > highest:
+            threshold, highest = (here + following) / 2, total
+    return threshold, highest / len(order)
+
+
+def _f1(common: int, ours: int, theirs: int) -> float:
+    """Two texts without any segment agree."""
+    if not ours or not theirs:
+        return float(ours == theirs)
+    return 2 * common / (ours + theirs)
+
+
+def _longest_common_run(one: Sequence[str], two: Sequence[str]) -> int:
+    longest = 0
+    ending = [0] * (len(two) + 1)  # run that ends before this place of `two`
+    for left in one:
+        ending = [0] + [
+            before + 1 if left == right else 0
+            for before, right in zip(ending, two, strict=False)
+        ]
+        longest = max(longest, *ending)
+    return longest
+
+
+_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+# The characters that CMRC's script takes out; it means `……` too, but compares
+# it with single characters.
+_MARKS = r"-:_*^/\~`+=" "，。：？！“”；’《》·、「」（）－～『』"
+_WITHOUT_MARKS = str.maketrans("", "", _MARKS)
+
+# One Chinese character; a word, `3.5` and `don't` in one; any other mark.
+_LETTER = r"[^\W_\u4e00-\u9fa5]"
+_SEGMENT = re.compile(
+    rf"[\u4e00-\u9fa5]|{_LETTER}+(?:[.,'’]{_LETTER}+)*|[^\w\s]|_"
+)

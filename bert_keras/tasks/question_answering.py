@@ -1,0 +1,373 @@
+"""Answers to questions, cut out of a text (Devlin et al. 2019, 4.2 and 4.3)."""
+
+import dataclasses
+import json
+import re
+
+import keras
+import tensorflow as tf
+
+from bert_keras import heads
+from bert_keras.data import answer_scores, packing, squad
+from bert_keras.tasks import base
+
+# A logit for what cannot be; far below real ones, and sums of it stay finite.
+NEVER = -1e4
+_POSSIBLE = NEVER / 2
+
+# Questions with more Chinese characters than this are scored as CMRC does.
+_CHINESE_SHARE = 0.3
+_CHINESE = re.compile("[\u4e00-\u9fff]")
+
+
+@keras.saving.register_keras_serializable("bert_keras")
+@dataclasses.dataclass(frozen=True)
+class QuestionAnswering(base.Task):
+    """Where in the context does the answer begin, and where does it end?
+
+    A row is [CLS] question [SEP] window of the context [SEP]; a long context
+    has several windows. The span of an answer that is not in the window, or
+    that does not exist, is [CLS].
+    """
+
+    doc_stride: int = base.knob(
+        128,
+        "Tokens from the begin of a window to the next one's, where the "
+        "context needs several.",
+        least=1,
+    )
+    max_question_length: int = base.knob(
+        64, "Longest question in tokens; longer is cut.", least=1
+    )
+    max_answer_length: int = base.knob(
+        30, "Longest answer in tokens that is given.", least=1
+    )
+    n_best: int = base.knob(
+        20, "Answers that are listed for a question.", least=1
+    )
+    no_answer_threshold: float = base.knob(
+        0.0,
+        "No answer is given where [CLS] scores higher than the best span by "
+        "more than this; evaluation prints the best value on its rows.",
+    )
+    # Told by the training rows.
+    unanswerable: bool = False  # some questions have no answer
+    chinese: bool = False  # scored by characters
+
+    @property
+    def texts(self):
+        return ("question", "context")
+
+    @property
+    def coefficients(self):
+        return {"start": 0.5, "end": 0.5}
+
+    @property
+    def answers(self):
+        return {"span": ("start", "end")}
+
+    @property
+    def scores(self):
+        if self.unanswerable:
+            return ("f1", "exact_match", "best_f1", "best_exact_match")
+        return ("f1", "exact_match")
+
+    @property
+    def ranked(self):
+        return ("start", "end", "answers", "starts", "ends")
+
+    def examples(self, path):
+        return squad.read(path)
+
+    def learn(self, rows, tokenizer):
+        del tokenizer
+        unanswerable, chinese, characters = False, 0, 0
+        for row in rows:
+            unanswerable = unanswerable or row["is_impossible"] == "true"
+            chinese += len(_CHINESE.findall(row["question"]))
+            characters += len(row["question"])
+        return dataclasses.replace(
+            self,
+            unanswerable=unanswerable,
+            chinese=chinese > _CHINESE_SHARE * characters,
+        )
+
+    def inputs(self, raw, tokenizer):
+        """Also {"starts", "ends" (W, S) int32}, which stay on the host.
+
+        Where a token of the context stands there, in code points; 0 and 0
+        for all other tokens.
+        """
+        # At least half of a row is context.
+        longest = min(self.max_question_length, (self.seq_length - 3) // 2)
+        question = tokenizer(_valid(raw["question"]))[:, :longest]
+        room = self.seq_length - 3 - tf.cast(question.row_lengths(), tf.int32)
+        ids, starts, ends = (
+            packing.windows(values, room, self.doc_stride)
+            for values in tokenizer.with_offsets(_valid(raw["context"]))
+        )
+        question = tf.gather(question, ids.text)
+        nothing = tf.zeros_like(question)
+
+        def pack(first, second, cls_id, sep_id):
+            return packing.pack(
+                [first, second.ids],
+                cls_id=cls_id,
+                sep_id=sep_id,
+                seq_length=self.seq_length,
+            )
+
+        return pack(question, ids, tokenizer.cls_id, tokenizer.sep_id) | {
+            "text": ids.text,
+            "starts": pack(nothing, starts, 0, 0)["token_ids"],
+            "ends": pack(nothing, ends, 0, 0)["token_ids"],
+        }
+
+    def targets(self, raw, inputs):
+        """First and last token that overlap the answer's characters.
+
+        [CLS], 0, where a window does not hold all of them. Weight 0 where
+        there are answers, but nobody knows where.
+        """
+        text = inputs["text"]
+        begin = tf.strings.to_number(raw["answer_start"], tf.int32)
+        end = begin + tf.strings.length(raw["answer"], "UTF8_CHAR")
+        known = (begin >= 0) | (raw["is_impossible"] == "true")
+        begin, end = (
+            tf.expand_dims(tf.gather(x, text), 1) for x in (begin, end)
+        )
+        context = _context(inputs)
+        inside = (inputs["starts"] < end) & (inputs["ends"] > begin) & context
+        first, last = _first(inside), _last(inside)
+        # Of an answer that goes on in the next window, this one holds less.
+        none = tf.constant([-1])
+        opens = tf.concat([none, text], 0)[:-1] != text
+        closes = tf.concat([text, none], 0)[1:] != text
+        left = first > _first(context)
+        right = last < _last(context)
+        left |= opens | (_at(inputs["starts"], first) <= begin[:, 0])
+        right |= closes | (_at(inputs["ends"], last) >= end[:, 0])
+        held = tf.reduce_any(inside, axis=1) & left & right
+        weights = tf.cast(tf.gather(known, text), tf.float32)
+        return {
+            "start": (tf.where(held, first, 0), weights),
+            "end": (tf.where(held, last, 0), weights),
+        }
+
+    def head(self, config):
+        return SpanHead(config, name="head")
+
+    def loss(self, outputs, inputs, targets):
+        context = _context(inputs)
+        candidates = context | (tf.range(tf.shape(context)[1]) == 0)
+        terms = {}
+        for term, (labels, weights) in targets.items():
+            logits = tf.where(candidates, outputs[term], NEVER)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                labels, logits
+            )
+            terms[term] = tf.reduce_sum(losses * weights)
+        return terms
+
+    def decode(self, outputs, inputs):
+        """The best spans of each row, best first, and the score of none.
+
+        {"start", "end" (W, N) int32, both inclusive, "score" (W, N), "null"
+        (W,)}. A score is the sum of two logits; NEVER past the last span.
+        """
+        context, size = _context(inputs), self.max_answer_length
+        # Filled up, so that there are N spans in the shortest row.
+        starts = tf.where(context, outputs["start"], NEVER)
+        starts = _pad(starts, self.n_best, NEVER)
+        ends = tf.where(context, outputs["end"], NEVER)
+        ends = _pad(ends, self.n_best + size - 1, NEVER)
+        length = tf.shape(starts)[1]
+        places = tf.expand_dims(tf.range(length), 1) + tf.range(size)
+        scores = tf.expand_dims(starts, 2) + tf.gather(ends, places, axis=1)
+        scores = tf.where(scores > _POSSIBLE, scores, NEVER)
+        scores, index = tf.math.top_k(
+            tf.reshape(scores, [-1, length * size]), self.n_best
+        )
+        possible = scores > _POSSIBLE
+        start = tf.where(possible, index // size, 0)
+        return {
+            "start": start,
+            "end": start + tf.where(possible, index % size, 0),
+            "score": scores,
+            "null": outputs["start"][:, 0] + outputs["end"][:, 0],
+        }
+
+    def predict(self, decoded, inputs, raw, tokenizer):
+        """{"answer" (T,) string, "start", "end" (T,) int32, "score" (T,), ...}
+
+        start, end: where the answer stands in the context, in code points.
+        score: probability of the answer among the n best and, if there are
+        unanswerable questions, none. no_answer_score: [CLS] minus best span.
+        answers, starts, ends, scores (T, N): the n best spans, best first;
+        "" and 0 past the last. "" is the answer where none is better by more
+        than the threshold.
+        """
+        del tokenizer
+        context = _valid(raw["context"])
+        spans, starts, ends = self._merge(decoded, inputs, tf.size(context))
+        null = tf.math.unsorted_segment_min(
+            decoded["null"], inputs["text"], tf.size(context)
+        )
+        possible = spans > _POSSIBLE
+        margin = null - spans[:, 0]
+        silent = tf.logical_not(possible[:, 0])
+        rival = tf.where(silent, null, NEVER)
+        if self.unanswerable:
+            silent |= margin > self.no_answer_threshold
+            rival = null
+        every = tf.concat([spans, tf.expand_dims(rival, 1)], axis=1)
+        every = tf.nn.softmax(every)
+        scores = tf.where(possible, every[:, :-1], 0.0)
+        answers = tf.strings.substr(
+            tf.repeat(tf.expand_dims(context, 1), self.n_best, axis=1),
+            starts,
+            ends - starts,
+            unit="UTF8_CHAR",
+        )
+        return {
+            "answer": tf.where(silent, "", answers[:, 0]),
+            "start": tf.where(silent, 0, starts[:, 0]),
+            "end": tf.where(silent, 0, ends[:, 0]),
+            "score": tf.where(silent, every[:, -1], scores[:, 0]),
+            "no_answer_score": margin,
+            "answers": answers,
+            "starts": starts,
+            "ends": ends,
+            "scores": scores,
+        }
+
+    def _merge(self, decoded, inputs, texts):
+        """Scores, starts and ends (T, N) of each text's best spans."""
+        possible = decoded["score"] > _POSSIBLE
+        windows = (
+            decoded["score"],
+            tf.gather(inputs["starts"], decoded["start"], batch_dims=1),
+            tf.gather(inputs["ends"], decoded["end"], batch_dims=1),
+        )
+
+        def of_text(values, filling):
+            values = tf.where(possible, values, filling)
+            values = tf.RaggedTensor.from_value_rowids(
+                values, inputs["text"], texts, validate=False
+            ).to_tensor(filling)  # (T, windows, N)
+            values = tf.reshape(
+                values, [texts, tf.shape(values)[1] * self.n_best]
+            )
+            # Of no texts there are no windows either.
+            return _pad(values, self.n_best, filling)
+
+        scores, starts, ends = map(of_text, windows, (NEVER, 0, 0))
+        scores, starts, ends = _without_copies(scores, starts, ends)
+        scores, order = tf.math.top_k(scores, self.n_best)
+        possible = scores > _POSSIBLE
+        starts, ends = (
+            tf.where(possible, tf.gather(x, order, batch_dims=1), 0)
+            for x in (starts, ends)
+        )
+        return scores, starts, ends
+
+    def metrics(self, predictions, rows):
+        """Exact match and F1; for questions without answer the best ones, too.
+
+        best_f1 is what the threshold best_f1_threshold would give, and
+        best_exact_match likewise: chosen on these very rows.
+        """
+        golds = [json.loads(row["answers"]) for row in rows]
+        given = self._score([a["answer"] for a in predictions], golds)
+        means = {
+            name: sum(values) / len(rows) for name, values in given.items()
+        }
+        if not (self.unanswerable or any(not gold for gold in golds)):
+            return means
+        answered = self._score([a["answers"][0] for a in predictions], golds)
+        unanswered = self._score([""] * len(rows), golds)
+        nulls = [a["no_answer_score"] for a in predictions]
+        for name in given:
+            threshold, mean = answer_scores.best_threshold(
+                nulls, answered[name], unanswered[name]
+            )
+            means[f"best_{name}"] = mean
+            means[f"best_{name}_threshold"] = threshold
+        return means
+
+    def _score(self, answers, golds):
+        language = (
+            answer_scores.Chinese() if self.chinese else answer_scores.English()
+        )
+        scores = [
+            answer_scores.best(answer, gold, language)
+            for answer, gold in zip(answers, golds, strict=True)
+        ]
+        return {
+            name: [getattr(score, name) for score in scores]
+            for name in ("f1", "exact_match")
+        }
+
+
+class SpanHead(keras.layers.Layer):
+    """{"start", "end": (B, S)} float32 logits, from the last hidden states."""
+
+    def __init__(self, config, **kwargs):
+        super().__init__(**kwargs)
+        self.span = heads.SpanHead(config, name="span")
+
+    def build(self, input_shape=None):
+        self.span.build()
+        self.built = True
+
+    def call(self, encoded, inputs, table, training=None):
+        del inputs, table, training
+        start, end = self.span(encoded["hidden"][-1])
+        return {"start": start, "end": end}
+
+
+def _valid(text):
+    """What is no UTF-8 becomes U+FFFD, so that offsets mean one thing."""
+    return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8")
+
+
+def _context(inputs):
+    """(W, S) bool: the tokens of the context, without the last [SEP]."""
+    second = (inputs["segment_ids"] == 1) & (inputs["padding_mask"] > 0)
+    return second & _pad(second, 1, False)[:, 1:]
+
+
+def _pad(values, count, filling):
+    """(B, S) -> (B, S + count)."""
+    return tf.pad(values, [[0, 0], [0, count]], constant_values=filling)
+
+
+def _first(places):
+    """(W, S) bool -> (W,): the first that holds; 0 where none does."""
+    return tf.argmax(tf.cast(places, tf.int32), 1, output_type=tf.int32)
+
+
+def _last(places):
+    """The last that holds; S - 1 where none does."""
+    return tf.shape(places)[1] - 1 - _first(tf.reverse(places, [1]))
+
+
+def _at(values, places):
+    """(W, S), (W,) -> (W,)."""
+    return tf.gather(values, places, batch_dims=1)
+
+
+def _without_copies(scores, starts, ends):
+    """Of equal spans, which windows share, only the best keeps its score."""
+
+    def by(key, *values):
+        order = tf.argsort(key, stable=True)
+        return [tf.gather(x, order, batch_dims=1) for x in values]
+
+    scores, starts, ends = by(-scores, scores, starts, ends)
+    # Stable, so the best of equal spans comes first.
+    span = tf.cast(starts, tf.int64) * 2**32 + tf.cast(ends, tf.int64)
+    scores, starts, ends = by(span, scores, starts, ends)
+    copy = (starts[:, 1:] == starts[:, :-1]) & (ends[:, 1:] == ends[:, :-1])
+    copy = tf.pad(copy, [[0, 0], [1, 0]], constant_values=False)
+    return tf.where(copy, NEVER, scores), starts, ends

@@ -1,0 +1,134 @@
+import gzip
+import json
+import os
+
+from absl.testing import absltest, parameterized
+
+from bert_keras import errors
+from bert_keras.data import squad
+from tests import tiny
+
+CONTEXT = "𝄞 Ada met Bo. Ada left."
+
+
+def article(*questions, context=CONTEXT):
+    return {"data": [{"paragraphs": [{"context": context, "qas": questions}]}]}
+
+
+def question(*answers, **more):
+    return {
+        "id": "q1",
+        "question": "Who?",
+        "answers": [{"text": t, "answer_start": s} for t, s in answers],
+    } | more
+
+
+class SquadTest(parameterized.TestCase):
+    def write(self, content, name="train.json"):
+        if not isinstance(content, bytes):
+            content = json.dumps(content).encode()
+        path = os.path.join(self.create_tempdir().full_path, name)
+        with open(path, "wb") as file:
+            file.write(content)
+        return path
+
+    def read(self, content):
+        return list(squad.read(self.write(content)))
+
+    # As shared/data/SOURCES.md says, and what follows from it.
+    @parameterized.parameters(
+        # file, questions, impossible, answers, misplaced, unplaced
+        ("squad_v1.1/train.json", 8038, 0, 26128, 0, 0),
+        ("squad_v2.0/train.json", 9791, 4872, 16298, 0, 0),
+        ("cmrc2018/dev.json", 3219, 0, 9657, 200, 3),
+        ("drcd/dev.json", 3524, 0, 7048, 0, 0),
+        ("xquad_en/train.json", 911, 0, 911, 0, 0),
+        ("xquad_zh/train.json", 911, 0, 911, 0, 0),
+    )
+    def test_real_files_hold_what_their_sources_say(
+        self, name, questions, impossible, answers, misplaced, unplaced
+    ):
+        path = os.path.join(tiny.SHARED_DATA, name)
+        if not os.path.exists(path):
+            self.skipTest(f"needs shared/data/{name}")
+        read = squad.read(path)
+        rows = list(read)
+        self.assertLen(rows, questions)
+        self.assertEqual(
+            sum(row["is_impossible"] == "true" for row in rows), impossible
+        )
+        self.assertEqual(read.answers, answers)
+        self.assertEqual(read.misplaced, misplaced)
+        self.assertEqual(read.unplaced, unplaced)
+        self.assertEqual(bool(read.note), misplaced > 0)
+        for row in rows:
+            start = int(row["answer_start"])
+            if start >= 0:
+                end = start + len(row["answer"])
+                self.assertEqual(row["context"][start:end], row["answer"])
+            self.assertEqual(
+                json.loads(row["answers"]) == [], row["is_impossible"] == "true"
+            )
+
+    def test_offsets_count_code_points(self):
+        (row,) = self.read(article(question(("Ada", 2))))
+        self.assertEqual((row["answer"], row["answer_start"]), ("Ada", "2"))
+
+    def test_the_first_answer_in_its_place_is_learnt_and_all_are_gold(self):
+        (row,) = self.read(article(question(("Ada", 3), ("Bo", 10))))
+        self.assertEqual(json.loads(row["answers"]), ["Ada", "Bo"])
+        self.assertEqual((row["answer"], row["answer_start"]), ("Bo", "10"))
+
+    def test_a_misplaced_answer_is_gold_and_not_learnt(self):
+        read = squad.read(self.write(article(question(("Ada", -1)))))
+        (row,) = read
+        self.assertEqual(json.loads(row["answers"]), ["Ada"])
+        self.assertEqual((row["answer"], row["answer_start"]), ("", "-1"))
+        self.assertEqual(row["is_impossible"], "false")
+        self.assertIn("1 of 1 answers", read.note)
+
+    def test_impossible_questions_have_no_answers(self):
+        one, two = self.read(
+            article(question(("Bo", 10), is_impossible=True), question())
+        )
+        for row in (one, two):
+            self.assertEqual(row["is_impossible"], "true")
+            self.assertEqual(json.loads(row["answers"]), [])
+
+    def test_half_a_surrogate_pair_keeps_the_offsets(self):
+        (row,) = self.read(article(question(("b", 2)), context="\ud83db b"[1:]))
+        self.assertEqual(row["answer_start"], "2")
+        (row,) = self.read(article(question(("b", 2)), context="\ud83d b"))
+        self.assertEqual(row["context"], "? b")
+        self.assertEqual(row["answer_start"], "2")
+
+    def test_gzipped_files_are_read(self):
+        content = gzip.compress(json.dumps(article(question())).encode())
+        path = self.write(content, "dev.json.gz")
+        self.assertLen(list(squad.read(path)), 1)
+
+    @parameterized.parameters(
+        (b'{"data": [', "line 1, column"),
+        (b'{"data": "\xff"}', "line 1: expected UTF-8, found byte 0xff"),
+        ([], "a list at data, .* the file is a list"),
+        ({"text": 1}, "at data, .* there is only text"),
+        ({"data": []}, "expected questions, found none"),
+        ({"data": [{"paragraphs": [3]}]},
+         r"at data\[0\].paragraphs\[0\].context, .* is 3"),
+        (article({"question": "Who?"}), r"at data.*qas\[0\].answers"),
+        (article(question(("Bo", "10"))),
+         r"a whole number at .*answers\[0\].answer_start, .* it is a string"),
+        (article(question(("Bo", True))), "a whole number at"),
+        (article(question(is_impossible="no")), "true or false at .*impossib"),
+    )  # fmt: skip
+    def test_what_is_wrong_is_named_with_its_place(self, content, message):
+        with self.assertRaisesRegex(errors.InputError, message):
+            self.read(content)
+
+    def test_another_kind_of_file_is_refused(self):
+        with self.assertRaisesRegex(errors.InputError, "ends in .json"):
+            squad.read("train.tsv")
+
+
+if __name__ == "__main__":
+    absltest.main()
