@@ -29,6 +29,9 @@ from trainers import workers as workers_lib
 ROWS_PER_BATCH = 1000  # rows that are tokenised in one call
 ROWS_PER_SHARD = 100_000
 
+# What a record keeps of `task.inputs`; the rest is for the host.
+MODEL_INPUTS = ("token_ids", "segment_ids", "padding_mask")
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings(runtime.TrainSettings):
@@ -162,7 +165,7 @@ def encode(
             name: tf.constant([row[name] for row in block]) for name in block[0]
         }
         inputs = make_inputs({name: raw[name] for name in task.texts})
-        arrays = {f"inputs/{k}": v for k, v in inputs.items() if k != "text"}
+        arrays = {f"inputs/{name}": inputs[name] for name in MODEL_INPUTS}
         for term, (labels, weights) in task.targets(raw, inputs).items():
             arrays[f"targets/{term}/labels"] = labels
             arrays[f"targets/{term}/weights"] = weights

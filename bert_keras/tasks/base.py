@@ -129,6 +129,8 @@ class Task:
 
         {"token_ids", "segment_ids", "padding_mask" (W, S) int32,
         "text" (W,) int32: the text a row came from}. S is the longest row's.
+        What else `targets` and `predict` want to know of the rows may be
+        added; the model and the records do without it.
         """
         raise NotImplementedError
 
