@@ -54,6 +54,11 @@ def evaluate(settings: Settings) -> dict[str, float]:
 def _on_rows(model: predictor.Predictor, settings: Settings):
     task = model.task
     if settings.columns:
+        if not hasattr(task, "columns"):
+            raise errors.InputError(
+                f"--columns={settings.columns}: the files of {task.name} have "
+                "no names of columns; leave it out."
+            )
         task = dataclasses.replace(task, columns=settings.columns)
     rows = list(task.examples(settings.data))
     answers = model.predict(rows, batch_size=settings.batch_size)

@@ -39,14 +39,14 @@ class Tagging(base.Task):
     scheme: str = "BIO"
 
     @property
-    def tags(self) -> tuple[str, ...]:
+    def labels(self) -> tuple[str, ...]:
         """Names of the C classes; "O" is the first."""
         prefixes = dict.fromkeys(entities.PREFIXES[self.scheme])
         return ("O", *(f"{p}-{t}" for t in self.types for p in prefixes))
 
     @property
     def answers(self):
-        return {"tag": self.tags}
+        return {"tag": self.labels}
 
     @property
     def token_terms(self):
@@ -126,7 +126,7 @@ class Tagging(base.Task):
 
         A word is in an entity when it begins there.
         """
-        known = {tag: number for number, tag in enumerate(self.tags)}
+        known = {tag: number for number, tag in enumerate(self.labels)}
         start, text = inputs["start"].numpy(), inputs["text"].numpy()
         labels = np.zeros(start.shape, np.int32)
         splits = np.searchsorted(text, np.arange(len(raw["text"]) + 1))
@@ -153,7 +153,7 @@ class Tagging(base.Task):
         return {"tag": (tf.constant(labels), weights)}
 
     def head(self, config):
-        return TagHead(config, len(self.tags), name="head")
+        return TagHead(config, len(self.labels), name="head")
 
     def loss(self, outputs, inputs, targets):
         labels, weights = targets["tag"]
@@ -171,10 +171,13 @@ class Tagging(base.Task):
         }
 
     def decode(self, outputs, inputs):
+        """{"tag" (W, S) int32, "score" (W, S)}: 0 at padding."""
         scores = tf.nn.softmax(outputs["tag"], axis=-1)
+        tag = tf.argmax(scores, axis=-1, output_type=tf.int32)
+        mask = tf.minimum(inputs["padding_mask"], 1)
         return {
-            "tag": tf.argmax(scores, axis=-1, output_type=tf.int32),
-            "score": tf.reduce_max(scores, axis=-1),
+            "tag": tag * mask,
+            "score": tf.reduce_max(scores, axis=-1) * tf.cast(mask, tf.float32),
         }
 
     def predict(self, decoded, inputs, raw, tokenizer):
@@ -214,18 +217,15 @@ class Tagging(base.Task):
             of_words("score", decoded), entity, tf.size(first)
         )
         text = tf.gather(text, first)
-        kinds = tf.constant([tag[2:] for tag in self.tags])
-        clean = tf.strings.unicode_transcode(
-            raw["text"], "UTF-8", "UTF-8", errors="ignore"
-        )
+        kinds = tf.constant([tag[2:] for tag in self.labels])
+        # Not substr: it would read and copy the text for each entity.
+        chars = tf.strings.unicode_split(raw["text"], "UTF-8", errors="ignore")
+        origin = tf.cast(tf.gather(chars.row_starts(), text), tf.int32)
+        parts = tf.ragged.range(origin + start, origin + end)
+        parts = parts.with_values(tf.gather(chars.values, parts.values))
         found = {
             "type": (tf.gather(kinds, tf.gather(tag, first)), ""),
-            "text": (
-                tf.strings.substr(
-                    tf.gather(clean, text), start, end - start, "UTF8_CHAR"
-                ),
-                "",
-            ),
+            "text": (tf.strings.reduce_join(parts, axis=-1), ""),
             "start": (start, -1),
             "end": (end, -1),
             "score": (score, 0.0),
@@ -260,8 +260,8 @@ class Tagging(base.Task):
     def _continues(self) -> list[list[bool]]:
         """(C, C): whether a word of the second tag goes on with the first."""
         return [
-            [entities.continues(before, tag) for tag in self.tags]
-            for before in self.tags
+            [entities.continues(before, tag) for tag in self.labels]
+            for before in self.labels
         ]
 
 

@@ -10,16 +10,23 @@ import keras
 
 from bert_keras import encoder, predictor
 from bert_keras import model as model_lib
-from bert_keras.tasks import classification
+from bert_keras.tasks import classification, tagging
 from tests import tiny
 
-TASKS = ("classification", "pair", "masked_lm")
+TASKS = ("classification", "pair", "masked_lm", "tagging")
 
 
 def make(task: str, *, seed: int = 1) -> predictor.Predictor:
     sizes = {"hidden_size": 32, "intermediate_size": 64}
     if task == "masked_lm":
         model = tiny.masked_lm_model(**sizes)
+    elif task == "tagging":
+        settings = tagging.Tagging(
+            seq_length=32, stride=16, types=("FILM", "人")
+        )
+        model = model_lib.BertModel(
+            encoder.BertEncoder(tiny.bert(**sizes)), settings
+        )
     else:
         settings = classification.Classification(
             seq_length=32, labels=("bad", "so so", "好")

@@ -74,13 +74,13 @@ class TaggingTest(parameterized.TestCase):
     def test_learns_types_and_scheme(self):
         self.assertEqual(self.task.types, ("ADJ", "FILM", "PER"))
         self.assertEqual(
-            self.task.tags,
+            self.task.labels,
             ("O", "B-ADJ", "I-ADJ", "B-FILM", "I-FILM", "B-PER", "I-PER"),
         )
         learn = tagging.Tagging().learn
         self.assertEqual(learn([{"tags": "B-X M-X E-X"}], None).scheme, "BMES")
         self.assertEqual(learn([{"tags": "I-X I-X O"}], None).scheme, "BIO")
-        self.assertLen(learn([{"tags": "S-X"}], None).tags, 5)
+        self.assertLen(learn([{"tags": "S-X"}], None).labels, 5)
 
     def test_no_entity_is_not_enough(self):
         with self.assertRaisesRegex(errors.InputError, "needs entities"):
@@ -106,7 +106,7 @@ class TaggingTest(parameterized.TestCase):
         labels, weights = self.task.targets(raw, inputs)["tag"]
         self.assertEqual(weights.numpy()[0].tolist(), [0, 1, 0, 1, 1, 1, 0])
         self.assertEqual(
-            [self.task.tags[label] for label in labels.numpy()[0]],
+            [self.task.labels[label] for label in labels.numpy()[0]],
             ["O", "B-FILM", "O", "I-FILM", "O", "B-ADJ", "O"],
         )
 
