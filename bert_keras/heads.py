@@ -184,3 +184,27 @@ class SpanHead(keras.layers.Layer):
     def call(self, hidden):
         logits = self.score(hidden)
         return logits[..., 0], logits[..., 1]
+
+
+class TokenClassificationHead(keras.layers.Layer):
+    """Scores C classes of each token: hidden (B, S, H) -> (B, S, C).
+
+    Dropout, then one product (BERT, 5.3). Logits are float32.
+    """
+
+    def __init__(
+        self, config: config_lib.BertConfig, num_classes: int, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.config = config
+        self.dropout = keras.layers.Dropout(config.dropout)
+        self.score = layers.dense(
+            config, num_classes, name="score", dtype="float32"
+        )
+
+    def build(self, input_shape=None):
+        self.score.build((None, None, self.config.hidden_size))
+        self.built = True
+
+    def call(self, hidden, training=None):
+        return self.score(self.dropout(hidden, training=training))

@@ -8,7 +8,7 @@ writes, and nothing when one of the checks fails:
   model_dynamic.tflite   ids in, numbers out; built-in ops only, no Flex
   model_dynamic.json     inputs in their order, outputs, lengths, casing, ids
   vocab.txt              the pieces, by id
-  labels.txt             the labels, in the order of `scores`, where it has any
+  labels.txt             the labels, by number, where the task has any
 
 The signature is `tokens`: token_ids, segment_ids and padding_mask, each
 (1, --seq_length) int32, give the task's numbers. A text is [CLS] pieces [SEP],
@@ -141,20 +141,34 @@ def compare(
     want = predictor.tokens(**{name: inputs[name] for name in artifact.TOKENS})
     numbers = artifact.compare(got, want, ranked=task.ranked)
     answers = artifact.compare(
-        *(
-            task.predict(
-                {name: tf.constant(value) for name, value in decoded.items()},
-                inputs,
-                raw,
-                predictor.tokenizer,
-            )
-            for decoded in (got, want)
-        ),
+        *_answers(got, want, inputs, raw, task, predictor.tokenizer),
         ranked=task.ranked,
     )
-    # Agreement of the answers alone: numbers hold filling, too.
-    return artifact.Difference(
-        max(numbers.numbers, answers.numbers), answers.agreement
+    # Agreement of the answers alone: numbers hold filling, too. And the
+    # numbers before: where a text has other answers, theirs are of others.
+    return artifact.Difference(numbers.numbers, answers.agreement)
+
+
+def _answers(got, want, inputs, raw, task, tokenizer):
+    """What both sets of numbers mean.
+
+    As one batch of the texts twice, so that a task whose texts have answers of
+    any number gives both equally many places.
+    """
+    (count,) = {len(texts) for texts in raw.values()}
+    inputs = {
+        name: tf.concat([value, value + count * (name == "text")], axis=0)
+        for name, value in inputs.items()
+    }
+    answers = task.predict(
+        {name: tf.concat([got[name], want[name]], axis=0) for name in want},
+        inputs,
+        {name: tf.tile(texts, [2]) for name, texts in raw.items()},
+        tokenizer,
+    )
+    return (
+        {name: value[:count] for name, value in answers.items()},
+        {name: value[count:] for name, value in answers.items()},
     )
 
 

@@ -5,6 +5,8 @@
       --epochs=3 --batch_size=32 --learning_rate=5e-5
 
 Files are .tsv, .csv or .jsonl, each also .gz; --columns names their columns.
+For --task=tagging they are CoNLL's: a word and its tag a line, a blank line
+between sentences.
 The task is scored on --dev after every epoch and the best epoch is kept.
 The same command goes on where the run stopped.
 """

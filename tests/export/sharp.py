@@ -10,10 +10,16 @@ import keras
 
 from bert_keras import encoder, predictor
 from bert_keras import model as model_lib
-from bert_keras.tasks import classification, question_answering
+from bert_keras.tasks import classification, question_answering, tagging
 from tests import tiny
 
-TASKS = ("classification", "pair", "masked_lm", "question_answering")
+TASKS = (
+    "classification",
+    "pair",
+    "masked_lm",
+    "question_answering",
+    "tagging",
+)
 
 
 def make(task: str, *, seed: int = 1) -> predictor.Predictor:
@@ -23,6 +29,13 @@ def make(task: str, *, seed: int = 1) -> predictor.Predictor:
     elif task == "question_answering":
         settings = question_answering.QuestionAnswering(
             seq_length=32, doc_stride=8, unanswerable=True
+        )
+        model = model_lib.BertModel(
+            encoder.BertEncoder(tiny.bert(**sizes)), settings
+        )
+    elif task == "tagging":
+        settings = tagging.Tagging(
+            seq_length=32, stride=16, types=("FILM", "人")
         )
         model = model_lib.BertModel(
             encoder.BertEncoder(tiny.bert(**sizes)), settings

@@ -4,13 +4,13 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras.tasks import base
-from tests import devices, tagger, tiny  # noqa: F401 (devices: two CPUs)
+from bert_keras.tasks import base, tagging
+from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
 from tests.trainers.runs import BATCH, TASKS, Run, batches
 from trainers import loop
 
 
-class Infinite(tagger.Tagger):
+class Infinite(tagging.Tagging):
     """Its loss is infinite where a batch holds a certain token."""
 
     mark = 5

@@ -8,7 +8,7 @@ import tempfile
 
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint
+from bert_keras import checkpoint, predictor
 from bert_keras.data import records
 from tests import tiny
 from tests.trainers import mains
@@ -100,6 +100,24 @@ class MainsTest(parameterized.TestCase):
         self.assertIn("dev/masked_lm_accuracy", lines[-1])
         self.assertEqual(checkpoint.read(self.base).step, 4)
         self.assertIn("parameters", self.printed["pretrain"])
+
+    def test_tagging_goes_from_a_file_to_places_in_a_text(self):
+        rows = "the\tO\nactor\tB-PER\nis\tO\ngood\tO\n\n" * 16
+        rows = write(self.path("rows.conll"), rows)
+        run = self.path("tagger")
+        flags = self.finetune_flags(train=rows, dev=rows, output=run)
+        flags |= {"task": "tagging", "learning_rate": 0.01, "epochs": 20}
+        code, out, error = call("trainers.finetune", **flags)
+        self.assertEqual((code, error), (0, ""))
+        self.assertIn("dev f1", out)
+        (answer,) = predictor.load(run).predict(["is the actor dull"])
+        self.assertEqual(answer["text"], ["actor"])
+        self.assertEqual((answer["start"], answer["end"]), ([7], [12]))
+        code, _, error = call(
+            "trainers.evaluate", checkpoint=run, data=rows, columns="text=0"
+        )
+        self.assertEqual(code, 1)
+        self.assertIn("no names of columns", error)
 
     def test_a_finished_run_is_left_alone(self):
         before = self.log(self.base)

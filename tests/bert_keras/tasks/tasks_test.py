@@ -28,17 +28,46 @@ ROWS = {
         {"text": ""},
     ],
     "question_answering": [
-        {"question": "is the film good ?", "context": "a fine film .",
-         "answers": '["fine film"]', "answer": "fine film",
-         "answer_start": "2", "is_impossible": "false"},
+        {
+            "question": "is the film good ?",
+            "context": "a fine film .",
+            "answers": '["fine film"]',
+            "answer": "fine film",
+            "answer_start": "2",
+            "is_impossible": "false",
+        },
         # Two windows and more, the answer in the last.
-        {"question": "好 ?", "context": "the plot is old . " * 8 + "电影 很 好",
-         "answers": '["很 好"]', "answer": "很 好",
-         "answer_start": "147", "is_impossible": "false"},
-        {"question": "", "context": "", "answers": "[]", "answer": "",
-         "answer_start": "-1", "is_impossible": "true"},
+        {
+            "question": "好 ?",
+            "context": "the plot is old . " * 8 + "电影 很 好",
+            "answers": '["很 好"]',
+            "answer": "很 好",
+            "answer_start": "147",
+            "is_impossible": "false",
+        },
+        {
+            "question": "",
+            "context": "",
+            "answers": "[]",
+            "answer": "",
+            "answer_start": "-1",
+            "is_impossible": "true",
+        },
     ],
-}  # fmt: skip
+    "tagging": [
+        {
+            "text": "the actor is dull",
+            "words": "0-3 4-9 10-12 13-17",
+            "tags": "O B-PER I-PER O",
+        },
+        {
+            "text": "很好电影 old",
+            "words": "0-1 1-2 2-4 5-8",
+            "tags": "O B-PER B-FILM I-FILM",
+        },
+        {"text": "", "words": "", "tags": ""},
+    ],
+}
 
 
 def tasks(**fields):
@@ -99,9 +128,15 @@ class EveryTaskTest(absltest.TestCase):
                 else tf.pad(value, [[0, 0], [0, 7]])
                 for name, value in inputs.items()
             }
+            padded = {
+                term: [tf.pad(value, [[0, 0], [0, 7]]) for value in pair]
+                if term in model.task.token_terms
+                else pair
+                for term, pair in targets.items()
+            }
             one, two = (
-                model.task.loss(model.model(x), x, targets)
-                for x in (inputs, longer)
+                model.task.loss(model.model(x), x, y)
+                for x, y in ((inputs, targets), (longer, padded))
             )
             self.assertEqual(set(one), set(targets))
             for term, value in one.items():

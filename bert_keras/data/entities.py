@@ -1,0 +1,113 @@
+"""Tags of words <-> entities, and how entities are scored.
+
+A tag is `O`, or a prefix and a type: `B-PER`. An entity is (type, first,
+last): words first to last - 1. Scores count entities that are right in type
+and both ends, as conlleval and seqeval do.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+Entity = tuple[str, int, int]
+
+# Scheme -> prefixes of a word that is a whole entity, its first, a middle one,
+# its last. IOB1 has B only where an entity follows another of its type.
+PREFIXES = {"BIO": "BBII", "IOB1": "IIII", "BIOES": "SBIE", "BMES": "SBME"}
+
+# Scheme -> the prefixes of a well-formed entity, M written as I.
+_WELL_FORMED = {
+    "BIO": "BI*",
+    "IOB1": "[BI]I*",
+    "BIOES": "S|BI*E",
+    "BMES": "S|BI*E",
+}
+
+_TAG = re.compile("O|[BIEMS]-.+")
+
+
+def is_tag(text: str) -> bool:
+    return _TAG.fullmatch(text) is not None
+
+
+def scheme(sequences: Iterable[Sequence[str]]) -> str:
+    """The scheme that tags of sentences were written in, a name of PREFIXES."""
+    prefixes, begun_by = set(), {"B": 0, "I": 0}
+    for tags in sequences:
+        prefixes.update(tag[0] for tag in tags)
+        for _, first, _ in spans(tags):
+            if tags[first][0] in begun_by:
+                begun_by[tags[first][0]] += 1
+    if prefixes & set("MES"):
+        return "BMES" if "M" in prefixes else "BIOES"
+    # Files in BIO hold a few entities that begin with I, by mistake.
+    return "IOB1" if begun_by["I"] > begun_by["B"] else "BIO"
+
+
+def continues(before: str, tag: str) -> bool:
+    """Whether a word of this tag goes on with the entity of the word before."""
+    return before[0] in "BIM" and tag[0] in "IME" and before[1:] == tag[1:]
+
+
+def spans(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:
+    """Entities of a sentence, in order.
+
+    Any sequence has a meaning: a word that cannot go on with the entity before
+    begins one, whatever its prefix. With a scheme, entities that are not
+    well-formed in it are left out.
+    """
+    found, before, start = [], "O", 0
+    for place, tag in enumerate([*tags, "O"]):
+        if not continues(before, tag):
+            if before != "O":
+                found.append((before[2:], start, place))
+            start = place
+        before = tag
+    if scheme is None:
+        return found
+    return [
+        (kind, first, last)
+        for kind, first, last in found
+        if re.fullmatch(
+            _WELL_FORMED[scheme],
+            "".join(tag[0] for tag in tags[first:last]).replace("M", "I"),
+        )
+    ]
+
+
+def tags(entities: Iterable[Entity], length: int, scheme: str) -> list[str]:
+    """The tags of a sentence of `length` words; entities do not overlap."""
+    single, begin, middle, end = PREFIXES[scheme]
+    found = ["O"] * length
+    previous = ("", 0, 0)
+    for kind, first, last in sorted(entities, key=lambda entity: entity[1]):
+        letters = begin + middle * (last - first - 2) + end
+        if last - first == 1:
+            letters = single
+        if scheme == "IOB1" and (kind, first) == (previous[0], previous[2]):
+            letters = "B" + letters[1:]
+        found[first:last] = [f"{letter}-{kind}" for letter in letters]
+        previous = (kind, first, last)
+    return found
+
+
+def scores(
+    predicted: Sequence[Iterable[Entity]], right: Sequence[Iterable[Entity]]
+) -> Mapping[str, float]:
+    """{"precision", "recall", "f1"} over the entities of all sentences.
+
+    0 where there is nothing to divide by.
+    """
+    hits = guesses = there = 0
+    for ours, theirs in zip(predicted, right, strict=True):
+        ours, theirs = set(ours), set(theirs)
+        hits += len(ours & theirs)
+        guesses += len(ours)
+        there += len(theirs)
+    precision = hits / guesses if guesses else 0.0
+    recall = hits / there if there else 0.0
+    total = precision + recall
+    return {
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / total if total else 0.0,
+    }

@@ -1,0 +1,299 @@
+"""Entities in a text: a tag for every word."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bert_keras import errors, heads
+from bert_keras.data import conll, entities, packing
+from bert_keras.tasks import base
+
+
+@keras.saving.register_keras_serializable("bert_keras")
+@dataclasses.dataclass(frozen=True)
+class Tagging(base.Task):
+    """Names of people and places, slots: each word's first piece -> C tags.
+
+    A word is what the tokenizer looks up as one: it ends at white space, and
+    punctuation marks and Chinese characters are words of their own. So words
+    are the same in training and serving, whatever a file calls a word; of an
+    entity that ends within one, as "iPho" in "iPhone", the whole is found.
+    """
+
+    seq_length: int = base.knob(
+        128,
+        "Longest row in tokens, [CLS] and [SEP] included; a longer text is "
+        "several rows.",
+        least=4,
+    )
+    stride: int = base.knob(
+        64,
+        "Tokens from the begin of one row of a long text to the next; the "
+        "lower, the more they overlap.",
+        least=1,
+    )
+    # Told by the training rows.
+    types: tuple[str, ...] = ()
+    scheme: str = "BIO"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the C classes; "O" is the first."""
+        prefixes = dict.fromkeys(entities.PREFIXES[self.scheme])
+        return ("O", *(f"{p}-{t}" for t in self.types for p in prefixes))
+
+    @property
+    def answers(self):
+        return {"tag": self.labels}
+
+    @property
+    def token_terms(self):
+        return ("tag",)
+
+    @property
+    def scores(self):
+        return ("f1", "precision", "recall")
+
+    def examples(self, path):
+        yield from conll.rows(path)
+
+    def learn(self, rows, tokenizer):
+        del tokenizer
+        sequences = [row["tags"].split() for row in rows]
+        types = {tag[2:] for tags in sequences for tag in tags if tag != "O"}
+        if not types:
+            raise errors.InputError(
+                "tagging needs entities in the training file; every word of "
+                "it has the tag O."
+            )
+        scheme = entities.scheme(sequences)
+        return dataclasses.replace(
+            self,
+            types=tuple(sorted(types)),
+            # A first word that depends on the entity before is hard to learn.
+            scheme="BIO" if scheme == "IOB1" else scheme,
+        )
+
+    def inputs(self, raw, tokenizer):
+        """Also "start" and "end" (W, S) int32: places of words in the text.
+
+        In code points, at the first piece of each word, in the one row where
+        the word counts; -1 elsewhere.
+        """
+        ids, starts, ends = tokenizer.with_offsets(raw["text"])
+        size, text = tf.size(ids.values), ids.value_rowids()
+        goes_on = tf.gather(_going_on(tokenizer), ids.values)
+        # The first piece of a text never goes on with a word.
+        word = tf.cumsum(1 - tf.cast(goes_on, tf.int32)) - 1
+        word_ends = tf.math.unsorted_segment_max(ends.values, word, size)
+
+        found = packing.windows(
+            ids.with_values(tf.range(size)), self.seq_length - 2, self.stride
+        )
+        token, row = found.ids.values, found.ids.value_rowids()
+        place = token - tf.cast(
+            tf.gather(ids.row_starts(), tf.gather(text, token)), tf.int32
+        )
+        counts = tf.logical_and(
+            tf.logical_not(tf.gather(goes_on, token)),
+            tf.logical_and(
+                place >= tf.gather(found.first, row),
+                place < tf.gather(found.last, row),
+            ),
+        )
+
+        def at_first_pieces(values):
+            values = tf.where(counts, tf.gather(values, token), -1)
+            dense = found.ids.with_values(values).to_tensor(-1)
+            return tf.pad(dense, [[0, 0], [1, 1]], constant_values=-1)
+
+        packed = packing.pack(
+            [found.ids.with_values(tf.gather(ids.values, token))],
+            cls_id=tokenizer.cls_id,
+            sep_id=tokenizer.sep_id,
+            seq_length=self.seq_length,
+        )
+        return packed | {
+            "text": found.text,
+            "start": at_first_pieces(starts.values),
+            "end": at_first_pieces(tf.gather(word_ends, word)),
+        }
+
+    def targets(self, raw, inputs):
+        """{"tag": (labels (W, S) int32, weights (W, S))}; not in a graph.
+
+        A word is in an entity when it begins there.
+        """
+        known = {tag: number for number, tag in enumerate(self.labels)}
+        start, text = inputs["start"].numpy(), inputs["text"].numpy()
+        labels = np.zeros(start.shape, np.int32)
+        splits = np.searchsorted(text, np.arange(len(raw["text"]) + 1))
+        for number, (words, tags) in enumerate(_columns(raw)):
+            rows = slice(splits[number], splits[number + 1])
+            counts = start[rows] >= 0
+            begins = start[rows][counts]
+            found = []
+            for kind, first, last in entities.spans(tags):
+                if kind not in self.types:
+                    raise errors.InputError(
+                        f"entities of type {kind!r} do not occur in the "
+                        f"training file, whose types are {list(self.types)}."
+                    )
+                ends = words[first][0], words[last - 1][1]
+                found.append((kind, *np.searchsorted(begins, ends)))
+            tags = entities.tags(
+                [entity for entity in found if entity[1] < entity[2]],
+                len(begins),
+                self.scheme,
+            )
+            labels[rows][counts] = [known[tag] for tag in tags]
+        weights = tf.constant(start >= 0, tf.float32)
+        return {"tag": (tf.constant(labels), weights)}
+
+    def head(self, config):
+        return TagHead(config, len(self.labels), name="head")
+
+    def loss(self, outputs, inputs, targets):
+        labels, weights = targets["tag"]
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels, outputs["tag"]
+        )
+        return {"tag": tf.reduce_sum(losses * weights)}
+
+    def sums(self, outputs, inputs, targets):
+        labels, weights = targets["tag"]
+        guess = tf.argmax(outputs["tag"], axis=-1, output_type=tf.int32)
+        right = tf.cast(guess == labels, tf.float32)
+        return {
+            "accuracy": (tf.reduce_sum(right * weights), tf.reduce_sum(weights))
+        }
+
+    def decode(self, outputs, inputs):
+        """{"tag" (W, S) int32, "score" (W, S)}: 0 at padding."""
+        scores = tf.nn.softmax(outputs["tag"], axis=-1)
+        tag = tf.argmax(scores, axis=-1, output_type=tf.int32)
+        mask = tf.minimum(inputs["padding_mask"], 1)
+        return {
+            "tag": tag * mask,
+            "score": tf.reduce_max(scores, axis=-1) * tf.cast(mask, tf.float32),
+        }
+
+    def predict(self, decoded, inputs, raw, tokenizer):
+        """{"type", "text" (T, M) string, "start", "end" (T, M), "score"}.
+
+        The entities of each text, of at most M, in order; past the last "",
+        -1 and 0. text[start:end] in code points, of the text without bytes
+        that are not UTF-8. `score` is the mean probability of its words' tags.
+        """
+        del tokenizer
+        # In order of texts and of words: each word counts in one row.
+        place = tf.where(inputs["start"] >= 0)
+        text = tf.gather(inputs["text"], place[:, 0])
+        tag = tf.gather_nd(decoded["tag"], place)
+        same_text = tf.equal(text[1:], text[:-1])
+        before = tf.pad(tf.where(same_text, tag[:-1], 0), [[1, 0]])
+        before = before[: tf.size(tag)]  # of no words there is none before
+        goes_on = tf.gather_nd(
+            tf.constant(self._continues()), tf.stack([before, tag], axis=1)
+        )
+        inside = tag > 0
+        opens = tf.logical_and(inside, tf.logical_not(goes_on))
+
+        first = tf.where(opens)[:, 0]
+        entity = tf.boolean_mask(
+            tf.cumsum(tf.cast(opens, tf.int32)) - 1, inside
+        )
+
+        def of_words(name, values):
+            return tf.boolean_mask(tf.gather_nd(values[name], place), inside)
+
+        start = tf.gather(tf.gather_nd(inputs["start"], place), first)
+        end = tf.math.unsorted_segment_max(
+            of_words("end", inputs), entity, tf.size(first)
+        )
+        score = tf.math.unsorted_segment_mean(
+            of_words("score", decoded), entity, tf.size(first)
+        )
+        text = tf.gather(text, first)
+        kinds = tf.constant([tag[2:] for tag in self.labels])
+        # Not substr: it would read and copy the text for each entity.
+        chars = tf.strings.unicode_split(raw["text"], "UTF-8", errors="ignore")
+        origin = tf.cast(tf.gather(chars.row_starts(), text), tf.int32)
+        parts = tf.ragged.range(origin + start, origin + end)
+        parts = parts.with_values(tf.gather(chars.values, parts.values))
+        found = {
+            "type": (tf.gather(kinds, tf.gather(tag, first)), ""),
+            "text": (tf.strings.reduce_join(parts, axis=-1), ""),
+            "start": (start, -1),
+            "end": (end, -1),
+            "score": (score, 0.0),
+        }
+        count = tf.size(raw["text"], tf.int64)
+        return {
+            name: tf.RaggedTensor.from_value_rowids(
+                values, tf.cast(text, tf.int64), nrows=count, validate=False
+            ).to_tensor(nothing)
+            for name, (values, nothing) in found.items()
+        }
+
+    def metrics(self, predictions, rows):
+        """Over entities, whose ends are counted in the words of the file.
+
+        An entity that was found holds the words that begin in it.
+        """
+        found, right = [], []
+        for answer, row in zip(predictions, rows, strict=True):
+            starts = [start for start, _ in conll.places(row["words"])]
+            spans = (
+                (kind, *np.searchsorted(starts, (start, end)))
+                for kind, start, end in zip(
+                    answer["type"], answer["start"], answer["end"], strict=True
+                )
+                if kind
+            )
+            found.append([span for span in spans if span[1] < span[2]])
+            right.append(entities.spans(row["tags"].split()))
+        return entities.scores(found, right)
+
+    def _continues(self) -> list[list[bool]]:
+        """(C, C): whether a word of the second tag goes on with the first."""
+        return [
+            [entities.continues(before, tag) for tag in self.labels]
+            for before in self.labels
+        ]
+
+
+class TagHead(keras.layers.Layer):
+    """{"tag": (B, S, C)} float32 logits, from the last hidden states."""
+
+    def __init__(self, config, num_tags: int, **kwargs):
+        super().__init__(**kwargs)
+        self.tag = heads.TokenClassificationHead(config, num_tags, name="tag")
+
+    def build(self, input_shape=None):
+        self.tag.build()
+        self.built = True
+
+    def call(self, encoded, inputs, table, training=None):
+        del inputs, table
+        return {"tag": self.tag(encoded["hidden"][-1], training=training)}
+
+
+def _going_on(tokenizer) -> tf.Tensor:
+    """(V,) bool: pieces that go on with the word of the piece before."""
+    return tf.constant(
+        [
+            len(piece) > 2 and piece.startswith("##")
+            for piece in tokenizer.vocabulary
+        ]
+    )
+
+
+def _columns(raw):
+    """The places of the words and the tags of each row."""
+    for words, tags in zip(
+        raw["words"].numpy(), raw["tags"].numpy(), strict=True
+    ):
+        yield conll.places(words.decode()), tags.decode().split()
