@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from bert_keras import checkpoint, encoder, errors, predictor
 from bert_keras import model as model_lib
+from bert_keras.data import corpus
 from bert_keras.data import records as records_lib
 from bert_keras.data import stream as stream_lib
 from bert_keras.data import tokenizer as tokenizer_lib
@@ -275,9 +276,8 @@ def _fingerprint(path, task, tokenizer, part) -> str:
     digest = hashlib.sha256()
     facts = f"{tokenizer.fingerprint} {task.to_dict()} {part}"
     digest.update(facts.encode())
-    with tf.io.gfile.GFile(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for each in corpus.files([path]):
+        digest.update(records_lib.checksum(each).encode())
     return digest.hexdigest()[:16]
 
 

@@ -62,15 +62,22 @@ def rows(path: str) -> Iterator[dict[str, str]]:
     sizes = [len(word) for sentence in head for word in sentence.words]
     blank = "" if sizes.count(1) > _CHARACTERS * len(sizes) else " "
     for words, tags in itertools.chain(head, sentences):
-        places, start = [], 0
-        for word in words:
-            places.append(f"{start}-{start + len(word)}")
-            start += len(word) + len(blank)
-        yield {
-            "text": blank.join(words),
-            "words": " ".join(places),
-            "tags": " ".join(tags),
-        }
+        yield row(words, tags, blank)
+
+
+def row(
+    words: Sequence[str], tags: Sequence[str], blank: str
+) -> dict[str, str]:
+    """Words and their tags, with `blank` between the words, as a row."""
+    places, start = [], 0
+    for word in words:
+        places.append(f"{start}-{start + len(word)}")
+        start += len(word) + len(blank)
+    return {
+        "text": blank.join(words),
+        "words": " ".join(places),
+        "tags": " ".join(tags),
+    }
 
 
 def places(words: str) -> list[tuple[int, int]]:

@@ -243,19 +243,23 @@ class Tagging(base.Task):
 
         An entity that was found holds the words that begin in it.
         """
-        found, right = [], []
-        for answer, row in zip(predictions, rows, strict=True):
-            starts = [start for start, _ in conll.places(row["words"])]
-            spans = (
-                (kind, *np.searchsorted(starts, (start, end)))
-                for kind, start, end in zip(
-                    answer["type"], answer["start"], answer["end"], strict=True
-                )
-                if kind
+        pairs = list(zip(predictions, rows, strict=True))
+        return entities.scores(
+            [self.spans(answer, row) for answer, row in pairs],
+            [entities.spans(row["tags"].split()) for _, row in pairs],
+        )
+
+    def spans(self, answer, row) -> list[entities.Entity]:
+        """The entities of an answer, counted in the words of its row."""
+        starts = [start for start, _ in conll.places(row["words"])]
+        spans = (
+            (kind, *np.searchsorted(starts, (start, end)).tolist())
+            for kind, start, end in zip(
+                answer["type"], answer["start"], answer["end"], strict=True
             )
-            found.append([span for span in spans if span[1] < span[2]])
-            right.append(entities.spans(row["tags"].split()))
-        return entities.scores(found, right)
+            if kind
+        )
+        return [span for span in spans if span[1] < span[2]]
 
     def _continues(self) -> list[list[bool]]:
         """(C, C): whether a word of the second tag goes on with the first."""

@@ -10,7 +10,12 @@ import keras
 
 from bert_keras import encoder, predictor
 from bert_keras import model as model_lib
-from bert_keras.tasks import classification, question_answering, tagging
+from bert_keras.tasks import (
+    classification,
+    intent_slots,
+    question_answering,
+    tagging,
+)
 from tests import tiny
 
 TASKS = (
@@ -19,6 +24,7 @@ TASKS = (
     "masked_lm",
     "question_answering",
     "tagging",
+    "intent_slots",
 )
 
 
@@ -29,6 +35,13 @@ def make(task: str, *, seed: int = 1) -> predictor.Predictor:
     elif task == "question_answering":
         settings = question_answering.QuestionAnswering(
             seq_length=32, doc_stride=8, unanswerable=True
+        )
+        model = model_lib.BertModel(
+            encoder.BertEncoder(tiny.bert(**sizes)), settings
+        )
+    elif task == "intent_slots":
+        settings = intent_slots.IntentSlots(
+            seq_length=32, stride=16, types=("FILM",), intents=("ask", "tell")
         )
         model = model_lib.BertModel(
             encoder.BertEncoder(tiny.bert(**sizes)), settings

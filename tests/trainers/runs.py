@@ -10,6 +10,7 @@ from bert_keras import encoder, optimization
 from bert_keras import model as model_lib
 from bert_keras.tasks import (
     classification,
+    intent_slots,
     masked_lm,
     question_answering,
     tagging,
@@ -22,6 +23,9 @@ TASKS = {
     "masked_lm": lambda: masked_lm.MaskedLM().learn([], tiny.tokenizer()),
     "classification": lambda: classification.Classification(
         labels=("bad", "good")
+    ),
+    "intent_slots": lambda: intent_slots.IntentSlots(
+        types=("PER",), intents=("ask", "tell")
     ),
     "question_answering": question_answering.QuestionAnswering,
     "tagging": lambda: tagging.Tagging(types=("PER",)),
@@ -44,12 +48,14 @@ def batches(task, count, size=BATCH):
         elif isinstance(task, tagging.Tagging):
             # Some tokens count, more in some rows than in others.
             shape = inputs["token_ids"].shape
-            weights = random.random(shape) * (random.random(shape) < 0.4)
-            weights = tf.constant(
-                weights * inputs["padding_mask"].numpy(), tf.float32
+            values = random.random(shape) * (random.random(shape) < 0.4)
+            token_weights = tf.constant(
+                values * inputs["padding_mask"].numpy(), tf.float32
             )
-            labels = tf.constant(random.integers(0, 3, shape), tf.int32)
-            targets = {"tag": (labels, weights)}
+            tags = tf.constant(random.integers(0, 3, shape), tf.int32)
+            targets = {"tag": (tags, token_weights)}
+            if isinstance(task, intent_slots.IntentSlots):
+                targets["intent"] = (labels, weights)
         elif isinstance(task, question_answering.QuestionAnswering):
             second = np.tile(np.arange(12) >= 4, (size, 1)).astype(np.int32)
             segments = tf.constant(second) * inputs["padding_mask"]

@@ -22,6 +22,21 @@ ROWS = {
         {"text": "a very bad old plot .", "text_pair": "坏", "label": "bad"},
         {"text": "", "text_pair": "dull", "label": "bad"},
     ],
+    "intent_slots": [
+        {
+            "text": "the actor is dull",
+            "words": "0-3 4-9 10-12 13-17",
+            "tags": "O B-PER I-PER O",
+            "label": "ask",
+        },
+        {
+            "text": "很好电影 old",
+            "words": "0-1 1-2 2-4 5-8",
+            "tags": "O B-PER B-FILM I-FILM",
+            "label": "tell",
+        },
+        {"text": "", "words": "", "tags": "", "label": "ask"},
+    ],
     "masked_lm": [
         {"text": "the film is [MASK] ."},
         {"text": "[MASK] 电 [MASK] !"},
@@ -311,7 +326,7 @@ class MaskedLMTest(absltest.TestCase):
 
 class FindTest(absltest.TestCase):
     def test_an_unknown_task_is_named_with_those_there_are(self):
-        with self.assertRaisesRegex(errors.InputError, "classification, mask"):
+        with self.assertRaisesRegex(errors.InputError, "classification, intent"):
             base.find("classify")
 
     def test_a_module_of_the_users_is_found(self):

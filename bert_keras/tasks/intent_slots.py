@@ -1,0 +1,158 @@
+"""What is asked for, and with which details: an intent and its slots."""
+
+import dataclasses
+import os
+
+import keras
+import tensorflow as tf
+
+from bert_keras import errors, heads
+from bert_keras.data import conll, corpus, entities
+from bert_keras.tasks import tagging
+
+
+@keras.saving.register_keras_serializable("bert_keras")
+@dataclasses.dataclass(frozen=True)
+class IntentSlots(tagging.Tagging):
+    """One class for a text and a tag for every word, learned together.
+
+    Two heads on one encoder, two loss terms (Chen et al. 2019, "BERT for
+    joint intent classification and slot filling").
+    """
+
+    # Told by the training rows.
+    intents: tuple[str, ...] = ()
+
+    @property
+    def answers(self):
+        return super().answers | {"intent": self.intents}
+
+    @property
+    def scores(self):
+        return ("frame_accuracy", "intent_accuracy", *super().scores)
+
+    def examples(self, path):
+        """A folder with seq.in, seq.out and label: a text each line."""
+        names = ("seq.in", "seq.out", "label")
+        files = [os.path.join(path, name) for name in names]
+        missing = [name for name in files if not tf.io.gfile.exists(name)]
+        if missing:
+            raise errors.InputError(
+                f"{path}: expected a folder with {', '.join(names)}, a text in "
+                f"each line; {', '.join(missing)} is not there."
+            )
+        lines = [
+            [line.decode().split() for line in corpus.lines(name)]
+            for name in files
+        ]
+        if len(set(map(len, lines))) > 1:
+            counts = [
+                f"{len(n)} in {f}" for n, f in zip(lines, files, strict=True)
+            ]
+            raise errors.InputError(
+                f"expected as many lines in each file, found "
+                f"{', '.join(counts)}."
+            )
+        for number, (words, tags, label) in enumerate(
+            zip(*lines, strict=True), 1
+        ):
+            if len(words) != len(tags) or len(label) != 1:
+                raise errors.InputError(
+                    f"{path}, line {number}: expected a tag for each word and "
+                    f"one label, found {len(words)} words, {len(tags)} tags "
+                    f"and {len(label)} labels."
+                )
+            yield conll.row(words, tags, " ") | {"label": label[0]}
+
+    def learn(self, rows, tokenizer):
+        rows = list(rows)
+        intents = tuple(sorted({row["label"] for row in rows}))
+        task = super().learn(rows, tokenizer)
+        return dataclasses.replace(task, intents=intents)
+
+    def targets(self, raw, inputs):
+        """Also {"intent": (labels (W,) int32, weights (W,))}.
+
+        Of a text in several rows the first one counts.
+        """
+        known = {intent: number for number, intent in enumerate(self.intents)}
+        names = [label.decode() for label in raw["label"].numpy()]
+        for name in names:
+            if name not in known:
+                raise errors.InputError(
+                    f"intent {name!r} does not occur in the training file, "
+                    f"whose intents are {list(self.intents)}."
+                )
+        labels = tf.constant([known[name] for name in names], tf.int32)
+        text = inputs["text"]
+        is_first = tf.concat([[True], text[1:] != text[:-1]], axis=0)
+        weights = tf.cast(is_first[: tf.size(text)], tf.float32)
+        return super().targets(raw, inputs) | {
+            "intent": (tf.gather(labels, text), weights)
+        }
+
+    def head(self, config):
+        return IntentSlotsHead(
+            config, len(self.labels), len(self.intents), name="head"
+        )
+
+    def loss(self, outputs, inputs, targets):
+        labels, weights = targets["intent"]
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels, outputs["intent"]
+        )
+        return super().loss(outputs, inputs, targets) | {
+            "intent": tf.reduce_sum(losses * weights)
+        }
+
+    def decode(self, outputs, inputs):
+        """Also {"intents" (W, C)}: their probabilities."""
+        return super().decode(outputs, inputs) | {
+            "intents": tf.nn.softmax(outputs["intent"], axis=-1)
+        }
+
+    def predict(self, decoded, inputs, raw, tokenizer):
+        """Also {"intent" (T,) string, "intent_score" (T,)}."""
+        texts = tf.range(tf.size(raw["text"]))
+        first = tf.searchsorted(inputs["text"], texts)
+        scores = tf.gather(decoded["intents"], first)
+        best = tf.argmax(scores, axis=-1, output_type=tf.int32)
+        return super().predict(decoded, inputs, raw, tokenizer) | {
+            "intent": tf.gather(tf.constant(self.intents), best),
+            "intent_score": tf.reduce_max(scores, axis=-1),
+        }
+
+    def metrics(self, predictions, rows):
+        """The slots' scores, and of whole texts: intent, intent and slots."""
+        pairs = list(zip(predictions, rows, strict=True))
+        intents = [answer["intent"] == row["label"] for answer, row in pairs]
+        slots = [
+            sorted(self.spans(answer, row))
+            == sorted(entities.spans(row["tags"].split()))
+            for answer, row in pairs
+        ]
+        count = max(1, len(pairs))
+        both = sum(a and b for a, b in zip(intents, slots, strict=True))
+        return super().metrics(predictions, rows) | {
+            "intent_accuracy": sum(intents) / count,
+            "frame_accuracy": both / count,
+        }
+
+
+class IntentSlotsHead(tagging.TagHead):
+    """Also {"intent": (B, C)} float32 logits, from the pooled [CLS]."""
+
+    def __init__(self, config, num_tags: int, num_intents: int, **kwargs):
+        super().__init__(config, num_tags, **kwargs)
+        self.intent = heads.ClassificationHead(
+            config, num_intents, name="intent"
+        )
+
+    def build(self, input_shape=None):
+        self.intent.build()
+        super().build()
+
+    def call(self, encoded, inputs, table, training=None):
+        tags = super().call(encoded, inputs, table, training=training)
+        intent = self.intent(encoded, inputs["padding_mask"], training=training)
+        return tags | {"intent": intent}
