@@ -117,7 +117,7 @@ class MainsTest(parameterized.TestCase):
             "trainers.evaluate", checkpoint=run, data=rows, columns="text=0"
         )
         self.assertEqual(code, 1)
-        self.assertIn("no names of columns", error)
+        self.assertIn("no columns to choose from", error)
 
     def test_a_finished_run_is_left_alone(self):
         before = self.log(self.base)

@@ -326,7 +326,9 @@ class MaskedLMTest(absltest.TestCase):
 
 class FindTest(absltest.TestCase):
     def test_an_unknown_task_is_named_with_those_there_are(self):
-        with self.assertRaisesRegex(errors.InputError, "classification, intent"):
+        with self.assertRaisesRegex(
+            errors.InputError, "classification, intent"
+        ):
             base.find("classify")
 
     def test_a_module_of_the_users_is_found(self):
