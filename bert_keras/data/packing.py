@@ -93,12 +93,17 @@ def pack_arrays(
 
     An empty `second` makes the one-segment form.
     """
-    parts = [[cls_id], first, [sep_id]]
+    middle = len(first) + 1
+    size = middle + 1 + (len(second) + 1 if len(second) else 0)
+    # Half the time of concatenate, and rows come by the hundred thousand.
+    token_ids = np.empty(size, np.int32)
+    token_ids[0], token_ids[middle] = cls_id, sep_id
+    token_ids[1:middle] = first
     if len(second):
-        parts += [second, [sep_id]]
-    token_ids = np.concatenate(parts).astype(np.int32)
-    segment_ids = np.zeros(len(token_ids), np.uint8)
-    segment_ids[len(first) + 2 :] = 1
+        token_ids[middle + 1 : -1] = second
+        token_ids[-1] = sep_id
+    segment_ids = np.zeros(size, np.uint8)
+    segment_ids[middle + 1 :] = 1
     return {"token_ids": token_ids, "segment_ids": segment_ids}
 
 
