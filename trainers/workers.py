@@ -6,6 +6,7 @@ All read the same files and compute the same steps; worker 0 alone writes.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -101,6 +102,11 @@ class Workers:
         return self.gather(value)[0]
 
     def _sum(self, values: Sequence[float]) -> list[float]:
+        return self._total(tf.constant(values, tf.float64)).numpy().tolist()
+
+    @functools.cached_property
+    def _total(self):
+        """The sum of a vector over the workers; traced once."""
         local = self.strategy.num_replicas_in_sync // self.count
 
         def replica(values):
@@ -115,7 +121,7 @@ class Workers:
             result = self.strategy.run(replica, args=(values,))
             return self.strategy.experimental_local_results(result)[0]
 
-        return total(tf.constant(values, tf.float64)).numpy().tolist()
+        return total
 
 
 @contextlib.contextmanager
