@@ -166,7 +166,8 @@ def histogram(counts: Sequence[int], *, title: str) -> bytes:
     axes.bar(range(len(counts)), counts, width=1.0)
     axes.set_title(title)
     axes.set_xlabel("tokens")
-    axes.set_ylabel("rows")
+    axes.set_ylabel("rows, logarithmic")
+    axes.set_yscale("log")  # full rows would leave no other to be seen
     axes.margins(x=0)
     return _png(figure)
 
