@@ -30,7 +30,7 @@ import tensorflow as tf
 
 from bert_keras import config as config_lib
 from bert_keras import encoder as encoder_lib
-from bert_keras import errors, layers, mapped, optimization
+from bert_keras import errors, files, layers, mapped, optimization
 from bert_keras import model as model_lib
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.tasks import base
@@ -121,7 +121,7 @@ class Checkpoint:
         """A local path of the file, once its checksum was compared."""
         path = fetch(os.path.join(self.folder, name))
         expected = self.facts["sha256"].get(name)
-        if _sha256(path) != expected:
+        if files.checksum(path) != expected:
             raise errors.InputError(
                 f"{os.path.join(self.folder, name)} is damaged: its checksum "
                 "is not the one in config.json. Use an earlier step, or copy "
@@ -184,7 +184,7 @@ def _write(folder, model, tokenizer, step, optimizer, facts) -> None:
         def write(name, writer):
             path = os.path.join(aside, f"{name}.tmp")
             writer(path)
-            checksums[name] = _sha256(path)
+            checksums[name] = files.checksum(path)
             move(path, os.path.join(folder, name))
 
         def tensors(name, variables):
@@ -289,16 +289,7 @@ def step_folder(run: str, step: int) -> str:
 
 def mark(run: str, name: str, step: int) -> None:
     """Lets `name` ("best", "latest") point to a step."""
-    write_text(os.path.join(run, name), f"{step}\n")
-
-
-def write_text(path: str, text: str) -> None:
-    """Writes a small file whole: aside, then into its place."""
-    with tempfile.TemporaryDirectory() as temporary:
-        aside = path if _is_local(path) else os.path.join(temporary, "text")
-        with open(f"{aside}.tmp", "w", encoding="utf-8") as file:
-            file.write(text)
-        move(f"{aside}.tmp", path)
+    files.write_text(os.path.join(run, name), f"{step}\n")
 
 
 def marked(run: str, name: str) -> str | None:
@@ -387,11 +378,3 @@ def _of_values(values: Mapping[str, Any]) -> str:
     """The checksum of what config.json says, however it is laid out."""
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
-from bert_keras import checkpoint, encoder, errors, predictor
+from bert_keras import checkpoint, encoder, errors, files, predictor
 from bert_keras import model as model_lib
 from bert_keras.data import corpus
 from bert_keras.data import records as records_lib
@@ -277,7 +277,7 @@ def _fingerprint(path, task, tokenizer, part) -> str:
     facts = f"{tokenizer.fingerprint} {task.to_dict()} {part}"
     digest.update(facts.encode())
     for each in corpus.files([path]):
-        digest.update(records_lib.checksum(each).encode())
+        digest.update(files.checksum(each).encode())
     return digest.hexdigest()[:16]
 
 

@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors
+from bert_keras import checkpoint, errors, files
 from bert_keras.data import (
     chunks,
     corpus,
@@ -266,7 +266,7 @@ def make_from_note(note: str, *, recipe: instances.Recipe) -> dict:
 def _write_plan(folder: str, plan: chunks.Plan) -> Iterator[str]:
     for number, chunk in enumerate(plan):
         path = os.path.join(folder, "plan", f"{number:05d}.json")
-        records_lib.write_text(path, json.dumps(chunk))
+        files.write_text(path, json.dumps(chunk))
         yield path
 
 
@@ -299,7 +299,7 @@ def _tokenizer(settings: Settings, paths: Sequence[str], *, same: bool):
         raise errors.InputError(
             f"{settings.vocab} has no entry [MASK]; masked LM needs one."
         )
-    checkpoint.write_text(copy, "".join(f"{p}\n" for p in tokenizer.vocabulary))
+    files.write_text(copy, "".join(f"{p}\n" for p in tokenizer.vocabulary))
     return tokenizer
 
 
@@ -384,7 +384,7 @@ def _close(settings, plan, tokenizer, seconds) -> None:
         label = example["label"]
         told = "" if label is None else f"{LABELS[settings.objective][label]}: "
         facts[f"row {number}"] = told + example["text"]
-    records_lib.write_text(
+    files.write_text(
         os.path.join(settings.output, "report.json"),
         json.dumps(facts, indent=1, ensure_ascii=False),
     )

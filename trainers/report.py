@@ -16,7 +16,7 @@ import rich.progress
 import rich.table
 import tensorflow as tf
 
-from bert_keras import checkpoint
+from bert_keras import files
 from bert_keras.tasks import base
 
 # Without a terminal, progress is a line every so many seconds.
@@ -83,7 +83,7 @@ class Journal:
         self.path = os.path.join(run, "log.jsonl")
         board = os.path.join(run, "tensorboard")
         kept = [line for line in _lines(self.path) if line["step"] <= start]
-        checkpoint.write_text(
+        files.write_text(
             self.path, "".join(json.dumps(line) + "\n" for line in kept)
         )
         if tf.io.gfile.exists(board):
@@ -128,7 +128,7 @@ class NoJournal:
 
 
 def say(text: str) -> None:
-    console.print(text, highlight=False)
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def be_quiet() -> None:

@@ -153,8 +153,8 @@ class Session:
                 skipped = int(each["skipped"])
                 self.skipped += skipped
                 self.skipped_in_a_row = skipped * (self.skipped_in_a_row + 1)
-                self._check_skipped(step=self.step)
                 self.step += 1
+                self._check_skipped()
             since.clear()
 
         def log(step, metrics):
@@ -235,7 +235,7 @@ class Session:
         # With --xla one for each length that came.
         self.graphs = self.train_step.experimental_get_tracing_count()
 
-    def _check_skipped(self, step: int) -> None:
+    def _check_skipped(self) -> None:
         row = self.skipped_in_a_row
         if row < min(self.settings.max_skipped, self.total_steps):
             return
@@ -244,7 +244,7 @@ class Session:
         if steps:
             good = checkpoint.step_folder(self.settings.output, steps[-1])
         raise errors.InputError(
-            f"no gradient was finite in the {row} steps up to {step + 1}. "
+            f"no gradient was finite in the {row} steps up to {self.step}. "
             f"Lower --learning_rate, or go on in another --output with "
             f"--init={good}."
         )

@@ -30,6 +30,7 @@ import tensorflow as tf
 import zstandard
 
 from bert_keras import errors
+from bert_keras.data import sentences
 
 LONGEST = 100_000  # characters; some 20,000 English tokens
 
@@ -224,114 +225,6 @@ def _name(path: str) -> str:
     return path
 
 
-def split_sentences(text: str) -> list[str]:
-    """One paragraph, English, Chinese or mixed -> its sentences.
-
-    Nothing but white space at the cuts is lost. A mark ends a sentence
-    together with the quotes and brackets that close behind it. Before a small
-    letter there is no cut (`"Why?" he said`), unless all letters are small.
-    """
-    ends = _UNCASED_END if text.islower() else _END
-    if _WIDE.search(text):
-        ends = _MIXED_END
-    sentences = []
-    start = 0
-    for match in ends.finditer(text):
-        end = match.end()
-        if end == len(text):
-            break
-        begin, mark = match.start(), match[1]
-        if mark is None and text[end] in _GOES_ON:
-            continue
-        if mark == "." and _abbreviates(text, start, begin, end):
-            continue
-        # An open straight quote closes here: `好．"他`, `. " He` (tokens).
-        if text[end] == '"' and text.count('"', start, end) % 2:
-            end += mark is None or text[end + 1 : end + 2].isspace()
-        if sentence := text[start:end].strip():
-            sentences.append(sentence)
-        start = end
-    if sentence := text[start:].strip():
-        sentences.append(sentence)
-    return sentences
-
-
-# Sentence ends. Patterns only propose; `_abbreviates` has the last word.
-
-_OPENING = r"\"'“‘«‹(\[{¿¡「『（【《〈—–\-"
-_CLOSING = r"\"'”’»›)\]}"
-_MARKS = ".!?…‽؟۔।॥"
-_HAN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_GOES_ON = frozenset("，、：；。！？,:;—～~的")  # 《走吧！》的, “好！”，
-
-_WIDE = re.compile(f"[{_HAN}\u3000-\u303f\uff00-\uffef]")
-
-
-def _spaced_end(small: str) -> str:
-    """Mark, closing quotes, spaces, and then something that may begin."""
-    return (
-        # Only the first of several marks begins a match, and one space ends
-        # it: otherwise long runs of dots or spaces take quadratic time.
-        rf"([{_MARKS}](?<![{_MARKS}]{{2}})[{_MARKS}]*)"
-        rf"[{_CLOSING}]*(?:\s[”’»)\]}}]+(?=\s))*\s"
-        rf"(?=[{_OPENING}\s]*[^{small}\s{_OPENING}{_CLOSING}{_MARKS},;:])"
-    )
-
-
-_UNCASED_END = re.compile(_spaced_end(""))
-_END = re.compile(_spaced_end("a-zß-öø-ÿа-яα-ω"))
-_MIXED_END = re.compile(
-    # The first alternative has no group: its mark is None.
-    r"(?:[。！？；｡]|……|(?<![0-9０-９])．"
-    # ASCII marks in Chinese; after a digit they are list numbers.
-    rf"|(?<![\s\d.,;:!?])[.!?;](?=[{_HAN}])|(?<=[{_HAN}])[.!?;](?=[A-Z]))"
-    rf"[。！？；…．!?]*[」』”’）】》〉]*|{_END.pattern}"
-)
-
-_TITLES = frozenset(
-    "Mr Mrs Ms Dr Prof Rev Hon Gen Maj Capt Lt Lieut Sgt Cpl Pvt Adm Cmdr Gov "
-    "Sen Rep Pres Supt Messrs Mme Mmes Mlle MM mr mrs ms dr prof messrs mme "
-    "e.g i.e E.g I.e eg ie cf Cf viz vs approx ca incl".split()
-)
-_BEFORE_NUMBERS = frozenset(
-    "No Nos Fig Figs Eq Eqs Sec Vol Vols Ch Chap Art p pp no nos fig figs eq "
-    "sec vol vols ch chap art Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov "
-    "Dec".split()
-)
-_MAY_END = frozenset(
-    "St Ste Mt Ft Col Sr Jr Esq Inc Ltd Co Corp Bros etc al Ave Blvd Rd Univ "
-    "Dept Assn Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec".split()
-)
-_INITIALS = re.compile(r"[^\W\d_a-z]|(?:[^\W\d_]{1,2}\.-?)+[^\W\d_]{1,2}")
-_NUMBER = re.compile(r"\s*(?:\d+|(?!I\b)[IVXLC]+\b)")  # "No. I do not."
-_STARTERS = (
-    "The A An In On At It He She We They You I This That These Those There "
-    "Then When While If But And Or So As For From By To Of With After Before "
-    "However Although Though His Her Its My Our Their Your What Who Why How "
-    "Where Which One Some Many Most All No Not Now Such Here Since Because "
-    "During Both Each Once Yes"
-)
-_BEGINS = re.compile(
-    rf"[{_OPENING}\s]*(?:{_STARTERS.replace(' ', '|')})(?=[\s,’'])"
-)
-_BEFORE_WORD = "\"'“‘([-"
-
-
-def _abbreviates(text: str, start: int, dot: int, end: int) -> bool:
-    """Whether the full stop at `dot` belongs to its word, not the sentence."""
-    begin = max(start, text.rfind(" ", start, dot) + 1)
-    word = text[begin:dot].rpartition("—")[2].lstrip(_BEFORE_WORD)
-    if len(word) > 8:
-        return False
-    if word in _TITLES:
-        return True
-    if word in _BEFORE_NUMBERS and _NUMBER.match(text, end):
-        return True
-    if word in _MAY_END or _INITIALS.fullmatch(word):
-        return not _BEGINS.match(text, end)
-    return begin == start and _NUMBER.fullmatch(word) is not None  # 1. List
-
-
 # From lines to documents, and from documents to sentences.
 
 
@@ -402,7 +295,7 @@ def _paragraphs(
             return
         rows = field.splitlines()
         rows = _unwrap(rows) if _wrapped(rows[:_HEAD]) else rows
-        yield from filter(None, map(split_sentences, rows))
+        yield from filter(None, map(sentences.split, rows))
         return
     rows = text.split("\n")
     if found.shape == "sentences":
@@ -411,15 +304,15 @@ def _paragraphs(
     if found.shape == "wrapped":
         rows = _unwrap(rows)
     # As one paragraph: `scan` has cut what is too long.
-    yield [sentence for row in rows for sentence in split_sentences(row)]
+    yield [sentence for row in rows for sentence in sentences.split(row)]
 
 
 def _join(paragraphs: Iterable[list[str]]) -> Iterator[list[str]]:
     document: list[str] = []
     length = 0
-    for sentences in paragraphs:
-        document += sentences
-        length += sum(map(len, sentences))
+    for paragraph in paragraphs:
+        document += paragraph
+        length += sum(map(len, paragraph))
         if document and length > LONGEST:
             yield document
             document, length = [], 0
@@ -459,8 +352,8 @@ def _wrapped(rows: Sequence[str]) -> bool:
     return 30 <= width <= 200 and min(full, open_ended) * 3 > len(pairs) * 2
 
 
-_FIRST_WORD = re.compile(rf"{_WIDE.pattern}{{1,2}}|\S+")
-_ENDING = frozenset(_MARKS + "。！？；｡．" + "\"'”’»)」』）")
+_FIRST_WORD = re.compile(rf"{sentences.WIDE.pattern}{{1,2}}|\S+")
+_ENDING = frozenset(sentences.MARKS + "。！？；｡．" + "\"'”’»)」』）")
 
 
 def _unwrap(rows: Iterable[str]) -> Iterator[str]:
@@ -473,12 +366,12 @@ def _unwrap(rows: Iterable[str]) -> Iterator[str]:
 
 # Line breaks that stand for no space: in Chinese, after a hyphen or a dash.
 _TIGHT = re.compile(
-    rf"(?<={_WIDE.pattern})\n|\n(?={_WIDE.pattern})|(?<=\w[-—])\n"
+    rf"(?<={sentences.WIDE.pattern})\n|\n(?={sentences.WIDE.pattern})|(?<=\w[-—])\n"
 )
 
 
 def _holds_paragraphs(rows: Sequence[str]) -> bool:
-    several = sum(len(row) for row in rows if len(split_sentences(row)) > 1)
+    several = sum(len(row) for row in rows if len(sentences.split(row)) > 1)
     return several * 3 >= sum(map(len, rows)) > 0
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors
+from bert_keras import errors, files
 from bert_keras.data import masking
 from bert_keras.data import records as records_lib
 from bert_keras.data import tokenizer as tokenizer_lib
@@ -68,9 +68,7 @@ def write(
         the file and the row's place in it.
     """
     lengths = np.array([len(row["inputs/token_ids"]) for row in rows])
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    aside = f"{path}.{os.getpid()}.tmp"
-    with tf.io.TFRecordWriter(aside) as file:
+    with files.aside(path) as written, tf.io.TFRecordWriter(written) as file:
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
             columns = _columns(
@@ -83,13 +81,12 @@ def write(
             )
             for example in serialize(columns).numpy():
                 file.write(example)
-    tf.io.gfile.rename(aside, path, overwrite=True)
     return {
         "name": os.path.basename(path),
         "rows": len(rows),
         "tokens": int(lengths.sum()),
         "longest": int(lengths.max()),
-        "sha256": records_lib.checksum(path),
+        "sha256": files.checksum(path),
     }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from bert_keras import files
 from bert_keras.data import (
     chunks,
     corpus,
@@ -86,7 +87,7 @@ def make(chunk: chunks.Chunk, recipe: Recipe) -> dict[str, Any]:
         _count_rows(report, rows, recipe, shown=place == 0)
         shards.append(_write(folder, place, rows, recipe))
     made = {"fingerprint": fingerprint, "shards": shards, "report": report}
-    records.write_text(note, json.dumps(made))
+    files.write_text(note, json.dumps(made))
     return made
 
 
@@ -230,7 +231,7 @@ def _made(folder: str, note: str) -> dict[str, Any] | None:
         made = json.loads(file.read())
     for entry in made["shards"]:
         if (
-            records.checksum(os.path.join(folder, entry["name"]))
+            files.checksum(os.path.join(folder, entry["name"]))
             != (entry["sha256"])
         ):
             return None

@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-import tensorflow as tf
 
-from bert_keras import errors, mapped
+from bert_keras import errors, files, mapped
 
 FORMAT = "bert_keras.records.1"
 MANIFEST = "manifest.json"
@@ -55,7 +54,7 @@ def write_shard(
     data = safetensors.numpy.save(
         {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     )
-    write_whole(path, data)
+    files.write(path, data)
     return {
         "name": os.path.basename(path),
         "rows": len(rows),
@@ -77,36 +76,9 @@ def write_manifest(
         **facts,
         "shards": list(shards),
     }
-    write_text(os.path.join(folder, MANIFEST), json.dumps(manifest, indent=1))
-
-
-def write_text(path: str, text: str) -> None:
-    write_whole(path, text.encode())
-
-
-def write_whole(path: str, data: bytes) -> None:
-    """Writes a file aside, then moves it into its place."""
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    aside = f"{path}.{os.getpid()}.tmp"
-    try:
-        with tf.io.gfile.GFile(aside, "wb") as file:
-            file.write(data)
-    except tf.errors.OpError:
-        if tf.io.gfile.exists(aside):
-            tf.io.gfile.remove(aside)  # on a full disk half of it stands
-        raise
-    tf.io.gfile.rename(aside, path, overwrite=True)
-
-
-def checksum(path: str) -> str | None:
-    """SHA-256 of a file, None where there is none."""
-    if not tf.io.gfile.exists(path):
-        return None
-    digest = hashlib.sha256()
-    with tf.io.gfile.GFile(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    files.write_text(
+        os.path.join(folder, MANIFEST), json.dumps(manifest, indent=1)
+    )
 
 
 def is_complete(folder: str) -> bool:

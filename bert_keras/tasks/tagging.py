@@ -162,14 +162,6 @@ class Tagging(base.Task):
         )
         return {"tag": tf.reduce_sum(losses * weights)}
 
-    def sums(self, outputs, inputs, targets):
-        labels, weights = targets["tag"]
-        guess = tf.argmax(outputs["tag"], axis=-1, output_type=tf.int32)
-        right = tf.cast(guess == labels, tf.float32)
-        return {
-            "accuracy": (tf.reduce_sum(right * weights), tf.reduce_sum(weights))
-        }
-
     def decode(self, outputs, inputs):
         """{"tag" (W, S) int32, "score" (W, S)}: 0 at padding."""
         scores = tf.nn.softmax(outputs["tag"], axis=-1)

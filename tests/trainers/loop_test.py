@@ -176,21 +176,28 @@ class TrainStepTest(parameterized.TestCase):
 
 class EvaluateTest(absltest.TestCase):
     def test_means_are_made_once_over_all_rows(self):
-        run = Run("classification")
+        run = Run("masked_lm")
         step = loop.make_evaluate_step(
             run.model, run.task, strategy=run.strategy
         )
         scores = loop.evaluate(step, batches(run.task, 3))
-        losses, weight = 0.0, 0.0
+        losses, right, weight = 0.0, 0.0, 0.0
         for batch in batches(run.task, 3):
-            labels, weights = batch["targets"]["label"]
-            logits = run.model(batch["inputs"])["label"]
+            labels, weights = batch["targets"]["masked_lm"]
+            logits = run.model(batch["inputs"])["masked_lm"]
             rows = tf.nn.sparse_softmax_cross_entropy_with_logits(
                 labels, logits
             )
             losses += float(tf.reduce_sum(rows * weights))
+            hit = tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32)
+            right += float(tf.reduce_sum(hit * weights))
             weight += float(tf.reduce_sum(weights))
-        self.assertAlmostEqual(scores["loss/label"], losses / weight, places=5)
+        self.assertAlmostEqual(
+            scores["loss/masked_lm"], losses / weight, places=5
+        )
+        self.assertAlmostEqual(
+            scores["masked_lm_accuracy"], right / weight, places=5
+        )
 
 
 class TrainTest(absltest.TestCase):

@@ -1,0 +1,111 @@
+"""Cuts paragraphs into sentences: English, Chinese, or both mixed."""
+
+import re
+
+
+def split(text: str) -> list[str]:
+    """One paragraph, English, Chinese or mixed -> its sentences.
+
+    Nothing but white space at the cuts is lost. A mark ends a sentence
+    together with the quotes and brackets that close behind it. Before a small
+    letter there is no cut (`"Why?" he said`), unless all letters are small.
+    """
+    ends = _UNCASED_END if text.islower() else _END
+    if WIDE.search(text):
+        ends = _MIXED_END
+    sentences = []
+    start = 0
+    for match in ends.finditer(text):
+        end = match.end()
+        if end == len(text):
+            break
+        begin, mark = match.start(), match[1]
+        if mark is None and text[end] in _GOES_ON:
+            continue
+        if mark == "." and _abbreviates(text, start, begin, end):
+            continue
+        # An open straight quote closes here: `好．"他`, `. " He` (tokens).
+        if text[end] == '"' and text.count('"', start, end) % 2:
+            end += mark is None or text[end + 1 : end + 2].isspace()
+        if sentence := text[start:end].strip():
+            sentences.append(sentence)
+        start = end
+    if sentence := text[start:].strip():
+        sentences.append(sentence)
+    return sentences
+
+
+# Sentence ends. Patterns only propose; `_abbreviates` has the last word.
+
+_OPENING = r"\"'“‘«‹(\[{¿¡「『（【《〈—–\-"
+_CLOSING = r"\"'”’»›)\]}"
+MARKS = ".!?…‽؟۔।॥"
+_HAN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_GOES_ON = frozenset("，、：；。！？,:;—～~的")  # 《走吧！》的, “好！”，
+
+WIDE = re.compile(f"[{_HAN}\u3000-\u303f\uff00-\uffef]")
+
+
+def _spaced_end(small: str) -> str:
+    """Mark, closing quotes, spaces, and then something that may begin."""
+    return (
+        # Only the first of several marks begins a match, and one space ends
+        # it: otherwise long runs of dots or spaces take quadratic time.
+        rf"([{MARKS}](?<![{MARKS}]{{2}})[{MARKS}]*)"
+        rf"[{_CLOSING}]*(?:\s[”’»)\]}}]+(?=\s))*\s"
+        rf"(?=[{_OPENING}\s]*[^{small}\s{_OPENING}{_CLOSING}{MARKS},;:])"
+    )
+
+
+_UNCASED_END = re.compile(_spaced_end(""))
+_END = re.compile(_spaced_end("a-zß-öø-ÿа-яα-ω"))
+_MIXED_END = re.compile(
+    # The first alternative has no group: its mark is None.
+    r"(?:[。！？；｡]|……|(?<![0-9０-９])．"
+    # ASCII marks in Chinese; after a digit they are list numbers.
+    rf"|(?<![\s\d.,;:!?])[.!?;](?=[{_HAN}])|(?<=[{_HAN}])[.!?;](?=[A-Z]))"
+    rf"[。！？；…．!?]*[」』”’）】》〉]*|{_END.pattern}"
+)
+
+_TITLES = frozenset(
+    "Mr Mrs Ms Dr Prof Rev Hon Gen Maj Capt Lt Lieut Sgt Cpl Pvt Adm Cmdr Gov "
+    "Sen Rep Pres Supt Messrs Mme Mmes Mlle MM mr mrs ms dr prof messrs mme "
+    "e.g i.e E.g I.e eg ie cf Cf viz vs approx ca incl".split()
+)
+_BEFORE_NUMBERS = frozenset(
+    "No Nos Fig Figs Eq Eqs Sec Vol Vols Ch Chap Art p pp no nos fig figs eq "
+    "sec vol vols ch chap art Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov "
+    "Dec".split()
+)
+_MAY_END = frozenset(
+    "St Ste Mt Ft Col Sr Jr Esq Inc Ltd Co Corp Bros etc al Ave Blvd Rd Univ "
+    "Dept Assn Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec".split()
+)
+_INITIALS = re.compile(r"[^\W\d_a-z]|(?:[^\W\d_]{1,2}\.-?)+[^\W\d_]{1,2}")
+_NUMBER = re.compile(r"\s*(?:\d+|(?!I\b)[IVXLC]+\b)")  # "No. I do not."
+_STARTERS = (
+    "The A An In On At It He She We They You I This That These Those There "
+    "Then When While If But And Or So As For From By To Of With After Before "
+    "However Although Though His Her Its My Our Their Your What Who Why How "
+    "Where Which One Some Many Most All No Not Now Such Here Since Because "
+    "During Both Each Once Yes"
+)
+_BEGINS = re.compile(
+    rf"[{_OPENING}\s]*(?:{_STARTERS.replace(' ', '|')})(?=[\s,’'])"
+)
+_BEFORE_WORD = "\"'“‘([-"
+
+
+def _abbreviates(text: str, start: int, dot: int, end: int) -> bool:
+    """Whether the full stop at `dot` belongs to its word, not the sentence."""
+    begin = max(start, text.rfind(" ", start, dot) + 1)
+    word = text[begin:dot].rpartition("—")[2].lstrip(_BEFORE_WORD)
+    if len(word) > 8:
+        return False
+    if word in _TITLES:
+        return True
+    if word in _BEFORE_NUMBERS and _NUMBER.match(text, end):
+        return True
+    if word in _MAY_END or _INITIALS.fullmatch(word):
+        return not _BEGINS.match(text, end)
+    return begin == start and _NUMBER.fullmatch(word) is not None  # 1. List
