@@ -14,7 +14,7 @@ import tensorflow as tf
 from bert_keras import errors, predictor
 from bert_keras.data import records as records_lib
 from bert_keras.data import stream as stream_lib
-from trainers import flags, loop, report, session
+from trainers import flags, inputs, loop, report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _on_rows(model: predictor.Predictor, settings: Settings):
         task = dataclasses.replace(task, columns=settings.columns)
     examples = task.examples(settings.data)
     rows = list(examples)
-    session.say_note(examples)
+    inputs.say_note(examples)
     answers = model.predict(rows, batch_size=settings.batch_size)
     if settings.output:
         with tf.io.gfile.GFile(settings.output, "w") as file:
@@ -85,7 +85,7 @@ def _on_records(model: predictor.Predictor, settings: Settings):
             f"{settings.data} are the rows of a fine-tuning run; score on a "
             "labelled file."
         )
-    theirs = session.tokenizer_of(records)
+    theirs = inputs.tokenizer_of(records)
     if theirs.fingerprint != model.tokenizer.fingerprint:
         raise errors.InputError(
             f"{settings.data} was written with another vocabulary than "
@@ -93,7 +93,7 @@ def _on_records(model: predictor.Predictor, settings: Settings):
         )
     length = records.manifest["seq_length"]
     task = dataclasses.replace(model.task, seq_length=length)
-    session.fits(task, model.model.encoder.config)
+    inputs.fits(task, model.model.encoder.config)
     plan = stream_lib.Plan(
         records.lengths,
         settings.batch_size,
@@ -103,7 +103,7 @@ def _on_records(model: predictor.Predictor, settings: Settings):
     )
     strategy = tf.distribute.get_strategy()
     step = loop.make_evaluate_step(model.model, model.task, strategy=strategy)
-    batches = session.batches(
+    batches = inputs.batches(
         strategy, model.task, records, plan, stop_step=plan.steps_per_epoch
     )
     return loop.evaluate(step, batches), len(records)

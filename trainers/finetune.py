@@ -27,7 +27,7 @@ from bert_keras.data import records as records_lib
 from bert_keras.data import stream as stream_lib
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.tasks import base
-from trainers import flags, loop, runtime, session
+from trainers import flags, inputs, loop, runtime, session
 from trainers import workers as workers_lib
 
 ROWS_PER_BATCH = 1000  # rows that are tokenised in one call
@@ -68,16 +68,16 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     strategy = runtime.start(settings)
     start = runtime.read_init(settings, settings.init)
     tokenizer = start.tokenizer()
-    session.fits(task, start.config)
+    inputs.fits(task, start.config)
     rows = task.examples(settings.train)
     task = task.learn(training_rows(settings, rows), tokenizer)
-    session.say_note(rows)
+    inputs.say_note(rows)
     dev = []
     if settings.dev or settings.dev_fraction:
         rows = task.examples(settings.dev or settings.train)
         dev = list(dev_rows(settings, rows))
         if settings.dev:
-            session.say_note(rows)
+            inputs.say_note(rows)
     try:
         for _ in encode(task, tokenizer, dev):
             pass  # a label that training does not know stops here, not later
@@ -117,7 +117,7 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
         return run.evaluated(step, scores, tables)
 
     run.train(
-        session.batches(
+        inputs.batches(
             strategy,
             task,
             records,

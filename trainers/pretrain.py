@@ -14,7 +14,7 @@ from bert_keras import config, encoder
 from bert_keras import model as model_lib
 from bert_keras.data import stream as stream_lib
 from bert_keras.tasks import masked_lm
-from trainers import flags, loop, runtime, session
+from trainers import flags, inputs, loop, runtime, session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,8 @@ def pretrain(settings: Settings, task: masked_lm.MaskedLM) -> dict[str, float]:
     """Trains to `steps`; returns the last evaluation's scores."""
     flags.require("records", settings.records)
     strategy = runtime.start(settings)
-    train, dev = session.open_records(settings.records)
-    tokenizer = session.tokenizer_of(train)
+    train, dev = inputs.open_records(settings.records)
+    tokenizer = inputs.tokenizer_of(train)
     task = dataclasses.replace(
         task,
         seq_length=train.manifest["seq_length"],
@@ -73,7 +73,7 @@ def pretrain(settings: Settings, task: masked_lm.MaskedLM) -> dict[str, float]:
             shuffle=shuffle,
             buckets=lengths,
         )
-        return session.batches(strategy, task, records, plan, **span)
+        return inputs.batches(strategy, task, records, plan, **span)
 
     evaluate_step = loop.make_evaluate_step(
         model, task, strategy=strategy, xla=settings.xla
@@ -102,11 +102,11 @@ def pretrain(settings: Settings, task: masked_lm.MaskedLM) -> dict[str, float]:
 def _model(settings, task, tokenizer):
     if settings.init:
         found = runtime.read_init(settings, settings.init)
-        session.same_vocabulary(found, tokenizer, settings.records)
-        session.fits(task, found.config)
+        inputs.same_vocabulary(found, tokenizer, settings.records)
+        inputs.fits(task, found.config)
         return found.model(task)
     bert = config.parse(settings.model, vocab_size=tokenizer.vocab_size)
-    session.fits(task, bert)
+    inputs.fits(task, bert)
     return model_lib.BertModel(encoder.BertEncoder(bert), task)
 
 

@@ -1,6 +1,5 @@
 """A run from its first or its last step to its end: what trainers share."""
 
-import os
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,8 +9,6 @@ import tensorflow as tf
 
 from bert_keras import checkpoint, config, errors
 from bert_keras import model as model_lib
-from bert_keras.data import records as records_lib
-from bert_keras.data import stream as stream_lib
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.tasks import base
 from trainers import flags, loop, report, runtime
@@ -380,84 +377,8 @@ def begun(run: str) -> bool:
     return bool(checkpoint.steps(run))
 
 
-def batches(
-    strategy: tf.distribute.Strategy,
-    task: base.Task,
-    records: records_lib.Records,
-    plan: stream_lib.Plan,
-    **span: int,
-) -> Iterable[loop.Batch]:
-    """The stream of a plan with the task's draws made, for each replica."""
-
-    def draw(batch):
-        batch = dict(batch)
-        inputs, targets = task.draw(
-            batch["inputs"], batch["targets"], batch.pop("seeds")
-        )
-        return batch | {"inputs": inputs, "targets": targets}
-
-    def make_stream(**parts):
-        batches = stream_lib.stream(records, plan, **span, **parts)
-        return batches.map(draw, num_parallel_calls=2, deterministic=True)
-
-    return loop.distribute(strategy, make_stream)
-
-
-def say_note(rows: Iterable[base.Row]) -> None:
-    """What the reader of a labelled file found odd, where it has a note."""
-    if note := getattr(rows, "note", ""):
-        say(note)
-
-
-def open_records(folder: str):
-    """The training records and the held-out ones, or None."""
-    dev = os.path.join(folder, "dev")
-    train = records_lib.Records(os.path.join(folder, "train"))
-    if not records_lib.is_complete(dev):
-        say(f"{folder} holds no dev records: nothing will be evaluated")
-        return train, None
-    held_out = records_lib.Records(dev)
-    if held_out.manifest["tokenizer"] != train.manifest["tokenizer"]:
-        raise errors.InputError(
-            f"{folder}/train and {folder}/dev have different vocabularies; "
-            "prepare them again."
-        )
-    return train, held_out
-
-
-def tokenizer_of(records: records_lib.Records) -> tokenizer_lib.Tokenizer:
-    return tokenizer_lib.Tokenizer.from_file(
-        os.path.join(records.folder, checkpoint.VOCABULARY),
-        lowercase=records.manifest["lowercase"],
-    )
-
-
 def describe(bert: config.BertConfig) -> str:
     return (
         f"{bert.num_layers} layers x {bert.hidden_size}, "
         f"{bert.num_heads} heads, vocabulary {bert.vocab_size:,}"
     )
-
-
-def fits(task: base.Task, bert: config.BertConfig) -> None:
-    """Raises InputError when rows can be longer than the positions."""
-    if task.seq_length > bert.max_position_embeddings:
-        raise errors.InputError(
-            f"--seq_length={task.seq_length} is longer than the "
-            f"{bert.max_position_embeddings} positions of the network."
-        )
-
-
-def same_vocabulary(
-    found: checkpoint.Checkpoint,
-    tokenizer: tokenizer_lib.Tokenizer,
-    records: str,
-) -> None:
-    theirs = found.tokenizer()
-    if theirs.fingerprint != tokenizer.fingerprint:
-        raise errors.InputError(
-            f"{records} was written with another vocabulary "
-            f"({tokenizer.vocab_size:,} entries, {tokenizer.fingerprint}) than "
-            f"{found.folder} ({theirs.vocab_size:,}, {theirs.fingerprint}). "
-            "Prepare the records with the checkpoint's vocab.txt."
-        )
