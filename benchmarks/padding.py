@@ -37,8 +37,8 @@ def main(_):
         "rows",
         "tokens in a row",
         "all to the longest",
-        "any order, 8 lengths",
-        "by length, 8 lengths",
+        "any order, bucketed",
+        "by length, bucketed",
         "lengths that occur",
     ):
         table.add_column(column)

@@ -209,8 +209,7 @@ def write_training_records(
     shards = [
         records_lib.write_shard(
             os.path.join(folder, records_lib.shard_name(number)),
-            block,
-            per_token=_per_token(task),
+            records_lib.columns_of(block, per_token=_per_token(task)),
         )
         for number, block in enumerate(_blocks(rows, ROWS_PER_SHARD))
     ]

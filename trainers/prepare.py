@@ -199,10 +199,10 @@ def _take_over(settings: Settings, paths, tokenizer) -> None:
             if found:
                 name = records_lib.shard_name(len(made[split]))
                 path = os.path.join(settings.output, split, name)
-                entry = records_lib.write_shard(
-                    path, found, per_token=records_lib.PER_TOKEN
+                columns = records_lib.columns_of(
+                    found, per_token=records_lib.PER_TOKEN
                 )
-                made[split].append(entry)
+                made[split].append(records_lib.write_shard(path, columns))
     for split in ("dev", "train"):
         if made[split]:
             folder = os.path.join(settings.output, split)

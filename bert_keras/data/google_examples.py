@@ -9,10 +9,9 @@ google-research/bert writes them. Every row is padded with 0:
   next_sentence_labels                      (1,) int64, 1 = a random one
 """
 
-import functools
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -40,15 +39,38 @@ BLOCK = 1024
 _RECORD_OVERHEAD = 16
 
 
-def serialize(columns: Mapping[str, Any]) -> tf.Tensor:
-    """{name: (B, N) of integers or floats} -> tf.train.Examples (B,) string."""
-    tensors = {name: tf.convert_to_tensor(v) for name, v in columns.items()}
-    return _serialize(tensors)
+def serialize(columns: Mapping[str, np.ndarray]) -> list[bytes]:
+    """{name: (B, N) of integers or floats} -> tf.train.Examples.
+
+    Byte by byte what tf.train.Example writes, features in the order given, but
+    on arrays, all rows at once.
+    """
+    rows = len(next(iter(columns.values())))
+    features = []
+    for name, values in columns.items():
+        if np.issubdtype(values.dtype, np.floating):
+            kind, payload = _FLOAT_LIST, _fixed(values.astype("<f4"))
+        else:
+            kind, payload = _INT64_LIST, _varints(values)
+        key = np.frombuffer(name.encode(), np.uint8)
+        features += _message(
+            _FEATURE,
+            _message(_ENTRY_KEY, _fixed(np.tile(key, (rows, 1))))
+            + _message(
+                _ENTRY_VALUE, _message(kind, _message(_LIST_VALUE, payload))
+            ),
+        )
+    parts = _message(_FEATURES, features)
+    data = np.concatenate([part.data for part in parts], axis=1)
+    kept = np.concatenate([part.kept for part in parts], axis=1)
+    ends = np.cumsum(sum(part.length for part in parts)).tolist()
+    flat = data[kept].tobytes()
+    return [flat[a:b] for a, b in itertools.pairwise([0, *ends])]
 
 
 def write(
     path: str,
-    rows: Sequence[records_lib.Row],
+    rows: records_lib.Columns,
     *,
     seq_length: int,
     max_predictions: int,
@@ -67,27 +89,20 @@ def write(
       seed, number: a row's masks are a function of the seed, this number of
         the file and the row's place in it.
     """
-    lengths = np.array([len(row["inputs/token_ids"]) for row in rows])
     with files.aside(path) as written, tf.io.TFRecordWriter(written) as file:
-        for start in range(0, len(rows), BLOCK):
-            block = rows[start : start + BLOCK]
+        for start in range(0, len(rows.lengths), BLOCK):
             columns = _columns(
-                block,
-                _seeds(seed, number, start, len(block)),
+                rows,
+                np.arange(start, min(start + BLOCK, len(rows.lengths))),
+                _file_seed(seed, number),
                 seq_length=seq_length,
                 max_predictions=max_predictions,
                 share=share,
                 tokenizer=tokenizer,
             )
-            for example in serialize(columns).numpy():
+            for example in serialize(columns):
                 file.write(example)
-    return {
-        "name": os.path.basename(path),
-        "rows": len(rows),
-        "tokens": int(lengths.sum()),
-        "longest": int(lengths.max()),
-        "sha256": files.checksum(path),
-    }
+    return records_lib.entry(path, rows, files.checksum(path))
 
 
 def read(
@@ -122,83 +137,108 @@ def read(
             done += len(columns["input_ids"])
 
 
-_graph = functools.partial(tf.function, reduce_retracing=True, autograph=False)
-_mask_tokens = _graph(masking.mask_tokens)
+_mask_tokens = tf.function(
+    masking.mask_tokens, reduce_retracing=True, autograph=False
+)
+
+# Tags of fields that have a length: number << 3 | 2. See feature.proto and
+# example.proto of TensorFlow.
+_FEATURES = 1 << 3 | 2  # Example.features
+_FEATURE = 1 << 3 | 2  # Features.feature, a map
+_ENTRY_KEY, _ENTRY_VALUE = 1 << 3 | 2, 2 << 3 | 2
+_FLOAT_LIST, _INT64_LIST = 2 << 3 | 2, 3 << 3 | 2  # Feature
+_LIST_VALUE = 1 << 3 | 2  # packed
 
 
-@_graph
-def _serialize(columns):
-    # In a graph the features are encoded side by side.
-    entries = []
-    for name, values in columns.items():
-        if values.dtype.is_floating:
-            values = tf.cast(values, tf.float32)
-            feature = {"float_list": _encode("FloatList", value=values)}
-        else:
-            values = tf.cast(values, tf.int64)
-            feature = {"int64_list": _encode("Int64List", value=values)}
-        feature = {n: v[:, tf.newaxis] for n, v in feature.items()}
-        entry = _encode(
-            "Features.FeatureEntry",
-            key=tf.fill([tf.shape(values)[0], 1], name),
-            value=_encode("Feature", **feature)[:, tf.newaxis],
-        )
-        entries.append(entry)
-    features = _encode("Features", feature=tf.stack(entries, axis=1))
-    return _encode("Example", features=features[:, tf.newaxis])
+class _Part(NamedTuple):
+    """Some bytes of B rows: of data (B, W) uint8 what kept (B, W) marks."""
+
+    data: np.ndarray
+    kept: np.ndarray
+    length: np.ndarray  # (B,)
 
 
-def _encode(kind: str, **fields: tf.Tensor) -> tf.Tensor:
-    """Fields (B, N), N values each -> messages tensorflow.KIND, (B,) string."""
-    counts = [tf.shape(values)[1] for values in fields.values()]
-    rows = tf.shape(next(iter(fields.values())))[0]
-    return tf.io.encode_proto(
-        tf.tile([tf.stack(counts)], [rows, 1]),
-        list(fields.values()),
-        list(fields),
-        f"tensorflow.{kind}",
-    )
+def _fixed(values: np.ndarray) -> list[_Part]:
+    """Values (B, N) as they lie in memory."""
+    data = values.view(np.uint8)
+    length = np.full(len(data), data.shape[1])
+    return [_Part(data, np.ones(data.shape, bool), length)]
+
+
+def _varints(values: np.ndarray) -> list[_Part]:
+    """Seven bits a byte, the lowest first; all but the last have a top bit."""
+    width = max(1, -(-int(values.max(initial=0)).bit_length() // 7))
+    if values.min(initial=0) < 0:
+        width = 10  # of the two's complement in 64 bits
+    if width == 1:
+        return _fixed(values.astype(np.uint8))
+    values = values.astype(np.uint32 if width < 5 else np.uint64)
+    data = np.empty((*values.shape, width), np.uint8)
+    kept = np.empty(data.shape, bool)
+    for place in range(width):
+        kept[..., place] = values > 0 if place else True
+        low = values.astype(np.uint8) & 0x7F
+        values = values >> 7
+        data[..., place] = low | (values > 0) * np.uint8(0x80)
+    kept = kept.reshape(len(values), -1)
+    return [_Part(data.reshape(kept.shape), kept, kept.sum(axis=1))]
+
+
+def _message(tag: int, content: list[_Part]) -> list[_Part]:
+    """A field that has a length."""
+    length = sum(part.length for part in content)[:, np.newaxis]
+    tags = np.full(length.shape, tag, np.uint8)
+    return _fixed(tags) + _varints(length) + content
 
 
 def _columns(
-    rows, seeds, *, seq_length, max_predictions, share, tokenizer
+    rows: records_lib.Columns,
+    numbers: np.ndarray,
+    seed: np.int32,
+    *,
+    seq_length: int,
+    max_predictions: int,
+    share: float,
+    tokenizer: tokenizer_lib.Tokenizer,
 ) -> dict[str, np.ndarray]:
-    """Rows, padded and masked, under Google's names."""
-    lengths = np.array([len(row["inputs/token_ids"]) for row in rows])
-    mask = np.arange(seq_length) < lengths[:, np.newaxis]
+    """Rows of these numbers, padded and masked, under Google's names."""
+    mask = np.arange(seq_length) < rows.lengths[numbers][:, np.newaxis]
+    values = slice(*rows.row_splits[[numbers[0], numbers[-1] + 1]])
     padded = {}
     for name in ("inputs/token_ids", "inputs/segment_ids"):
         padded[name] = np.zeros(mask.shape, np.int32)
-        padded[name][mask] = np.concatenate([row[name] for row in rows])
-    token_ids, positions, labels, weights = _mask_tokens(
+        padded[name][mask] = rows.per_token[name][values]
+    seeds = np.stack([np.full_like(numbers, seed), numbers], axis=1)
+    masked = _mask_tokens(
         tf.constant(padded["inputs/token_ids"]),
         tf.constant(mask, tf.int32),
-        tf.constant(seeds),
+        tf.constant(seeds, tf.int32),
         share=share,
         mask_id=tokenizer.mask_id,
         special_ids=(tokenizer.cls_id, tokenizer.sep_id),
         vocab_size=tokenizer.vocab_size,
         places=min(max_predictions, seq_length),
     )
+    token_ids, positions, labels, weights = (value.numpy() for value in masked)
     filling = [(0, 0), (0, max(0, max_predictions - seq_length))]
-    labels *= tf.cast(weights, tf.int32)  # as Google's: 0 where filling
-    sentence = [row.get("targets/next_sentence/labels", 0) for row in rows]
+    labels = labels * (weights > 0)  # as Google's: 0 where filling
+    no_pairs = np.zeros(len(rows.lengths), np.int32)
+    sentence = rows.per_row.get("targets/next_sentence/labels", no_pairs)
     return {
         "input_ids": token_ids,
-        "input_mask": mask.astype(np.int32),
+        "input_mask": mask.astype(np.uint8),
         "segment_ids": padded["inputs/segment_ids"],
         "masked_lm_positions": np.pad(positions, filling),
         "masked_lm_ids": np.pad(labels, filling),
         "masked_lm_weights": np.pad(weights, filling),
-        "next_sentence_labels": np.array(sentence)[:, np.newaxis],
+        "next_sentence_labels": sentence[numbers][:, np.newaxis],
     }
 
 
-def _seeds(seed: int, number: int, first: int, count: int) -> np.ndarray:
-    """(count, 2) int32: a file's own seed, and the row's place in it."""
+def _file_seed(seed: int, number: int) -> np.int32:
+    """A file's own seed; the other one of a row is its place in the file."""
     own = np.random.SeedSequence([seed, number]).generate_state(1)
-    place = np.arange(first, first + count, dtype=np.int32)
-    return np.stack([np.repeat(own.astype(np.int32), count), place], axis=1)
+    return own.astype(np.int32)[0]
 
 
 def _blocks(path: str) -> Iterator[dict[str, np.ndarray]]:

@@ -8,10 +8,9 @@ alike, and a second call finds what the first has made.
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +28,9 @@ from bert_keras.data import (
 from bert_keras.data import tokenizer as tokenizer_lib
 
 EXAMPLES = 3  # rows that are shown to people
-SENTENCES_PER_CALL = (
-    1000  # all of a chunk at once take 100 MB more, no less time
-)
+# All of a chunk at once take 100 MB more and no less time. So does looking up
+# each distinct word once: numbering words costs what cutting them does.
+SENTENCES_PER_CALL = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +75,13 @@ def make(chunk: chunks.Chunk, recipe: Recipe) -> dict[str, Any]:
     made = _made(folder, note)
     if made and made["fingerprint"] == fingerprint:
         return made
-    documents = list(encode(chunk, recipe.tokenizer))
-    report = _report(documents, recipe)
+    text = encode(chunk, recipe.tokenizer)
+    report = _report(text, recipe)
     shards = []
     for number in range(recipe.passes):
         place = chunk.number * recipe.passes + number
-        rows = draw(documents, recipe, chunk.split, place)
-        if not rows:
+        rows = draw(text, recipe, chunk.split, place)
+        if not len(rows.lengths):
             continue
         _count_rows(report, rows, recipe, shown=place == 0)
         shards.append(_write(folder, place, rows, recipe))
@@ -91,10 +90,12 @@ def make(chunk: chunks.Chunk, recipe: Recipe) -> dict[str, Any]:
     return made
 
 
-def _write(folder, place: int, rows, recipe: Recipe) -> dict[str, Any]:
+def _write(
+    folder: str, place: int, rows: records.Columns, recipe: Recipe
+) -> dict[str, Any]:
     path = os.path.join(folder, records.shard_name(place))
     if not recipe.masks:
-        return records.write_shard(path, rows, per_token=records.PER_TOKEN)
+        return records.write_shard(path, rows)
     return google_examples.write(
         path.replace(".safetensors", ".tfrecord"),
         rows,
@@ -115,54 +116,67 @@ def forget(folder: str) -> None:
 
 def encode(
     chunk: chunks.Chunk, tokenizer: tokenizer_lib.Tokenizer
-) -> Iterator[list[np.ndarray]]:
-    """Ids of every sentence, document by document."""
+) -> sentence_pairs.Text:
+    """The documents of a chunk as ids."""
     documents = list(corpus.read(chunk.documents))
-    sentences = _ids([s for d in documents for s in d], tokenizer)
-    for document in documents:
-        found = list(itertools.islice(sentences, len(document)))
-        # A sentence may have no token: control characters only.
-        if found := [ids for ids in found if len(ids)]:
-            yield found
+    token_ids, lengths = _ids([s for d in documents for s in d], tokenizer)
+    ends = np.cumsum(lengths)
+    counts = np.array([len(document) for document in documents], np.int64)
+    documents = np.append(0, ends)[np.cumsum(counts)]
+    # One may have no token: control characters only.
+    return sentence_pairs.Text(
+        token_ids,
+        ends[lengths > 0],
+        documents[np.diff(documents, prepend=0) > 0],
+    )
 
 
 def _ids(
     sentences: Sequence[str], tokenizer: tokenizer_lib.Tokenizer
-) -> Iterator[np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of all sentences, one after the other, and how many each has."""
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
+    flat, lengths = [np.zeros(0, dtype)], [np.zeros(0, np.int64)]
     for start in range(0, len(sentences), SENTENCES_PER_CALL):
         texts = sentences[start : start + SENTENCES_PER_CALL]
         ids = tokenizer(tf.constant(texts, tf.string))
-        flat = ids.flat_values.numpy().astype(dtype)
-        yield from np.split(flat, ids.row_splits.numpy()[1:-1])
+        flat.append(ids.flat_values.numpy().astype(dtype))
+        lengths.append(ids.row_lengths().numpy())
+    return np.concatenate(flat), np.concatenate(lengths)
 
 
 def draw(
-    documents: Sequence[list[np.ndarray]],
-    recipe: Recipe,
-    split: str,
-    place: int,
-) -> list[records.Row]:
-    """The rows of one pass: a function of documents, seed, split and place."""
+    text: sentence_pairs.Text, recipe: Recipe, split: str, place: int
+) -> records.Columns:
+    """The rows of one pass: a function of text, seed, split and place."""
     tokenizer, pairs = recipe.tokenizer, recipe.objective != "none"
     key = [recipe.seed, 2 * place + (split == "dev")]
     drawn = sentence_pairs.draw(
-        documents,
+        text,
         max_tokens=recipe.seq_length - (3 if pairs else 2),
         objective=recipe.objective,
         generator=np.random.Generator(np.random.Philox(key=key)),
     )
-    rows = []
-    for first, second, label in drawn:
-        packed = packing.pack_arrays(
-            first, second, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id
-        )
-        row = {f"inputs/{name}": value for name, value in packed.items()}
-        if pairs:
-            row["targets/next_sentence/labels"] = np.int32(label)
-            row["targets/next_sentence/weights"] = np.float32(1)
-        rows.append(row)
-    return rows
+    row_splits, token_ids, segment_ids = packing.pack_spans(
+        text.token_ids,
+        drawn.first,
+        drawn.second,
+        cls_id=tokenizer.cls_id,
+        sep_id=tokenizer.sep_id,
+    )
+    per_token = {
+        "inputs/token_ids": token_ids,
+        "inputs/segment_ids": segment_ids,
+    }
+    per_row = {}
+    if pairs:
+        per_row = {
+            "targets/next_sentence/labels": drawn.labels,
+            "targets/next_sentence/weights": np.ones_like(
+                drawn.labels, np.float32
+            ),
+        }
+    return records.Columns(row_splits, per_token, per_row)
 
 
 def add_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -177,16 +191,14 @@ def add_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _report(documents, recipe: Recipe) -> dict[str, Any]:
+def _report(text: sentence_pairs.Text, recipe: Recipe) -> dict[str, Any]:
     tokenizer = recipe.tokenizer
-    starts = _starts_word(tokenizer)
-    ids = [np.concatenate(document) for document in documents]
     return {
-        "documents": len(documents),
-        "sentences": sum(map(len, documents)),
-        "tokens": sum(map(len, ids)),
-        "unknown": sum(int((i == tokenizer.unk_id).sum()) for i in ids),
-        "words": sum(int(starts[i].sum()) for i in ids),
+        "documents": len(text.document_ends),
+        "sentences": len(text.sentence_ends),
+        "tokens": len(text.token_ids),
+        "unknown": int((text.token_ids == tokenizer.unk_id).sum()),
+        "words": int(_starts_word(tokenizer)[text.token_ids].sum()),
         "lengths": [0] * (recipe.seq_length + 1),  # rows of each length
         "examples": [],
     }
@@ -197,20 +209,21 @@ def _starts_word(tokenizer: tokenizer_lib.Tokenizer) -> np.ndarray:
     return np.array([not p.startswith("##") for p in tokenizer.vocabulary])
 
 
-def _count_rows(report, rows, recipe: Recipe, *, shown: bool) -> None:
-    lengths = [len(row["inputs/token_ids"]) for row in rows]
-    counts = np.bincount(lengths, minlength=recipe.seq_length + 1)
+def _count_rows(
+    report, rows: records.Columns, recipe: Recipe, *, shown: bool
+) -> None:
+    counts = np.bincount(rows.lengths, minlength=recipe.seq_length + 1)
     report["lengths"] = (np.array(report["lengths"]) + counts).tolist()
-    if shown:
-        for row in rows[:EXAMPLES]:
-            pieces = recipe.tokenizer.tokens(row["inputs/token_ids"])
-            label = row.get("targets/next_sentence/labels")
-            report["examples"].append(
-                {
-                    "text": " ".join(pieces),
-                    "label": None if label is None else int(label),
-                }
-            )
+    labels = rows.per_row.get("targets/next_sentence/labels")
+    for row in range(min(EXAMPLES, len(rows.lengths)) if shown else 0):
+        start, stop = rows.row_splits[row : row + 2]
+        ids = rows.per_token["inputs/token_ids"][start:stop]
+        report["examples"].append(
+            {
+                "text": " ".join(recipe.tokenizer.tokens(ids)),
+                "label": None if labels is None else int(labels[row]),
+            }
+        )
 
 
 def _fingerprint(chunk: chunks.Chunk, recipe: Recipe) -> str:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -31,36 +31,58 @@ PER_TOKEN = ("inputs/token_ids", "inputs/segment_ids")
 Row = Mapping[str, np.ndarray]
 
 
+class Columns(NamedTuple):
+    """Rows of equal features, one array for each feature.
+
+    row_splits (R + 1,): row r has the values from row_splits[r] on of all that
+    is per_token (N, ...); per_row (R, ...).
+    """
+
+    row_splits: np.ndarray
+    per_token: Mapping[str, np.ndarray]
+    per_row: Mapping[str, np.ndarray]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.row_splits)
+
+
+def columns_of(rows: Sequence[Row], *, per_token: Collection[str]) -> Columns:
+    """Features named in `per_token` are as long as "inputs/token_ids"."""
+    lengths = [len(row["inputs/token_ids"]) for row in rows]
+    tokens = [name for name in rows[0] if name in per_token]
+    others = [name for name in rows[0] if name not in per_token]
+    return Columns(
+        np.append(0, np.cumsum(lengths)),
+        {name: np.concatenate([row[name] for row in rows]) for name in tokens},
+        {name: np.stack([row[name] for row in rows]) for name in others},
+    )
+
+
 def shard_name(number: int) -> str:
     return f"shard-{number:05d}.safetensors"
 
 
-def write_shard(
-    path: str, rows: Sequence[Row], *, per_token: Collection[str]
-) -> dict[str, Any]:
-    """Writes rows of equal features; returns the shard's manifest entry.
-
-    Features named in `per_token` are as long as the row's
-    "inputs/token_ids"; all others have one shape.
-    """
-    lengths = np.array([len(row["inputs/token_ids"]) for row in rows])
-    tensors = {"row_splits": np.append(0, np.cumsum(lengths))}
-    for name in rows[0]:
-        values = [np.asarray(row[name]) for row in rows]
-        if name in per_token:
-            tensors["token:" + name] = np.concatenate(values)
-        else:
-            tensors["row:" + name] = np.stack(values)
+def write_shard(path: str, columns: Columns) -> dict[str, Any]:
+    """Writes rows; returns the shard's manifest entry."""
+    tensors = {"row_splits": columns.row_splits}
+    tensors |= {f"token:{n}": v for n, v in columns.per_token.items()}
+    tensors |= {f"row:{n}": v for n, v in columns.per_row.items()}
     data = safetensors.numpy.save(
         {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     )
     files.write(path, data)
+    return entry(path, columns, hashlib.sha256(data).hexdigest())
+
+
+def entry(path: str, columns: Columns, checksum: str) -> dict[str, Any]:
+    """What a manifest says of a file of these rows."""
     return {
         "name": os.path.basename(path),
-        "rows": len(rows),
-        "tokens": int(lengths.sum()),
-        "longest": int(lengths.max()),
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "rows": len(columns.lengths),
+        "tokens": int(columns.lengths.sum()),
+        "longest": int(columns.lengths.max()),
+        "sha256": checksum,
     }
 
 

@@ -6,16 +6,15 @@ the time take the second segment from another document; what was not used is
 then gathered again. Lan et al. 2020 (ALBERT) swap the two segments instead,
 Liu et al. 2019 (RoBERTa, FULL-SENTENCES) do not split.
 
-A document is joined into one array once, and from there on segments are
-positions in it: tokens are never touched one by one, and what comes out are
-views. Two rules keep every token and both labels where sentences are long: a
-sentence longer than the target is cut there, its rest opening the next
-instance; and a lone sentence is split in its middle.
+Where an instance begins depends on the one before it, but documents do not
+depend on each other: all of them take a step at once, on arrays, and an
+instance is two spans of the text, so tokens are never touched here. Two rules
+keep every token and both labels where sentences are long: a sentence longer
+than the target is cut there, its rest opening the next instance; and a lone
+sentence is split in its middle.
 """
 
-import bisect
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -23,29 +22,45 @@ import numpy as np
 from bert_keras import errors
 
 
-class Pair(NamedTuple):
-    """One instance, without special tokens."""
+class Text(NamedTuple):
+    """Documents one after the other; none of them, and no sentence, is empty.
+
+    token_ids (N,); sentence_ends (M,) and document_ends (D,) int64, rising:
+    places in token_ids, N the last.
+    """
+
+    token_ids: np.ndarray
+    sentence_ends: np.ndarray
+    document_ends: np.ndarray
+
+
+class Pairs(NamedTuple):
+    """Instances without special tokens, as places in a text.
+
+    first and second (R, 2) int64: where a segment begins and ends; the second
+    is empty under the objective "none". labels (R,) int32: 0 = in order, 1 =
+    another document's (nsp) or swapped (sop).
+    """
 
     first: np.ndarray
-    second: np.ndarray  # empty where the objective is "none"
-    label: int  # 0 = in order, 1 = another document's (nsp) or swapped (sop)
+    second: np.ndarray
+    labels: np.ndarray
 
 
 def draw(
-    documents: Sequence[Sequence[np.ndarray]],
+    text: Text,
     *,
     max_tokens: int,
     objective: str,
     short_probability: float = 0.1,
     generator: np.random.Generator,
-) -> Iterator[Pair]:
-    """Documents, lists of sentences (1-D ids), -> the instances of one pass.
+) -> Pairs:
+    """The instances of one pass over a text, document by document.
 
     max_tokens is the sequence length less the special tokens. With
     `short_probability` an instance aims at a shorter length, under every
-    objective. Instances come document by document; another call with the same
-    generator draws others. Partners of "nsp" come from `documents`, of which
-    it needs two.
+    objective. Another call with the same generator draws others. Partners of
+    "nsp" come from the text, of which it needs two documents.
     """
     if objective not in _OBJECTIVES:
         raise errors.InputError(
@@ -57,158 +72,160 @@ def draw(
             f"Expected room for 2 tokens at least beside the special ones; "
             f"there is room for {max_tokens}. Use longer sequences."
         )
-    sources = [source for source in map(_Source, documents) if source.ends]
-    if objective == "nsp" and len(sources) == 1:
+    if objective == "nsp" and len(text.document_ends) == 1:
         raise errors.InputError(
             "Next-sentence prediction draws from another document, but there "
             "is only one. Put blank lines between documents, or use the "
             "objective sop or none."
         )
-    draws = _Draws(generator, max_tokens, short_probability)
-    return _OBJECTIVES[objective](sources, draws)
+    step = _OBJECTIVES[objective]
+    source = _Source(text)
+    begin, stop = source.begins, text.document_ends
+    document = np.arange(len(stop))
+    drawn = [(document[:0], *_NO_PAIRS)]
+    # One token cannot be split.
+    left = stop - begin > (objective != "none")
+    while left.any():
+        document, begin, stop = document[left], begin[left], stop[left]
+        draws = _Draws(generator, len(begin), max_tokens)
+        target = draws.target(short_probability)
+        pairs, begin = step(source, draws, document, begin, target)
+        drawn.append((document, *pairs))
+        left = stop - begin > (objective != "none")
+    document, *pairs = map(np.concatenate, zip(*drawn, strict=True))
+    order = np.argsort(document, kind="stable")
+    return Pairs(*(value[order] for value in pairs))
 
 
 class _Source:
-    """A document as one array and the positions where its sentences end."""
+    """Where sentences end in a text, for many places at once."""
 
-    def __init__(self, sentences: Sequence[np.ndarray]):
-        ends = itertools.accumulate(len(s) for s in sentences if len(s))
-        self.ends = list(ends)
-        if self.ends:
-            self.token_ids = np.concatenate([s for s in sentences if len(s)])
+    def __init__(self, text: Text):
+        self.ends = text.sentence_ends
+        self.starts = np.append(0, self.ends[:-1])
+        self.stops = text.document_ends
+        self.begins = np.append(0, self.stops[:-1])
+        # Documents' first and last sentences.
+        self.last = np.searchsorted(self.ends, self.stops)
+        self.first = np.append(0, self.last[:-1] + 1)
 
-    def gather(self, begin: int, target: int) -> int:
+    def gather(self, document, begin, target):
         """The first sentence end that reaches the target, or the last."""
-        index = bisect.bisect_left(self.ends, begin + target)
-        index = min(index, len(self.ends) - 1)
+        index = np.searchsorted(self.ends, begin + target)
+        index = np.minimum(index, self.last[document])
         end = self.ends[index]
-        last = max(begin, self.ends[index - 1] if index else 0)
-        return begin + target if end - last > target else end
+        start = np.maximum(begin, self.starts[index])
+        return np.where(end - start > target, begin + target, end)
 
-    def fill(self, begin: int, target: int) -> int:
+    def fill(self, document, begin, target):
         """The last sentence end that still fits the target."""
-        limit = begin + target
-        index = bisect.bisect_right(self.ends, limit)
-        end = self.ends[index - 1] if index else 0
-        return end if end > begin else limit
+        limit = np.minimum(begin + target, self.stops[document])
+        index = np.searchsorted(self.ends, limit, side="right") - 1
+        end = self.ends[np.maximum(index, 0)]
+        return np.where((index >= 0) & (end > begin), end, limit)
 
-    def splits(self, begin: int, end: int) -> list[int]:
-        """Sentence ends inside, where a pair may be split."""
-        low = bisect.bisect_right(self.ends, begin)
-        return self.ends[low : bisect.bisect_left(self.ends, end, low)]
+    def split(self, begin, end, uniform):
+        """A random sentence end inside; the middle where there is none.
+
+        Returns the places, and whether they are ends of sentences.
+        """
+        low = np.searchsorted(self.ends, begin, side="right")
+        count = np.searchsorted(self.ends, end) - low
+        chosen = low + (uniform * count).astype(np.int64)
+        chosen = np.minimum(chosen, len(self.ends) - 1)
+        middle = np.where(count > 0, self.ends[chosen], (begin + end) // 2)
+        return middle, count > 0
+
+    def segment(self, document, target, uniform):
+        """Sentences from a random one on, up to the target."""
+        count = self.last[document] + 1 - self.first[document]
+        sentence = self.first[document] + (uniform * count).astype(np.int64)
+        begin = self.starts[sentence]
+        return begin, self.gather(document, begin, np.maximum(target, 1))
 
 
 class _Draws:
-    """Random numbers: drawn in blocks, as one call each costs too much."""
+    """The random numbers of one step: one array for each question."""
 
     def __init__(
-        self,
-        generator: np.random.Generator,
-        max_tokens: int,
-        short_probability: float,
+        self, generator: np.random.Generator, count: int, max_tokens: int
     ):
-        self._uniforms = itertools.chain.from_iterable(
-            generator.random(1024).tolist() for _ in itertools.count()
-        )
+        self._generator, self._count = generator, count
         self.max_tokens = max_tokens
-        self._short_probability = short_probability
 
-    def coin(self) -> bool:
-        return next(self._uniforms) < 0.5
+    def uniform(self) -> np.ndarray:
+        return self._generator.random(self._count)
 
-    def below(self, limit: int) -> int:
-        return int(next(self._uniforms) * limit)
+    def coin(self) -> np.ndarray:
+        return self.uniform() < 0.5
 
-    def target(self) -> int:
-        """The length to aim at: mostly all there is room for."""
-        if next(self._uniforms) < self._short_probability:
-            return 2 + self.below(self.max_tokens - 1)
-        return self.max_tokens
+    def target(self, short_probability: float) -> np.ndarray:
+        """Lengths to aim at: mostly all there is room for."""
+        short = 2 + (self.uniform() * (self.max_tokens - 1)).astype(np.int64)
+        is_short = self.uniform() < short_probability
+        return np.where(is_short, short, self.max_tokens)
 
-    def truncate(
-        self, first: np.ndarray, second: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def pairs(self, first, second, labels):
         """Both cut to fit, the longer one first, each at a random end."""
-        excess = len(first) + len(second) - self.max_tokens
-        if excess <= 0:
-            return first, second
-        shorter = min(len(first), len(second))
-        longer = max(self.max_tokens - shorter, -(-self.max_tokens // 2))
-        shorter = self.max_tokens - longer
-        is_longer = len(first) > len(second)
-        return (
-            self._cut(first, longer if is_longer else shorter),
-            self._cut(second, shorter if is_longer else longer),
-        )
+        sizes = [end - begin for begin, end in (first, second)]
+        shorter, longer = np.minimum(*sizes), np.maximum(*sizes)
+        room = self.max_tokens
+        longer = np.minimum(longer, np.maximum(room - shorter, -(-room // 2)))
+        shorter = np.minimum(shorter, room - longer)
+        first_is_longer = sizes[0] > sizes[1]
+        spans = [
+            self._cut(first, np.where(first_is_longer, longer, shorter)),
+            self._cut(second, np.where(first_is_longer, shorter, longer)),
+        ]
+        return (*spans, labels.astype(np.int32))
 
-    def _cut(self, segment: np.ndarray, length: int) -> np.ndarray:
-        if len(segment) == length:
-            return segment
-        return segment[:length] if self.coin() else segment[-length:]
-
-
-def _next_sentence(sources: list[_Source], draws: _Draws) -> Iterator[Pair]:
-    for index, source in enumerate(sources):
-        begin, stop = 0, source.ends[-1]
-        while stop - begin > 1:
-            target = draws.target()
-            end = source.gather(begin, target)
-            middle = _split(source, begin, end, draws)
-            label = int(draws.coin())
-            if label:
-                if end - begin < target and not source.splits(begin, end):
-                    middle = end  # a short rest stays whole
-                other = draws.below(len(sources) - 1)
-                partner = sources[other + (other >= index)]
-                second = _segment(partner, target - (middle - begin), draws)
-                end = middle
-            else:
-                second = source.token_ids[middle:end]
-            first = source.token_ids[begin:middle]
-            yield Pair(*draws.truncate(first, second), label)
-            begin = end
+    def _cut(self, span, size):
+        begin, end = span
+        begin = np.where(self.coin(), begin, end - size)
+        return np.stack([begin, begin + size], axis=1)
 
 
-def _sentence_order(sources: list[_Source], draws: _Draws) -> Iterator[Pair]:
-    for source in sources:
-        begin, stop = 0, source.ends[-1]
-        while stop - begin > 1:  # one token cannot be split
-            end = source.gather(begin, draws.target())
-            middle = _split(source, begin, end, draws)
-            first = source.token_ids[begin:middle]
-            second = source.token_ids[middle:end]
-            label = int(draws.coin())
-            if label:
-                first, second = second, first
-            yield Pair(*draws.truncate(first, second), label)
-            begin = end
+def _next_sentence(source: _Source, draws: _Draws, document, begin, target):
+    end = source.gather(document, begin, target)
+    middle, between_sentences = source.split(begin, end, draws.uniform())
+    is_random = draws.coin()
+    # A short rest stays whole.
+    whole = is_random & (end - begin < target) & ~between_sentences
+    middle = np.where(whole, end, middle)
+    others = len(source.stops) - 1
+    other = (draws.uniform() * others).astype(np.int64)
+    other += other >= document
+    partner = source.segment(other, target - (middle - begin), draws.uniform())
+    second = [
+        np.where(is_random, *both)
+        for both in zip(partner, (middle, end), strict=True)
+    ]
+    pairs = draws.pairs((begin, middle), second, is_random)
+    return pairs, np.where(is_random, middle, end)
 
 
-def _full_sentences(sources: list[_Source], draws: _Draws) -> Iterator[Pair]:
-    for source in sources:
-        begin, stop = 0, source.ends[-1]
-        while begin < stop:
-            end = min(source.fill(begin, draws.target()), stop)
-            yield Pair(source.token_ids[begin:end], source.token_ids[:0], 0)
-            begin = end
+def _sentence_order(source: _Source, draws: _Draws, document, begin, target):
+    end = source.gather(document, begin, target)
+    middle, _ = source.split(begin, end, draws.uniform())
+    swapped = draws.coin()
+    first = np.where(swapped, [middle, end], [begin, middle])
+    second = np.where(swapped, [begin, middle], [middle, end])
+    return draws.pairs(first, second, swapped), end
 
 
-def _split(source: _Source, begin: int, end: int, draws: _Draws) -> int:
-    """A random sentence end inside; the middle where there is none."""
-    splits = source.splits(begin, end)
-    if splits:
-        return splits[draws.below(len(splits))]
-    return (begin + end) // 2
+def _full_sentences(source: _Source, draws: _Draws, document, begin, target):
+    end = source.fill(document, begin, target)
+    first = np.stack([begin, end], axis=1)
+    second = np.stack([end, end], axis=1)
+    return (first, second, np.zeros(len(begin), np.int32)), end
 
 
-def _segment(source: _Source, target: int, draws: _Draws) -> np.ndarray:
-    """Sentences from a random one on, up to the target."""
-    start = draws.below(len(source.ends))
-    begin = source.ends[start - 1] if start else 0
-    return source.token_ids[begin : source.gather(begin, max(target, 1))]
-
-
-_OBJECTIVES: dict[str, Callable[[list[_Source], _Draws], Iterator[Pair]]] = {
+_NO_PAIRS = (
+    np.zeros((0, 2), np.int64),
+    np.zeros((0, 2), np.int64),
+    np.zeros(0, np.int32),
+)
+_OBJECTIVES: dict[str, Callable] = {
     "nsp": _next_sentence,
     "sop": _sentence_order,
     "none": _full_sentences,

@@ -45,17 +45,34 @@ class PackTest(parameterized.TestCase):
             self.assertEqual(ids[mask == 0].sum(), 0)
             segments = packed["segment_ids"][row].numpy()[mask > 0]
             self.assertEqual(segments.sum(), len(second) + 1)
-            alone = packing.pack_arrays(
-                np.array(first, np.int32),
-                np.array(second, np.int32),
+
+    def test_spans_of_arrays_pack_alike(self):
+        random = np.random.default_rng(0)
+        ids = random.integers(5, 99, 200).astype(np.uint16)
+        spans = np.sort(random.integers(0, 200, (2, 30, 2)), axis=-1)
+        spans[..., 1] += spans[..., 0] == spans[..., 1]  # none is empty
+        for second in (spans[1], np.zeros_like(spans[1])):
+            row_splits, token_ids, segment_ids = packing.pack_spans(
+                ids, spans[0], second, cls_id=CLS, sep_id=SEP
+            )
+            segments = [
+                [ids[slice(*span)].tolist() for span in part]
+                for part in (spans[0], second)
+            ]
+            segments = segments if second.any() else segments[:1]
+            packed = packing.pack(
+                [ragged(segment) for segment in segments],
                 cls_id=CLS,
                 sep_id=SEP,
+                seq_length=500,
             )
-            if second:
-                self.assertEqual(alone["token_ids"].tolist(), expected)
-                self.assertEqual(
-                    alone["segment_ids"].tolist(), segments.tolist()
-                )
+            real = packed["padding_mask"].numpy() > 0
+            for name, found in (
+                ("token_ids", token_ids),
+                ("segment_ids", segment_ids),
+            ):
+                np.testing.assert_array_equal(packed[name].numpy()[real], found)
+            np.testing.assert_array_equal(np.diff(row_splits), real.sum(axis=1))
 
     def test_no_text_gives_no_row(self):
         for segments in ([ragged([])], [ragged([]), ragged([])]):

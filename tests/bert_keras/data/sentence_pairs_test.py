@@ -1,5 +1,6 @@
 import itertools
 import time
+from typing import NamedTuple
 
 import numpy as np
 from absl.testing import absltest, parameterized
@@ -34,16 +35,36 @@ def random_documents(count, seed=0):
     )
 
 
-def draw(documents, objective, max_tokens=61, seed=1, **options):
-    return list(
-        sentence_pairs.draw(
-            documents,
-            max_tokens=max_tokens,
-            objective=objective,
-            generator=np.random.default_rng(seed),
-            **options,
-        )
+def text_of(documents):
+    filled = [[s for s in d if len(s)] for d in documents]
+    sentences = [s for d in filled for s in d]
+    return sentence_pairs.Text(
+        np.concatenate([np.zeros(0, np.int32), *sentences]),
+        np.cumsum([len(s) for s in sentences], dtype=np.int64),
+        np.cumsum([sum(map(len, d)) for d in filled if d], dtype=np.int64),
     )
+
+
+class Pair(NamedTuple):
+    first: np.ndarray
+    second: np.ndarray
+    label: int
+
+
+def draw(documents, objective, max_tokens=61, seed=1, **options):
+    """Each pair's tokens."""
+    text = text_of(documents)
+    pairs = sentence_pairs.draw(
+        text,
+        max_tokens=max_tokens,
+        objective=objective,
+        generator=np.random.default_rng(seed),
+        **options,
+    )
+    return [
+        Pair(text.token_ids[slice(*a)], text.token_ids[slice(*b)], label)
+        for a, b, label in zip(*pairs, strict=True)
+    ]
 
 
 def spans(documents):
@@ -174,12 +195,20 @@ class SentencePairsTest(parameterized.TestCase):
         for documents in ([], [[]], [[empty], [empty, empty]]):
             self.assertEmpty(draw(documents, objective))
 
-    def test_the_dtype_of_the_ids_stays(self):
-        documents = [[np.arange(9, dtype=np.uint16)] * 3] * 2
-        for objective in OBJECTIVES:
-            for pair in draw(documents, objective):
-                self.assertEqual(pair.first.dtype, np.uint16)
-                self.assertEqual(pair.second.dtype, np.uint16)
+    @parameterized.parameters(*OBJECTIVES)
+    def test_instances_come_document_by_document(self, objective):
+        text = text_of(random_documents(30))
+        pairs = sentence_pairs.draw(
+            text,
+            max_tokens=20,
+            objective=objective,
+            generator=np.random.default_rng(0),
+        )
+        # A swapped pair's second segment is the one that comes first.
+        begins = np.minimum(pairs.first[:, 0], pairs.second[:, 0])
+        if objective == "nsp":
+            begins = pairs.first[:, 0]
+        self.assertTrue((np.diff(begins) > 0).all())
 
     @parameterized.parameters(
         (dict(objective="nsp", documents=[[10, 10]]), "only one"),
@@ -187,9 +216,10 @@ class SentencePairsTest(parameterized.TestCase):
         (dict(objective="sop", documents=[[3]], max_tokens=1), "room for 1"),
     )
     def test_what_cannot_be_drawn_is_said_at_the_call(self, options, message):
-        options["documents"] = numbered(options["documents"])
+        text = text_of(numbered(options.pop("documents")))
         with self.assertRaisesRegex(errors.InputError, message):
             sentence_pairs.draw(
+                text,
                 **{"max_tokens": 61, **options},
                 generator=np.random.default_rng(0),
             )

@@ -27,8 +27,9 @@ def write(folder, rows=ROWS, shards=3):
         entries.append(
             records_lib.write_shard(
                 path,
-                [row(n) for n in part],
-                per_token=("inputs/token_ids", "inputs/segment_ids"),
+                records_lib.columns_of(
+                    [row(n) for n in part], per_token=records_lib.PER_TOKEN
+                ),
             )
         )
     records_lib.write_manifest(folder, entries, seq_length=20)
@@ -147,12 +148,18 @@ class StreamTest(parameterized.TestCase):
         batches = labels(stream_lib.stream(self.records, plan, stop_step=2))
         self.assertEqual(batches, [list(range(10)), list(range(10, 20))])
 
-    def test_buckets_are_few_and_hold_the_longest(self):
-        self.assertEqual(stream_lib.buckets(128)[0], 16)
-        for length in (8, 20, 100, 128, 512):
-            found = stream_lib.buckets(length)
+    def test_buckets_are_few_and_close(self):
+        self.assertLen(stream_lib.buckets(128), 12)
+        self.assertLen(stream_lib.buckets(512), 20)
+        self.assertEqual(stream_lib.buckets(20), (8, 16, 20))
+        for length in (5, 8, 20, 100, 128, 512):
+            found = np.array(stream_lib.buckets(length))
             self.assertEqual(found[-1], length)
-            self.assertLessEqual(len(found), 8)
+            steps = np.diff(found)
+            self.assertTrue((steps > 0).all())
+            self.assertTrue(
+                (steps <= np.maximum(8, found[:-1] / 4)).all(), found
+            )
 
     def test_a_batch_must_divide_among_the_replicas(self):
         with self.assertRaisesRegex(errors.InputError, "multiple of the 3"):
