@@ -162,12 +162,16 @@ def numbers(title: str, table: base.Table) -> None:
 
 def histogram(counts: Sequence[int], *, title: str) -> bytes:
     """How many there are of 0, 1, 2, ..., as a PNG."""
-    figure, axes = _figure(7, 3)
-    axes.bar(range(len(counts)), counts, width=1.0)
+    # With margins of its own: to find them takes longer than all the rest.
+    figure = matplotlib.figure.Figure((7, 3))
+    axes = figure.add_axes((0.1, 0.17, 0.88, 0.72))
+    edges = np.arange(len(counts) + 1) - 0.5
+    axes.stairs(counts, edges, fill=True)  # one shape: bars draw slowly
     axes.set_title(title)
     axes.set_xlabel("tokens")
     axes.set_ylabel("rows, logarithmic")
     axes.set_yscale("log")  # full rows would leave no other to be seen
+    axes.set_ylim(bottom=0.8)
     axes.margins(x=0)
     return _png(figure)
 

@@ -27,27 +27,41 @@ class Chunk(NamedTuple):
 class Seen:
     """Which digests have passed, in bounded memory.
 
-    A table of `size` digests in buckets of 8, where the newest push out the
-    oldest: what is said to be seen was seen (but for equal digests of other
-    texts, 1 in 10^5 for 16 million documents), while a repetition after more
-    documents than the table holds may pass. 2^24 take 128 MB.
+    A table in buckets of 8 that doubles while it fills, up to `size` digests;
+    from there on the newest push out the oldest: what is said to be seen was
+    seen (but for equal digests of other texts, 1 in 10^5 for 16 million
+    documents), while a repetition after more documents than the table holds
+    may pass. 2^24 take 128 MB.
     """
 
     def __init__(self, size: int = 1 << 24):
-        self.table = np.zeros((size // 8, 8), np.uint64)
-        self.next = np.zeros(size // 8, np.uint8)
+        self.size = size
+        self.table = np.zeros((min(size, 1 << 10) // 8, 8), np.uint64)
+        self.next = np.zeros(len(self.table), np.uint8)
+        self.count = 0
 
     def add(self, digest: int) -> bool:
         """Notes a digest; whether it is new."""
         digest = digest or 1  # 0 is an empty place
         row = digest % len(self.table)
-        bucket = self.table[row]
-        if (bucket == np.uint64(digest)).any():
+        bucket = self.table[row].tolist()
+        if digest in bucket:
             return False
-        place = self.next[row]
-        bucket[place] = digest
+        place = bucket.index(0) if 0 in bucket else int(self.next[row])
+        self.table[row, place] = digest
         self.next[row] = (place + 1) % 8
+        self.count += 1
+        if self.count * 4 > self.table.size and self.table.size < self.size:
+            self._double()
         return True
+
+    def _double(self) -> None:
+        """A row becomes two; the next bit of a digest tells which."""
+        upper = self.table // np.uint64(len(self.table)) % np.uint64(2) > 0
+        self.table = np.concatenate(
+            [np.where(upper, 0, self.table), np.where(upper, self.table, 0)]
+        )
+        self.next = np.tile(self.next, 2)
 
 
 class Plan:

@@ -53,14 +53,15 @@ def draw(
     max_tokens: int,
     objective: str,
     short_probability: float = 0.1,
+    passes: int = 1,
     generator: np.random.Generator,
-) -> Pairs:
-    """The instances of one pass over a text, document by document.
+) -> list[Pairs]:
+    """The instances of each pass over a text, document by document.
 
     max_tokens is the sequence length less the special tokens. With
     `short_probability` an instance aims at a shorter length, under every
-    objective. Another call with the same generator draws others. Partners of
-    "nsp" come from the text, of which it needs two documents.
+    objective. Partners of "nsp" come from the text, of which it needs two
+    documents.
     """
     if objective not in _OBJECTIVES:
         raise errors.InputError(
@@ -80,21 +81,26 @@ def draw(
         )
     step = _OBJECTIVES[objective]
     source = _Source(text)
-    begin, stop = source.begins, text.document_ends
-    document = np.arange(len(stop))
-    drawn = [(document[:0], *_NO_PAIRS)]
+    count = len(text.document_ends)
+    place = np.arange(passes * count)  # pass by pass, document by document
+    document = place % count
+    begin, stop = source.begins[document], source.stops[document]
+    drawn = [(place[:0], *_NO_PAIRS)]
     # One token cannot be split.
     left = stop - begin > (objective != "none")
     while left.any():
-        document, begin, stop = document[left], begin[left], stop[left]
+        place, document = place[left], document[left]
+        begin, stop = begin[left], stop[left]
         draws = _Draws(generator, len(begin), max_tokens)
         target = draws.target(short_probability)
         pairs, begin = step(source, draws, document, begin, target)
-        drawn.append((document, *pairs))
+        drawn.append((place, *pairs))
         left = stop - begin > (objective != "none")
-    document, *pairs = map(np.concatenate, zip(*drawn, strict=True))
-    order = np.argsort(document, kind="stable")
-    return Pairs(*(value[order] for value in pairs))
+    place, *pairs = map(np.concatenate, zip(*drawn, strict=True))
+    order = np.argsort(place, kind="stable")
+    borders = np.searchsorted(place[order], count * np.arange(1, passes))
+    parts = [np.split(value[order], borders) for value in pairs]
+    return [Pairs(*part) for part in zip(*parts, strict=True)]
 
 
 class _Source:

@@ -54,7 +54,7 @@ class Pair(NamedTuple):
 def draw(documents, objective, max_tokens=61, seed=1, **options):
     """Each pair's tokens."""
     text = text_of(documents)
-    pairs = sentence_pairs.draw(
+    (pairs,) = sentence_pairs.draw(
         text,
         max_tokens=max_tokens,
         objective=objective,
@@ -198,17 +198,23 @@ class SentencePairsTest(parameterized.TestCase):
     @parameterized.parameters(*OBJECTIVES)
     def test_instances_come_document_by_document(self, objective):
         text = text_of(random_documents(30))
-        pairs = sentence_pairs.draw(
+        passes = sentence_pairs.draw(
             text,
             max_tokens=20,
             objective=objective,
+            passes=3,
             generator=np.random.default_rng(0),
         )
-        # A swapped pair's second segment is the one that comes first.
-        begins = np.minimum(pairs.first[:, 0], pairs.second[:, 0])
-        if objective == "nsp":
+        self.assertLen(passes, 3)
+        for pairs in passes:
             begins = pairs.first[:, 0]
-        self.assertTrue((np.diff(begins) > 0).all())
+            if objective == "sop":  # swapped: the second one comes first
+                begins = np.minimum(begins, pairs.second[:, 0])
+            self.assertTrue((np.diff(begins) > 0).all())
+            self.assertLess(begins[0], 20)
+            self.assertGreater(begins[-1], len(text.token_ids) - 100)
+        once, again = (pairs.first for pairs in passes[:2])
+        self.assertFalse(np.array_equal(once, again))
 
     @parameterized.parameters(
         (dict(objective="nsp", documents=[[10, 10]]), "only one"),
