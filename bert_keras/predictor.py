@@ -102,9 +102,12 @@ class Predictor:
                 for name, value in self._answer(**raw).items()
             }
             for number, place in enumerate(places):
-                answers[place] = {
-                    name: _plain(value[number]) for name, value in batch.items()
-                }
+                answers[place] = self.task.plain(
+                    {
+                        name: _plain(value[number])
+                        for name, value in batch.items()
+                    }
+                )
         yield from answers
 
     def _columns(self, example: Example) -> dict[str, str]:

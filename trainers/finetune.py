@@ -167,16 +167,25 @@ def split(
     """Each row, and whether it is held out: `fraction` of every label.
 
     Known row by row, so no file is held in memory; the seed says where among
-    the rows of a label the first one lies.
+    the rows of a label the first one lies. Rows of a group go where its first
+    one goes.
     """
     counts: dict[str, int] = {}
+    groups: dict[str, bool] = {}
     for row in rows:
-        label = str(row.get("label", ""))
+        group = row.get("group")
+        if group in groups:
+            yield row, groups[group]
+            continue
+        label = "" if group else str(row.get("label", ""))
         number = counts.get(label, 0)
         counts[label] = number + 1
         first = zlib.crc32(f"{seed} {label}".encode()) / 2**32
         before = number * fraction + first
-        yield row, int(before + fraction) > int(before)
+        is_dev = int(before + fraction) > int(before)
+        if group:
+            groups[group] = is_dev
+        yield row, is_dev
 
 
 def write_training_records(

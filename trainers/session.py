@@ -42,6 +42,7 @@ class Session:
             writes=self.workers.writes,
         )
         self.model = model
+        self.task = model.task
         self.tokenizer = tokenizer
         self.total_steps = total_steps
         self.scores: dict[str, float] = {}
@@ -102,7 +103,7 @@ class Session:
         facts = saved.facts
         self.loss_scale.scale.assign(facts["loss_scale"])
         self.loss_scale.finite_steps.assign(facts["finite_steps"])
-        self.scores = facts["scores"]
+        self._note(facts["scores"])
         self.best, self.best_step = facts["best"]
         self.not_better = facts["not_better"]
         self.skipped, self.skipped_in_a_row = facts["skipped"]
@@ -258,7 +259,7 @@ class Session:
         """
         value = self.workers.of_writer(scores.get(self.best_metric, 0.0))
         if scores:
-            self.scores = dict(scores)
+            self._note(scores)
             self.journal.write(
                 step, {f"dev/{name}": v for name, v in scores.items()}
             )
@@ -281,6 +282,11 @@ class Session:
             self.save(step)
             return True
         return False
+
+    def _note(self, scores: Mapping[str, float]) -> None:
+        self.scores = dict(scores)
+        # What is saved from here on.
+        self.model.task = self.task.tuned(scores)
 
     def _is_at_its_end(self) -> bool:
         """Whether early stopping has come."""

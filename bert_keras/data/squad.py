@@ -23,6 +23,7 @@ class Questions(Iterator[dict[str, str]]):
     is_impossible: true or false, true where `answers` is empty
     answer, answer_start: the first gold text that stands in the context where
         the file says, and where; "" and NOWHERE without one
+    group: the article, whose questions are not to be split
     """
 
     def __init__(self, path: str, rows: Iterator[dict[str, str]]):
@@ -80,12 +81,13 @@ def _rows(path: str):
             "with iconv -t UTF-8."
         ) from None
     empty = True
-    for article in data.items("data"):
+    for number, article in enumerate(data.items("data")):
         for paragraph in article.items("paragraphs"):
             context = paragraph.text("context")
             for question in paragraph.items("qas"):
                 empty = False
-                yield _row(context, question)
+                row, places = _row(context, question)
+                yield row | {"group": str(number)}, places
     if empty:
         raise errors.InputError(f"{path}: expected questions, found none.")
 

@@ -5,9 +5,10 @@
     vocab.txt
 
 The files do not tell what a head's answers mean: classes are called "0", "1",
-and so on, and a classifier is taken for one of single texts. A head of SQuAD
-is known by its name and left out. Nor do they tell the casing: `write` adds it
-to the configuration, where Google's code passes over it.
+and so on, and a classifier is taken for one of single texts, a head of SQuAD
+for one of its version 1.1; ALBERT's heads of SQuAD are left out. Nor do they
+tell the casing: `write` adds it to the configuration, where Google's code
+passes over it.
 """
 
 import dataclasses
@@ -27,7 +28,12 @@ from bert_keras import config as config_lib
 from bert_keras import model as model_lib
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.formats import foreign, google_places
-from bert_keras.tasks import base, classification, masked_lm
+from bert_keras.tasks import (
+    base,
+    classification,
+    masked_lm,
+    question_answering,
+)
 
 NAME = "google"
 BERT_CONFIG, ALBERT_CONFIG = "bert_config.json", "albert_config.json"
@@ -35,10 +41,10 @@ PREFIX, VOCABULARY = "bert_model.ckpt", "vocab.txt"
 _LATEST = "checkpoint"  # in TensorFlow 1, the file that names the latest one
 
 # Slots and counters of Google's optimizers and of TensorFlow's Adam; the heads
-# of BERT's and ALBERT's run_squad.
+# of ALBERT's run_squad.
 _IGNORED = (
     r"/(adam_[mv]|Adam|Adam_1)$|^(global_step|beta[12]_power)$"
-    r"|^(cls/squad|start_logits|end_logits|answer_class)/"
+    r"|^(start_logits|end_logits|answer_class)/"
 )
 
 # Ours -> theirs.
@@ -352,6 +358,9 @@ def _read_task(
             # One head for two questions (ALBERT, 3.1).
             objective = "sop" if albert else "nsp"
         task = masked_lm.MaskedLM(objective=objective).learn([], tokenizer)
+    elif has(google_places.SPAN):
+        # The length that run_squad.py takes.
+        task = question_answering.QuestionAnswering(seq_length=384)
     else:
         classes, *_ = shapes.get("output_weights") or (0,)
         if classes > 1:

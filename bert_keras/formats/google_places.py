@@ -5,9 +5,15 @@ from collections.abc import Sequence
 from bert_keras import config as config_lib
 from bert_keras import errors
 from bert_keras.formats import foreign
-from bert_keras.tasks import base, classification, masked_lm
+from bert_keras.tasks import (
+    base,
+    classification,
+    masked_lm,
+    question_answering,
+)
 
 WORDS = "bert/embeddings/word_embeddings"
+SPAN = "cls/squad/"
 
 # Parts of one block, ours -> theirs.
 _BERT_BLOCK = {
@@ -101,9 +107,11 @@ def head(task: base.Task | None, config: config_lib.BertConfig) -> Places:
         return places
     if isinstance(task, classification.Classification):
         return _scores("label/score", "", len(task.labels), hidden)
+    if isinstance(task, question_answering.QuestionAnswering):
+        return _scores("span/score", SPAN, 2, hidden)
     raise errors.InputError(
         f"Google's format has no place for the head of {task.name}; it has "
-        "one for masked_lm and one for classification."
+        "one for masked_lm, classification and question_answering each."
     )
 
 

@@ -24,6 +24,7 @@ from bert_keras import checkpoint, errors
 from bert_keras import config as config_lib
 from bert_keras import encoder as encoder_lib
 from bert_keras import model as model_lib
+from bert_keras.data import entities
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.formats import foreign
 from bert_keras.formats import hugging_face_config as configs
@@ -34,6 +35,7 @@ from bert_keras.tasks import (
     classification,
     masked_lm,
     question_answering,
+    tagging,
 )
 
 NAME = "hugging_face"
@@ -82,6 +84,17 @@ def _classification(task, folder, values, tokenizer):
     return dataclasses.replace(task, labels=labels)
 
 
+def _tagging(task, folder, values, tokenizer):
+    del tokenizer
+    labels = configs.labels(folder, values)
+    types = dict.fromkeys(label[2:] for label in labels if label != "O")
+    for scheme in entities.PREFIXES:
+        found = dataclasses.replace(task, types=tuple(types), scheme=scheme)
+        if found.labels == labels:
+            return found
+    return None  # in another order, or of no scheme
+
+
 ARCHITECTURES = {
     "BertModel": Architecture(),
     "BertForPreTraining": Architecture(
@@ -108,7 +121,11 @@ ARCHITECTURES = {
     ),
     "BertForMultipleChoice": Architecture(head=(weights.CLASSIFIER,)),
     "BertForTokenClassification": Architecture(
-        head=(weights.CLASSIFIER,), pooler=False
+        head=(weights.CLASSIFIER,),
+        pooler=False,
+        task=tagging.Tagging,
+        learn=_tagging,
+        places=weights.tagging,
     ),
     "BertForQuestionAnswering": Architecture(
         head=(weights.SPAN,),

@@ -105,6 +105,11 @@ def classification(config: config_lib.BertConfig, task: base.Task) -> Places:
     return _dense("label/score", shape, CLASSIFIER.removesuffix("."))
 
 
+def tagging(config: config_lib.BertConfig, task: base.Task) -> Places:
+    shape = (config.hidden_size, len(task.labels))
+    return _dense("tag/score", shape, CLASSIFIER.removesuffix("."))
+
+
 def question_answering(
     config: config_lib.BertConfig, task: base.Task
 ) -> Places:

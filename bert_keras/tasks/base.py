@@ -121,6 +121,7 @@ class Task:
         """Rows of a labelled file, each with all columns the task needs.
 
         Where the iterator has a `note`, trainers say it after the last row.
+        Rows with the same `group` stay together when a part is held out.
         """
         raise errors.InputError(
             f"the task {self.name} reads no labelled files; it learns from "
@@ -133,6 +134,15 @@ class Task:
         """This task with what only data and vocabulary tell filled in."""
         del rows, tokenizer
         return self
+
+    def tuned(self, scores: Mapping[str, float]) -> "Task":
+        """This task with what `metrics` of the dev rows tell filled in."""
+        del scores
+        return self
+
+    def plain(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """An answer of `predict` as Python sees it: lists without filling."""
+        return answer
 
     def metrics(
         self, predictions: Sequence[Mapping[str, Any]], rows: Sequence[Row]

@@ -65,10 +65,15 @@ class IntentSlots(tagging.Tagging):
             yield conll.row(words, tags, " ") | {"label": label[0]}
 
     def learn(self, rows, tokenizer):
-        rows = list(rows)
-        intents = tuple(sorted({row["label"] for row in rows}))
-        task = super().learn(rows, tokenizer)
-        return dataclasses.replace(task, intents=intents)
+        intents = set()
+
+        def noted():
+            for row in rows:
+                intents.add(row["label"])
+                yield row
+
+        task = super().learn(noted(), tokenizer)
+        return dataclasses.replace(task, intents=tuple(sorted(intents)))
 
     def targets(self, raw, inputs):
         """Also {"intent": (labels (W,) int32, weights (W,))}.

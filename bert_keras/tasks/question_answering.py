@@ -48,7 +48,8 @@ class QuestionAnswering(base.Task):
     no_answer_threshold: float = base.knob(
         0.0,
         "No answer is given where [CLS] scores higher than the best span by "
-        "more than this; evaluation prints the best value on its rows.",
+        "more than this. Left at 0, fine-tuning saves the best value on the "
+        "dev rows, if some have no answer.",
     )
     # Told by the training rows.
     unanswerable: bool = False  # some questions have no answer
@@ -91,6 +92,20 @@ class QuestionAnswering(base.Task):
             unanswerable=unanswerable,
             chinese=chinese > _CHINESE_SHARE * characters,
         )
+
+    def tuned(self, scores):
+        if self.no_answer_threshold or "best_f1_threshold" not in scores:
+            return self
+        return dataclasses.replace(
+            self, no_answer_threshold=scores["best_f1_threshold"]
+        )
+
+    def plain(self, answer):
+        count = sum(end > 0 for end in answer["ends"])
+        return answer | {
+            name: answer[name][:count]
+            for name in ("answers", "starts", "ends", "scores")
+        }
 
     def inputs(self, raw, tokenizer):
         """Also {"starts", "ends" (W, S) int32}, which stay on the host.
@@ -284,7 +299,9 @@ class QuestionAnswering(base.Task):
         }
         if not (self.unanswerable or any(not gold for gold in golds)):
             return means
-        answered = self._score([a["answers"][0] for a in predictions], golds)
+        answered = self._score(
+            ["".join(a["answers"][:1]) for a in predictions], golds
+        )
         unanswered = self._score([""] * len(rows), golds)
         nulls = [a["no_answer_score"] for a in predictions]
         for name in given:

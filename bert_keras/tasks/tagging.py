@@ -61,14 +61,20 @@ class Tagging(base.Task):
 
     def learn(self, rows, tokenizer):
         del tokenizer
-        sequences = [row["tags"].split() for row in rows]
-        types = {tag[2:] for tags in sequences for tag in tags if tag != "O"}
+        types = set()
+
+        def sequences():
+            for row in rows:
+                tags = row["tags"].split()
+                types.update(tag[2:] for tag in tags if tag != "O")
+                yield tags
+
+        scheme = entities.scheme(sequences())
         if not types:
             raise errors.InputError(
                 "tagging needs entities in the training file; every word of "
                 "it has the tag O."
             )
-        scheme = entities.scheme(sequences)
         return dataclasses.replace(
             self,
             types=tuple(sorted(types)),
@@ -230,6 +236,13 @@ class Tagging(base.Task):
             for name, (values, nothing) in found.items()
         }
 
+    def plain(self, answer):
+        count = sum(map(bool, answer["type"]))
+        return answer | {
+            name: answer[name][:count]
+            for name in ("type", "text", "start", "end", "score")
+        }
+
     def metrics(self, predictions, rows):
         """Over entities, whose ends are counted in the words of the file.
 
@@ -249,7 +262,6 @@ class Tagging(base.Task):
             for kind, start, end in zip(
                 answer["type"], answer["start"], answer["end"], strict=True
             )
-            if kind
         )
         return [span for span in spans if span[1] < span[2]]
 

@@ -316,6 +316,47 @@ class MainsTest(parameterized.TestCase):
         self.assertRegex(out, "rows learned from +│ 12 ")
         self.assertRegex(out, "rows scored on +│ 4 ")
 
+    def test_articles_stay_whole_and_the_best_threshold_is_saved(self):
+        def article(number):
+            context = f"the film is number {number} and good"
+            asked = [("a number", "number"), ("an actor", "")]
+            questions = [
+                {
+                    "id": f"{number} {question}",
+                    "question": question,
+                    "is_impossible": not answer,
+                    "answers": [{"text": answer, "answer_start": 12}][
+                        : len(answer)
+                    ],
+                }
+                for question, answer in asked
+            ]
+            return {"paragraphs": [{"context": context, "qas": questions}]}
+
+        train = write(
+            self.path("squad.json"),
+            json.dumps({"data": [article(number) for number in range(8)]}),
+        )
+        folder = self.path("squad")
+        flags = self.finetune_flags(
+            task="question_answering", train=train, dev="", output=folder
+        )
+        flags |= {"dev_fraction": 0.25, "seq_length": 32}
+        code, out, error = call("trainers.finetune", **flags)
+        self.assertEqual((code, error), (0, ""))
+        self.assertRegex(out, "rows learned from +│ 12 ")
+        self.assertRegex(out, "rows scored on +│ 4 ")
+        for line in self.log(folder):
+            if "dev/f1" in line:
+                saved = checkpoint.read(
+                    checkpoint.step_folder(folder, line["step"])
+                )
+                self.assertEqual(
+                    saved.task.no_answer_threshold,
+                    line["dev/best_f1_threshold"],
+                )
+                self.assertNotEqual(saved.task.no_answer_threshold, 0)
+
     def test_malformed_rows_are_counted_or_stop(self):
         bad = write(self.path("bad.tsv"), "text\tlabel\n" + ROWS + "no label\n")
         flags = self.finetune_flags(output=self.path("bad"), train=bad)

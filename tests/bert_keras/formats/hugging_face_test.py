@@ -11,7 +11,12 @@ from absl.testing import absltest, parameterized
 from bert_keras import checkpoint, encoder, errors, predictor
 from bert_keras import model as model_lib
 from bert_keras.formats import hugging_face
-from bert_keras.tasks import classification, masked_lm, question_answering
+from bert_keras.tasks import (
+    classification,
+    masked_lm,
+    question_answering,
+    tagging,
+)
 from tests import tiny
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -45,6 +50,8 @@ MODELS = (
     ("sentence_order", masked("sop")),
     ("masked_lm", masked("none")),
     ("question_answering", question_answering.QuestionAnswering()),
+    ("tagging", tagging.Tagging(types=("PER", "LOC"))),
+    ("tagging_bmes", tagging.Tagging(types=("PER",), scheme="BMES")),
 )
 
 
@@ -223,6 +230,17 @@ class HuggingFaceTest(parameterized.TestCase):
         self.assertIsNone(found.task)
         again = found.model(made.task)
         self.assert_same_weights(made.encoder, again.encoder)
+
+    def test_tags_in_an_order_of_their_own_are_not_taken_over(self):
+        self.write(model(tagging.Tagging(types=("PER",))))
+        for labels, types in (
+            (("O", "B-ORG", "I-ORG"), ("ORG",)),
+            (("B-ORG", "I-ORG", "O"), None),
+        ):
+            names = {str(place): label for place, label in enumerate(labels)}
+            self.change(CONFIG, id2label=names, bert_keras=None)
+            task = hugging_face.read(self.folder).task
+            self.assertEqual(task and task.types, types)
 
     def test_a_regression_or_several_labels_are_no_classes(self):
         self.write()

@@ -17,7 +17,12 @@ from bert_keras import model as model_lib
 from bert_keras.data import packing
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.formats import hugging_face
-from bert_keras.tasks import classification, masked_lm, question_answering
+from bert_keras.tasks import (
+    classification,
+    masked_lm,
+    question_answering,
+    tagging,
+)
 from tests import tiny
 
 REFERENCE = os.path.join(tiny.SHARED_DATA, "reference", "minilm_l6")
@@ -33,6 +38,7 @@ CLASSES = classification.Classification(labels=("bad", "good", "dull"))
 OUTPUTS = {
     "BertModel": {"hidden": "last_hidden_state", "pooled": "pooler_output"},
     "BertForSequenceClassification": {"label": "logits"},
+    "BertForTokenClassification": {"tag": "logits"},
     "BertForMaskedLM": {"masked_lm": "logits"},
     "BertForQuestionAnswering": {"start": "start_logits", "end": "end_logits"},
     "BertForPreTraining": {
@@ -87,6 +93,7 @@ class AgainstTransformersTest(parameterized.TestCase):
         ("pretraining", masked("nsp"), {}),
         ("masked_lm", masked("none"), {}),
         ("spans", question_answering.QuestionAnswering(), {}),
+        ("tagging", tagging.Tagging(types=("PER", "LOC")), {}),
         ("causal", masked("none"), {"causal": True}),
         ("tanh", masked("nsp"), {"activation": "gelu_tanh"}),
         ("relu", None, {"activation": "relu", "layer_norm_epsilon": 1e-5}),

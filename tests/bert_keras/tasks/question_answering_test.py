@@ -243,6 +243,13 @@ class AnswersTest(parameterized.TestCase):
         np.testing.assert_allclose(found["score"], best, rtol=1e-5)
         self.assertEqual(found["answer"], b"film")
 
+    def test_python_sees_no_filling(self):
+        nothing = {"answers": [""], "starts": [0], "ends": [0], "scores": [0]}
+        found = {k: v.tolist() for k, v in self.answer().items()}
+        filled = found | {k: found[k] + v for k, v in nothing.items()}
+        self.assertEqual(TASK.plain(filled), found)
+        self.assertEqual(TASK.plain(nothing)["answers"], [])
+
     @parameterized.parameters(
         (0.0, b""), (0.9, b""), (1.1, b"film"), (-9.0, b"")
     )

@@ -131,6 +131,8 @@ class TaggingTest(parameterized.TestCase):
         self.assertEqual(found[2]["text"], ["filḿs", ""])
         self.assertEqual(found[3]["text"], ["电影", "bad"])
         self.assertEqual(found[4]["type"], ["", ""])
+        self.assertEqual(self.task.plain(found[2])["text"], ["filḿs"])
+        self.assertEqual(self.task.plain(found[4])["score"], [])
         self.assertEqual(self.task.metrics(found, rows)["f1"], 1.0)
 
     @parameterized.parameters(1, 3, 5, 30)
