@@ -245,7 +245,7 @@ class AnswersTest(parameterized.TestCase):
 
     def test_python_sees_no_filling(self):
         nothing = {"answers": [""], "starts": [0], "ends": [0], "scores": [0]}
-        found = {k: v.tolist() for k, v in self.answer().items()}
+        found = {k: np.array(v).tolist() for k, v in self.answer().items()}
         filled = found | {k: found[k] + v for k, v in nothing.items()}
         self.assertEqual(TASK.plain(filled), found)
         self.assertEqual(TASK.plain(nothing)["answers"], [])
