@@ -24,10 +24,10 @@ def pack(
     ids, segment_ids = tf_text.combine_segments(
         _truncate(segments, room), cls_id, sep_id
     )
-    token_ids = _dense(ids)
+    token_ids = dense(ids)
     return {
         "token_ids": token_ids,
-        "segment_ids": _dense(segment_ids),
+        "segment_ids": dense(segment_ids),
         "padding_mask": tf.sequence_mask(
             ids.row_lengths(), tf.shape(token_ids)[1], dtype=tf.int32
         ),
@@ -121,7 +121,7 @@ def pack_spans(
     return row_splits, token_ids, segment_ids
 
 
-def _dense(ids: tf.RaggedTensor) -> tf.Tensor:
+def dense(ids: tf.RaggedTensor) -> tf.Tensor:
     """Padded with 0; no row still has room for [CLS] and [SEP]."""
     padded = ids.to_tensor()
     missing = tf.maximum(2 - tf.shape(padded)[1], 0)

@@ -12,6 +12,7 @@ from bert_keras import encoder, predictor
 from bert_keras import model as model_lib
 from bert_keras.tasks import (
     classification,
+    embedding,
     intent_slots,
     question_answering,
     tagging,
@@ -25,6 +26,7 @@ TASKS = (
     "question_answering",
     "tagging",
     "intent_slots",
+    "embedding",
 )
 
 
@@ -43,6 +45,11 @@ def make(task: str, *, seed: int = 1) -> predictor.Predictor:
         settings = intent_slots.IntentSlots(
             seq_length=32, stride=16, types=("FILM",), intents=("ask", "tell")
         )
+        model = model_lib.BertModel(
+            encoder.BertEncoder(tiny.bert(**sizes)), settings
+        )
+    elif task == "embedding":
+        settings = embedding.Embedding(seq_length=32, pair=True)
         model = model_lib.BertModel(
             encoder.BertEncoder(tiny.bert(**sizes)), settings
         )

@@ -22,6 +22,11 @@ ROWS = {
         {"text": "a very bad old plot .", "text_pair": "坏", "label": "bad"},
         {"text": "", "text_pair": "dull", "label": "bad"},
     ],
+    "embedding": [
+        {"text": "a good film", "text_pair": "很 好", "label": "5"},
+        {"text": "a bad old plot .", "text_pair": "dull", "label": "0.5"},
+        {"text": "", "text_pair": "old", "label": "1"},
+    ],
     "intent_slots": [
         {
             "text": "the actor is dull",
@@ -327,7 +332,7 @@ class MaskedLMTest(absltest.TestCase):
 class FindTest(absltest.TestCase):
     def test_an_unknown_task_is_named_with_those_there_are(self):
         with self.assertRaisesRegex(
-            errors.InputError, "classification, intent"
+            errors.InputError, "classification, embedding"
         ):
             base.find("classify")
 

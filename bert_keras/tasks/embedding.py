@@ -1,0 +1,184 @@
+"""Vectors of texts: near each other where the texts mean the same."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from bert_keras import errors, heads
+from bert_keras.data import class_scores, packing, rows
+from bert_keras.tasks import base
+
+
+@keras.saving.register_keras_serializable("bert_keras")
+@dataclasses.dataclass(frozen=True)
+class Embedding(base.Task):
+    """The mean of a text's last hidden states, at length 1.
+
+    Learned from pairs with a number that says how much they mean the same: the
+    cosine of two vectors is to be that number's share of the highest
+    (Reimers & Gurevych 2019, section 3, regression objective). Both texts
+    stand in one row, where they do not see each other, so a pair is never
+    parted; alone, a text has the same vector.
+    """
+
+    seq_length: int = base.knob(
+        128,
+        "Longest row in tokens; each text of a pair has half of it, longer "
+        "is cut.",
+        least=6,
+    )
+    columns: str = base.knob(
+        "",
+        "Which columns of the files to read, as "
+        "text=NAME,text_pair=NAME,label=NAME; a number is a position in a "
+        "file without a header. Empty: common names are recognised.",
+    )
+    # Told by the training rows.
+    pair: bool = False  # whether a second text is read
+    highest: float = 1.0  # label
+
+    @property
+    def texts(self):
+        return ("text", "text_pair") if self.pair else ("text",)
+
+    @property
+    def scores(self):
+        return ("spearman", "pearson")
+
+    def examples(self, path):
+        wanted = {"text", "text_pair", "label"}
+
+        def check(row):
+            if missing := wanted - set(row):
+                raise errors.InputError(
+                    f"{path}: expected the columns {', '.join(sorted(wanted))}"
+                    f", found {', '.join(row)} and no {', '.join(missing)}. "
+                    "Name the columns with --columns=text=...,text_pair=..."
+                )
+            return True
+
+        columns = rows.parse_columns(self.columns)
+        return rows.read(path, columns=columns).where(check)
+
+    def learn(self, rows, tokenizer):
+        del tokenizer
+        highest = max((_number(row["label"]) for row in rows), default=1.0)
+        if highest <= 0:
+            raise errors.InputError(
+                "expected labels from 0, for texts that have nothing in "
+                f"common, upwards; the highest is {highest}."
+            )
+        return dataclasses.replace(self, pair=True, highest=highest)
+
+    def inputs(self, raw, tokenizer):
+        """padding_mask: 1 on the first text, 2 on the second."""
+        parts = [
+            packing.pack(
+                [tokenizer(raw[name])],
+                cls_id=tokenizer.cls_id,
+                sep_id=tokenizer.sep_id,
+                seq_length=self.seq_length // len(self.texts),
+            )
+            for name in self.texts
+        ]
+        lengths = [tf.reduce_sum(p["padding_mask"], axis=1) for p in parts]
+        packed = {
+            name: packing.dense(
+                tf.concat(
+                    [
+                        tf.RaggedTensor.from_tensor(part[name], length)
+                        for part, length in zip(parts, lengths, strict=True)
+                    ],
+                    axis=1,
+                )
+            )
+            for name in ("token_ids", "segment_ids")
+        }
+        ends = tf.cumsum(tf.stack(lengths, axis=1), axis=1)  # (T, texts)
+        place = tf.range(tf.shape(packed["token_ids"])[1])
+        ended = tf.cast(place >= ends[:, :, tf.newaxis], tf.int32)
+        number = 1 + tf.reduce_sum(ended, axis=1)
+        number = tf.where(number > len(self.texts), 0, number)
+        return packed | {"padding_mask": number, "text": parts[0]["text"]}
+
+    def targets(self, raw, inputs):
+        del inputs
+        labels = tf.strings.to_number(raw["label"]) / self.highest
+        return {"similarity": (labels, tf.ones_like(labels))}
+
+    def draw(self, inputs, targets, seeds):
+        del seeds
+        return self.complete(inputs), targets
+
+    def complete(self, inputs):
+        """Each text counts its positions from 0."""
+        mask = inputs["padding_mask"]
+        first = tf.reduce_sum(tf.cast(mask == 1, tf.int32), 1, keepdims=True)
+        place = tf.range(tf.shape(mask)[1])
+        return inputs | {"position_ids": place - tf.where(mask == 2, first, 0)}
+
+    def head(self, config):
+        return EmbeddingHead(config, self.texts, name="head")
+
+    def loss(self, outputs, inputs, targets):
+        labels, weights = targets["similarity"]
+        losses = tf.square(_cosine(outputs) - labels)
+        return {"similarity": tf.reduce_sum(losses * weights)}
+
+    def decode(self, outputs, inputs):
+        if not self.pair:
+            return dict(outputs)
+        return outputs | {"similarity": _cosine(outputs)}
+
+    def predict(self, decoded, inputs, raw, tokenizer):
+        """{"embedding" (T, H)}, of pairs also "embedding_pair" (T, H) and
+        "similarity" (T,), their cosine.
+        """
+        del inputs, raw, tokenizer
+        return decoded
+
+    def metrics(self, predictions, rows):
+        gold = [float(row["label"]) for row in rows]
+        answers = [answer["similarity"] for answer in predictions]
+        return {
+            "spearman": class_scores.spearman(gold, answers),
+            "pearson": class_scores.pearson(gold, answers),
+        }
+
+
+class EmbeddingHead(keras.layers.Layer):
+    """{"embedding", and of pairs "embedding_pair": (B, H)}; no weights."""
+
+    def __init__(self, config, texts, **kwargs):
+        super().__init__(**kwargs)
+        self.names = [text.replace("text", "embedding") for text in texts]
+        self.pooling = heads.Pooling(config, "mean", name="pooling")
+
+    def build(self, input_shape=None):
+        self.pooling.build()
+        self.built = True
+
+    def call(self, encoded, inputs, table, training=None):
+        del table, training
+        mask = inputs["padding_mask"]
+        return {
+            name: keras.ops.normalize(
+                self.pooling(encoded, keras.ops.cast(mask == number, "int32")),
+                axis=-1,
+            )
+            for number, name in enumerate(self.names, 1)
+        }
+
+
+def _cosine(outputs):
+    return tf.reduce_sum(outputs["embedding"] * outputs["embedding_pair"], -1)
+
+
+def _number(label: str) -> float:
+    try:
+        return float(label)
+    except ValueError:
+        raise errors.InputError(
+            f"--task=embedding: expected a number as label, found {label!r}."
+        ) from None
