@@ -16,6 +16,9 @@ from trainers import workers as workers_lib
 
 say = report.say
 
+# What a log says of time: other numbers are the same in every run.
+TIMES = ("rows_per_second", "tokens_per_second", "waiting_for_data")
+
 
 class Session:
     """Model, optimizer and loss scale, restored to the last checkpoint.
@@ -137,7 +140,7 @@ class Session:
         )
         # The steps that are not counted yet: reading waits for the device.
         since: list[loop.Metrics] = []
-        last, tokens, notice = began, 0.0, None
+        last, logged, tokens, notice = began, self.step, 0.0, None
 
         def keep(step, metrics):
             since.append(
@@ -156,21 +159,21 @@ class Session:
             since.clear()
 
         def log(step, metrics):
-            nonlocal last, tokens
+            nonlocal last, logged, tokens
             values = {name: float(value) for name, value in metrics.items()}
             del values["tokens"], values["asked"]
             count()
             now = time.monotonic()
+            rows = settings.batch_size * (step - logged)
+            figures = rows, tokens, watched.waited
+            times = [figure / (now - last) for figure in figures]
             self.journal.write(
                 step,
                 values
-                | {
-                    "skipped": self.skipped,
-                    "tokens_per_second": tokens / (now - last),
-                    "waiting_for_data": watched.waited / (now - last),
-                },
+                | {"skipped": self.skipped}
+                | dict(zip(TIMES, times, strict=True)),
             )
-            last, tokens, watched.waited = now, 0.0, 0.0
+            last, logged, tokens, watched.waited = now, step, 0.0, 0.0
 
         def show(step, metrics):
             facts = f"loss {float(metrics['loss']):.3f}"

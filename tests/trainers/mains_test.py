@@ -13,6 +13,7 @@ from bert_keras.data import records
 from tests import tiny
 from tests.trainers import mains
 from tests.trainers.mains import CORPUS, ROWS, call, write
+from trainers import session
 
 
 def tearDownModule():
@@ -150,9 +151,8 @@ class MainsTest(parameterized.TestCase):
         self.assertEqual(run(broken)[0], 0)
 
         def results(folder):
-            kept = ("tokens_per_second", "waiting_for_data")
             return [
-                {k: v for k, v in line.items() if k not in kept}
+                {k: v for k, v in line.items() if k not in session.TIMES}
                 for line in self.log(folder)
             ]
 

@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from bert_keras import checkpoint
 from tests import tiny
 from tests.trainers import replicas_test
+from trainers import session
 
 KILLS = flags.DEFINE_integer("kills", 4, "Kills, over four kinds of runs.")
 
@@ -59,8 +60,8 @@ def log(run):
         return []
     lines = [json.loads(line) for line in lines]
     for line in lines:
-        line.pop("tokens_per_second", None)
-        line.pop("waiting_for_data", None)
+        for name in session.TIMES:
+            line.pop(name, None)
     return lines
 
 

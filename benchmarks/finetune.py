@@ -1,0 +1,96 @@
+"""Fine-tuning here beside Hugging Face on PyTorch, in turns.
+
+  make bench
+  .venv-bench/bin/python -m benchmarks.finetune \\
+      --recipe=trainers/recipes/sst2.flags --init=FOLDER \\
+      --train=train.tsv --dev=dev.tsv --seeds=1,2,3
+
+The same weights, rows and flags on both sides; scores by the same functions;
+rows a second are those of training alone, its first steps left out. Hugging
+Face's side takes batches as they come, or by length with --group_lengths.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import rich.console
+import rich.table
+from absl import app, flags
+
+RECIPE = flags.DEFINE_string("recipe", None, "A recipe of finetune.")
+INIT = flags.DEFINE_string("init", None, "A folder of Hugging Face's.")
+TRAIN = flags.DEFINE_string("train", None, "Rows to learn from.")
+DEV = flags.DEFINE_string("dev", None, "Rows to score on.")
+SEEDS = flags.DEFINE_list("seeds", ["1", "2", "3"], "One run of each side.")
+GROUP_LENGTHS = flags.DEFINE_bool("group_lengths", False, "On their side.")
+
+SIDES = {
+    "bert_keras": "trainers.finetune",
+    "Hugging Face": "benchmarks.hugging_face_finetune",
+}
+
+
+def run(module, seed, output):
+    """{score: one value an epoch} and rows a second."""
+    command = [
+        *(sys.executable, "-m", module, f"--flagfile={RECIPE.value}"),
+        *(f"--init={INIT.value}", f"--train={TRAIN.value}"),
+        *(f"--dev={DEV.value}", f"--seed={seed}", f"--output={output}"),
+    ]
+    if GROUP_LENGTHS.value and module.startswith("benchmarks"):
+        command.append("--group_lengths")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    with open(os.path.join(output, "log.jsonl")) as file:
+        lines = [json.loads(line) for line in file]
+    scores = {}
+    for line in lines:
+        for name, value in line.items():
+            if name.startswith("dev/"):
+                scores.setdefault(name.removeprefix("dev/"), []).append(value)
+    rates = [x["rows_per_second"] for x in lines if "rows_per_second" in x]
+    if module.startswith("benchmarks"):
+        return scores, rates[-1]  # over the whole run
+    # Of as many rows each but the last; the first has the tracing in it.
+    return scores, 1 / np.mean(1 / np.array(rates[1:-1]))
+
+
+def main(_):
+    scores = {side: [] for side in SIDES}
+    rates = {side: [] for side in SIDES}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in SEEDS.value:
+            for side, module in SIDES.items():
+                output = os.path.join(folder, f"{seed}-{side}")
+                found, rate = run(module, seed, output)
+                scores[side].append(found)
+                rates[side].append(rate)
+                print(f"{side}, seed {seed}: {rate:.1f} rows/s", flush=True)
+    table = rich.table.Table(title=f"{RECIPE.value}, seeds {SEEDS.value}")
+    for column in ("after the last epoch", *SIDES):
+        table.add_column(column)
+    ours, theirs = (scores[side] for side in SIDES)
+    for name in ours[0]:
+        cells = []
+        for found in (ours, theirs):
+            last = [each[name][-1] for each in found if name in each]
+            cells.append(
+                f"{np.mean(last):.4f} +- {np.std(last):.4f}" if last else ""
+            )
+        table.add_row(name, *cells)
+    medians = [float(np.median(rates[side])) for side in SIDES]
+    table.add_row("rows a second, median", *(f"{m:.1f}" for m in medians))
+    ratios = np.divide(*(rates[side] for side in SIDES))
+    table.caption = (
+        f"{np.median(ratios):.2f} times (of each seed: "
+        f"{', '.join(f'{ratio:.2f}' for ratio in ratios)})"
+    )
+    rich.console.Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["recipe", "init", "train", "dev"])
+    app.run(main)
