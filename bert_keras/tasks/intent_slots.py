@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from bert_keras import errors, heads
-from bert_keras.data import conll, corpus, entities
+from bert_keras.data import conll, corpus
 from bert_keras.tasks import tagging
 
 
@@ -132,9 +132,10 @@ class IntentSlots(tagging.Tagging):
         pairs = list(zip(predictions, rows, strict=True))
         intents = [answer["intent"] == row["label"] for answer, row in pairs]
         slots = [
-            sorted(self.spans(answer, row))
-            == sorted(entities.spans(row["tags"].split()))
-            for answer, row in pairs
+            sorted(ours) == sorted(theirs)
+            for ours, theirs in zip(
+                *self._spans(predictions, rows), strict=True
+            )
         ]
         count = max(1, len(pairs))
         both = sum(a and b for a, b in zip(intents, slots, strict=True))

@@ -248,8 +248,31 @@ class Tagging(base.Task):
 
         An entity that was found holds the words that begin in it.
         """
+        return entities.scores(*self._spans(predictions, rows))
+
+    def tables(self, predictions, rows):
+        """The same of each type alone; how many there are, and were given."""
+        found, there = self._spans(predictions, rows)
+        scores = []
+        for kind in self.types:
+            ours, theirs = (
+                [[span for span in spans if span[0] == kind] for spans in side]
+                for side in (found, there)
+            )
+            scores.append(
+                [
+                    *entities.scores(ours, theirs).values(),
+                    sum(map(len, theirs)),
+                    sum(map(len, ours)),
+                ]
+            )
+        columns = ("precision", "recall", "f1", "entities", "answers")
+        return {"types": base.Table(self.types, columns, np.array(scores))}
+
+    def _spans(self, predictions, rows):
+        """The entities of each answer, and those of each row."""
         pairs = list(zip(predictions, rows, strict=True))
-        return entities.scores(
+        return (
             [self.spans(answer, row) for answer, row in pairs],
             [entities.spans(row["tags"].split()) for _, row in pairs],
         )

@@ -131,9 +131,18 @@ class TaggingTest(parameterized.TestCase):
         self.assertEqual(found[2]["text"], ["filḿs", ""])
         self.assertEqual(found[3]["text"], ["电影", "bad"])
         self.assertEqual(found[4]["type"], ["", ""])
-        self.assertEqual(self.task.plain(found[2])["text"], ["filḿs"])
+        self.assertEqual(
+            self.task.plain(found[2])["text"], found[2]["text"][:1]
+        )
         self.assertEqual(self.task.plain(found[4])["score"], [])
         self.assertEqual(self.task.metrics(found, rows)["f1"], 1.0)
+        table = self.task.tables(found[:3], rows[:3])["types"]
+        self.assertEqual(tuple(table.rows), self.task.types)
+        by_type = dict(zip(table.rows, table.values.tolist(), strict=True))
+        self.assertEqual(by_type["ADJ"], [1, 1, 1, 1, 1])
+        wrong = self.task.tables(found[:2], [rows[1], rows[0]])["types"]
+        self.assertEqual(wrong.values[:, :3].max(), 0)
+        self.assertEqual(wrong.values[:, 3:].sum(axis=0).tolist(), [2, 2])
 
     @parameterized.parameters(1, 3, 5, 30)
     def test_windows_are_merged_to_the_answer_of_one_row(self, stride):
