@@ -71,7 +71,8 @@ def read(
 
     columns maps our names to the file's: {"text": "sentence"}. A number is a
     position, from 0, in a file without a header; then all are numbers. None
-    looks for the names in `COMMON_COLUMNS`. A malformed row (fields too many
+    looks for the names in `COMMON_COLUMNS`, and so it is with a label that is
+    not named. A malformed row (fields too many
     or too few, no JSON, no UTF-8, a wanted value missing) stops the reading;
     with on_bad_row="skip" it is counted in `Rows.skipped`.
     """
@@ -146,6 +147,11 @@ class _Plan:
             columns = _recognise(there)
         elif positions and not named:
             columns = {ours: int(theirs) for ours, theirs in columns.items()}
+        else:
+            common = _common(there)
+            free = common.get("label") not in columns.values()
+            if "label" in common and free:
+                columns = {"label": common["label"], **columns}
         missing = [c for c in columns.values() if c not in there]
         if missing or not columns:
             wanted = ", ".join(map(repr, missing)) or "a column of text"
@@ -172,6 +178,11 @@ class _Plan:
 
 
 def _recognise(there: Sequence[str]) -> dict[str, str]:
+    found = _common(there)
+    return found if "text" in found else {}
+
+
+def _common(there: Sequence[str]) -> dict[str, str]:
     """Our names -> those columns that have a common name."""
     free = {str(column).strip().casefold(): column for column in there}
     found = {}
@@ -180,7 +191,7 @@ def _recognise(there: Sequence[str]) -> dict[str, str]:
             if name.casefold() in free:
                 found[ours] = free.pop(name.casefold())
                 break
-    return found if "text" in found else {}
+    return found
 
 
 # One reader per format: path -> records, blank lines left out.

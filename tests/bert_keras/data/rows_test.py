@@ -186,6 +186,17 @@ class RowsTest(parameterized.TestCase):
         with self.assertRaisesRegex(errors.InputError, "nowhere.tsv"):
             list(rows.read("nowhere.tsv"))
 
+    def test_a_label_that_is_not_named_is_found(self):
+        content = "first\tsecond\tlabel\na\tb\tc\n"
+        for columns, expected in (
+            ({"text": "first"}, {"label": "c", "text": "a"}),
+            ({"text": "label"}, {"text": "c"}),
+            ({"text": "first", "label": "second"}, {"text": "a", "label": "b"}),
+        ):
+            self.assertEqual(
+                self.read("a.tsv", content, columns=columns), [expected]
+            )
+
     def test_columns_are_written_as_pairs(self):
         self.assertIsNone(rows.parse_columns(""))
         self.assertEqual(
