@@ -7,9 +7,10 @@ lines are passed over.
 """
 
 import csv
+import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from bert_keras import errors
@@ -65,6 +66,7 @@ def read(
     path: str,
     *,
     columns: Mapping[str, str] | None = None,
+    needed: Collection[str] = (),
     on_bad_row: str = "fail",
 ) -> Rows:
     """The columns wanted, one dict a row.
@@ -72,9 +74,9 @@ def read(
     columns maps our names to the file's: {"text": "sentence"}. A number is a
     position, from 0, in a file without a header; then all are numbers. None
     looks for the names in `COMMON_COLUMNS`, and so it is with a label that is
-    not named. A malformed row (fields too many
-    or too few, no JSON, no UTF-8, a wanted value missing) stops the reading;
-    with on_bad_row="skip" it is counted in `Rows.skipped`.
+    not named. `needed` are names of ours that must be among them. A malformed
+    row (fields too many or too few, no JSON, no UTF-8, a wanted value missing)
+    stops the reading; with on_bad_row="skip" it is counted in `Rows.skipped`.
     """
     if on_bad_row not in ("fail", "skip"):
         raise ValueError(f"on_bad_row is fail or skip, not {on_bad_row!r}.")
@@ -85,7 +87,8 @@ def read(
             "with or without .gz."
         )
     records = _READERS[suffix](path)
-    return Rows(path, _rows(path, records, columns, on_bad_row == "skip"))
+    plan = functools.partial(_Plan, path, columns=columns, needed=needed)
+    return Rows(path, _rows(path, records, plan, on_bad_row == "skip"))
 
 
 def parse_columns(text: str) -> dict[str, str] | None:
@@ -113,7 +116,7 @@ class _Record(NamedTuple):
 def _rows(
     path: str,
     records: Iterator[_Record],
-    columns: Mapping[str, str] | None,
+    make_plan: Callable[..., "_Plan"],
     skip: bool,
 ) -> Iterator[dict[str, str] | None]:
     """Dicts under our names; None for a row that is passed over."""
@@ -121,7 +124,7 @@ def _rows(
     for record in records:
         row, problem = None, record.problem
         if not problem and plan is None:
-            plan = _Plan(path, record.fields, columns)
+            plan = make_plan(record.fields)
             if plan.header:
                 continue
         if not problem:
@@ -137,7 +140,7 @@ def _rows(
 class _Plan:
     """Where the wanted values stand, told by the first record of a file."""
 
-    def __init__(self, path, first, columns):
+    def __init__(self, path, first, *, columns, needed):
         named = isinstance(first, Mapping)
         positions = bool(columns) and all(map(str.isdecimal, columns.values()))
         self.header = not named and not positions
@@ -160,6 +163,12 @@ class _Plan:
                 f"{', '.join(map(repr, there))}. Name them, as in "
                 "text=NAME,label=NAME; in a file without a header by "
                 "position, as in text=0,label=1."
+            )
+        if absent := [name for name in needed if name not in columns]:
+            raise errors.InputError(
+                f"{path}: expected the columns {', '.join(needed)}, found "
+                f"{', '.join(columns)} and no {', '.join(absent)}. Name the "
+                f"columns with --columns=text=...,{absent[0]}=..."
             )
         self.keys = {
             ours: theirs if named or positions else there.index(theirs)

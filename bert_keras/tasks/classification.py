@@ -75,24 +75,13 @@ class Classification(base.Task):
         return KINDS[self.kind]
 
     def examples(self, path):
-        found = rows.read(
+        left_out = set(filter(None, self.skip_labels.split(",")))
+        return rows.read(
             path,
             columns=rows.parse_columns(self.columns),
+            needed=(*self.texts, "label"),
             on_bad_row=self.on_bad_row,
-        )
-        left_out = set(filter(None, self.skip_labels.split(",")))
-        wanted = {*self.texts, "label"}
-
-        def check(row):
-            if missing := wanted - set(row):
-                raise errors.InputError(
-                    f"{path}: expected the columns {', '.join(sorted(wanted))}"
-                    f", found {', '.join(row)} and no {', '.join(missing)}. "
-                    "Name the columns with --columns=text=...,label=..."
-                )
-            return row["label"] not in left_out
-
-        return found.where(check)
+        ).where(lambda row: row["label"] not in left_out)
 
     def learn(self, rows, tokenizer):
         del tokenizer

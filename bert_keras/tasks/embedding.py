@@ -47,19 +47,11 @@ class Embedding(base.Task):
         return ("spearman", "pearson")
 
     def examples(self, path):
-        wanted = {"text", "text_pair", "label"}
-
-        def check(row):
-            if missing := wanted - set(row):
-                raise errors.InputError(
-                    f"{path}: expected the columns {', '.join(sorted(wanted))}"
-                    f", found {', '.join(row)} and no {', '.join(missing)}. "
-                    "Name the columns with --columns=text=...,text_pair=..."
-                )
-            return True
-
-        columns = rows.parse_columns(self.columns)
-        return rows.read(path, columns=columns).where(check)
+        return rows.read(
+            path,
+            columns=rows.parse_columns(self.columns),
+            needed=("text", "text_pair", "label"),
+        )
 
     def learn(self, rows, tokenizer):
         del tokenizer
