@@ -155,12 +155,20 @@ class EmbeddingHead(keras.layers.Layer):
         del table, training
         mask = inputs["padding_mask"]
         return {
-            name: keras.ops.normalize(
-                self.pooling(encoded, keras.ops.cast(mask == number, "int32")),
-                axis=-1,
+            name: _unit(
+                self.pooling(encoded, keras.ops.cast(mask == number, "int32"))
             )
             for number, name in enumerate(self.names, 1)
         }
+
+
+def _unit(vectors):
+    """(B, H), each at length 1; rows that fill a batch are 0 and stay so.
+
+    Keras' normalize has no finite gradient there under XLA.
+    """
+    squares = keras.ops.sum(vectors * vectors, axis=-1, keepdims=True)
+    return vectors * keras.ops.rsqrt(keras.ops.maximum(squares, 1e-12))
 
 
 def _cosine(outputs):

@@ -10,6 +10,7 @@ from bert_keras import encoder, optimization
 from bert_keras import model as model_lib
 from bert_keras.tasks import (
     classification,
+    embedding,
     intent_slots,
     masked_lm,
     question_answering,
@@ -24,6 +25,7 @@ TASKS = {
     "classification": lambda: classification.Classification(
         labels=("bad", "good")
     ),
+    "embedding": lambda: embedding.Embedding(pair=True),
     "intent_slots": lambda: intent_slots.IntentSlots(
         types=("PER",), intents=("ask", "tell")
     ),
@@ -62,6 +64,15 @@ def batches(task, count, size=BATCH):
             inputs["segment_ids"] = segments
             # [CLS] or the first token of the context.
             targets = {term: (4 * labels, weights) for term in ("start", "end")}
+        elif isinstance(task, embedding.Embedding):
+            second = np.tile(np.arange(12) >= 6, (size, 1)).astype(np.int32)
+            mask = inputs["padding_mask"]
+            inputs["padding_mask"] = mask * tf.constant(1 + second)
+            inputs = task.complete(inputs)
+            # Short rows hold no second text, which no real row lacks.
+            mask = inputs["padding_mask"]
+            weights = tf.cast(tf.reduce_max(mask, axis=1) == 2, tf.float32)
+            targets = {"similarity": (tf.cast(labels, tf.float32), weights)}
         else:
             # Rows of unequal weight: a mean per part would be wrong.
             weights = tf.constant(random.random(size), tf.float32)

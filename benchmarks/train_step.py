@@ -1,0 +1,203 @@
+"""A step of masked LM here beside KerasHub's `fit`, in turns.
+
+  .venv-bench/bin/python -m benchmarks.train_step --precision=mixed_bfloat16
+
+The same shape, rows and AdamW with dropout on both sides, in one process and
+with the same threads; the two take turns of a few steps, so that a busy minute
+hits both. Peak is what a matrix product of the machine reaches in the same
+minutes; FLOPs are those of the products, three times the forward ones.
+"""
+
+import time
+
+import keras
+import keras_hub
+import numpy as np
+import rich.console
+import rich.table
+import tensorflow as tf
+from absl import app, flags
+
+from bert_keras import config, encoder, optimization
+from bert_keras import model as model_lib
+from bert_keras.tasks import masked_lm
+from trainers import loop
+
+PRECISION = flags.DEFINE_enum(
+    "precision", "float32", ["float32", "mixed_bfloat16"], "Of both sides."
+)
+LAYERS = flags.DEFINE_integer("layers", 4, "Of the encoder.", 1)
+WIDTH = flags.DEFINE_integer("width", 512, "H, of 64 to a head.", 64)
+BATCH = flags.DEFINE_integer("batch_size", 16, "Rows.", 1)
+LENGTH = flags.DEFINE_integer("seq_length", 128, "Tokens in a row.", 8)
+MASKS = flags.DEFINE_integer("masks", 20, "In a row.", 1)
+ROUNDS = flags.DEFINE_integer("rounds", 8, "Turns of each side.", 1)
+STEPS = flags.DEFINE_integer("steps", 5, "Of a turn.", 1)
+
+VOCABULARY = 30522
+RATE = 1e-4
+
+
+def rows():
+    """token ids, positions of masks and what stood there."""
+    random = np.random.default_rng(0)
+    shape = BATCH.value, LENGTH.value
+    positions = [
+        np.sort(random.choice(LENGTH.value, MASKS.value, replace=False))
+        for _ in range(BATCH.value)
+    ]
+    return (
+        random.integers(1000, VOCABULARY, shape).astype(np.int32),
+        np.array(positions, np.int32),
+        random.integers(1000, VOCABULARY, (BATCH.value, MASKS.value)),
+    )
+
+
+def ours(token_ids, positions, labels):
+    """A function that makes some steps and returns their seconds."""
+    bert = config.BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH.value,
+        num_layers=LAYERS.value,
+        num_heads=WIDTH.value // 64,
+        intermediate_size=4 * WIDTH.value,
+    )
+    task = masked_lm.MaskedLM(objective="none")
+    model = model_lib.BertModel(encoder.BertEncoder(bert), task)
+    optimizer = optimization.Optimizer(
+        model.trainable_variables,
+        rule=optimization.AdamW(),
+        schedule=optimization.Schedule(RATE, 0, 10**9),
+    )
+    step = loop.make_train_step(
+        model,
+        task,
+        optimizer,
+        strategy=tf.distribute.get_strategy(),
+        seed=1,
+        clip_norm=0.0,  # as theirs
+    )
+    inputs = {
+        "token_ids": tf.constant(token_ids),
+        "segment_ids": tf.zeros_like(token_ids),
+        "padding_mask": tf.ones_like(token_ids),
+        "positions": tf.constant(positions),
+    }
+    weights = tf.ones(labels.shape)
+    targets = {"masked_lm": (tf.constant(labels, tf.int32), weights)}
+    done = 0
+
+    def run(count):
+        nonlocal done
+        seconds = []
+        for _ in range(count):
+            began = time.perf_counter()
+            batch = {"inputs": inputs, "targets": targets}
+            metrics = step(batch | {"step": tf.constant(done, tf.int64)})
+            float(metrics["loss"])
+            seconds.append(time.perf_counter() - began)
+            done += 1
+        return seconds
+
+    return run
+
+
+def theirs(token_ids, positions, labels):
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=VOCABULARY,
+        num_layers=LAYERS.value,
+        num_heads=WIDTH.value // 64,
+        hidden_dim=WIDTH.value,
+        intermediate_dim=4 * WIDTH.value,
+        dropout=0.1,
+    )
+    model = keras_hub.models.BertMaskedLM(backbone, preprocessor=None)
+    model.compile(
+        optimizer=keras.optimizers.AdamW(RATE, weight_decay=0.01),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    inputs = {
+        "token_ids": token_ids,
+        "segment_ids": np.zeros_like(token_ids),
+        "padding_mask": np.ones_like(token_ids),
+        "mask_positions": positions,
+    }
+    weights = np.ones(labels.shape, np.float32)
+    data = tf.data.Dataset.from_tensors((inputs, labels, weights)).repeat()
+    times = _Times()
+
+    def run(count):
+        times.seconds = []
+        model.fit(
+            data, steps_per_epoch=count, epochs=1, verbose=0, callbacks=[times]
+        )
+        return times.seconds
+
+    return run
+
+
+class _Times(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        float(logs["loss"])
+        self.seconds.append(time.perf_counter() - self.began)
+
+
+def flops():
+    """Of the products of one step."""
+    tokens, width = BATCH.value * LENGTH.value, WIDTH.value
+    block = 2 * tokens * (4 * width**2 + 8 * width**2)
+    attention = 4 * tokens * LENGTH.value * width
+    masks = 2 * BATCH.value * MASKS.value * width * (width + VOCABULARY)
+    return 3 * (LAYERS.value * (block + attention) + masks)
+
+
+def peak(size=2048):
+    """FLOPs a second of a square product."""
+    kind = tf.bfloat16 if "bfloat16" in PRECISION.value else tf.float32
+    one = tf.cast(tf.random.normal((size, size)), kind)
+    product = tf.function(lambda: tf.matmul(one, one))
+    product()
+    began = time.perf_counter()
+    for _ in range(5):
+        product()
+    return 5 * 2 * size**3 / (time.perf_counter() - began)
+
+
+def main(_):
+    keras.config.set_dtype_policy(PRECISION.value)
+    data = rows()
+    sides = {"bert_keras": ours(*data), "KerasHub's fit": theirs(*data)}
+    for run in sides.values():
+        run(2)  # tracing
+    seconds = {name: [] for name in sides}
+    peaks = []
+    for _ in range(ROUNDS.value):
+        for name, run in sides.items():
+            seconds[name].append(float(np.median(run(STEPS.value))))
+        peaks.append(peak())
+    best = float(np.median(peaks))
+    table = rich.table.Table(
+        title=f"{LAYERS.value} x {WIDTH.value}, {BATCH.value} x {LENGTH.value}"
+        f" tokens, {MASKS.value} masks, {PRECISION.value}: "
+        f"{flops() / 1e9:.0f} GFLOP a step, peak {best / 1e9:.0f} GFLOP/s"
+    )
+    for column in ("", "seconds a step", "of the peak"):
+        table.add_column(column)
+    for name, values in seconds.items():
+        median = float(np.median(values))
+        table.add_row(name, f"{median:.3f}", f"{flops() / median / best:.0%}")
+    ours_, theirs_ = map(np.array, seconds.values())
+    ratios = theirs_ / ours_
+    table.caption = (
+        f"{np.median(ratios):.2f} times as fast "
+        f"({ratios.min():.2f} to {ratios.max():.2f} over {len(ratios)} turns)"
+    )
+    rich.console.Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    app.run(main)
