@@ -142,7 +142,8 @@ class TaggingTest(parameterized.TestCase):
         self.assertEqual(by_type["ADJ"], [1, 1, 1, 1, 1])
         wrong = self.task.tables(found[:2], [rows[1], rows[0]])["types"]
         self.assertEqual(wrong.values[:, :3].max(), 0)
-        self.assertEqual(wrong.values[:, 3:].sum(axis=0).tolist(), [2, 2])
+        # The places of one text mean nothing in another, here an empty one.
+        self.assertEqual(wrong.values[:, 3:].sum(axis=0).tolist(), [2, 0])
 
     @parameterized.parameters(1, 3, 5, 30)
     def test_windows_are_merged_to_the_answer_of_one_row(self, stride):
