@@ -166,7 +166,9 @@ def train(settings, task):
             answers = _answers(side, dev, size, settings)
             scores = task.metrics(answers, dev)
             line = {f"dev/{name}": value for name, value in scores.items()}
-            line |= {"step": step, "rows_per_second": seen / seconds}
+            line["step"] = step
+            if seen:  # a small set has an epoch of fewer steps
+                line["rows_per_second"] = seen / seconds
             log.write(json.dumps(line) + "\n")
             log.flush()
             print(line, flush=True)
