@@ -235,9 +235,4 @@ def _precision(settings):
 
 
 if __name__ == "__main__":
-    flags.run(
-        lambda: train(
-            flags.read(finetune.Settings), flags.read(finetune._task[0])
-        ),
-        finetune.define_flags,
-    )
+    flags.run(lambda: train(*finetune.read_flags()), finetune.define_flags)

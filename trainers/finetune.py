@@ -289,17 +289,20 @@ def _fingerprint(path, task, tokenizer, part) -> str:
     return digest.hexdigest()[:16]
 
 
-def main() -> None:
-    settings = flags.read(Settings)
-    finetune(settings, flags.read(_task[0]))
-
-
 _task: list[type[base.Task]] = []
 
 
 def define_flags() -> None:
     _task.append(flags.define_task("classification"))
     flags.define(Settings)
+
+
+def read_flags() -> tuple[Settings, base.Task]:
+    return flags.read(Settings), flags.read(_task[0])
+
+
+def main() -> None:
+    finetune(*read_flags())
 
 
 if __name__ == "__main__":
