@@ -34,17 +34,15 @@ from bert_keras import checkpoint, errors, files
 from bert_keras.data import (
     chunks,
     corpus,
-    google_examples,
     instances,
     vocabulary,
 )
 from bert_keras.data import records as records_lib
 from bert_keras.data import tokenizer as tokenizer_lib
-from trainers import flags, pool, report, runtime
+from trainers import flags, pool, report, runtime, static_files
 
 # Text for which starting one more process pays: TensorFlow takes seconds.
 BYTES_PER_WORKER = 30_000_000
-ROWS_PER_SHARD = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +133,24 @@ def prepare(settings: Settings) -> None:
     began = time.monotonic()
     tokenizer = _tokenizer(settings, paths, same=same)
     if all(path.endswith((".tfrecord", ".tf_record")) for path in paths):
-        _take_over(settings, paths, tokenizer)
+        rows, longest = static_files.take_over(
+            paths,
+            tokenizer,
+            output=settings.output,
+            objective=settings.objective,
+            held_out=settings.held_out,
+            input=settings.input,
+        )
+        report.table(
+            settings.output,
+            {
+                "rows": rows,
+                "longest": longest,
+                "masks": "as they stand in the files",
+                "next": "python -m trainers.pretrain "
+                f"--records={settings.output} --output=runs/base",
+            },
+        )
         return
     recipe = instances.Recipe(
         folder=settings.output,
@@ -173,59 +188,6 @@ def prepare(settings: Settings) -> None:
         if any(chunk["shards"] for chunk in made[split]):
             _finish(settings, split, made[split], tokenizer)
     _close(settings, plan, tokenizer, time.monotonic() - began)
-
-
-def _take_over(settings: Settings, paths, tokenizer) -> None:
-    """Google's files -> records with the masks that they have.
-
-    The files do not tell the objective: --objective does.
-    """
-    made: dict[str, list] = {"train": [], "dev": []}
-    rows = google_examples.read(paths, vocab_size=tokenizer.vocab_size)
-    held_out = settings.held_out
-    longest = 0
-    total = 0
-    while block := list(itertools.islice(rows, ROWS_PER_SHARD)):
-        parts: dict[str, list] = {"train": [], "dev": []}
-        for number, row in enumerate(block, total):
-            if settings.objective == "none":
-                for part in ("labels", "weights"):
-                    del row[f"targets/next_sentence/{part}"]
-            is_dev = int((number + 1) * held_out) > int(number * held_out)
-            parts["dev" if is_dev else "train"].append(row)
-            longest = max(longest, len(row["inputs/token_ids"]))
-        total += len(block)
-        for split, found in parts.items():
-            if found:
-                name = records_lib.shard_name(len(made[split]))
-                path = os.path.join(settings.output, split, name)
-                columns = records_lib.columns_of(
-                    found, per_token=records_lib.PER_TOKEN
-                )
-                made[split].append(records_lib.write_shard(path, columns))
-    for split in ("dev", "train"):
-        if made[split]:
-            folder = os.path.join(settings.output, split)
-            tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
-            records_lib.write_manifest(
-                folder,
-                made[split],
-                seq_length=longest,
-                objective=settings.objective,
-                lowercase=tokenizer.lowercase,
-                tokenizer=tokenizer.fingerprint,
-                input=settings.input,
-            )
-    report.table(
-        settings.output,
-        {
-            "rows": total,
-            "longest": longest,
-            "masks": "as they stand in the files",
-            "next": f"python -m trainers.pretrain --records={settings.output} "
-            "--output=runs/base",
-        },
-    )
 
 
 def _make(
