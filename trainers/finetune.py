@@ -18,6 +18,7 @@ import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import tensorflow as tf
 
 from bert_keras import checkpoint, encoder, errors, files, predictor
@@ -32,9 +33,6 @@ from trainers import workers as workers_lib
 
 ROWS_PER_BATCH = 1000  # rows that are tokenised in one call
 ROWS_PER_SHARD = 100_000
-
-# What a record keeps of `task.inputs`; the rest is for the host.
-MODEL_INPUTS = ("token_ids", "segment_ids", "padding_mask")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +66,9 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     strategy = runtime.start(settings)
     start = runtime.read_init(settings, settings.init)
     tokenizer = start.tokenizer()
-    inputs.fits(task, start.config)
     rows = task.examples(settings.train)
     task = task.learn(training_rows(settings, rows), tokenizer)
+    inputs.fits(task, start.config)
     inputs.say_note(rows)
     dev = []
     if settings.dev or settings.dev_fraction:
@@ -245,12 +243,15 @@ def encode(
             name: tf.constant([row[name] for row in block]) for name in block[0]
         }
         inputs = make_inputs({name: raw[name] for name in task.texts})
-        arrays = {f"inputs/{name}": inputs[name] for name in MODEL_INPUTS}
+        lengths = _lengths(task, inputs["padding_mask"].numpy())
+        arrays = {f"inputs/{name}": inputs[name] for name in _stored(task)}
         for term, (labels, weights) in task.targets(raw, inputs).items():
             arrays[f"targets/{term}/labels"] = labels
             arrays[f"targets/{term}/weights"] = weights
-        arrays = {name: value.numpy() for name, value in arrays.items()}
-        lengths = (arrays.pop("inputs/padding_mask") > 0).sum(axis=1)
+        arrays = {
+            name: _storable(task, name, value.numpy())
+            for name, value in arrays.items()
+        }
         per_token = _per_token(task)
         for number, length in enumerate(lengths):
             yield {
@@ -261,9 +262,45 @@ def encode(
             }
 
 
+def _stored(task: base.Task) -> set[str]:
+    """Names in `task.inputs` that a record keeps; the rest is for the host."""
+    return {"token_ids", "segment_ids", *task.stored_features}
+
+
+def _lengths(task: base.Task, mask: np.ndarray) -> np.ndarray:
+    """Tokens of each row; raises where records would lose some of `mask`."""
+    lengths = (mask > 0).sum(axis=1)
+    if (mask[:, ::-1].cumsum(axis=1) > 0).sum() != lengths.sum():
+        raise errors.InputError(
+            f"{task.name}: expected padding at the end of each row, but "
+            "padding_mask has a 0 before the last token."
+        )
+    if mask.max(initial=0) > 1 and "padding_mask" not in task.stored_features:
+        raise errors.InputError(
+            f"{task.name}: padding_mask numbers several texts in a row, which "
+            'records would not keep. Name "padding_mask" in the task\'s '
+            "stored_features."
+        )
+    return lengths
+
+
+def _storable(task: base.Task, name: str, value: np.ndarray) -> np.ndarray:
+    """As int32 or float32, the types that batches have."""
+    if np.issubdtype(value.dtype, np.floating):
+        return value.astype(np.float32)
+    if np.issubdtype(value.dtype, np.integer):
+        small = value.astype(np.int32)
+        if (small == value).all():
+            return small
+    raise errors.InputError(
+        f"{task.name}: {name} has type {value.dtype}; expected numbers that "
+        "int32 or float32 can hold."
+    )
+
+
 def _per_token(task: base.Task) -> set[str]:
     """Names of the record features that are as long as their row."""
-    names = {"inputs/token_ids", "inputs/segment_ids"}
+    names = {f"inputs/{name}" for name in _stored(task)}
     for term in task.token_terms:
         names |= {f"targets/{term}/labels", f"targets/{term}/weights"}
     return names
@@ -283,6 +320,8 @@ def _blocks(rows: Iterable[base.Row], size: int) -> Iterator[list[base.Row]]:
 def _fingerprint(path, task, tokenizer, part) -> str:
     digest = hashlib.sha256()
     facts = f"{tokenizer.fingerprint} {task.to_dict()} {part}"
+    if task.stored_features:
+        facts += f" {sorted(task.stored_features)}"
     digest.update(facts.encode())
     for each in corpus.files([path]):
         digest.update(files.checksum(each).encode())

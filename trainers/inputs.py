@@ -86,10 +86,11 @@ def same_vocabulary(
 
 def fits(task: base.Task, bert: config.BertConfig) -> None:
     """Raises InputError when rows can be longer than the positions."""
-    if task.seq_length > bert.max_position_embeddings:
+    if task.num_positions > bert.max_position_embeddings:
         raise errors.InputError(
-            f"--seq_length={task.seq_length} is longer than the "
-            f"{bert.max_position_embeddings} positions of the network."
+            f"--seq_length={task.seq_length} makes texts of "
+            f"{task.num_positions} tokens, but the network has "
+            f"{bert.max_position_embeddings} positions; lower it."
         )
 
 

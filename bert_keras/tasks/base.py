@@ -89,6 +89,26 @@ class Task:
         return ()
 
     @property
+    def stored_features(self) -> tuple[str, ...]:
+        """Names in `inputs` that records keep, one value per token (W, S).
+
+        token_ids and segment_ids are always kept. padding_mask is kept if it
+        is named here, which a task needs whose rows hold several texts;
+        otherwise it is 1 on every token. Anything else that the head or
+        `loss` reads, and `draw` cannot derive from these, is named here.
+        """
+        return ()
+
+    @property
+    def num_positions(self) -> int:
+        """Positions that the longest text in a row takes.
+
+        Less than `seq_length` where a row holds several texts, each of which
+        counts its positions from 0.
+        """
+        return self.seq_length
+
+    @property
     def answers(self) -> Mapping[str, Any]:
         """Part of the head -> what its outputs mean.
 

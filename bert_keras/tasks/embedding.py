@@ -43,6 +43,15 @@ class Embedding(base.Task):
         return ("text", "text_pair") if self.pair else ("text",)
 
     @property
+    def stored_features(self):
+        # Both texts of a pair are in one row: 1s alone would join them.
+        return ("padding_mask",) if self.pair else ()
+
+    @property
+    def num_positions(self):
+        return self.seq_length // len(self.texts)
+
+    @property
     def scores(self):
         return ("spearman", "pearson")
 
@@ -64,8 +73,12 @@ class Embedding(base.Task):
         return dataclasses.replace(self, pair=True, highest=highest)
 
     def on_device(self):
-        """Of one text: vectors are compared where they are needed."""
-        return dataclasses.replace(self, pair=False)
+        """Of one text, as long as each of a pair: vectors are compared
+        where they are needed.
+        """
+        return dataclasses.replace(
+            self, pair=False, seq_length=self.num_positions
+        )
 
     def inputs(self, raw, tokenizer):
         """padding_mask: 1 on the first text, 2 on the second."""
@@ -74,7 +87,7 @@ class Embedding(base.Task):
                 [tokenizer(raw[name])],
                 cls_id=tokenizer.cls_id,
                 sep_id=tokenizer.sep_id,
-                seq_length=self.seq_length // len(self.texts),
+                seq_length=self.num_positions,
             )
             for name in self.texts
         ]

@@ -34,6 +34,24 @@ class FinetuneTest(mains.Case):
         self.assertEqual(code, 1)
         self.assertIn("no columns to choose from", error)
 
+    def test_embedding_learns_from_pairs_in_one_row(self):
+        pairs = "a good film\ta fine film\t5\na good film\tdull plot\t0\n"
+        rows = write(
+            self.path("pairs.tsv"), "text\ttext_pair\tlabel\n" + pairs * 8
+        )
+        run = self.path("vectors")
+        flags = self.finetune_flags(train=rows, dev=rows, output=run)
+        flags |= {"task": "embedding", "learning_rate": 0.01, "epochs": 20}
+        code, out, error = call("trainers.finetune", **flags)
+        self.assertEqual((code, error), (0, ""))
+        log = self.log(run)
+        losses = [line["loss"] for line in log if "loss" in line]
+        self.assertLess(losses[-1], 0.1 * losses[0])
+        self.assertGreater(
+            min(n["gradient_norm"] for n in log if "loss" in n), 0
+        )
+        self.assertGreater(log[-1]["dev/spearman"], 0.8)
+
     def test_questions_are_learnt_scored_and_answered(self):
         context = "the film is good . " * 9 + "the plot is bad ."
         questions = [

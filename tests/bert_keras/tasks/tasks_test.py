@@ -8,12 +8,11 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import encoder, errors, predictor
+from bert_keras import encoder, errors, grouping, predictor
 from bert_keras import model as model_lib
 from bert_keras.data import rows as rows_lib
 from bert_keras.tasks import base
 from tests import tiny
-from trainers import finetune
 
 # What each task learns and answers in these tests: rows with its columns.
 ROWS = {
@@ -111,7 +110,7 @@ def labelled(task, rows):
         targets = task.targets(raw, inputs)
     else:
         targets = {"next_sentence": (tf.zeros(size, tf.int32), tf.ones(size))}
-    inputs = {name: inputs[name] for name in finetune.MODEL_INPUTS}
+    inputs = {name: inputs[name] for name in grouping.TOKENS}
     seeds = tf.stack([tf.zeros(size, tf.int32), tf.range(size)], axis=1)
     return task.draw(inputs, targets, seeds)
 

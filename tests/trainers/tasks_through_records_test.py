@@ -1,0 +1,205 @@
+"""Every task trained as the trainers train it: examples, records, stream."""
+
+import dataclasses
+import os
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest
+
+from bert_keras import checkpoint, encoder, errors, optimization
+from bert_keras import model as model_lib
+from bert_keras.data import records as records_lib
+from bert_keras.data import stream as stream_lib
+from bert_keras.tasks import base, classification, embedding
+from tests import tiny
+from tests.bert_keras.tasks import tasks_test
+from trainers import finetune, inputs
+from trainers import step as step_lib
+
+ROWS = tasks_test.ROWS
+LABELLED = [name for name in ROWS if name != "masked_lm"]
+# A softmax over positions does not change when all logits of a row do.
+WITHOUT_GRADIENT = ("span/score/bias",)
+
+
+def written(task, rows, folder):
+    """The rows as the records of fine-tuning."""
+    encoded = list(finetune.encode(task, tiny.tokenizer(), rows))
+    per_token = finetune._per_token(task)
+    return write(folder, encoded, per_token)
+
+
+def write(folder, encoded, per_token):
+    columns = records_lib.columns_of(encoded, per_token=per_token)
+    name = records_lib.shard_name(0)
+    entry = records_lib.write_shard(os.path.join(folder, name), columns)
+    records_lib.write_manifest(folder, [entry])
+    return records_lib.Records(folder)
+
+
+def pretraining_rows(task):
+    """Rows of ids with a label of the sentences, as prepare writes them."""
+    raw = {"text": tf.constant(["a good film . the old plot", "很 好 电影"])}
+    made = task.inputs(raw, tiny.tokenizer())
+    lengths = made["padding_mask"].numpy().sum(axis=1)
+    for row, length in enumerate(lengths):
+        yield {
+            "inputs/token_ids": made["token_ids"].numpy()[row, :length],
+            "inputs/segment_ids": made["segment_ids"].numpy()[row, :length],
+            "targets/next_sentence/labels": np.int32(row % 2),
+            "targets/next_sentence/weights": np.float32(1),
+        }
+
+
+class RecordsTest(absltest.TestCase):
+    def test_the_stream_gives_back_what_inputs_and_targets_gave(self):
+        for task in tasks_test.tasks():
+            if task.name not in LABELLED:
+                continue
+            with self.subTest(task.name):
+                rows = ROWS[task.name]
+                raw = {
+                    name: tf.constant([row[name] for row in rows])
+                    for name in rows[0]
+                }
+                made = task.inputs(raw, tiny.tokenizer())
+                targets = task.targets(raw, made)
+                records = written(task, rows, self.create_tempdir().full_path)
+                count, length = made["token_ids"].shape
+                plan = stream_lib.Plan(
+                    records.lengths, count, shuffle=False, buckets=(length,)
+                )
+                (batch,) = stream_lib.stream(records, plan, stop_step=1)
+                for name, value in batch["inputs"].items():
+                    np.testing.assert_array_equal(value, made[name], name)
+                self.assertContainsSubset(
+                    ("token_ids", "segment_ids", "padding_mask"),
+                    batch["inputs"],
+                )
+                self.assertEqual(set(batch["targets"]), set(targets))
+                for term, pair in targets.items():
+                    for got, want in zip(
+                        batch["targets"][term], pair, strict=True
+                    ):
+                        self.assertEqual(got.dtype, want.dtype)
+                        np.testing.assert_array_equal(got, want, term)
+
+    def test_three_steps_move_the_whole_head_and_lower_the_loss(self):
+        for task in tasks_test.tasks():
+            with self.subTest(task.name):
+                folder = self.create_tempdir().full_path
+                if task.name in LABELLED:
+                    records = written(task, ROWS[task.name], folder)
+                else:
+                    records = write(
+                        folder,
+                        list(pretraining_rows(task)),
+                        records_lib.PER_TOKEN,
+                    )
+                keras.utils.set_random_seed(1)
+                model = model_lib.BertModel(
+                    encoder.BertEncoder(
+                        tiny.bert(
+                            dropout=0.0,
+                            attention_dropout=0.0,
+                            initializer_range=0.3,
+                        )
+                    ),
+                    task,
+                )
+                before = {
+                    path: variable.numpy()
+                    for path, variable in checkpoint.weights(model.head).items()
+                }
+                table = model.encoder.token_table.numpy()
+                strategy = tf.distribute.get_strategy()
+                train_step = step_lib.make_train_step(
+                    model,
+                    task,
+                    optimization.Optimizer(
+                        model.trainable_variables,
+                        rule=optimization.AdamW(),
+                        schedule=optimization.Schedule(5e-3, 0, 1000),
+                    ),
+                    strategy=strategy,
+                    seed=1,
+                )
+                # Always the same rows, so that losses can be compared.
+                plan = stream_lib.Plan(records.lengths, len(records))
+                (batch,) = inputs.batches(
+                    strategy, task, records, plan, stop_step=1
+                )
+                metrics = [train_step(batch) for _ in range(4)]
+                self.assertLess(metrics[3]["loss"], 0.98 * metrics[0]["loss"])
+                for each in metrics:
+                    self.assertGreater(each["gradient_norm"], 1e-3)
+                after = checkpoint.weights(model.head)
+                for path, value in before.items():
+                    if path in WITHOUT_GRADIENT:
+                        continue
+                    moved = np.abs(after[path].numpy() - value).max()
+                    self.assertGreater(moved, 1e-4, path)
+                self.assertGreater(
+                    np.abs(model.encoder.token_table.numpy() - table).max(),
+                    1e-4,
+                )
+
+    def test_what_records_would_lose_is_refused(self):
+        class Undeclared(embedding.Embedding):
+            stored_features = ()
+
+        class Left(classification.Classification):
+            def inputs(self, raw, tokenizer):
+                made = super().inputs(raw, tokenizer)
+                return made | {"padding_mask": made["padding_mask"][:, ::-1]}
+
+        class Wide(classification.Classification):
+            def targets(self, raw, inputs):
+                labels, weights = super().targets(raw, inputs)["label"]
+                return {"label": (tf.cast(labels, tf.int64) + 2**40, weights)}
+
+        class Flags(classification.Classification):
+            def targets(self, raw, inputs):
+                labels, weights = super().targets(raw, inputs)["label"]
+                return {"label": (labels > 0, weights)}
+
+        for kind, message in (
+            (Undeclared, "stored_features"),
+            (Left, "padding at the end"),
+            (Wide, "targets/label/labels has type int64"),
+            (Flags, "targets/label/labels has type bool"),
+        ):
+            name = kind.__bases__[0].__module__.rpartition(".")[2]
+            task = kind(seq_length=32).learn(ROWS[name], tiny.tokenizer())
+            with self.assertRaisesRegex(errors.InputError, message):
+                list(finetune.encode(task, tiny.tokenizer(), ROWS[name]))
+
+    def test_another_per_token_feature_is_kept_where_it_is_declared(self):
+        class WithStarts(base.find("tagging")):
+            stored_features = ("start",)
+
+        task = WithStarts(seq_length=32).learn(ROWS["tagging"], None)
+        rows = ROWS["tagging"]
+        raw = {"text": tf.constant([row["text"] for row in rows])}
+        made = task.inputs(raw, tiny.tokenizer())["start"].numpy()
+        encoded = list(finetune.encode(task, tiny.tokenizer(), rows))
+        for row, start in zip(encoded, made, strict=True):
+            np.testing.assert_array_equal(
+                row["inputs/start"], start[: len(row["inputs/token_ids"])]
+            )
+
+    def test_positions_are_those_of_the_longest_text_not_of_the_row(self):
+        pair = embedding.Embedding(seq_length=32, pair=True)
+        inputs.fits(pair, tiny.bert(max_position_embeddings=16))
+        with self.assertRaisesRegex(errors.InputError, "texts of 16 tokens"):
+            inputs.fits(pair, tiny.bert(max_position_embeddings=15))
+        alone = dataclasses.replace(pair, pair=False)
+        with self.assertRaisesRegex(errors.InputError, "texts of 32 tokens"):
+            inputs.fits(alone, tiny.bert(max_position_embeddings=31))
+        self.assertEqual(pair.on_device().seq_length, 16)
+
+
+if __name__ == "__main__":
+    absltest.main()
