@@ -54,6 +54,8 @@ class Checkpoint:
     task: base.Task | None  # None: an encoder without a head
     step: int
     facts: Mapping[str, Any]  # what the trainer wrote beside: scores, scale
+    # Why `task` is None although there is a head.
+    unknown_task: str = dataclasses.field(default="", kw_only=True)
 
     def tokenizer(self) -> tokenizer_lib.Tokenizer:
         return tokenizer_lib.Tokenizer.from_file(
@@ -92,6 +94,8 @@ class Checkpoint:
 
         A head is taken over when it was trained for the same answers.
         """
+        if task is None and self.unknown_task:
+            raise base.UnknownTaskError(f"{self.folder}: {self.unknown_task}")
         if task is None and self.task is None:
             raise errors.InputError(
                 f"{self.folder} holds an encoder without a head; fine-tune it "
@@ -242,13 +246,9 @@ def read(path: str) -> Checkpoint:
             )
         folder = found
     try:
-        with tf.io.gfile.GFile(os.path.join(folder, CONFIG)) as file:
-            values = json.loads(file.read())
-    except (tf.errors.NotFoundError, UnicodeDecodeError, ValueError) as error:
-        raise errors.InputError(
-            f"{os.path.join(folder, CONFIG)} cannot be read ({error}); use "
-            "an earlier step."
-        ) from None
+        values = files.read_json(os.path.join(folder, CONFIG))
+    except errors.InputError as error:
+        raise errors.InputError(f"{error} Use an earlier step.") from None
     if values.get("format") != FORMAT:
         raise errors.InputError(
             f"{folder} has format {values.get('format')!r}; this version "
@@ -261,13 +261,44 @@ def read(path: str) -> Checkpoint:
             "that of its values. Use an earlier step, or copy the folder "
             'again; after editing it by hand, remove the line "checksum".'
         )
+    task, unknown_task = None, ""
+    try:
+        _check_fields(values)
+        config = config_lib.BertConfig.from_dict(values["bert"])
+        if values["task"]:
+            task = base.from_dict(values["task"])
+    except base.UnknownTaskError as error:
+        unknown_task = str(error)
+    except errors.InputError as error:
+        raise errors.InputError(
+            f"{os.path.join(folder, CONFIG)}: {error}"
+        ) from None
     return Checkpoint(
         folder=folder,
-        config=config_lib.BertConfig.from_dict(values["bert"]),
-        task=base.from_dict(values["task"]) if values["task"] else None,
+        config=config,
+        task=task,
         step=values["step"],
         facts=values,
+        unknown_task=unknown_task,
     )
+
+
+def _check_fields(values: Mapping[str, Any]) -> None:
+    """Raises InputError where config.json lacks what every reader needs."""
+    for name, kinds in (
+        ("bert", dict),
+        ("task", (dict, type(None))),
+        ("step", int),
+        ("lowercase", bool),
+        ("sha256", dict),
+    ):
+        if name not in values:
+            raise errors.InputError(f"expected the field {name!r}; it is gone.")
+        if not isinstance(values[name], kinds):
+            raise errors.InputError(
+                f"{name!r} is {str(values[name])[:40]!r}, which is of another "
+                "type than what was written."
+            )
 
 
 def steps(run: str) -> list[int]:

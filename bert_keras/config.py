@@ -1,14 +1,24 @@
 """What a BERT network is: its configuration and the published sizes."""
 
 import dataclasses
-import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
-from bert_keras import errors
+from bert_keras import errors, files, typed
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 POSITIONS = ("learned", "sinusoidal")
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_layers",
+    "num_heads",
+    "intermediate_size",
+    "embedding_size",
+    "max_position_embeddings",
+    "num_segments",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +52,18 @@ class BertConfig:
     layer_norm_epsilon: float = 1e-12
 
     def __post_init__(self):
+        for name in _SIZES:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise errors.InputError(
+                    f"{name} is {value}; expected a whole number from 1."
+                )
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise errors.InputError(
+                    f"{name} is {getattr(self, name)}; expected a share from "
+                    "0 up to, but not, 1."
+                )
         if self.hidden_size % self.num_heads:
             raise errors.InputError(
                 f"hidden_size {self.hidden_size} is not a multiple of "
@@ -88,6 +110,7 @@ class BertConfig:
                 f"unknown here: {unknown or 'none'}, "
                 f"missing: {missing or 'none'}."
             )
+        typed.check(cls, values)
         return cls(**values)
 
 
@@ -128,19 +151,18 @@ def parse(model: str, *, vocab_size: int | None = None) -> BertConfig:
     """
     if not model.endswith(".json"):
         return named(model, vocab_size=vocab_size or UNCASED_ENGLISH)
-    try:
-        with open(model, encoding="utf-8") as file:
-            values = json.load(file)
-    except FileNotFoundError:
+    if not os.path.exists(model):
         raise errors.InputError(
             f"--model={model}: there is no such file; name one, or one of "
             f"{', '.join(SIZES)}."
-        ) from None
-    except json.JSONDecodeError as error:
-        raise errors.InputError(f"{model} is not JSON: {error}.") from None
+        )
+    values = files.read_json(model)
     if vocab_size:
         values["vocab_size"] = vocab_size
-    return BertConfig.from_dict(values)
+    try:
+        return BertConfig.from_dict(values)
+    except errors.InputError as error:
+        raise errors.InputError(f"{model}: {error}") from None
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

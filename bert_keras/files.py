@@ -2,10 +2,14 @@
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
+
+from bert_keras import errors
 
 
 @contextlib.contextmanager
@@ -32,6 +36,30 @@ def write(path: str, data: bytes) -> None:
 
 def write_text(path: str, text: str) -> None:
     write(path, text.encode())
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """The JSON object in a file of any gfile path.
+
+    Raises InputError when there is no such file, or no JSON object in it.
+    """
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            values = json.loads(file.read().decode("utf-8-sig"))
+    except (tf.errors.OpError, OSError) as error:
+        reason = getattr(error, "message", None) or error
+        raise errors.InputError(f"{path} cannot be read: {reason}") from None
+    # Also UnicodeDecodeError, and numbers of more than 4,300 digits.
+    except (ValueError, RecursionError) as error:
+        raise errors.InputError(
+            f"{path} cannot be read: expected JSON in UTF-8 ({error})."
+        ) from None
+    if not isinstance(values, dict):
+        raise errors.InputError(
+            f"{path} cannot be read: expected a JSON object, found "
+            f"{type(values).__name__}."
+        )
+    return values
 
 
 def checksum(path: str) -> str | None:

@@ -28,7 +28,14 @@ def tensors(path: str) -> dict[str, np.ndarray]:
         return {
             name: _view(data[end:], **entry) for name, entry in header.items()
         }
-    except (ValueError, KeyError, TypeError):
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ):
         raise errors.InputError(
             f"{path} is damaged or cut short; make or copy its folder again."
         ) from None
@@ -37,4 +44,6 @@ def tensors(path: str) -> dict[str, np.ndarray]:
 def _view(data: np.ndarray, *, dtype: str, shape, data_offsets) -> np.ndarray:
     kind = np.dtype(_KINDS[dtype[0]] + dtype[1:])
     start, end = data_offsets
-    return np.frombuffer(data[start:end], kind).reshape(shape)
+    if not 0 <= start <= end <= len(data):
+        raise ValueError(f"no bytes {start} to {end}")
+    return np.asarray(data[start:end]).view(kind).reshape(shape)

@@ -16,6 +16,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from bert_keras import errors
+from bert_keras.tasks import base
 from export import artifact
 
 
@@ -47,6 +48,23 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
             sys.exit("stopped: nothing was exported")
 
     app.run(guarded, flags_parser=parse)
+
+
+def define_checkpoint() -> None:
+    flags.DEFINE_string("checkpoint", "", "A run, or one of its step folders.")
+    flags.DEFINE_string(
+        "task",
+        "",
+        "Dotted name of a module of yours that has the checkpoint's task. "
+        "What a folder names is not imported, what you name here is. Empty: a "
+        "task that comes with the package.",
+    )
+
+
+def checkpoint() -> str:
+    """The value of --checkpoint, its --task imported."""
+    base.register(flags.FLAGS.task)
+    return required("checkpoint")
 
 
 def required(name: str) -> str:

@@ -294,7 +294,7 @@ def _tensors(tensors) -> dict[str, list[Any]]:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("checkpoint", "", "A run, or one of its step folders.")
+    command.define_checkpoint()
     flags.DEFINE_string("output", "", "Folder that the versions lie in.")
     flags.DEFINE_integer(
         "version", None, "Number of the version; default: the next.", 1
@@ -318,7 +318,7 @@ def define_flags() -> None:
 
 def main() -> None:
     output = command.required("output")
-    checkpoint = command.required("checkpoint")
+    checkpoint = command.checkpoint()
     precision = flags.FLAGS.precision
     reference = predictor = predictor_lib.load(checkpoint)
     if precision != "float32":

@@ -229,7 +229,7 @@ def _answers(got, want, inputs, raw, task, tokenizer):
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("checkpoint", "", "A run, or one of its step folders.")
+    command.define_checkpoint()
     flags.DEFINE_string("output", "", "Folder for the model and its files.")
     flags.DEFINE_list(
         "quantization",
@@ -266,7 +266,7 @@ def main() -> None:
         raise errors.InputError(
             f"--seq_length={','.join(settings.seq_length)}: expected numbers."
         ) from None
-    predictor = predictor_lib.load(command.required("checkpoint"))
+    predictor = predictor_lib.load(command.checkpoint())
     rows = list(predictor.task.examples(settings.data)) if settings.data else ()
     least, metric = None, predictor.task.scores[0]
     facts = {}

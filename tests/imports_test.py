@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 _WHOLE = {"config", "encoder", "heads", "model", "data", "tasks"}
 INSIDE = {
     "errors": set(),
-    "config": set(),
+    "config": {"files", "typed"},
     "fused": set(),
     "grouping": set(),
     "layers": {"config", "fused"},
@@ -29,11 +29,12 @@ INSIDE = {
     "model": {"config", "layers"},
     "optimization": set(),
     "files": set(),
+    "typed": set(),
     "mapped": set(),
     "quiet": set(),
     "resize": {*_WHOLE, "checkpoint", "layers"},
     "data": {"data", "files", "mapped"},
-    "tasks": {"config", "layers", "heads", "data", "tasks"},
+    "tasks": {"config", "layers", "heads", "data", "tasks", "typed"},
     "checkpoint": {*_WHOLE, "files", "layers", "mapped", "optimization"},
     "formats": {*_WHOLE, "checkpoint", "formats"},
     "predictor": {*_WHOLE, "checkpoint", "formats", "grouping"},

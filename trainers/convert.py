@@ -36,6 +36,7 @@ from bert_keras import checkpoint, encoder, errors, formats, layers, resize
 from bert_keras import model as model_lib
 from bert_keras.data import corpus
 from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.tasks import base
 from trainers import flags, report
 
 OURS = "bert_keras"
@@ -51,6 +52,7 @@ class Settings:
         "What to convert: a run or step folder, or a folder of Google's, "
         "Hugging Face's or KerasHub's.",
     )
+    task: str = flags.knob("", flags.TASK)
     output: str = flags.knob("", "The folder to write; new, or empty.")
     format: str = flags.knob(
         OURS,
@@ -87,6 +89,7 @@ def convert(settings: Settings) -> dict[str, Any]:
     flags.require("checkpoint", settings.checkpoint)
     flags.require("output", settings.output)
     _check_empty(settings.output)
+    base.register(settings.task)
     began = time.monotonic()
     source = formats.read(
         settings.checkpoint,
@@ -181,7 +184,7 @@ def _check_empty(folder: str) -> None:
 
 def _model(source: checkpoint.Checkpoint) -> model_lib.BertModel:
     """The saved model, even if it is an encoder alone."""
-    if source.task is not None:
+    if source.task is not None or source.unknown_task:
         return source.model()
     model = model_lib.BertModel(encoder.BertEncoder(source.config), None)
     source.load_encoder(model.encoder)

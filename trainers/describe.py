@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import rich.table
 
 from bert_keras import checkpoint, config, encoder, errors, formats
+from bert_keras.tasks import base
 from trainers import flags, report
 
 
@@ -23,6 +24,7 @@ class Settings:
         "of BertConfig.",
     )
     checkpoint: str = flags.knob("", "A run, or one of its step folders.")
+    task: str = flags.knob("", flags.TASK)
     vocab_size: int = flags.knob(
         0,
         "Entries of the vocabulary; 0: what the model says, else 30,522.",
@@ -78,9 +80,12 @@ def main() -> None:
         raise errors.InputError("give one of --model and --checkpoint.")
     title = settings.model or settings.checkpoint
     if settings.checkpoint:
+        base.register(settings.task)
         found = formats.read(settings.checkpoint)
         bert = found.config
         task = found.task.name if found.task else "no head"
+        if found.unknown_task:
+            task = f"a head that is not known here: {found.unknown_task}"
         title += f": step {found.step}, {task}"
     else:
         bert = config.parse(

@@ -14,6 +14,7 @@ import tensorflow as tf
 from bert_keras import errors, predictor
 from bert_keras.data import records as records_lib
 from bert_keras.data import stream as stream_lib
+from bert_keras.tasks import base
 from trainers import flags, inputs, loop, report
 from trainers import step as step_lib
 
@@ -21,6 +22,7 @@ from trainers import step as step_lib
 @dataclasses.dataclass(frozen=True)
 class Settings:
     checkpoint: str = flags.knob("", "A run, or one of its step folders.")
+    task: str = flags.knob("", flags.TASK)
     data: str = flags.knob("", "A labelled file, or a folder of records.")
     output: str = flags.knob(
         "", "File for the answers, one JSON object per row; empty: none."
@@ -39,6 +41,7 @@ class Settings:
 def evaluate(settings: Settings) -> dict[str, float]:
     flags.require("checkpoint", settings.checkpoint)
     flags.require("data", settings.data)
+    base.register(settings.task)
     model = predictor.load(settings.checkpoint)
     began = time.monotonic()
     if records_lib.is_complete(settings.data):

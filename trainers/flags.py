@@ -97,6 +97,13 @@ def define_task(default: str) -> type[base.Task]:
     return task
 
 
+TASK = (
+    "Dotted name of a module of yours that has the checkpoint's task. What a "
+    "folder names is not imported, what you name here is. Empty: a task that "
+    "comes with the package."
+)
+
+
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
     """Runs a main: bad input ends in one line and exit code 1."""
 

@@ -20,12 +20,14 @@ from typing import Any
 import tensorflow as tf
 
 from bert_keras import errors, predictor
+from bert_keras.tasks import base
 from trainers import flags
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     checkpoint: str = flags.knob("", "A run, or one of its step folders.")
+    task: str = flags.knob("", flags.TASK)
     input: str = flags.knob("", "File to read; empty: standard input.")
     output: str = flags.knob("", "File to write; empty: standard output.")
     batch_size: int = flags.knob(
@@ -92,6 +94,7 @@ def main() -> None:
     settings = flags.read(Settings)
     flags.require("checkpoint", settings.checkpoint)
     lines = read_lines(settings.input)
+    base.register(settings.task)
     model = predictor.load(settings.checkpoint)
     # Another program may wait for each answer; a file does not.
     if settings.input or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode):

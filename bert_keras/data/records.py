@@ -13,6 +13,7 @@ order can be had and any place can be sought at no cost.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -116,14 +117,12 @@ class Records:
 
     def __init__(self, folder: str):
         self.folder = folder
-        try:
-            with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
-                self.manifest = json.load(file)
-        except (FileNotFoundError, NotADirectoryError):
+        if not is_complete(folder):
             raise errors.InputError(
                 f"{folder} is not a record folder: it holds no {MANIFEST}. "
                 "Make one with `python -m trainers.prepare`."
-            ) from None
+            )
+        self.manifest = files.read_json(os.path.join(folder, MANIFEST))
         if self.manifest.get("format") == GOOGLE:
             raise errors.InputError(
                 f"{folder} holds Google's TFRecord files. Make records of "
@@ -136,15 +135,18 @@ class Records:
                 f"version reads {FORMAT}. Prepare the records again."
             )
         self._shards = [
-            mapped.tensors(os.path.join(folder, shard["name"]))
-            for shard in self.manifest["shards"]
+            mapped.tensors(os.path.join(folder, name))
+            for name in _shard_names(folder, self.manifest)
         ]
-        self._starts = np.cumsum(
-            [0] + [shard["rows"] for shard in self.manifest["shards"]]
-        )
-        self.lengths = np.concatenate(
-            [np.diff(shard["row_splits"]) for shard in self._shards]
-        ).astype(np.int32)
+        for shard in self._shards:
+            if "row_splits" not in shard:
+                raise errors.InputError(
+                    f"{folder}: a shard has no row_splits. Prepare the "
+                    "records again."
+                )
+        lengths = [np.diff(shard["row_splits"]) for shard in self._shards]
+        self._starts = np.cumsum([0, *map(len, lengths)])
+        self.lengths = np.concatenate(lengths).astype(np.int32)
         # name: (dtype, per token?, shape of the rest)
         self.features = {
             name.split(":", 1)[1]: (
@@ -188,6 +190,25 @@ class Records:
                     batch[name][place] = shard["row:" + name][row]
         batch.setdefault("inputs/padding_mask", mask)
         return batch
+
+
+def _shard_names(folder: str, manifest: Mapping[str, Any]) -> list[str]:
+    """Names of the shards, which are files of the folder itself."""
+    shards = manifest.get("shards")
+    names = [
+        shard.get("name") if isinstance(shard, dict) else None
+        for shard in (shards if isinstance(shards, list) else ())
+    ]
+    if not names or not all(
+        isinstance(name, str) and re.fullmatch(r"shard-\d+\.safetensors", name)
+        for name in names
+    ):
+        raise errors.InputError(
+            f"{os.path.join(folder, MANIFEST)}: expected a list of shards, "
+            "each with a name such as shard-00000.safetensors. Prepare the "
+            "records again."
+        )
+    return names
 
 
 def working_type(dtype: np.dtype) -> np.dtype:

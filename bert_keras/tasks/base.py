@@ -8,6 +8,7 @@ subclass; trainers, exporters and tests find it by the file's name.
 import dataclasses
 import importlib
 import inspect
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_keras import config as config_lib
-from bert_keras import errors
+from bert_keras import errors, typed
 from bert_keras.data import tokenizer as tokenizer_lib
 
 if keras.backend.backend() != "tensorflow":
@@ -266,6 +267,8 @@ class Task:
         return module.removeprefix("bert_keras.tasks.")
 
     def to_dict(self) -> dict[str, Any]:
+        """What a folder keeps; raises InputError if no load could find it."""
+        require_findable(type(self))
         return {"name": self.name} | dataclasses.asdict(self)
 
     def get_config(self) -> dict[str, Any]:
@@ -285,37 +288,93 @@ class Task:
                 f"{cls.__name__} has the settings {sorted(known)}; "
                 f"unknown: {unknown}."
             )
+        typed.check(cls, config)
         return cls(**values)
+
+
+class UnknownTaskError(errors.InputError):
+    """A folder names a module that nobody has imported."""
 
 
 def find(name: str) -> type[Task]:
     """The Task subclass of `bert_keras/tasks/<name>.py`, or of a module.
 
-    Raises InputError when there is no such module, or no task in it.
+    Imports the module, so `name` has to come from the user: a name that a
+    folder holds goes to `from_dict`. Raises InputError when there is no such
+    module, or no task in it.
     """
-    module_name = name if "." in name else f"bert_keras.tasks.{name}"
+    if name.removeprefix(_PACKAGE) in names():
+        name = _PACKAGE + name.removeprefix(_PACKAGE)
+    dotted = "." in name and all(map(str.isidentifier, name.split(".")))
     try:
-        module = importlib.import_module(module_name)
+        if not dotted:
+            raise ModuleNotFoundError(name=name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name and not module_name.startswith(error.name):
+        if error.name and not name.startswith(error.name):
             raise  # the module is there and misses something itself
         raise errors.InputError(
             f"--task={name}: expected one of {', '.join(names())}, or the "
-            f"dotted name of a module of yours; {module_name} is not found."
+            "dotted name of a module of yours, such as my_package.my_task, "
+            "which is importable here."
         ) from None
-    found = [
-        item
+    classes = _tasks_in(module)
+    if len(classes) != 1:
+        raise errors.InputError(
+            f"--task={name}: expected one Task subclass in that module, "
+            f"found {[item.__name__ for item in classes] or 'none'}."
+        )
+    return classes[0]
+
+
+def register(name: str) -> None:
+    """Lets folders use the task of the user's module `name`; "" is none."""
+    if name:
+        find(name)
+
+
+_PACKAGE = "bert_keras.tasks."
+
+
+def _tasks_in(module) -> list[type[Task]]:
+    """The tasks that a module defines, each once."""
+    classes = {
+        item: None
         for item in vars(module).values()
         if inspect.isclass(item)
         and issubclass(item, Task)
         and item.__module__ == module.__name__
-    ]
-    if len(found) != 1:
-        raise errors.InputError(
-            f"--task={name}: expected one Task subclass in {module_name}, "
-            f"found {[item.__name__ for item in found]}."
+    }
+    return list(classes)
+
+
+def require_findable(cls: type[Task]) -> None:
+    """Raises InputError where the name of a task does not lead back to it.
+
+    A saved task is known by its module: the module's name is dotted, so that
+    --task can take it, and holds no other task.
+    """
+    module = cls.__module__
+    if "." not in module:
+        problem = (
+            f"the name of the module {module} has no dot"
+            if module != "__main__"
+            else "it is defined in the program that was started"
         )
-    return found[0]
+    elif (classes := _tasks_in(sys.modules[module])) != [cls]:
+        others = [item.__name__ for item in classes if item is not cls]
+        problem = f"the module {module} " + (
+            f"has other tasks too ({', '.join(others)})"
+            if others
+            else "does not have it at its top level"
+        )
+    else:
+        return
+    raise errors.InputError(
+        f"the task {cls.__qualname__} could not be loaded again: {problem}. "
+        "Define it in a module of its own that is part of a package, such as "
+        "my_package/my_task.py, and import it from there."
+    )
 
 
 def names() -> list[str]:
@@ -329,6 +388,24 @@ def names() -> list[str]:
 
 
 def from_dict(values: Mapping[str, Any]) -> Task:
-    """The task that `to_dict` wrote."""
+    """The task that `to_dict` wrote.
+
+    A folder does not choose what is imported: a module of the user's has to
+    be there already, by an import or because --task names it. Raises
+    UnknownTaskError when it is not, InputError for values that do not fit.
+    """
     values = dict(values)
-    return find(values.pop("name")).from_config(values)
+    name = values.pop("name", None)
+    if isinstance(name, str) and name.removeprefix(_PACKAGE) in names():
+        return find(name).from_config(values)
+    classes = []
+    if isinstance(name, str) and name in sys.modules:
+        classes = _tasks_in(sys.modules[name])
+    if len(classes) != 1:
+        raise UnknownTaskError(
+            f"its task is the module {name!r}, which is none of "
+            f"{', '.join(names())} and not imported here; a folder does not "
+            "choose what code runs. If the module is yours, name it with "
+            f"--task={name}; in Python, import it before loading."
+        )
+    return classes[0].from_config(values)

@@ -108,6 +108,47 @@ class CheckpointTest(parameterized.TestCase):
             with self.assertRaisesRegex(errors.InputError, message):
                 predictor.load(self.run_folder)
 
+    @parameterized.parameters(
+        ("{", "expected JSON"),
+        ("[" * 100_000, "expected JSON"),
+        ('{"step": ' + "1" * 5000 + "}", "expected JSON"),
+        (b"\xff\xfe{}", "expected JSON in UTF-8"),
+        ("[1]", "expected a JSON object, found list"),
+        ("{}", "has format None"),
+        ({"bert": None}, "'bert' is 'None'"),
+        ({"bert": {}}, "missing:"),
+        ({"step": "x"}, "'step' is 'x'"),
+        ({"sha256": []}, "'sha256' is"),
+        ({"lowercase": 1}, "'lowercase' is '1'"),
+        ({"task": "classification"}, "'task' is 'classification'"),
+    )
+    def test_a_damaged_config_is_refused_in_one_line(self, content, message):
+        path = os.path.join(self.save(1), checkpoint.CONFIG)
+        if isinstance(content, dict):
+            with open(path) as file:
+                config = json.load(file)
+            del config["checksum"]
+            content = json.dumps(config | content)
+        if isinstance(content, str):
+            content = content.encode()
+        with open(path, "wb") as file:
+            file.write(content)
+        with self.assertRaisesRegex(errors.InputError, message):
+            predictor.load(self.run_folder)
+
+    @parameterized.parameters(
+        "format", "step", "bert", "task", "lowercase", "sha256"
+    )
+    def test_a_config_without_a_field_is_refused(self, name):
+        path = os.path.join(self.save(1), checkpoint.CONFIG)
+        with open(path) as file:
+            config = json.load(file)
+        del config["checksum"], config[name]
+        with open(path, "w") as file:
+            json.dump(config, file)
+        with self.assertRaisesRegex(errors.InputError, name):
+            predictor.load(self.run_folder)
+
     def test_a_folder_that_is_none_is_named(self):
         with self.assertRaisesRegex(errors.InputError, "not a checkpoint"):
             checkpoint.read(self.run_folder)

@@ -1,0 +1,52 @@
+import json
+
+from absl.testing import absltest, parameterized
+
+from bert_keras import config, errors
+from tests import tiny
+
+
+class ParseTest(parameterized.TestCase):
+    @parameterized.parameters(
+        ({"hidden_size": "16"}, "hidden_size is '16'; expected a whole"),
+        ({"hidden_size": 16.0}, "hidden_size is 16.0; expected a whole"),
+        ({"hidden_size": True}, "hidden_size is True; expected a whole"),
+        (
+            {"hidden_size": 0},
+            "hidden_size is 0; expected a whole number from 1",
+        ),
+        ({"num_heads": 0}, "num_heads is 0"),
+        ({"vocab_size": -1}, "vocab_size is -1"),
+        ({"dropout": 1}, "dropout is 1; expected a share"),
+        ({"dropout": float("nan")}, "dropout is nan; expected a number"),
+        ({"causal": "no"}, "causal is 'no'; expected true or false"),
+        ({"causal": 0}, "causal is 0; expected true or false"),
+        ({"activation": None}, "activation is None; expected a string"),
+        ({"embedding_size": [8]}, "embedding_size is .8.; expected a whole"),
+        ({"layers": 2}, ".*unknown here: .'layers'."),
+    )
+    def test_a_file_with_other_types_is_refused(self, change, message):
+        path = self.create_tempfile("m.json").full_path
+        with open(path, "w") as file:
+            json.dump(tiny.bert().to_dict() | change, file)
+        with self.assertRaisesRegex(errors.InputError, f"m.json: {message}"):
+            config.parse(path)
+
+    @parameterized.parameters("[1]", "{", "3", "[" * 100_000, "\udcff")
+    def test_a_file_that_is_no_object_is_refused(self, text):
+        path = self.create_tempfile("m.json").full_path
+        with open(path, "wb") as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+        with self.assertRaisesRegex(errors.InputError, "m.json cannot be read"):
+            config.parse(path)
+
+    def test_whole_numbers_may_stand_for_floats_and_null_for_none(self):
+        path = self.create_tempfile("m.json").full_path
+        values = tiny.bert(embedding_size=None, dropout=0).to_dict()
+        with open(path, "w") as file:
+            json.dump(values, file)
+        self.assertEqual(config.parse(path).to_dict(), values)
+
+
+if __name__ == "__main__":
+    absltest.main()

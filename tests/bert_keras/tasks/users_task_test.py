@@ -1,0 +1,176 @@
+"""Tasks of users: what is found, imported and refused."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+
+from absl.testing import absltest, parameterized
+
+from bert_keras import checkpoint, encoder, errors, formats, predictor
+from bert_keras import model as model_lib
+from bert_keras.tasks import base, classification
+from tests import tiny
+
+# A task whose import can be seen.
+MODULE = """
+import dataclasses
+import pathlib
+
+import keras
+
+from bert_keras.tasks import classification
+
+pathlib.Path(__file__).with_suffix(".imported").touch()
+
+
+@keras.saving.register_keras_serializable("users")
+@dataclasses.dataclass(frozen=True)
+class Mine(classification.Classification):
+    pass
+"""
+
+
+def write(folder, name, text):
+    path = os.path.join(folder, *name.split(".")) + ".py"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(textwrap.dedent(text))
+    return path
+
+
+def save(folder, task, /, **changes):
+    """A checkpoint whose config.json is changed by hand."""
+    model = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), task)
+    step = checkpoint.save(folder, model, tiny.tokenizer(), step=1)
+    path = os.path.join(step, checkpoint.CONFIG)
+    with open(path, encoding="utf-8") as file:
+        config = json.load(file)
+    del config["checksum"]
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(config | changes, file)
+    return step
+
+
+TASK = classification.Classification(seq_length=16, labels=("bad", "good"))
+
+
+class UsersTaskTest(parameterized.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.folder = tempfile.mkdtemp()
+        sys.path.insert(0, cls.folder)
+        write(cls.folder, "seen.task", MODULE)
+        write(cls.folder, "unseen.task", MODULE)
+        write(cls.folder, "several.task", MODULE + "class Other(Mine): pass\n")
+        write(cls.folder, "without_dot", MODULE)
+
+    @classmethod
+    def tearDownClass(cls):
+        sys.path.remove(cls.folder)
+        super().tearDownClass()
+
+    def run_folder(self, name):
+        return save(
+            self.create_tempdir().full_path,
+            TASK,
+            task=TASK.to_dict() | {"name": name},
+        )
+
+    @parameterized.parameters(
+        "unseen.task",
+        "os.path",
+        "classify",
+        "",
+        "base",
+        5,
+        None,
+        ["os"],
+        "a..b",
+    )
+    def test_what_a_folder_names_is_not_imported(self, name):
+        folder = self.run_folder(name)
+        for load in (predictor.load, lambda path: formats.read(path).model()):
+            with self.assertRaisesRegex(
+                errors.InputError, "not imported here.*import it before loading"
+            ):
+                load(folder)
+        self.assertFalse(
+            os.path.exists(os.path.join(self.folder, "unseen/task.imported"))
+        )
+        self.assertNotIn("unseen.task", sys.modules)
+
+    def test_its_encoder_can_still_be_taken(self):
+        found = formats.read(self.run_folder("unseen.task"))
+        model = found.model(TASK)
+        self.assertEqual(model(tiny.inputs())["label"].shape, (4, 2))
+
+    def test_a_module_that_the_user_names_is_used(self):
+        folder = self.run_folder("seen.task")
+        base.register("seen.task")
+        loaded = predictor.load(folder)
+        self.assertEqual(type(loaded.task).__name__, "Mine")
+        again = self.create_tempdir().full_path
+        checkpoint.save(again, loaded.model, loaded.tokenizer, step=2)
+        self.assertEqual(predictor.load(again).task, loaded.task)
+
+    def test_on_the_command_line_the_task_flag_names_it(self):
+        folder = self.run_folder("unseen.task")
+        for flags, said in (
+            ([], "--task=unseen.task"),
+            (["--task=unseen.task"], ""),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-m", "trainers.predict", *flags]
+                + [f"--checkpoint={folder}"],
+                input="a good film\n",
+                capture_output=True,
+                text=True,
+                env=os.environ | {"PYTHONPATH": self.folder},
+            )
+            self.assertEqual(done.returncode, int(bool(said)), done.stderr)
+            self.assertIn(said, done.stderr)
+        self.assertIn('"label"', done.stdout)
+        os.remove(os.path.join(self.folder, "unseen/task.imported"))
+
+    def test_a_task_that_no_load_would_find_is_not_saved(self):
+        class Local(classification.Classification):
+            pass
+
+        import several.task
+        import without_dot
+
+        for kind, message in (
+            (Local, "not have it at its top level"),
+            (several.task.Mine, r"has other tasks too \(Other\)"),
+            (without_dot.Mine, "without_dot has no dot"),
+        ):
+            task = kind(labels=("bad", "good"))
+            with self.assertRaisesRegex(errors.InputError, message):
+                task.to_dict()
+            model = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), task)
+            run = self.create_tempdir().full_path
+            with self.assertRaisesRegex(errors.InputError, message):
+                checkpoint.save(run, model, tiny.tokenizer(), step=1)
+            self.assertEqual(checkpoint.steps(run), [])
+
+    @parameterized.parameters(
+        ({"seq_length": "16"}, "seq_length is '16'; expected a whole number"),
+        ({"labels": "good"}, "labels is 'good'; expected a list"),
+        ({"labels": [1]}, r"labels is \[1\]; expected a list"),
+        ({"pair": 1}, "pair is 1; expected true or false"),
+        ({"import": "os"}, "unknown: .'import'."),
+    )
+    def test_settings_of_another_type_are_refused(self, change, message):
+        folder = save(
+            self.create_tempdir().full_path, TASK, task=TASK.to_dict() | change
+        )
+        with self.assertRaisesRegex(errors.InputError, message):
+            predictor.load(folder)
+
+
+if __name__ == "__main__":
+    absltest.main()
