@@ -102,20 +102,28 @@ class Checkpoint:
                 "with `python -m trainers.finetune`."
             )
         task = task or self.task
-        theirs = {} if self.task is None else self.task.answers
-        known = {
-            part
-            for part, meaning in task.answers.items()
-            if part in theirs and theirs[part] == meaning
-        }
+        parts = self._parts(task)
         with self._unfilled(True):
             encoder = encoder_lib.BertEncoder(self.config)
-        with self._unfilled(known == set(task.answers)):
+        with self._unfilled(parts is None):
             model = model_lib.BertModel(encoder, task)
         self.load_encoder(encoder)
-        if known:
-            self.load_head(model.head, known)
+        if parts is None or parts:
+            self.load_head(model.head, parts)
         return model
+
+    def _parts(self, task: base.Task) -> set[str] | None:
+        """Parts of the saved head that a task takes over; None: all of it."""
+        if self.task is None:
+            return set()
+        saved = self.task.answers
+        if task == self.task or task.answers == saved != {}:
+            return None
+        return {
+            part
+            for part, meaning in task.answers.items()
+            if part in saved and saved[part] == meaning
+        }
 
     def _unfilled(self, read: bool) -> contextlib.AbstractContextManager:
         """New weights that will all be read need no random numbers."""
@@ -163,6 +171,8 @@ def save(
 
     Raises OSError, for example on a full disk; nothing half-written stays.
     """
+    model.check_head()
+    task = model.task.to_dict() if model.task else None  # may be refused
     folder = step_folder(run, step)
     tf.io.gfile.makedirs(folder)
     if tf.io.gfile.exists(os.path.join(folder, CONFIG)):
@@ -170,7 +180,7 @@ def save(
         tf.io.gfile.remove(os.path.join(folder, CONFIG))
     facts = {"lowercase": tokenizer.lowercase, **(facts or {})}
     try:
-        _write(folder, model, tokenizer, step, optimizer, facts)
+        _write(folder, model, tokenizer, step, optimizer, task, facts)
     except (OSError, safetensors.SafetensorError, tf.errors.OpError) as error:
         # safetensors has its own class for a full disk.
         tf.io.gfile.rmtree(folder)
@@ -179,7 +189,7 @@ def save(
     return folder
 
 
-def _write(folder, model, tokenizer, step, optimizer, facts) -> None:
+def _write(folder, model, tokenizer, step, optimizer, task, facts) -> None:
     checksums = {}
     with tempfile.TemporaryDirectory() as temporary:
         # Beside its place where that is local: a move, not a second copy.
@@ -192,11 +202,7 @@ def _write(folder, model, tokenizer, step, optimizer, facts) -> None:
             move(path, os.path.join(folder, name))
 
         def tensors(name, variables):
-            values = {
-                key: np.ascontiguousarray(value.numpy())
-                for key, value in variables.items()
-            }
-            write(name, lambda path: safetensors.numpy.save_file(values, path))
+            write(name, lambda path: write_tensors(path, variables))
 
         write(VOCABULARY, tokenizer.save)
         tensors(ENCODER, weights(model.encoder))
@@ -207,7 +213,7 @@ def _write(folder, model, tokenizer, step, optimizer, facts) -> None:
             "format": FORMAT,
             "step": step,
             "bert": model.encoder.config.to_dict(),
-            "task": model.task.to_dict() if model.task else None,
+            "task": task,
             **facts,
             "sha256": checksums,
         }
@@ -221,6 +227,16 @@ def _write(folder, model, tokenizer, step, optimizer, facts) -> None:
                 )
 
         write(CONFIG, write_config)
+
+
+def write_tensors(path: str, variables: Mapping[str, Any]) -> None:
+    """Writes variables to a local safetensors file."""
+    values = {
+        # Not ascontiguousarray, which makes a shape () into (1,).
+        key: np.asarray(value.numpy(), order="C")
+        for key, value in variables.items()
+    }
+    safetensors.numpy.save_file(values, path)
 
 
 def is_checkpoint(path: str) -> bool:
@@ -350,12 +366,22 @@ def keep(run: str, count: int) -> None:
 
 
 def weights(layer) -> dict[str, Any]:
-    """Variables by path, without the layer's own name; no random seeds."""
-    return {
-        variable.path.split("/", 1)[1]: variable
-        for variable in layer.weights
-        if not variable.path.endswith("seed_generator_state")
-    }
+    """Variables by path, without the layer's own name; no random seeds.
+
+    Raises InputError where two have one path: a file could hold only one.
+    """
+    variables: dict[str, Any] = {}
+    for variable in layer.weights:
+        path = variable.path.split("/", 1)[-1]
+        if path.endswith("seed_generator_state"):
+            continue
+        if path in variables:
+            raise errors.InputError(
+                f"two weights have the path {path}; give their layers "
+                "different names."
+            )
+        variables[path] = variable
+    return variables
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 import keras
 
+from bert_keras import errors
+
 
 @keras.saving.register_keras_serializable("bert_keras")
 class BertModel(keras.Model):
@@ -22,6 +24,29 @@ class BertModel(keras.Model):
         self.head = task.head(encoder.config) if task else NoHead(name="head")
         self.head.build()
         self.built = True
+        self.check_head()
+
+    def check_head(self):
+        """Raises InputError for weights of the head that no load would find.
+
+        Checkpoints know the parts of a head by the names of `Task.answers`.
+        """
+        if self.task is None:
+            return
+        parts = {
+            variable.path.split("/")[1]
+            for variable in self.head.weights
+            if not variable.path.endswith("seed_generator_state")
+        }
+        unknown = sorted(parts - set(self.task.answers))
+        if unknown:
+            raise errors.InputError(
+                f"the head of {self.task.name} has weights in "
+                f"{', '.join(unknown)}, but the task's `answers` names "
+                f"{', '.join(self.task.answers) or 'nothing'}: they would be "
+                "saved and never loaded. Name every layer of the head there, "
+                "with what its outputs mean."
+            )
 
     def call(self, inputs, training=None):
         encoded = self.encoder(

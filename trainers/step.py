@@ -10,8 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from bert_keras import errors, optimization
 from bert_keras import model as model_lib
-from bert_keras import optimization
 from bert_keras.tasks import base
 
 Batch = Mapping[str, Any]
@@ -176,6 +176,7 @@ class TrainStep:
         variables = [v.value for v in self.optimizer.variables]
         with tf.GradientTape() as tape:
             outputs = self.model(inputs, training=True)
+            self._check_variables()
             losses = self.task.loss(outputs, inputs, targets)
             losses = [losses[term] for term in terms]
             total = tf.add_n(
@@ -197,6 +198,21 @@ class TrainStep:
             ],
             tf.stack([*losses, tokens]),
         )
+
+    def _check_variables(self):
+        """Raises InputError where the first call made weights."""
+        known = {id(variable) for variable in self.optimizer.variables}
+        late = [
+            variable.path
+            for variable in self.model.trainable_variables
+            if id(variable) not in known
+        ]
+        if late:
+            raise errors.InputError(
+                f"the head of {self.task.name} made weights when it was "
+                f"called, which nothing would train: {', '.join(late)}. Build "
+                "every layer in the head's `build`."
+            )
 
     def _seed_dropout(self, step, place):
         """Dropout from (seed, step, layer, replica, accumulation step).

@@ -46,7 +46,7 @@ class Place:
             parts = [part.reshape(self.shape) for part in parts]
         if self.transposed:
             parts = [part.T for part in parts]
-        return [np.ascontiguousarray(part) for part in parts]
+        return [np.asarray(part, order="C") for part in parts]
 
 
 def join(

@@ -1,9 +1,12 @@
 import itertools
+from unittest import mock
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
+from bert_keras import errors
 from bert_keras.tasks import base, tagging
 from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
 from tests.trainers.runs import BATCH, TASKS, Run, batches
@@ -22,7 +25,29 @@ class Infinite(tagging.Tagging):
         return {"tag": loss * tf.where(marked, np.inf, 1.0)}
 
 
+class LateHead(tagging.TagHead):
+    """Has a layer that is first built when it is called."""
+
+    def __init__(self, config, num_tags, **kwargs):
+        super().__init__(config, num_tags, **kwargs)
+        self.more = keras.layers.Dense(num_tags, name="more")
+
+    def call(self, encoded, inputs, table, training=None):
+        outputs = super().call(encoded, inputs, table, training=training)
+        return {"tag": self.more(outputs["tag"])}
+
+
+class Late(tagging.Tagging):
+    def head(self, config):
+        return LateHead(config, len(self.labels), name="head")
+
+
 class TrainStepTest(parameterized.TestCase):
+    def test_weights_that_nothing_would_train_are_refused(self):
+        with mock.patch.dict(TASKS, late=lambda: Late(types=("PER",))):
+            with self.assertRaisesRegex(errors.InputError, "more/kernel"):
+                Run("late").train(stop=1)
+
     @parameterized.parameters(
         ("one_device", 1), ("one_device", 4), ("mirrored", 1)
     )
