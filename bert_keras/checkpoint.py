@@ -183,7 +183,7 @@ def save(
         _write(folder, model, tokenizer, step, optimizer, task, facts)
     except (OSError, safetensors.SafetensorError, tf.errors.OpError) as error:
         # safetensors has its own class for a full disk.
-        tf.io.gfile.rmtree(folder)
+        _remove(folder)
         raise OSError(str(error)) from error
     mark(run, "latest", step)
     return folder
@@ -360,9 +360,19 @@ def keep(run: str, count: int) -> None:
     for step in steps(run)[:-count]:
         folder = step_folder(run, step)
         if folder not in named:
-            # Incomplete first: a kill in between leaves no false whole.
-            tf.io.gfile.remove(os.path.join(folder, CONFIG))
-            tf.io.gfile.rmtree(folder)
+            _remove(folder)
+
+
+def _remove(folder: str) -> None:
+    """Removes what `save` writes, and the folder if nothing else is in it."""
+    # Incomplete first: a kill in between leaves no false whole.
+    names = (CONFIG, OPTIMIZER, HEAD, ENCODER, VOCABULARY)
+    for name in (*names, *(f"{name}.tmp" for name in names)):
+        path = os.path.join(folder, name)
+        if tf.io.gfile.exists(path):
+            tf.io.gfile.remove(path)
+    if not tf.io.gfile.listdir(folder):
+        tf.io.gfile.rmtree(folder)
 
 
 def weights(layer) -> dict[str, Any]:

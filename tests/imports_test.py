@@ -31,6 +31,7 @@ INSIDE = {
     "files": set(),
     "typed": set(),
     "mapped": set(),
+    "locks": {"files"},
     "quiet": set(),
     "resize": {*_WHOLE, "checkpoint", "layers"},
     "data": {"data", "files", "mapped"},

@@ -14,7 +14,7 @@ The same command goes on where the run stopped.
 import dataclasses
 import hashlib
 import os
-import shutil
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 
@@ -28,7 +28,7 @@ from bert_keras.data import records as records_lib
 from bert_keras.data import stream as stream_lib
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.tasks import base
-from trainers import flags, inputs, loop, runtime, session
+from trainers import flags, inputs, loop, run_folder, runtime, session
 from trainers import workers as workers_lib
 
 ROWS_PER_BATCH = 1000  # rows that are tokenised in one call
@@ -41,9 +41,12 @@ class Settings(runtime.TrainSettings):
         "",
         "The checkpoint to start from: a run or step folder, or a folder of "
         "Google's, Hugging Face's or KerasHub's.",
+        reads=True,
     )
-    train: str = flags.knob("", "Labelled rows to learn from.")
-    dev: str = flags.knob("", "Labelled rows to score on; empty: none.")
+    train: str = flags.knob("", "Labelled rows to learn from.", reads=True)
+    dev: str = flags.knob(
+        "", "Labelled rows to score on; empty: none.", reads=True
+    )
     dev_fraction: float = flags.knob(
         0.0,
         "Without --dev: share of the rows of --train, of each label, that is "
@@ -63,11 +66,25 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     """Trains for `epochs`; returns the last dev scores."""
     flags.require("init", settings.init)
     flags.require("train", settings.train)
+    flags.require("output", settings.output)
+    run_folder.refuse_inputs_inside(
+        settings.output,
+        init=settings.init,
+        train=settings.train,
+        dev=settings.dev,
+    )
     strategy = runtime.start(settings)
+    with runtime.one_writer(settings, strategy):
+        return _finetune(settings, task, strategy)
+
+
+def _finetune(
+    settings: Settings, asked: base.Task, strategy: tf.distribute.Strategy
+) -> dict[str, float]:
     start = runtime.read_init(settings, settings.init)
     tokenizer = start.tokenizer()
-    rows = task.examples(settings.train)
-    task = task.learn(training_rows(settings, rows), tokenizer)
+    rows = asked.examples(settings.train)
+    task = asked.learn(training_rows(settings, rows), tokenizer)
     inputs.fits(task, start.config)
     inputs.say_note(rows)
     dev = []
@@ -82,7 +99,27 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     except errors.InputError as error:
         where = settings.dev or settings.train
         raise errors.InputError(f"{where}: {error}") from None
+    with strategy.scope():
+        if settings.random_start:
+            network = encoder.BertEncoder(start.config)
+            model = model_lib.BertModel(network, task)
+        else:
+            model = start.model(task)
     workers = workers_lib.Workers(strategy)
+    identity = run_folder.Identity(
+        "finetune",
+        (settings, asked),
+        {
+            "network": start.config.to_dict(),
+            "tokenizer": tokenizer.fingerprint,
+            "train": run_folder.content(settings.train),
+            "dev": settings.dev and run_folder.content(settings.dev),
+            "init": ""
+            if settings.random_start
+            else run_folder.of_layer(model.encoder),
+        },
+    )
+    runtime.claim(settings, identity, workers)
     if workers.writes:
         write_training_records(settings, task, tokenizer)
     workers.wait()
@@ -95,12 +132,6 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
         buckets=inputs.buckets(settings, task.seq_length),
     )
     total = plan.steps_per_epoch * settings.epochs
-    with strategy.scope():
-        if settings.random_start:
-            network = encoder.BertEncoder(start.config)
-            model = model_lib.BertModel(network, task)
-        else:
-            model = start.model(task)
     run = session.Session(settings, strategy, model, tokenizer, total)
     answers = predictor.Predictor(model, tokenizer)
 
@@ -209,8 +240,7 @@ def write_training_records(
                 f"{settings.train} or the task has changed since "
                 f"{settings.output} was begun; choose another --output."
             )
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
+    _clear(folder)
     found = task.examples(settings.train)
     rows = encode(task, tokenizer, training_rows(settings, found))
     shards = [
@@ -225,6 +255,26 @@ def write_training_records(
     records_lib.write_manifest(
         folder, shards, fingerprint=fingerprint, skipped=skipped
     )
+
+
+def _clear(folder: str) -> None:
+    """Removes records that this run wrote before, and nothing else."""
+    if not os.path.exists(folder):
+        return
+    names = sorted(os.listdir(folder))
+    # The manifest first: a folder without it is not complete.
+    names.sort(key=lambda name: name != records_lib.MANIFEST)
+    own = re.compile(
+        r"(shard-\d+\.safetensors|manifest\.json|vocab\.txt)(\.\d+\.tmp)?"
+    )
+    others = [name for name in names if not own.fullmatch(name)]
+    if others:
+        raise errors.InputError(
+            f"{folder} holds {', '.join(others[:5])}, which no run has "
+            "written; choose another --output."
+        )
+    for name in names:
+        os.remove(os.path.join(folder, name))
 
 
 def encode(

@@ -6,7 +6,7 @@ it with --flagfile.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -41,15 +41,27 @@ def knob(
     choices: Sequence[str] = (),
     *,
     kind: type | None = None,
+    reads: bool = False,
+    identity: bool = True,
     **bounds: float,
 ) -> Any:
     """A field with the text that `--help` prints for it.
 
     `kind` is the type of a flag whose default None means "not said"; `least`
-    and `most` are the bounds of a number.
+    and `most` are the bounds of a number. With `identity=False` a run may
+    continue with another value; `reads=True` is the path of something whose
+    contents count in its place.
     """
     kind = kind or type(default)
-    return base.knob(default, help, choices=choices, kind=kind, **bounds)
+    return base.knob(
+        default,
+        help,
+        choices=choices,
+        kind=kind,
+        reads=reads,
+        identity=identity and not reads,
+        **bounds,
+    )
 
 
 def define(settings: type, *, without: Sequence[str] = ()) -> None:
@@ -97,6 +109,10 @@ def define_task(default: str) -> type[base.Task]:
     return task
 
 
+BREAK_LOCK = (
+    "Write into a folder on a remote file system although another process "
+    "seems to. On a local one that process has to end first."
+)
 TASK = (
     "Dotted name of a module of yours that has the checkpoint's task. What a "
     "folder names is not imported, what you name here is. Empty: a task that "
@@ -143,34 +159,27 @@ def is_given(name: str) -> bool:
     return name in flags.FLAGS and flags.FLAGS[name].present > 0
 
 
-def as_text() -> str:
-    """The program's own flags as lines of a flagfile."""
-    lines = sorted(flag.serialize() for flag in _own())
-    return "\n".join(line for line in lines if line) + "\n"
+def text_of(values: Mapping[str, Any]) -> str:
+    """Values of flags as lines of a flagfile; None is left out."""
+    return "".join(
+        f"--{name}={value}\n"
+        for name, value in sorted(values.items())
+        if value is not None
+    )
 
 
 def parse(text: str) -> dict[str, str]:
-    """{flag: value} of a flagfile; what it does not say has its default.
-
-    So a run that an earlier version began, before there was some flag, has it
-    as it is when nobody asks for it.
-    """
-    values = {
-        flag.name: str(flag.default)
-        for flag in _own()
-        if flag.default is not None
-    }
+    """{flag: value} of a flagfile; of a switch, True or False."""
+    values = {}
     for line in text.splitlines():
+        if not line.startswith("--"):
+            continue
         name, equals, value = line.removeprefix("--").partition("=")
         if not equals:  # absl writes --name and --noname
-            value = str(name in flags.FLAGS or not name.startswith("no"))
+            value = str(not name.startswith("no"))
             name = name if value == "True" else name.removeprefix("no")
         values[name] = value
     return values
-
-
-def _own():
-    return flags.FLAGS.get_key_flags_for_module(sys.argv[0])
 
 
 def _one_line(error: BaseException) -> str:

@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors, files
+from bert_keras import checkpoint, errors, files, locks
 from bert_keras.data import (
     chunks,
     corpus,
@@ -39,7 +39,7 @@ from bert_keras.data import (
 )
 from bert_keras.data import records as records_lib
 from bert_keras.data import tokenizer as tokenizer_lib
-from trainers import flags, pool, report, runtime, static_files
+from trainers import flags, pool, report, run_folder, static_files
 
 # Text for which starting one more process pays: TensorFlow takes seconds.
 BYTES_PER_WORKER = 30_000_000
@@ -47,9 +47,11 @@ BYTES_PER_WORKER = 30_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    input: str = flags.knob("", "Files, folders or globs, with commas between.")
-    output: str = flags.knob("", "Folder of the records.")
-    vocab: str = flags.knob("", "A vocab.txt; empty: learn one.")
+    input: str = flags.knob(
+        "", "Files, folders or globs, with commas between.", reads=True
+    )
+    output: str = flags.knob("", "Folder of the records.", identity=False)
+    vocab: str = flags.knob("", "A vocab.txt; empty: learn one.", reads=True)
     vocab_size: int = flags.knob(
         0,
         "Entries to learn from the input, where --vocab is not given.",
@@ -105,16 +107,23 @@ class Settings:
     )
     seed: int = flags.knob(1, "Pairs and random sentences.", least=0)
     workers: int = flags.knob(
-        0, "Processes; 0: one for each core, fewer for a small input.", least=0
+        0,
+        "Processes; 0: one for each core, fewer for a small input.",
+        least=0,
+        identity=False,
     )
     runner: str = flags.knob(
         "",
         "Runner of Apache Beam (DirectRunner, FlinkRunner, SparkRunner, "
         "DataflowRunner) in place of processes here.",
+        identity=False,
     )
     runner_options: str = flags.knob(
-        "", "What the runner wants to know, as on a command line."
+        "",
+        "What the runner wants to know, as on a command line.",
+        identity=False,
     )
+    break_lock: bool = flags.knob(False, flags.BREAK_LOCK, identity=False)
 
 
 def prepare(settings: Settings) -> None:
@@ -124,9 +133,30 @@ def prepare(settings: Settings) -> None:
     if bool(settings.vocab) == bool(settings.vocab_size):
         raise errors.InputError("give one of --vocab and --vocab_size.")
     paths = corpus.files(settings.input.split(","))
+    for path in paths:
+        run_folder.refuse_inputs_inside(settings.output, input=path)
+    run_folder.refuse_inputs_inside(settings.output, vocab=settings.vocab)
+    with locks.hold(settings.output, break_lock=settings.break_lock):
+        _prepare(settings, paths)
+
+
+def _prepare(settings: Settings, paths: Sequence[str]) -> None:
+    identity = run_folder.Identity(
+        "prepare",
+        (settings,),
+        {
+            "input": [run_folder.content(path) for path in paths],
+            "vocab": settings.vocab and run_folder.content(settings.vocab),
+        },
+    )
     train = os.path.join(settings.output, "train")
-    same = runtime.was_begun_alike(settings.output)
-    runtime.open_run(settings.output, begun=records_lib.is_complete(train))
+    same = run_folder.check(
+        settings.output,
+        identity,
+        names=run_folder.PREPARATION,
+        begun=_is_begun(settings.output),
+    )
+    run_folder.take(settings.output, identity)
     if records_lib.is_complete(train):
         report.table(settings.output, {"already there": train})
         return
@@ -188,6 +218,15 @@ def prepare(settings: Settings) -> None:
         if any(chunk["shards"] for chunk in made[split]):
             _finish(settings, split, made[split], tokenizer)
     _close(settings, plan, tokenizer, time.monotonic() - began)
+
+
+def _is_begun(output: str) -> bool:
+    """Whether some rows are written."""
+    return any(
+        tf.io.gfile.glob(os.path.join(output, split, name))
+        for split in ("train", "dev")
+        for name in ("shard-*", "chunk-*.json", records_lib.MANIFEST)
+    )
 
 
 def _make(
@@ -287,9 +326,13 @@ def _finish(settings, split, made, tokenizer) -> None:
     folder = os.path.join(settings.output, split)
     shards = list(itertools.chain(*(chunk["shards"] for chunk in made)))
     kept = {entry["name"] for entry in shards}
-    for path in tf.io.gfile.glob(os.path.join(folder, "shard-*")):
-        if os.path.basename(path) not in kept:
-            tf.io.gfile.remove(path)  # of an earlier run with other flags
+    others = [
+        path
+        for path in tf.io.gfile.glob(os.path.join(folder, "shard-*"))
+        if os.path.basename(path) not in kept
+    ]
+    if others:
+        report.say(f"not part of the records: {', '.join(others)}")
     tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
     records_lib.write_manifest(
         folder,
@@ -307,7 +350,7 @@ def _finish(settings, split, made, tokenizer) -> None:
         ),
         report=instances.add_reports([chunk["report"] for chunk in made]),
     )
-    instances.forget(folder)
+    instances.forget(folder, len(made))
 
 
 def _close(settings, plan, tokenizer, seconds) -> None:

@@ -10,24 +10,30 @@ command goes on where the run stopped. Masks are drawn anew in every epoch.
 
 import dataclasses
 
+import tensorflow as tf
+
 from bert_keras import config, encoder
 from bert_keras import model as model_lib
 from bert_keras.data import stream as stream_lib
 from bert_keras.tasks import masked_lm
-from trainers import flags, inputs, loop, runtime, session
+from trainers import flags, inputs, loop, run_folder, runtime, session
 from trainers import step as step_lib
+from trainers import workers as workers_lib
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(runtime.TrainSettings):
-    records: str = flags.knob("", "Folder that trainers.prepare made.")
+    records: str = flags.knob(
+        "", "Folder that trainers.prepare made.", reads=True
+    )
     model: str = flags.knob(
         "base",
         f"One of {', '.join(config.SIZES)}, or a JSON file with the fields "
         "of BertConfig.",
+        reads=True,
     )
     init: str = flags.knob(
-        "", "A checkpoint of any format that training starts from."
+        "", "A checkpoint of any format that training starts from.", reads=True
     )
     steps: int = flags.knob(100_000, "Updates.", least=1)
     batch_size: int = flags.knob(
@@ -53,16 +59,41 @@ class Settings(runtime.TrainSettings):
 def pretrain(settings: Settings, task: masked_lm.MaskedLM) -> dict[str, float]:
     """Trains to `steps`; returns the last evaluation's scores."""
     flags.require("records", settings.records)
+    flags.require("output", settings.output)
+    run_folder.refuse_inputs_inside(
+        settings.output, records=settings.records, init=settings.init
+    )
     strategy = runtime.start(settings)
+    with runtime.one_writer(settings, strategy):
+        return _pretrain(settings, task, strategy)
+
+
+def _pretrain(
+    settings: Settings,
+    asked: masked_lm.MaskedLM,
+    strategy: tf.distribute.Strategy,
+) -> dict[str, float]:
     train, dev = inputs.open_records(settings.records)
     tokenizer = inputs.tokenizer_of(train)
     task = dataclasses.replace(
-        task,
+        asked,
         seq_length=train.manifest["seq_length"],
         objective=train.manifest["objective"],
     ).learn([], tokenizer)
     with strategy.scope():
         model = _model(settings, task, tokenizer)
+    identity = run_folder.Identity(
+        "pretrain",
+        (settings, asked),
+        {
+            "network": model.encoder.config.to_dict(),
+            "tokenizer": tokenizer.fingerprint,
+            "records": train.fingerprint,
+            "dev records": dev.fingerprint if dev else "",
+            "init": run_folder.of_layer(model.encoder) if settings.init else "",
+        },
+    )
+    runtime.claim(settings, identity, workers_lib.Workers(strategy))
     run = session.Session(settings, strategy, model, tokenizer, settings.steps)
     lengths = inputs.buckets(settings, task.seq_length)
 

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.figure
@@ -21,6 +21,7 @@ from bert_keras.tasks import base
 
 # Without a terminal, progress is a line every so many seconds.
 LINE_SECONDS = 10
+EVENTS = ".bert_keras"  # how a journal's files for TensorBoard end
 TRACED = range(11, 16)  # steps since the start of a run, with --profile
 MOST_COLUMNS = 12  # of a table of numbers that still fits a page
 
@@ -77,19 +78,32 @@ class Journal:
     """`log.jsonl` and TensorBoard scalars, one truth.
 
     On a resume, lines past the step it resumes from go away, and TensorBoard
-    is written anew from the lines that stay: no gap and no step twice.
+    is written anew from the lines that stay: no gap and no step twice. Lines
+    that no run has written move to `log.jsonl.unread`.
     """
 
     def __init__(self, run: str, *, start: int):
         self.path = os.path.join(run, "log.jsonl")
         board = os.path.join(run, "tensorboard")
-        kept = [line for line in _lines(self.path) if line["step"] <= start]
+        lines, unread = _lines(self.path)
+        if unread:
+            aside = f"{self.path}.unread"
+            with tf.io.gfile.GFile(aside, "ab") as file:
+                file.write(b"".join(line + b"\n" for line in unread))
+            say(
+                f"{self.path}: {len(unread):,} lines are not a run's; they are "
+                f"in {aside} now"
+            )
+        kept = [line for line in lines if line["step"] <= start]
         files.write_text(
             self.path, "".join(json.dumps(line) + "\n" for line in kept)
         )
-        if tf.io.gfile.exists(board):
-            tf.io.gfile.rmtree(board)
-        self.board = tf.summary.create_file_writer(board)
+        # Nothing but what a journal has written.
+        for path in tf.io.gfile.glob(os.path.join(board, f"*{EVENTS}")):
+            tf.io.gfile.remove(path)
+        self.board = tf.summary.create_file_writer(
+            board, filename_suffix=EVENTS
+        )
         for line in kept:
             self._scalars(line)
         self.board.flush()
@@ -287,14 +301,30 @@ def bytes_text(size: float) -> str:
     return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
 
 
-def _lines(path: str) -> Iterator[dict[str, Any]]:
+def _lines(path: str) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """Lines of a log, and those that are none.
+
+    What a kill left of the last line goes away.
+    """
+    lines, others = [], []
     if not tf.io.gfile.exists(path):
-        return
-    with tf.io.gfile.GFile(path) as file:
-        for line in file:
-            # A kill can cut the last line short.
-            if line.endswith("\n"):
-                yield json.loads(line)
+        return lines, others
+    with tf.io.gfile.GFile(path, "rb") as file:
+        *whole, _ = file.read().split(b"\n")
+    for line in whole:
+        try:
+            values = json.loads(line)
+            is_log = isinstance(values.get("step"), int) and all(
+                value is None or isinstance(value, (int, float))
+                for value in values.values()
+            )
+        except (ValueError, AttributeError, RecursionError):
+            is_log = False
+        if is_log:
+            lines.append(values)
+        else:
+            others.append(line)
+    return lines, others
 
 
 def _shown(value: Any) -> str:

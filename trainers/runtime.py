@@ -1,14 +1,16 @@
 """Where and how a run computes: devices, precision, seeds, run folder."""
 
+import contextlib
 import dataclasses
 import functools
 import os
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors, formats, optimization
-from trainers import flags, report
+from bert_keras import checkpoint, errors, formats, locks, optimization
+from trainers import flags, report, run_folder
 from trainers import step as step_lib
 from trainers import workers as workers_lib
 
@@ -34,6 +36,7 @@ class TrainSettings:
         "",
         "Folder of the run. Run again with the same folder, it goes on where "
         "it stopped.",
+        identity=False,
     )
     batch_size: int = flags.knob(
         32,
@@ -121,10 +124,16 @@ class TrainSettings:
         f"Write a trace of the steps {report.TRACED[0]} to "
         f"{report.TRACED[-1]} after this start to the folder profile of the "
         "run; TensorBoard shows it after `pip install xprof`.",
+        identity=False,
     )
-    save_every: int = flags.knob(1000, "Steps between checkpoints.", least=1)
+    save_every: int = flags.knob(
+        1000, "Steps between checkpoints.", least=1, identity=False
+    )
     keep: int = flags.knob(
-        3, "Checkpoints that stay, besides the best one.", least=1
+        3,
+        "Checkpoints that stay, besides the best one.",
+        least=1,
+        identity=False,
     )
     best_metric: str = flags.knob(
         "",
@@ -137,7 +146,10 @@ class TrainSettings:
         "never.",
         least=0,
     )
-    log_every: int = flags.knob(20, "Steps between log lines.", least=1)
+    break_lock: bool = flags.knob(False, flags.BREAK_LOCK, identity=False)
+    log_every: int = flags.knob(
+        20, "Steps between log lines.", least=1, identity=False
+    )
 
 
 def start(settings: TrainSettings) -> tf.distribute.Strategy:
@@ -237,58 +249,37 @@ def make_loss_scale(settings: TrainSettings) -> step_lib.LossScale:
     return step_lib.fixed_loss_scale()
 
 
-# Flags that may differ when a run goes on: they change no result.
-FREE_TO_CHANGE = (
-    "flagfile",
-    "keep",
-    "log_every",
-    "output",
-    "profile",
-    "runner",
-    "runner_options",
-    "save_every",
-    "workers",
-)
+@contextlib.contextmanager
+def one_writer(
+    settings: TrainSettings, strategy: tf.distribute.Strategy
+) -> Iterator[None]:
+    """Lets no other run write into the run folder; the chief sees to it."""
+    if workers_lib.Workers(strategy).writes:
+        with locks.hold(settings.output, break_lock=settings.break_lock):
+            yield
+    else:
+        yield
 
 
-def open_run(folder: str, *, begun: bool, writes: bool = True) -> None:
-    """Makes the run folder, or checks that it is this run's.
+def claim(
+    settings: TrainSettings,
+    identity: run_folder.Identity,
+    workers: workers_lib.Workers,
+) -> None:
+    """Makes the run folder this run's, or checks that it is.
 
-    Args:
-      begun: whether there is something in it that other flags would spoil.
-      writes: whether this worker is the one that writes.
-
-    Raises InputError when it was begun with other flags.
+    Raises InputError where the workers differ in what they run, or where the
+    folder is another run's.
     """
-    path = os.path.join(folder, "flags.txt")
-    text = flags.as_text()
-    if begun and tf.io.gfile.exists(path):
-        with tf.io.gfile.GFile(path) as file:
-            theirs = flags.parse(file.read())
-        ours = flags.parse(text)
-        changed = [
-            f"--{name}={theirs.get(name, '')} there, {ours.get(name, '')} now"
-            for name in sorted(set(ours) | set(theirs))
-            if ours.get(name) != theirs.get(name) and name not in FREE_TO_CHANGE
-        ]
-        if changed:
-            raise errors.InputError(
-                f"{folder} was begun with other flags ({'; '.join(changed)}). "
-                f"Go on with --flagfile={path} --output={folder}, or choose "
-                "another --output."
-            )
-        return
-    if not writes:
-        return
-    tf.io.gfile.makedirs(folder)
-    with tf.io.gfile.GFile(path, "w") as file:
-        file.write(text)
-
-
-def was_begun_alike(folder: str) -> bool:
-    """Whether a folder was begun with these very flags."""
-    path = os.path.join(folder, "flags.txt")
-    if not tf.io.gfile.exists(path):
-        return False
-    with tf.io.gfile.GFile(path) as file:
-        return flags.parse(file.read()) == flags.parse(flags.as_text())
+    workers.require_same(
+        "flags and inputs", identity.fingerprint, settings.output
+    )
+    run_folder.check(
+        settings.output,
+        identity,
+        names=run_folder.TRAINING,
+        begun=bool(checkpoint.steps(settings.output)),
+    )
+    workers.wait()  # nobody checks what the chief is writing
+    if workers.writes:
+        run_folder.take(settings.output, identity)

@@ -1,7 +1,6 @@
 """A run from its first or its last step to its end: what trainers share."""
 
 import time
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from bert_keras import checkpoint, config, errors
 from bert_keras import model as model_lib
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.tasks import base
-from trainers import flags, loop, report, runtime
+from trainers import loop, report, runtime
 from trainers import step as step_lib
 from trainers import workers as workers_lib
 
@@ -25,8 +24,7 @@ class Session:
     """Model, optimizer and loss scale, restored to the last checkpoint.
 
     `step` is the number of steps done. The model was built under the
-    strategy's scope; all that can be wrong with flags and files was checked,
-    for this opens the run folder.
+    strategy's scope, and the run folder is this run's (runtime.claim).
     """
 
     def __init__(
@@ -40,11 +38,6 @@ class Session:
         self.settings = settings
         self.workers = workers_lib.Workers(strategy)
         self.best_metric = _best_metric(settings, model.task)
-        runtime.open_run(
-            settings.output,
-            begun=begun(settings.output),
-            writes=self.workers.writes,
-        )
         self.model = model
         self.task = model.task
         self.tokenizer = tokenizer
@@ -62,7 +55,8 @@ class Session:
             )
             self.loss_scale = runtime.make_loss_scale(settings)
         self.step = self._restore()
-        self._agree()
+        # Workers that start at different places would wait for ever.
+        self.workers.require_same("last checkpoint", self.step, settings.output)
         self.journal = (
             report.Journal(settings.output, start=self.step)
             if self.workers.writes
@@ -114,18 +108,6 @@ class Session:
         if self.best_step is not None and self.workers.writes:
             # A kill may have come between the save and this.
             checkpoint.mark(self.settings.output, "best", self.best_step)
-
-    def _agree(self) -> None:
-        """Workers that start at different places would wait for ever."""
-        same = zlib.crc32(flags.as_text().encode())
-        for what, value in (("flags", same), ("last checkpoint", self.step)):
-            found = self.workers.gather(value)
-            if len(set(found)) > 1:
-                raise errors.InputError(
-                    f"the workers do not have the same {what}. Start all with "
-                    f"the same command, and let --output="
-                    f"{self.settings.output} be a folder that all of them see."
-                )
 
     def train(
         self, batches: Iterable[step_lib.Batch], *, evaluate: loop.every

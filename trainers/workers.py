@@ -10,7 +10,9 @@ import functools
 import json
 import os
 import signal
+import zlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -96,6 +98,16 @@ class Workers:
         own = [0.0] * self.count
         own[self.index] = value
         return self._sum(own)
+
+    def require_same(self, what: str, value: Any, output: str) -> None:
+        """Raises InputError where not all workers have one value."""
+        same = zlib.crc32(str(value).encode())
+        if len(set(self.gather(same))) > 1:
+            raise errors.InputError(
+                f"the workers do not have the same {what}. Start all with "
+                f"the same command, and let --output={output} be a folder that "
+                "all of them see."
+            )
 
     def of_writer(self, value: float) -> float:
         """The value that worker 0 has."""

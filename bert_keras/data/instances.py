@@ -70,7 +70,7 @@ def make(chunk: chunks.Chunk, recipe: Recipe) -> dict[str, Any]:
     up, see `add_reports`}.
     """
     folder = os.path.join(recipe.folder, chunk.split)
-    note = os.path.join(folder, f"chunk-{chunk.number:05d}.json")
+    note = _note(folder, chunk.number)
     fingerprint = _fingerprint(chunk, recipe)
     made = _made(folder, note)
     if made and made["fingerprint"] == fingerprint:
@@ -107,10 +107,19 @@ def _write(
     )
 
 
-def forget(folder: str) -> None:
-    """Removes the notes that `make` leaves for a second call."""
-    for path in tf.io.gfile.glob(os.path.join(folder, "chunk-*.json")):
-        tf.io.gfile.remove(path)
+def forget(folder: str, count: int) -> None:
+    """Removes the notes of `count` chunks, which `make` left for a second call.
+
+    Those alone: other files of the folder may be anybody's.
+    """
+    for number in range(count):
+        path = _note(folder, number)
+        if tf.io.gfile.exists(path):
+            tf.io.gfile.remove(path)
+
+
+def _note(folder: str, number: int) -> str:
+    return os.path.join(folder, f"chunk-{number:05d}.json")
 
 
 def encode(
@@ -241,8 +250,7 @@ def _made(folder: str, note: str) -> dict[str, Any] | None:
     """What an earlier call noted, if its shards are still whole."""
     if not tf.io.gfile.exists(note):
         return None
-    with tf.io.gfile.GFile(note) as file:
-        made = json.loads(file.read())
+    made = files.read_json(note)
     for entry in made["shards"]:
         if (
             files.checksum(os.path.join(folder, entry["name"]))

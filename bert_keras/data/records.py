@@ -158,6 +158,17 @@ class Records:
             if ":" in name
         }
 
+    @property
+    def fingerprint(self) -> str:
+        """Known by the contents of all shards, wherever they are."""
+        values = {
+            name: value
+            for name, value in self.manifest.items()
+            if name not in ("input", "report")
+        }
+        text = json.dumps(values, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     def __len__(self) -> int:
         return len(self.lengths)
 

@@ -92,6 +92,7 @@ class MainsTest(mains.Case):
     def test_a_run_begun_before_there_was_a_flag_goes_on(self):
         run = self.path("older")
         shutil.copytree(self.base, run)
+        os.remove(os.path.join(run, "settings.json"))
         path = os.path.join(run, "flags.txt")
         with open(path) as file:
             lines = file.readlines()
@@ -99,13 +100,13 @@ class MainsTest(mains.Case):
             file.writelines(x for x in lines if "bucket_lengths" not in x)
         # A profile changes no result.
         flags = self.pretrain_flags(output=run, profile=True)
+        for changes in ({"bucket_lengths": False}, {"model": "tiny"}):
+            code, _, error = call("trainers.pretrain", **flags | changes)
+            self.assertEqual(code, 1)
+            (name,) = changes
+            self.assertRegex(error, f"--{name}=.* there, {changes[name]} now")
         code, _, error = call("trainers.pretrain", **flags)
         self.assertEqual((code, error), (0, ""))
-        code, _, error = call(
-            "trainers.pretrain", **flags | {"bucket_lengths": False}
-        )
-        self.assertEqual(code, 1)
-        self.assertIn("bucket_lengths=True there, False now", error)
 
     def test_a_damaged_checkpoint_is_passed_over(self):
         folder = self.path("damaged")

@@ -1,0 +1,138 @@
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from unittest import mock
+
+import tensorflow as tf
+from absl.testing import absltest
+
+from bert_keras import errors, files, locks
+from tests.trainers import mains
+
+HOLD = """
+import sys
+from bert_keras import locks
+with locks.hold(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def _try(folder, answers):
+    try:
+        with locks.hold(folder):
+            answers.put("held")
+    except errors.InputError as error:
+        answers.put(str(error))
+
+
+class LocksTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = os.path.join(self.create_tempdir().full_path, "run")
+
+    def test_a_second_writer_is_refused_and_told_who_the_first_is(self):
+        with locks.hold(self.folder):
+            with self.assertRaisesRegex(
+                errors.InputError, f"being written by process {os.getpid()} on"
+            ):
+                with locks.hold(self.folder):
+                    pass
+            answers = multiprocessing.get_context("spawn").SimpleQueue()
+            process = multiprocessing.get_context("spawn").Process(
+                target=_try, args=(self.folder, answers)
+            )
+            process.start()
+            self.assertIn("being written by process", answers.get())
+            process.join()
+        with locks.hold(self.folder):
+            pass
+
+    def test_a_killed_writer_leaves_the_folder_free(self):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, self.folder],
+            cwd=mains.ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self.assertEqual(process.stdout.readline(), b"held\n")
+        with self.assertRaisesRegex(errors.InputError, f"{process.pid} on"):
+            with locks.hold(self.folder):
+                pass
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        self.assertTrue(os.path.exists(os.path.join(self.folder, locks.NAME)))
+        with locks.hold(self.folder):
+            pass
+
+    def test_only_a_folder_that_was_made_and_stayed_empty_is_removed(self):
+        with locks.hold(self.folder):
+            pass
+        self.assertFalse(os.path.exists(self.folder))
+        os.makedirs(self.folder)
+        with locks.hold(self.folder):
+            pass
+        self.assertEqual(os.listdir(self.folder), [])
+        with locks.hold(os.path.join(self.folder, "more")):
+            mains.write(os.path.join(self.folder, "more", "file"), "")
+        self.assertEqual(os.listdir(self.folder), ["more"])
+        self.assertEqual(os.listdir(f"{self.folder}/more"), ["file"])
+
+    def test_the_lock_is_free_after_an_error(self):
+        with self.assertRaises(ZeroDivisionError), locks.hold(self.folder):
+            raise ZeroDivisionError
+        with locks.hold(self.folder):
+            pass
+
+    def test_a_folder_that_cannot_be_made_is_named(self):
+        path = mains.write(self.create_tempfile("file").full_path, "")
+        with self.assertRaisesRegex(errors.InputError, "file"):
+            with locks.hold(path):
+                pass
+
+    def test_a_remote_lock_counts_while_it_is_fresh(self):
+        folder = "ram://locks/run"
+        path = f"{folder}/{locks.NAME}"
+        other = {"pid": 1, "host": "other", "since": "now", "id": "x"}
+
+        def held(seconds):
+            files.write_text(
+                path, json.dumps(other | {"beat": time.time() - seconds})
+            )
+
+        held(locks.STALE - 30)
+        with self.assertRaisesRegex(
+            errors.InputError, "process 1 on other .*--break_lock ignores that"
+        ):
+            with locks.hold(folder):
+                pass
+        with locks.hold(folder, break_lock=True):
+            self.assertEqual(files.read_json(path)["pid"], os.getpid())
+            with self.assertRaisesRegex(errors.InputError, "by process"):
+                with locks.hold(folder):
+                    pass
+        self.assertFalse(tf.io.gfile.exists(path))
+        held(locks.STALE + 1)
+        with locks.hold(folder):
+            pass
+        files.write_text(path, "?")
+        with locks.hold(folder):
+            pass
+
+    def test_a_remote_lock_is_written_anew(self):
+        folder = "ram://locks/beating"
+        path = f"{folder}/{locks.NAME}"
+        with mock.patch.object(locks, "HEARTBEAT", 0.01):
+            with locks.hold(folder):
+                first = files.read_json(path)["beat"]
+                while files.read_json(path)["beat"] == first:
+                    os.sched_yield()
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,336 @@
+"""Folders of runs: nothing of others is touched, no run becomes another."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+
+import keras
+from absl.testing import absltest, parameterized
+
+from bert_keras import checkpoint, errors, locks
+from bert_keras.tasks import classification, masked_lm
+from tests import tiny
+from tests.trainers import mains
+from tests.trainers.mains import call, write
+from trainers import finetune, prepare, pretrain
+
+
+def tearDownModule():
+    mains.close()
+
+
+def tree(folder):
+    """{file: checksum} of all files below a folder."""
+    found = {}
+    for where, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(where, name)
+            with open(path, "rb") as file:
+                digest = hashlib.sha256(file.read()).hexdigest()
+            found[os.path.relpath(path, folder)] = digest
+    return found
+
+
+class RunFolderTest(mains.Case):
+    def setUp(self):
+        super().setUp()
+        self.output = os.path.join(self.create_tempdir().full_path, "out")
+        os.makedirs(self.output)
+
+    def tearDown(self):
+        keras.config.set_dtype_policy("float32")
+        super().tearDown()
+
+    def put(self, *names):
+        """Files of somebody else in the output folder."""
+        for name in names:
+            path = os.path.join(self.output, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            write(path, f"not a run's: {name}")
+
+    def flags_of(self, name):
+        return {
+            "prepare": {
+                "input": self.corpus,
+                "vocab": self.vocab,
+                "seq_length": 32,
+                "held_out": 0.1,
+            },
+            "pretrain": self.pretrain_flags(steps=1),
+            "finetune": self.finetune_flags(epochs=1),
+        }[name] | {"output": self.output}
+
+    @parameterized.parameters(
+        ("prepare", "train/shard-00007.safetensors"),
+        ("prepare", "train/chunk-00000.json"),
+        ("prepare", "dev/shard-notes.md"),
+        ("prepare", "vocab.txt"),
+        ("prepare", "report.json"),
+        ("prepare", "flags.txt"),
+        ("prepare", "plan/a.txt"),
+        ("pretrain", "tensorboard/events.out.tfevents.1.host"),
+        ("pretrain", "step-00000001/weights.bin"),
+        ("pretrain", "best"),
+        ("finetune", "records/mine.parquet"),
+        ("finetune", "records/shard-00000.safetensors"),
+        ("finetune", "tensorboard/notes.txt"),
+        ("finetune", "log.jsonl"),
+        ("finetune", "profile/trace"),
+        ("finetune", "settings.json"),
+    )
+    def test_what_others_wrote_is_left_alone(self, name, path):
+        self.put(path)
+        before = tree(self.output)
+        code, _, error = call(f"trainers.{name}", **self.flags_of(name))
+        self.assertEqual(code, 1)
+        self.assertRegex(error, "^error: .*(--output|settings.json)")
+        self.assertEqual(tree(self.output), before)
+
+    @parameterized.parameters("prepare", "pretrain", "finetune")
+    def test_other_files_beside_a_run_stay(self, name):
+        self.put("README.md", "notes/a.txt", "data.csv")
+        before = tree(self.output)
+        for _ in range(2):
+            code, _, error = call(f"trainers.{name}", **self.flags_of(name))
+            self.assertEqual((code, error), (0, ""))
+            after = tree(self.output)
+            self.assertEqual(before, {name: after[name] for name in before})
+
+    def test_files_that_others_put_into_a_run_stay_when_it_continues(self):
+        flags = self.flags_of("finetune") | {"save_every": 1, "keep": 1}
+        self.assertEqual(call("trainers.finetune", **flags)[0], 0)
+        first = checkpoint.step_folder(self.output, 1)
+        others = (
+            "tensorboard/events.out.tfevents.1.other",
+            "tensorboard/mine/notes.txt",
+            f"{os.path.basename(first)}/mine.txt",
+        )
+        self.put(*others)
+        with open(os.path.join(self.output, "log.jsonl"), "a") as file:
+            file.write('{"loss": 1}\n[]\n{"step": "x"}\nhalf\n{"step": 1')
+        lines = len(self.log_lines())
+        os.remove(
+            os.path.join(
+                checkpoint.step_folder(self.output, 2), checkpoint.CONFIG
+            )
+        )
+        os.remove(os.path.join(self.output, "best"))
+        code, _, error, said = mains.call_and_listen(
+            "trainers.finetune", **flags
+        )
+        self.assertEqual((code, error), (0, ""), said)
+        for name in others:
+            self.assertTrue(os.path.exists(os.path.join(self.output, name)))
+        unread = os.path.join(self.output, "log.jsonl.unread")
+        with open(unread) as file:
+            self.assertEqual(
+                file.read(), '{"loss": 1}\n[]\n{"step": "x"}\nhalf\n'
+            )
+        self.assertIn("4 lines are not a run's", " ".join(said.split()))
+        self.assertLess(len(self.log_lines()), lines)
+        steps = [line["step"] for line in self.log(self.output)]
+        self.assertEqual(steps, sorted(steps))
+
+    def log_lines(self):
+        with open(os.path.join(self.output, "log.jsonl")) as file:
+            return file.readlines()
+
+    def test_records_in_a_run_are_cleared_of_its_own_files_only(self):
+        records = os.path.join(self.output, "records")
+        self.put("records/manifest.json", "records/shard-00003.safetensors")
+        finetune._clear(records)
+        self.assertEqual(os.listdir(records), [])
+        self.put("records/manifest.json", "records/mine")
+        with self.assertRaisesRegex(errors.InputError, "holds mine"):
+            finetune._clear(records)
+        self.assertLen(os.listdir(records), 2)
+
+    @parameterized.parameters(
+        ("prepare", "input", "corpus.txt", mains.CORPUS),
+        ("prepare", "vocab", "v.txt", "\n".join(tiny.VOCABULARY)),
+        ("finetune", "train", "t.tsv", "text\tlabel\n" + mains.ROWS),
+        ("finetune", "dev", "d.tsv", "text\tlabel\n" + mains.ROWS),
+    )
+    def test_inputs_in_the_output_are_refused(self, name, flag, file, text):
+        os.makedirs(os.path.join(self.output, "data"))
+        path = write(os.path.join(self.output, "data", file), text)
+        link = os.path.join(self.create_tempdir().full_path, file)
+        os.symlink(path, link)
+        before = tree(self.output)
+        for each in (path, link):
+            code, _, error = call(
+                f"trainers.{name}", **self.flags_of(name) | {flag: each}
+            )
+            self.assertEqual(code, 1)
+            self.assertRegex(error, f"--{flag}=.* is in --output")
+        self.assertEqual(tree(self.output), before)
+
+    def test_a_run_does_not_start_from_itself(self):
+        shutil.copytree(self.tuned, self.output, dirs_exist_ok=True)
+        code, _, error = call(
+            "trainers.finetune",
+            **self.flags_of("finetune") | {"init": self.output},
+        )
+        self.assertEqual(code, 1)
+        self.assertRegex(error, "--init=.* is in --output")
+
+    @parameterized.parameters("prepare", "pretrain", "finetune")
+    def test_a_second_writer_is_refused(self, name):
+        with locks.hold(self.output):
+            code, _, error = call(f"trainers.{name}", **self.flags_of(name))
+            self.assertEqual(code, 1)
+            self.assertRegex(error, f"being written by process {os.getpid()}")
+            self.assertEqual(os.listdir(self.output), [locks.NAME])
+
+    def test_a_folder_of_another_command_is_refused(self):
+        shutil.copytree(self.records, self.output, dirs_exist_ok=True)
+        before = tree(self.output)
+        for older in (False, True):
+            if older:
+                os.remove(os.path.join(self.output, "settings.json"))
+                del before["settings.json"]
+            code, _, error = call(
+                "trainers.finetune", **self.flags_of("finetune")
+            )
+            self.assertEqual(code, 1)
+            self.assertRegex(error, "it is a folder of prepare")
+            self.assertEqual(tree(self.output), before)
+
+    def test_prepared_with_other_flags_is_refused_and_kept(self):
+        flags = self.flags_of("prepare")
+        self.assertEqual(call("trainers.prepare", **flags)[0], 0)
+        before = tree(self.output)
+        code, _, error = call("trainers.prepare", **flags | {"seq_length": 16})
+        self.assertEqual(code, 1)
+        self.assertRegex(error, "--seq_length=32 there, 16 now")
+        # As if it had been killed before it was complete.
+        os.remove(os.path.join(self.output, "train", "manifest.json"))
+        del before["train/manifest.json"]
+        code, _, error = call("trainers.prepare", **flags | {"seq_length": 16})
+        self.assertEqual(code, 1)
+        self.assertEqual(tree(self.output), before)
+        more = write(self.path("more.txt"), mains.CORPUS + "the film .\n")
+        code, _, error = call("trainers.prepare", **flags | {"input": more})
+        self.assertEqual(code, 1)
+        self.assertRegex(error, "other contents of input")
+        self.assertEqual(tree(self.output), before)
+        self.assertEqual(call("trainers.prepare", **flags)[0], 0)
+
+    # From Python there are no flags: a run is known by what it was given.
+
+    def finetuned(self, **changes):
+        task = changes.pop("task", {})
+        settings = finetune.Settings(
+            **{
+                "init": self.base,
+                "train": self.rows,
+                "dev": self.rows,
+                "output": self.output,
+                "epochs": 1,
+                "batch_size": 8,
+                **changes,
+            }
+        )
+        return finetune.finetune(
+            settings,
+            classification.Classification(**{"seq_length": 16, **task}),
+        )
+
+    def test_python_continues_a_run_only_as_it_was(self):
+        self.finetuned()
+        steps = checkpoint.steps(self.output)
+        before = tree(self.output)
+        other = write(self.path("other.tsv"), "text\tlabel\n" + mains.ROWS * 2)
+        base = os.path.join(self.create_tempdir().full_path, "base")
+        shutil.copytree(self.base, base)
+        for changes, message in (
+            ({"learning_rate": 1e-3}, "--learning_rate=5e-05 there, 0.001 now"),
+            ({"seed": 2}, "--seed=1 there, 2 now"),
+            ({"task": {"pooling": "mean"}}, "--pooling=first there, mean now"),
+            ({"task": {"seq_length": 8}}, "--seq_length=16 there, 8 now"),
+            ({"train": other}, "other contents of train"),
+            ({"dev": other}, "other contents of dev"),
+            ({"dev": ""}, "other contents of dev"),
+            ({"init": self.tuned}, "other contents of init"),
+        ):
+            with self.assertRaisesRegex(errors.InputError, message):
+                self.finetuned(**changes)
+            now = tree(self.output)
+            self.assertEqual(now, before)
+        # Where the same contents are does not count, nor how much is said.
+        moved = shutil.copy(self.rows, self.path("moved.tsv"))
+        self.finetuned(train=moved, dev=moved, init=base, log_every=3, keep=5)
+        self.assertEqual(checkpoint.steps(self.output), steps)
+
+    def test_pretraining_continues_only_with_its_records_and_network(self):
+        settings = pretrain.Settings(
+            records=self.records,
+            output=self.output,
+            model=self.model,
+            steps=1,
+            batch_size=8,
+        )
+        task = masked_lm.MaskedLM()
+        pretrain.pretrain(settings, task)
+        before = tree(self.output)
+        records = self.path("other-records")
+        if not os.path.exists(records):
+            prepare.prepare(
+                prepare.Settings(
+                    input=self.corpus,
+                    output=records,
+                    vocab=self.vocab,
+                    seq_length=32,
+                    held_out=0.1,
+                    seed=5,
+                )
+            )
+        model = write(
+            self.path("deeper.json"),
+            json.dumps(tiny.bert(num_layers=3).to_dict()),
+        )
+        dropout = write(
+            self.path("dropout.json"),
+            json.dumps(tiny.bert(dropout=0.5).to_dict()),
+        )
+        for changes, message in (
+            ({"records": records}, "other contents of records"),
+            ({"model": model}, "other contents of network"),
+            ({"model": dropout}, "other contents of network"),
+            ({"init": self.base}, "other contents of init"),
+        ):
+            with self.assertRaisesRegex(errors.InputError, message):
+                pretrain.pretrain(
+                    dataclasses.replace(settings, **changes), task
+                )
+            self.assertEqual(tree(self.output), before)
+        with self.assertRaisesRegex(errors.InputError, "masked_share=0.15"):
+            pretrain.pretrain(settings, masked_lm.MaskedLM(masked_share=0.3))
+        moved = os.path.join(self.create_tempdir().full_path, "records")
+        shutil.copytree(self.records, moved)
+        pretrain.pretrain(dataclasses.replace(settings, records=moved), task)
+
+    def test_a_setting_of_a_later_version_is_refused_by_name(self):
+        self.finetuned()
+        path = os.path.join(self.output, "settings.json")
+        with open(path) as file:
+            values = json.load(file)
+        values["settings"]["sharpness"] = 3
+        write(path, json.dumps(values))
+        with self.assertRaisesRegex(
+            errors.InputError, "--sharpness=3 there, unknown now"
+        ):
+            self.finetuned()
+        del values["settings"]["sharpness"], values["settings"]["clip_norm"]
+        write(path, json.dumps(values))
+        self.finetuned()  # before there was --clip_norm it was the default
+        del values["settings"]["xla"]
+        write(path, json.dumps(values))
+        with self.assertRaisesRegex(errors.InputError, "--xla=False there"):
+            self.finetuned(xla=True)
+
+
+if __name__ == "__main__":
+    absltest.main()
