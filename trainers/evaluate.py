@@ -35,7 +35,9 @@ class Settings:
         "A batch has as many tokens as this many rows of the longest length.",
         least=1,
     )
-    seed: int = flags.knob(1, "Masks that are drawn on records.", least=0)
+    seed: int = flags.knob(
+        1, "Masks that are drawn on records.", least=0, most=flags.MOST_SEED
+    )
 
 
 def evaluate(settings: Settings) -> dict[str, float]:

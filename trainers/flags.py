@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 from absl import app, flags, logging
 
-from bert_keras import errors
+from bert_keras import errors, typed
 from bert_keras.tasks import base
 
 T = TypeVar("T")
@@ -89,7 +89,37 @@ def read(settings: type[T], **more: Any) -> T:
         for field in dataclasses.fields(settings)
         if "help" in field.metadata and field.name in flags.FLAGS
     }
-    return settings(**(values | more))
+    made = settings(**(values | more))
+    check(made)
+    return made
+
+
+def check(*settings: Any) -> None:
+    """Raises InputError for a value that its flag would not take.
+
+    From Python nothing has looked at the settings, and absl takes NaN for a
+    number within any bounds.
+    """
+    for each in settings:
+        values = dataclasses.asdict(each)
+        typed.check(type(each), values)
+        for field in dataclasses.fields(each):
+            value = values[field.name]
+            choices = field.metadata.get("choices")
+            if choices and value not in choices:
+                raise errors.InputError(
+                    f"--{field.name}={value}: expected one of "
+                    f"{', '.join(choices)}."
+                )
+            bounds = field.metadata.get("bounds", {})
+            least = bounds.get("lower_bound", value)
+            most = bounds.get("upper_bound", value)
+            if value is not None and not least <= value <= most:
+                raise errors.InputError(
+                    f"--{field.name}={value}: expected "
+                    f"{bounds.get('lower_bound', 'anything')} to "
+                    f"{bounds.get('upper_bound', 'anything')}."
+                )
 
 
 def define_task(default: str) -> type[base.Task]:
@@ -109,6 +139,7 @@ def define_task(default: str) -> type[base.Task]:
     return task
 
 
+MOST_SEED = 2**31 - 1  # the stateless random ops of TensorFlow take int32
 BREAK_LOCK = (
     "Write into a folder on a remote file system although another process "
     "seems to. On a local one that process has to end first."

@@ -105,7 +105,9 @@ class Settings:
         "Text in a shard, in MB; random sentences come from the same shard.",
         least=0.001,
     )
-    seed: int = flags.knob(1, "Pairs and random sentences.", least=0)
+    seed: int = flags.knob(
+        1, "Pairs and random sentences.", least=0, most=flags.MOST_SEED
+    )
     workers: int = flags.knob(
         0,
         "Processes; 0: one for each core, fewer for a small input.",
@@ -128,6 +130,7 @@ class Settings:
 
 def prepare(settings: Settings) -> None:
     """Writes OUTPUT/train and OUTPUT/dev."""
+    flags.check(settings)
     flags.require("input", settings.input)
     flags.require("output", settings.output)
     if bool(settings.vocab) == bool(settings.vocab_size):

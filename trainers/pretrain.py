@@ -58,6 +58,7 @@ class Settings(runtime.TrainSettings):
 
 def pretrain(settings: Settings, task: masked_lm.MaskedLM) -> dict[str, float]:
     """Trains to `steps`; returns the last evaluation's scores."""
+    flags.check(settings, task)
     flags.require("records", settings.records)
     flags.require("output", settings.output)
     run_folder.refuse_inputs_inside(

@@ -328,6 +328,8 @@ def _lines(path: str) -> tuple[list[dict[str, Any]], list[bytes]]:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "not a number"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -85,7 +85,12 @@ class TrainSettings:
         "Regular expression of variables that an --init of another format may "
         "lack; they start at random.",
     )
-    seed: int = flags.knob(1, "Order, masks, dropout and new weights.", least=0)
+    seed: int = flags.knob(
+        1,
+        "Order, masks, dropout and new weights.",
+        least=0,
+        most=flags.MOST_SEED,
+    )
     strategy: str = flags.knob(
         "auto",
         "Devices: auto takes the TPU of --tpu, else the workers of TF_CONFIG, "

@@ -1,5 +1,6 @@
 """A run from its first or its last step to its end: what trainers share."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -42,7 +43,7 @@ class Session:
         self.task = model.task
         self.tokenizer = tokenizer
         self.total_steps = total_steps
-        self.scores: dict[str, float] = {}
+        self.scores: dict[str, float | None] = {}
         self.best: float | None = None
         self.best_step: int | None = None
         self.not_better = 0  # evaluations since the best one
@@ -99,12 +100,18 @@ class Session:
         saved.load_head(self.model.head)
         saved.load_optimizer(self.optimizer)
         facts = saved.facts
-        self.loss_scale.scale.assign(facts["loss_scale"])
-        self.loss_scale.finite_steps.assign(facts["finite_steps"])
-        self._note(facts["scores"])
-        self.best, self.best_step = facts["best"]
-        self.not_better = facts["not_better"]
-        self.skipped, self.skipped_in_a_row = facts["skipped"]
+        try:
+            self.loss_scale.scale.assign(facts["loss_scale"])
+            self.loss_scale.finite_steps.assign(facts["finite_steps"])
+            self._note(facts["scores"])
+            self.best, self.best_step = facts["best"]
+            self.not_better = facts["not_better"]
+            self.skipped, self.skipped_in_a_row = facts["skipped"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise errors.InputError(
+                f"{folder} is no checkpoint of a run: its config.json has no "
+                f"state of the trainer that can be read ({error!r})."
+            ) from None
         if self.best_step is not None and self.workers.writes:
             # A kill may have come between the save and this.
             checkpoint.mark(self.settings.output, "best", self.best_step)
@@ -247,7 +254,13 @@ class Session:
         """
         value = self.workers.of_writer(scores.get(self.best_metric, 0.0))
         if scores:
-            self._note(scores)
+            # JSON has no NaN and no infinity.
+            self._note(
+                {
+                    name: float(v) if math.isfinite(v) else None
+                    for name, v in scores.items()
+                }
+            )
             self.journal.write(
                 step, {f"dev/{name}": v for name, v in scores.items()}
             )
@@ -257,24 +270,32 @@ class Session:
             png = report.confusion(tables["confusion"])
             self.journal.picture(step, "dev/confusion", png)
         sign = -1 if self.best_metric.startswith("loss/") else 1
-        if self.best is None or sign * value > sign * self.best:
+        if not math.isfinite(value):
+            say(
+                f"step {step:,}: {self.best_metric} is {value}, so not the best"
+            )
+            self.not_better += 1
+        elif self.best is None or sign * value > sign * self.best:
             self.best, self.best_step, self.not_better = value, step, 0
             self.save(step)
         else:
             self.not_better += 1
         if self._is_at_its_end():
-            say(
-                f"stopping early: {self.best_metric} was best at step "
-                f"{self.best_step:,}"
-            )
+            best = "was never a number"
+            if self.best_step is not None:
+                best = f"was best at step {self.best_step:,}"
+            say(f"stopping early: {self.best_metric} {best}")
             self.save(step)
             return True
         return False
 
-    def _note(self, scores: Mapping[str, float]) -> None:
+    def _note(self, scores: Mapping[str, float | None]) -> None:
+        """Scores of an evaluation; None where one is not a number."""
         self.scores = dict(scores)
         # What is saved from here on.
-        self.model.task = self.task.tuned(scores)
+        self.model.task = self.task.tuned(
+            {name: v for name, v in scores.items() if v is not None}
+        )
 
     def _is_at_its_end(self) -> bool:
         """Whether early stopping has come."""

@@ -3,8 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
+from unittest import mock
 
 import keras
 from absl.testing import absltest, parameterized
@@ -263,6 +265,58 @@ class RunFolderTest(mains.Case):
         moved = shutil.copy(self.rows, self.path("moved.tsv"))
         self.finetuned(train=moved, dev=moved, init=base, log_every=3, keep=5)
         self.assertEqual(checkpoint.steps(self.output), steps)
+
+    def test_a_metric_that_is_no_number_is_null_and_never_the_best(self):
+        scores = iter([math.nan, 0.25, math.inf, 0.125])
+
+        def metrics(*_):
+            return {"accuracy": next(scores), "f1_macro": 0.5, "mcc": -math.inf}
+
+        with mock.patch.object(
+            classification.Classification, "metrics", metrics
+        ):
+            last = self.finetuned(epochs=4)
+        self.assertEqual(
+            last, {"accuracy": 0.125, "f1_macro": 0.5, "mcc": None}
+        )
+        accuracies = [
+            line["dev/accuracy"]
+            for line in self.log(self.output)
+            if "dev/accuracy" in line
+        ]
+        self.assertEqual(accuracies, [None, 0.25, None, 0.125])
+        best = checkpoint.read(self.output)
+        self.assertEqual(best.step, 4)
+        self.assertEqual(best.facts["best"], [0.25, 4])
+        self.assertIsNone(best.facts["scores"]["mcc"])
+        self.finetuned(epochs=4)  # at its end already
+
+    def test_a_run_without_any_number_still_ends(self):
+        def metrics(*_):
+            return dict.fromkeys(("accuracy", "f1_macro", "mcc"), math.nan)
+
+        with mock.patch.object(
+            classification.Classification, "metrics", metrics
+        ):
+            last = self.finetuned(epochs=5, early_stopping=2)
+        self.assertEqual(set(last.values()), {None})
+        self.assertFalse(os.path.exists(os.path.join(self.output, "best")))
+        self.assertEqual(checkpoint.read(self.output).step, 4)
+
+    def test_settings_are_checked_from_python_too(self):
+        for changes, message in (
+            ({"learning_rate": math.nan}, "learning_rate is nan"),
+            ({"learning_rate": -1.0}, "--learning_rate=-1.0: expected 0.0 to"),
+            ({"seed": 2**31}, "--seed=2147483648: expected 0 to 2147483647"),
+            ({"batch_size": "8"}, "batch_size is '8'; expected a whole"),
+            ({"optimizer": "adan"}, "--optimizer=adan: expected one of adamw"),
+            ({"dev_fraction": 0.7}, "--dev_fraction=0.7: expected 0.0 to 0.5"),
+            ({"task": {"kind": "both"}}, "--kind=both: expected one of single"),
+            ({"task": {"seq_length": 0}}, "--seq_length=0: expected 4 to"),
+        ):
+            with self.assertRaisesRegex(errors.InputError, message):
+                self.finetuned(**changes)
+        self.assertEqual(os.listdir(self.output), [])
 
     def test_pretraining_continues_only_with_its_records_and_network(self):
         settings = pretrain.Settings(
