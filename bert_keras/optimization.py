@@ -5,14 +5,22 @@ here the trainer reduces and clips, and a rule only changes one variable.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-# BERT, appendix A.2 and Google's code: biases and LayerNorm do not decay.
+# BERT, appendix A.2 and Google's code: biases and LayerNorm do not decay. Nor
+# are they adapted by LAMB (google-research/albert, lamb_optimizer.py).
 NO_DECAY = r"(bias|beta|gamma)$"
+
+
+# A rule's `update` changes one variable and its slots. `rate` and `step` are ()
+# tensors, `decay` is the factor of decoupled weight decay, `adapted` is whether
+# a layer-wise rule scales this variable's update; neither depends on the other.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,25 +39,33 @@ class AdamW:
 
     slots = ("m", "v")
 
-    def update(self, variable, slots, gradient, *, rate, decay, step):
+    def update(self, variable, slots, gradient, *, rate, decay, adapted, step):
+        del adapted
         if decay:
             variable.assign_sub(variable * (rate * decay))
-        powers = [0.0, 0.0]
+        epsilon = self.epsilon
         if self.bias_correction:
-            count = tf.cast(step + 1, tf.float32)
-            powers = [self.beta_1**count, self.beta_2**count]
+            # The kernel takes both betas in float32.
+            weight_1 = _total_weight(np.float32(self.beta_1), step)
+            weight_2 = _total_weight(np.float32(self.beta_2), step)
+            # m / weight_1 / (sqrt(v / weight_2) + epsilon), with the root of
+            # weight_2 brought out. The kernel's own correction takes epsilon
+            # as epsilon-hat: 32 times too large at the first step.
+            root = tf.sqrt(weight_2)
+            rate = rate * root / weight_1
+            epsilon = epsilon * root
         m, v = slots
         # One pass over memory; inside a replica the handle is the replica's.
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=m.handle,
             v=v.handle,
-            beta1_power=powers[0],
-            beta2_power=powers[1],
+            beta1_power=0.0,
+            beta2_power=0.0,
             lr=rate,
             beta1=self.beta_1,
             beta2=self.beta_2,
-            epsilon=self.epsilon,
+            epsilon=epsilon,
             grad=gradient,
         )
 
@@ -58,26 +74,31 @@ class AdamW:
 class Lamb:
     """Layer-wise adapted AdamW for large batches (You et al. 2020, alg. 2).
 
-    Variables that do not decay are not adapted either, as in the paper's
-    own code.
+    Biases and LayerNorm are not adapted, as in the paper's own code, whatever
+    the weight decay. Without `bias_correction` it is ALBERT's.
     """
 
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-6
+    bias_correction: bool = True
 
     slots = ("m", "v")
 
-    def update(self, variable, slots, gradient, *, rate, decay, step):
+    def update(self, variable, slots, gradient, *, rate, decay, adapted, step):
         m, v = slots
-        m.assign(self.beta_1 * m + (1 - self.beta_1) * gradient)
-        v.assign(self.beta_2 * v + (1 - self.beta_2) * tf.square(gradient))
-        count = tf.cast(step + 1, tf.float32)
-        mean = m / (1 - self.beta_1**count)
-        square = v / (1 - self.beta_2**count)
+        # Not beta * m + (1 - beta) * g: in float32 the two factors of 0.999
+        # do not add up to 1.
+        m.assign_add((gradient - m) * (1 - self.beta_1))
+        v.assign_add((tf.square(gradient) - v) * (1 - self.beta_2))
+        mean, square = m, v
+        if self.bias_correction:
+            mean = m / _total_weight(self.beta_1, step)
+            square = v / _total_weight(self.beta_2, step)
         change = mean / (tf.sqrt(square) + self.epsilon)
         if decay:
             change += decay * variable
+        if adapted:
             size, length = tf.norm(variable), tf.norm(change)
             both = tf.logical_and(size > 0, length > 0)
             change *= tf.where(both, tf.math.divide_no_nan(size, length), 1.0)
@@ -90,10 +111,22 @@ class Sgd:
 
     slots = ()
 
-    def update(self, variable, slots, gradient, *, rate, decay, step):
+    def update(self, variable, slots, gradient, *, rate, decay, adapted, step):
+        del adapted
         if decay:
             variable.assign_sub(variable * (rate * decay))
         variable.assign_sub(rate * gradient)
+
+
+def _total_weight(beta: float, step: tf.Tensor) -> tf.Tensor:
+    """1 - beta^(step + 1): what the weights of a running mean add up to.
+
+    By expm1: float32 has 0.999 to 6e-8, and so 1 - 0.999 to 3e-5 of itself.
+    """
+    if not beta:
+        return tf.constant(1.0)
+    count = tf.cast(step + 1, tf.float32)
+    return -tf.math.expm1(count * math.log(beta))
 
 
 RULES = {"adamw": AdamW, "adam": AdamW, "lamb": Lamb, "sgd": Sgd}
@@ -138,9 +171,13 @@ class Optimizer:
         self.variables = list(variables)
         self.rule = rule
         self.schedule = schedule
-        self.decays = [
-            0.0 if re.search(NO_DECAY, variable.path) else weight_decay
+        # Which are adapted, layer by layer, by a rule that does so.
+        self.adapted = [
+            not re.search(NO_DECAY, variable.path)
             for variable in self.variables
+        ]
+        self.decays = [
+            weight_decay if adapted else 0.0 for adapted in self.adapted
         ]
         self.slots = [
             [
@@ -161,11 +198,12 @@ class Optimizer:
     ) -> None:
         """One update of the variables that are `used`; others stay."""
         rate = self.schedule(step)
-        for variable, slots, gradient, decay, is_used in zip(
+        for variable, slots, gradient, decay, adapted, is_used in zip(
             self.variables,
             self.slots,
             gradients,
             self.decays,
+            self.adapted,
             used,
             strict=True,
         ):
@@ -177,6 +215,7 @@ class Optimizer:
                 gradient,
                 rate=rate,
                 decay=decay,
+                adapted=adapted,
                 step=step,
             )
 

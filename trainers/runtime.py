@@ -55,7 +55,8 @@ class TrainSettings:
     )
     bias_correction: bool = flags.knob(
         True,
-        "Adam's correction of its first steps; Google's BERT goes without.",
+        "Correction of the first steps of adamw, adam and lamb; Google's BERT "
+        "and ALBERT go without.",
     )
     learning_rate: float = flags.knob(5e-5, "Its highest value.", least=0.0)
     warmup: float = flags.knob(
@@ -228,7 +229,7 @@ def make_optimizer(
 ) -> optimization.Optimizer:
     warmup = settings.warmup
     rule = optimization.RULES[settings.optimizer]()
-    if isinstance(rule, optimization.AdamW):
+    if hasattr(rule, "bias_correction"):
         rule = dataclasses.replace(
             rule, bias_correction=settings.bias_correction
         )
