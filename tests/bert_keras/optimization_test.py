@@ -8,7 +8,8 @@ from absl.testing import absltest, parameterized
 from bert_keras import encoder, optimization
 from bert_keras import model as model_lib
 from bert_keras.tasks import classification, masked_lm
-from tests import tiny
+from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
+from trainers import runtime
 
 STEPS = 50
 # Far below epsilon, about it, far above it.
@@ -332,6 +333,35 @@ class OptimizerTest(parameterized.TestCase):
         np.testing.assert_array_equal(variables[1], before[1])
         for _, slot in zip(rule.slots, optimizer.slots[1], strict=True):
             self.assertEqual(np.abs(slot).max(), 0)
+
+    @parameterized.parameters(
+        optimization.AdamW(), optimization.Sgd(), optimization.Lamb()
+    )
+    def test_two_replicas_update_as_one(self, rule):
+        gradient = tf.constant(random_gradients((2, len(MAGNITUDES)), 1)[0])
+        theta, found = start(gradient.shape), []
+        for strategy in (
+            tf.distribute.get_strategy(),
+            runtime.make_strategy("mirrored"),
+        ):
+            with strategy.scope():
+                variable = keras.Variable(theta, name="kernel")
+                optimizer = self.optimizer([variable], rule=rule)
+
+            @tf.function
+            def update(step, optimizer=optimizer, strategy=strategy):
+                strategy.run(
+                    lambda: optimizer.apply([gradient], step, used=[True])
+                )
+
+            for step in range(3):
+                update(tf.constant(step, tf.int64))
+            replicas = strategy.experimental_local_results(variable.value)
+            found += [replica.numpy() for replica in replicas]
+        self.assertLen(found, 3)
+        self.assertGreater(np.abs(found[0] - theta).max(), 1e-3)
+        for other in found[1:]:
+            np.testing.assert_array_equal(other, found[0])
 
     def test_slots_have_names_of_their_own_and_start_at_0(self):
         variables = self.models[0].trainable_variables

@@ -46,6 +46,25 @@ class PackTest(parameterized.TestCase):
             segments = packed["segment_ids"][row].numpy()[mask > 0]
             self.assertEqual(segments.sum(), len(second) + 1)
 
+    @parameterized.parameters(1, 2)
+    def test_a_row_is_truncated_if_tokens_are_missing_and_only_then(
+        self, segments
+    ):
+        lengths = list(
+            range(14)
+        )  # 8 fill a row of one segment, 6 and 1 one of two
+        packed = packing.pack(
+            [ragged([[7] * length for length in lengths])]
+            + [ragged([[8]] * len(lengths))] * (segments - 1),
+            cls_id=CLS,
+            sep_id=SEP,
+            seq_length=10,
+        )
+        there = packed["padding_mask"].numpy().sum(axis=1)
+        wanted = np.array(lengths) + (2 if segments == 1 else 4)
+        np.testing.assert_array_equal(packed["truncated"], there < wanted)
+        np.testing.assert_array_equal(there, np.minimum(wanted, 10))
+
     def test_spans_of_arrays_pack_alike(self):
         random = np.random.default_rng(0)
         ids = random.integers(5, 99, 200).astype(np.uint16)

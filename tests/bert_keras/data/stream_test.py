@@ -145,6 +145,33 @@ class StreamTest(parameterized.TestCase):
         ]
         self.assertLen(set(seeds), len(seeds))
 
+    def test_runs_of_other_seeds_share_no_row_seed(self):
+        drawn = []
+        for seed in (5, 6):
+            batches = stream_lib.stream(
+                self.records, self.plan(seed=seed), stop_step=20
+            )
+            drawn.append(
+                {
+                    tuple(row)
+                    for batch in batches
+                    for row in batch["seeds"].numpy()
+                }
+            )
+        self.assertLen(drawn[0] | drawn[1], 2 * 20 * 10)
+
+    def test_batches_do_not_come_in_order_of_length(self):
+        # Of 41 batches, in one window that is sorted to make them.
+        lengths = np.random.default_rng(0).integers(3, 24, 407)
+        plan = stream_lib.Plan(lengths, 10, seed=5, buckets=(8, 16, 24))
+        for epoch in range(3):
+            rows = [plan.rows(41 * epoch + step) for step in range(41)]
+            means = [lengths[r[r >= 0]].mean() for r in rows]
+            order = np.corrcoef(np.arange(41), means)[0, 1]
+            self.assertLess(abs(order), 0.5)
+            # The empty rows that fill the last batch are in no fixed step.
+            self.assertEqual(sum((r < 0).sum() for r in rows), 3)
+
     def test_batches_hold_rows_of_similar_length(self):
         plan = self.plan()
         used = padded = 0

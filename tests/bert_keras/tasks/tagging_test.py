@@ -1,6 +1,7 @@
 import dataclasses
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -144,6 +145,24 @@ class TaggingTest(parameterized.TestCase):
         self.assertEqual(wrong.values[:, :3].max(), 0)
         # The places of one text mean nothing in another, here an empty one.
         self.assertEqual(wrong.values[:, 3:].sum(axis=0).tolist(), [2, 0])
+
+    def test_the_score_of_an_entity_is_the_mean_of_its_words(self):
+        rows = [
+            {
+                "text": "actor films very good plot",
+                "words": "0-5 6-11 12-16 17-21 22-26",
+                "tags": "B-PER O B-ADJ I-ADJ I-ADJ",
+            }
+        ]
+        raw = {name: tf.constant([value]) for name, value in rows[0].items()}
+        inputs = self.task.inputs(raw, self.tokenizer)
+        labels, _ = self.task.targets(raw, inputs)["tag"]
+        # [CLS] actor film ##s very good plot [SEP]; 0.125 is of no word.
+        scores = [[0.125, 0.75, 1.0, 0.125, 0.5, 0.25, 0.9, 0.125]]
+        decoded = {"tag": labels, "score": tf.constant(scores)}
+        found = self.task.predict(decoded, inputs, raw, self.tokenizer)
+        self.assertEqual(found["type"].numpy().tolist(), [[b"PER", b"ADJ"]])
+        np.testing.assert_allclose(found["score"], [[0.75, 0.55]], rtol=1e-6)
 
     @parameterized.parameters(1, 3, 5, 30)
     def test_windows_are_merged_to_the_answer_of_one_row(self, stride):
