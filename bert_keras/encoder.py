@@ -25,10 +25,13 @@ class BertEncoder(keras.Model):
     def __init__(self, config: config_lib.BertConfig, name="encoder", **kwargs):
         super().__init__(name=name, **kwargs)
         self.config = config
-        self.embeddings = layers.Embeddings(config, name="embeddings")
+        dtype = self.dtype_policy
+        self.embeddings = layers.Embeddings(
+            config, name="embeddings", dtype=dtype
+        )
         groups = config.num_hidden_groups or config.num_layers
         distinct = [
-            layers.Block(config, name=f"block_{group}")
+            layers.Block(config, name=f"block_{group}", dtype=dtype)
             for group in range(groups)
         ]
         self.blocks = [
@@ -36,9 +39,15 @@ class BertEncoder(keras.Model):
         ]
         self.final_norm = None
         if config.norm_first:
-            self.final_norm = layers.layer_norm(config, name="final_norm")
+            self.final_norm = layers.layer_norm(
+                config, name="final_norm", dtype=dtype
+            )
         self.pooler = layers.dense(
-            config, config.hidden_size, activation="tanh", name="pooler"
+            config,
+            config.hidden_size,
+            activation="tanh",
+            name="pooler",
+            dtype=dtype,
         )
         self.build()
 
@@ -102,11 +111,19 @@ class BertEncoder(keras.Model):
         return ops.convert_to_tensor(self.embeddings.token_table)
 
     def get_config(self):
-        return {"name": self.name, "config": self.config.to_dict()}
+        return {
+            "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "config": self.config.to_dict(),
+            "frozen": layers.frozen(self),
+        }
 
     @classmethod
     def from_config(cls, config):
-        return cls(
+        encoder = cls(
             config_lib.BertConfig.from_dict(config["config"]),
             name=config["name"],
+            dtype=config.get("dtype"),  # older files have none
         )
+        layers.freeze(encoder, config.get("frozen", ()))
+        return encoder

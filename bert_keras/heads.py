@@ -22,10 +22,15 @@ class MaskedLMHead(keras.layers.Layer):
         super().__init__(**kwargs)
         self.config = config
         self.transform = layers.dense(
-            config, config.embedding_width, name="transform"
+            config,
+            config.embedding_width,
+            name="transform",
+            dtype=self.dtype_policy,
         )
         self.activation = layers.ACTIVATIONS[config.activation]
-        self.norm = layers.layer_norm(config, name="norm")
+        self.norm = layers.layer_norm(
+            config, name="norm", dtype=self.dtype_policy
+        )
 
     def build(self, input_shape=None):
         self.transform.build((None, None, self.config.hidden_size))
@@ -99,6 +104,7 @@ class Pooling(keras.layers.Layer):
                     config.hidden_size,
                     return_sequences=True,
                     name=f"lstm_{number}",
+                    dtype=self.dtype_policy,
                 )
                 for number in range(2)
             ]
@@ -150,8 +156,10 @@ class ClassificationHead(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.pooling = Pooling(config, pooling, name="pooling")
-        self.dropout = layers.Dropout(config.dropout)
+        self.pooling = Pooling(
+            config, pooling, name="pooling", dtype=self.dtype_policy
+        )
+        self.dropout = layers.Dropout(config.dropout, dtype=self.dtype_policy)
         self.score = layers.dense(
             config, num_classes, name="score", dtype="float32"
         )
@@ -197,7 +205,7 @@ class TokenClassificationHead(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.config = config
-        self.dropout = layers.Dropout(config.dropout)
+        self.dropout = layers.Dropout(config.dropout, dtype=self.dtype_policy)
         self.score = layers.dense(
             config, num_classes, name="score", dtype="float32"
         )

@@ -8,6 +8,7 @@ names and can be loaded before any input was seen.
 import contextlib
 import contextvars
 import math
+from collections.abc import Collection
 
 import keras
 import numpy as np
@@ -86,7 +87,12 @@ class Embeddings(keras.layers.Layer):
         self.dropout = Dropout(config.dropout, dtype="float32")
         self.project = None
         if config.embedding_width != config.hidden_size:
-            self.project = dense(config, config.hidden_size, name="project")
+            self.project = dense(
+                config,
+                config.hidden_size,
+                name="project",
+                dtype=self.dtype_policy,
+            )
 
     def build(self, input_shape=None):
         config, width = self.config, self.config.embedding_width
@@ -143,9 +149,10 @@ class SelfAttention(keras.layers.Layer):
     def __init__(self, config: config_lib.BertConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
-        self.qkv = dense(config, 3 * config.hidden_size, name="qkv")
-        self.out = dense(config, config.hidden_size, name="out")
-        self.dropout = Dropout(config.attention_dropout)
+        width, dtype = config.hidden_size, self.dtype_policy
+        self.qkv = dense(config, 3 * width, name="qkv", dtype=dtype)
+        self.out = dense(config, width, name="out", dtype=dtype)
+        self.dropout = Dropout(config.attention_dropout, dtype=dtype)
 
     def build(self, input_shape=None):
         self.qkv.build((None, None, self.config.hidden_size))
@@ -192,8 +199,11 @@ class FeedForward(keras.layers.Layer):
         self.config = config
         self.activation = ACTIVATIONS[config.activation]
         self.trained = TRAINED.get(config.activation, self.activation)
-        self.inner = dense(config, config.intermediate_size, name="inner")
-        self.outer = dense(config, config.hidden_size, name="outer")
+        inner, dtype = config.intermediate_size, self.dtype_policy
+        self.inner = dense(config, inner, name="inner", dtype=dtype)
+        self.outer = dense(
+            config, config.hidden_size, name="outer", dtype=dtype
+        )
 
     def build(self, input_shape=None):
         self.inner.build((None, None, self.config.hidden_size))
@@ -216,11 +226,18 @@ class Block(keras.layers.Layer):
     def __init__(self, config: config_lib.BertConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
-        self.attention = SelfAttention(config, name="attention")
-        self.attention_norm = layer_norm(config, name="attention_norm")
-        self.feed_forward = FeedForward(config, name="feed_forward")
-        self.feed_forward_norm = layer_norm(config, name="feed_forward_norm")
-        self.dropout = Dropout(config.dropout)
+        dtype = self.dtype_policy
+        self.attention = SelfAttention(config, name="attention", dtype=dtype)
+        self.attention_norm = layer_norm(
+            config, name="attention_norm", dtype=dtype
+        )
+        self.feed_forward = FeedForward(
+            config, name="feed_forward", dtype=dtype
+        )
+        self.feed_forward_norm = layer_norm(
+            config, name="feed_forward_norm", dtype=dtype
+        )
+        self.dropout = Dropout(config.dropout, dtype=dtype)
 
     def build(self, input_shape=None):
         shape = (None, None, self.config.hidden_size)
@@ -282,12 +299,51 @@ def rows(x):
     return ops.reshape(x, (-1, x.shape[-1]))
 
 
-def layer_norm(config: config_lib.BertConfig, **kwargs):
-    """Its weights are float32 under every precision."""
-    compute = keras.config.dtype_policy().compute_dtype
-    if compute != "float32":
-        kwargs.setdefault("dtype", f"mixed_{compute}")
-    return LayerNorm(epsilon=config.layer_norm_epsilon, **kwargs)
+def layer_norm(config: config_lib.BertConfig, *, dtype=None, **kwargs):
+    """Its weights are float32 under every precision.
+
+    dtype: a Keras policy; None is the global one.
+    """
+    compute = keras.dtype_policies.get(
+        dtype or keras.config.dtype_policy()
+    ).compute_dtype
+    if compute in ("bfloat16", "float16"):
+        dtype = f"mixed_{compute}"
+    return LayerNorm(epsilon=config.layer_norm_epsilon, dtype=dtype, **kwargs)
+
+
+@contextlib.contextmanager
+def global_policy(policy):
+    """Layers made inside, without a `dtype` of their own, get this policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def frozen(layer: keras.layers.Layer) -> list[str]:
+    """Paths of the layers in `layer`, itself included, that are not trained."""
+    return [
+        path
+        for path, part in _with_parts(layer)
+        if part.weights and not part.trainable
+    ]
+
+
+def freeze(layer: keras.layers.Layer, paths: Collection[str]) -> None:
+    """Trains what is in `layer`, but for the layers that `frozen` named."""
+    for path, part in _with_parts(layer):
+        if part.weights and part.trainable != (path not in paths):
+            part.trainable = path not in paths
+
+
+def _with_parts(layer, path=""):
+    """Parents first: what is set for them is set for their parts."""
+    yield path, layer
+    for part in layer._flatten_layers(include_self=False, recursive=False):
+        yield from _with_parts(part, f"{path}/{part.name}")
 
 
 def sinusoids(length: int, width: int) -> np.ndarray:

@@ -1,8 +1,12 @@
 """BertModel: an encoder and the head of a task, one keras.Model."""
 
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
 import keras
 
-from bert_keras import errors
+from bert_keras import encoder as encoder_lib
+from bert_keras import errors, layers
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -21,7 +25,10 @@ class BertModel(keras.Model):
         super().__init__(name=name, **kwargs)
         self.encoder = encoder
         self.task = task
-        self.head = task.head(encoder.config) if task else NoHead(name="head")
+        with layers.global_policy(self.dtype_policy):
+            self.head = (
+                task.head(encoder.config) if task else NoHead(name="head")
+            )
         self.head.build()
         self.built = True
         self.check_head()
@@ -66,17 +73,59 @@ class BertModel(keras.Model):
     def get_config(self):
         return {
             "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "task": keras.saving.serialize_keras_object(self.task),
+            "frozen": layers.frozen(self),
         }
 
     @classmethod
     def from_config(cls, config):
-        return cls(
-            keras.saving.deserialize_keras_object(config["encoder"]),
-            keras.saving.deserialize_keras_object(config["task"]),
+        # Here, for a model needs no task but to be read.
+        from bert_keras.tasks import base
+
+        task = config["task"]
+        if task is not None:
+            task = _restored(task, base.Task, map(base.find, base.names()))
+        model = cls(
+            _restored(config["encoder"], encoder_lib.BertEncoder),
+            task,
             name=config["name"],
+            dtype=config.get("dtype"),  # older files have none
         )
+        layers.freeze(model, config.get("frozen", ()))
+        return model
+
+
+def _restored(
+    values: Mapping[str, Any], base: type, more: Iterable[type] = ()
+) -> Any:
+    """The object that Keras serialized, of `base` or a subclass of it.
+
+    Only classes of this process and `more` are looked through: a file names no
+    code to import.
+    """
+    known = [base, *_subclasses(base), *more]
+    name = values.get("registered_name")
+    module = values.get("module"), values.get("class_name")
+    found = [
+        each for each in known if (each.__module__, each.__name__) == module
+    ] or [
+        each for each in known if keras.saving.get_registered_name(each) == name
+    ]
+    if not found:
+        raise errors.InputError(
+            f"the file holds {name!r} of {'.'.join(map(str, module))}, which "
+            f"is no {base.__name__} known here. If it is yours, import its "
+            "module before loading."
+        )
+    return found[0].from_config(values["config"])
+
+
+def _subclasses(base: type) -> Iterator[type]:
+    for each in base.__subclasses__():
+        yield each
+        yield from _subclasses(each)
 
 
 class NoHead(keras.layers.Layer):
