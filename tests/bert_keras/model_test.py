@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import os
+import subprocess
 import sys
 import zipfile
 
 import keras
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from bert_keras import encoder, errors, heads, layers
@@ -138,6 +140,25 @@ class KerasFileTest(parameterized.TestCase):
         two.save(self.path)
         self.assertEmpty(keras.saving.load_model(self.path).trainable_variables)
 
+    def test_an_encoder_alone_stays_frozen(self):
+        one = encoder.BertEncoder(tiny.bert())
+        one.blocks[0].trainable = False
+        two = self.saved_and_loaded(one)
+        self.assertLen(two.trainable_variables, len(two.weights) - 12)
+        self.assertEqual(layers.frozen(one), layers.frozen(two))
+
+    @pytest.mark.slow
+    def test_a_new_process_finds_the_task_of_a_file(self):
+        model("intent_slots").save(self.path)
+        code = (
+            "import keras, bert_keras; bert_keras.BertModel; "
+            f"print(keras.saving.load_model({self.path!r}).task.name)"
+        )
+        found = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True
+        )
+        self.assertEqual(found.stdout.strip(), "intent_slots", found.stderr)
+
     def test_a_task_that_keras_does_not_know_is_found_if_imported(self):
         one = model_lib.BertModel(
             encoder.BertEncoder(tiny.bert()),
@@ -181,6 +202,13 @@ class KerasFileTest(parameterized.TestCase):
 
 
 class DtypeTest(parameterized.TestCase):
+    @parameterized.parameters(*HALF, "bfloat16", "float16")
+    def test_weights_of_layer_norm_are_float32(self, policy):
+        norm = layers.layer_norm(tiny.bert(), dtype=policy)
+        norm.build((None, 16))
+        self.assertEqual({w.dtype for w in norm.weights}, {"float32"})
+        self.assertEqual(norm.compute_dtype, policy.removeprefix("mixed_"))
+
     @parameterized.parameters(
         lambda **o: encoder.BertEncoder(tiny.bert(embedding_size=8), **o),
         lambda **o: encoder.BertEncoder(tiny.bert(norm_first=True), **o),
