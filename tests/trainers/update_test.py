@@ -73,6 +73,38 @@ class LossWeightsTest(parameterized.TestCase):
             )
 
 
+class ClipTest(parameterized.TestCase):
+    def test_a_long_gradient_has_the_length_of_the_clip(self):
+        """g min(1, clip / |g|) (Pascanu et al. 2013, algorithm 1)."""
+        moved = []
+        for clip in (0.0, 0.1, 1e6):
+            run, task, rate = weighted_run()
+            run.step = step_lib.make_train_step(
+                run.model,
+                task,
+                run.optimizer,
+                strategy=run.strategy,
+                seed=7,
+                clip_norm=clip,
+                loss_scale=step_lib.fixed_loss_scale(2.0**10),
+            )
+            before = run.weights()
+            norm = float(run.step(next(batches(task, 1)))["gradient_norm"])
+            moved.append(
+                np.concatenate(
+                    [
+                        (before[path] - value).ravel() / rate
+                        for path, value in run.weights().items()
+                    ]
+                )
+            )
+        self.assertGreater(norm, 1)
+        np.testing.assert_allclose(moved[1], moved[0] * 0.1 / norm, atol=1e-5)
+        np.testing.assert_allclose(moved[2], moved[0], atol=1e-5)
+        length = np.linalg.norm(moved[0].astype(float))
+        self.assertAlmostEqual(length / norm, 1, delta=1e-3)
+
+
 class DropoutOfPartsTest(parameterized.TestCase):
     @parameterized.parameters(("one_device", 2), ("mirrored", 2))
     def test_each_part_of_each_replica_draws_its_own_mask(

@@ -1,0 +1,180 @@
+"""Heads against their definitions in NumPy float64."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+from bert_keras import heads
+from tests import tiny
+
+ROWS, LENGTH, HIDDEN = 4, 6, 16
+# A full row, shorter ones, and one of padding alone.
+MASK = np.arange(LENGTH) < np.array([6, 4, 1, 0])[:, np.newaxis]
+
+
+def encoded(layers=5):
+    random = np.random.default_rng(0)
+    # Negative on the whole: the maximum of padding (0) would be seen.
+    hidden = random.normal(-3, 1, (layers, ROWS, LENGTH, HIDDEN))
+    hidden *= MASK[..., np.newaxis]
+    pooled = random.normal(size=(ROWS, HIDDEN))
+    return {
+        "hidden": [tf.constant(layer, tf.float32) for layer in hidden],
+        "pooled": tf.constant(pooled, tf.float32),
+    }, hidden
+
+
+def randomised(layer):
+    """`layer` with random weights, and they by name."""
+    layer.build()
+    random, values = np.random.default_rng(1), {}
+    for variable in layer.weights:
+        if "seed" not in variable.path:
+            value = random.normal(size=variable.shape)
+            variable.assign(value)
+            values[variable.path.split("/", 1)[1]] = value
+    return values
+
+
+def normalised(x, values, epsilon=1e-12):
+    """Ba et al. 2016, equations 3 and 4."""
+    x = x - x.mean(axis=-1, keepdims=True)
+    x = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + epsilon)
+    return x * values["norm/gamma"] + values["norm/beta"]
+
+
+gelu = np.vectorize(lambda x: x * 0.5 * (1 + math.erf(x / 2**0.5)))
+
+
+class PoolingTest(parameterized.TestCase):
+    def pooled(self, kind, layers=5):
+        pooling = heads.Pooling(tiny.bert(num_layers=layers - 1), kind)
+        pooling.build()
+        inputs, hidden = encoded(layers)
+        found = pooling(inputs, tf.constant(MASK, tf.int32)).numpy()
+        self.assertEqual(found.shape, (ROWS, pooling.width))
+        return found, hidden
+
+    def test_first_is_what_the_pooler_gave(self):
+        found, _ = self.pooled("first")
+        np.testing.assert_array_equal(found, encoded()[0]["pooled"])
+
+    def test_last_is_the_state_of_the_last_token(self):
+        found, hidden = self.pooled("last")
+        np.testing.assert_allclose(
+            found, hidden[-1, range(ROWS), [5, 3, 0, 0]], rtol=1e-6
+        )
+
+    def test_mean_and_max_are_over_tokens(self):
+        for kind, function in (("mean", np.mean), ("max", np.max)):
+            found, hidden = self.pooled(kind)
+            for row, length in enumerate(MASK.sum(axis=1)[:3]):
+                np.testing.assert_allclose(
+                    found[row],
+                    function(hidden[-1, row, :length], axis=0),
+                    rtol=1e-5,
+                )
+            self.assertTrue(np.isfinite(found[3]).all())
+
+    @parameterized.parameters((5, 4), (3, 2))
+    def test_layers_joins_cls_of_the_last_four(self, layers, joined):
+        # Counted without the embeddings (Devlin et al. 2019, table 7).
+        found, hidden = self.pooled("layers", layers)
+        expected = np.concatenate(list(hidden[-joined:, :, 0]), axis=-1)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+    def test_lstm_does_not_read_padding(self):
+        pooling = heads.Pooling(tiny.bert(), "lstm")
+        pooling.build()
+        inputs, _ = encoded()
+        mask = tf.constant(MASK, tf.int32)
+        whole = pooling(inputs, mask).numpy()
+        for row, length in enumerate(MASK.sum(axis=1)[:3]):
+            alone = pooling(
+                {"hidden": [inputs["hidden"][-1][row : row + 1, :length]]},
+                mask[row : row + 1, :length],
+            )
+            np.testing.assert_allclose(whole[row], alone[0], atol=1e-6)
+        # Each of the two layers is read.
+        for lstm in pooling.lstms:
+            kernel = lstm.cell.recurrent_kernel
+            kernel.assign(kernel + 0.5)
+            other = pooling(inputs, mask).numpy()
+            self.assertGreater(np.abs(other - whole)[0].max(), 1e-4)
+            whole = other
+
+
+class HeadsTest(parameterized.TestCase):
+    def test_masked_lm_is_transform_gelu_norm_and_the_table(self):
+        """gelu(h W + b), LayerNorm, E^T, + bias (Devlin et al. 2019, 3.1)."""
+        head = heads.MaskedLMHead(tiny.bert(embedding_size=8))
+        values = randomised(head)
+        inputs, hidden = encoded()
+        positions = np.array([[1, 5], [0, 3], [0, 0], [2, 1]])
+        table = np.random.default_rng(2).normal(size=(head.bias.shape[0], 8))
+        found = head(
+            inputs["hidden"][-1],
+            tf.constant(positions, tf.int32),
+            tf.constant(table, tf.float32),
+        )
+        x = np.take_along_axis(hidden[-1], positions[..., np.newaxis], axis=1)
+        x = x @ values["transform/kernel"] + values["transform/bias"]
+        expected = normalised(gelu(x), values) @ table.T + values["bias"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+    def test_sentences_spans_and_classes_are_one_product(self):
+        inputs, hidden = encoded()
+        pooled = inputs["pooled"].numpy().astype(float)
+        bert = tiny.bert()
+        for head, call, x in (
+            (
+                heads.NextSentenceHead(bert),
+                lambda head: head(inputs["pooled"]),
+                pooled,
+            ),
+            (
+                heads.ClassificationHead(bert, 3),
+                lambda head: head(inputs, tf.constant(MASK, tf.int32)),
+                pooled,
+            ),
+            (
+                heads.TokenClassificationHead(bert, 3),
+                lambda head: head(inputs["hidden"][-1]),
+                hidden[-1],
+            ),
+            (
+                heads.SpanHead(bert),
+                lambda head: tf.stack(head(inputs["hidden"][-1]), axis=-1),
+                hidden[-1],
+            ),
+        ):
+            values = randomised(head)
+            np.testing.assert_allclose(
+                call(head),
+                x @ values["score/kernel"] + values["score/bias"],
+                rtol=1e-4,
+                atol=1e-4,
+                err_msg=type(head).__name__,
+            )
+
+    def test_classes_are_scored_after_dropout_in_training(self):
+        inputs, _ = encoded()
+        bert = tiny.bert(dropout=0.5)
+        for head, call in (
+            (
+                heads.ClassificationHead(bert, 2),
+                lambda head: head(inputs, MASK, training=True),
+            ),
+            (
+                heads.TokenClassificationHead(bert, 2),
+                lambda head: head(inputs["hidden"][-1], training=True),
+            ),
+        ):
+            randomised(head)
+            self.assertGreater(np.abs(call(head) - call(head)).max(), 0.1)
+
+
+if __name__ == "__main__":
+    absltest.main()

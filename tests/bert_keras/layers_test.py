@@ -1,0 +1,134 @@
+"""Parts of the encoder: what differs in training, and published formulas."""
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+from bert_keras import encoder, layers
+from tests import tiny
+
+
+def hidden(seed=0):
+    return tf.random.stateless_normal((4, 12, 16), (seed, 1))
+
+
+def block(layer, **options):
+    mask = layers.attention_mask(tiny.inputs()["padding_mask"])
+    return layer(hidden(), mask, **options)
+
+
+class TrainingTest(parameterized.TestCase):
+    @parameterized.product(
+        activation=("gelu", "gelu_tanh", "relu"), norm_first=(False, True)
+    )
+    def test_without_dropout_it_is_that_of_inference(
+        self, activation, norm_first
+    ):
+        network = encoder.BertEncoder(
+            tiny.bert(
+                dropout=0.0,
+                attention_dropout=0.0,
+                activation=activation,
+                norm_first=norm_first,
+            )
+        )
+        for variable in network.trainable_variables:
+            variable.assign(
+                np.random.default_rng(1).normal(0, 0.3, variable.shape)
+            )
+        inputs = tiny.inputs()
+        values = [
+            network(
+                inputs["token_ids"],
+                inputs["segment_ids"],
+                inputs["padding_mask"],
+                training=training,
+            )
+            for training in (False, True)
+        ]
+        for one, two in zip(
+            *(value["hidden"] for value in values), strict=True
+        ):
+            np.testing.assert_allclose(one, two, atol=1e-5)
+        np.testing.assert_allclose(*(v["pooled"] for v in values), atol=1e-5)
+
+    def test_embeddings_drop_their_share(self):
+        inputs = tiny.inputs()
+        layer = layers.Embeddings(tiny.bert(dropout=0.5))
+        layer.build()
+        ids = inputs["token_ids"], inputs["segment_ids"]
+        self.assertGreater(np.mean(layer(*ids, training=True) == 0), 0.4)
+        self.assertLess(np.mean(layer(*ids, training=False) == 0), 0.01)
+
+    def test_attention_drops_what_is_seen_at_its_own_rate(self):
+        for rate in (0.0, 0.5):
+            layer = layers.SelfAttention(
+                tiny.bert(dropout=0.9, attention_dropout=rate)
+            )
+            layer.build()
+            one, two = (block(layer, training=True) for _ in range(2))
+            self.assertEqual(np.allclose(one, two), rate == 0)
+
+    def test_a_block_drops_at_both_sums(self):
+        # LayerNorm comes first, so that a sum with nothing left is its input.
+        layer = layers.Block(tiny.bert(dropout=0.9, norm_first=True))
+        layer.build()
+        for name in ("attention/out", "feed_forward/outer"):
+            for variable in layer.weights:
+                on = "norm" in variable.path or name in variable.path
+                if "seed" not in variable.path:
+                    variable.assign(tf.ones(variable.shape) * float(on))
+            changed = np.abs(block(layer, training=True) - hidden()) > 1e-6
+            self.assertBetween(changed.mean(), 0.05, 0.15, name)
+            still = np.abs(block(layer, training=False) - hidden()) > 1e-6
+            self.assertEqual(still.mean(), 1)
+
+
+class FormulasTest(absltest.TestCase):
+    def test_sinusoids(self):
+        """Vaswani et al. 2017, 3.5: PE(p, 2i) = sin(p / 10000^(2i/d)).
+
+        PE(p, 2i + 1) is the cosine of the same.
+        """
+        found = layers.sinusoids(50, 8)
+        for place in (0, 1, 7, 49):
+            for i in range(4):
+                angle = place / 10000 ** (2 * i / 8)
+                np.testing.assert_allclose(
+                    found[place, 2 * i : 2 * i + 2],
+                    [np.sin(angle), np.cos(angle)],
+                    atol=1e-6,
+                )
+
+    def test_attention_masks(self):
+        padding_mask = tf.constant([[1, 1, 2, 2, 0], [1, 0, 0, 0, 0]])
+        found = layers.attention_mask(padding_mask).numpy()
+        expected = np.zeros((2, 5, 5), bool)
+        expected[0, :2, :2] = expected[0, 2:4, 2:4] = True
+        expected[1, 0, 0] = True
+        np.testing.assert_array_equal(found, expected)
+        causal = layers.attention_mask(padding_mask, causal=True).numpy()
+        np.testing.assert_array_equal(causal, np.tril(expected))
+
+    def test_a_causal_network_pools_its_last_token(self):
+        network = encoder.BertEncoder(tiny.bert(causal=True))
+        mask = tf.constant([[1] * 12, [1] * 5 + [0] * 7, [1] + [0] * 11])
+        states = hidden()[:3]
+        np.testing.assert_allclose(
+            network.pool(states, mask),
+            network.pooler(tf.gather(states, [11, 4, 0], batch_dims=1)),
+            atol=1e-6,
+        )
+
+    def test_norm_first_ends_in_a_norm(self):
+        network = encoder.BertEncoder(tiny.bert(norm_first=True))
+        inputs = tiny.inputs()
+        last = network(
+            inputs["token_ids"], inputs["segment_ids"], inputs["padding_mask"]
+        )["hidden"][-1].numpy()
+        np.testing.assert_allclose(last.mean(axis=-1), 0, atol=1e-5)
+        np.testing.assert_allclose(last.std(axis=-1), 1, atol=1e-3)
+
+
+if __name__ == "__main__":
+    absltest.main()
