@@ -5,10 +5,9 @@ pass. It is known from the files alone, so chunks are worked on in any order,
 by any number of processes, and come out the same.
 """
 
+import array
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
-
-import numpy as np
 
 from bert_keras.data import corpus
 
@@ -27,41 +26,68 @@ class Chunk(NamedTuple):
 class Seen:
     """Which digests have passed, in bounded memory.
 
-    A table in buckets of 8 that doubles while it fills, up to `size` digests;
-    from there on the newest push out the oldest: what is said to be seen was
-    seen (but for equal digests of other texts, 1 in 10^5 for 16 million
-    documents), while a repetition after more documents than the table holds
-    may pass. 2^24 take 128 MB.
+    Up to `size` digests none is forgotten. Past that the older half of what
+    is held goes at once: the last `size` / 2 are always remembered, a
+    repetition after more documents may pass. What is said to be seen was seen
+    (but for equal digests of other texts, 1 in 10^5 for 16 million documents).
+    2^24 digests take 256 MB.
     """
 
     def __init__(self, size: int = 1 << 24):
-        self.size = size
-        self.table = np.zeros((min(size, 1 << 10) // 8, 8), np.uint64)
-        self.next = np.zeros(len(self.table), np.uint8)
-        self.count = 0
+        self.most = -(-size // 2)
+        self.newer, self.older = _Table(self.most), _Table(self.most)
 
     def add(self, digest: int) -> bool:
         """Notes a digest; whether it is new."""
-        digest = digest or 1  # 0 is an empty place
-        row = digest % len(self.table)
-        bucket = self.table[row].tolist()
-        if digest in bucket:
+        if digest in self.newer or digest in self.older:
             return False
-        place = bucket.index(0) if 0 in bucket else int(self.next[row])
-        self.table[row, place] = digest
-        self.next[row] = (place + 1) % 8
-        self.count += 1
-        if self.count * 4 > self.table.size and self.table.size < self.size:
-            self._double()
+        if self.newer.count == self.most:
+            self.newer, self.older = _Table(self.most), self.newer
+        self.newer.add(digest)
         return True
 
+
+class _Table:
+    """A set of digests: open addressing, half full at most.
+
+    Digests are random already, so their low bits say where one is looked for;
+    the next free entry takes it. A Python set takes 4 times the memory.
+    """
+
+    def __init__(self, most: int):
+        self.count = 0
+        self.entries = array.array("Q", bytes(8 * min(1 << 10, _size(most))))
+
+    def __contains__(self, digest: int) -> bool:
+        return self.entries[self._place(digest or 1)] != 0
+
+    def add(self, digest: int) -> None:
+        """Puts in a digest that is not there yet."""
+        digest = digest or 1  # 0 is a free entry
+        self.entries[self._place(digest)] = digest
+        self.count += 1
+        if self.count * 2 > len(self.entries):
+            self._double()
+
+    def _place(self, digest: int) -> int:
+        """Where the digest is, or where it would be put."""
+        entries, last = self.entries, len(self.entries) - 1
+        place = digest & last
+        while entries[place] and entries[place] != digest:
+            place = (place + 1) & last
+        return place
+
     def _double(self) -> None:
-        """A row becomes two; the next bit of a digest tells which."""
-        upper = self.table // np.uint64(len(self.table)) % np.uint64(2) > 0
-        self.table = np.concatenate(
-            [np.where(upper, 0, self.table), np.where(upper, self.table, 0)]
-        )
-        self.next = np.tile(self.next, 2)
+        before = self.entries
+        self.entries = array.array("Q", bytes(16 * len(before)))
+        for digest in before:
+            if digest:
+                self.entries[self._place(digest)] = digest
+
+
+def _size(most: int) -> int:
+    """The power of two of which `most` entries are half or less."""
+    return 1 << (2 * most - 1).bit_length()
 
 
 class Plan:

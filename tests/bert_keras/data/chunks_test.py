@@ -1,6 +1,6 @@
 import random
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from bert_keras.data import chunks, corpus
 
@@ -45,23 +45,40 @@ class PlanTest(absltest.TestCase):
         self.assertLen(chunk.documents, 20)
 
 
-class SeenTest(absltest.TestCase):
-    def test_nothing_new_is_taken_for_seen(self):
-        numbers = random.Random(1)
-        seen = chunks.Seen(size=1 << 10)
-        digests = [numbers.getrandbits(64) for _ in range(20_000)]
-        self.assertTrue(all(map(seen.add, digests)))
-        # The newest are still there.
-        self.assertFalse(any(map(seen.add, digests[-200:])))
+class SeenTest(parameterized.TestCase):
+    def digests(self, count):
+        draw = random.Random(count)
+        return [draw.getrandbits(64) for _ in range(count)]
 
-    def test_nearly_all_is_remembered_up_to_half_the_size(self):
-        numbers = random.Random(2)
-        seen = chunks.Seen(size=1 << 14)
-        digests = [numbers.getrandbits(64) for _ in range(1 << 13)]
-        for digest in digests:
-            seen.add(digest)
-        again = sum(map(seen.add, digests))
-        self.assertLess(again, 0.1 * len(digests))
+    def test_nothing_is_forgotten_up_to_the_size(self):
+        digests = self.digests(1 << 18)
+        seen = chunks.Seen(size=1 << 18)
+        self.assertEqual(sum(map(seen.add, digests)), len(digests))
+        self.assertEqual(sum(map(seen.add, digests)), 0)
+
+    def test_nothing_is_forgotten_while_the_table_grows(self):
+        draw, seen, digests = random.Random(3), chunks.Seen(), []
+        for digest in self.digests(50_000):
+            self.assertTrue(seen.add(digest))
+            digests.append(digest)
+            self.assertFalse(seen.add(draw.choice(digests)))
+
+    @parameterized.parameters(2, 3, 10, 1 << 10)
+    def test_the_newest_half_is_remembered_past_the_size(self, size):
+        digests = self.digests(5 * size + 1)
+        seen = chunks.Seen(size=size)
+        for number, digest in enumerate(digests):
+            self.assertTrue(seen.add(digest))
+            for back in range(0, size // 2, 1 + size // 20):
+                self.assertFalse(seen.add(digests[max(0, number - back)]))
+        # And the memory is bounded.
+        for table in (seen.newer, seen.older):
+            self.assertLessEqual(len(table.entries), 2 * size)
+        self.assertTrue(seen.add(digests[0]))
+
+    def test_a_digest_of_zero_is_one_of_them(self):
+        seen = chunks.Seen()
+        self.assertEqual([seen.add(0), seen.add(0)], [True, False])
 
 
 if __name__ == "__main__":
