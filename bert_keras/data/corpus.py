@@ -21,6 +21,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -60,16 +61,17 @@ def files(patterns: Sequence[str]) -> list[str]:
     """Files, folders and globs -> the files, each once, in the order given.
 
     Folders are walked to the bottom, in sorted order; names that begin with
-    "." or "_" (`.DS_Store`, `_SUCCESS`) are passed over there.
+    "." or "_" (`.DS_Store`, `_SUCCESS`) are passed over there. A symbolic
+    link to a folder is followed unless it leads back to a folder that holds
+    it, and a file that several names lead to is read under the first.
     """
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     for pattern in patterns or [""]:
         if pattern and tf.io.gfile.isdir(pattern):
             matches = (
-                tf.io.gfile.join(folder, name)
-                for folder, _, names in tf.io.gfile.walk(pattern)
-                for name in names
-                if not name.startswith((".", "_"))
+                path
+                for path in _walk(pattern)
+                if not os.path.basename(path).startswith((".", "_"))
             )
         elif pattern and tf.io.gfile.exists(pattern):
             matches = [pattern]
@@ -82,8 +84,49 @@ def files(patterns: Sequence[str]) -> list[str]:
                 "Expected files, a folder with files or a glob; there are "
                 f"none at {pattern!r}."
             )
-        found.update(dict.fromkeys(matches))
-    return list(found)
+        for match in matches:
+            found.setdefault(_real(match), match)
+    return list(found.values())
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """The files below a folder, through symbolic links but not in circles."""
+    if "://" in folder:  # no file system with links
+        for inside, _, names in tf.io.gfile.walk(folder):
+            yield from (tf.io.gfile.join(inside, name) for name in names)
+        return
+    walked: set[str] = set()
+    for inside, folders, names in os.walk(
+        folder, followlinks=True, onerror=_refuse
+    ):
+        real = os.path.realpath(inside)
+        if real in walked:
+            folders.clear()
+            continue
+        walked.add(real)
+        yield from (os.path.join(inside, name) for name in names)
+        paths = {name: os.path.join(inside, name) for name in folders}
+        # Links last: a file is named by where it is, not by what points there.
+        folders[:] = sorted(
+            (name for name in folders if not _holds(paths[name], inside)),
+            key=lambda name, paths=paths: (os.path.islink(paths[name]), name),
+        )
+
+
+def _refuse(error: OSError) -> None:
+    raise errors.InputError(
+        f"{error.filename} cannot be read: {error.strerror}."
+    ) from error
+
+
+def _holds(folder: str, path: str) -> bool:
+    """Whether `path` is the folder or lies in it, wherever links lead."""
+    real = os.path.realpath(folder)
+    return os.path.commonpath([real, os.path.realpath(path)]) == real
+
+
+def _real(path: str) -> str:
+    return path if "://" in path else os.path.realpath(path)
 
 
 def documents(
@@ -154,16 +197,20 @@ def _lines(
     with _unpacked(path, position) as stream:
         rest = stream.read(_CHUNK)
         begin = len(codecs.BOM_UTF8) if rest.startswith(codecs.BOM_UTF8) else 0
-        rest = rest[begin:]
+        # Parts of a line that is longer than a chunk are joined once, at its
+        # end: adding one at a time copies those before it every time.
+        parts = [rest[begin:]]
         while chunk := stream.read(_CHUNK):
             whole, newline, tail = chunk.rpartition(b"\n")
             if not newline:
-                rest += tail
+                parts.append(tail)
                 continue
-            for line in (rest + whole).split(b"\n"):
+            parts.append(whole)
+            for line in b"".join(parts).split(b"\n"):
                 yield begin, line
                 begin += len(line) + 1
-            rest = tail
+            parts = [tail]
+        rest = b"".join(parts)
         for line in rest.removesuffix(b"\n").split(b"\n") if rest else ():
             yield begin, line
             begin += len(line) + 1

@@ -2,9 +2,12 @@ import gzip
 import json
 import os
 import pathlib
+import random
 import shutil
 import tempfile
 import textwrap
+import time
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 
@@ -130,6 +133,37 @@ class DocumentsTest(CorpusTest):
         words = "word " * 500_000
         self.assertEqual(self.read("a.txt", words), [[words.strip()]])
 
+    @parameterized.parameters(*range(5))
+    def test_lines_are_those_of_the_bytes_wherever_chunks_end(self, seed):
+        self.enter_context(mock.patch.object(corpus, "_CHUNK", 7))
+        draw = random.Random(seed)
+        content = "".join(
+            draw.choices("aé\r\n", (80, 5, 5, 10), k=300)
+        ).encode()
+        path = self.write("a.txt", content)
+        self.assertEqual(
+            list(corpus.lines(path)), content.removesuffix(b"\n").split(b"\n")
+        )
+
+    @parameterized.parameters("a.txt", "a.txt.gz")
+    def test_time_grows_with_the_length_of_a_line_and_not_its_square(
+        self, name
+    ):
+        seconds = []
+        for size in (1 << 23, 1 << 25):
+            content = b"x" * size
+            if name.endswith(".gz"):  # one member for each MB
+                part = gzip.compress(content[: 1 << 20], 1)
+                content = part * (size >> 20)
+            path = self.write(name, content)
+            with mock.patch.object(corpus, "_CHUNK", 1 << 14):
+                start = time.process_time()
+                (line,) = corpus.lines(path)
+                seconds.append(time.process_time() - start)
+            self.assertLen(line, size)
+        # 4 times the bytes; copying what came before would take 16.
+        self.assertLess(seconds[1], 8 * seconds[0] + 0.2)
+
     @parameterized.parameters(
         ("a.txt", b"good\nb\xffd\n", "a.txt, line 2.*UTF-8.*0xff"),
         ("a.txt", b"", "found none.*a.txt"),
@@ -177,6 +211,46 @@ class FilesTest(CorpusTest):
         os.mkdir(os.path.join(self.root, "empty"))
         with self.assertRaisesRegex(errors.InputError, name.strip("*")):
             corpus.files([os.path.join(self.root, name)])
+
+    def relative(self, *patterns):
+        found = corpus.files([os.path.join(self.root, p) for p in patterns])
+        return [os.path.relpath(path, self.root) for path in found]
+
+    def link(self, name, target):
+        path = os.path.join(self.root, name)
+        os.symlink(target, path, target_is_directory=True)
+
+    @parameterized.parameters("..", ".", "../..", "../in")
+    def test_a_link_back_is_not_followed(self, target):
+        self.link("in/0", target)
+        self.assertEqual(self.relative(""), ["a.txt", "b.txt", "in/c.gz"])
+
+    def test_folders_that_link_to_each_other_are_read_once(self):
+        for one, other in (("in", "../out"), ("out", "../in")):
+            os.makedirs(os.path.join(self.root, one), exist_ok=True)
+            self.link(f"{one}/link", other)
+        pathlib.Path(self.root, "out", "d.txt").touch()
+        found = self.relative("")
+        self.assertLen(found, 4)
+        self.assertEqual(
+            {os.path.basename(name) for name in found},
+            {"a.txt", "b.txt", "c.gz", "d.txt"},
+        )
+
+    def test_each_file_is_read_once_under_whatever_names(self):
+        self.link("0", "in")
+        self.link("0.txt", "b.txt")
+        self.assertEqual(self.relative(""), ["0.txt", "a.txt", "in/c.gz"])
+        self.assertEqual(self.relative("b.txt", "0.txt"), ["b.txt"])
+        self.assertEqual(self.relative("0"), ["0/c.gz"])
+
+    def test_a_link_out_of_the_folder_is_followed(self):
+        other = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, other)
+        pathlib.Path(other, "sub").mkdir()
+        pathlib.Path(other, "sub", "e.txt").touch()
+        self.link("in/out", other)
+        self.assertEqual(self.relative("in"), ["in/c.gz", "in/out/sub/e.txt"])
 
     def test_no_pattern_is_an_error(self):
         for patterns in ([], [""]):
