@@ -1,6 +1,7 @@
 """What a tokenizer reads from a vocabulary file, and tells from it."""
 
 import pathlib
+import re
 import tempfile
 
 import numpy as np
@@ -85,6 +86,27 @@ class VocabularyTest(parameterized.TestCase):
             ours = tokenizer.Tokenizer.from_file(self.path, lowercase=given)
             self.assertEqual(ours.lowercase, given)
 
+    @parameterized.named_parameters(
+        ("japanese", "が ##ぎ 東 です", "東 です ##か"),
+        ("korean", "한국 ##어 이", "ㄱ ##ㄴ ᄒ ##ᅡ"),
+        ("hindi", "हिन्दी ##में", "क ##ख"),
+        ("thai", "ที่ ##นี่ ดี", "กา ##นา"),
+        ("vietnamese", "việt ##tiếng", "viet ##tieng"),
+        ("hebrew", "שָׁלוֹם", "שלום"),
+    )
+    def test_accents_mean_cased_where_there_are_no_capitals(
+        self, accented, bare
+    ):
+        for words, lowercase in ((accented, False), (bare, True)):
+            pieces = [*tokenizer.SPECIAL_TOKENS, *words.split(), "a", "##b"]
+            self.path.write_text("\n".join(pieces), "utf-8")
+            ours = tokenizer.Tokenizer.from_file(self.path)
+            self.assertEqual(ours.lowercase, lowercase, words)
+            # Each piece is found in text, so no word is lost to [UNK].
+            whole = [word for word in words.split() if word[0] != "#"]
+            found = ours(whole).values.numpy()
+            self.assertNotIn(ours.unk_id, found)
+
     @parameterized.parameters(
         ("bert_uncased_en", True),
         ("bert_cased_en", False),
@@ -103,6 +125,12 @@ class VocabularyTest(parameterized.TestCase):
         ("not_utf8", b"[PAD]\n\xff\xfe\n", "line 2"),
         ("no_special_tokens", b"a\nb\n[PAD]\n", r"\[UNK\], \[CLS\], \[SEP\]"),
         ("twice", SPECIALS + b"x\nx\n", "'x' as entries 4 and 5"),
+        ("three_times", SPECIALS + b"x\ny\nx\nx\n", "rename entry 4, 6 to"),
+        (
+            "twice_beside_unused",
+            b"[unused1]\n" + SPECIALS + b"x\nx\n",
+            r"rename entry 5 to an unused piece such as \[unused2\]",
+        ),
         ("blank_line", SPECIALS + b"\nx\n", "entry 4 .* ''"),
         ("long", SPECIALS + b"x" * 300, "exceeds"),
     )
@@ -112,6 +140,17 @@ class VocabularyTest(parameterized.TestCase):
             errors.InputError, f"{self.path}: .*{word}"
         ):
             tokenizer.Tokenizer.from_file(self.path)
+
+    def test_renaming_the_named_entry_of_two_keeps_the_ids_of_readers(self):
+        pieces = [*tokenizer.SPECIAL_TOKENS, "river", "long", "river"]
+        theirs = {piece: index for index, piece in enumerate(pieces)}
+        with self.assertRaises(errors.InputError) as caught:
+            tokenizer.Tokenizer(pieces, lowercase=True)
+        entry = re.search(r"rename entry (\d+)", str(caught.exception))[1]
+        pieces[int(entry)] = "[unused1]"
+        ours = tokenizer.Tokenizer(pieces, lowercase=True)
+        for word in ("river", "long"):
+            self.assertEqual(ours([word]).to_list(), [[theirs[word]]])
 
     def test_refuses_a_file_that_is_absent(self):
         with self.assertRaisesRegex(errors.InputError, "cannot be read"):

@@ -1,9 +1,13 @@
+import functools
 import pathlib
+import random
 import tempfile
+import time
 import unicodedata
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_text as tf_text
 from absl.testing import absltest, parameterized
 
 from bert_keras.data import tokenizer
@@ -124,6 +128,66 @@ class RulesTest(parameterized.TestCase):
         for line, ids in zip(lines, ours(lines).to_list(), strict=True):
             self.assertEqual(ids, rules(line), msg=line)
 
+    def test_long_runs_of_marks_are_ordered_as_the_rules_do(self):
+        # Of Python 3.10's Unicode; marks that are no accents stay and are
+        # moved past each other, but never past a mark of class 0.
+        old = [
+            chr(code)
+            for code in range(0x20000)
+            if unicodedata.ucd_3_2_0.combining(chr(code))
+            or unicodedata.ucd_3_2_0.category(chr(code)) in ("Mn", "Mc", "Me")
+        ]
+        others = [
+            c for c in old if unicodedata.ucd_3_2_0.category(c) in ("Mc", "Me")
+        ]
+        stay = [c for c in others if unicodedata.combining(c)]
+        more = "Σ\u0345\u034f\u0344\u0f73\u0f75\u1e69\U0001d15e\U0001d160한가İ"
+        draw = random.Random(3)
+        texts = [
+            "".join(
+                draw.choice(draw.choice((old, stay, others, more, "\u0334")))
+                for _ in range(draw.randint(40, 300))
+            )
+            for _ in range(300)
+        ]
+        texts += [text + "\u0301\u0316" * 40 for text in NASTY]
+        rules = reference_tokenizer.ReferenceTokenizer(
+            ["[UNK]"], lowercase=True
+        )
+        clean = tokenizer.normalize(tf.constant(texts), lowercase=True)
+        for text, ours in zip(texts, clean.numpy(), strict=True):
+            self.assertEqual(
+                "".join(ours.decode().split()),
+                "".join(rules.words(text)),
+                msg=ascii(text),
+            )
+
+    def test_every_mark_that_may_be_moved_is_looked_for(self):
+        codes = [
+            *range(0xD800),
+            *range(0xE000, 0x20000),
+            *range(0xE0000, 0xE0200),
+        ]
+        characters = tokenizer._characters(tf.constant(codes))
+        simple = tf_text.normalize_utf8(characters, "NFD") == characters
+        moved = tf.logical_or(
+            tokenizer._swapped(
+                tf.constant(codes), tf.fill([len(codes)], 0x334)
+            ),
+            tokenizer._swapped(
+                tf.fill([len(codes)], 0x345), tf.constant(codes)
+            ),
+        )
+        known = tf.strings.regex_full_match(characters, f"[{tokenizer._MARKS}]")
+        lost = tf.logical_and(moved, tf.logical_and(simple, ~known))
+        self.assertEmpty([hex(codes[i]) for i in tf.where(lost)[:, 0]])
+        self.assertGreater(int(tf.math.count_nonzero(moved & simple)), 900)
+        # So do those that begin with such a mark once they are decomposed.
+        for code in codes:
+            first = unicodedata.normalize("NFD", chr(code))[0]
+            if unicodedata.combining(first):
+                self.assertTrue(known[codes.index(code)], hex(code))
+
     def test_bytes_that_are_not_utf8_are_dropped(self):
         texts = [
             b"\xff",
@@ -221,6 +285,32 @@ class GraphTest(parameterized.TestCase):
             self.assertLessEqual(ids.shape[0], 1)
             self.assertGreater(ids.values.shape[0], 0)
 
+    @parameterized.parameters(
+        "\u0301\u0316",  # accents in the wrong order
+        "\u302e\U0001d165",  # marks that are no accents
+        "\u0897\U0001e5ef",  # of Unicode 16
+        "\u0f73",  # two marks in one
+        "a" + "\u0301\u0316" * 15,
+        "\u1e69" + "\u0f73" * 30,
+        "Σ'",
+        "[MAS",
+        "👩\u200d👩\u200d👧",
+        "x" * 201 + " ",
+        "\udcff\udcc0é",  # not UTF-8
+    )
+    def test_time_grows_with_the_length_and_not_its_square(self, unit):
+        data = unit.encode("utf-8", "surrogateescape")
+        text = tf.constant([data * (200_000 // len(data))])
+        for read in (
+            self.tokenizer,
+            functools.partial(self.tokenizer, special_tokens=True),
+            self.tokenizer.with_offsets,
+        ):
+            start = time.process_time()
+            read(text)
+            # A tenth of a second; in the square, 13 and more.
+            self.assertLess(time.process_time() - start, 4)
+
 
 class OffsetsTest(parameterized.TestCase):
     def assert_exact(self, ours, texts):
@@ -263,22 +353,28 @@ class OffsetsTest(parameterized.TestCase):
 
     @parameterized.product(lowercase=(True, False))
     def test_are_exact_on_random_text(self, lowercase):
-        random = np.random.default_rng(7)
+        draw = np.random.default_rng(7)
         known = sorted({c for text in NASTY for c in text})
         texts = [
-            "".join(random.choice(known, random.integers(400)))
-            for _ in range(60)
+            "".join(draw.choice(known, draw.integers(400))) for _ in range(60)
         ]
         # Without spaces, so that words become too long.
         texts += [text.replace(" ", "x") for text in texts]
         texts += [
-            "".join(map(chr, random.integers(0x110000, size=50))).encode(
+            "".join(map(chr, draw.integers(0x110000, size=50))).encode(
                 "utf-8", "surrogatepass"
             )
             for _ in range(300)
         ]
-        texts += [random.bytes(random.integers(300)) for _ in range(300)]
+        texts += [draw.bytes(draw.integers(300)) for _ in range(300)]
         self.assert_exact(make(lowercase), texts)
+
+    def test_are_exact_where_runs_of_marks_are_long(self):
+        runs = ("\u0301\u0316" * 40, "\u0301" * 99 + "\u0334", "\u0345" * 33)
+        self.assert_exact(
+            make(True),
+            [f"{text}{run}{text[:5]}" for text in NASTY for run in runs],
+        )
 
     @parameterized.named_parameters(
         ("uncased_en", "bert_uncased_en", "corpus_en/wikitext2_valid.txt"),
