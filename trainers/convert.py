@@ -269,11 +269,8 @@ def _hidden(network: encoder.BertEncoder) -> Iterable[np.ndarray]:
 
 
 def _format(path: str) -> str:
-    if not checkpoint.is_checkpoint(path):
-        for name, module in formats.FORMATS.items():
-            if module.recognises(path):
-                return name
-    return OURS
+    module = formats.find(path)
+    return OURS if module is None else module.NAME
 
 
 def _change(before: int, after: int) -> str:

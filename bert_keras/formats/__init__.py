@@ -33,15 +33,27 @@ def read(
 
     Raises InputError when it is none, or does not fit.
     """
+    module = find(path)
+    if module is not None:
+        return module.read(
+            path, lowercase=lowercase, allow_missing=allow_missing
+        )
     if checkpoint.is_checkpoint(path):
         return checkpoint.read(path)
-    for module in FORMATS.values():
-        if module.recognises(path):
-            return module.read(
-                path, lowercase=lowercase, allow_missing=allow_missing
-            )
     raise errors.InputError(
         f"{path} is not a checkpoint: expected a run or one of its step "
         "folders, Google's bert_config.json with an .index file, Hugging "
         "Face's config.json with model.safetensors, or a KerasHub preset."
     )
+
+
+def find(path: str) -> ModuleType | None:
+    """The one of FORMATS that `path` is; None: ours, or no checkpoint.
+
+    Theirs are told by more than ours, whose runs only have to hold a file
+    `best` or `latest`; DeepSpeed leaves a `latest` beside Hugging Face's files.
+    """
+    for module in FORMATS.values():
+        if module.recognises(path):
+            return module
+    return None

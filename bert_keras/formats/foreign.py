@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 import tempfile
+import types
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -152,28 +155,159 @@ class Foreign(checkpoint.Checkpoint):
         super()._assign(name, variables, values)
 
 
-def same_size(tokenizer: tokenizer_lib.Tokenizer, rows: int, folder: str):
-    """Raises InputError when the vocabulary and the table do not match."""
-    if tokenizer.vocab_size != rows:
+def fit_vocabulary(
+    tokenizer: tokenizer_lib.Tokenizer,
+    rows: int,
+    folder: str,
+    added: Mapping[int, str] = types.MappingProxyType({}),
+) -> tokenizer_lib.Tokenizer:
+    """The tokenizer with an entry for each row of the embedding table.
+
+    Tables are often larger than their vocabulary, rounded up for the hardware
+    or left from another one: the rows without an entry get [unused_rowN], and
+    a warning says so. Raises InputError where the table is smaller.
+
+    Args:
+      added: further entries by id, past those of the tokenizer.
+    """
+    entries = {**added, **dict(enumerate(tokenizer.vocabulary))}
+    if max(entries) >= rows:
         raise errors.InputError(
-            f"{folder}: the vocabulary has {tokenizer.vocab_size:,} entries "
-            f"and the embedding table {rows:,} rows; is it another model's "
+            f"{folder}: the vocabulary has {max(entries) + 1:,} entries and "
+            f"the embedding table {rows:,} rows; is it another model's "
             "vocab.txt?"
         )
+    unused = [row for row in range(rows) if row not in entries]
+    if unused:
+        say(
+            f"{folder}: the embedding table has {rows:,} rows and the "
+            f"vocabulary {len(entries):,} entries; the other {len(unused):,} "
+            f"rows are kept as entries that no text gives, [unused_row"
+            f"{unused[0]}] and so on."
+        )
+    if len(entries) == tokenizer.vocab_size and not unused:
+        return tokenizer
+    entries |= {row: f"[unused_row{row}]" for row in unused}
+    return tokenizer_lib.Tokenizer(
+        [entries[row] for row in range(rows)], lowercase=tokenizer.lowercase
+    )
+
+
+def say(message: str) -> None:
+    """Tells what was done with a folder that a reader might not expect."""
+    warnings.warn(message, stacklevel=3)
 
 
 def read_json(path: str) -> dict[str, Any]:
     """The object in a JSON file; raises InputError when there is none."""
     try:
-        with tf.io.gfile.GFile(path) as file:
-            values = json.loads(file.read())
-    except (tf.errors.OpError, UnicodeDecodeError, ValueError) as error:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            values = json.loads(file.read().decode("utf-8-sig"))
+    except tf.errors.OpError as error:
+        raise errors.InputError(
+            f"{path} cannot be read: {error.message}."
+        ) from None
+    except RecursionError:
+        raise errors.InputError(
+            f"{path} cannot be read: it is nested too deeply."
+        ) from None
+    # Also UnicodeDecodeError, and numbers of more than 4,300 digits.
+    except ValueError as error:
         raise errors.InputError(f"{path} cannot be read: {error}.") from None
     if not isinstance(values, dict):
         raise errors.InputError(
             f"{path}: expected a JSON object, got {type(values).__name__}."
         )
     return values
+
+
+def field(
+    values: Mapping[str, Any], name: str, kind: type, path: str
+) -> Any | None:
+    """values[name], a `kind`; None where it is absent or null.
+
+    Raises InputError that names the file `path` where it is something else.
+    """
+    value = values.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise errors.InputError(
+            f"{path}: expected {KINDS[kind]} for {name}, found {shown(value)}."
+        )
+    return value
+
+
+KINDS = {
+    dict: "a JSON object",
+    list: "a list",
+    str: "a string",
+    bool: "true or false",
+}
+
+
+def check_numbers(
+    path: str,
+    values: Mapping[str, Any],
+    *,
+    sizes: Iterable[str] = (),
+    rates: Iterable[str] = (),
+    positive: Iterable[str] = (),
+) -> None:
+    """Raises InputError that names what a configuration lacks or has wrong.
+
+    sizes: whole numbers from 1; rates: from 0 to below 1; positive: numbers
+    above 0.
+    """
+    sizes, rates, positive = list(sizes), list(rates), list(positive)
+    missing = [n for n in (*sizes, *rates, *positive) if n not in values]
+    if missing:
+        raise errors.InputError(f"{path} lacks {', '.join(missing)}.")
+    for names, expected, fits in (
+        (
+            sizes,
+            "a positive whole number",
+            lambda x: type(x) is int and 0 < x < 1 << 31,
+        ),
+        (rates, "a number from 0 to below 1", lambda x: 0 <= x < 1),
+        (positive, "a number above 0", lambda x: x > 0),
+    ):
+        for name in names:
+            value = values[name]
+            number = type(value) in (int, float) and math.isfinite(value)
+            if not number or not fits(value):
+                raise errors.InputError(
+                    f"{path}: expected {expected} for {name}, got "
+                    f"{shown(value)}."
+                )
+
+
+def shown(value: Any, longest: int = 60) -> str:
+    """A value for a message, on one line."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "something deeply nested"
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def check_shards(path: str, names: Iterable[Any]) -> list[str]:
+    """Names of files that `path` lists; raises InputError for other paths.
+
+    Files of the folder are meant, whatever it says.
+    """
+    names = list(names)
+    for name in names:
+        if (
+            not isinstance(name, str)
+            or not name
+            or name in (".", "..")
+            or "/" in name
+            or "\\" in name
+        ):
+            raise errors.InputError(
+                f"{path}: expected names of files beside it, found "
+                f"{shown(name)}."
+            )
+    return sorted(set(names))
 
 
 def write_files(

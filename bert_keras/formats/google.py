@@ -100,14 +100,14 @@ def read(
     tensors = _Tensors(os.path.join(path, _prefix(path, names)))
     if lowercase is None:
         # Google's own files leave it to a flag; then the words tell it.
-        lowercase = values.get("do_lower_case")
+        lowercase = foreign.field(values, "do_lower_case", bool, config_path)
     tokenizer = tokenizer_lib.Tokenizer.from_file(
         os.path.join(path, VOCABULARY), lowercase=lowercase
     )
-    if google_places.WORDS in tensors.shapes:
-        foreign.same_size(
-            tokenizer, tensors.shapes[google_places.WORDS][0], path
-        )
+    _check_layers(config, tensors, config_path)
+    rows, *_ = tensors.shapes.get(google_places.WORDS) or (0,)
+    if rows == config.vocab_size:
+        tokenizer = foreign.fit_vocabulary(tokenizer, rows, path)
     task = _read_task(tensors.shapes, tokenizer, config, albert=albert)
     encoder, head = (
         google_places.encoder(config, albert=albert),
@@ -115,7 +115,7 @@ def read(
     )
     found = foreign.present(
         encoder | head,
-        tensors.shapes,
+        _without_bookkeeping(tensors.shapes, encoder | head),
         folder=path,
         # One output is a regression, for which there is no task yet.
         ignored=_IGNORED if task else f"{_IGNORED}|^output_(weights|bias)$",
@@ -197,6 +197,7 @@ class _Tensors:
                 self._reader.get_variable_to_shape_map
             ).items()
         }
+        self._types = self._ask(self._reader.get_variable_to_dtype_map)
         if "_CHECKPOINTABLE_OBJECT_GRAPH" in self.shapes:
             raise errors.InputError(
                 f"{prefix} was written by TensorFlow 2, which names objects; "
@@ -206,6 +207,9 @@ class _Tensors:
 
     def read(self, name: str) -> np.ndarray:
         return self._ask(self._reader.get_tensor, name)
+
+    def is_float(self, name: str) -> bool:
+        return self._types[name].is_floating
 
     def _ask(self, question, *arguments):
         try:
@@ -260,36 +264,28 @@ def _read_config(
     values: Mapping[str, Any], path: str, *, albert: bool
 ) -> config_lib.BertConfig:
     sizes = _SIZES | (_ALBERT_SIZES if albert else {})
-    missing = [
-        name
-        for name in (*sizes.values(), *_RATES.values(), "hidden_act")
-        if name not in values
-    ]
-    if missing:
-        raise errors.InputError(f"{path} lacks {', '.join(missing)}.")
-    for name in sizes.values():
-        if type(values[name]) is not int or values[name] < 1:
-            raise errors.InputError(
-                f"{path}: expected a positive whole number for {name}, got "
-                f"{values[name]!r}."
-            )
-    for name in _RATES.values():
-        if type(values[name]) not in (int, float):
-            raise errors.InputError(
-                f"{path}: expected a number for {name}, got {values[name]!r}."
-            )
+    *rates, positive = _RATES.values()
+    foreign.check_numbers(
+        path,
+        values,
+        sizes=sizes.values(),
+        rates=rates,
+        positive=[positive],
+    )
+    if "hidden_act" not in values:
+        raise errors.InputError(f"{path} lacks hidden_act.")
     activations = {theirs: ours for ours, theirs in _ACTIVATIONS.items()}
     activation = str(values["hidden_act"]).lower()  # as Google's code does
     if activation not in activations:
         raise errors.InputError(
             f"{path}: expected hidden_act {' or '.join(activations)}, got "
-            f"{values['hidden_act']!r}."
+            f"{foreign.shown(values['hidden_act'])}."
         )
     if values.get("inner_group_num", 1) != 1:
         raise errors.InputError(
             f"{path}: expected inner_group_num 1, got "
-            f"{values['inner_group_num']!r}; only networks of such groups can "
-            "be read."
+            f"{foreign.shown(values['inner_group_num'])}; only networks of "
+            "such groups can be read."
         )
     ours = {name: values[theirs] for name, theirs in (sizes | _RATES).items()}
     # Said the short way where ALBERT's shape is BERT's.
@@ -372,6 +368,46 @@ def _read_task(
     )
 
 
+def _check_layers(
+    config: config_lib.BertConfig, tensors: _Tensors, config_path: str
+) -> None:
+    """Before a list of places is made for layers that nobody has."""
+    if config.num_layers > len(tensors.shapes):
+        raise errors.InputError(
+            f"{config_path} has num_hidden_layers {config.num_layers:,}, and "
+            f"{tensors.prefix} {len(tensors.shapes):,} tensors; are the two "
+            "of one model?"
+        )
+
+
+def _without_bookkeeping(
+    shapes: Mapping[str, tuple[int, ...]], places: google_places.Places
+) -> list[str]:
+    """Names of all but what optimizers and loss scaling left.
+
+    Slots are named below their variable, whatever the optimizer calls them.
+    A number of its own, outside of the network, is a counter or a loss scale:
+    current_loss_scale, good_steps, beta1_power.
+    """
+    known = {name for place in places for name in place.theirs}
+
+    def is_slot(name):
+        parts = name.split("/")
+        return any(
+            "/".join(parts[:count]) in known for count in range(1, len(parts))
+        )
+
+    return [
+        name
+        for name, shape in shapes.items()
+        if name in known
+        or not (
+            is_slot(name)
+            or (shape == () and not name.startswith(("bert/", "cls/")))
+        )
+    ]
+
+
 def _check_shapes(
     places: google_places.Places, tensors: _Tensors, config_path: str
 ) -> None:
@@ -387,6 +423,11 @@ def _check_shapes(
             f"{tensors.prefix} does not fit {config_path}: "
             + checkpoint.differences(ours, theirs)
         )
+    for name in ours:
+        if not tensors.is_float(name):
+            raise errors.InputError(
+                f"{tensors.prefix}: expected numbers with a fraction in {name}."
+            )
 
 
 def _values(layer) -> dict[str, np.ndarray]:

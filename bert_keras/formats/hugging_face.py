@@ -155,12 +155,9 @@ class HuggingFace(foreign.Foreign):
 
 
 def recognises(path: str) -> bool:
-    """Whether config.json has a model_type and any weights lie beside it."""
+    """Whether any weights under their names lie beside a config.json."""
     files = (weights.WEIGHTS, weights.INDEX, *PICKLES, *OTHERS)
-    config = os.path.join(path, configs.CONFIG)
-    if not tf.io.gfile.exists(config) or not any(_has(path, f) for f in files):
-        return False
-    return "model_type" in foreign.read_json(config)
+    return _has(path, configs.CONFIG) and any(_has(path, f) for f in files)
 
 
 def read(
@@ -170,9 +167,27 @@ def read(
     config, values = configs.read(path)
     if not _has(path, weights.WEIGHTS) and not _has(path, weights.INDEX):
         raise errors.InputError(_unreadable(path, values))
-    rows = config.vocab_size
-    tokenizer = tokenizers.read(path, rows=rows, lowercase=lowercase)
     tensors = weights.Tensors(path)
+    # The file's own number: one in config.json alone would make a vocabulary
+    # of any size.
+    rows = tensors.rows(weights.WORDS)
+    if rows and rows != config.vocab_size:
+        raise errors.InputError(
+            f"{path}: config.json has vocab_size {config.vocab_size:,}, and "
+            f"the embedding table {rows:,} rows; are the two of one model?"
+        )
+    if config.num_layers > len(tensors.names):
+        raise errors.InputError(
+            f"{path}: config.json has num_hidden_layers {config.num_layers:,}, "
+            f"and the folder {len(tensors.names):,} tensors; are the two of "
+            "one model?"
+        )
+    tokenizer = tokenizers.read(
+        path,
+        rows=rows or config.vocab_size,
+        lowercase=lowercase,
+        config=values,
+    )
     known = _architecture(path, tensors.names, values)
     task = _task(known, path, config, values, tokenizer)
 
@@ -264,7 +279,7 @@ def _architecture(
         for name, known in ARCHITECTURES.items()
         if set(known.head) == heads
     }
-    named = values.get("architectures") or []
+    named = _named(folder, values)
     for name in fitting if len(fitting) == 1 else named:
         if name in fitting:
             return fitting[name]
@@ -300,7 +315,7 @@ def _written_as(task: base.Task) -> str:
 def _unreadable(folder: str, values: Mapping[str, Any]) -> str:
     found = [name for name in (*PICKLES, *OTHERS) if _has(folder, name)]
     pickle = set(found) & set(PICKLES)
-    named = set(values.get("architectures") or []) & set(ARCHITECTURES)
+    named = set(_named(folder, values)) & set(ARCHITECTURES)
     return (
         f"{folder}: expected {weights.WEIGHTS}, found "
         f"{found[0] if found else 'no weights'}"
@@ -310,6 +325,13 @@ def _unreadable(folder: str, values: Mapping[str, Any]) -> str:
         ".save_pretrained(new_folder) converts what you trust; copy the "
         "tokenizer's files beside it."
     )
+
+
+def _named(folder: str, values: Mapping[str, Any]) -> list[str]:
+    """The classes that config.json names; nothing is done but compare them."""
+    path = os.path.join(folder, configs.CONFIG)
+    named = foreign.field(values, "architectures", list, path) or []
+    return [name for name in named if isinstance(name, str)]
 
 
 def _either(*patterns: str) -> str:

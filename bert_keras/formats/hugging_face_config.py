@@ -25,7 +25,10 @@ FIELDS = {
     "initializer_range": "initializer_range",
     "layer_norm_eps": "layer_norm_epsilon",
 }
-SIZES = tuple(FIELDS)[:5]  # these differ from model to model
+SIZES = tuple(FIELDS)[:7]  # the first five differ from model to model
+REQUIRED_SIZES = SIZES[:5]
+RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+POSITIVE = ("initializer_range", "layer_norm_eps")
 
 # Theirs -> ours; the first of each is written.
 ACTIVATIONS = {
@@ -36,8 +39,10 @@ ACTIVATIONS = {
     "relu": "relu",
 }
 
+MOST_LABELS = 1_000_000
+
 # Another value is another network. Absent: this one.
-REQUIRED = {
+BERTS = {
     "model_type": "bert",
     "position_embedding_type": "absolute",
     "add_cross_attention": False,
@@ -52,34 +57,52 @@ def read(folder: str) -> tuple[config_lib.BertConfig, dict[str, Any]]:
     """
     path = os.path.join(folder, CONFIG)
     values = foreign.read_json(path)
-    for name, expected in REQUIRED.items():
+    if "model_type" not in values:
+        raise errors.InputError(
+            f'{path} has no model_type; write "model_type": "bert" into it '
+            "if the network is a BERT, or copy the folder again."
+        )
+    for name, expected in BERTS.items():
         if values.get(name, expected) != expected:
             raise errors.InputError(
                 f"{path}: expected {name} {expected!r}, the only one that is "
-                f"read; found {values[name]!r}."
+                f"read; found {foreign.shown(values[name])}."
             )
-    fields = {"hidden_act": "gelu"} | values
-    if fields["hidden_act"] not in ACTIVATIONS:
+    if values.get("auto_map"):
+        raise errors.InputError(
+            f"{path} names code of its own (auto_map "
+            f"{foreign.shown(values['auto_map'])}); nothing that a folder "
+            "names is run. Remove the line if network and tokenizer are BERT's."
+        )
+    activation = values.get("hidden_act", "gelu")
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise errors.InputError(
             f"{path}: expected hidden_act to be one of "
-            f"{', '.join(ACTIVATIONS)}; found {fields['hidden_act']!r}."
+            f"{', '.join(ACTIVATIONS)}; found {foreign.shown(activation)}."
         )
-    wrong = {
-        name: values.get(name)
-        for name in FIELDS
-        if (name in values or name in SIZES)
-        and not _is_number(values.get(name), positive=name in SIZES)
-    }
-    if wrong:
-        raise errors.InputError(f"{path}: expected numbers, found {wrong}.")
-    config = config_lib.BertConfig(
-        activation=ACTIVATIONS[fields["hidden_act"]],
-        **{
-            ours: values[theirs]
-            for theirs, ours in FIELDS.items()
-            if theirs in values
-        },
+
+    def said(names):
+        return [name for name in names if name in values]
+
+    foreign.field(values, "is_decoder", bool, path)
+    foreign.check_numbers(
+        path,
+        values,
+        sizes={*REQUIRED_SIZES, *said(SIZES)},
+        rates=said(RATES),
+        positive=said(POSITIVE),
     )
+    try:
+        config = config_lib.BertConfig(
+            activation=ACTIVATIONS[activation],
+            **{
+                ours: values[theirs]
+                for theirs, ours in FIELDS.items()
+                if values.get(theirs) is not None
+            },
+        )
+    except errors.InputError as error:
+        raise errors.InputError(f"{path}: {error}") from None
     return config, values
 
 
@@ -120,16 +143,31 @@ def write(
 
 
 def labels(folder: str, values: Mapping[str, Any]) -> tuple[str, ...]:
-    """What id2label names, by id."""
-    names = values.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    """What id2label names, by id; or label2id; or LABEL_0 and so on.
+
+    Theirs have two labels where nothing is said, else num_labels.
+    """
+    path = os.path.join(folder, CONFIG)
+    names = foreign.field(values, "id2label", dict, path)
+    ids = foreign.field(values, "label2id", dict, path)
+    if not names and ids:
+        names = {str(index): label for label, index in ids.items()}
+    if not names:
+        count = values.get("num_labels", 2)
+        foreign.check_numbers(path, {"num_labels": count}, sizes=["num_labels"])
+        if count > MOST_LABELS:
+            raise errors.InputError(
+                f"{path}: expected num_labels up to {MOST_LABELS:,}, found "
+                f"{foreign.shown(count)}."
+            )
+        return tuple(f"LABEL_{index}" for index in range(count))
     found = [names.get(str(index)) for index in range(len(names))]
-    if None in found or len(set(found)) != len(found):
+    if not all(isinstance(name, str | int) for name in found) or len(
+        set(map(str, found))
+    ) != len(found):
         raise errors.InputError(
-            f"{os.path.join(folder, CONFIG)}: expected a label of its own for "
-            f"each of 0..{len(names) - 1} in id2label, found {names}."
+            f"{path}: expected a label of its own for each of "
+            f"0..{len(names) - 1} in id2label, found "
+            f"{foreign.shown(names, 300)}."
         )
     return tuple(map(str, found))
-
-
-def _is_number(value: Any, *, positive: bool) -> bool:
-    return isinstance(value, int | float) and (not positive or value > 0)

@@ -4,10 +4,13 @@ Their tokenizer can be set to do what ours, which is Google's, does not; each
 such setting stops the load, for the ids would differ in silence. One
 difference is left: a word of 101 to 200 characters is [UNK] there and is split
 here, as Google does.
+
+What the files name is compared with the names below and never imported.
 """
 
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -15,11 +18,13 @@ import tensorflow as tf
 from bert_keras import errors
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.formats import foreign
+from bert_keras.formats import hugging_face_fast as fast_lib
 
-VOCABULARY, FAST = "vocab.txt", "tokenizer.json"
+VOCABULARY, FAST = "vocab.txt", fast_lib.FAST
 SETTINGS, ADDED = "tokenizer_config.json", "added_tokens.json"
 
-# Those that cut text as BERT does; BertJapaneseTokenizer is one that does not.
+# Those that split text as BERT does; BertJapaneseTokenizer is one that does
+# not. The last two are whatever tokenizer.json describes.
 CLASSES = (
     "BertTokenizer",
     "DistilBertTokenizer",
@@ -27,48 +32,55 @@ CLASSES = (
     "PreTrainedTokenizer",
     "TokenizersBackend",
 )
+DESCRIBED = CLASSES[3:]
 
-# Tables are rounded up for the hardware: to multiples of 8, 64 or 128.
-MOST_PADDING, PADDING_MULTIPLE = 127, 8
+# Settings of which another value would give other ids. Absent or null: these.
+BERTS = {
+    "do_basic_tokenize": True,
+    "do_word_tokenize": True,
+    "do_subword_tokenize": True,
+    "word_tokenizer_type": "basic",
+    "subword_tokenizer_type": "wordpiece",
+    "never_split": [],
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
 
 
 def read(
-    folder: str, *, rows: int, lowercase: bool | None
+    folder: str,
+    *,
+    rows: int,
+    lowercase: bool | None,
+    config: Mapping[str, Any] | None = None,
 ) -> tokenizer_lib.Tokenizer:
     """The folder's tokenizer, with one entry for each row of the table.
 
-    Tokens added to the vocabulary stand at their ids. A table that was
-    rounded up keeps its rows: the vocabulary gets [unused_rowN] for each.
+    Tokens added to the vocabulary stand at their ids.
 
     Args:
       rows: of the embedding table.
       lowercase: overrides what the files say of case and accents.
+      config: config.json, which names the tokenizer where
+        tokenizer_config.json does not.
     """
     settings, fast = _optional(folder, SETTINGS), _optional(folder, FAST)
-    kind = str(settings.get("tokenizer_class") or CLASSES[0])
-    if kind.removesuffix("Fast") not in CLASSES:
-        raise errors.InputError(
-            f"{folder}: its tokenizer is a {kind}; this one cuts text as "
-            f"{', '.join(CLASSES)} do."
-        )
+    name = _check_settings(folder, settings, config or {})
+    fast_lib.check(folder, fast)
     if lowercase is None:
-        lowercase = _casing(folder, settings, fast)
+        described = fast and name.removesuffix("Fast") in DESCRIBED
+        lowercase = _casing(folder, {} if described else settings, fast)
     path = os.path.join(folder, VOCABULARY)
     if tf.io.gfile.exists(path):
         words = tokenizer_lib.Tokenizer.from_file(path, lowercase=lowercase)
     else:
         words = _from_fast(folder, fast, lowercase)
     added = _added(folder, settings, fast)
-    entries = {**added, **dict(enumerate(words.vocabulary))}
-    missing = rows - len(entries)
-    if 0 < missing <= MOST_PADDING and rows % PADDING_MULTIPLE == 0:
-        for row in set(range(rows)) - set(entries):
-            entries[row] = f"[unused_row{row}]"
-    if len(entries) > words.vocab_size:
-        words = tokenizer_lib.Tokenizer(
-            _in_order(folder, entries), lowercase=words.lowercase
-        )
-    foreign.same_size(words, rows, folder)
+    _check_same_ids(folder, words, fast, added)
+    words = foreign.fit_vocabulary(words, rows, folder, added)
     _check_added(folder, words, added)
     return words
 
@@ -98,18 +110,56 @@ def _optional(folder: str, name: str) -> dict[str, Any]:
     return foreign.read_json(path) if tf.io.gfile.exists(path) else {}
 
 
+def _check_settings(folder: str, settings: Mapping, config: Mapping) -> str:
+    """The tokenizer's class; raises InputError where it is not BERT's.
+
+    The class decides first: its own settings are not looked at.
+    """
+    for name in ("tokenizer_class", *BERTS, "auto_map"):
+        file, value = SETTINGS, settings.get(name)
+        if value is None and name != "auto_map":
+            file, value = "config.json", config.get(name)
+        if isinstance(value, dict) and name.endswith("_token"):
+            value = value.get("content")
+        if name == "tokenizer_class":
+            kind = CLASSES[0] if value is None else foreign.shown(value)
+            kind = value if isinstance(value, str) else kind
+            if kind.removesuffix("Fast") not in CLASSES:
+                raise errors.InputError(
+                    f"{folder}: its tokenizer is a {kind} ({file}); this one "
+                    f"splits text as {', '.join(CLASSES)} do."
+                )
+        elif name == "auto_map" and value:
+            raise errors.InputError(
+                f"{folder}: {file} names code of its own for the tokenizer "
+                f"({name} {foreign.shown(value)}); nothing that a folder "
+                "names is run. Remove the line if the tokenizer is BERT's."
+            )
+        elif name in BERTS and value is not None and value != BERTS[name]:
+            raise errors.InputError(
+                f"{folder}: {file} has {name} {foreign.shown(value)}; this "
+                f"tokenizer has {BERTS[name]!r}, and would give other ids."
+            )
+    return kind
+
+
 def _casing(folder: str, settings: Mapping, fast: Mapping) -> bool | None:
     """Whether case is folded, or None where no file says so."""
-    normalizer = fast.get("normalizer") or {}
-    said = {
-        "lowercase": settings.get("do_lower_case", normalizer.get("lowercase")),
-        "strip_accents": settings.get(
-            "strip_accents", normalizer.get("strip_accents")
+    normalizer = fast_lib.normalizer(fast)
+    said = {}
+    for ours, theirs, name in (
+        ("lowercase", "do_lower_case", "lowercase"),
+        ("strip_accents", "strip_accents", "strip_accents"),
+        (
+            "tokenize_chinese_chars",
+            "tokenize_chinese_chars",
+            "handle_chinese_chars",
         ),
-        "tokenize_chinese_chars": settings.get(
-            "tokenize_chinese_chars", normalizer.get("handle_chinese_chars")
-        ),
-    }
+    ):
+        value = foreign.field(settings, theirs, bool, f"{folder}/{SETTINGS}")
+        if value is None:
+            value = foreign.field(normalizer, name, bool, f"{folder}/{FAST}")
+        said[ours] = value
     lowercase, accents = said["lowercase"], said["strip_accents"]
     if said["tokenize_chinese_chars"] is False or (
         None not in (lowercase, accents) and lowercase != accents
@@ -126,18 +176,17 @@ def _from_fast(
     folder: str, fast: Mapping, lowercase: bool | None
 ) -> tokenizer_lib.Tokenizer:
     """The WordPiece model inside tokenizer.json."""
-    model = fast.get("model") or {}
-    if model.get("type", "WordPiece") != "WordPiece" or "vocab" not in model:
+    entries = fast_lib.vocabulary(folder, fast)
+    if entries is None:
         raise errors.InputError(
             f"{folder}: expected {VOCABULARY}, or a WordPiece vocabulary in "
-            f"{FAST}; found {model.get('type', 'neither')}."
+            f"{FAST}; found neither."
         )
     if lowercase is None:
         raise errors.InputError(
             f"{os.path.join(folder, FAST)} does not say whether it folds case; "
             "--lowercase or --nolowercase does."
         )
-    entries = {index: piece for piece, index in model["vocab"].items()}
     return tokenizer_lib.Tokenizer(
         _in_order(folder, entries), lowercase=lowercase
     )
@@ -156,15 +205,64 @@ def _in_order(folder: str, entries: Mapping[int, str]) -> list[str]:
 
 def _added(folder: str, settings: Mapping, fast: Mapping) -> dict[int, str]:
     """Tokens by id that were added to the trained vocabulary."""
-    names = _optional(folder, ADDED)
-    decoder = settings.get("added_tokens_decoder", {})
-    return {
-        **{index: piece for piece, index in names.items()},
-        **{
-            item["id"]: item["content"] for item in fast.get("added_tokens", [])
-        },
-        **{int(index): item["content"] for index, item in decoder.items()},
-    }
+    path = os.path.join(folder, SETTINGS)
+    decoder = foreign.field(settings, "added_tokens_decoder", dict, path) or {}
+    found: dict[int, str] = {}
+    for file, index, piece in itertools.chain(
+        ((ADDED, i, piece) for piece, i in _optional(folder, ADDED).items()),
+        ((FAST, *item) for item in fast_lib.added(folder, fast)),
+        ((SETTINGS, *item) for item in _decoded(decoder)),
+    ):
+        if type(index) is not int or index < 0 or not isinstance(piece, str):
+            raise errors.InputError(
+                f"{os.path.join(folder, file)}: expected added tokens with "
+                f"their ids, found {foreign.shown(piece)} with the id "
+                f"{foreign.shown(index)}."
+            )
+        if found.setdefault(index, piece) != piece:
+            raise errors.InputError(
+                f"{os.path.join(folder, file)} has {piece!r} as the added "
+                f"token {index}, and another file {found[index]!r}; copy both "
+                "from one model."
+            )
+    return found
+
+
+def _decoded(decoder: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    for index, item in decoder.items():
+        yield (
+            int(index) if index.isdecimal() and len(index) < 12 else index,
+            item.get("content") if isinstance(item, dict) else item,
+        )
+
+
+def _check_same_ids(
+    folder: str,
+    words: tokenizer_lib.Tokenizer,
+    fast: Mapping,
+    added: Mapping[int, str],
+) -> None:
+    """Raises InputError where two files give a piece two ids."""
+    entries = dict(enumerate(words.vocabulary))
+    vocabulary = fast_lib.vocabulary(folder, fast)
+    if vocabulary is not None:
+        theirs, ours = {**added, **vocabulary}, {**added, **entries}
+        for index in sorted(theirs.keys() | ours.keys()):
+            if theirs.get(index) != ours.get(index):
+                raise errors.InputError(
+                    f"{folder}: {VOCABULARY} has {ours.get(index)!r} as entry "
+                    f"{index} and {FAST} has {theirs.get(index)!r}; copy both "
+                    "from one model."
+                )
+    for index, piece in (*added.items(), *fast_lib.framing(fast)):
+        if piece in tokenizer_lib.SPECIAL_TOKENS and piece in words.vocabulary:
+            if type(index) is not int or entries.get(index) != piece:
+                raise errors.InputError(
+                    f"{folder}: {piece} is entry "
+                    f"{words.vocabulary.index(piece)} of the vocabulary and "
+                    f"has the id {foreign.shown(index)} elsewhere in the "
+                    "tokenizer's files; copy all of them from one model."
+                )
 
 
 def _check_added(

@@ -22,6 +22,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Each place and the shape of each tensor of theirs in it.
 Places = dict[foreign.Place, tuple[int, ...]]
 
+WORDS = "embeddings.word_embeddings.weight"
 PREDICTIONS = "cls.predictions."
 RELATION = "cls.seq_relationship."
 CLASSIFIER = "classifier."
@@ -32,9 +33,12 @@ BUFFERS = r"^embeddings\.(position|token_type)_ids$"
 
 # A tensor that is another one, where it was saved twice or under this name.
 COPIES = {
-    f"{PREDICTIONS}decoder.weight": "embeddings.word_embeddings.weight",
+    f"{PREDICTIONS}decoder.weight": WORDS,
     f"{PREDICTIONS}decoder.bias": f"{PREDICTIONS}bias",
 }
+
+# What torch's DataParallel, torch.compile and Lightning put before all names.
+WRAPPERS = ("module.", "_orig_mod.", "model.")
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -129,6 +133,7 @@ class Tensors:
     def __init__(self, folder: str):
         self.folder = folder
         self._tensors = {}  # name: (open file, its name there)
+        found = []
         for path in self._files():
             try:
                 file = safetensors.safe_open(path, framework="numpy")
@@ -136,8 +141,15 @@ class Tensors:
                 raise errors.InputError(
                     f"{path} is damaged or cut short ({error}); copy it again."
                 ) from None
-            for name in file.keys():
-                self._add(name, file)
+            found += [(name, file) for name in file.keys()]
+        prefix = _wrapper([name for name, _ in found])
+        if prefix:
+            foreign.say(
+                f"{folder}: every tensor's name begins with {prefix}, which "
+                "wrappers put there in training; it is taken off."
+            )
+        for name, file in found:
+            self._add(name, file, name.removeprefix(prefix))
         self._drop_copies()
 
     @property
@@ -171,7 +183,7 @@ class Tensors:
         shards = foreign.read_json(path).get("weight_map")
         if not isinstance(shards, dict):
             raise errors.InputError(f"{path}: expected a weight_map.")
-        names = sorted(set(map(str, shards.values())))
+        names = foreign.check_shards(path, shards.values())
         missing = [
             name
             for name in names
@@ -186,8 +198,15 @@ class Tensors:
             checkpoint.fetch(os.path.join(self.folder, name)) for name in names
         ]
 
-    def _add(self, theirs: str, file) -> None:
-        name = theirs.removeprefix("bert.")
+    def rows(self, name: str) -> int:
+        """The first dimension of a tensor, 0 where it is absent."""
+        if name not in self._tensors:
+            return 0
+        file, theirs = self._tensors[name]
+        return (*file.get_slice(theirs).get_shape(), 0)[0]
+
+    def _add(self, theirs: str, file, name: str) -> None:
+        name = name.removeprefix("bert.")
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
         if name in self._tensors:
@@ -210,6 +229,19 @@ class Tensors:
                 )
             self._tensors.setdefault(name, self._tensors[copy])
             del self._tensors[copy]
+
+
+def _wrapper(names: list[str]) -> str:
+    """What wrappers put before every one of the names."""
+    prefix = ""
+    while names:
+        for wrapper in WRAPPERS:
+            if all(name.startswith(f"{prefix}{wrapper}") for name in names):
+                prefix += wrapper
+                break
+        else:
+            break
+    return prefix
 
 
 def _dense(ours: str, shape: tuple[int, int], *theirs: str) -> Places:

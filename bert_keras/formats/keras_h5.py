@@ -15,6 +15,8 @@ import tensorflow as tf
 from bert_keras import config, errors
 from bert_keras.formats import foreign
 
+WORDS = "model/layers/reversible_embedding/vars/0"
+
 
 def encoder(bert: config.BertConfig) -> Iterator[foreign.Place]:
     for name, part in (
@@ -84,8 +86,16 @@ def files(folder: str, part: str) -> dict[str, str]:
     paths = [f"{part}.weights.h5"]
     shards = os.path.join(folder, f"{part}.weights.json")
     if tf.io.gfile.exists(shards):
-        parts = foreign.read_json(shards)["weight_map"].values()
-        paths = sorted({path for each in parts for path in np.atleast_1d(each)})
+        mapping = foreign.read_json(shards)
+        parts = foreign.field(mapping, "weight_map", dict, shards) or {}
+        paths = foreign.check_shards(
+            shards,
+            (
+                name
+                for each in parts.values()
+                for name in (each if isinstance(each, list) else [each])
+            ),
+        )
     found = {}
     for path in (os.path.join(folder, path) for path in paths):
         names: list[str] = []
@@ -97,6 +107,12 @@ def files(folder: str, part: str) -> dict[str, str]:
             )
         found |= {f"{part}/{name}": path for name in names}
     return found
+
+
+def shape(path: str, name: str) -> tuple[int, ...]:
+    """Of a tensor of a file."""
+    with _open(path) as file:
+        return (*file[_inside(name)].shape, 0)
 
 
 def read(path: str, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
@@ -112,6 +128,11 @@ def read(path: str, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
                 f"{shape}; are the two of one model?"
             )
         half = stored.attrs.get("dtype") == "bfloat16"  # h5 has no word for it
+        if not half and stored.dtype.kind != "f":
+            raise errors.InputError(
+                f"{path}: {name} is of type {stored.dtype}; expected numbers "
+                "with a fraction."
+            )
         return np.array(stored, tf.bfloat16.as_numpy_dtype if half else None)
 
 

@@ -50,6 +50,8 @@ FIELDS = {
 # Field of tokenizer.json -> the one value that ours can do.
 TOKENIZER = {"split": True, "suffix_indicator": "##", "oov_token": "[UNK]"}
 
+MOST_CLASSES = 1_000_000
+
 CONFIG, METADATA = "config.json", "metadata.json"
 VOCABULARY = "assets/tokenizer/vocabulary.txt"
 # What they have no field for, in metadata.json, which they write and ignore.
@@ -58,10 +60,16 @@ OURS = "bert_keras"
 
 def recognises(path: str) -> bool:
     """Whether `path` is a preset folder, of whatever network."""
-    try:
-        described = foreign.read_json(os.path.join(path, CONFIG))
-    except errors.InputError:
+    config_path = os.path.join(path, CONFIG)
+    if not tf.io.gfile.exists(config_path):
         return False
+    try:
+        described = foreign.read_json(config_path)
+    except errors.InputError:
+        # Damaged, which `read` says, where the weights are KerasHub's.
+        names = ("model.weights.h5", "model.weights.json")
+        paths = [os.path.join(path, name) for name in names]
+        return any(map(tf.io.gfile.exists, paths))
     name = str(described.get("registered_name"))
     return name.startswith(("keras_hub>", "keras_nlp>"))
 
@@ -72,11 +80,24 @@ def read(
     """Raises InputError when it is another network's preset, or damaged."""
     bert = _config(path)
     tokenizer = _tokenizer(path, lowercase)
-    foreign.same_size(tokenizer, bert.vocab_size, path)
+    files = keras_h5.files(path, "model")
+    if bert.num_layers > len(files):
+        raise errors.InputError(
+            f"{path}: config.json has num_layers {bert.num_layers:,}, and the "
+            f"folder {len(files):,} tensors; are the two of one model?"
+        )
+    if keras_h5.WORDS in files:
+        rows, *_ = keras_h5.shape(files[keras_h5.WORDS], keras_h5.WORDS)
+        if rows != bert.vocab_size:
+            raise errors.InputError(
+                f"{path}: config.json has vocabulary_size "
+                f"{bert.vocab_size:,}, and the embedding table {rows:,} rows; "
+                "are the two of one model?"
+            )
+        tokenizer = foreign.fit_vocabulary(tokenizer, rows, path)
     task = _task(path, bert)
     encoder = list(keras_h5.encoder(bert))
     head = list(keras_h5.classifier()) if task else []
-    files = keras_h5.files(path, "model")
     if task:
         files |= keras_h5.files(path, "task")
     found = foreign.present(
@@ -149,20 +170,37 @@ def write(
 
 
 def _config(folder: str) -> config.BertConfig:
-    described = foreign.read_json(os.path.join(folder, CONFIG))
-    if described.get("class_name") != "BertBackbone":
+    path = os.path.join(folder, CONFIG)
+    described = foreign.read_json(path)
+    name = _class_name(described)
+    if name != "BertBackbone":
         raise errors.InputError(
-            f"{folder} is a preset of {described.get('class_name')}; of "
-            "KerasHub's, only those of BertBackbone can be read."
+            f"{folder} is a preset of {name}; of KerasHub's, only those of "
+            "BertBackbone can be read."
         )
-    values = described.get("config", {})
-    missing = [name for name in FIELDS.values() if name not in values]
-    if missing:
-        raise errors.InputError(
-            f"{os.path.join(folder, CONFIG)} lacks {', '.join(missing)}; copy "
-            "the folder again."
-        )
-    return _from_theirs(values)
+    values = foreign.field(described, "config", dict, path) or {}
+    foreign.check_numbers(
+        path,
+        values,
+        sizes=[name for name in FIELDS.values() if name != "dropout"],
+        rates=["dropout"],
+    )
+    try:
+        return _from_theirs(values)
+    except errors.InputError as error:
+        raise errors.InputError(f"{path}: {error}") from None
+
+
+def _class_name(described: Mapping[str, Any]) -> str:
+    """The class a file describes; it is compared and never imported.
+
+    With the name it is registered under where that is another one.
+    """
+    name = described.get("class_name")
+    registered = described.get("registered_name") or f"keras_hub>{name}"
+    if registered in (f"keras_hub>{name}", f"keras_nlp>{name}"):
+        return foreign.shown(name).strip("'")
+    return f"{foreign.shown(name)} registered as {foreign.shown(registered)}"
 
 
 def _from_theirs(values: Mapping[str, Any]) -> config.BertConfig:
@@ -205,7 +243,14 @@ def _tokenizer(folder: str, lowercase: bool | None) -> tokenizer_lib.Tokenizer:
             f"{path} is missing; write it with `save_to_preset` of the model's "
             "BertTokenizer."
         )
-    values = foreign.read_json(path).get("config", {})
+    described = foreign.read_json(path)
+    name = _class_name(described)
+    if name != "BertTokenizer":
+        raise errors.InputError(
+            f"{path} describes a {name}; of KerasHub's, only BertTokenizer can "
+            "be read."
+        )
+    values = foreign.field(described, "config", dict, path) or {}
     strange = {
         name: values[name]
         for name, only in TOKENIZER.items()
@@ -217,7 +262,7 @@ def _tokenizer(folder: str, lowercase: bool | None) -> tokenizer_lib.Tokenizer:
             f"tokenizer.json says {strange}."
         )
     if lowercase is None:
-        lowercase = values.get("lowercase", False)
+        lowercase = foreign.field(values, "lowercase", bool, path) or False
     return tokenizer_lib.Tokenizer.from_file(
         os.path.join(folder, VOCABULARY), lowercase=lowercase
     )
@@ -229,25 +274,39 @@ def _task(
     """The task of a BertTextClassifier with one right class, else None."""
     if not tf.io.gfile.exists(os.path.join(folder, "task.json")):
         return None
-    described = foreign.read_json(os.path.join(folder, "task.json"))
-    values = described.get("config", {})
+    path = os.path.join(folder, "task.json")
+    described = foreign.read_json(path)
+    values = foreign.field(described, "config", dict, path) or {}
     classes = values.get("num_classes", 0)
     if (
-        described.get("class_name") != "BertTextClassifier"
+        type(classes) is not int
+        or _class_name(described) != "BertTextClassifier"
         or values.get("activation") not in ("linear", "softmax", None)
         or classes < 2
     ):
         return None
-    preprocessor = values.get("preprocessor") or {}
-    length = preprocessor.get("config", {}).get("sequence_length") or 512
-    facts = {}
-    if tf.io.gfile.exists(os.path.join(folder, METADATA)):
-        facts = foreign.read_json(os.path.join(folder, METADATA)).get(OURS, {})
-    labels = facts.get("labels") or map(str, range(classes))
+    preprocessor = foreign.field(values, "preprocessor", dict, path) or {}
+    settings = foreign.field(preprocessor, "config", dict, path) or {}
+    length = settings.get("sequence_length") or 512
+    foreign.check_numbers(
+        path, {"sequence_length": length}, sizes=["sequence_length"]
+    )
+    facts: Mapping[str, Any] = {}
+    path = os.path.join(folder, METADATA)
+    if tf.io.gfile.exists(path):
+        facts = foreign.field(foreign.read_json(path), OURS, dict, path) or {}
+    labels = foreign.field(facts, "labels", list, path)
+    if labels is None:
+        labels = list(map(str, range(min(classes, MOST_CLASSES))))
+    if len(labels) != classes or not all(isinstance(x, str) for x in labels):
+        raise errors.InputError(
+            f"{path}: expected a name for each of {classes} classes, found "
+            f"{foreign.shown(labels)}."
+        )
     return classification.Classification(
         seq_length=min(length, bert.max_position_embeddings),
         labels=tuple(labels),
-        pair=facts.get("pair", False),
+        pair=foreign.field(facts, "pair", bool, path) or False,
     )
 
 

@@ -87,7 +87,7 @@ class VocabularyTest(parameterized.TestCase):
             self.assertEqual(ours.lowercase, given)
 
     @parameterized.named_parameters(
-        ("japanese", "が ##ぎ 東 です", "東 です ##か"),
+        ("japanese", "が ##ぎ 東 です", "東 の ##か"),
         ("korean", "한국 ##어 이", "ㄱ ##ㄴ ᄒ ##ᅡ"),
         ("hindi", "हिन्दी ##में", "क ##ख"),
         ("thai", "ที่ ##นี่ ดี", "กา ##นา"),

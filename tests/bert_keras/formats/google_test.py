@@ -322,6 +322,84 @@ class GoogleTest(parameterized.TestCase):
         )
         self.assertIsNone(google.read(self.folder).task)
 
+    def test_what_training_left_is_not_taken_for_weights(self):
+        made = self.write()
+        self.save_tensors(
+            **{
+                "current_loss_scale": np.float32(2**15),
+                "good_steps": np.int64(7),
+                "bad_steps": np.int32(0),
+                "beta1_power": np.float32(0.9),
+                "loss_scale/variable": np.float32(1),
+                "learning_rate": np.float64(1e-4),
+                "bert/pooler/dense/bias/LAMBOptimizer": np.ones(16, "f"),
+                "bert/pooler/dense/kernel/Adafactor/vr": np.ones(16, "f"),
+                "cls/predictions/output_bias/Momentum": np.ones(36, "f"),
+            }
+        )
+        self.assertEqual(
+            values(google.read(self.folder).model()).keys(),
+            values(made).keys(),
+        )
+
+    @parameterized.parameters(
+        ("bert/encoder/scale", np.float32(1)),  # a number of the network
+        ("cls/temperature", np.float32(1)),
+        ("extra", np.ones(1, "f")),
+        ("bert/pooler/dense/kernel_2", np.ones(3, "f")),
+        ("bert/pooler/dense/bias_2/adam", np.ones(16, "f")),
+    )
+    def test_a_weight_without_a_place_is_named(self, name, value):
+        self.write()
+        self.save_tensors(**{name: value})
+        with self.assertRaisesRegex(errors.InputError, name):
+            google.read(self.folder)
+
+    def test_a_larger_table_keeps_its_rows_and_the_load_says_so(self):
+        made = self.write(vocab_size=50)
+        with self.assertWarnsRegex(UserWarning, "50 rows .* 36 entries"):
+            found = formats.read(self.folder)
+        self.assertEqual(found.words.vocabulary[-1], "[unused_row49]")
+        self.assertEqual(found.words.vocabulary[:36], tuple(tiny.VOCABULARY))
+        np.testing.assert_array_equal(
+            found.model().encoder.token_table, made.encoder.token_table
+        )
+        self.change_config(vocab_size=2_000_000_000)
+        with self.assertRaisesRegex(errors.InputError, "word_embeddings"):
+            google.read(self.folder)
+
+    def test_a_tensor_of_text_is_named(self):
+        self.write()
+        self.save_tensors(
+            **{"bert/pooler/dense/bias": np.array([b"cos\nsystem"] * 16)}
+        )
+        with self.assertRaisesRegex(errors.InputError, "pooler/dense/bias"):
+            google.read(self.folder)
+
+    @parameterized.parameters(
+        ("{}", "lacks vocab_size"),
+        ("[1]", "expected a JSON object"),
+        ("{", "cannot be read"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"hidden_size": ' + "1" * 5000 + "}", "cannot be read"),
+    )
+    def test_a_configuration_is_one_line_if_it_is(self, text, message):
+        self.write()
+        path = self.path(google.BERT_CONFIG)
+        with open(path, "w") as file:
+            file.write(text)
+        with self.assertRaises(errors.InputError) as caught:
+            formats.read(self.folder)
+        self.assertRegex(str(caught.exception), f"{path}.*{message}")
+        self.assertNotIn("\n", str(caught.exception))
+
+    def test_a_file_latest_does_not_make_it_a_run_of_ours(self):
+        self.write()
+        with open(self.path("latest"), "w") as file:
+            file.write("global_step1000")
+        self.assertIs(formats.find(self.folder), google)
+        formats.read(self.folder).model()
+
     def test_rows_are_no_longer_than_the_positions(self):
         self.write(max_position_embeddings=20)
         self.assertEqual(google.read(self.folder).task.seq_length, 20)
@@ -468,7 +546,13 @@ class GoogleTest(parameterized.TestCase):
         ({"hidden_size": "gone"}, "lacks hidden_size"),
         ({"hidden_size": "16"}, "whole number for hidden_size, got '16'"),
         ({"num_attention_heads": 3}, "not a multiple of num_heads"),
-        ({"hidden_dropout_prob": None}, "a number for hidden_dropout_prob"),
+        ({"hidden_dropout_prob": 1.0}, "below 1 for hidden_dropout_prob"),
+        ({"initializer_range": float("nan")}, "above 0 for initializer_range"),
+        ({"hidden_size": True}, "whole number for hidden_size, got True"),
+        ({"num_hidden_layers": 10**9}, "1,000,000,000"),
+        ({"do_lower_case": "no"}, "true or false for do_lower_case"),
+        ({"hidden_act": ["gelu"]}, "hidden_act"),
+        ({"hidden_dropout_prob": None}, "a number .*for hidden_dropout_prob"),
         ({"inner_group_num": 2}, "expected inner_group_num 1, got 2"),
     )
     def test_a_config_that_cannot_be_read_is_explained(self, change, message):

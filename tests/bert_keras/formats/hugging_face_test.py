@@ -8,7 +8,7 @@ import numpy as np
 import safetensors.numpy
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, encoder, errors, predictor
+from bert_keras import checkpoint, encoder, errors, formats, predictor
 from bert_keras import model as model_lib
 from bert_keras.formats import hugging_face
 from bert_keras.tasks import (
@@ -316,21 +316,274 @@ class HuggingFaceTest(parameterized.TestCase):
         ((name, value),) = setting.items()
         self.assert_refused("<e1>" if "added" in name else str(value))
 
+    @parameterized.parameters("tokenizer_config.json", CONFIG)
+    def test_a_tokenizer_is_named_by_either_configuration(self, file):
+        self.write()
+        settings = read_json(self.folder, "tokenizer_config.json")
+        del settings["tokenizer_class"], settings["unk_token"]
+        write_json(settings, self.folder, "tokenizer_config.json")
+        for name, value in (
+            ("tokenizer_class", "BertJapaneseTokenizer"),
+            ("tokenizer_class", "evil_module.BertTokenizer"),
+            ("tokenizer_class", ["BertTokenizer"]),
+            ("word_tokenizer_type", "mecab"),
+            ("subword_tokenizer_type", "character"),
+            ("do_basic_tokenize", False),
+            ("never_split", ["<e1>"]),
+            ("unk_token", "<unk>"),
+            ("auto_map", {"AutoTokenizer": ["tok.Mine", None]}),
+        ):
+            before = read_json(self.folder, file)
+            self.change(file, **{name: value})
+            said = value[0] if isinstance(value, list) else str(value)
+            self.assert_refused(name if name == "auto_map" else said, file)
+            write_json(before, self.folder, file)
+        self.change(file, tokenizer_class="BertTokenizerFast")
+        hugging_face.read(self.folder)
+
+    def test_the_class_in_tokenizer_config_comes_first(self):
+        self.write()
+        self.change(CONFIG, tokenizer_class="BertJapaneseTokenizer")
+        hugging_face.read(self.folder)
+
+    def write_fast(self, *, vocabulary=False, **changes):
+        """The tokenizer.json that `tokenizers` writes for our vocabulary."""
+        self.write()
+        ids = {piece: i for i, piece in enumerate(tiny.VOCABULARY)}
+        frame = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}]
+        frame += [{"Sequence": {"id": "A", "type_id": 0}}]
+        frame += [{"SpecialToken": {"id": "[SEP]", "type_id": 0}}]
+        other = [{"Sequence": {"id": "B", "type_id": 1}}]
+        other += [{"SpecialToken": {"id": "[SEP]", "type_id": 1}}]
+        values = {
+            "version": "1.0",
+            "truncation": {"max_length": 128},
+            "padding": {"strategy": "BatchLongest"},
+            "added_tokens": [
+                {"id": i, "content": piece, "special": True}
+                for i, piece in enumerate(tiny.VOCABULARY[:5])
+            ],
+            "normalizer": {
+                "type": "BertNormalizer",
+                "clean_text": True,
+                "handle_chinese_chars": True,
+                "strip_accents": None,
+                "lowercase": True,
+            },
+            "pre_tokenizer": {"type": "BertPreTokenizer"},
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": frame,
+                "pair": frame + other,
+                "special_tokens": {
+                    "[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
+                    "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]},
+                },
+            },
+            "decoder": {"type": "WordPiece"},
+            "model": {
+                "type": "WordPiece",
+                "unk_token": "[UNK]",
+                "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100,
+                "vocab": ids,
+            },
+        }
+        for name, change in changes.items():
+            value = values[name]
+            merge = isinstance(change, dict) and isinstance(value, dict)
+            merge = merge and "type" not in change
+            values[name] = value | change if merge else change
+        write_json(values, self.folder, FAST)
+        if not vocabulary:
+            os.remove(os.path.join(self.folder, "vocab.txt"))
+            self.change("tokenizer_config.json", do_lower_case=None)
+
+    @parameterized.parameters(
+        {},
+        {
+            "normalizer": {
+                "type": "Sequence",
+                "normalizers": [{"type": "BertNormalizer", "lowercase": True}],
+            }
+        },
+        {
+            "post_processor": {
+                "type": "BertProcessing",
+                "sep": ["[SEP]", 3],
+                "cls": ["[CLS]", 2],
+            }
+        },
+    )
+    def test_a_tokenizer_json_of_bert_gives_the_same_ids(self, **changes):
+        for vocabulary in (True, False):
+            self.folder = self.create_tempdir().full_path
+            self.write_fast(vocabulary=vocabulary, **changes)
+            for name in ("BertTokenizer", "PreTrainedTokenizerFast"):
+                self.change("tokenizer_config.json", tokenizer_class=name)
+                words = hugging_face.read(self.folder).tokenizer()
+                self.assertEqual(words.fingerprint, tiny_fingerprint())
+
+    @parameterized.named_parameters(
+        ("no_normalizer", "null", {"normalizer": None}),
+        (
+            "a_sequence",
+            "Sequence of NFD, Lowercase, StripAccents",
+            {
+                "normalizer": {
+                    "type": "Sequence",
+                    "normalizers": [
+                        {"type": "NFD"},
+                        {"type": "Lowercase"},
+                        {"type": "StripAccents"},
+                    ],
+                }
+            },
+        ),
+        ("one_other", "Lowercase", {"normalizer": {"type": "Lowercase"}}),
+        ("no_cleaning", "clean_text", {"normalizer": {"clean_text": False}}),
+        ("no_text", "normalizer", {"normalizer": "BertNormalizer"}),
+        ("no_split", "null", {"pre_tokenizer": None}),
+        ("split", "Whitespace", {"pre_tokenizer": {"type": "Whitespace"}}),
+        (
+            "splits",
+            "Sequence of WhitespaceSplit, Digits",
+            {
+                "pre_tokenizer": {
+                    "type": "Sequence",
+                    "pretokenizers": [
+                        {"type": "WhitespaceSplit"},
+                        {"type": "Digits"},
+                    ],
+                }
+            },
+        ),
+        ("no_frame", "post_processor", {"post_processor": None}),
+        (
+            "frame",
+            "RobertaProcessing",
+            {"post_processor": {"type": "RobertaProcessing"}},
+        ),
+        ("one_sep", "post_processor", {"post_processor": {"pair": []}}),
+        ("prefix", "'@@'", {"model": {"continuing_subword_prefix": "@@"}}),
+        ("words", "50", {"model": {"max_input_chars_per_word": 50}}),
+        ("unknown", "<unk>", {"model": {"unk_token": "<unk>"}}),
+        ("kind", "BPE", {"model": {"type": "BPE", "vocab": {}}}),
+        (
+            "special_id",
+            "[CLS]",
+            {"added_tokens": [{"id": 9, "content": "[CLS]"}]},
+        ),
+        ("added", "<e1>", {"added_tokens": [{"id": 36, "content": "<e1>"}]}),
+        ("no_token", "added tokens", {"added_tokens": [{"id": "x"}]}),
+        ("not_a_list", "a list", {"added_tokens": {"0": "[PAD]"}}),
+        ("not_a_model", "a JSON object", {"model": ["WordPiece"]}),
+        ("ids", "'one'", {"model": {"vocab": {"[PAD]": "one"}}}),
+        ("one_id", "2 with", {"model": {"vocab": {"[PAD]": 0, "a": 0}}}),
+        ("casing", "true or false", {"normalizer": {"lowercase": "yes"}}),
+    )
+    def test_a_tokenizer_json_is_refused_by_name_for(self, word, changes):
+        for vocabulary in (True, False):
+            self.folder = self.create_tempdir().full_path
+            size = 37 if word == "<e1>" else 36
+            self.write_fast(vocabulary=vocabulary, **changes)
+            if size > 36:
+                self.change_tensors(
+                    lambda tensors: (
+                        tensors
+                        | {TABLE: np.pad(tensors[TABLE], [(0, 1), (0, 0)])}
+                    )
+                )
+                self.change(CONFIG, vocab_size=size)
+            if word == "true or false":
+                self.change("tokenizer_config.json", do_lower_case=None)
+            self.assert_refused(word)
+
+    def test_a_vocabulary_that_contradicts_tokenizer_json_is_refused(self):
+        self.write_fast(vocabulary=True)
+        pieces = list(tiny.VOCABULARY)
+        pieces[7], pieces[8] = pieces[8], pieces[7]
+        path = os.path.join(self.folder, "vocab.txt")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("\n".join(pieces))
+        self.assert_refused("'is' as entry 7", "'film'", "one model")
+
+    @parameterized.parameters(3, 5, 1)
+    def test_labels_without_names_are_numbered(self, count):
+        labels = tuple(map(str, range(count)))
+        self.write(model(classification.Classification(labels=labels)))
+        values = read_json(self.folder, CONFIG)
+        for name in ("id2label", "label2id", "bert_keras"):
+            del values[name]
+        write_json(values | {"num_labels": count}, self.folder, CONFIG)
+        task = hugging_face.read(self.folder).task
+        expected = tuple(f"LABEL_{index}" for index in range(count))
+        self.assertEqual(task and task.labels, expected if count > 1 else None)
+        write_json(values | {"num_labels": "3"}, self.folder, CONFIG)
+        self.assert_refused("num_labels", "'3'")
+        ids = {"label2id": dict(zip(("x", "y", "z"), range(3), strict=True))}
+        if count == 3:
+            write_json(values | ids, self.folder, CONFIG)
+            task = hugging_face.read(self.folder).task
+            self.assertEqual(task.labels, ("x", "y", "z"))
+
+    # What training left in the folder.
+
+    def test_a_file_latest_does_not_make_it_a_run_of_ours(self):
+        made = self.write()
+        for name in ("latest", "best"):
+            with open(os.path.join(self.folder, name), "w") as file:
+                file.write("global_step1000")
+        found = formats.read(self.folder)
+        self.assertIs(formats.find(self.folder), hugging_face)
+        self.assert_same_weights(made.head, found.model().head)
+
+    @parameterized.parameters("module.", "_orig_mod.", "module._orig_mod.")
+    def test_a_wrapper_s_prefix_is_taken_off_and_the_load_says_so(self, prefix):
+        made = self.write()
+        self.change_tensors(
+            lambda tensors: {f"{prefix}{k}": v for k, v in tensors.items()}
+        )
+        with self.assertWarnsRegex(UserWarning, f"begins with {prefix}"):
+            self.assert_reads_back(made)
+
+    def test_a_prefix_of_some_names_is_left(self):
+        self.write()
+        self.change_tensors(
+            lambda tensors: {
+                f"module.{k}" if k == TABLE else k: v
+                for k, v in tensors.items()
+            }
+        )
+        self.assert_refused(f"module.{TABLE}", "missing")
+
     def test_an_added_word_stands_at_its_id(self):
         self.write(model(vocab_size=len(tiny.VOCABULARY) + 1))
         write_json({"remake": 36}, self.folder, "added_tokens.json")
         tokenizer = hugging_face.read(self.folder).tokenizer()
         self.assertEqual(tokenizer(["a remake"]).to_list(), [[6, 36]])
 
-    def test_a_table_rounded_up_keeps_its_rows(self):
-        made = self.write(model(vocab_size=64))
-        words = hugging_face.read(self.folder).tokenizer().vocabulary
-        self.assertEqual(words[:36], tuple(tiny.VOCABULARY))
-        self.assertEqual(words[63], "[unused_row63]")
+    @parameterized.parameters(37, 64, 300)
+    def test_a_larger_table_keeps_its_rows_and_the_load_says_so(self, rows):
+        made = self.write(model(vocab_size=rows))
+        with self.assertWarnsRegex(UserWarning, f"{rows} rows .* 36 entries"):
+            words = hugging_face.read(self.folder).tokenizer()
+        self.assertEqual(words.vocabulary[:36], tuple(tiny.VOCABULARY))
+        self.assertEqual(words.vocabulary[-1], f"[unused_row{rows - 1}]")
+        text = ["a good film, [unused_row36]"]
+        before = tiny.tokenizer()(text).to_list()
+        self.assertEqual(words(text).to_list(), before)
         self.assert_reads_back(made)
 
-    @parameterized.parameters(35, 37, 256)
-    def test_a_vocabulary_of_another_size_is_refused(self, rows):
+    def test_a_size_that_only_the_configuration_has_makes_no_vocabulary(self):
+        self.write()
+        self.change(CONFIG, vocab_size=2_000_000_000)
+        self.assert_refused("2,000,000,000", "36 rows")
+        self.change(CONFIG, vocab_size=36, num_hidden_layers=1_000_000_000)
+        self.assert_refused("1,000,000,000", "tensors")
+
+    @parameterized.parameters(35, 20)
+    def test_a_table_smaller_than_the_vocabulary_is_refused(self, rows):
         self.write(model(vocab_size=rows))
         self.assert_refused("36 entries", f"{rows} rows")
 
@@ -416,12 +669,60 @@ class HuggingFaceTest(parameterized.TestCase):
         {"hidden_act": "silu"},
         {"hidden_size": "wide"},
         {"num_attention_heads": None},
+        {"num_attention_heads": 0},
+        {"hidden_size": True},
+        {"hidden_size": 16.0},
+        {"max_position_embeddings": -1},
+        {"type_vocab_size": "2"},
+        {"hidden_dropout_prob": float("nan")},
+        {"attention_probs_dropout_prob": 1.5},
+        {"layer_norm_eps": 0},
+        {"initializer_range": float("inf")},
+        {"is_decoder": "no"},
+        {"hidden_act": ["gelu"]},
+        {"id2label": ["bad", "good"]},
+        {"architectures": "BertForSequenceClassification"},
+        {"auto_map": {"AutoModel": "modeling_mine.MyBert"}},
     )
     def test_another_network_is_named(self, **change):
         self.write()
         self.change(CONFIG, **change)
         ((name, value),) = change.items()
         self.assert_refused(name, repr(value))
+
+    @parameterized.named_parameters(
+        ("empty", "{}", "no model_type"),
+        ("no_model_type", '{"hidden_size": 16}', "no model_type"),
+        ("no_sizes", '{"model_type": "bert"}', "lacks"),
+        ("no_object", "[1, 2]", "expected a JSON object, got list"),
+        ("no_json", "{'model_type'", "cannot be read"),
+        ("nothing", "", "cannot be read"),
+        ("not_utf8", '{"a": "\udcff"}', "cannot be read"),
+        ("deep", "[" * 100_000, "nested too deeply"),
+        (
+            "long_number",
+            '{"hidden_size": ' + "1" * 5000 + "}",
+            "cannot be read",
+        ),
+    )
+    def test_a_configuration_is_one_line_if_it_is(self, text, word):
+        self.write()
+        path = os.path.join(self.folder, CONFIG)
+        with open(path, "w", errors="surrogateescape") as file:
+            file.write(text)
+        with self.assertRaises(errors.InputError) as caught:
+            predictor.load(self.folder)
+        self.assertRegex(str(caught.exception), f"{path}.*{word}")
+        self.assertNotIn("\n", str(caught.exception))
+
+    def test_files_outside_of_the_folder_are_not_shards(self):
+        self.write()
+        path = os.path.join(self.folder, WEIGHTS)
+        os.replace(path, f"{self.folder}-elsewhere.safetensors")
+        for name in ("../x.safetensors", "/etc/x", "a\\b", "..", "", 3, None):
+            index = {"weight_map": {"a": name}}
+            write_json(index, self.folder, "model.safetensors.index.json")
+            self.assert_refused("names of files beside it")
 
     @parameterized.parameters(
         {"norm_first": True},

@@ -196,13 +196,51 @@ class KerasHubTest(parameterized.TestCase):
         ({"num_heads": 4}, r"is \(16, 2, 8\), but config.json says"),
         ({"hidden_dim": 32}, r"\(16, 2, 8\), but config.json says \(32"),
         ({"intermediate_dim": 8}, r"\(16, 32\) there and \(16, 8\)"),
-        ({"vocabulary_size": 40}, "36 entries and the embedding table 40"),
+        ({"vocabulary_size": 40}, "vocabulary_size 40, and the .* table 36"),
     )
     def test_another_shape_is_named(self, changes, message):
         self.save_theirs()
         self.change("config.json", **changes)
         with self.assertRaisesRegex(errors.InputError, message):
             formats.read(self.folder).model(tiny.classifier().task)
+
+    @parameterized.parameters(
+        ({"num_layers": 10**9}, "1,000,000,000"),
+        ({"num_heads": 0}, "num_heads"),
+        ({"hidden_dim": "16"}, "hidden_dim, got '16'"),
+        ({"dropout": float("nan")}, "dropout"),
+        ({"vocabulary_size": 2 * 10**9}, "2,000,000,000"),
+    )
+    def test_a_number_that_cannot_be_is_named(self, changes, message):
+        self.save_theirs()
+        self.change("config.json", **changes)
+        with self.assertRaisesRegex(errors.InputError, message):
+            formats.read(self.folder)
+
+    def test_a_larger_table_keeps_its_rows_and_the_load_says_so(self):
+        self.save_theirs(their_backbone(vocabulary_size=50), their_tokenizer())
+        with self.assertWarnsRegex(UserWarning, "50 rows .* 36 entries"):
+            words = formats.read(self.folder).tokenizer()
+        self.assertEqual(words.vocabulary[-1], "[unused_row49]")
+
+    def test_weights_that_are_no_numbers_are_named(self):
+        self.save_theirs()
+        name = "layers/dense/vars/1"
+        with h5py.File(self.path("model.weights.h5"), "r+") as file:
+            del file[name]
+            # A pickle that would run code if it were loaded as one.
+            file[name] = np.array([b"cos\nsystem\n(S'false'\ntR."] * 16)
+        with self.assertRaisesRegex(errors.InputError, "dense/vars/1"):
+            formats.read(self.folder).encoder_values()
+
+    def test_shards_outside_of_the_folder_are_refused(self):
+        self.save_theirs()
+        os.remove(self.path("model.weights.h5"))
+        for name in ("../model.weights.h5", ["/etc/x.h5"], 3):
+            with open(self.path("model.weights.json"), "w") as file:
+                json.dump({"weight_map": {"a": name}}, file)
+            with self.assertRaisesRegex(errors.InputError, "beside it"):
+                formats.read(self.folder)
 
     def test_what_is_missing_may_be_allowed(self):
         self.save_theirs()

@@ -1,0 +1,172 @@
+"""tokenizer.json of Hugging Face's `tokenizers`: what it says, and whether
+that is BERT's.
+
+It can describe any tokenizer, part by part: normalizer, pre_tokenizer, model,
+post_processor. A part that would give other ids than ours is refused by name.
+What is absent is not said and taken for BERT's; null says that there is none.
+"""
+
+import collections
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bert_keras import errors
+from bert_keras.formats import foreign
+
+FAST = "tokenizer.json"
+
+# They give up on words of more than 100 characters, Google's on 200.
+_MODEL = {
+    "type": ("WordPiece",),
+    "unk_token": ("[UNK]",),
+    "continuing_subword_prefix": ("##",),
+    "max_input_chars_per_word": (100, 200),
+}
+
+# Tokens and texts of the post_processor, each with its segment.
+_PAIR = [("[CLS]", 0), ("A", 0), ("[SEP]", 0), ("B", 1), ("[SEP]", 1)]
+
+
+def check(folder: str, fast: Mapping[str, Any]) -> None:
+    """Raises InputError that names what in tokenizer.json is not BERT's."""
+    path = os.path.join(folder, FAST)
+    for name, fits, berts in (
+        ("normalizer", _is_berts_normalizer, "BertNormalizer with clean_text"),
+        ("pre_tokenizer", _is_berts_pre_tokenizer, "BertPreTokenizer"),
+        (
+            "post_processor",
+            _is_berts_post_processor,
+            "[CLS] A [SEP] and [CLS] A [SEP] B [SEP]",
+        ),
+    ):
+        if name in fast and not fits(fast[name]):
+            raise errors.InputError(
+                f"{path}: expected the {name} of BERT, {berts}; found "
+                f"{_described(fast[name])}, which gives other ids."
+            )
+    model = foreign.field(fast, "model", dict, path) or {}
+    for name, allowed in _MODEL.items():
+        if model.get(name, allowed[0]) not in allowed:
+            raise errors.InputError(
+                f"{path}: expected a model with {name} "
+                f"{' or '.join(map(repr, allowed))}, BERT's WordPiece; found "
+                f"{foreign.shown(model[name])}."
+            )
+
+
+def normalizer(fast: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of the BertNormalizer, or nothing."""
+    return _step(fast.get("normalizer"))
+
+
+def vocabulary(folder: str, fast: Mapping[str, Any]) -> dict[int, str] | None:
+    """The pieces by id, None where there is no vocabulary."""
+    path = os.path.join(folder, FAST)
+    model = foreign.field(fast, "model", dict, path) or {}
+    ids = foreign.field(model, "vocab", dict, path)
+    if ids is None:
+        return None
+    for piece, index in ids.items():
+        if type(index) is not int or index < 0:
+            raise errors.InputError(
+                f"{path}: expected an id for each piece, found "
+                f"{foreign.shown(index)} for {foreign.shown(piece)}."
+            )
+    for index, count in collections.Counter(ids.values()).most_common(1):
+        if count > 1:
+            raise errors.InputError(
+                f"{path}: expected one piece for each id, found {count} with "
+                f"the id {index}."
+            )
+    return {index: piece for piece, index in ids.items()}
+
+
+def added(folder: str, fast: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Ids and tokens that were added to the trained vocabulary."""
+    path = os.path.join(folder, FAST)
+    for item in foreign.field(fast, "added_tokens", list, path) or []:
+        item = item if isinstance(item, dict) else {}
+        yield item.get("id"), item.get("content")
+
+
+def framing(fast: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Ids and special tokens that are put around texts."""
+    step = _step(fast.get("post_processor"))
+    for name in ("cls", "sep"):
+        if isinstance(step.get(name), list) and len(step[name]) == 2:
+            token, index = step[name]
+            yield index, token
+    tokens = step.get("special_tokens")
+    for token, item in (tokens if isinstance(tokens, dict) else {}).items():
+        ids = item.get("ids") if isinstance(item, dict) else None
+        yield ids[0] if isinstance(ids, list) and len(ids) == 1 else ids, token
+
+
+def _steps(part: Any) -> list[Any]:
+    """The steps of a part; a Sequence has several, and may hold others."""
+    left, found = [part], []
+    while left:
+        step = left.pop()
+        for name in ("normalizers", "pretokenizers", "processors"):
+            if isinstance(step, dict) and isinstance(step.get(name), list):
+                left += reversed(step[name])
+                break
+        else:
+            found.append(step)
+    return found
+
+
+def _step(part: Any) -> Mapping[str, Any]:
+    """The only step of a part, or nothing."""
+    steps = _steps(part)
+    return steps[0] if len(steps) == 1 and isinstance(steps[0], dict) else {}
+
+
+def _is_berts_normalizer(part: Any) -> bool:
+    step = _step(part)
+    return (
+        bool(step)
+        and step.get("type", "BertNormalizer") == "BertNormalizer"
+        and step.get("clean_text", True) is True
+    )
+
+
+def _is_berts_pre_tokenizer(part: Any) -> bool:
+    return _step(part).get("type") == "BertPreTokenizer"
+
+
+def _is_berts_post_processor(part: Any) -> bool:
+    step = _step(part)
+    if step.get("type") == "BertProcessing":
+        return {token for _, token in framing({"post_processor": part})} == {
+            "[CLS]",
+            "[SEP]",
+        }
+    return (
+        step.get("type") == "TemplateProcessing"
+        and _template(step.get("single")) == _PAIR[:3]
+        and _template(step.get("pair")) == _PAIR
+    )
+
+
+def _template(items: Any) -> list[tuple[Any, Any]]:
+    return [
+        (part.get("id"), part.get("type_id"))
+        for item in (items if isinstance(items, list) else [])
+        for part in (item.values() if isinstance(item, dict) else [])
+        if isinstance(part, dict)
+    ]
+
+
+def _described(part: Any) -> str:
+    steps = _steps(part)
+    if part is None:
+        return "null, none"
+    if len(steps) == 1:
+        return foreign.shown(steps[0], 200)
+    names = [
+        str(step.get("type")) if isinstance(step, dict) else foreign.shown(step)
+        for step in steps
+    ]
+    return f"a Sequence of {', '.join(names) or 'nothing'}"
