@@ -194,7 +194,7 @@ def _model(source: checkpoint.Checkpoint) -> model_lib.BertModel:
 def _resized(settings, model, tokenizer) -> resize.Resized:
     words = []
     if settings.add_words:
-        words = [line.strip() for line in _lines(settings.add_words)]
+        words = [line.strip() for _, line in corpus.texts(settings.add_words)]
         model, tokenizer = resize.grow(model, tokenizer, words)
     if settings.trim_to:
         files = corpus.files(settings.trim_to.split(","))
@@ -208,30 +208,29 @@ def _resized(settings, model, tokenizer) -> resize.Resized:
 def _texts(path: str) -> Iterator[str]:
     """Lines of a file as they are; of JSON, all strings in it."""
     is_json = path.removesuffix(".gz").endswith((".json", ".jsonl"))
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in corpus.texts(path):
         if not is_json:
             yield line
         elif line.strip():
             try:
-                yield from _strings(json.loads(line))
-            except json.JSONDecodeError as error:
+                value = json.loads(line)
+            # The latter also for a number of more than 4,300 digits.
+            except (RecursionError, ValueError) as error:
                 raise errors.InputError(
                     f"{path}, line {number}: expected a line of JSON; {error}."
                 ) from None
-
-
-def _lines(path: str) -> Iterator[str]:
-    for line in corpus.lines(path):
-        yield line.decode("utf-8", errors="ignore")
+            yield from _strings(value)
 
 
 def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, dict)):
-        parts = value.values() if isinstance(value, dict) else value
-        for part in parts:
-            yield from _strings(part)
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield corpus.valid_text(value)
+        elif isinstance(value, (list, dict)):
+            parts = value.values() if isinstance(value, dict) else value
+            left += reversed([*parts])
 
 
 def _values(layer) -> dict[str, np.ndarray]:

@@ -184,6 +184,15 @@ def read(
                 yield from _join(_paragraphs(found, text, text_field))
 
 
+def texts(path: str) -> Iterator[tuple[int, str]]:
+    """Lines of a file as text, with their numbers from 1.
+
+    Raises InputError where one is not UTF-8.
+    """
+    for number, line in enumerate(lines(path), 1):
+        yield number, _decode(line, path, number)
+
+
 def lines(path: str, position: Position | None = None) -> Iterator[bytes]:
     """Lines of a file, without newline, byte-order mark or packing."""
     for _, line in _lines(path, position):
@@ -368,21 +377,33 @@ def _join(paragraphs: Iterable[list[str]]) -> Iterator[list[str]]:
 
 
 def _field(text: str, name: str, path: str, number: int) -> str | list[str]:
+    found = "none"
     try:
         row = json.loads(text)
-    except json.JSONDecodeError:
+    except RecursionError:
+        row, found = None, "JSON that is nested too deeply"
+    except ValueError:  # also a number of more than 4,300 digits
         row = None
     field = row.get(name) if isinstance(row, dict) else None
-    if isinstance(field, str) or (
-        isinstance(field, list) and all(isinstance(s, str) for s in field)
-    ):
-        return field
-    found = f"fields {list(row)}" if isinstance(row, dict) else "none"
+    if isinstance(field, str):
+        return valid_text(field)
+    if isinstance(field, list) and all(isinstance(s, str) for s in field):
+        return [valid_text(sentence) for sentence in field]
+    if isinstance(row, dict):
+        found = f"fields {list(row)}"
     raise errors.InputError(
         f"{path}, line {number}: expected one JSON object a line whose "
         f"{name!r} is a string or a list of strings, found {found}. Name the "
         "field that holds the text."
     )
+
+
+def valid_text(text: str) -> str:
+    """With U+FFFD for half characters (`\\ud83d`), which UTF-8 cannot hold."""
+    return _HALF.sub("\ufffd", text)
+
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def _wrapped(rows: Sequence[str]) -> bool:
@@ -422,10 +443,25 @@ def _holds_paragraphs(rows: Sequence[str]) -> bool:
     return several * 3 >= sum(map(len, rows)) > 0
 
 
+# Byte-order marks; UTF-32's first, which begins with UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
 def _decode(line: bytes, path: str, number: int) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
+        for mark, name in _MARKS.items():
+            if number == 1 and line.startswith(mark):
+                raise errors.InputError(
+                    f"{path}: expected UTF-8, found {name}. Convert the file, "
+                    f"for example with iconv -f {name} -t UTF-8."
+                ) from error
         raise errors.InputError(
             f"{path}, line {number}: expected UTF-8, found byte "
             f"0x{line[error.start]:02x} at column {error.start + 1}. Convert "

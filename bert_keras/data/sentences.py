@@ -93,12 +93,16 @@ _STARTERS = (
 _BEGINS = re.compile(
     rf"[{_OPENING}\s]*(?:{_STARTERS.replace(' ', '|')})(?=[\s,’'])"
 )
+_FARTHEST = 64  # characters
 _BEFORE_WORD = "\"'“‘([-"
 
 
 def _abbreviates(text: str, start: int, dot: int, end: int) -> bool:
     """Whether the full stop at `dot` belongs to its word, not the sentence."""
-    begin = max(start, text.rfind(" ", start, dot) + 1)
+    # No abbreviation is longer, with the quotes and dashes before it; looking
+    # further back takes quadratic time where no spaces are.
+    nearest = max(start, dot - _FARTHEST)
+    begin = max(nearest, text.rfind(" ", nearest, dot) + 1)
     word = text[begin:dot].rpartition("—")[2].lstrip(_BEFORE_WORD)
     if len(word) > 8:
         return False

@@ -144,6 +144,29 @@ class ConvertTest(parameterized.TestCase):
         with self.assertRaisesRegex(errors.InputError, "json, line 1"):
             self.convert("other", trim_to=broken)
 
+    def test_what_of_a_text_cannot_be_read_is_named_and_not_left_out(self):
+        self.saved()
+        for name, content, message in (
+            ("rows.txt", b"film\nold \xff film\n", "line 2.*UTF-8"),
+            ("rows.txt", "film".encode("utf-16"), "UTF-16"),
+            ("rows.jsonl", b"[" * 100_000, "line 1.*JSON"),
+            ("rows.jsonl", b'{"a": ' + b"1" * 5000 + b"}", "line 1.*JSON"),
+        ):
+            path = self.path(name)
+            with open(path, "wb") as file:
+                file.write(content)
+            options = ("trim_to", "add_words")
+            for option in options if name.endswith("txt") else options[:1]:
+                with self.assertRaisesRegex(errors.InputError, message):
+                    self.convert("other", **{option: path})
+
+    def test_half_a_character_in_json_is_one_that_cannot_be_shown(self):
+        self.saved()
+        path = self.write("rows.jsonl", '{"text": "film \\ud83d old"}\n')
+        self.convert(trim_to=path)
+        vocabulary = checkpoint.read(self.path("out")).tokenizer().vocabulary
+        self.assertEqual(set(vocabulary[5:]), {"film", "old"})
+
     def test_casing_of_a_foreign_folder_can_be_said(self):
         self.saved()
         self.convert(format="keras_hub")

@@ -124,6 +124,11 @@ class DocumentsTest(CorpusTest):
             content = gzip.compress(content)
         self.assertEqual(self.read(name, content), [["One", "Two"]])
 
+    def test_half_a_character_in_json_is_replaced(self):
+        for text in ('"a \\ud83d b"', '["a \\ud83d b"]'):
+            content = f'{{"text": {text}}}\n'
+            self.assertEqual(self.read("a.jsonl", content), [["a \ufffd b"]])
+
     def test_another_json_field_can_be_the_text(self):
         path = self.data("scitldr/dev.jsonl")
         documents = list(corpus.documents([path], text_field="source"))
@@ -171,6 +176,10 @@ class DocumentsTest(CorpusTest):
         ("a.txt.gz", gzip.compress(b"text" * 99)[:20], "cannot be read"),
         ("a.txt.gz", b"plain", "cannot be read"),
         ("a.jsonl", b'{"text": "a"}\n{"text"', "a.jsonl, line 2"),
+        ("a.txt", "good\nfilm".encode("utf-16"), "UTF-8, found UTF-16"),
+        ("a.txt", "good\nfilm".encode("utf-32"), "UTF-8, found UTF-32"),
+        ("a.jsonl", b"[" * 100_000, "line 1.*nested too deeply"),
+        ("a.jsonl", b'{"text": ' + b"1" * 5000 + b"}", "line 1.*'text'"),
         ("a.jsonl", b'{"body": "a"}', "line 1.*'text'.*body"),
         ("a.json", b'["a"]', "line 1.*one JSON object a line"),
     )

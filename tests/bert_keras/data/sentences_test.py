@@ -58,6 +58,7 @@ class SplitTest(parameterized.TestCase):
 
     @parameterized.parameters(
         *(".", ". ", '."', "。", " )", "? ", '好。"', "A. ", "Mr. ", " ", "1."),
+        *("—Mr.\t", "—Mr.\u00a0", "(e.g.\t", '"Mr.\t', "— p.\t7", "’,\t"),
     )
     def test_no_text_takes_quadratic_time(self, part):
         start = time.process_time()
