@@ -151,6 +151,22 @@ class RequirementsTest(parameterized.TestCase):
                 f"for {wanted}; lock again (requirements.lock says how).",
             )
 
+    @parameterized.parameters(
+        ("2.20.0", False),  # tensorflow/text#1486 came in 2.20.1
+        ("2.20.1", True),
+        ("2.21.0", False),
+        ("2.21.1", True),
+    )
+    def test_releases_of_tensorflow_text_that_work(self, version, works):
+        ranges = {
+            line.name: line.specifier for line in _lines("requirements.txt")
+        }
+        self.assertEqual(ranges["tensorflow-text"].contains(version), works)
+        # There is one for each minor that tensorflow may have.
+        if works:
+            minor = version.rpartition(".")[0]
+            self.assertTrue(ranges["tensorflow"].contains(f"{minor}.0"))
+
     def test_bazel_knows_every_requirement(self):
         (listed,) = (
             ast.literal_eval(node.value)
