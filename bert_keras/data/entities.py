@@ -22,11 +22,19 @@ _WELL_FORMED = {
     "BMES": "S|BI*E",
 }
 
-_TAG = re.compile("O|[BIEMS]-.+")
+# BILOU is BIOES with other letters for the last word and the only one.
+_TAG = re.compile(r"O|[BIEMSLU]-\S+")
+_OTHER_LETTERS = {"L": "E", "U": "S"}
 
 
 def is_tag(text: str) -> bool:
+    """Whether text is O or prefix and type; no type has white space."""
     return _TAG.fullmatch(text) is not None
+
+
+def normal(tag: str) -> str:
+    """The tag with a prefix of PREFIXES: L-PER is E-PER, U-PER is S-PER."""
+    return _OTHER_LETTERS.get(tag[0], tag[0]) + tag[1:]
 
 
 def scheme(sequences: Iterable[Sequence[str]]) -> str:

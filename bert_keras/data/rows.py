@@ -6,15 +6,15 @@ may be gzipped (`.gz`). Another format is one more entry of `_READERS`. Blank
 lines are passed over.
 """
 
+import collections
 import csv
 import functools
-import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bert_keras import errors
-from bert_keras.data import corpus
+from bert_keras.data import json_lines, labels, text_lines
 
 # Our names and what others call them, the best match first. A column serves
 # once: `sentence` is the second text of QNLI, whose first is `question`.
@@ -43,6 +43,16 @@ class Rows(Iterator[dict[str, str]]):
         self._rows = rows
         self._count = 0
 
+    @property
+    def note(self) -> str:
+        """What a person should know of the rows read so far, or ""."""
+        if not self.skipped:
+            return ""
+        return (
+            f"{self.path}: {self.skipped:,} of "
+            f"{self._count + self.skipped:,} rows are malformed and left out."
+        )
+
     def __next__(self) -> dict[str, str]:
         for row in self._rows:
             if row is not None:
@@ -68,15 +78,19 @@ def read(
     columns: Mapping[str, str] | None = None,
     needed: Collection[str] = (),
     on_bad_row: str = "fail",
+    label: Callable[[Any], str] = labels.one,
 ) -> Rows:
     """The columns wanted, one dict a row.
 
     columns maps our names to the file's: {"text": "sentence"}. A number is a
     position, from 0, in a file without a header; then all are numbers. None
     looks for the names in `COMMON_COLUMNS`, and so it is with a label that is
-    not named. `needed` are names of ours that must be among them. A malformed
-    row (fields too many or too few, no JSON, no UTF-8, a wanted value missing)
-    stops the reading; with on_bad_row="skip" it is counted in `Rows.skipped`.
+    not named. `needed` are names of ours that must be among them. `label`, a
+    function of `labels`, reads that column; all others are texts. A malformed
+    row (fields too many or too few, no JSON, no UTF-8, a wanted value missing
+    or of another type) stops the reading; with on_bad_row="skip" it is
+    counted in `Rows.skipped`. After a lost quote in a CSV file, reading goes
+    on with the line after the one where the quote opens.
     """
     if on_bad_row not in ("fail", "skip"):
         raise ValueError(f"on_bad_row is fail or skip, not {on_bad_row!r}.")
@@ -87,29 +101,54 @@ def read(
             "with or without .gz."
         )
     records = _READERS[suffix](path)
-    plan = functools.partial(_Plan, path, columns=columns, needed=needed)
-    return Rows(path, _rows(path, records, plan, on_bad_row == "skip"))
+    plan = functools.partial(
+        _Plan, path, columns=columns, needed=needed, label=label
+    )
+    has_header = suffix in _TABLES and not _are_positions(columns)
+    found = _rows(path, records, plan, on_bad_row == "skip", has_header)
+    return Rows(path, found)
 
 
-def parse_columns(text: str) -> dict[str, str] | None:
-    """`text=sentence,label=gold` -> a mapping; nothing -> None."""
+def parse_columns(
+    text: str, known: Collection[str] = ()
+) -> dict[str, str] | None:
+    """`text=sentence,label=gold` -> a mapping; nothing -> None.
+
+    A column whose name has a comma is quoted: `text="review, long"`, with a
+    quote inside doubled. `known` are the names of ours there may be.
+    """
     columns = {}
-    for item in filter(None, map(str.strip, text.split(","))):
+    for item in filter(None, map(str.strip, _ITEMS.findall(text))):
         name, equals, column = map(str.strip, item.partition("="))
+        if column.startswith('"'):
+            is_quoted = _QUOTED.fullmatch(column)
+            column = column[1:-1].replace('""', '"') if is_quoted else ""
         if not (name and equals and column):
             raise errors.InputError(
                 f"columns: expected NAME=COLUMN[,NAME=COLUMN...], found "
-                f"{item!r}, as in text=sentence,label=gold."
+                f"{item!r}, as in text=sentence,label=gold, or with a comma "
+                'in the name of a column, text="review, long".'
+            )
+        if name in columns or (known and name not in known):
+            problem = "twice" if name in columns else "unknown"
+            raise errors.InputError(
+                f"columns: expected {', '.join(known) or 'a name'} once each, "
+                f"found {name} ({problem}) in {text!r}."
             )
         columns[name] = column
     return columns or None
+
+
+# `NAME=COLUMN`, where a COLUMN in quotes may hold commas.
+_ITEMS = re.compile(r'(?:[^,=]*=\s*"(?:[^"]|"")*"[^,]*|[^,]+)')
+_QUOTED = re.compile(r'"(?:[^"]|"")+"')
 
 
 class _Record(NamedTuple):
     """A row as it stands in the file: fields by place or by name."""
 
     line: int
-    fields: Sequence[str] | Mapping[str, str | None] = ()
+    fields: Sequence[str] | Mapping[str, Any] = ()
     problem: str = ""  # what is wrong with it
 
 
@@ -118,10 +157,16 @@ def _rows(
     records: Iterator[_Record],
     make_plan: Callable[..., "_Plan"],
     skip: bool,
+    has_header: bool,
 ) -> Iterator[dict[str, str] | None]:
     """Dicts under our names; None for a row that is passed over."""
     plan = None
     for record in records:
+        if record.problem and plan is None and has_header:
+            raise errors.InputError(
+                f"{path}, line {record.line}: {record.problem}. Mend the "
+                "header, which names the columns."
+            )
         row, problem = None, record.problem
         if not problem and plan is None:
             plan = make_plan(record.fields)
@@ -140,21 +185,22 @@ def _rows(
 class _Plan:
     """Where the wanted values stand, told by the first record of a file."""
 
-    def __init__(self, path, first, *, columns, needed):
+    def __init__(self, path, first, *, columns, needed, label):
         named = isinstance(first, Mapping)
-        positions = bool(columns) and all(map(str.isdecimal, columns.values()))
-        self.header = not named and not positions
+        self.label = label
         self.width = None if named else len(first)
-        there = list(range(len(first)) if positions and not named else first)
-        if columns is None:
-            columns = _recognise(there)
-        elif positions and not named:
+        there = list(first) if named else [name.strip() for name in first]
+        positions = not named and _are_positions(columns)
+        if positions and _is_header(path, there, list(columns.values())):
+            positions = False
+        self.header = not named and not positions
+        if positions:
+            there = list(range(len(first)))
             columns = {ours: int(theirs) for ours, theirs in columns.items()}
-        else:
-            common = _common(there)
-            free = common.get("label") not in columns.values()
-            if "label" in common and free:
-                columns = {"label": common["label"], **columns}
+        elif columns is None:
+            columns = _recognise(path, there)
+        elif "label" not in columns:
+            columns = _with_label(path, there, columns)
         missing = [c for c in columns.values() if c not in there]
         if missing or not columns:
             wanted = ", ".join(map(repr, missing)) or "a column of text"
@@ -164,12 +210,19 @@ class _Plan:
                 "text=NAME,label=NAME; in a file without a header by "
                 "position, as in text=0,label=1."
             )
+        for theirs in columns.values():
+            if there.count(theirs) > 1:
+                raise errors.InputError(
+                    f"{path}: expected one column {theirs!r}, found "
+                    f"{there.count(theirs)} of that name. Rename the others."
+                )
         if absent := [name for name in needed if name not in columns]:
             raise errors.InputError(
                 f"{path}: expected the columns {', '.join(needed)}, found "
                 f"{', '.join(columns)} and no {', '.join(absent)}. Name the "
                 f"columns with --columns=text=...,{absent[0]}=..."
             )
+        self.names = dict(columns)  # ours -> the file's, for messages
         self.keys = {
             ours: theirs if named or positions else there.index(theirs)
             for ours, theirs in columns.items()
@@ -179,26 +232,81 @@ class _Plan:
         """The row, or what is wrong with it."""
         if self.width is not None and len(fields) != self.width:
             return None, f"expected {self.width} fields, found {len(fields)}"
-        if self.width is None:
-            for key in self.keys.values():
-                if fields.get(key) is None:
-                    return None, f"expected a value for {key!r}, found none"
-        return {ours: fields[key] for ours, key in self.keys.items()}, ""
+        row = {}
+        for ours, key in self.keys.items():
+            if self.width is None and key not in fields:
+                return None, f"expected a value for {key!r}, found none"
+            read = self.label if ours == "label" else _text_of
+            try:
+                row[ours] = read(fields[key])
+            except ValueError as problem:
+                return None, f"column {self.names[ours]!r}: {problem}"
+        return row, ""
 
 
-def _recognise(there: Sequence[str]) -> dict[str, str]:
-    found = _common(there)
+def _are_positions(columns: Mapping[str, str] | None) -> bool:
+    return bool(columns) and all(map(str.isdecimal, columns.values()))
+
+
+def _text_of(value: Any) -> str:
+    """A field as a text; JSON may hold anything."""
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"expected text, found {json_lines.name_of(value)}")
+
+
+def _is_header(path: str, first: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether a first row holds numbers as names, as pandas writes them."""
+    if not set(wanted) <= set(first):
+        return False
+    others = set(first) - set(filter(str.isdecimal, first))
+    if {name.casefold() for name in others} <= _INDEX_NAMES:
+        return True
+    raise errors.InputError(
+        f"{path}: the columns {', '.join(wanted)} are positions in a file "
+        f"without a header, or names in the first row ({', '.join(first)}). "
+        "Give the file a header of names that are no numbers."
+    )
+
+
+# How the unnamed column of row numbers is called.
+_INDEX_NAMES = {"", "id", "index", "unnamed: 0"}
+
+
+def _recognise(path: str, there: Sequence[str]) -> dict[str, str]:
+    found = _common(path, there)
     return found if "text" in found else {}
 
 
-def _common(there: Sequence[str]) -> dict[str, str]:
+def _with_label(
+    path: str, there: Sequence[str], columns: Mapping[str, str]
+) -> dict[str, str]:
+    """The columns that were named, and a label that has a common name."""
+    found = _common(path, there, only=("label",))
+    if "label" in found and found["label"] not in columns.values():
+        return {"label": found["label"], **columns}
+    return dict(columns)
+
+
+def _common(
+    path: str,
+    there: Sequence[str],
+    only: Collection[str] = tuple(COMMON_COLUMNS),
+) -> dict[str, str]:
     """Our names -> those columns that have a common name."""
-    free = {str(column).strip().casefold(): column for column in there}
+    free = collections.defaultdict(list)
+    for column in there:
+        free[column.strip().casefold()].append(column)
     found = {}
-    for ours, names in COMMON_COLUMNS.items():
-        for name in names:
-            if name.casefold() in free:
-                found[ours] = free.pop(name.casefold())
+    for ours in only:
+        for name in COMMON_COLUMNS[ours]:
+            if same := free.pop(name.casefold(), None):
+                if len(same) > 1:
+                    raise errors.InputError(
+                        f"{path}: expected one column for {ours}, found "
+                        f"{' and '.join(map(repr, same))}. Rename the others."
+                    )
+                found[ours] = same[0]
                 break
     return found
 
@@ -216,40 +324,138 @@ def _read_tsv(path: str) -> Iterator[_Record]:
 
 def _read_csv(path: str) -> Iterator[_Record]:
     # A row may go over several lines, so bytes that are no UTF-8 go through
-    # the parser as lone surrogates and are looked for in what comes out. The
-    # module's limit of 131,072 characters a field catches a lost quote.
-    text = (f"{_loose(line)}\n" for line in corpus.lines(path))
-    reader = csv.reader(text, strict=True)
-    line = 1
+    # the parser as lone surrogates and are looked for in what comes out.
+    lines = _Lines(f"{_loose(line)}\n" for line in text_lines.read(path))
+    reader = csv.reader(lines, strict=True)
+    known: set[str] = set()  # fields of rows of one line, for _is_lost
+    width = None
     while True:
+        lines.start()
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield _Record(line, problem=f"expected quoted CSV, but {error}")
-        else:
-            if any(map(_SURROGATE.search, fields)):
-                yield _Record(line, problem="expected UTF-8")
-            elif fields:
-                yield _Record(line, fields)
-        line = reader.line_num + 1
+            problem = _csv_problem(error, lines.taken)
+            yield _Record(lines.number, problem=problem)
+            lines.rewind()
+            continue
+        if len(lines.taken) > 1 and _is_lost(lines.taken, width, known):
+            yield _Record(lines.number, problem=_lost(lines.taken))
+            lines.rewind()
+        elif any(map(_SURROGATE.search, fields)):
+            yield _Record(lines.number, problem="expected UTF-8")
+        elif fields:
+            width = width or len(fields)
+            if len(lines.taken) == 1 and len(known) < _MOST_KNOWN:
+                known.update(fields)
+            yield _Record(lines.number, fields)
+
+
+class _Lines(Iterator[str]):
+    """Lines for the parser, which can read those of one row again."""
+
+    def __init__(self, lines: Iterator[str]):
+        self._lines = lines
+        self._again: collections.deque[str] = collections.deque()
+        self.taken: list[str] = []  # lines of the row that is read
+        self.number = 1  # of the first of them
+
+    def __next__(self) -> str:
+        again = self._again
+        line = again.popleft() if again else next(self._lines)
+        self.taken.append(line)
+        return line
+
+    def start(self) -> None:
+        """Begins a row."""
+        self.number += len(self.taken)
+        self.taken = []
+
+    def rewind(self) -> None:
+        """Takes all lines but the first of the row back."""
+        self._again.extendleft(reversed(self.taken[1:]))
+        del self.taken[1:]
+
+
+def _is_lost(
+    taken: Sequence[str], width: int | None, known: Collection[str]
+) -> bool:
+    """Whether the lines of a quoted field look like rows themselves.
+
+    So it is where a quote was lost and the next one that is lost closes it.
+    Each line, without the quote that opens, must have as many fields as the
+    rows before, and most of them one that other rows have as well: a label.
+    """
+    rows = []
+    for line in taken[:-1]:
+        if not rows:  # the row where the quote opens, without it
+            line = line[: line.rfind('"')] + line[line.rfind('"') + 1 :]
+        try:
+            rows.append(next(csv.reader([line], strict=True)))
+        except csv.Error:
+            return False
+    if width is None or any(len(row) != width for row in rows):
+        return False
+    counts = collections.Counter(
+        field for row in rows for field in set(row) if field.strip()
+    )
+    same = [
+        any((field in known and field) or counts[field] > 1 for field in row)
+        for row in rows
+    ]
+    return 2 * sum(same) > len(rows)
+
+
+def _lost(taken: Sequence[str]) -> str:
+    return (
+        f"the quoted field goes on for {len(taken):,} lines that look like "
+        "rows; is a quote lost? A text of such lines can be written as .jsonl"
+    )
+
+
+def _csv_problem(error: csv.Error, taken: Sequence[str]) -> str:
+    problem = f"expected quoted CSV, but {error}"
+    if "limit" in str(error):
+        problem += (
+            " of characters; write longer fields as .tsv or .jsonl, which "
+            "have no limit"
+        )
+    if len(taken) > 1:
+        problem += (
+            f" in the {len(taken):,} lines from here, where a quote opens"
+        )
+    return problem
 
 
 def _read_json(path: str) -> Iterator[_Record]:
+    first = True
     for number, text, problem in _text(path):
-        if not problem and not text.strip():
+        text = text.strip()
+        if not problem and not text:
             continue
-        try:
-            row = None if problem else json.loads(text)
-        except json.JSONDecodeError as error:
-            problem = f"expected one JSON object a line ({error})"
-        if not problem and not isinstance(row, dict):
-            problem = "expected one JSON object a line"
+        if first and text.startswith("["):
+            raise errors.InputError(
+                f"{path}: expected one JSON object a line, found a JSON array "
+                "that begins in the first. Write each object into a line of "
+                "its own, for example with jq -c '.[]'."
+            )
+        first = False
+        if not problem:
+            try:
+                row = json_lines.loads(text)
+            except json_lines.JsonError as error:
+                problem = f"expected one JSON object a line, but {error}"
+            else:
+                if not isinstance(row, dict):
+                    problem = (
+                        "expected one JSON object a line, found "
+                        f"{json_lines.name_of(row)}"
+                    )
         if problem:
             yield _Record(number, problem=problem)
         else:
-            yield _Record(number, {k: _string(v) for k, v in row.items()})
+            yield _Record(number, row)
 
 
 _READERS: dict[str, Callable[[str], Iterator[_Record]]] = {
@@ -258,25 +464,19 @@ _READERS: dict[str, Callable[[str], Iterator[_Record]]] = {
     ".jsonl": _read_json,
     ".json": _read_json,
 }
+_TABLES = (".tsv", ".csv")
 _SURROGATE = re.compile("[\udc80-\udcff]")
+_MOST_KNOWN = 10_000
 
 
 def _text(path: str) -> Iterator[tuple[int, str, str]]:
     """Line number, text, and what is wrong with it."""
-    for number, line in enumerate(corpus.lines(path), 1):
+    for number, line in enumerate(text_lines.read(path), 1):
         try:
-            yield number, line.decode().removesuffix("\r"), ""
-        except UnicodeDecodeError as error:
-            column = error.start + 1
-            yield number, "", f"expected UTF-8 (byte at column {column})"
+            yield number, text_lines.decode(line), ""
+        except ValueError as problem:
+            yield number, "", str(problem)
 
 
 def _loose(line: bytes) -> str:
     return line.decode("utf-8", "surrogateescape")
-
-
-def _string(value) -> str | None:
-    """A JSON value as text: strings as they are, 1 as `1`, true as `true`."""
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)

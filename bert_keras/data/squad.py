@@ -7,10 +7,10 @@ CMRC 2018, DRCD and XQuAD come in the same form: {"data": [{"paragraphs":
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from bert_keras import errors
-from bert_keras.data import corpus
+from bert_keras.data import json_lines, text_lines
 
 NOWHERE = "-1"  # `answer_start` where there is nothing to point at
 
@@ -19,7 +19,8 @@ class Questions(Iterator[dict[str, str]]):
     """Rows of one file, each a dict of strings.
 
     id, question, context
-    answers: JSON list of the gold texts; empty = the context has no answer
+    answers: JSON list of the gold texts; empty = the context has no answer,
+        and so it is where all of them are blank
     is_impossible: true or false, true where `answers` is empty
     answer, answer_start: the first gold text that stands in the context where
         the file says, and where; "" and NOWHERE without one
@@ -31,26 +32,45 @@ class Questions(Iterator[dict[str, str]]):
         self.answers = 0  # read so far
         self.misplaced = 0  # of these, answers that do not stand there
         self.unplaced = 0  # questions whose answers are all misplaced
+        self.blank = 0  # answers without text, which are left out
+        self.silenced = 0  # questions that have no answer for that
+        self.flagged = 0  # impossible questions whose answers are left out
         self._rows = rows
 
     def __next__(self) -> dict[str, str]:
-        row, places = next(self._rows)
+        row, answers = next(self._rows)
+        places = answers.places
         self.answers += len(places)
         self.misplaced += places.count(False)
         self.unplaced += bool(places) and not any(places)
+        self.blank += answers.blank
+        self.silenced += bool(answers.blank) and not places
+        self.flagged += answers.is_flagged
         return row
 
     @property
     def note(self) -> str:
         """What a person should know of the rows read so far, or ""."""
-        if not self.misplaced:
-            return ""
-        return (
-            f"{self.path}: {self.misplaced:,} of {self.answers:,} answers do "
-            "not stand in their context at their offset; scores count them, "
-            f"learning does not. {self.unplaced:,} questions have no other "
-            "answer to learn."
-        )
+        notes = []
+        if self.misplaced:
+            notes.append(
+                f"{self.misplaced:,} of {self.answers:,} answers do not stand "
+                "in their context at their offset; scores count them, "
+                f"learning does not. {self.unplaced:,} questions have no "
+                "other answer to learn."
+            )
+        if self.blank:
+            notes.append(
+                f"{self.blank:,} answers are blank and left out; "
+                f"{self.silenced:,} questions have no other and count as "
+                "questions without an answer."
+            )
+        if self.flagged:
+            notes.append(
+                f"{self.flagged:,} questions are flagged as impossible and "
+                "have answers, which are left out."
+            )
+        return f"{self.path}: {' '.join(notes)}" if notes else ""
 
 
 def read(path: str) -> Questions:
@@ -63,15 +83,23 @@ def read(path: str) -> Questions:
     return Questions(path, _rows(path))
 
 
-def _rows(path: str):
-    """(row, for each answer whether it stands at its offset)."""
-    content = b"\n".join(corpus.lines(path))
+class _Answers(NamedTuple):
+    """What became of the answers to a question."""
+
+    places: list[bool]  # of each gold text, whether it stands at its offset
+    blank: int = 0
+    is_flagged: bool = False
+
+
+def _rows(path: str) -> Iterator[tuple[dict[str, str], _Answers]]:
+    content = b"\n".join(text_lines.read(path, any_line_end=True))
     try:
-        data = _Place(path, "", json.loads(content))
-    except json.JSONDecodeError as error:
+        data = _Place(path, "", json_lines.loads(content.decode()))
+    except json_lines.JsonError as error:
+        place = f"line {error.line}, column {error.column}: " * bool(error.line)
         raise errors.InputError(
-            f"{path}: expected SQuAD's JSON; line {error.lineno}, column "
-            f"{error.colno}: {error.msg}. Is the file whole?"
+            f"{path}: expected SQuAD's JSON; {place}{error.reason}. Is the "
+            "file whole?"
         ) from None
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
@@ -86,15 +114,17 @@ def _rows(path: str):
             context = paragraph.text("context")
             for question in paragraph.items("qas"):
                 empty = False
-                row, places = _row(context, question)
-                yield row | {"group": str(number)}, places
+                row, answers = _row(context, question)
+                yield row | {"group": str(number)}, answers
     if empty:
         raise errors.InputError(f"{path}: expected questions, found none.")
 
 
 def _row(context: str, question: "_Place"):
     impossible = question.flag("is_impossible")
-    answers = [] if impossible else question.items("answers")
+    given = [] if impossible else question.items("answers")
+    # SQuAD's scorer, too, leaves answers out that have no characters.
+    answers = [answer for answer in given if answer.text("text").strip()]
     texts = [answer.text("text") for answer in answers]
     starts = [answer.number("answer_start") for answer in answers]
     places = [
@@ -113,7 +143,8 @@ def _row(context: str, question: "_Place"):
     if True in places:
         first = places.index(True)
         row |= {"answer": texts[first], "answer_start": str(starts[first])}
-    return row, places
+    blank = len(given) - len(answers)
+    return row, _Answers(places, blank, impossible and question.is_answered())
 
 
 class _Place:
@@ -129,10 +160,7 @@ class _Place:
         ]
 
     def text(self, key: str) -> str:
-        text = self._get(key, str, "a string")
-        # JSON can write half a surrogate pair, UTF-8 cannot; one for one, so
-        # that offsets stay.
-        return text.encode("utf-8", "replace").decode()
+        return self._get(key, str, "a string")
 
     def identity(self, key: str) -> str:
         return str(self._get(key, (str, int), "a string"))
@@ -145,12 +173,21 @@ class _Place:
             return False  # SQuAD 1.1
         return self._get(key, bool, "true or false")
 
+    def is_answered(self) -> bool:
+        """Whether a question has an answer that is not blank."""
+        answers = self.value.get("answers")
+        return isinstance(answers, list) and any(
+            isinstance(answer, dict) and str(answer.get("text", "")).strip()
+            for answer in answers
+        )
+
     def _at(self, key: str) -> str:
         return f"{self.place}.{key}".removeprefix(".")
 
     def _get(self, key: str, kind: type | tuple[type, ...], expected: str):
         if not isinstance(self.value, dict):
-            found = f"{self.place or 'the file'} is {_kind(self.value)}"
+            name = json_lines.name_of(self.value)
+            found = f"{self.place or 'the file'} is {name}"
         elif key not in self.value:
             found = f"there is only {', '.join(self.value) or 'nothing'}"
         else:
@@ -159,13 +196,8 @@ class _Place:
                 kind is bool or not isinstance(value, bool)
             ):
                 return value
-            found = f"it is {_kind(value)}"
+            found = f"it is {json_lines.name_of(value)}"
         raise errors.InputError(
             f"{self.path}: expected {expected} at {self._at(key)}, as in "
             f"SQuAD's JSON, but {found}. Mend the file."
         )
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string"}
-    return names.get(type(value), json.dumps(value))

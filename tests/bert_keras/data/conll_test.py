@@ -20,6 +20,10 @@ class ConllTest(parameterized.TestCase):
         ("columns", "EU NNP I B-ORG\nacts VB O O\n\nYes UH O O\n"),
         ("windows", "EU\tB-ORG\r\nacts\tO\r\n\r\nYes\tO\r\n"),
         ("no_end", "EU\tB-ORG\nacts\tO\n \n\nYes\tO"),
+        ("white_space_at_the_end", "EU B-ORG \nacts O\t \u3000\n\nYes O\xa0"),
+        ("two_blanks", "EU  B-ORG\nacts   O\n\nYes O"),
+        ("numbers", "1\tEU\tB-ORG\n2\tacts\tO\n\n1\tYes\tO\n"),
+        ("comments", "# a source\nEU B-ORG\nacts O\n\n#\tan O-x\nYes O\n"),
         ("documents", "-DOCSTART- O\n\nEU B-ORG\nacts O\n-DOCSTART- O\nYes O"),
     )
     def test_reads(self, content):
@@ -33,13 +37,69 @@ class ConllTest(parameterized.TestCase):
         ("no_tag", "a\tO\nb\n", "line 2: expected a word and a tag"),
         ("no_word", "a\tO\n\tO\n", "line 2: expected a word and a tag"),
         ("another_tag", "a\tO\n\nb\tPER\n", "line 3: expected a tag .*'PER'"),
+        ("blank_in_a_type", "a\tB-first name\n", "line 1: .*'B-first name'"),
+        ("no_break_space", "a\tB-x\xa0y\n", "line 1: .*white space"),
+        ("ideographic", "a\tB-x\u3000y\n", "line 1: .*white space"),
+        ("more_columns", "a\tO\nNew York\tx\tO\n", "line 2: expected 2 col"),
+        ("fewer_columns", "a x O\nb O\n", "line 2: expected 3 columns"),
+        (
+            "a_number_is_missing",
+            "1 a O\n2 b O\n\n" * 1001 + "3 c O\n",
+            "line 3004: expected 1, the number of the word",
+        ),
+        ("utf16", "a\tO\n".encode("utf-16"), "expected UTF-8, found UTF-16"),
+        ("utf16_without_mark", "a\tO\n".encode("utf-16-be"), "found UTF-16"),
+        ("cr_alone", "a\tO\rb\tO\r", "found CR alone"),
         ("no_utf8", b"a\tO\n\xff\tO\n", "line 2: expected UTF-8"),
         ("nothing", "\n\n", "expected tagged words, found none"),
     )
     def test_refuses_with_file_and_line(self, content, words):
         path = self.file(content)
-        with self.assertRaisesRegex(errors.InputError, f"{path}.*{words}"):
-            list(conll.rows(path))
+        for read in (conll.rows, conll.read):
+            if words.endswith("found none"):
+                read = conll.rows
+            with self.assertRaisesRegex(errors.InputError, f"{path}.*{words}"):
+                list(read(path))
+
+    def test_a_folder_is_named_as_one(self):
+        folder = self.create_tempdir().full_path
+        with self.assertRaisesRegex(errors.InputError, "found a folder"):
+            list(conll.rows(folder))
+
+    NESTED = "1\tFC\tB-ORG\tO\n2\tBonn\tI-ORG\tB-LOC\n3\t!\tO\tO\n"
+
+    def test_the_column_of_tags_can_be_named(self):
+        path = self.file(self.NESTED)
+        inner = conll.rows(path)
+        (row,) = inner
+        self.assertEqual((row["text"], row["tags"]), ("FC Bonn !", "O B-LOC O"))
+        self.assertRegex(inner.note, "last column, 3 .*column 2 holds tags")
+        outer = conll.rows(path, tag_column=2)
+        (row,) = outer
+        self.assertEqual(row["tags"], "B-ORG I-ORG O")
+        self.assertEqual(outer.note, "")
+
+    @parameterized.parameters(
+        (1, "column 1 holds words"),
+        (0, "line 1: expected a tag such as"),
+        (4, "line 1: expected a tag in column 4, counted from 0, found 4"),
+    )
+    def test_a_column_that_holds_no_tags_is_refused(self, column, message):
+        path = self.file(self.NESTED.replace("FC", "O").replace("Bonn", "O")
+                         .replace("!", "O"))  # fmt: skip
+        with self.assertRaisesRegex(errors.InputError, message):
+            list(conll.rows(path, tag_column=column))
+
+    def test_words_that_are_numbers_are_words(self):
+        (row,) = conll.rows(self.file("1\tO\n2\tO\nthe\tO\n"))
+        self.assertEqual(row["text"], "1 2 the")
+        (row,) = conll.rows(self.file("1 CD O\n2 CD O\nthe DT O\n"))
+        self.assertEqual(row["text"], "1 2 the")
+
+    def test_bilou_is_read_as_bioes(self):
+        (row,) = conll.rows(self.file("a U-X\nb B-X\nc I-X\nd L-X\n"))
+        self.assertEqual(row["tags"], "S-X B-X I-X E-X")
+        self.assertEqual(conll.tags("U-X B-X L-X O"), "S-X B-X E-X O".split())
 
     def test_words_stand_with_blanks_between(self):
         (row,) = conll.rows(self.file("EU\tB-ORG\nac😀ts\tO\n.\tO\n"))

@@ -107,12 +107,81 @@ class RowsTest(parameterized.TestCase):
             [{"text": "a\u2028b\x85c"}],
         )
 
-    def test_values_that_are_no_strings_become_some(self):
-        content = '{"text": ["a", "好"], "label": true, "score": 2.50}'
-        columns = {"text": "text", "label": "label", "score": "score"}
+    @parameterized.parameters(
+        ("true", "true"), ("2.50", "2.5"), ("1", "1"), ('" 好\\u3000"', "好")
+    )
+    def test_labels_that_are_no_strings_become_some(self, value, label):
+        content = f'{{"text": "a", "label": {value}, "more": [1, {{}}]}}'
         self.assertEqual(
-            self.read("a.json", content, columns=columns),
-            [{"text": '["a", "好"]', "label": "true", "score": "2.5"}],
+            self.read("a.json", content), [{"text": "a", "label": label}]
+        )
+
+    @parameterized.product(
+        column=("text", "text_pair"),
+        value=("null", "NaN", "3", "true", '["a"]', '{"a": 1}', "[]"),
+    )
+    def test_what_is_no_text_is_refused_with_line_and_column(
+        self, column, value
+    ):
+        row = '{"text": "a", "text_pair": "b", "label": 1}\n'
+        name = column.removeprefix("text_")
+        bad = row.replace('"b"' if name == "pair" else '"a"', value)
+        path = self.write("a.jsonl", row + bad + row)
+        message = f"line 2: column '{column}': expected text, found "
+        with self.assertRaisesRegex(errors.InputError, message):
+            list(rows.read(path))
+        read = rows.read(path, on_bad_row="skip")
+        self.assertLen(list(read), 2)
+        self.assertEqual(read.skipped, 1)
+        self.assertIn("1 of 3 rows are malformed", read.note)
+
+    @parameterized.parameters(
+        ("a.csv", "text,label\na,x\nb,{}\nc,x\n", ("", " ", "nan", "\xa0")),
+        ("a.tsv", "text\tlabel\na\tx\nb\t{}\nc\tx\n", ("", "\u3000", "NaN")),
+        ("a.jsonl",
+         '{{"text": "a", "label": "x"}}\n{{"text": "b", "label": {}}}\n'
+         '{{"text": "c", "label": "x"}}\n',
+         ("null", "NaN", '""', '" "', "Infinity", "[]", '["x"]', "{}")),
+    )  # fmt: skip
+    def test_a_missing_label_is_a_malformed_row(self, name, content, values):
+        for value in values:
+            path = self.write(name, content.format(value))
+            with self.assertRaisesRegex(
+                errors.InputError, "line [23]: column 'label': expected .*label"
+            ):
+                list(rows.read(path))
+            read = rows.read(path, on_bad_row="skip")
+            self.assertEqual([row["text"] for row in read], ["a", "c"])
+            self.assertEqual(read.skipped, 1)
+
+    @parameterized.parameters(
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 5_000, "nested too deeply"),
+        ('{"text": ' + "1" * 4301 + "}", "4,300 digits"),
+        ('{"text": "a", "label": 1, "label": 2}', "'label' twice"),
+        ('{"text": "a", "label": 1} {', "extra data at column 27"),
+        ("nothing", "expecting value at column 1"),
+    )
+    def test_json_that_python_cannot_read_is_a_malformed_row(
+        self, line, message
+    ):
+        path = self.write("a.json", '{"text": "a", "label": 1}\n' + line)
+        with self.assertRaisesRegex(
+            errors.InputError, f"line 2: expected one JSON .*{message}"
+        ):
+            list(rows.read(path))
+
+    def test_a_lone_surrogate_is_replaced(self):
+        content = (
+            '{"te\\ud83dxt": 1, "text": "a \\ud83d", "label": "\\ude00b"}\n'
+            '{"te\\ud83dxt": 1, "text": "\\ud83d\\ude00", "label": "c"}\n'
+        )
+        self.assertEqual(
+            self.read("a.jsonl", content),
+            [
+                {"text": "a \ufffd", "label": "\ufffdb"},
+                {"text": "😀", "label": "c"},
+            ],
         )
 
     @parameterized.parameters(
@@ -162,7 +231,67 @@ class RowsTest(parameterized.TestCase):
     def test_a_lost_quote_does_not_swallow_the_file(self):
         content = 'text,label\n"a,1\n' + "b,0\n" * 100_000
         path = self.write("a.csv", content)
-        with self.assertRaisesRegex(errors.InputError, "line 2.*limit"):
+        with self.assertRaisesRegex(
+            errors.InputError, r"line 2.*limit.*\.jsonl, .*where a quote opens"
+        ):
+            list(rows.read(path))
+        read = rows.read(path, on_bad_row="skip")
+        self.assertLen(list(read), 100_000)
+        self.assertEqual(read.skipped, 1)
+
+    def test_a_long_field_says_the_way_out(self):
+        long = "a" * 131_073
+        path = self.write("a.csv", f"text,label\n{long},1\nb,0\n")
+        with self.assertRaisesRegex(
+            errors.InputError, r"line 2: .*131072.*as \.tsv or \.jsonl"
+        ):
+            list(rows.read(path))
+        read = rows.read(path, on_bad_row="skip")
+        self.assertEqual([row["text"] for row in read], ["b"])
+        self.assertLen(self.read("a.tsv", f"text\tlabel\n{long}\t1\n"), 1)
+
+    GOOD = [(f"row {number}", str(number % 2)) for number in range(50)]
+
+    @parameterized.named_parameters(
+        ("unclosed", ['"lost,0'], [], 1),
+        ("closed_by_a_quoted_row", ['"lost,0'], ['"a, b",1'], 1),
+        ("closed_by_another_lost_one", ['"lost,0'], ['lost",1'], 1),
+        ("in_the_label", ['lost,"0'], ['"a, b",1'], 1),
+        ("at_the_end_of_a_text", ['lost,0"'], [], 0),
+        ("several", ['"lost,0'] * 3, ['"a, b",1'], 3),
+        ("first_of_all_twice", ['"lost,0', "x,1", '"lost,0'], [], 2),
+    )
+    def test_a_lost_quote_costs_its_own_line(self, before, after, lost):
+        rows_ = [f"{text},{label}" for text, label in self.GOOD]
+        content = "\n".join(["text,label", *before, *rows_, *after, "z,1"])
+        path = self.write("a.csv", content)
+        if lost:
+            with self.assertRaisesRegex(errors.InputError, "line 2: .*quote"):
+                list(rows.read(path))
+        read = rows.read(path, on_bad_row="skip")
+        found = [(row["text"], row["label"]) for row in read]
+        for row in (*self.GOOD, ("z", "1")):
+            self.assertIn(row, found)
+        self.assertEqual(read.skipped, lost)
+        self.assertLen(found, len(content.split("\n")) - 1 - lost)
+
+    @parameterized.parameters(
+        "a\nb", "Dear Sir, hello\nBest, John", "1\n2\n3", "one,\n\ntwo",
+        'he said ""so""\nand, then, left', "a,b,c\nd,e,f\n" * 3, "x\n\n\ny",
+    )  # fmt: skip
+    def test_a_text_of_several_lines_stays_one(self, text):
+        lines = "".join(f'"{text}",{label}\nshort,{label}\n' for label in "01")
+        for skip in ("fail", "skip"):
+            found = self.read("a.csv", f"text,label\n{lines}", on_bad_row=skip)
+            text_read = text.replace('""', '"')
+            self.assertEqual(
+                [(row["text"], row["label"]) for row in found],
+                [(t, n) for n in "01" for t in (text_read, "short")],
+            )
+
+    def test_lines_are_counted_over_texts_of_several(self):
+        path = self.write("a.csv", 'text,label\n"a\nb\nc",1\nd,1\ne\n')
+        with self.assertRaisesRegex(errors.InputError, "line 6: expected 2"):
             list(rows.read(path))
 
     @parameterized.parameters(
@@ -175,12 +304,74 @@ class RowsTest(parameterized.TestCase):
         ("a.csv", "a,1\n", {"text": "0", "label": "2"}, "2.*0, 1"),
         ("a.json", '{"body": 1}', {"text": "corpus"}, "'corpus'.*'body'"),
         ("a.xml", "<a/>", None, "ends in .tsv, .csv, .jsonl, .json"),
+        ("a.csv", "text,label,label\na,0,b\n", None, "'label' and 'label'"),
+        ("a.csv", "text,label,text\na,0,b\n", {"text": "text"},
+         "expected one column 'text', found 2"),
+        ("a.tsv", "Text\t text\tlabel\na\t0\tb\n", None, "'Text' and 'text'"),
+        ("a.json", '[{"text": "a", "label": 1}]', None, "a JSON array"),
+        ("a.jsonl", '\n[\n {"text": "a", "label": 1},\n]\n', None, "a JSON ar"),
+        ("a.csv", "0,1,other\na,b,c\n", {"text": "0", "label": "1"},
+         "positions .* or names in the first row"),
+        ("a.csv", "te\udcffxt,label\na,b\n", None, "line 1: .*header"),
     )  # fmt: skip
     def test_files_that_do_not_fit_say_what_is_there(
         self, name, content, columns, message
     ):
-        with self.assertRaisesRegex(errors.InputError, message):
-            self.read(name, content, columns=columns)
+        content = content.encode("utf-8", "surrogateescape")
+        for skip in ("fail", "skip"):
+            with self.assertRaisesRegex(errors.InputError, message):
+                self.read(name, content, columns=columns, on_bad_row=skip)
+
+    @parameterized.product(
+        name=("a.tsv", "a.csv", "a.jsonl"),
+        encoding=("utf-16", "utf-16-le", "utf-16-be", "utf-32"),
+    )
+    def test_other_encodings_are_named(self, name, encoding):
+        content = '{"text": "a", "label": "b"}\n' * 3
+        if name != "a.jsonl":
+            content = "text,label\na,b\n".replace(",", ",\t"["t" in name])
+        path = self.write(name, content.encode(encoding))
+        with self.assertRaisesRegex(errors.InputError, "expected UTF-8, found"):
+            list(rows.read(path, on_bad_row="skip"))
+
+    @parameterized.parameters(
+        ("a.tsv", "text\tlabel\ra\t1\rb\t0\r"),
+        ("a.csv", "text,label\ra,1\rb,0"),
+        ("a.csv", "text,label\ra,1\rb,0\n"),
+        ("a.jsonl", '{"text": "a", "label": 1}\r{"text": "b", "label": 0}'),
+    )
+    def test_line_ends_of_old_macs_are_named(self, name, content):
+        with self.assertRaisesRegex(errors.InputError, "found CR alone"):
+            self.read(name, content, on_bad_row="skip")
+
+    def test_a_folder_is_named_as_one(self):
+        folder = self.create_tempdir("a.tsv").full_path
+        with self.assertRaisesRegex(errors.InputError, "found a folder"):
+            list(rows.read(folder))
+
+    @parameterized.parameters(
+        ("0,1\na,x\n", {"text": "0", "label": "1"}),
+        (",0,1\n7,a,x\n", {"text": "0", "label": "1"}),
+        ("index,0,1,2\n7,a,b,x\n", {"text": "0", "label": "2"}),
+        ("1,0\na,x\n", {"text": "1", "label": "0"}),
+        ("a,x\n", {"text": "0", "label": "1"}),
+        ("x,1,a\n", {"text": "2", "label": "0"}),
+        ('"a","x"\n', {"text": "0", "label": "1"}),
+    )
+    def test_a_first_row_of_the_numbers_named_is_a_header(
+        self, content, columns
+    ):
+        self.assertEqual(
+            self.read("a.csv", content, columns=columns),
+            [{"text": "a", "label": "x"}],
+        )
+
+    def test_blanks_around_names_of_columns_do_not_count(self):
+        for columns in (None, {"text": "text", "label": "label"}):
+            self.assertEqual(
+                self.read("a.csv", "text, label\na, x\n", columns=columns),
+                [{"text": "a", "label": "x"}],
+            )
 
     def test_a_missing_file_is_named(self):
         with self.assertRaisesRegex(errors.InputError, "nowhere.tsv"):
@@ -205,6 +396,27 @@ class RowsTest(parameterized.TestCase):
         )
         with self.assertRaisesRegex(errors.InputError, "'sentence'"):
             rows.parse_columns("sentence")
+
+    def test_a_column_whose_name_has_a_comma_is_quoted(self):
+        columns = rows.parse_columns(
+            'text="review, ""long""" , text_pair = b "c", label="x=y,z"'
+        )
+        expected = {"text": 'review, "long"', "text_pair": 'b "c"'}
+        self.assertEqual(columns, expected | {"label": "x=y,z"})
+        content = '"review, ""long""","b ""c""","x=y,z"\n1,2,3\n'
+        self.assertEqual(
+            self.read("a.csv", content, columns=columns),
+            [{"text": "1", "text_pair": "2", "label": "3"}],
+        )
+
+    @parameterized.parameters(
+        ('text="a,b', "'text=\"a'"), ('text="a"b', "'text=\"a\"b'"),
+        ('text=""', "text="), ("text=a,text=b", "text .twice"),
+        ("text=a,labl=b", "labl .unknown"), ("text=a,=b", "'=b'"),
+    )  # fmt: skip
+    def test_columns_that_are_no_pairs_are_refused(self, text, message):
+        with self.assertRaisesRegex(errors.InputError, message):
+            rows.parse_columns(text, known=("text", "label"))
 
 
 if __name__ == "__main__":

@@ -95,11 +95,35 @@ class SquadTest(parameterized.TestCase):
             self.assertEqual(row["is_impossible"], "true")
             self.assertEqual(json.loads(row["answers"]), [])
 
+    @parameterized.parameters("", " ", "\u3000\n")
+    def test_a_blank_answer_is_none_as_if_the_question_were_flagged(self, text):
+        answers = [(text, -1), (text, 0)]
+        (flagged,) = self.read(article(question(*answers, is_impossible=True)))
+        read = squad.read(self.write(article(question(*answers))))
+        self.assertEqual(list(read), [flagged])
+        self.assertEqual(flagged["is_impossible"], "true")
+        self.assertIn("2 answers are blank", read.note)
+        self.assertIn("1 questions have no other", read.note)
+
+    def test_a_blank_answer_beside_another_is_left_out_and_told(self):
+        read = squad.read(self.write(article(question(("", 0), ("Bo", 10)))))
+        (row,) = read
+        self.assertEqual(json.loads(row["answers"]), ["Bo"])
+        self.assertEqual((row["answer"], row["answer_start"]), ("Bo", "10"))
+        self.assertIn("1 answers are blank", read.note)
+        self.assertEqual((read.answers, read.misplaced), (1, 0))
+
+    def test_answers_to_an_impossible_question_are_told(self):
+        asked = question(("Bo", 10), is_impossible=True)
+        read = squad.read(self.write(article(asked)))
+        list(read)
+        self.assertIn("1 questions are flagged as impossible", read.note)
+
     def test_half_a_surrogate_pair_keeps_the_offsets(self):
         (row,) = self.read(article(question(("b", 2)), context="\ud83db b"[1:]))
         self.assertEqual(row["answer_start"], "2")
         (row,) = self.read(article(question(("b", 2)), context="\ud83d b"))
-        self.assertEqual(row["context"], "? b")
+        self.assertEqual(row["context"], "\ufffd b")
         self.assertEqual(row["answer_start"], "2")
 
     def test_gzipped_files_are_read(self):
@@ -109,6 +133,13 @@ class SquadTest(parameterized.TestCase):
 
     @parameterized.parameters(
         (b'{"data": [', "line 1, column"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"data": 1' + b"0" * 4300 + b"}", "4,300 digits"),
+        (b'{"data": [], "data": []}', "the key 'data' twice"),
+        ('{"data": []}'.encode("utf-16"), "expected UTF-8, found UTF-16"),
+        (b'{\r"data": [],\r}\r', "line 1, column|line 3, column"),
+        (article({"question": "Who?", "id": "1"}), r"at data.*answers"),
+        (article(question(("Bo", 1)) | {"answers": None}), "a list at"),
         (b'{"data": "\xff"}', "line 1: expected UTF-8, found byte 0xff"),
         ([], "a list at data, .* the file is a list"),
         ({"text": 1}, "at data, .* there is only text"),

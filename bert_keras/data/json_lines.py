@@ -1,0 +1,82 @@
+"""JSON from outside, strictly, with a reason in plain words for what is none.
+
+Python's `json` lets some things through that cannot be used later (a lone
+surrogate, one key twice), and raises errors of several types for others.
+"""
+
+import json
+import re
+from typing import Any
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class JsonError(ValueError):
+    """The text is no JSON; the message is a phrase that begins in lower case.
+
+    `line` and `column` count from 1; 0 where there is no one place.
+    """
+
+    def __init__(self, reason: str, line: int = 0, column: int = 0):
+        self.reason, self.line, self.column = reason, line, column
+        super().__init__(reason + f" at column {column}" * bool(column))
+
+
+def loads(text: str) -> Any:
+    """The value that JSON text stands for; raises JsonError.
+
+    A lone surrogate (half of a character, which UTF-8 cannot hold) becomes
+    U+FFFD, one for one, so that offsets stay. NaN and Infinity are read:
+    Python's and pandas' writers give them.
+    """
+    text = text.removeprefix("\ufeff")
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+        return _valid(value) if "\\u" in text else value
+    except json.JSONDecodeError as error:
+        raise JsonError(
+            error.msg[:1].lower() + error.msg[1:], error.lineno, error.colno
+        ) from None
+    except RecursionError:
+        raise JsonError("it is nested too deeply") from None
+    except JsonError:
+        raise
+    except ValueError:  # Python's limit, which guards from slow conversion
+        raise JsonError("a whole number has more than 4,300 digits") from None
+
+
+def valid_text(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate."""
+    return _SURROGATES.sub("\ufffd", text)
+
+
+def name_of(value: Any) -> str:
+    """What a JSON or Python value is, for messages: `a list`, `null`, `3`."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        text = repr(value)
+        return text if len(text) <= 30 else f"the number {text[:20]}..."
+    names = {dict: "an object", list: "a list", str: "a string"}
+    return names.get(type(value)) or f"a {type(value).__name__}"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise JsonError(f"an object has the key {valid_text(twice)!r} twice")
+    return values
+
+
+def _valid(value: Any) -> Any:
+    if isinstance(value, str):
+        return valid_text(value)
+    if isinstance(value, list):
+        return [_valid(item) for item in value]
+    if isinstance(value, dict):
+        return {_valid(key): _valid(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,126 @@
+"""Labels of rows: one reading of them, in training, scoring and Python.
+
+A field of a file (a string, or a JSON value) becomes the one string that
+stands for the label everywhere, or a ValueError with a phrase for the message.
+"""
+
+import json
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from bert_keras.data import json_lines
+
+# What str.strip takes away, and characters of no width.
+_BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001))))
+_BLANKS += "\ufeff\u200b\u2060"
+# How pandas, Python and JSON write a missing value into text.
+_MISSING = ("", "nan", "NaN")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def one(value: Any) -> str:
+    """The label of one class: stripped, and not missing."""
+    if isinstance(value, (list, dict)):
+        raise ValueError(
+            f"expected one label, found {json_lines.name_of(value)}"
+        )
+    if _is_missing(value):
+        raise ValueError(f"expected a label, found {_found(value)}")
+    return strip(_text(value))
+
+
+def several(value: Any) -> str:
+    """Labels joined with commas, each once; "" for none.
+
+    A string has commas between labels. A JSON list of strings is these
+    labels, also as text in a table.
+    """
+    if isinstance(value, str):
+        text = strip(value)
+        if text.startswith("[") and text.endswith("]"):
+            value = _listed(text)
+    if isinstance(value, dict):
+        raise ValueError("expected labels, found an object")
+    if not isinstance(value, list):
+        if _is_missing(value):
+            return ""
+        parts = map(strip, _text(value).split(","))
+        return ",".join(dict.fromkeys(filter(None, parts)))
+    for item in value:
+        if not isinstance(item, str):
+            raise ValueError(
+                "expected a list of strings as labels, found "
+                f"{json_lines.name_of(item)} in it"
+            )
+        if "," in item:
+            raise ValueError(
+                f"expected labels without commas, which stand between labels, "
+                f"found {item!r}"
+            )
+        if not strip(item):
+            raise ValueError(f"expected a list of labels, found {item!r} in it")
+    return ",".join(dict.fromkeys(map(strip, value)))
+
+
+def number(value: Any) -> str:
+    """A finite number, as text that every reader of numbers reads alike."""
+    text = "" if isinstance(value, (list, dict, bool)) else _text(value)
+    if _NUMBER.fullmatch(strip(text)):
+        with np.errstate(over="ignore"):
+            if np.isfinite(np.float32(float(text := strip(text)))):
+                return text
+    found = _found(value) if isinstance(value, str) else None
+    raise ValueError(
+        f"expected a finite number, found {found or json_lines.name_of(value)}"
+    )
+
+
+def strip(text: str) -> str:
+    """Without white space of any kind at its ends."""
+    return text.strip(_BLANKS)
+
+
+def _listed(text: str) -> Any:
+    """The list that a field `["a", "b"]` holds; other text as it is."""
+    try:
+        value = json_lines.loads(text)
+    except json_lines.JsonError:
+        value = None
+    if isinstance(value, list):
+        return value
+    # `['a', 'b']` and `[a, b]` would become the labels `['a'` and `'b']`.
+    parts = text.split(",")
+    if text[1:2] in ("'", '"') or any(
+        part.count("[") != part.count("]") for part in parts
+    ):
+        raise ValueError(
+            f"expected labels with commas between or a JSON list of strings, "
+            f"found {_found(text)}"
+        )
+    return text
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return value is None or (
+        isinstance(value, str) and strip(value) in _MISSING
+    )
+
+
+def _text(value: Any) -> str:
+    """Strings as they are, 1 as `1`, true as `true`."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _found(value: Any) -> str:
+    if not isinstance(value, str):
+        return json_lines.name_of(value)
+    if not strip(value):
+        return "none"
+    return repr(value) if len(value) < 60 else f"{value[:50]!r}..."
