@@ -10,7 +10,9 @@ import re
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
+from bert_keras import errors
 from bert_keras.data import json_lines
 
 # What str.strip takes away, and characters of no width.
@@ -76,6 +78,17 @@ def number(value: Any) -> str:
     raise ValueError(
         f"expected a finite number, found {found or json_lines.name_of(value)}"
     )
+
+
+def numbers(label: tf.Tensor) -> tf.Tensor:
+    """(T,) string -> (T,) float32; raises InputError with the row."""
+    found = np.zeros(len(label), np.float32)
+    for row, text in enumerate(label.numpy()):
+        try:
+            found[row] = float(number(text.decode()))
+        except ValueError as problem:
+            raise errors.InputError(f"row {row}: {problem}.") from None
+    return tf.constant(found)
 
 
 def strip(text: str) -> str:

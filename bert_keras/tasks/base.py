@@ -187,6 +187,11 @@ class Task:
         del predictions, rows
         return {}
 
+    def unseen(self, row: Row) -> Sequence[str]:
+        """Labels of a row that training did not know: no answer is right."""
+        del row
+        return ()
+
     # In graph, on the host: strings and random draws.
 
     def inputs(

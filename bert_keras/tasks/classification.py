@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from bert_keras import errors, heads
 from bert_keras.data import class_scores, packing, rows
+from bert_keras.data import labels as labels_lib
 from bert_keras.tasks import base
 
 
@@ -79,19 +80,25 @@ class Classification(base.Task):
         return KINDS[self.kind]
 
     def examples(self, path):
-        left_out = set(filter(None, self.skip_labels.split(",")))
+        left_out = map(labels_lib.strip, self.skip_labels.split(","))
+        left_out = set(filter(None, left_out))
         return rows.read(
             path,
-            columns=rows.parse_columns(self.columns),
+            columns=rows.parse_columns(self.columns, rows.COMMON_COLUMNS),
             needed=(*self.texts, "label"),
             on_bad_row=self.on_bad_row,
+            label=self._kind.read,
         ).where(lambda row: row["label"] not in left_out)
 
     def learn(self, rows, tokenizer):
         del tokenizer
         counts, pair = {}, False
-        for row in rows:
-            for label in self._kind.split(row["label"]):
+        for number, row in enumerate(rows):
+            try:
+                found = self._kind.split(row["label"])
+            except ValueError as problem:
+                raise errors.InputError(f"row {number}: {problem}.") from None
+            for label in found:
                 counts[label] = counts.get(label, 0) + 1
             pair = pair or "text_pair" in row
         labels = tuple(sorted(counts))
@@ -152,14 +159,19 @@ class Classification(base.Task):
     def tables(self, predictions, rows):
         return self._kind.tables(predictions, rows, self.labels)
 
+    def unseen(self, row):
+        found = self._kind.split(row["label"])
+        return [label for label in found if label not in self.labels]
+
 
 class Single:
     """One class holds."""
 
     scores = ("accuracy", "f1_macro", "mcc")
+    read = staticmethod(labels_lib.one)  # of a field
 
     def split(self, label):
-        return [label]
+        return [labels_lib.one(label)]
 
     def check(self, labels):
         if len(labels) < 2:
@@ -172,12 +184,11 @@ class Single:
         return len(labels)
 
     def labels(self, label, labels):
-        """(T,) string -> (T,) int32."""
-        same = tf.expand_dims(label, 1) == tf.constant(labels)
-        known = tf.reduce_any(same, axis=1)
-        if not tf.reduce_all(known):
-            _unknown(tf.boolean_mask(label, ~known), labels)
-        return tf.argmax(same, axis=1, output_type=tf.int32)
+        """(T,) string -> (T,) int32; not in a graph."""
+        number = {name: index for index, name in enumerate(labels)}
+        found = [names[0] for names in _names(self, label)]
+        _check_known(found, labels)
+        return tf.constant([number[name] for name in found], tf.int32)
 
     def losses(self, logits, labels):
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
@@ -194,7 +205,7 @@ class Single:
         }
 
     def _counts(self, predictions, rows, labels):
-        gold = [row["label"] for row in rows]
+        gold = [self.split(row["label"])[0] for row in rows]
         answers = [answer["label"] for answer in predictions]
         # A row that is scored may have a class that was never trained.
         labels = sorted({*labels, *gold})
@@ -222,9 +233,10 @@ class Multi:
     """Any number of classes hold; the label joins them with commas."""
 
     scores = ("f1_micro", "f1_macro", "accuracy")
+    read = staticmethod(labels_lib.several)
 
     def split(self, label):
-        return [part for part in map(str.strip, label.split(",")) if part]
+        return [part for part in labels_lib.several(label).split(",") if part]
 
     def check(self, labels):
         if not labels:
@@ -236,20 +248,14 @@ class Multi:
         return len(labels)
 
     def labels(self, label, labels):
-        """(T,) string -> (T, C) float32, 1 where a class holds."""
-        parts = tf.strings.strip(tf.strings.split(label, ",").flat_values)
-        known = tf.reduce_any(
-            tf.expand_dims(parts, 1) == tf.constant([*labels, ""]), axis=1
-        )
-        if not tf.reduce_all(known):
-            _unknown(tf.boolean_mask(parts, ~known), labels)
-        text = tf.strings.regex_replace(label, r"\s*,\s*", ",")
-        text = tf.strings.join([",", tf.strings.strip(text), ","])
-        holds = [
-            tf.strings.regex_full_match(text, f"(?s).*,{_quoted(name)},.*")
-            for name in labels
-        ]
-        return tf.cast(tf.stack(holds, axis=1), tf.float32)
+        """(T,) string -> (T, C) float32, 1 where a class holds; not in a
+        graph.
+        """
+        names = _names(self, label)
+        _check_known([name for each in names for name in each], labels)
+        holds = [[name in each for name in labels] for each in map(set, names)]
+        holds = np.array(holds, np.float32).reshape(-1, len(labels))
+        return tf.constant(holds)
 
     def losses(self, logits, labels):
         losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
@@ -297,14 +303,10 @@ class Number:
     """A number (STS-B): squared error."""
 
     scores = ("spearman", "pearson", "mean_squared_error")
+    read = staticmethod(labels_lib.number)
 
     def split(self, label):
-        try:
-            float(label)
-        except ValueError:
-            raise errors.InputError(
-                f"--kind=number: expected a number as label, found {label!r}."
-            ) from None
+        labels_lib.number(label)
         return []
 
     def check(self, labels):
@@ -314,8 +316,8 @@ class Number:
         return 1
 
     def labels(self, label, labels):
-        """(T,) string -> (T,) float32."""
-        return tf.strings.to_number(label)
+        """(T,) string -> (T,) float32; not in a graph."""
+        return labels_lib.numbers(label)
 
     def losses(self, logits, labels):
         return tf.square(logits[:, 0] - labels)
@@ -327,7 +329,7 @@ class Number:
         return {"value": scores[:, 0]}
 
     def metrics(self, predictions, rows, labels):
-        gold = [float(row["label"]) for row in rows]
+        gold = [float(labels_lib.number(row["label"])) for row in rows]
         answers = [answer["value"] for answer in predictions]
         error = np.array(gold) - np.array(answers)
         return {
@@ -344,17 +346,24 @@ KINDS = {"single": Single(), "multi": Multi(), "number": Number()}
 CLASS_COLUMNS = ("precision", "recall", "f1", "rows", "answers")
 
 
-def _unknown(labels, known):
-    label = labels[0].numpy().decode()
-    raise errors.InputError(
-        f"label {label!r} does not occur in the training file, whose labels "
-        f"are {list(known)}."
-    )
+def _names(kind, label) -> list[list[str]]:
+    """(T,) string -> the classes of each row."""
+    found = []
+    for number, text in enumerate(label.numpy()):
+        try:
+            found.append(kind.split(text.decode()))
+        except ValueError as problem:
+            raise errors.InputError(f"row {number}: {problem}.") from None
+    return found
 
 
-def _quoted(name: str) -> str:
-    """A pattern for RE2 that matches just this."""
-    return r"\Q" + name.replace(r"\E", r"\E\\E\Q") + r"\E"
+def _check_known(found, labels):
+    for label in found:
+        if label not in labels:
+            raise errors.InputError(
+                f"label {label!r} does not occur in the training file, whose "
+                f"labels are {list(labels)}."
+            )
 
 
 class LabelHead(keras.layers.Layer):

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from bert_keras import errors, heads
-from bert_keras.data import class_scores, packing, rows
+from bert_keras.data import class_scores, labels, packing, rows
 from bert_keras.tasks import base
 
 
@@ -58,13 +58,15 @@ class Embedding(base.Task):
     def examples(self, path):
         return rows.read(
             path,
-            columns=rows.parse_columns(self.columns),
+            columns=rows.parse_columns(self.columns, rows.COMMON_COLUMNS),
             needed=("text", "text_pair", "label"),
+            label=labels.number,
         )
 
     def learn(self, rows, tokenizer):
         del tokenizer
-        highest = max((_number(row["label"]) for row in rows), default=1.0)
+        found = (_number(row, number) for number, row in enumerate(rows))
+        highest = max(found, default=1.0)
         if highest <= 0:
             raise errors.InputError(
                 "expected labels from 0, for texts that have nothing in "
@@ -117,8 +119,8 @@ class Embedding(base.Task):
 
     def targets(self, raw, inputs):
         del inputs
-        labels = tf.strings.to_number(raw["label"]) / self.highest
-        return {"similarity": (labels, tf.ones_like(labels))}
+        share = labels.numbers(raw["label"]) / self.highest
+        return {"similarity": (share, tf.ones_like(share))}
 
     def draw(self, inputs, targets, seeds):
         del seeds
@@ -135,8 +137,8 @@ class Embedding(base.Task):
         return EmbeddingHead(config, self.texts, name="head")
 
     def loss(self, outputs, inputs, targets):
-        labels, weights = targets["similarity"]
-        losses = tf.square(_cosine(outputs) - labels)
+        share, weights = targets["similarity"]
+        losses = tf.square(_cosine(outputs) - share)
         return {"similarity": tf.reduce_sum(losses * weights)}
 
     def decode(self, outputs, inputs):
@@ -152,7 +154,7 @@ class Embedding(base.Task):
         return decoded
 
     def metrics(self, predictions, rows):
-        gold = [float(row["label"]) for row in rows]
+        gold = [_number(row, number) for number, row in enumerate(rows)]
         answers = [answer["similarity"] for answer in predictions]
         return {
             "spearman": class_scores.spearman(gold, answers),
@@ -196,10 +198,8 @@ def _cosine(outputs):
     return tf.reduce_sum(outputs["embedding"] * outputs["embedding_pair"], -1)
 
 
-def _number(label: str) -> float:
+def _number(row, number: int) -> float:
     try:
-        return float(label)
-    except ValueError:
-        raise errors.InputError(
-            f"--task=embedding: expected a number as label, found {label!r}."
-        ) from None
+        return float(labels.number(row["label"]))
+    except ValueError as problem:
+        raise errors.InputError(f"row {number}: {problem}.") from None

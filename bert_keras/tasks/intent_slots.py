@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
+import re
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
 from bert_keras import errors, heads
-from bert_keras.data import conll, corpus
+from bert_keras.data import conll, entities, labels, text_lines
 from bert_keras.tasks import tagging
 
 
@@ -33,6 +35,11 @@ class IntentSlots(tagging.Tagging):
 
     def examples(self, path):
         """A folder with seq.in, seq.out and label: a text each line."""
+        if self.tag_column != conll.LAST:
+            raise errors.InputError(
+                f"tag_column={self.tag_column}: expected none, for the tags "
+                "are in a file of their own, seq.out."
+            )
         names = ("seq.in", "seq.out", "label")
         files = [os.path.join(path, name) for name in names]
         missing = [name for name in files if not tf.io.gfile.exists(name)]
@@ -41,10 +48,8 @@ class IntentSlots(tagging.Tagging):
                 f"{path}: expected a folder with {', '.join(names)}, a text in "
                 f"each line; {', '.join(missing)} is not there."
             )
-        lines = [
-            [line.decode().split() for line in corpus.lines(name)]
-            for name in files
-        ]
+        lines = [list(map(_words, _lines(name))) for name in files[:2]]
+        lines.append([labels.strip(line) for line in _lines(files[2])])
         if len(set(map(len, lines))) > 1:
             counts = [
                 f"{len(n)} in {f}" for n, f in zip(lines, files, strict=True)
@@ -56,20 +61,33 @@ class IntentSlots(tagging.Tagging):
         for number, (words, tags, label) in enumerate(
             zip(*lines, strict=True), 1
         ):
-            if len(words) != len(tags) or len(label) != 1:
+            if len(words) != len(tags) or len(label.split()) != 1:
                 raise errors.InputError(
                     f"{path}, line {number}: expected a tag for each word and "
                     f"one label, found {len(words)} words, {len(tags)} tags "
-                    f"and {len(label)} labels."
+                    f"and {len(label.split())} labels."
                 )
-            yield conll.row(words, tags, " ") | {"label": label[0]}
+            for tag in tags:
+                if not entities.is_tag(tag):
+                    raise errors.InputError(
+                        f"{files[1]}, line {number}: expected a tag such as O "
+                        f"or B-city, found {tag!r}."
+                    )
+            tags = list(map(entities.normal, tags))
+            try:
+                label = labels.one(label)
+            except ValueError as problem:
+                raise errors.InputError(
+                    f"{files[2]}, line {number}: {problem}."
+                ) from None
+            yield conll.row(words, tags, " ") | {"label": label}
 
     def learn(self, rows, tokenizer):
         intents = set()
 
         def noted():
             for row in rows:
-                intents.add(row["label"])
+                intents.add(labels.strip(row["label"]))
                 yield row
 
         task = super().learn(noted(), tokenizer)
@@ -81,19 +99,19 @@ class IntentSlots(tagging.Tagging):
         Of a text in several rows the first one counts.
         """
         known = {intent: number for number, intent in enumerate(self.intents)}
-        names = [label.decode() for label in raw["label"].numpy()]
+        names = [labels.strip(label.decode()) for label in raw["label"].numpy()]
         for name in names:
             if name not in known:
                 raise errors.InputError(
                     f"intent {name!r} does not occur in the training file, "
                     f"whose intents are {list(self.intents)}."
                 )
-        labels = tf.constant([known[name] for name in names], tf.int32)
+        numbers = tf.constant([known[name] for name in names], tf.int32)
         text = inputs["text"]
         is_first = tf.concat([[True], text[1:] != text[:-1]], axis=0)
         weights = tf.cast(is_first[: tf.size(text)], tf.float32)
         return super().targets(raw, inputs) | {
-            "intent": (tf.gather(labels, text), weights)
+            "intent": (tf.gather(numbers, text), weights)
         }
 
     def head(self, config):
@@ -102,9 +120,9 @@ class IntentSlots(tagging.Tagging):
         )
 
     def loss(self, outputs, inputs, targets):
-        labels, weights = targets["intent"]
+        intents, weights = targets["intent"]
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-            labels, outputs["intent"]
+            intents, outputs["intent"]
         )
         return super().loss(outputs, inputs, targets) | {
             "intent": tf.reduce_sum(losses * weights)
@@ -130,7 +148,10 @@ class IntentSlots(tagging.Tagging):
     def metrics(self, predictions, rows):
         """The slots' scores, and of whole texts: intent, intent and slots."""
         pairs = list(zip(predictions, rows, strict=True))
-        intents = [answer["intent"] == row["label"] for answer, row in pairs]
+        intents = [
+            answer["intent"] == labels.strip(row["label"])
+            for answer, row in pairs
+        ]
         slots = [
             sorted(ours) == sorted(theirs)
             for ours, theirs in zip(
@@ -143,6 +164,25 @@ class IntentSlots(tagging.Tagging):
             "intent_accuracy": sum(intents) / count,
             "frame_accuracy": both / count,
         }
+
+    def unseen(self, row):
+        intent = labels.strip(row["label"])
+        return [intent] * (intent not in self.intents) + super().unseen(row)
+
+
+def _lines(path: str) -> Iterator[str]:
+    for number, line in enumerate(text_lines.read(path), 1):
+        try:
+            yield text_lines.decode(line)
+        except ValueError as problem:
+            raise errors.InputError(
+                f"{path}, line {number}: {problem}."
+            ) from None
+
+
+def _words(line: str) -> list[str]:
+    """Split at blanks and TABs; a no-break space is part of a word."""
+    return [word for word in re.split("[ \t\r]+", line) if word]
 
 
 class IntentSlotsHead(tagging.TagHead):

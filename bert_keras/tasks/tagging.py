@@ -34,6 +34,12 @@ class Tagging(base.Task):
         "lower, the more they overlap.",
         least=1,
     )
+    tag_column: int = base.knob(
+        conll.LAST,
+        "Column of the tags in a file of several, counted from 0; -1 is the "
+        "last.",
+        least=conll.LAST,
+    )
     # Told by the training rows.
     types: tuple[str, ...] = ()
     scheme: str = "BIO"
@@ -57,7 +63,7 @@ class Tagging(base.Task):
         return ("f1", "precision", "recall")
 
     def examples(self, path):
-        yield from conll.rows(path)
+        return conll.rows(path, self.tag_column)
 
     def learn(self, rows, tokenizer):
         del tokenizer
@@ -65,7 +71,7 @@ class Tagging(base.Task):
 
         def sequences():
             for row in rows:
-                tags = row["tags"].split()
+                tags = conll.tags(row["tags"])
                 types.update(tag[2:] for tag in tags if tag != "O")
                 yield tags
 
@@ -274,8 +280,12 @@ class Tagging(base.Task):
         pairs = list(zip(predictions, rows, strict=True))
         return (
             [self.spans(answer, row) for answer, row in pairs],
-            [entities.spans(row["tags"].split()) for _, row in pairs],
+            [entities.spans(conll.tags(row["tags"])) for _, row in pairs],
         )
+
+    def unseen(self, row):
+        found = entities.spans(conll.tags(row["tags"]))
+        return [kind for kind, _, _ in found if kind not in self.types]
 
     def spans(self, answer, row) -> list[entities.Entity]:
         """The entities of an answer, counted in the words of its row."""
@@ -287,6 +297,13 @@ class Tagging(base.Task):
             )
         )
         return [span for span in spans if span[1] < span[2]]
+
+    def to_dict(self):
+        # A run of before goes on: its records are known by these settings.
+        values = super().to_dict()
+        if self.tag_column == conll.LAST:
+            del values["tag_column"]
+        return values
 
     def _continues(self) -> list[list[bool]]:
         """(C, C): whether a word of the second tag goes on with the first."""
@@ -327,4 +344,4 @@ def _columns(raw):
     for words, tags in zip(
         raw["words"].numpy(), raw["tags"].numpy(), strict=True
     ):
-        yield conll.places(words.decode()), tags.decode().split()
+        yield conll.places(words.decode()), conll.tags(tags.decode())
