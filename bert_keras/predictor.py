@@ -14,11 +14,13 @@ import tensorflow as tf
 
 from bert_keras import errors, formats, grouping
 from bert_keras import model as model_lib
+from bert_keras.data import json_lines
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.tasks import base
 
-# A text, a pair, or a row with the task's text columns.
-Example = str | Sequence[str] | Mapping[str, Any]
+# A text, a pair, or a row with the task's text columns. Bytes are UTF-8.
+Text = str | bytes
+Example = Text | Sequence[Text] | Mapping[str, Any]
 
 # Texts are brought together by length within this many batches.
 SORTED_BATCHES = 50
@@ -89,9 +91,15 @@ class Predictor:
         )
 
     def predict(
-        self, examples: Iterable[Example], *, batch_size: int = 32
+        self, examples: Example | Iterable[Example], *, batch_size: int = 32
     ) -> list[dict[str, Any]]:
         """Answers in the order of the examples, as plain Python values.
+
+        One text, or one row as a dict, is one example. Each item of anything
+        else is: of a task that reads pairs, [("a", "b")] is one pair, and
+        ["a", "b"] is refused. Arrays and tensors of strings are lists of
+        them, and a data frame is a list of rows. What holds no text (None,
+        NaN, a number, a list) is an InputError that says where.
 
         A batch has as many tokens as `batch_size` rows of the task's
         seq_length have: up to twice as many rows where texts are short, and
@@ -101,7 +109,7 @@ class Predictor:
 
     def stream(
         self,
-        examples: Iterable[Example],
+        examples: Example | Iterable[Example],
         *,
         batch_size: int = 32,
         ahead: int = SORTED_BATCHES,
@@ -110,9 +118,21 @@ class Predictor:
 
         `ahead` times `batch_size` examples are read before the first answer.
         """
+        for name, value in (("batch_size", batch_size), ("ahead", ahead)):
+            if (
+                not isinstance(value, (int, np.integer))
+                or isinstance(value, bool)
+                or value < 1
+            ):
+                raise errors.InputError(
+                    f"{name}: expected a whole number from 1, found {value!r}."
+                )
+        return self._stream(_examples(examples), int(batch_size), int(ahead))
+
+    def _stream(self, examples: Iterable[Any], batch_size: int, ahead: int):
         block = []
-        for example in examples:
-            block.append(self._columns(example))
+        for number, example in enumerate(examples):
+            block.append(self._columns(example, number))
             if len(block) == ahead * batch_size:
                 yield from self._block(block, batch_size)
                 block = []
@@ -155,24 +175,76 @@ class Predictor:
             for name in self.task.texts
         }
 
-    def _columns(self, example: Example) -> dict[str, str]:
+    def _columns(self, example: Any, number: int) -> dict[str, str]:
+        """The texts of an example under the task's names for them."""
         names = self.task.texts
-        if isinstance(example, str):
+        example = _plain_python(example)
+        if isinstance(example, (str, bytes)):
             example = (example,)
-        if not isinstance(example, Mapping):
+        if isinstance(example, (list, tuple)):
             if len(example) != len(names):
+                hint = " One example is [(a, b)]." * (len(names) == 2)
                 raise errors.InputError(
-                    f"{self.task.name} reads {len(names)} texts "
-                    f"({', '.join(names)}); got {len(example)}."
+                    f"example {number}: {self.task.name} reads {len(names)} "
+                    f"texts ({', '.join(names)}); got {len(example)}.{hint}"
                 )
-            return dict(zip(names, example, strict=True))
+            example = dict(zip(names, example, strict=True))
+        if not isinstance(example, Mapping):
+            raise errors.InputError(
+                f"example {number}: expected text, found {_name_of(example)}."
+            )
         missing = [name for name in names if name not in example]
         if missing:
             raise errors.InputError(
-                f"{self.task.name} reads the columns {', '.join(names)}; "
-                f"got {', '.join(example) or 'none'}."
+                f"example {number}: {self.task.name} reads the columns "
+                f"{', '.join(names)}; got "
+                f"{', '.join(map(str, example)) or 'none'}."
             )
-        return {name: str(example[name]) for name in names}
+        return {name: _text(example[name], name, number) for name in names}
+
+
+def _examples(given: Any) -> Iterable[Any]:
+    """The examples of what a person gave; one text or row is one of them."""
+    if hasattr(given, "columns") and hasattr(given, "to_dict"):
+        return given.to_dict("records")  # a data frame
+    given = _plain_python(given)
+    if isinstance(given, (str, bytes, Mapping)):
+        return [given]
+    if not isinstance(given, Iterable) or isinstance(given, (set, frozenset)):
+        raise errors.InputError(
+            f"expected texts, found {_name_of(given)}; give a list of them."
+        )
+    return given
+
+
+def _plain_python(value: Any) -> Any:
+    """Lists and strings in place of tensors, arrays and NumPy's scalars."""
+    if isinstance(value, tf.Tensor):
+        value = value.numpy()
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    return bytes(value) if isinstance(value, (bytearray, memoryview)) else value
+
+
+def _text(value: Any, name: str, number: int) -> str:
+    value = _plain_python(value)
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError as error:
+            raise errors.InputError(
+                f"example {number}, {name}: expected bytes in UTF-8 (byte "
+                f"{error.start})."
+            ) from None
+    if not isinstance(value, str):
+        raise errors.InputError(
+            f"example {number}, {name}: expected text, found {_name_of(value)}."
+        )
+    return json_lines.valid_text(value)
+
+
+def _name_of(value: Any) -> str:
+    return "None" if value is None else json_lines.name_of(value)
 
 
 def load(

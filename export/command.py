@@ -119,7 +119,7 @@ def table(title: str, facts: Mapping[str, str], *, then: str) -> None:
 
 
 def _console() -> rich.console.Console:
-    console = rich.console.Console(highlight=False, markup=False)
+    console = rich.console.Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 100  # a file has no width; 80 cuts the tables
     return console

@@ -4,6 +4,7 @@ python -m trainers.evaluate --checkpoint=runs/sst2 --data=dev.tsv
 python -m trainers.evaluate --checkpoint=runs/base --data=records/dev
 """
 
+import collections
 import dataclasses
 import json
 import os
@@ -46,15 +47,17 @@ def evaluate(settings: Settings) -> dict[str, float]:
     base.register(settings.task)
     model = predictor.load(settings.checkpoint)
     began = time.monotonic()
+    facts: dict[str, str] = {}
     if records_lib.is_complete(settings.data):
         scores, count = _on_records(model, settings)
     else:
-        scores, count = _on_rows(model, settings)
+        scores, count, facts = _on_rows(model, settings)
     seconds = time.monotonic() - began
     report.table(
         f"{settings.checkpoint} on {settings.data}",
         {
             "rows": count,
+            **facts,
             **scores,
             "time": f"{seconds:.1f} s, {count / seconds:.0f} rows/s",
         },
@@ -64,6 +67,12 @@ def evaluate(settings: Settings) -> dict[str, float]:
 
 def _on_rows(model: predictor.Predictor, settings: Settings):
     task = model.task
+    if records_lib.is_complete(os.path.join(settings.data, "train")):
+        raise errors.InputError(
+            f"--data={settings.data} is the folder of trainers.prepare; score "
+            "a pretrained checkpoint on its dev, and any other on a labelled "
+            "file."
+        )
     if settings.columns:
         if not hasattr(task, "columns"):
             raise errors.InputError(
@@ -74,7 +83,17 @@ def _on_rows(model: predictor.Predictor, settings: Settings):
     examples = task.examples(settings.data)
     rows = list(examples)
     inputs.say_note(examples)
+    unseen = _unseen(task, rows, settings)
     answers = model.predict(rows, batch_size=settings.batch_size)
+    truncated = sum(answer["truncated"] for answer in answers)
+    facts = {
+        "rows truncated": f"{truncated:,} of {len(rows):,}, at "
+        f"{task.seq_length} tokens"
+    }
+    if skipped := getattr(examples, "skipped", 0):
+        facts["malformed rows left out"] = f"{skipped:,}"
+    if unseen:
+        facts["labels never seen in training"] = unseen
     if settings.output:
         with tf.io.gfile.GFile(settings.output, "w") as file:
             for row, answer in zip(rows, answers, strict=True):
@@ -85,10 +104,39 @@ def _on_rows(model: predictor.Predictor, settings: Settings):
         if settings.output and name == "confusion":
             picture = os.path.splitext(settings.output)[0] + "-confusion.png"
             report.save(picture, report.confusion(table))
-    return task.metrics(answers, rows), len(rows)
+    return task.metrics(answers, rows), len(rows), facts
+
+
+def _unseen(task: base.Task, rows: list[base.Row], settings: Settings) -> str:
+    """How often which labels occur that training did not know."""
+    found = [set(task.unseen(row)) for row in rows]
+    counts = collections.Counter(label for each in found for label in each)
+    if not counts:
+        return ""
+    with_some = sum(map(bool, found))
+    shown = ", ".join(
+        f"{label!r} {count:,}" for label, count in counts.most_common(10)
+    )
+    more = f" and {len(counts) - 10:,} more" if len(counts) > 10 else ""
+    text = f"{with_some:,} of {len(rows):,} rows: {shown}{more}"
+    if with_some == len(rows):
+        raise errors.InputError(
+            f"{settings.data}: expected labels of the training file, found "
+            f"none: {text}. Write labels as there, or name another column."
+        )
+    report.say(
+        f"{settings.data}: labels never seen in training, which no answer can "
+        f"get right: {text}"
+    )
+    return text
 
 
 def _on_records(model: predictor.Predictor, settings: Settings):
+    if type(model.task).sums is base.Task.sums:
+        raise errors.InputError(
+            f"--data={settings.data} is a folder of records, and "
+            f"{model.task.name} is scored on a labelled file; name that file."
+        )
     records = records_lib.Records(settings.data)
     if "seq_length" not in records.manifest:
         raise errors.InputError(

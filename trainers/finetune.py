@@ -11,12 +11,14 @@ The task is scored on --dev after every epoch and the best epoch is kept.
 The same command goes on where the run stopped.
 """
 
+import collections
 import dataclasses
 import hashlib
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -28,7 +30,15 @@ from bert_keras.data import records as records_lib
 from bert_keras.data import stream as stream_lib
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.tasks import base
-from trainers import flags, inputs, loop, run_folder, runtime, session
+from trainers import (
+    flags,
+    inputs,
+    loop,
+    report,
+    run_folder,
+    runtime,
+    session,
+)
 from trainers import workers as workers_lib
 
 ROWS_PER_BATCH = 1000  # rows that are tokenised in one call
@@ -94,11 +104,22 @@ def _finetune(
         dev = list(dev_rows(settings, rows))
         if settings.dev:
             inputs.say_note(rows)
+        if not dev:
+            raise errors.InputError(
+                f"--dev_fraction={settings.dev_fraction}: expected rows to "
+                f"score on, found none in {settings.train}, whose articles "
+                "or labels are too few. Give a larger fraction, or a file "
+                "with --dev."
+            )
+    dev_counts: collections.Counter[str] = collections.Counter()
     try:
-        for _ in encode(task, tokenizer, dev):
+        for _ in encode(task, tokenizer, dev, dev_counts):
             pass  # a label that training does not know stops here, not later
     except errors.InputError as error:
-        where = settings.dev or settings.train
+        where = settings.dev or (
+            f"{settings.train}, of which --dev_fraction holds a part out (a "
+            "label needs rows in both; give them with --dev)"
+        )
         raise errors.InputError(f"{where}: {error}") from None
     with strategy.scope():
         if settings.random_start:
@@ -125,6 +146,9 @@ def _finetune(
         write_training_records(settings, task, tokenizer)
     workers.wait()
     records = records_lib.Records(os.path.join(settings.output, "records"))
+    truncated = _truncated(task, records.manifest, dev_counts)
+    if truncated:
+        report.say(f"truncated: {truncated}")
 
     plan = stream_lib.Plan(
         records.lengths,
@@ -162,11 +186,25 @@ def _finetune(
             "rows learned from": len(records),
             "malformed rows left out": records.manifest["skipped"],
             "rows scored on": len(dev),
+            **({"rows truncated": truncated} if truncated else {}),
             "next": "python -m trainers.predict "
             f"--checkpoint={settings.output}",
         }
     )
     return run.scores
+
+
+def _truncated(
+    task: base.Task, manifest: Mapping[str, Any], dev: Mapping[str, int]
+) -> str:
+    """How many examples lose tokens, of those learned from and scored on."""
+    parts = []
+    for counts, what in ((manifest, "learned from"), (dev, "scored on")):
+        if counts.get("truncated"):
+            parts.append(
+                f"{counts['truncated']:,} of {counts['examples']:,} {what}"
+            )
+    return f"{', '.join(parts)}, at {task.seq_length} tokens" if parts else ""
 
 
 def training_rows(
@@ -243,7 +281,8 @@ def write_training_records(
             )
     _clear(folder)
     found = task.examples(settings.train)
-    rows = encode(task, tokenizer, training_rows(settings, found))
+    counts: collections.Counter[str] = collections.Counter()
+    rows = encode(task, tokenizer, training_rows(settings, found), counts)
     shards = [
         records_lib.write_shard(
             os.path.join(folder, records_lib.shard_name(number)),
@@ -251,10 +290,21 @@ def write_training_records(
         )
         for number, block in enumerate(_blocks(rows, ROWS_PER_SHARD))
     ]
+    if not shards:
+        raise errors.InputError(
+            f"--dev_fraction={settings.dev_fraction}: expected rows to learn "
+            f"from, found none in {settings.train}; all are held out. Give a "
+            "smaller fraction, or a file with --dev."
+        )
     tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
     skipped = getattr(found, "skipped", 0)
     records_lib.write_manifest(
-        folder, shards, fingerprint=fingerprint, skipped=skipped
+        folder,
+        shards,
+        fingerprint=fingerprint,
+        skipped=skipped,
+        examples=counts["examples"],
+        truncated=counts["truncated"],
     )
 
 
@@ -282,8 +332,12 @@ def encode(
     task: base.Task,
     tokenizer: tokenizer_lib.Tokenizer,
     rows: Iterable[base.Row],
+    counts: collections.Counter[str] | None = None,
 ) -> Iterator[records_lib.Row]:
-    """Labelled rows -> record rows without padding."""
+    """Labelled rows -> record rows without padding.
+
+    counts: "examples" are counted in, and of these the "truncated" ones.
+    """
     make_inputs = tf.function(
         lambda raw: task.inputs(raw, tokenizer),
         reduce_retracing=True,
@@ -294,6 +348,10 @@ def encode(
             name: tf.constant([row[name] for row in block]) for name in block[0]
         }
         inputs = make_inputs({name: raw[name] for name in task.texts})
+        if counts is not None:
+            cut = tf.boolean_mask(inputs["text"], inputs["truncated"])
+            counts["examples"] += len(block)
+            counts["truncated"] += len(set(cut.numpy().tolist()))
         lengths = _lengths(task, inputs["padding_mask"].numpy())
         arrays = {f"inputs/{name}": inputs[name] for name in _stored(task)}
         for term, (labels, weights) in task.targets(raw, inputs).items():

@@ -4,14 +4,15 @@
   python -m trainers.predict --checkpoint=runs/mrpc --input=pairs.tsv
 
 A line is a text; for pairs, two texts with a TAB between. A line that begins
-with { is a JSON object with the task's columns. The model is loaded once. Lines
-of a pipe are answered one by one, so another program can converse; for many,
---input is faster.
+with { is a JSON object with the task's columns, as is each line of a .json or
+.jsonl file. The model is loaded once. Lines of a pipe are answered one by one,
+so another program can converse; for many, --input is faster.
 """
 
 import dataclasses
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from typing import Any
 import tensorflow as tf
 
 from bert_keras import errors, predictor
+from bert_keras.data import json_lines, text_lines
 from bert_keras.tasks import base
 from trainers import flags
 
@@ -47,13 +49,13 @@ def predict(
     return model.stream(rows, **batching)
 
 
-def parse(line: str, texts: tuple[str, ...], number: int) -> Mapping[str, Any]:
+def parse(line: str, texts: tuple[str, ...], number: int) -> Mapping[str, str]:
     """The columns `texts` of a line; InputError names the line's number."""
     line = line.rstrip("\r\n").removeprefix("\ufeff")
     if line.startswith("{"):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = json_lines.loads(line)
+        except json_lines.JsonError as error:
             raise errors.InputError(
                 f"line {number} begins with {{ but is no JSON object: {error}."
             ) from None
@@ -63,7 +65,13 @@ def parse(line: str, texts: tuple[str, ...], number: int) -> Mapping[str, Any]:
                 f"line {number}: expected {', '.join(texts)}, found "
                 f"{', '.join(row) or 'nothing'}."
             )
-        return row
+        for name in texts:
+            if not isinstance(row[name], str):
+                raise errors.InputError(
+                    f"line {number}, column {name!r}: expected text, found "
+                    f"{json_lines.name_of(row[name])}."
+                )
+        return {name: row[name] for name in texts}
     parts = line.split("\t") if len(texts) > 1 else [line]
     if len(parts) != len(texts):
         raise errors.InputError(
@@ -74,20 +82,24 @@ def parse(line: str, texts: tuple[str, ...], number: int) -> Mapping[str, Any]:
 
 
 def read_lines(path: str) -> Iterator[str]:
-    try:
-        if path:
-            with tf.io.gfile.GFile(path) as file:
-                yield from file
-        else:
-            yield from sys.stdin
-    except UnicodeDecodeError as error:
-        raise errors.InputError(
-            f"{path or 'the input'} is not UTF-8: {error}. Convert it first."
-        ) from None
-    except tf.errors.OpError as error:
-        raise errors.InputError(
-            f"cannot read {path}: {error.message}"
-        ) from None
+    """The lines of a file, or of standard input; blank ones are texts, too."""
+    lines = text_lines.read(path) if path else sys.stdin.buffer
+    is_json = re.search(r"\.jsonl?(\.gz|\.zst)?$", path)
+    for number, line in enumerate(lines, 1):
+        try:
+            text = text_lines.decode(line.removesuffix(b"\n"))
+        except ValueError as problem:
+            raise errors.InputError(
+                f"{path or 'standard input'}, line {number}: {problem}. "
+                "Convert it first, for example with iconv -t UTF-8."
+            ) from None
+        if is_json and text.strip() and not text.lstrip().startswith("{"):
+            raise errors.InputError(
+                f"{path}, line {number}: expected one JSON object a line, "
+                f"found {text.strip()[:40]!r}. Write the objects of an array "
+                "into lines of their own, for example with jq -c '.[]'."
+            )
+        yield text.lstrip() if is_json else text
 
 
 def main() -> None:

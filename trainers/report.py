@@ -40,9 +40,9 @@ class Progress:
         self.start = self.before = start
         self.began = self.printed = time.monotonic()
         self.bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(),
-            rich.progress.TextColumn("{task.fields[facts]}"),
+            rich.progress.TextColumn("{task.fields[facts]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -249,8 +249,12 @@ def confusion(table: base.Table) -> bytes:
     # Shades are shares of a row: large classes do not drown small ones.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(table.columns)), table.columns, rotation=90)
-    axes.set_yticks(range(len(table.rows)), table.rows)
+    # A label may have dollars, which are no formula.
+    plain = {"parse_math": False}
+    axes.set_xticks(
+        range(len(table.columns)), table.columns, rotation=90, **plain
+    )
+    axes.set_yticks(range(len(table.rows)), table.rows, **plain)
     axes.set_xlabel("answer")
     axes.set_ylabel("label")
     for (row, column), count in np.ndenumerate(counts):
@@ -351,7 +355,8 @@ def _time(seconds: float) -> str:
     )
 
 
-console = rich.console.Console(stderr=True)
-output = rich.console.Console(highlight=False)
+# Labels and paths are shown as they are: [bad] is no style, :cat: no picture.
+console = rich.console.Console(stderr=True, markup=False, emoji=False)
+output = rich.console.Console(highlight=False, markup=False, emoji=False)
 if not output.is_terminal:
     output.width = 100  # a file has no width; 80 cuts the tables

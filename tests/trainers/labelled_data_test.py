@@ -1,0 +1,231 @@
+"""What predict and evaluate do with lines, labels and folders of any kind."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+
+from absl.testing import absltest, parameterized
+
+from bert_keras import checkpoint, encoder, errors
+from bert_keras import model as model_lib
+from bert_keras.data import records
+from bert_keras.tasks import classification, intent_slots, tagging
+from tests import tiny
+from trainers import evaluate, finetune, predict, report
+
+
+class Files(parameterized.TestCase):
+    def file(self, name, content):
+        if isinstance(content, str):
+            content = content.encode()
+        path = os.path.join(self.create_tempdir().full_path, name)
+        with open(path, "wb") as file:
+            file.write(content)
+        return path
+
+
+class LinesTest(Files):
+    @parameterized.parameters("null", "NaN", "3", "true", "[]", '["a"]', "{}")
+    def test_what_is_no_text_is_refused_with_line_and_column(self, value):
+        line = f'{{"text": "a", "text_pair": {value}}}'
+        with self.assertRaisesRegex(
+            errors.InputError,
+            "line 7, column 'text_pair': expected text, found ",
+        ):
+            predict.parse(line, ("text", "text_pair"), 7)
+        self.assertEqual(predict.parse(line, ("text",), 7), {"text": "a"})
+
+    @parameterized.parameters(
+        ('{"a":' * 10_000, "nested too deeply"),
+        ('{"text": ' + "1" * 4301 + "}", "4,300 digits"),
+        ('{"text": "a", "text": "b"}', "'text' twice"),
+        ('{"text": "a"', "at column 13"),
+    )
+    def test_json_that_cannot_be_read_is_named_with_its_line(
+        self, line, message
+    ):
+        with self.assertRaisesRegex(errors.InputError, f"line 7 .*{message}"):
+            predict.parse(line, ("text",), 7)
+
+    @parameterized.parameters(
+        ('{"text": "cut \\ud83d"}', "cut \ufffd"),
+        ('\ufeff{"text": "a"}', "a"),
+        ("\ufeffa", "a"),
+        ("null", "null"),
+        ("[/b]", "[/b]"),
+    )
+    def test_a_line_becomes_a_text(self, line, text):
+        self.assertEqual(predict.parse(line, ("text",), 1), {"text": text})
+
+    def test_lines_are_those_of_the_file_packed_or_not(self):
+        content = "\ufeffa\r\n\nb\u2028c\n".encode()
+        for name in ("x.txt", "x"):
+            path = self.file(name, content)
+            self.assertEqual(
+                list(predict.read_lines(path)), ["a", "", "b\u2028c"]
+            )
+
+    @parameterized.parameters(
+        ("x.txt", b"a\nb\xff\n", "line 2: expected UTF-8 .byte at column 2"),
+        ("x.txt", "a\nb\n".encode("utf-16"), "found UTF-16"),
+        ("x.txt", b"a\rb\rc\r", "found CR alone"),
+        ("x.json", b'[{"text": "a"},\n{"text": "b"}]', "line 1: .*one JSON"),
+        ("x.jsonl", b'{"text": "a"}\nb\n', "line 2: expected one JSON object"),
+    )
+    def test_files_of_another_kind_are_named(self, name, content, message):
+        path = self.file(name, content)
+        with self.assertRaisesRegex(errors.InputError, f"{path}.*{message}"):
+            list(predict.read_lines(path))
+        with self.assertRaisesRegex(errors.InputError, "found a folder"):
+            list(predict.read_lines(os.path.dirname(path)))
+
+
+class EvaluateTest(Files):
+    def run_of(self, task):
+        run = self.create_tempdir().full_path
+        model = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), task)
+        checkpoint.save(run, model, tiny.tokenizer(), step=1)
+        checkpoint.mark(run, "latest", 1)
+        return run
+
+    def evaluate(self, task, data, **settings):
+        """(the table, what was said, the scores)."""
+        out, said = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
+            scores = evaluate.evaluate(
+                evaluate.Settings(
+                    checkpoint=self.run_of(task), data=data, **settings
+                )
+            )
+        return out.getvalue(), " ".join(said.getvalue().split()), scores
+
+    TASK = classification.Classification(seq_length=8, labels=("0.0", "1.0"))
+
+    def test_labels_never_seen_in_training_are_told_with_counts(self):
+        data = self.file("dev.csv", "text,label\na,1\nb,1\nc, 0\nd,1.0 \n")
+        out, said, scores = self.evaluate(self.TASK, data)
+        told = "3 of 4 rows: '1' 2, '0' 1"
+        self.assertRegex(out, f"labels never seen in training +│ {told}")
+        self.assertRegex(said, f"labels never seen in training, .*{told}")
+        self.assertIn(scores["accuracy"], (0.0, 0.25))
+
+    @parameterized.parameters(
+        ("single", "dev.csv", "text,label\na,1\nb,0\n", "2 of 2 rows: '1' 1"),
+        ("multi", "dev.csv", 'text,label\na,"1,x"\n', "1 of 1 rows: .*'x' 1"),
+        ("multi", "dev.jsonl", '{"text": "a", "label": ["x"]}', "'x' 1"),
+    )
+    def test_a_file_of_other_labels_is_refused(
+        self, kind, name, content, message
+    ):
+        task = dataclasses.replace(self.TASK, kind=kind)
+        with self.assertRaisesRegex(
+            errors.InputError, f"{name}: .*labels of the training.*{message}"
+        ):
+            self.evaluate(task, self.file(name, content))
+
+    def test_types_and_intents_never_seen_are_told(self):
+        data = self.file("dev.conll", "a B-PER\nb U-LOC\n\nc B-PER\n")
+        task = tagging.Tagging(types=("PER",))
+        out, _, _ = self.evaluate(task, data)
+        self.assertRegex(out, "never seen in training +│ 1 of 2 rows: 'LOC' 1")
+        task = intent_slots.IntentSlots(types=("PER",), intents=("ask",))
+        row = {"text": "a b", "words": "0-1 2-3", "tags": "U-LOC O"}
+        self.assertEqual(task.unseen(row | {"label": "tell"}), ["tell", "LOC"])
+        self.assertEqual(task.unseen(row | {"label": "ask "}), ["LOC"])
+
+    def test_truncated_and_malformed_rows_are_counted(self):
+        long = "the film " * 20
+        data = self.file("dev.csv", f"text,label\n{long},0.0\nb,1.0\nc,\n")
+        task = dataclasses.replace(self.TASK, on_bad_row="skip")
+        out, said, _ = self.evaluate(task, data)
+        self.assertRegex(out, "rows truncated +│ 1 of 2, at 8 tokens")
+        self.assertRegex(out, "malformed rows left out +│ 1 ")
+        self.assertIn("1 of 3 rows are malformed and left out", said)
+
+    def test_a_missing_label_of_several_is_none(self):
+        task = dataclasses.replace(self.TASK, kind="multi")
+        data = self.file(
+            "dev.jsonl",
+            '{"text": "a", "label": ["0.0"]}\n{"text": "b", "label": []}\n'
+            '{"text": "c", "label": null}\n{"text": "d", "label": "1.0, 0.0"}',
+        )
+        answers = os.path.join(self.create_tempdir().full_path, "a.jsonl")
+        self.evaluate(task, data, output=answers)
+        with open(answers) as file:
+            rows = [json.loads(line)["row"] for line in file]
+        self.assertEqual(
+            [row["label"] for row in rows], ["0.0", "", "", "1.0,0.0"]
+        )
+
+    def test_labels_that_look_like_markup_are_shown(self):
+        labels = ("[/good]", "[bad]", ":cat:", "$\\frac$")
+        task = dataclasses.replace(self.TASK, labels=labels)
+        rows = "".join(f"{name}\t{name}\n" for name in labels)
+        data = self.file("dev.tsv", f"text\tlabel\n{rows}")
+        answers = os.path.join(self.create_tempdir().full_path, "a.jsonl")
+        out, _, _ = self.evaluate(task, data, output=answers)
+        for name in labels:
+            self.assertIn(f"│ {name} ", out)
+        self.assertIn("a-confusion.png", os.listdir(os.path.dirname(answers)))
+
+    def test_records_are_no_labelled_file(self):
+        folder = self.create_tempdir().full_path
+        for part in ("train", "dev"):
+            os.makedirs(os.path.join(folder, part))
+            records.write_manifest(
+                os.path.join(folder, part),
+                [{"rows": 1, "tokens": 1, "longest": 1}],
+                seq_length=8,
+            )
+        for data in (folder, os.path.join(folder, "dev")):
+            with self.assertRaisesRegex(errors.InputError, "labelled file"):
+                self.evaluate(self.TASK, data)
+
+    @parameterized.parameters("", "x.tfrecord", "nowhere.tsv")
+    def test_what_is_no_labelled_file_is_refused(self, name):
+        folder = self.create_tempdir().full_path
+        with self.assertRaisesRegex(errors.InputError, folder):
+            self.evaluate(self.TASK, os.path.join(folder, name))
+
+
+class ReportTest(absltest.TestCase):
+    def test_brackets_and_colons_are_shown_as_they_are(self):
+        text = "[/a] [bold]b[/bold] :cat:"
+        out, said = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
+            report.say(text)
+            report.table(text, {text: text})
+            with report.Progress(text, total=1) as progress:
+                progress.update(1, text)
+        self.assertEqual(out.getvalue().count(text), 3)
+        self.assertEqual(said.getvalue().count(text), 3)
+
+    def test_a_bar_shows_brackets_as_they_are(self):
+        progress = report.Progress("[/a]", total=1)
+        progress.update(1, "[/b] [bold]")
+        (task,) = progress.bar.tasks
+        shown = [
+            str(column(task))
+            for column in progress.bar.columns
+            if hasattr(column, "text_format")
+        ]
+        self.assertEqual(shown[0], "[/a]")
+        self.assertIn("[/b] [bold]", shown[1])
+
+
+class EncodeTest(absltest.TestCase):
+    def test_truncated_examples_are_counted(self):
+        task = EvaluateTest.TASK
+        rows = [
+            {"text": text, "label": "1.0"}
+            for text in ("a", "the film " * 20, "a film", "bad " * 9)
+        ]
+        counts = finetune.collections.Counter()
+        list(finetune.encode(task, tiny.tokenizer(), rows, counts))
+        self.assertEqual(counts, {"examples": 4, "truncated": 2})
+
+
+if __name__ == "__main__":
+    absltest.main()
