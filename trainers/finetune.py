@@ -14,6 +14,7 @@ The same command goes on where the run stopped.
 import collections
 import dataclasses
 import hashlib
+import itertools
 import os
 import re
 import zlib
@@ -95,7 +96,15 @@ def _finetune(
     start = runtime.read_init(settings, settings.init)
     tokenizer = start.tokenizer()
     rows = asked.examples(settings.train)
-    task = asked.learn(training_rows(settings, rows), tokenizer)
+    training = training_rows(settings, rows)
+    first = list(itertools.islice(training, 1))
+    if not first:
+        raise errors.InputError(
+            f"--dev_fraction={settings.dev_fraction}: expected rows to learn "
+            f"from, found none in {settings.train}; all are held out. Give a "
+            "file with --dev, or more articles."
+        )
+    task = asked.learn(itertools.chain(first, training), tokenizer)
     inputs.fits(task, start.config)
     inputs.say_note(rows)
     dev = []
@@ -107,9 +116,9 @@ def _finetune(
         if not dev:
             raise errors.InputError(
                 f"--dev_fraction={settings.dev_fraction}: expected rows to "
-                f"score on, found none in {settings.train}, whose articles "
-                "or labels are too few. Give a larger fraction, or a file "
-                "with --dev."
+                f"score on, found none in {settings.train}: it has too few "
+                "articles, or rows of each label. Give a larger fraction, or "
+                "a file with --dev."
             )
     dev_counts: collections.Counter[str] = collections.Counter()
     try:
@@ -290,12 +299,6 @@ def write_training_records(
         )
         for number, block in enumerate(_blocks(rows, ROWS_PER_SHARD))
     ]
-    if not shards:
-        raise errors.InputError(
-            f"--dev_fraction={settings.dev_fraction}: expected rows to learn "
-            f"from, found none in {settings.train}; all are held out. Give a "
-            "smaller fraction, or a file with --dev."
-        )
     tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
     skipped = getattr(found, "skipped", 0)
     records_lib.write_manifest(

@@ -163,6 +163,63 @@ class FinetuneTest(mains.Case):
                 )
                 self.assertNotEqual(saved.task.no_answer_threshold, 0)
 
+    def test_one_article_cannot_be_held_out_in_part(self):
+        context = "the film is good"
+        asked = {
+            "id": "1",
+            "question": "what ?",
+            "answers": [{"text": "good", "answer_start": 12}],
+        }
+        article = {"paragraphs": [{"context": context, "qas": [asked] * 9}]}
+        train = write(
+            self.path("one_article.json"), json.dumps({"data": [article]})
+        )
+        folder = self.path("one_article")
+        for seed in (1, 3):  # the article is learned from, or held out
+            code, _, error = call(
+                "trainers.finetune",
+                **self.finetune_flags(
+                    task="question_answering",
+                    train=train,
+                    dev="",
+                    output=folder,
+                    dev_fraction=0.4,
+                    seed=seed,
+                ),
+            )
+            self.assertEqual(code, 1)
+            self.assertRegex(
+                error, "dev_fraction=0.4: expected rows .*found none.*--dev"
+            )
+        self.assertFalse(os.path.exists(folder))
+
+    def test_a_label_whose_only_row_is_held_out_says_so(self):
+        rows = "".join(f"text {n}\tonly {n}\n" for n in range(12))
+        train = write(self.path("single.tsv"), "text\tlabel\n" + rows)
+        code, _, error = call(
+            "trainers.finetune",
+            **self.finetune_flags(
+                train=train, dev="", dev_fraction=0.4, output=self.path("x")
+            ),
+        )
+        self.assertEqual(code, 1)
+        self.assertRegex(error, "a label needs rows in both; give them with")
+
+    def test_truncated_rows_are_counted(self):
+        long = "text\tlabel\n" + ROWS.replace("a bad film", "bad " * 20)
+        train = write(self.path("long.tsv"), long)
+        folder = self.path("long")
+        flags = self.finetune_flags(output=folder, train=train, epochs=1)
+        told = "4 of 16 learned from, at 16 tokens"
+        for _ in range(2):  # and where the run is at its end
+            code, out, error, said = mains.call_and_listen(
+                "trainers.finetune", **flags
+            )
+            self.assertEqual((code, error), (0, ""))
+            self.assertRegex(out, f"rows truncated +│ {told}")
+            self.assertIn(f"truncated: {told}", " ".join(said.split()))
+        self.assertNotIn("truncated", self.printed["finetune"])
+
     def test_malformed_rows_are_counted_or_stop(self):
         bad = write(self.path("bad.tsv"), "text\tlabel\n" + ROWS + "no label\n")
         flags = self.finetune_flags(output=self.path("bad"), train=bad)
@@ -172,6 +229,12 @@ class FinetuneTest(mains.Case):
         code, out, error = call("trainers.finetune", **flags, on_bad_row="skip")
         self.assertEqual((code, error), (0, ""))
         self.assertRegex(out, "malformed rows left out +│ 1 ")
+        flags = self.finetune_flags(output=self.path("bad_dev"), dev=bad)
+        code, _, error, said = mains.call_and_listen(
+            "trainers.finetune", **flags, on_bad_row="skip"
+        )
+        self.assertEqual((code, error), (0, ""))
+        self.assertIn("1 of 17 rows are malformed", " ".join(said.split()))
 
     def test_numbers_are_learned_and_scored(self):
         rows = write(
