@@ -205,8 +205,11 @@ class Predictor:
 
 def _examples(given: Any) -> Iterable[Any]:
     """The examples of what a person gave; one text or row is one of them."""
-    if hasattr(given, "columns") and hasattr(given, "to_dict"):
-        return given.to_dict("records")  # a data frame
+    for rows in ("to_dicts", "to_pylist"):  # Polars, Arrow
+        if hasattr(given, rows):
+            return getattr(given, rows)()
+    if hasattr(given, "iterrows"):  # pandas; a frame's items are its columns
+        return given.to_dict("records")
     given = _plain_python(given)
     if isinstance(given, (str, bytes, Mapping)):
         return [given]

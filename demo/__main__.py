@@ -50,7 +50,9 @@ PRETRAIN = [
 FINETUNE = ["--batch_size=16", "--learning_rate=5e-4"]
 EPOCHS, OWN_EPOCHS = 12, 3  # over 320 rows; over a table of unknown length
 
-console = rich.console.Console(highlight=False, soft_wrap=True)
+console = rich.console.Console(
+    highlight=False, soft_wrap=True, markup=False, emoji=False
+)
 
 
 def main(arguments: Sequence[str]) -> None:

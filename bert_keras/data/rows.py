@@ -94,6 +94,7 @@ def read(
     """
     if on_bad_row not in ("fail", "skip"):
         raise ValueError(f"on_bad_row is fail or skip, not {on_bad_row!r}.")
+    text_lines.refuse_folder(path)
     suffix = re.search(r"(\.\w+)?$", path.removesuffix(".gz"))[0]
     if suffix not in _READERS:
         raise errors.InputError(
@@ -160,7 +161,7 @@ def _rows(
     has_header: bool,
 ) -> Iterator[dict[str, str] | None]:
     """Dicts under our names; None for a row that is passed over."""
-    plan = None
+    plan, misfit = None, None
     for record in records:
         if record.problem and plan is None and has_header:
             raise errors.InputError(
@@ -169,9 +170,16 @@ def _rows(
             )
         row, problem = None, record.problem
         if not problem and plan is None:
-            plan = make_plan(record.fields)
-            if plan.header:
-                continue
+            try:
+                plan = make_plan(record.fields)
+            except errors.InputError as error:
+                # An object that lacks a column may be one malformed row.
+                if not (skip and isinstance(record.fields, Mapping)):
+                    raise
+                misfit, problem = misfit or error, str(error)
+            else:
+                if plan.header:
+                    continue
         if not problem:
             row, problem = plan.apply(record.fields)
         if problem and not skip:
@@ -180,6 +188,8 @@ def _rows(
                 "Mend the row, or skip rows that do not fit."
             )
         yield row
+    if plan is None and misfit:
+        raise misfit
 
 
 class _Plan:
@@ -348,7 +358,7 @@ def _read_csv(path: str) -> Iterator[_Record]:
         elif fields:
             width = width or len(fields)
             if len(lines.taken) == 1 and len(known) < _MOST_KNOWN:
-                known.update(fields)
+                known.update(field for field in fields if len(field) < 100)
             yield _Record(lines.number, fields)
 
 

@@ -29,10 +29,7 @@ def read(path: str, *, any_line_end: bool = False) -> Iterator[bytes]:
     Raises InputError for a folder, UTF-16 and UTF-32, and for a file whose
     lines end in CR alone, unless `any_line_end`.
     """
-    if tf.io.gfile.isdir(path):
-        raise errors.InputError(
-            f"{path}: expected a file, found a folder. Name the file in it."
-        )
+    refuse_folder(path)
     lines = corpus.lines(path)
     head = list(itertools.islice(lines, 2))
     if not head:
@@ -49,6 +46,13 @@ def read(path: str, *, any_line_end: bool = False) -> Iterator[bytes]:
             "tr '\\r' '\\n'."
         )
     yield from itertools.chain(head, lines)
+
+
+def refuse_folder(path: str) -> None:
+    if tf.io.gfile.isdir(path):
+        raise errors.InputError(
+            f"{path}: expected a file, found a folder. Name the file in it."
+        )
 
 
 def decode(line: bytes) -> str:

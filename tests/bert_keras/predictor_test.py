@@ -13,17 +13,18 @@ from tests import tiny
 
 
 class Frame:
-    """What is asked of a data frame."""
+    """What is asked of a data frame, of pandas or another library."""
 
-    columns = ("text", "label")
-
-    def __init__(self, *texts):
+    def __init__(self, *texts, rows="to_dict"):
         self.texts = texts
+        setattr(self, rows, self._rows)
+        if rows == "to_dict":
+            self.iterrows = None
 
     def __iter__(self):
-        return iter(self.columns)
+        return iter(("text", "label"))
 
-    def to_dict(self, form):
+    def _rows(self, form="records"):
         assert form == "records"
         return [{"text": text, "label": 1} for text in self.texts]
 
@@ -64,7 +65,9 @@ class ArgumentsTest(parameterized.TestCase):
         ("column", lambda: np.array([["a good film"], ["old plot"]])),
         ("tensors", lambda: [*map(tf.constant, ("a good film", "old plot"))]),
         ("mixed", lambda: [b"a good film", {"text": "old plot"}]),
-        ("frame", lambda: Frame("a good film", "old plot")),
+        ("pandas", lambda: Frame("a good film", "old plot")),
+        ("polars", lambda: Frame("a good film", "old plot", rows="to_dicts")),
+        ("arrow", lambda: Frame("a good film", "old plot", rows="to_pylist")),
     )  # fmt: skip
     def test_items_are_examples_in_their_order(self, make):
         answers = self.model.predict(make())

@@ -270,8 +270,8 @@ class RowsTest(parameterized.TestCase):
                 list(rows.read(path))
         read = rows.read(path, on_bad_row="skip")
         found = [(row["text"], row["label"]) for row in read]
-        for row in (*self.GOOD, ("z", "1")):
-            self.assertIn(row, found)
+        good = [*self.GOOD, ("z", "1")]
+        self.assertEqual([row for row in found if row in good], good)
         self.assertEqual(read.skipped, lost)
         self.assertLen(found, len(content.split("\n")) - 1 - lost)
 
@@ -345,9 +345,21 @@ class RowsTest(parameterized.TestCase):
             self.read(name, content, on_bad_row="skip")
 
     def test_a_folder_is_named_as_one(self):
-        folder = self.create_tempdir("a.tsv").full_path
-        with self.assertRaisesRegex(errors.InputError, "found a folder"):
-            list(rows.read(folder))
+        for name in ("a.tsv", "records"):
+            folder = self.create_tempdir(name).full_path
+            with self.assertRaisesRegex(errors.InputError, "found a folder"):
+                list(rows.read(folder))
+
+    def test_a_first_object_without_a_label_is_a_malformed_row(self):
+        path = self.write("a.json", '{"text": "a"}\n{"text": "b", "label": 1}')
+        with self.assertRaisesRegex(errors.InputError, "and no label"):
+            list(rows.read(path, needed=("text", "label")))
+        read = rows.read(path, needed=("text", "label"), on_bad_row="skip")
+        self.assertEqual(list(read), [{"text": "b", "label": "1"}])
+        self.assertEqual(read.skipped, 1)
+        path = self.write("b.json", '{"text": "a"}\n' * 3)
+        with self.assertRaisesRegex(errors.InputError, "and no label"):
+            list(rows.read(path, needed=("text", "label"), on_bad_row="skip"))
 
     @parameterized.parameters(
         ("0,1\na,x\n", {"text": "0", "label": "1"}),
