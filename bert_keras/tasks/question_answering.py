@@ -352,7 +352,9 @@ def _valid(text):
 def _context(inputs):
     """(W, S) bool: the tokens of the context, without the last [SEP]."""
     second = (inputs["segment_ids"] == 1) & (inputs["padding_mask"] > 0)
-    return second & _pad(second, 1, False)[:, 1:]
+    # Padded as integers: LiteRT before 2.20 has no op that pads bools.
+    behind = _pad(tf.cast(second, tf.int32), 1, 0)[:, 1:]
+    return second & (behind > 0)
 
 
 def _or_never(places, logits):
