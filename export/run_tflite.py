@@ -8,7 +8,9 @@ It needs numpy and ai_edge_litert alone: copy it to a small board, beside a
 model with its .json and vocab.txt (and labels.txt). A line is a text, or two
 with a TAB between. Answers are JSON lines: the label with its score where the
 model has labels of whole texts, otherwise the numbers as they come, with the
-pieces they stand at. With --runs, the first text is answered so many times
+pieces they stand at; and whether the text was too long and was truncated. Both
+are UTF-8 in any locale; bytes that are not are dropped, and lines with some are
+counted on standard error. With --runs, the first text is answered so many times
 more, and latencies go to standard error.
 """
 
@@ -44,6 +46,7 @@ class WordPiece:
 
     def __init__(self, vocabulary, *, lowercase, unk_id):
         self.ids = {piece: number for number, piece in enumerate(vocabulary)}
+        self.longest = max(map(len, vocabulary), default=0)
         self.lowercase, self.unk_id = lowercase, unk_id
 
     def __call__(self, text):
@@ -51,7 +54,14 @@ class WordPiece:
 
     def words(self, text):
         if self.lowercase:
-            text = unicodedata.normalize("NFD", text.lower())
+            # Accents are dropped below, too; NFD sorts a run of them in
+            # quadratic time: 160 KB of accents alone took 15 seconds.
+            text = "".join(
+                char
+                for char in text.lower()
+                if unicodedata.category(char) != "Mn"
+            )
+            text = unicodedata.normalize("NFD", text)
         word = ""
         for char in text:
             kind = unicodedata.category(char)
@@ -75,7 +85,8 @@ class WordPiece:
             return [self.unk_id]
         pieces, start = [], 0
         while start < len(word):
-            end, prefix = len(word), "##" if start else ""
+            end = min(len(word), start + self.longest)
+            prefix = "##" if start else ""
             while end > start and prefix + word[start:end] not in self.ids:
                 end -= 1
             if end == start:
@@ -97,13 +108,19 @@ class Model:
     """A .tflite file with what lies beside it."""
 
     def __init__(self, path, threads):
-        with open(f"{path.removesuffix('.tflite')}.json") as file:
+        description = f"{path.removesuffix('.tflite')}.json"
+        with open(description, encoding="utf-8") as file:
             self.facts = json.load(file)
         folder = os.path.dirname(path)
         self.vocabulary = _lines(os.path.join(folder, self.facts["vocabulary"]))
         self.labels = []
         if self.facts["classes"]:
             self.labels = _lines(os.path.join(folder, self.facts["labels"]))
+            if len(self.labels) != self.facts["classes"]:
+                raise ValueError(
+                    f"expected {self.facts['classes']} labels in "
+                    f"{self.facts['labels']}, found {len(self.labels)}."
+                )
         self.tokenizer = WordPiece(
             self.vocabulary,
             lowercase=self.facts["lowercase"],
@@ -138,7 +155,10 @@ class Model:
 
         S is the shortest length that holds them, or the longest there is.
         """
-        segments = [self.pieces(text) for text in texts]
+        return self.row([self.pieces(text) for text in texts])[0]
+
+    def row(self, segments):
+        """Ids of texts -> their row, and whether it was too short for them."""
         needed = sum(map(len, segments)) + 1 + len(segments)
         lengths = [length for length, _ in self.runners]
         fits = [length for length in lengths if length >= needed]
@@ -156,13 +176,17 @@ class Model:
             "segment_ids": kinds,
             "padding_mask": [1] * len(ids),
         }
-        return {
+        row = {
             name: np.array([value + [0] * (length - len(ids))], dtype=np.int32)
             for name, value in values.items()
         }
+        return row, needed > length
 
     def answer(self, texts):
-        inputs = self.inputs(texts)
+        inputs, truncated = self.row([self.pieces(text) for text in texts])
+        return self.meaning(inputs) | {"truncated": truncated}
+
+    def meaning(self, inputs):
         numbers = self.call(inputs)
         if self.labels:
             scores = numbers["scores"][0].tolist()
@@ -192,6 +216,17 @@ def _lines(path):
         return file.read().split("\n")[:-1]
 
 
+def read(stream):
+    """(line, whether bytes of it are not UTF-8, which are dropped)."""
+    if stream is None:  # closed by the shell
+        return
+    stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    for line in stream:
+        # Such bytes are lone surrogates now.
+        clean = line.encode("utf-8", "ignore").decode("utf-8")
+        yield clean, clean != line
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -203,10 +238,31 @@ def main():
     arguments = parser.parse_args()
     try:
         model = Model(arguments.model, arguments.threads)
-    except (OSError, ValueError, KeyError) as error:
-        sys.exit(f"error: {arguments.model} with its .json: {error}")
-    first = None
-    for number, line in enumerate(sys.stdin, 1):
+    except KeyError as error:
+        sys.exit(f"error: the .json of {arguments.model} has no {error}.")
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        # A RecursionError of deep JSON is a RuntimeError.
+        why = " ".join(str(error).split())
+        sys.exit(f"error: {arguments.model} with its .json: {why}")
+    if sys.stdout is None:
+        sys.exit("error: standard output is closed.")
+    sys.stdout.reconfigure(encoding="utf-8")
+    try:
+        first = answer_lines(model)
+    except BrokenPipeError:
+        # The reader has enough, as `head` does. What is left in the buffer has
+        # nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    if arguments.runs > 0 and first:
+        measure(model, first, arguments)
+
+
+def answer_lines(model):
+    """Answers the lines of standard input; returns the texts of the first."""
+    first, dirty = None, 0
+    for number, (line, is_dirty) in enumerate(read(sys.stdin), 1):
+        dirty += is_dirty
         texts = line.rstrip("\r\n").split("\t")
         if len(texts) != len(model.facts["texts"]):
             sys.exit(
@@ -215,21 +271,30 @@ def main():
             )
         first = first or texts
         print(json.dumps(model.answer(texts), ensure_ascii=False), flush=True)
-    if arguments.runs and first:
-        inputs = model.inputs(first)
-        seconds = []
-        for _ in range(arguments.runs):
-            start = time.perf_counter()
-            model.call(inputs)
-            seconds.append(time.perf_counter() - start)
-        shown = ", ".join(
-            f"{share} %: {1000 * np.percentile(seconds, share):.1f} ms"
-            for share in (50, 90, 99)
-        )
+    if dirty:
         print(
-            f"{arguments.runs} runs, {arguments.threads} threads: {shown}",
+            f"{dirty:,} lines had bytes that are not UTF-8; they were dropped.",
             file=sys.stderr,
         )
+    return first
+
+
+def measure(model, texts, arguments):
+    """Latencies of `texts`, answered --runs times more."""
+    inputs = model.inputs(texts)
+    seconds = []
+    for _ in range(arguments.runs):
+        start = time.perf_counter()
+        model.call(inputs)
+        seconds.append(time.perf_counter() - start)
+    shown = ", ".join(
+        f"{share} %: {1000 * np.percentile(seconds, share):.1f} ms"
+        for share in (50, 90, 99)
+    )
+    print(
+        f"{arguments.runs} runs, {arguments.threads} threads: {shown}",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 import dataclasses
+import io
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -83,6 +87,55 @@ class WordPieceTest(parameterized.TestCase):
         for text, ids in zip(texts, theirs(texts).to_list(), strict=True):
             self.assertEqual(ours(text), ids, text)
 
+    @parameterized.parameters(True, False)
+    def test_bytes_that_are_not_utf8_are_dropped_as_by_the_tokenizer(
+        self, lowercase
+    ):
+        draw = random.Random(1)
+        parts = [
+            *(bytes([byte]) for byte in range(0x80, 0x100)),
+            *(b"\xed\xa0\x80", b"\xf0\x9f\x98", b"\xe5\xbd", b"\xc0\xaf"),
+            *(b"\xf4\x90\x80\x80", b"\xef\xbb\xbf", b"\x00", b" ", b"a"),
+            *("好".encode(), "é".encode(), "😀".encode(), b"film", b"\x1c"),
+        ]
+        texts = [
+            b"".join(draw.choices(parts, k=draw.randrange(12)))
+            for _ in range(3000)
+        ]
+        theirs = tokenizer_lib.Tokenizer(
+            [*tiny.VOCABULARY, "e", "é", "##film", "##a", "##é", "##e"],
+            lowercase=lowercase,
+        )
+        ours = run_tflite.WordPiece(
+            theirs.vocabulary, lowercase=lowercase, unk_id=theirs.unk_id
+        )
+        lines = list(
+            run_tflite.read(io.TextIOWrapper(io.BytesIO(b"\n".join(texts))))
+        )
+        # The last text is a line if there is something in it.
+        expected = theirs(tf.constant(texts[: len(lines)])).to_list()
+        for text, (line, dirty), ids in zip(
+            texts, lines, expected, strict=False
+        ):
+            self.assertEqual(ours(line.rstrip("\n")), ids, text)
+            clean = text.decode("utf-8", "ignore")
+            self.assertEqual(line.rstrip("\n"), clean)
+            self.assertEqual(dirty, clean.encode() != text)
+
+    def test_a_run_of_accents_takes_no_quadratic_time(self):
+        # 15 seconds where the accents were sorted before they were dropped.
+        start = time.monotonic()
+        self.assertEqual(
+            list(self.pieces("a" + "\u0301\u0323" * 40_000 + " film")),
+            [tiny.VOCABULARY.index("a"), tiny.VOCABULARY.index("film")],
+        )
+        self.assertLess(time.monotonic() - start, 5)
+
+    def pieces(self, text):
+        return run_tflite.WordPiece(tiny.VOCABULARY, lowercase=True, unk_id=1)(
+            text
+        )
+
 
 class MainTest(parameterized.TestCase):
     @classmethod
@@ -115,6 +168,118 @@ class MainTest(parameterized.TestCase):
             capture_output=True,
             text=True,
         )
+
+    def run_bytes(self, task, content, **environment):
+        done = subprocess.run(
+            [sys.executable, run_tflite.__file__]
+            + [f"--model={self.paths[task]}"],
+            input=content,
+            capture_output=True,
+            env={**os.environ, **environment},
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
+        return answers, done.stderr.decode()
+
+    def fail_main(self, path):
+        done = subprocess.run(
+            [sys.executable, run_tflite.__file__, f"--model={path}"],
+            input="a film\n",
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertEmpty(done.stdout)
+        errors = [
+            line
+            for line in done.stderr.splitlines()
+            if not line.startswith("INFO")
+        ]
+        self.assertLen(errors, 1, done.stderr)
+        self.assertStartsWith(errors[0], "error: ")
+        return errors[0]
+
+    @parameterized.parameters(
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+        {"PYTHONIOENCODING": "utf-16"},
+        {},
+    )
+    def test_text_is_utf8_in_any_locale(self, **environment):
+        texts = ["a very good film", "很 好", "坏 电影 é"]
+        lines = "".join(f"{text}\n" for text in texts).encode()
+        answers, said = self.run_bytes("classification", lines, **environment)
+        expected = self.predictors["classification"].predict(texts)
+        self.assertIn("好", {each["label"] for each in expected})
+        self.assertEqual(
+            [each["label"] for each in answers],
+            [each["label"] for each in expected],
+        )
+        self.assertNotIn("UTF-8", said)
+
+    def test_lines_that_are_not_utf8_are_answered_and_counted(self):
+        lines = b"a \xff film\n\xe5\xbd dull\nfilm\n\xed\xa0\x80good\n\x00bad"
+        answers, said = self.run_bytes("tagging", lines)
+        self.assertEqual(
+            [each["pieces"][1:-1] for each in answers],
+            [["a", "film"], ["dull"], ["film"], ["good"], ["bad"]],
+        )
+        self.assertIn("3 lines had bytes that are not UTF-8", said)
+
+    def test_no_text_is_no_answer(self):
+        self.assertEqual(self.run_bytes("classification", b"")[0], [])
+
+    def test_an_answer_tells_of_a_text_that_was_truncated(self):
+        answers, _ = self.run_bytes("tagging", b"film\n" + b"a " * 23 + b"\n")
+        self.assertEqual([a["truncated"] for a in answers], [False, True])
+
+    def test_a_reader_that_leaves_ends_it_quietly(self):
+        process = subprocess.Popen(
+            [sys.executable, run_tflite.__file__]
+            + [f"--model={self.paths['tagging']}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        process.stdin.write(b"a film\n")
+        process.stdin.flush()
+        self.assertIn(b'"tag"', process.stdout.readline())
+        process.stdout.close()
+        _, said = process.communicate(b"a film\n" * 100)
+        self.assertNotIn(b"Error", said)
+        self.assertNotIn(b"Traceback", said)
+        self.assertEqual(process.returncode, 0)
+
+    def test_a_model_that_cannot_be_read_is_one_line(self):
+        folder = self.create_tempdir().full_path
+        path = os.path.join(folder, "model_float32.tflite")
+        self.assertIn("No such file", self.fail_main(path))
+        source = os.path.dirname(self.paths["classification"])
+        for name in os.listdir(source):
+            shutil.copy(os.path.join(source, name), folder)
+        with open(path, "wb") as file:
+            file.write(b"no model at all")
+        self.assertIn("not a valid", self.fail_main(path))
+        for content, expected in (
+            ("[]", "indices"),
+            ("{", "Expecting"),
+            ("{}", "has no 'vocabulary'"),
+            ("[" * 100_000, "recursion"),
+        ):
+            with open(path.replace(".tflite", ".json"), "w") as file:
+                file.write(content)
+            self.assertIn(expected, self.fail_main(path))
+
+    def test_labels_of_another_model_are_refused(self):
+        folder = self.create_tempdir().full_path
+        source = self.paths["classification"]
+        for name in os.listdir(os.path.dirname(source)):
+            shutil.copy(os.path.join(os.path.dirname(source), name), folder)
+        with open(os.path.join(folder, "labels.txt"), "w") as file:
+            file.write("bad\n")
+        error = self.fail_main(os.path.join(folder, os.path.basename(source)))
+        self.assertIn("expected 3 labels in labels.txt, found 1", error)
 
     @parameterized.parameters("classification", "pair")
     def test_answers_are_the_predictors(self, task):
