@@ -4,6 +4,7 @@ import dataclasses
 import filecmp
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from bert_keras import errors
 from bert_keras import predictor as predictor_lib
-from export import metadata, notes, on_device
+from export import metadata, notes, on_device, runtimes
 
 VOCABULARY, LABELS = "vocab.txt", "labels.txt"
 
@@ -61,12 +62,23 @@ def packed(
 
 
 def describe(
-    path: str, predictor: predictor_lib.Predictor, *, quantization: str
+    path: str,
+    predictor: predictor_lib.Predictor,
+    *,
+    quantization: str,
+    strings: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Writes the .json and the .md of a .tflite file; their names."""
+    """Writes the .json and the .md of a .tflite file; their names.
+
+    strings: what is to be said of the file beside it that takes strings.
+    """
     model = os.path.basename(path)
     facts = {"model": model, "quantization": quantization}
+    with open(path, "rb") as file:
+        facts["oldest_runtime"] = runtimes.oldest(file.read())
     facts |= _tensors(path) | _meaning(predictor)
+    if strings:
+        facts["strings"] = strings
     name = f"{model.removesuffix('.tflite')}.json"
     folder = os.path.dirname(path)
     with open(os.path.join(folder, name), "w", encoding="utf-8") as file:

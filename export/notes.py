@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bert_keras import predictor as predictor_lib
+from export import runtimes
 
 
 def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
@@ -18,17 +19,36 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
     elif task.classes and len(task.texts) == 1:
         several = facts["settings"].get("kind") == "multi"
         parts.append((_CLASSES if several else _CLASSIFIER).format(model=model))
+        parts.append(_lowercasing(facts, "scores"))
+        takes = runtimes.numbers(facts["oldest_runtime"]) <= _SUPPORT
+        parts.append(
+            _NL_CLASSIFIER.format(
+                takes="takes this file, too"
+                if takes
+                else "refuses this file, for its runtime is too old"
+            )
+        )
     elif outputs == ["embedding"]:
         parts.append(_EMBEDDER.format(model=model))
+        parts.append(_lowercasing(facts, "vectors"))
     else:
         parts.append(_NO_RUNTIME)
     if task.name == "question_answering":
         parts.append(_NO_ANSWER)
+    parts.append(_runtime(facts))
+    if "strings" in facts:
+        parts.append(_STRINGS.format(**facts["strings"]))
     shapes = ", ".join(
         f"{each['name']} {tuple(each['shape'])} {each['type']}"
         for each in facts["outputs"]
     )
     parts.append(_ROW.format(length=length, outputs=shapes))
+    for output, padding in _PADDING.items():
+        if output in outputs:
+            parts.append(padding)
+    for output, numbers in _TOKEN_POSITIONS.items():
+        if output in outputs:
+            parts.append(_OFFSETS.format(numbers=numbers))
     parts.append(
         _KOTLIN.format(
             model=model,
@@ -52,6 +72,25 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
         )
     )
     return "\n".join(parts)
+
+
+def _lowercasing(facts: Mapping[str, Any], answers: str) -> str:
+    casing = _UNCASED if facts["lowercase"] else _CASED
+    return casing.format(answers=answers)
+
+
+def _runtime(facts: Mapping[str, Any]) -> str:
+    oldest = facts["oldest_runtime"]
+    version = runtimes.numbers(oldest)
+    litert = ", or LiteRT (ai-edge-litert) 1.0.1 or newer"
+    text = _RUNTIME.format(
+        oldest=oldest, litert=litert * (version <= runtimes.LITERT)
+    )
+    if facts["quantization"] == "int8":
+        return text + _RUNTIME_INT8
+    if version > runtimes.SCALES_OF_OUTPUTS:
+        text += "Older ones refuse it; --quantization=float16 is for them.\n"
+    return text
 
 
 def _kotlin(output: Mapping[str, Any]) -> str:
@@ -83,8 +122,27 @@ val best = classifier.classify("a fine film").classificationResult()
     .classifications().first().categories().first()
 ```
 
-It lowers ASCII letters and keeps accents, whatever the casing of the model;
-where that matters, cut the text yourself and call the signature.
+"""
+
+_NL_CLASSIFIER = """\
+TFLite Support's BertNLClassifier (0.4.4) {takes}. It tokenizes as MediaPipe
+does.
+"""
+
+# The newest runtime needed by a file that TFLite Support 0.4.4 ran.
+_SUPPORT = runtimes.SCALES_OF_OUTPUTS
+
+_CASED = """\
+**This model is cased, and MediaPipe lower-cases A to Z in every text**: it
+reads "film" for "Film", whatever the vocabulary, and its {answers} differ from
+this model's without a warning. Tokenize in the app and call the signature.
+"""
+
+_UNCASED = """\
+MediaPipe lower-cases A to Z alone and keeps accents, where this model's
+tokenizer lower-cases every letter and drops them: of texts with É or é its
+{answers} differ without a warning. A word of more than 100 bytes is [UNK]
+there. Where that matters, tokenize in the app and call the signature.
 """
 
 _CLASSES = """\
@@ -122,14 +180,74 @@ No ready-made runtime reads files of this task: an app cuts the text into
 pieces, calls the signature, and reads the numbers.
 """
 
+_RUNTIME = """\
+## Oldest runtime
+
+This file needs TFLite {oldest} or newer{litert}.
+"""
+
+_RUNTIME_INT8 = """\
+Older ones take the file and answer wrongly, for they read one scale of the
+weights where there is one for each output. tflite-runtime 2.13 and 2.14 and
+ai-edge-litert 1.0.1 round otherwise than 2.10 to 2.12 and ai-edge-litert from
+1.4.0 on: scores of a tiny model moved by up to 0.04.
+"""
+
+_STRINGS = """\
+{model} takes strings, by the signature `{signature}`. It needs TFLite
+{oldest_runtime} or newer with TensorFlow Text's ops {custom_ops}.
+"""
+
 _ROW = """\
 ## A row
 
-`[CLS]` pieces `[SEP]`, of a pair `[CLS]` first `[SEP]` second `[SEP]`, filled
-up with 0 to {length}. segment_ids are 1 from the second text on, padding_mask
-is 1 where a piece stands. Out come {outputs}. `run_tflite.py` of bert_keras
-makes such rows in plain Python, its tokenizer included.
+`[CLS]` pieces `[SEP]`, of a pair `[CLS]` first `[SEP]` second `[SEP]`. A row
+has {length} tokens: a shorter one is padded with 0 at its end, in all three
+inputs; of a longer one the last pieces before a `[SEP]` are left out.
+segment_ids are 1 from the second text on, padding_mask is 1 at every token
+that is not padding. The answer has a fixed size, too: {outputs}.
+`run_tflite.py` of bert_keras makes such rows in plain Python, its tokenizer
+included.
 """
+
+# What is behind the last answer, by the name of an output.
+_PADDING = {
+    "tag": "At padding tag and score are 0; at [CLS] and [SEP] ignore them.\n",
+    "start": "Behind the last possible answer start and end are 0 and score is "
+    "-10000.\n",
+    "token_id": "The answers are those of the [MASK] tokens in their order; "
+    "ignore\nwhat is behind the last of them.\n",
+}
+
+_TOKEN_POSITIONS = {
+    "tag": "`tag` has a number for every token of the row; that of the first\n"
+    "token of a word is the word's.",
+    "start": "`start` and `end` are positions of tokens in the row, both "
+    "inclusive.",
+}
+
+_OFFSETS = """\
+## Offsets
+
+{numbers}
+Where in the text a token is, the app's tokenizer knows. bert_keras counts such
+offsets in code points: in labels, in the answers of Python and of a server.
+JavaScript, Java and Kotlin count UTF-16 units and Swift counts characters, so
+an emoji before an answer moves it. The text from start to end, in JavaScript,
+in Java and Kotlin, and in Swift:
+
+```javascript
+[...text].slice(start, end).join("")
+```
+
+```java
+text.substring(text.offsetByCodePoints(0, start), text.offsetByCodePoints(0, end))
+```
+
+```swift
+String(text.unicodeScalars.dropFirst(start).prefix(end - start))
+```
+"""  # noqa: E501
 
 _KOTLIN = """\
 ## Kotlin

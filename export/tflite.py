@@ -53,6 +53,7 @@ from export import (
     companions,
     conversion,
     on_device,
+    runtimes,
     strings,
 )
 from export.conversion import QUANTIZATIONS, Rows
@@ -112,21 +113,25 @@ def export(
             difference.require(numbers=kind.numbers, agreement=kind.agreement)
         if least is not None:
             _require(path, predictor, data, least)
-        names += companions.describe(path, predictor, quantization=quantization)
+        beside = None
         if with_strings:
-            names.append(
-                _write_strings(
-                    predictor, folder, quantization, max(seq_length), data
-                )
+            beside = _write_strings(
+                predictor, folder, quantization, max(seq_length), data
             )
+            names.append(beside["model"])
+        names += companions.describe(
+            path, predictor, quantization=quantization, strings=beside
+        )
         # The model last: where it is, the rest is.
         for name in (*names, model):
             os.replace(os.path.join(folder, name), os.path.join(output, name))
     return os.path.join(output, model)
 
 
-def _write_strings(predictor, folder, quantization, seq_length, data) -> str:
-    """Writes the file that takes strings; returns its name."""
+def _write_strings(
+    predictor, folder, quantization, seq_length, data
+) -> dict[str, str]:
+    """Writes the file that takes strings; returns what an app needs of it."""
     kind = QUANTIZATIONS[quantization]
     strings.require_equal_ids(predictor, data)
     content = conversion.converted(
@@ -143,7 +148,12 @@ def _write_strings(predictor, folder, quantization, seq_length, data) -> str:
     strings.compare(path, predictor, seq_length).require(
         numbers=kind.numbers, agreement=kind.agreement
     )
-    return name
+    return {
+        "model": name,
+        "signature": strings.SIGNATURE,
+        "oldest_runtime": runtimes.oldest(content),
+        "custom_ops": " and ".join(sorted(strings.OPS)),
+    }
 
 
 def _for_device(
@@ -306,8 +316,11 @@ def _facts(path, predictor, rows: Rows, metric: str) -> dict[str, str]:
         row = file.row(file.inputs(artifact.texts(file.task)), 0)
         return f"{command.milliseconds(lambda: file.call(row)):.1f} ms"
 
+    with open(path, "rb") as file:
+        oldest = runtimes.oldest(file.read())
     facts = {
         "size": command.megabytes(path),
+        "oldest TFLite": oldest,
         "difference": f"{difference.numbers:.2g}",
         "labels equal": f"{difference.agreement:.0%} of "
         f"{len(artifact.SENTENCES)}",
