@@ -25,6 +25,9 @@ INPUTS = {
     "padding_mask": "mask",
     "segment_ids": "segment_ids",
 }
+# Of the output of a classifier: MediaPipe takes any name, BertNLClassifier of
+# TFLite Support looks for this one and crashes where there is none.
+CLASSES = "probability"
 
 # A table is {slot: value}: numbers are bytes, that is, enums and the kinds of
 # unions. Slots are counted as in metadata_schema.fbs, a union takes two.
@@ -91,6 +94,8 @@ def _packed(name, inputs, outputs, vocabulary, labels) -> bytes:
         return {0: name, 3: content} | ({6: list(files)} if files else {})
 
     of_axis = [file(labels, LABELS_OF_AN_AXIS)] if labels else []
+    if labels and len(outputs) == 1:
+        outputs = [CLASSES]
     tokenizer = {0: [file(vocabulary, VOCABULARY)]}
     graph = {
         2: [tensor(INPUTS[each]) for each in inputs],

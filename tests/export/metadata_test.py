@@ -5,7 +5,7 @@ import tempfile
 
 import flatbuffers
 import numpy as np
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
@@ -27,6 +27,20 @@ with text.TextClassifier.create_from_options(options) as classifier:
         (answers,) = classifier.classify(each).classifications
         best = max(answers.categories, key=lambda c: c.score)
         found.append((best.category_name, best.score))
+print(json.dumps(found))
+"""
+
+
+# TFLite Support, too, whose newest wheel is for Python 3.11.
+NL_CLASSIFIER = """
+import json, sys
+from tflite_support.task import text
+classifier = text.BertNLClassifier.create_from_file(sys.argv[1])
+found = []
+for each in sys.argv[2:]:
+    (answers,) = classifier.classify(each).classifications
+    best = max(answers.categories, key=lambda c: c.score)
+    found.append((best.category_name, best.score))
 print(json.dumps(found))
 """
 
@@ -56,7 +70,7 @@ def tables(found, slot):
     ]
 
 
-class MetadataTest(absltest.TestCase):
+class MetadataTest(parameterized.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -133,6 +147,19 @@ class MetadataTest(absltest.TestCase):
             metadata.read(self.paths["tagging"]), ["vocab.txt"]
         )
 
+    def test_scores_have_the_name_that_a_runtime_looks_for(self):
+        (scores,) = tables(self.graph("classification"), 3)
+        self.assertEqual(string(scores, 0), "probability")
+        # The signature's own name is the task's.
+        runner = litert.Interpreter(
+            self.paths["classification"]
+        ).get_signature_runner("tokens")
+        self.assertEqual(list(runner.get_output_details()), ["scores"])
+        self.assertNotIn(
+            "probability",
+            [string(each, 0) for each in tables(self.graph("tagging"), 3)],
+        )
+
     def test_weights_begin_at_multiples_of_16_bytes(self):
         content, _ = self.model("classification")
         model = schema.Model.GetRootAs(content, 0)
@@ -165,15 +192,20 @@ class MetadataTest(absltest.TestCase):
             len(model.buffers) + 1,
         )
 
-    def test_mediapipe_takes_the_file_as_it_stands(self):
-        python = os.environ.get("MEDIAPIPE_PYTHON")
+    @parameterized.parameters(
+        ("MEDIAPIPE_PYTHON", MEDIAPIPE),
+        ("TFLITE_SUPPORT_PYTHON", NL_CLASSIFIER),
+    )
+    def test_a_classifier_of_others_takes_the_file(self, variable, program):
+        python = os.environ.get(variable)
         if not python:
-            self.skipTest("MEDIAPIPE_PYTHON names no Python with mediapipe")
+            self.skipTest(f"{variable} names no Python with it")
         texts = ["a very good film", "the plot is old .", "很 好"]
+        kept = ("PATH", "LD_LIBRARY_PATH")
         done = subprocess.run(
-            [python, "-c", MEDIAPIPE, self.paths["classification"], *texts],
+            [python, "-c", program, self.paths["classification"], *texts],
             check=True,
-            env={"PATH": os.environ["PATH"]},
+            env={name: os.environ[name] for name in kept if name in os.environ},
             stdout=subprocess.PIPE,
             text=True,
         )
