@@ -42,7 +42,9 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
         f"{each['name']} {tuple(each['shape'])} {each['type']}"
         for each in facts["outputs"]
     )
-    parts.append(_ROW.format(length=length, outputs=shapes))
+    parts.append(
+        _ROW.format(length=length, longer=_longer(facts), outputs=shapes)
+    )
     for output, padding in _PADDING.items():
         if output in outputs:
             parts.append(padding)
@@ -77,6 +79,16 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
 def _lowercasing(facts: Mapping[str, Any], answers: str) -> str:
     casing = _UNCASED if facts["lowercase"] else _CASED
     return casing.format(answers=answers)
+
+
+def _longer(facts: Mapping[str, Any]) -> str:
+    for name in ("stride", "doc_stride"):
+        if stride := facts["settings"].get(name):
+            return (
+                "a longer text is several rows, which begin "
+                f"{stride} tokens apart"
+            )
+    return "of a longer text the last pieces are left out"
 
 
 def _runtime(facts: Mapping[str, Any]) -> str:
@@ -121,12 +133,11 @@ val classifier = TextClassifier.createFromFile(context, "{model}")
 val best = classifier.classify("a fine film").classificationResult()
     .classifications().first().categories().first()
 ```
-
 """
 
 _NL_CLASSIFIER = """\
-TFLite Support's BertNLClassifier (0.4.4) {takes}. It tokenizes as MediaPipe
-does.
+BertNLClassifier of TFLite Support 0.4.4 {takes}.
+It tokenizes as MediaPipe does.
 """
 
 # The newest runtime needed by a file that TFLite Support 0.4.4 ran.
@@ -141,8 +152,9 @@ this model's without a warning. Tokenize in the app and call the signature.
 _UNCASED = """\
 MediaPipe lower-cases A to Z alone and keeps accents, where this model's
 tokenizer lower-cases every letter and drops them: of texts with É or é its
-{answers} differ without a warning. A word of more than 100 bytes is [UNK]
-there. Where that matters, tokenize in the app and call the signature.
+{answers} differ without a warning. U+3000 and no-break spaces part no words
+there, and a word of more than 100 bytes is [UNK]. Where that matters, tokenize
+in the app and call the signature.
 """
 
 _CLASSES = """\
@@ -203,7 +215,7 @@ _ROW = """\
 
 `[CLS]` pieces `[SEP]`, of a pair `[CLS]` first `[SEP]` second `[SEP]`. A row
 has {length} tokens: a shorter one is padded with 0 at its end, in all three
-inputs; of a longer one the last pieces before a `[SEP]` are left out.
+inputs; {longer}.
 segment_ids are 1 from the second text on, padding_mask is 1 at every token
 that is not padding. The answer has a fixed size, too: {outputs}.
 `run_tflite.py` of bert_keras makes such rows in plain Python, its tokenizer

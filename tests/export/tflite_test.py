@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from bert_keras.tasks import classification
 from export import (
     artifact,
     conversion,
+    notes,
     on_device,
     run_tflite,
     runtimes,
@@ -215,8 +217,8 @@ class TfliteTest(parameterized.TestCase):
         self.assertEqual(runtimes.oldest(content), oldest)
         facts = json.loads(self.read(path.replace(".tflite", ".json")))
         self.assertEqual(facts["oldest_runtime"], oldest)
-        notes = self.read(path.replace(".tflite", ".md")).decode()
-        self.assertIn(f"TFLite {oldest} or newer", notes)
+        text = self.read(path.replace(".tflite", ".md")).decode()
+        self.assertIn(f"TFLite {oldest} or newer", text)
 
     def test_a_file_without_a_stated_runtime_is_an_error(self):
         content = self.read(self.paths["pair", "float32"])
@@ -345,10 +347,10 @@ class TfliteTest(parameterized.TestCase):
             on_device.lengths(two), {"tokens_16": 16, "tokens_32": 32}
         )
         self.assertLess(os.path.getsize(two), 1.3 * os.path.getsize(one))
-        with open(two.replace(".tflite", ".md")) as file:
-            notes = file.read()
-        self.assertIn("MediaPipe wants a file of one length", notes)
-        self.assertNotIn("as it stands", notes)
+        with open(two.replace(".tflite", ".md"), encoding="utf-8") as file:
+            text = file.read()
+        self.assertIn("MediaPipe wants a file of one length", text)
+        self.assertNotIn("as it stands", text)
         model = run_tflite.Model(two, 1)
         for text, length in (("good", 16), ("good " * 20, 32), ("a " * 90, 32)):
             row = model.inputs([text])
@@ -371,15 +373,73 @@ class TfliteTest(parameterized.TestCase):
     @parameterized.parameters(*sharp.TASKS)
     def test_the_readme_names_every_output(self, task):
         path = self.paths[task, "int8"]
-        with open(path.replace(".tflite", ".md")) as file:
+        with open(path.replace(".tflite", ".md"), encoding="utf-8") as file:
             readme = file.read()
-        with open(path.replace(".tflite", ".json")) as file:
+        with open(path.replace(".tflite", ".json"), encoding="utf-8") as file:
             facts = json.load(file)
         for output in facts["outputs"]:
             self.assertIn(f'"{output["name"]}" to ', readme)
             self.assertIn(f'output(named: "{output["name"]}")', readme)
         for_all = task in ("classification", "embedding")
         self.assertEqual("MediaPipe" in readme, for_all)
+
+    @parameterized.product(
+        task=("tagging", "intent_slots", "question_answering"),
+        program=("node", "java"),
+    )
+    def test_the_notes_convert_offsets_in_other_languages(self, task, program):
+        path = self.paths[task, "float32"].replace(".tflite", ".md")
+        name = {"node": "javascript", "java": "java"}[program]
+        _, block = self.read(path).decode().split(f"```{name}\n")
+        line, _ = block.split("\n```", maxsplit=1)
+        if not shutil.which(program):
+            self.skipTest(f"{program} is not here")
+        text = "a 😀👍🏽 e\u0301 很 film"
+        _, starts, ends = tiny.tokenizer().with_offsets(tf.constant([text]))
+        start, end = (int(offsets[0, -1]) for offsets in (starts, ends))
+        self.assertEqual(text[start:end], "film")
+        if program == "node":
+            given = f"const text = {json.dumps(text)}, start = {start}, "
+            command = ["-e", f"{given} end = {end}; console.log({line})"]
+        else:
+            command = [os.path.join(self.create_tempdir(), "Line.java")]
+            with open(command[0], "w", encoding="utf-8") as file:
+                file.write(
+                    "class Line { public static void main(String[] none) {\n"
+                    f"int start = {start}, end = {end};\n"
+                    f"String text = {json.dumps(text)};\n"
+                    f"System.out.println({line}); }} }}"
+                )
+        done = subprocess.run(
+            [program, *command], check=True, capture_output=True, text=True
+        )
+        self.assertEqual(done.stdout.strip(), "film")
+
+    @parameterized.product(
+        name=("classification", "multi", "embedding"), lowercase=(True, False)
+    )
+    def test_the_notes_warn_of_mediapipes_lower_casing(self, name, lowercase):
+        task = "classification" if name == "multi" else name
+        path = self.paths[task, "float32"].replace(".tflite", ".json")
+        facts = json.loads(self.read(path)) | {"lowercase": lowercase}
+        if name == "multi":
+            facts["settings"]["kind"] = "multi"
+        text = " ".join(notes.readme(self.predictors[task], facts).split())
+        cased = "This model is cased, and MediaPipe lower-cases A to Z"
+        self.assertEqual(cased in text, not lowercase)
+        self.assertEqual("lower-cases A to Z alone" in text, lowercase)
+        answers = "vectors" if name == "embedding" else "scores"
+        self.assertIn(f"its {answers} differ", text)
+
+    @parameterized.parameters(*sharp.TASKS)
+    def test_the_notes_tell_of_padding(self, task):
+        path = self.paths[task, "int8"].replace(".tflite", ".md")
+        text = " ".join(self.read(path).decode().split())
+        self.assertIn("padded with 0 at its end, in all three inputs", text)
+        several = "a longer text is several rows" in text
+        self.assertEqual(
+            several, task in ("tagging", "intent_slots", "question_answering")
+        )
 
     def test_int8_is_calibrated_by_rows(self):
         output = self.output()
