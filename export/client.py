@@ -33,7 +33,7 @@ import urllib3
 from absl import flags
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from bert_keras import errors
+from bert_keras import errors, streams
 from export import command
 
 Row = Mapping[str, str]
@@ -239,9 +239,10 @@ def main() -> None:
         deadline=settings.deadline,
     ) as client:
         # Bytes that are not UTF-8 are the model's to pass over.
-        sys.stdin.reconfigure(errors="replace")
-        for answer in client.predict(read(sys.stdin)):
-            print(json.dumps(answer, ensure_ascii=False), flush=True)
+        lines = streams.as_utf8(sys.stdin, errors="replace")
+        with streams.until_reader_leaves():
+            for answer in client.predict(read(lines)):
+                print(json.dumps(answer, ensure_ascii=False), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import rich.table
 import tensorflow as tf
 from absl import app, flags, logging
 
-from bert_keras import errors
+from bert_keras import errors, streams
 from bert_keras.tasks import base
 from export import artifact
 
@@ -33,6 +33,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
             sys.exit(f"error: {_one_line(error)}")
 
     def guarded(arguments):
+        streams.as_utf8(sys.stdout)
         try:
             if len(arguments) > 1:
                 raise errors.InputError(

@@ -34,6 +34,7 @@ INSIDE = {
     "mapped": set(),
     "locks": {"files"},
     "quiet": set(),
+    "streams": set(),
     "resize": {*_WHOLE, "checkpoint", "layers"},
     "data": {"data", "files", "mapped"},
     "tasks": {"config", "layers", "heads", "data", "tasks", "typed"},

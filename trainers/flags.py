@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 from absl import app, flags, logging
 
-from bert_keras import errors, typed
+from bert_keras import errors, streams, typed
 from bert_keras.tasks import base
 
 T = TypeVar("T")
@@ -164,6 +164,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
             sys.exit(f"error: {_one_line(error)}")
 
     def guarded(arguments):
+        streams.as_utf8(sys.stdout)
         try:
             if len(arguments) > 1:
                 raise errors.InputError(

@@ -20,7 +20,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import errors, predictor
+from bert_keras import errors, predictor, streams
 from bert_keras.data import json_lines, text_lines
 from bert_keras.tasks import base
 from trainers import flags
@@ -117,7 +117,8 @@ def main() -> None:
         with tf.io.gfile.GFile(settings.output, "w") as file:
             _write(answers, file)
     else:
-        _write(answers, sys.stdout)
+        with streams.until_reader_leaves():
+            _write(answers, sys.stdout)
 
 
 def _write(answers: Iterable[Mapping[str, Any]], file) -> None:

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import os
 import sys
 import tempfile
 from unittest import mock
@@ -138,6 +139,21 @@ class ClientTest(parameterized.TestCase):
         self.assertEqual(
             [a["label"] for a in answers], [a["label"] for a in expected]
         )
+
+    def test_a_reader_that_leaves_ends_it_quietly(self):
+        lines = io.TextIOWrapper(io.BytesIO(b"a film\n" * 9), "utf-8")
+        reader, writer = os.pipe()
+        os.close(reader)
+        if "url" not in client.flags.FLAGS:
+            client.define_flags()
+        with (
+            flagsaver.as_parsed(url=self.urls["rest"], batch_size="3"),
+            mock.patch.object(sys, "stdin", lines),
+            open(writer, "w", encoding="utf-8") as out,
+            contextlib.redirect_stdout(out),
+        ):
+            client.main()
+        self.assertEqual(self.model.batches, [3])
 
     @parameterized.parameters('{"text": 5}', '{"text": null}', '{"a": ["b"]}')
     def test_a_line_whose_values_are_no_strings(self, line):
