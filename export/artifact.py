@@ -68,8 +68,11 @@ def save(
     predictor: predictor_lib.Predictor,
     folder: str,
     signatures: Mapping[str, Signature],
-) -> None:
-    """Writes functions of the predictor as a SavedModel without any Python."""
+) -> dict[str, dict[str, tf.TensorShape]]:
+    """Writes functions of the predictor as a SavedModel without any Python.
+
+    Returns the shape of each signature's outputs.
+    """
     module = tf.Module()
     # The variables and not the model: with a keras.Model here the TFLite
     # converter does not freeze them, says nothing, and the file answers NaN.
@@ -81,6 +84,10 @@ def save(
         for name, (function, arguments) in signatures.items()
     }
     tf.saved_model.save(module, folder, signatures=graphs)
+    return {
+        name: {key: v.shape for key, v in graph.structured_outputs.items()}
+        for name, graph in graphs.items()
+    }
 
 
 def token_specs(*shape: int | None) -> dict[str, tf.TensorSpec]:

@@ -7,8 +7,9 @@ once and then belong to the user.
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.apis import (
@@ -20,6 +21,7 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
+from bert_keras.tasks import base
 from export import artifact
 
 WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
@@ -27,32 +29,33 @@ FOLDER = "serving"
 
 # A first request of a size finds its kernels made. Sizes between are near one.
 BATCHES = (1, 2, 4, 8, 16, 32)
+WARM_UP_LENGTH = 16  # tokens
 # Texts that are answered at once, and those that one request may have.
 MAX_BATCH, MAX_REQUEST = 64, 4096
 # Short requests wait this long for company: little beside a BERT's 20 ms.
 BATCH_TIMEOUT = 2000  # microseconds
 
 
-def warm_up(
-    path: str, name: str, texts: Sequence[str], *, examples: bool
-) -> None:
+def warm_up(path: str, name: str, task: base.Task) -> None:
     """Writes the requests that a server answers before it takes real ones.
 
-    Strings for serving_default in every batch size, ids for tokens, and with
-    `examples` a tf.Example to classify.
+    Strings for serving_default in every batch size, ids for tokens, and for a
+    task with classes a tf.Example to classify.
     """
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.TFRecordWriter(path) as writer:
-        for log in _requests(name, texts, examples):
+        for log in _requests(name, task):
             writer.write(log.SerializeToString())
 
 
 def _requests(
-    name: str, texts: Sequence[str], examples: bool
+    name: str, task: base.Task
 ) -> Iterator[prediction_log_pb2.PredictionLog]:
     def rows(count: int) -> dict[str, list[str]]:
         many = artifact.SENTENCES * (1 + count)
-        return {text: many[at : at + count] for at, text in enumerate(texts)}
+        return {
+            text: many[at : at + count] for at, text in enumerate(task.texts)
+        }
 
     def model(signature: str) -> model_pb2.ModelSpec:
         return model_pb2.ModelSpec(name=name, signature_name=signature)
@@ -72,13 +75,14 @@ def _requests(
     for count in BATCHES:
         yield predict(artifact.TEXT, rows(count))
     for count in (1, BATCHES[-1]):
-        ones = tf.ones((count, 16), tf.int32)
+        ones = np.ones((count, task.seq_length), np.int32)
+        ones[:, WARM_UP_LENGTH:] = 0
         yield predict(
             artifact.TOKENS_OF_TEXT,
             dict.fromkeys(artifact.TOKENS, ones)
-            | {"segment_ids": tf.zeros_like(ones)},
+            | {"segment_ids": np.zeros_like(ones)},
         )
-    if examples:
+    if task.classes:
         request = classification_pb2.ClassificationRequest(
             model_spec=model(artifact.CLASSIFY),
             input=input_pb2.Input(
@@ -95,12 +99,12 @@ def _requests(
 
 
 def write(
-    output: str, name: str, texts: Sequence[str], *, examples: bool
+    output: str, name: str, task: base.Task, *, max_entities: int
 ) -> None:
     """Writes the server's files into `output`/serving, but for those there."""
     folder = os.path.join(output, FOLDER)
     tf.io.gfile.makedirs(folder)
-    for file, content in _files(name, texts, examples).items():
+    for file, content in _files(name, task, max_entities).items():
         path = os.path.join(folder, file)
         if not tf.io.gfile.exists(path):
             with tf.io.gfile.GFile(path, "w") as out:
@@ -113,9 +117,7 @@ def image() -> str:
     return f"tensorflow/serving:{major}.{minor}.0"
 
 
-def _files(
-    name: str, texts: Sequence[str], examples: bool
-) -> Mapping[str, str]:
+def _files(name: str, task: base.Task, max_entities: int) -> Mapping[str, str]:
     return {
         "models.config": _models(name),
         "batching.config": _BATCHING,
@@ -123,7 +125,7 @@ def _files(
         "docker-compose.yaml": _COMPOSE.format(
             name=name, image=image(), folder=f"/models/{name}/{FOLDER}"
         ),
-        "README.md": _readme(name, texts, examples),
+        "README.md": _readme(name, task, max_entities),
     }
 
 
@@ -147,8 +149,9 @@ batch_timeout_micros {{ value: {BATCH_TIMEOUT} }}
 num_batch_threads {{ value: 1 }}
 max_enqueued_batches {{ value: 1000 }}
 # No allowed_batch_sizes: the model takes any size, and filling up is work.
-# Texts need no padding. Ids do, and the server would fill them up with their
-# first element, the padding_mask with 1: leave this off.
+# Texts need no padding, and ids have one length, so all requests can be joined.
+# The server would pad with a tensor's first element, the padding_mask with 1:
+# leave this off.
 pad_variable_length_inputs: false
 """
 
@@ -180,9 +183,9 @@ services:
 """
 
 
-def _readme(name: str, texts: Sequence[str], examples: bool) -> str:
+def _readme(name: str, task: base.Task, max_entities: int) -> str:
     sentences = artifact.SENTENCES
-    row = {text: sentences[at] for at, text in enumerate(texts)}
+    row = {text: sentences[at] for at, text in enumerate(task.texts)}
 
     def ask(verb: str, body: Mapping[str, object]) -> str:
         body = json.dumps(body, ensure_ascii=False)
@@ -191,10 +194,10 @@ def _readme(name: str, texts: Sequence[str], examples: bool) -> str:
     requests = {
         "A row": ask("predict", {"instances": [row]}),
         "Columns": ask(
-            "predict", {"inputs": {text: [row[text]] for text in texts}}
+            "predict", {"inputs": {text: [row[text]] for text in task.texts}}
         ),
     }
-    if examples:
+    if task.classes:
         requests["tf.Examples"] = ask(
             "classify",
             {"signature_name": artifact.CLASSIFY, "examples": [row]},
@@ -207,11 +210,37 @@ def _readme(name: str, texts: Sequence[str], examples: bool) -> str:
     return _README.format(
         name=name,
         image=image(),
+        length=task.seq_length,
+        lists=_lists(task, max_entities),
         requests="\n\n".join(
             f"{title}:\n\n```\n{line}\n```" for title, line in requests.items()
         ),
     )
 
+
+def _lists(task: base.Task, max_entities: int) -> str:
+    if not task.lists:
+        return ""
+    return _LISTS.format(
+        names=", ".join(f"`{name}`" for name in task.lists),
+        empty=", ".join(json.dumps(empty) for empty in task.lists.values()),
+        width=task.list_width or max_entities,
+        more=(
+            "It is the true number: where it is more than that, the rest is "
+            "not in\n  the answer, and an export with a larger --max_entities "
+            "has it."
+            if task.list_width is None
+            else "There are never more."
+        ),
+    )
+
+
+_LISTS = """\
+- The lists {names}
+  have {width} items each; `count` says how many of them are real, and what
+  follows is padding: {empty}.
+  {more}
+"""
 
 _README = """\
 # {name}, served
@@ -245,8 +274,12 @@ tf_serving_warmup_requests` is answered before the version is announced.
 - A batch is split by length inside the model, so one long text does not make
   the others dear. `batching.config` has one thread for batches: right for a
   CPU, whose cores one batch keeps busy.
-- The signature `tokens` takes ids made elsewhere. The server can join only
-  requests of one length; send that signature whole batches.
+- No answer is wider or narrower for what else is in a batch: the server may
+  answer a request in parts, and several together.
+{lists}- The signature `tokens` takes ids made elsewhere, in rows of {length}
+  tokens; pad shorter ones with 0 in all three inputs. What is padding in all
+  rows of a batch is not computed. Rows of another length are refused: the
+  server could not join them with those of other clients, and would refuse both.
 - GPU: take the image `{image}-gpu`, give the container the device
   (`deploy.resources.reservations.devices` in compose), raise
   `max_execution_batch_size` to 128 or more and `num_batch_threads` to 2, so

@@ -7,6 +7,10 @@ A line is a text; one that begins with { is a JSON object with the columns of
 the model, as text and text_pair, or question and context. Answers are JSON
 lines in the order of the texts.
 
+Lists hold what was found and no padding. `count`, where a model gives it, is
+the true number; where it is more than the model lists, a line on standard error
+says so in the end.
+
 --batch_size texts make a request. A server that is not there, is not ready or
 has no room is asked again, each time after a longer pause of random length,
 until --deadline seconds have gone by since the first try.
@@ -82,7 +86,11 @@ class Client:
         self._close()
 
     def predict(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
-        """An answer for each row, in order; lists and strings, no arrays."""
+        """An answer for each row, in order; lists and strings, no arrays.
+
+        Lists hold `count` items, or all where that is more than the model
+        lists; of a model without `count` they are padded.
+        """
         rows = iter(rows)
         while batch := list(itertools.islice(rows, self.batch_size)):
             for row in batch:
@@ -96,7 +104,7 @@ class Client:
                 raise ServerError(
                     f"expected {len(batch)} answers, got {len(answers)}."
                 )
-            yield from answers
+            yield from map(without_padding, answers)
 
     def _ask(self, batch: Sequence[Row]) -> list[dict[str, Any]]:
         end = time.monotonic() + self.deadline
@@ -203,6 +211,30 @@ def _strings(value: Any) -> Any:
     )
 
 
+def without_padding(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer with lists of `count` items, if it has a `count`."""
+    count = answer.get("count")
+    if not isinstance(count, int):
+        return answer
+
+    def is_padded(value: Any) -> bool:
+        # Not a vector, which another task may give beside its lists.
+        return isinstance(value, list) and all(
+            item in ("", -1, 0) for item in value[count:]
+        )
+
+    return {
+        name: value[:count] if is_padded(value) else value
+        for name, value in answer.items()
+    }
+
+
+def _listed(answer: Mapping[str, Any]) -> int:
+    """The length of the longest list."""
+    lists = [v for v in answer.values() if isinstance(v, list)]
+    return max(map(len, lists), default=0)
+
+
 def read(lines: Iterable[str]) -> Iterator[Row]:
     """The rows of lines; InputError names a line that is none."""
     for number, line in enumerate(lines, 1):
@@ -240,9 +272,20 @@ def main() -> None:
     ) as client:
         # Bytes that are not UTF-8 are the model's to pass over.
         lines = streams.as_utf8(sys.stdin, errors="replace")
+        less = []
         with streams.until_reader_leaves():
-            for answer in client.predict(read(lines)):
+            for number, answer in enumerate(client.predict(read(lines)), 1):
                 print(json.dumps(answer, ensure_ascii=False), flush=True)
+                if answer.get("count", 0) > _listed(answer):
+                    less.append((number, _listed(answer), answer["count"]))
+        if less:
+            number, listed, count = less[0]
+            print(
+                f"{len(less)} answers list less than was found, the first of "
+                f"line {number}: {listed} of {count}. An export with a larger "
+                "--max_entities lists more.",
+                file=sys.stderr,
+            )
 
 
 if __name__ == "__main__":

@@ -12,10 +12,15 @@ Signatures:
 
   serving_default   strings (T,): text, or text and text_pair, or question and
                     context -> what trainers.predict answers: label, score, ...
-  tokens            token_ids, segment_ids, padding_mask (W, S) int32
-                    -> the task's numbers, for a tokenizer of your own
+  tokens            token_ids, segment_ids, padding_mask (W, seq_length) int32
+                    -> the task's numbers, for a tokenizer of your own; a
+                    shorter row is padded with 0 in all three
   classify          inputs (T,): serialized tf.Examples -> classes (T, C),
                     scores (T, C), where the task has classes
+
+No answer has a width that depends on the batch, so a server may split and join
+requests. Entities are padded to --max_entities with "", -1 and 0; `count` says
+how many there are, also where they are more than that and the rest is left out.
 
 Any number of texts, none included, of any length; bytes that are not UTF-8
 are passed over. A text is read up to --max_characters; `truncated` says where
@@ -38,6 +43,7 @@ In Python, where nothing of this project is needed:
 """
 
 import dataclasses
+import functools
 import importlib.metadata
 import itertools
 import os
@@ -52,7 +58,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from bert_keras import errors
 from bert_keras import predictor as predictor_lib
-from export import artifact, bundle, command, manifest
+from export import artifact, bundle, command, manifest, served_width
 
 MAX_CHARACTERS = 100_000
 TOKEN_ROWS = 32
@@ -84,6 +90,7 @@ def export(
     precision: str = "float32",
     data: Mapping[str, tf.Tensor] | None = None,
     max_characters: int = MAX_CHARACTERS,
+    max_entities: int = served_width.MAX_ENTITIES,
 ) -> str:
     """Writes `output`/<version>, None being the next; returns its path.
 
@@ -107,18 +114,16 @@ def export(
             "addresses; expected letters, digits, '_', '-' and '.'."
         )
     task, reference = predictor.task, reference or predictor
-    shape = {"texts": task.texts, "examples": bool(task.classes)}
+    limits = {"max_characters": max_characters, "max_entities": max_entities}
     with artifact.aside(output, os.path.basename(path)) as folder:
-        save(predictor, folder, max_characters=max_characters)
-        bundle.warm_up(os.path.join(folder, bundle.WARM_UP), name, **shape)
+        save(predictor, folder, **limits)
+        bundle.warm_up(os.path.join(folder, bundle.WARM_UP), name, task)
         served, parity = tf.saved_model.load(folder), {}
         allowed = PRECISIONS[precision]
         for what, raw in {"sentences": None, "data": data}.items():
             if what == "data" and not raw:
                 continue
-            found = compare(
-                served, reference, raw, max_characters=max_characters
-            )
+            found = compare(served, reference, raw, **limits)
             found.require(numbers=allowed.numbers, agreement=allowed.agreement)
             parity[what] = dataclasses.asdict(found)
         manifest.write(
@@ -128,11 +133,11 @@ def export(
                 "model": name,
                 "version": int(os.path.basename(path)),
                 "precision": precision,
-                "max_characters": max_characters,
+                **limits,
                 "parity": parity,
             },
         )
-        bundle.write(output, name, **shape)
+        bundle.write(output, name, task, max_entities=max_entities)
         tf.io.gfile.rename(folder, path)
     return path
 
@@ -146,11 +151,17 @@ def next_version(output: str) -> int:
 
 
 def save(
-    predictor: predictor_lib.Predictor, folder: str, *, max_characters: int
+    predictor: predictor_lib.Predictor,
+    folder: str,
+    *,
+    max_characters: int,
+    max_entities: int,
 ) -> None:
     """Writes the predictor's graphs, and of Python nothing."""
     names, classes = predictor.task.texts, predictor.task.classes
-    text = limited(predictor, max_characters)
+    text = limited(
+        predictor, max_characters=max_characters, max_entities=max_entities
+    )
 
     def classify(inputs):
         feature = tf.io.FixedLenFeature((), tf.string)
@@ -168,13 +179,13 @@ def save(
     signatures = {
         artifact.TEXT: (text, strings(*names)),
         artifact.TOKENS_OF_TEXT: (
-            predictor.tokens,
-            artifact.token_specs(None, None),
+            functools.partial(served_width.tokens, predictor),
+            artifact.token_specs(None, predictor.task.seq_length),
         ),
     }
     if classes:
         signatures[artifact.CLASSIFY] = (classify, strings("inputs"))
-    artifact.save(predictor, folder, signatures)
+    served_width.require(artifact.save(predictor, folder, signatures))
     # A server offers its Classify call for this method alone.
     methods = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater
     updater = methods(folder)
@@ -184,9 +195,15 @@ def save(
 
 
 def limited(
-    predictor: predictor_lib.Predictor, max_characters: int
+    predictor: predictor_lib.Predictor,
+    *,
+    max_characters: int = MAX_CHARACTERS,
+    max_entities: int = served_width.MAX_ENTITIES,
 ) -> Callable[..., dict[str, tf.Tensor]]:
-    """`predictor.text` of the first characters, and whether those are all."""
+    """`predictor.text` of the first characters, its lists of a set width.
+
+    "truncated" is true as well where those are not all characters.
+    """
 
     def text(**raw):
         kept = {
@@ -199,7 +216,8 @@ def limited(
             for name, value in raw.items()
         ]
         truncated = tf.reduce_any([answers["truncated"], *cut], axis=0)
-        return answers | {"truncated": truncated}
+        answers = answers | {"truncated": truncated}
+        return served_width.fit(answers, predictor.task, max_entities)
 
     return text
 
@@ -208,19 +226,23 @@ def compare(
     served,
     predictor: predictor_lib.Predictor,
     raw: Mapping[str, tf.Tensor] | None = None,
-    *,
-    max_characters: int = MAX_CHARACTERS,
+    **limits: int,
 ) -> artifact.Difference:
     """All signatures of a loaded SavedModel against the predictor.
 
     raw: texts under the task's names; None: the sentences of `artifact`.
+    limits: those of `limited`.
     """
     task = predictor.task
     raw = raw or artifact.texts(task)
     inputs = task.inputs(raw, predictor.tokenizer)
     # All at once, unlike texts: a few rows show what there is to see.
-    tokens = {name: inputs[name][:TOKEN_ROWS] for name in artifact.TOKENS}
-    answers = limited(predictor, max_characters)(**raw)
+    padding = [[0, 0], [0, task.seq_length - inputs["token_ids"].shape[1]]]
+    tokens = {
+        name: tf.pad(inputs[name][:TOKEN_ROWS], padding)
+        for name in artifact.TOKENS
+    }
+    answers = limited(predictor, **limits)(**raw)
     pairs = [
         (served.signatures[artifact.TEXT](**raw), answers),
         (
@@ -308,6 +330,12 @@ def define_flags() -> None:
         "A text is read up to here, and the answer says so.",
         1,
     )
+    flags.DEFINE_integer(
+        "max_entities",
+        served_width.MAX_ENTITIES,
+        "Entities in an answer; `count` says how many there were.",
+        1,
+    )
     flags.DEFINE_string(
         "data",
         "",
@@ -331,6 +359,7 @@ def main() -> None:
         precision=precision,
         data=_data(flags.FLAGS.data, reference.task),
         max_characters=flags.FLAGS.max_characters,
+        max_entities=flags.FLAGS.max_entities,
     )
 
     served, found = tf.saved_model.load(path), manifest.read(path)

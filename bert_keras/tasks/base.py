@@ -133,6 +133,19 @@ class Task:
         return ()
 
     @property
+    def lists(self) -> Mapping[str, Any]:
+        """What `predict` lists of a text, (T, N), and what is past the end.
+
+        A served list has a width that no batch changes, and its true number.
+        """
+        return {}
+
+    @property
+    def list_width(self) -> int | None:
+        """N where it is a setting; None: of the text with most items."""
+        return None
+
+    @property
     def scores(self) -> tuple[str, ...]:
         """What evaluation gives while training; the first picks the best.
 

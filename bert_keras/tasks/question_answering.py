@@ -77,6 +77,14 @@ class QuestionAnswering(base.Task):
     def ranked(self):
         return ("start", "end", "answers", "starts", "ends")
 
+    @property
+    def lists(self):
+        return {"answers": "", "starts": 0, "ends": 0, "scores": 0.0}
+
+    @property
+    def list_width(self):
+        return self.n_best
+
     def examples(self, path):
         return squad.read(path)
 

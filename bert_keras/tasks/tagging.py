@@ -59,6 +59,10 @@ class Tagging(base.Task):
         return ("tag",)
 
     @property
+    def lists(self):
+        return {"type": "", "text": "", "start": -1, "end": -1, "score": 0.0}
+
+    @property
     def scores(self):
         return ("f1", "precision", "recall")
 

@@ -44,6 +44,21 @@ class ClientTest(parameterized.TestCase):
         with client.connect(self.urls[kind], **settings) as asked:
             return list(asked.predict({"text": text} for text in texts))
 
+    def run_main(self, url, lines):
+        """Lines of standard output, and all of standard error."""
+        lines = io.TextIOWrapper(io.BytesIO(lines), "utf-8")
+        out, err = io.StringIO(), io.StringIO()
+        if "url" not in client.flags.FLAGS:
+            client.define_flags()
+        with (
+            flagsaver.as_parsed(url=url),
+            mock.patch.object(sys, "stdin", lines),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            client.main()
+        return out.getvalue().splitlines(), err.getvalue()
+
     @parameterized.parameters("grpc", "rest")
     def test_answers_are_the_models_in_order(self, kind):
         answers = self.ask(kind, batch_size=5)
@@ -124,17 +139,9 @@ class ClientTest(parameterized.TestCase):
     @parameterized.parameters("grpc", "rest")
     def test_the_command_reads_lines_and_writes_json_lines(self, kind):
         lines = 'a film\n{"text": "很好"}\n\n'.encode() + b"\xff film\n"
-        lines = io.TextIOWrapper(io.BytesIO(lines), "utf-8")
-        out = io.StringIO()
-        if "url" not in client.flags.FLAGS:
-            client.define_flags()
-        with (
-            flagsaver.as_parsed(url=self.urls[kind]),
-            mock.patch.object(sys, "stdin", lines),
-            contextlib.redirect_stdout(out),
-        ):
-            client.main()
-        answers = [json.loads(line) for line in out.getvalue().splitlines()]
+        out, err = self.run_main(self.urls[kind], lines)
+        self.assertEmpty(err)
+        answers = list(map(json.loads, out))
         expected = self.predictor.predict(["a film", "很好", "", "film"])
         self.assertEqual(
             [a["label"] for a in answers], [a["label"] for a in expected]
@@ -154,6 +161,37 @@ class ClientTest(parameterized.TestCase):
         ):
             client.main()
         self.assertEqual(self.model.batches, [3])
+
+    def test_lists_are_without_padding_and_say_where_more_was_found(self):
+        predictor = sharp.make("tagging")
+        rows = ["a film 电影 好 坏 " * 8, "", "好 电影"]
+        expected = predictor.predict(rows)
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            path = os.path.join(folder, "1")
+            saved_model.save(
+                predictor, path, max_characters=1000, max_entities=4
+            )
+            model = servers.Model(path)
+            for server in (servers.grpc_server, servers.rest_server):
+                url = stack.enter_context(server(model))
+                out, err = self.run_main(url, "\n".join(rows).encode())
+                for want, line in zip(expected, out, strict=True):
+                    answer = json.loads(line)
+                    self.assertEqual(answer["count"], len(want["type"]))
+                    for name in ("type", "text", "start", "end"):
+                        self.assertEqual(answer[name], want[name][:4], name)
+                found = len(expected[0]["type"])
+                self.assertGreater(found, 4)
+                self.assertIn(f"1: 4 of {found}", err)
+
+    @parameterized.parameters(
+        {"scores": [0.5, 0.25], "label": "good"},
+        {"type": ["A", "", ""], "start": [3, -1, -1]},
+        {"count": 1, "embedding": [0.5, 0.25]},
+    )
+    def test_what_is_no_padding_stays(self, **answer):
+        self.assertEqual(client.without_padding(answer), answer)
 
     @parameterized.parameters('{"text": 5}', '{"text": null}', '{"a": ["b"]}')
     def test_a_line_whose_values_are_no_strings(self, line):

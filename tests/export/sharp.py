@@ -73,6 +73,15 @@ def make(task: str, *, seed: int = 1) -> predictor.Predictor:
     return predictor.Predictor(model, tiny.tokenizer())
 
 
+def make_classifier(**settings) -> predictor.Predictor:
+    """A classifier of any kind."""
+    task = classification.Classification(seq_length=32, **settings)
+    sizes = {"hidden_size": 32, "intermediate_size": 64}
+    model = model_lib.BertModel(encoder.BertEncoder(tiny.bert(**sizes)), task)
+    spread(model, 1)
+    return predictor.Predictor(model, tiny.tokenizer())
+
+
 def spread(model: keras.Model, seed: int) -> None:
     for number, weight in enumerate(model.weights):
         if len(weight.shape) > 1:
