@@ -11,9 +11,11 @@ Lists hold what was found and no padding. `count`, where a model gives it, is
 the true number; where it is more than the model lists, a line on standard error
 says so in the end.
 
---batch_size texts make a request. A server that is not there, is not ready or
-has no room is asked again, each time after a longer pause of random length,
-until --deadline seconds have gone by since the first try.
+--batch_size texts make a request. A server that is not ready or has no room is
+asked again, each time after a longer pause of random length, until --deadline
+seconds have gone by since the first try. One that takes no connection is waited
+for --start_up seconds: TF Serving opens its ports when its models are loaded. A
+port where something else answers ends the client at once.
 
 In Python:
 
@@ -22,6 +24,8 @@ In Python:
       answers = list(ask.predict({"text": text} for text in texts))
 """
 
+import codecs
+import http.client
 import itertools
 import json
 import sys
@@ -38,14 +42,27 @@ from absl import flags
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from bert_keras import errors, streams
+from bert_keras.data import json_lines
 from export import command
 
 Row = Mapping[str, str]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds
-# The server is starting, is full, or a proxy finds none: a moment later it may
-# answer. Anything else it would refuse again.
+START_UP = 10.0  # seconds
+# The server is full, or a proxy finds none: a moment later it may answer.
+# Anything else it would refuse again.
 BUSY = (429, 502, 503)
+# Another service, or no model of this name.
+NO_MODEL = (404, 405, 501)
+MOST_OF_AN_ERROR = 2000  # characters; another service answers with whole pages
+
+# What gRPC tells where no server answered, and where one did not speak HTTP/2.
+_NO_CONNECTION = ("failed to connect", "errors resolving", "DNS resolution")
+_NO_GRPC = ("HTTP/2", "http1.x")
+_CHECK = (
+    "Check the host, the port (TF Serving has gRPC on 8500 and REST on 8501) "
+    "and the model's name"
+)
 
 
 class ServerError(OSError):
@@ -56,12 +73,17 @@ class UnavailableError(ServerError):
     """Nobody answered, but somebody may soon."""
 
 
+class NoConnectionError(UnavailableError):
+    """Nothing listens there: a server that is starting, or a wrong address."""
+
+
 class Client:
     """Sends rows in batches; a context manager that closes the connection.
 
     send: (rows, seconds) -> one answer a row; raises UnavailableError where
       another try may help, and ServerError where it will not.
     deadline: seconds for each batch, pauses and further tries included.
+    start_up: of these, the seconds to wait for a first connection.
     """
 
     def __init__(
@@ -71,10 +93,12 @@ class Client:
         *,
         batch_size: int = 32,
         deadline: float = 30.0,
+        start_up: float = START_UP,
         pause: float = FIRST_PAUSE,
     ):
         self._send, self._close = send, close
         self.batch_size, self.deadline = batch_size, deadline
+        self.start_up = min(start_up, deadline)
         self._pause = tenacity.wait_random_exponential(
             multiplier=pause, max=LONGEST_PAUSE
         )
@@ -111,12 +135,21 @@ class Client:
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(UnavailableError),
             wait=self._pause,
-            stop=tenacity.stop_before_delay(self.deadline),
+            stop=self._is_over,
             reraise=True,
         )
         return tries(
             lambda: self._send(batch, max(0.001, end - time.monotonic()))
         )
+
+    def _is_over(self, state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception()
+        most = (
+            self.start_up
+            if isinstance(error, NoConnectionError)
+            else self.deadline
+        )
+        return state.seconds_since_start + state.upcoming_sleep >= most
 
 
 def connect(url: str, **settings: Any) -> Client:
@@ -150,18 +183,41 @@ def _rest(url: str, settings: Mapping[str, Any]) -> Client:
             raise ServerError(
                 f"no answer from {url} within the deadline."
             ) from None
+        except (
+            urllib3.exceptions.NewConnectionError,
+            urllib3.exceptions.ConnectTimeoutError,
+        ) as error:
+            raise NoConnectionError(
+                f"no connection to {url}: {error}. {_CHECK}, and that the "
+                "server runs."
+            ) from None
+        except urllib3.exceptions.ProtocolError as error:
+            if isinstance(error.args[-1], http.client.BadStatusLine) and not (
+                isinstance(error.args[-1], http.client.RemoteDisconnected)
+            ):
+                raise ServerError(
+                    f"what listens at {url} does not speak HTTP. {_CHECK}; of "
+                    "the gRPC port the URL is grpc://HOST:PORT/NAME."
+                ) from None
+            # As a container's port that leads to no server yet.
+            raise NoConnectionError(
+                f"{url} closed the connection: {error}. {_CHECK}, and that "
+                "the server runs."
+            ) from None
         except urllib3.exceptions.HTTPError as error:
-            raise UnavailableError(f"cannot reach {url}: {error}") from None
+            raise ServerError(f"cannot ask {url}: {error}. {_CHECK}.") from None
         if reply.status == 200:
             try:
                 return reply.json()["predictions"]
             except (ValueError, KeyError, TypeError):
                 raise ServerError(
-                    f"{url} answered without predictions; is it TF Serving's?"
+                    f"{url} answered without predictions, so it is not TF "
+                    f"Serving's. {_CHECK}."
                 ) from None
         kind = UnavailableError if reply.status in BUSY else ServerError
-        text = reply.data.decode("utf-8", "replace")
-        raise kind(f"{url} answered {reply.status}: {text}")
+        text = reply.data.decode("utf-8", "replace")[:MOST_OF_AN_ERROR]
+        check = f" {_CHECK}." if reply.status in NO_MODEL else ""
+        raise kind(f"{url} answered {reply.status}: {text}{check}")
 
     return Client(send, pool.clear, **settings)
 
@@ -171,10 +227,18 @@ def _grpc(target: str, name: str, settings: Mapping[str, Any]) -> Client:
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
+    no_model = {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND}
     channel = grpc.insecure_channel(
         target,
         # Long texts and their answers; the standard limit is 4 MB.
-        options=[("grpc.max_receive_message_length", -1)],
+        # A port that takes connections and is mute fails as soon as one that
+        # takes none is tried again; the standard is 20 seconds.
+        options=[
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.min_reconnect_backoff_ms", 5000),
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ],
     )
     service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
@@ -187,9 +251,24 @@ def _grpc(target: str, name: str, settings: Mapping[str, Any]) -> Client:
         try:
             reply = service.Predict(request, timeout=seconds)
         except grpc.RpcError as error:
+            details = error.details() or ""
+            if error.code() == grpc.StatusCode.UNAVAILABLE:
+                if any(sign in details for sign in _NO_GRPC):
+                    raise ServerError(
+                        f"what listens at {target} does not speak gRPC. "
+                        f"{_CHECK}; of the REST port the URL is "
+                        "http://HOST:PORT/v1/models/NAME."
+                    ) from None
+                if any(sign in details for sign in _NO_CONNECTION):
+                    raise NoConnectionError(
+                        f"no connection to {target}: {details}. {_CHECK}, and "
+                        "that the server runs."
+                    ) from None
             kind = UnavailableError if error.code() in busy else ServerError
+            check = f" {_CHECK}." if error.code() in no_model else ""
             raise kind(
-                f"{target} answered {error.code().name}: {error.details()}"
+                f"{target} answered {error.code().name}: "
+                f"{details[:MOST_OF_AN_ERROR]}{check}"
             ) from None
         columns = {
             column: _strings(tf.make_ndarray(value).tolist())
@@ -239,20 +318,60 @@ def read(lines: Iterable[str]) -> Iterator[Row]:
     """The rows of lines; InputError names a line that is none."""
     for number, line in enumerate(lines, 1):
         line = line.rstrip("\r\n")
+        if number == 1:
+            line = line.removeprefix("\ufeff")
+        if "\r" in line:
+            raise errors.InputError(
+                f"line {number}: expected lines that end in LF or CR LF, found "
+                "a CR within one. Convert the input, for example with "
+                "tr '\\r' '\\n'; within a text of JSON write \\r."
+            )
         if not line.startswith("{"):
-            yield {"text": line}
+            yield {"text": json_lines.valid_text(line)}
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = json_lines.loads(line)
+        except json_lines.JsonError as error:
             raise errors.InputError(
                 f"line {number} begins with {{ but is no JSON object: {error}."
             ) from None
-        if not all(isinstance(value, str) for value in row.values()):
+        if not row:
             raise errors.InputError(
-                f"line {number}: expected strings, found {line[:60]}."
+                f"line {number}: expected the model's columns, found none."
             )
+        for name, value in row.items():
+            if not isinstance(value, str):
+                raise errors.InputError(
+                    f"line {number}: expected strings, found "
+                    f"{json_lines.name_of(value)} in the column {name!r}."
+                )
         yield row
+
+
+class Decoded:
+    """Lines of bytes as text; `replaced` are those that were not UTF-8.
+
+    The server would pass over such bytes; here they become U+FFFD.
+    """
+
+    def __init__(self, lines: Iterable[bytes]):
+        self._lines = lines
+        self.replaced: list[int] = []
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in enumerate(self._lines, 1):
+            if number == 1 and line.startswith(
+                (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            ):
+                raise errors.InputError(
+                    "expected UTF-8, found UTF-16. Convert the input, for "
+                    "example with iconv -f UTF-16 -t UTF-8."
+                )
+            try:
+                yield line.decode()
+            except UnicodeDecodeError:
+                self.replaced.append(number)
+                yield line.decode("utf-8", "replace")
 
 
 def define_flags() -> None:
@@ -260,6 +379,13 @@ def define_flags() -> None:
     flags.DEFINE_integer("batch_size", 32, "Texts in a request.", 1)
     flags.DEFINE_float(
         "deadline", 30.0, "Seconds for a request with its further tries.", 0.0
+    )
+    flags.DEFINE_float(
+        "start_up",
+        START_UP,
+        "Seconds, at most --deadline, to wait for a server that takes no "
+        "connection.",
+        0.0,
     )
 
 
@@ -269,23 +395,32 @@ def main() -> None:
         command.required("url"),
         batch_size=settings.batch_size,
         deadline=settings.deadline,
+        start_up=settings.start_up,
     ) as client:
-        # Bytes that are not UTF-8 are the model's to pass over.
-        lines = streams.as_utf8(sys.stdin, errors="replace")
-        less = []
+        # Not by the locale, and a CR alone ends no line.
+        lines, less = Decoded(sys.stdin.buffer), []
         with streams.until_reader_leaves():
             for number, answer in enumerate(client.predict(read(lines)), 1):
                 print(json.dumps(answer, ensure_ascii=False), flush=True)
                 if answer.get("count", 0) > _listed(answer):
                     less.append((number, _listed(answer), answer["count"]))
-        if less:
-            number, listed, count = less[0]
-            print(
-                f"{len(less)} answers list less than was found, the first of "
-                f"line {number}: {listed} of {count}. An export with a larger "
-                "--max_entities lists more.",
-                file=sys.stderr,
-            )
+    if lines.replaced:
+        _say(
+            f"{len(lines.replaced)} lines were not UTF-8, the first of them "
+            f"line {lines.replaced[0]}; U+FFFD was put for the bytes that are "
+            "none."
+        )
+    if less:
+        number, listed, count = less[0]
+        _say(
+            f"{len(less)} answers list less than was found, the first that of "
+            f"line {number}: {listed} of {count}. An export with a larger "
+            "--max_entities lists more."
+        )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@ import contextlib
 import io
 import json
 import os
+import socket
 import sys
 import tempfile
 from unittest import mock
@@ -113,9 +114,58 @@ class ClientTest(parameterized.TestCase):
         "grpc://localhost:1/sharp", "http://localhost:1/v1/models/sharp"
     )
     def test_where_nobody_listens(self, url):
-        with client.connect(url, deadline=0.2, pause=1e-3) as asked:
-            with self.assertRaises(client.UnavailableError):
+        with client.connect(url, deadline=60, start_up=0.2) as asked:
+            with self.assertRaisesRegex(
+                client.NoConnectionError, "Check the host, the port"
+            ):
                 list(asked.predict([{"text": "a"}]))
+
+    @parameterized.parameters("grpc", "rest")
+    def test_a_server_that_starts_is_waited_for(self, kind):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        url = {
+            "grpc": f"grpc://localhost:{port}/sharp",
+            "rest": f"http://localhost:{port}/v1/models/sharp",
+        }[kind]
+        start = {"grpc": servers.grpc_server, "rest": servers.rest_server}
+        asked, tries = client.connect(url, pause=1e-2), []
+        send = asked._send
+
+        def counted(rows, seconds):
+            tries.append(len(rows))
+            if len(tries) == 3:
+                stack.enter_context(start[kind](self.model, port))
+            return send(rows, seconds)
+
+        with contextlib.ExitStack() as stack, asked:
+            with mock.patch.object(asked, "_send", counted):
+                self.assertLen(list(asked.predict([{"text": "a"}])), 1)
+        self.assertGreater(len(tries), 2)
+
+    @parameterized.product(
+        url=(
+            "grpc://localhost:{}/sharp",
+            "http://localhost:{}/v1/models/sharp",
+        ),
+        kind=("grpc", "rest"),
+    )
+    def test_another_service_ends_the_first_try(self, url, kind):
+        with servers.other_service(kind) as port:
+            asked, tries = client.connect(url.format(port), pause=1e-3), []
+            send = asked._send
+
+            def counted(rows, seconds):
+                tries.append(len(rows))
+                return send(rows, seconds)
+
+            with asked, mock.patch.object(asked, "_send", counted):
+                with self.assertRaisesRegex(
+                    client.ServerError, "8500 and REST on 8501"
+                ):
+                    list(asked.predict([{"text": "a"}]))
+        self.assertLen(tries, 1)
 
     @parameterized.parameters("grpc", "rest")
     def test_a_column_that_is_not_the_models(self, kind):
@@ -140,7 +190,7 @@ class ClientTest(parameterized.TestCase):
     def test_the_command_reads_lines_and_writes_json_lines(self, kind):
         lines = 'a film\n{"text": "很好"}\n\n'.encode() + b"\xff film\n"
         out, err = self.run_main(self.urls[kind], lines)
-        self.assertEmpty(err)
+        self.assertIn("1 lines were not UTF-8, the first of them line 4", err)
         answers = list(map(json.loads, out))
         expected = self.predictor.predict(["a film", "很好", "", "film"])
         self.assertEqual(
@@ -193,14 +243,48 @@ class ClientTest(parameterized.TestCase):
     def test_what_is_no_padding_stays(self, **answer):
         self.assertEqual(client.without_padding(answer), answer)
 
-    @parameterized.parameters('{"text": 5}', '{"text": null}', '{"a": ["b"]}')
-    def test_a_line_whose_values_are_no_strings(self, line):
-        with self.assertRaisesRegex(errors.InputError, "line 1: .* strings"):
-            list(client.read([line]))
+    @parameterized.parameters(
+        ('{"text": 5}', "5 in the column 'text'"),
+        ('{"text": null}', "null.* in the column 'text'"),
+        ('{"text": NaN}', "nan in the column 'text'"),
+        ('{"text": true}', "true in the column 'text'"),
+        ('{"text": "a", "text_pair": {}}', "object in the column 'text_pair'"),
+        ('{"a": ["b"]}', "a list in the column 'a'"),
+    )
+    def test_a_line_whose_values_are_no_strings(self, line, found):
+        with self.assertRaisesRegex(
+            errors.InputError, f"line 2: expected strings, found .*{found}"
+        ):
+            list(client.read(["a", line]))
 
-    def test_a_line_that_is_no_json(self):
-        with self.assertRaisesRegex(errors.InputError, "line 2"):
-            list(client.read(["a", "{"]))
+    @parameterized.parameters(
+        ("{", "line 2 begins with"),
+        ('{"text": "a"} b', "line 2 begins with"),
+        ('{"a": ' + "[" * 100_000, "line 2 .* nested too deeply"),
+        ('{"text": ' + "9" * 5_000 + "}", "line 2 .* 4,300 digits"),
+        ('{"text": "a", "text": "b"}', "line 2 .* key 'text' twice"),
+        ("{}", "line 2: expected the model's columns"),
+        ("a\rb", "line 2: .* CR within"),
+    )
+    def test_a_line_that_is_none(self, line, message):
+        with self.assertRaisesRegex(errors.InputError, message):
+            list(client.read(["a", line]))
+
+    def test_what_only_marks_or_breaks_the_encoding(self):
+        half = '{"text": "\\ud83d film"}'
+        self.assertEqual(
+            [row["text"] for row in client.read(["\ufeff" + half, half])],
+            ["\ufffd film"] * 2,
+        )
+        self.assertEqual(
+            list(client.read(["\ufeffa\r\n", "\ufeffb", "c\ud83d"])),
+            [{"text": "a"}, {"text": "\ufeffb"}, {"text": "c\ufffd"}],
+        )
+        lines = client.Decoded([b"a\n", b"\xff b\n", b"\xe5\n"])
+        self.assertEqual(list(lines), ["a\n", "\ufffd b\n", "\ufffd\n"])
+        self.assertEqual(lines.replaced, [2, 3])
+        with self.assertRaisesRegex(errors.InputError, "iconv -f UTF-16"):
+            list(client.Decoded(["a".encode("utf-16")]))
 
 
 if __name__ == "__main__":

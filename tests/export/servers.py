@@ -58,14 +58,14 @@ class _Service(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 @contextlib.contextmanager
-def grpc_server(model: Model) -> Iterator[str]:
-    """The address of a gRPC server on a free port."""
+def grpc_server(model: Model, port: int = 0) -> Iterator[str]:
+    """The address of a gRPC server, on a free port where none is named."""
     pool = concurrent.futures.ThreadPoolExecutor(2)
     server = grpc.server(pool)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         _Service(model), server
     )
-    port = server.add_insecure_port("localhost:0")
+    port = server.add_insecure_port(f"localhost:{port}")
     server.start()
     try:
         yield f"grpc://localhost:{port}/sharp"
@@ -76,8 +76,8 @@ def grpc_server(model: Model) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def rest_server(model: Model) -> Iterator[str]:
-    """The address of a model on a REST server on a free port."""
+def rest_server(model: Model, port: int = 0) -> Iterator[str]:
+    """The address of a model on a REST server, likewise."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -118,7 +118,7 @@ def rest_server(model: Model) -> Iterator[str]:
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(("localhost", 0), Handler)
+    server = http.server.ThreadingHTTPServer(("localhost", port), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -129,6 +129,35 @@ def rest_server(model: Model) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def other_service(kind: str) -> Iterator[int]:
+    """The port of a service that is no TF Serving."""
+    if kind == "grpc":
+        pool = concurrent.futures.ThreadPoolExecutor(1)
+        server = grpc.server(pool)
+        port = server.add_insecure_port("localhost:0")
+        server.start()
+        yield port
+        server.stop(None).wait()
+        pool.shutdown()
+        return
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("localhost", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 def plain(value):
