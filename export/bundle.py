@@ -7,7 +7,7 @@ once and then belong to the user.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -21,8 +21,8 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from bert_keras.tasks import base
-from export import artifact
+from bert_keras.tasks import base, masked_lm
+from export import artifact, compatibility
 
 WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 FOLDER = "serving"
@@ -99,12 +99,17 @@ def _requests(
 
 
 def write(
-    output: str, name: str, task: base.Task, *, max_entities: int
+    output: str,
+    name: str,
+    task: base.Task,
+    *,
+    max_entities: int,
+    text_ops: Sequence[str],
 ) -> None:
     """Writes the server's files into `output`/serving, but for those there."""
     folder = os.path.join(output, FOLDER)
     tf.io.gfile.makedirs(folder)
-    for file, content in _files(name, task, max_entities).items():
+    for file, content in _files(name, task, max_entities, text_ops).items():
         path = os.path.join(folder, file)
         if not tf.io.gfile.exists(path):
             with tf.io.gfile.GFile(path, "w") as out:
@@ -112,20 +117,23 @@ def write(
 
 
 def image() -> str:
-    """The server of this TensorFlow: its minor version, and its text ops."""
-    major, minor, _ = tf.__version__.split(".", 2)
-    return f"tensorflow/serving:{major}.{minor}.0"
+    """The newest server known, also where a newer TensorFlow exports.
+
+    A server may be older than the TensorFlow of a model: it needs the model's
+    ops and attributes, which compatibility.problems compares.
+    """
+    return f"tensorflow/serving:{compatibility.NEWEST}"
 
 
-def _files(name: str, task: base.Task, max_entities: int) -> Mapping[str, str]:
+def _files(
+    name: str, task: base.Task, max_entities: int, text_ops: Sequence[str]
+) -> Mapping[str, str]:
     return {
         "models.config": _models(name),
         "batching.config": _BATCHING,
         "monitoring.config": _MONITORING,
-        "docker-compose.yaml": _COMPOSE.format(
-            name=name, image=image(), folder=f"/models/{name}/{FOLDER}"
-        ),
-        "README.md": _readme(name, task, max_entities),
+        "docker-compose.yaml": _compose(name),
+        "README.md": _readme(name, task, max_entities, text_ops),
     }
 
 
@@ -171,19 +179,38 @@ services:
       - "8500:8500"  # gRPC
       - "8501:8501"  # REST
     volumes:
-      - "..:/models/{name}:ro"
+      - {volume}
     command:
-      - --model_config_file={folder}/models.config
+      - {models}
       - --enable_batching=true
-      - --batching_parameters_file={folder}/batching.config
-      - --monitoring_config_file={folder}/monitoring.config
+      - {batching}
+      - {monitoring}
       - --enable_model_warmup=true
       - --rest_api_timeout_in_ms=30000
     restart: unless-stopped
 """
 
 
-def _readme(name: str, task: base.Task, max_entities: int) -> str:
+def _compose(name: str) -> str:
+    # JSON's strings are YAML's: a name as 2026, 1.5, null or on stays one.
+    folder = f"/models/{name}/{FOLDER}"
+    return _COMPOSE.format(
+        name=json.dumps(name),
+        image=image(),
+        volume=json.dumps(f"..:/models/{name}:ro"),
+        models=json.dumps(f"--model_config_file={folder}/models.config"),
+        batching=json.dumps(
+            f"--batching_parameters_file={folder}/batching.config"
+        ),
+        monitoring=json.dumps(
+            f"--monitoring_config_file={folder}/monitoring.config"
+        ),
+    )
+
+
+def _readme(
+    name: str, task: base.Task, max_entities: int, text_ops: Sequence[str]
+) -> str:
     sentences = artifact.SENTENCES
     row = {text: sentences[at] for at, text in enumerate(task.texts)}
 
@@ -207,11 +234,22 @@ def _readme(name: str, task: base.Task, max_entities: int) -> str:
         "Signatures": f"curl localhost:8501/v1/models/{name}/metadata",
         "Metrics": "curl localhost:8501/monitoring/prometheus/metrics",
     }
+    has_offsets = any(key.startswith("start") for key in task.lists)
+    libraries = sorted({compatibility.TEXT_OPS.get(op, op) for op in text_ops})
     return _README.format(
         name=name,
         image=image(),
         length=task.seq_length,
         lists=_lists(task, max_entities),
+        offsets=_OFFSETS if has_offsets else "",
+        libraries="".join(
+            f'TF_LoadLibrary("{library}", status);\n' for library in libraries
+        ),
+        java="".join(
+            f'TensorFlow.loadLibrary("{library}");\n' for library in libraries
+        ),
+        tensorflow=tf.__version__,
+        server=compatibility.NEWEST,
         requests="\n\n".join(
             f"{title}:\n\n```\n{line}\n```" for title, line in requests.items()
         ),
@@ -219,6 +257,8 @@ def _readme(name: str, task: base.Task, max_entities: int) -> str:
 
 
 def _lists(task: base.Task, max_entities: int) -> str:
+    if isinstance(task, masked_lm.MaskedLM):
+        return _MASKS.format(most=masked_lm.ANSWERED_MASKS)
     if not task.lists:
         return ""
     return _LISTS.format(
@@ -235,6 +275,12 @@ def _lists(task: base.Task, max_entities: int) -> str:
     )
 
 
+_MASKS = """\
+- `token` and `score` have {most} items each, one for each [MASK] of the text in
+  order; what follows the last is padding: "" and 0. A [MASK] after the
+  {most}th is not answered.
+"""
+
 _LISTS = """\
 - The lists {names}
   have {width} items each; `count` says how many of them are real, and what
@@ -250,9 +296,11 @@ docker compose -f docker-compose.yaml up
 ```
 
 These files were written, not tried: no server ran where they were made. The
-image is of the TensorFlow that wrote the model; a model needs the same or a
-newer one, with the ops of TensorFlow Text, which the official images have. The
-ops are listed in `assets.extra/manifest.json` of each version.
+image is the newest that was known, {server}; TensorFlow {tensorflow} wrote the
+model. A server may be older than that, if it has the model's ops: `python -m
+export.verify --model=VERSION_FOLDER --server={server}` says whether. It needs
+the ops of TensorFlow Text too, which the official images have. All ops are in
+`assets.extra/manifest.json` of each version.
 
 {requests}
 
@@ -280,11 +328,46 @@ tf_serving_warmup_requests` is answered before the version is announced.
   tokens; pad shorter ones with 0 in all three inputs. What is padding in all
   rows of a batch is not computed. Rows of another length are refused: the
   server could not join them with those of other clients, and would refuse both.
-- GPU: take the image `{image}-gpu`, give the container the device
+{offsets}- GPU: take the image `{image}-gpu`, give the container the device
   (`deploy.resources.reservations.devices` in compose), raise
   `max_execution_batch_size` to 128 or more and `num_batch_threads` to 2, so
   that the next batch is cut into tokens, on the CPU, while one is computed.
   Export with float32: the bfloat16 of this export is made for CPUs.
 - `python -m export.verify --model=VERSION_FOLDER` checks every file against
   its SHA-256.
+
+## From C, C++ and Java, without a server
+
+TensorFlow's own libraries lack the ops that split text; without them loading
+ends in `Op type not registered`. They are in the wheel of tensorflow-text, in
+`tensorflow_text/python/ops`, of the same version as the library. Load them
+before the model. C and C++:
+
+```c
+TF_Status* status = TF_NewStatus();
+{libraries}```
+
+Java:
+
+```java
+{java}```
+"""
+
+_OFFSETS = """\
+- `start` and `end` count code points, as Python's strings do, from 0; `end` is
+  the first after. JavaScript, Java, Kotlin and Swift count otherwise, and cut
+  wrongly after an emoji. What is from `start` to `end`:
+
+  ```js
+  [...text].slice(start, end).join("")
+  ```
+
+  ```java
+  text.substring(text.offsetByCodePoints(0, start), \
+text.offsetByCodePoints(0, end))
+  ```
+
+  ```swift
+  String(text.unicodeScalars.dropFirst(start).prefix(end - start))
+  ```
 """

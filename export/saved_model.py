@@ -58,7 +58,14 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from bert_keras import errors
 from bert_keras import predictor as predictor_lib
-from export import artifact, bundle, command, manifest, served_width
+from export import (
+    artifact,
+    bundle,
+    command,
+    compatibility,
+    manifest,
+    served_width,
+)
 
 MAX_CHARACTERS = 100_000
 TOKEN_ROWS = 32
@@ -126,9 +133,10 @@ def export(
             found = compare(served, reference, raw, **limits)
             found.require(numbers=allowed.numbers, agreement=allowed.agreement)
             parity[what] = dataclasses.asdict(found)
+        facts = _facts(folder, predictor)
         manifest.write(
             folder,
-            _facts(folder, predictor)
+            facts
             | {
                 "model": name,
                 "version": int(os.path.basename(path)),
@@ -137,7 +145,13 @@ def export(
                 "parity": parity,
             },
         )
-        bundle.write(output, name, task, max_entities=max_entities)
+        bundle.write(
+            output,
+            name,
+            task,
+            max_entities=max_entities,
+            text_ops=facts["text_ops"],
+        )
         tf.io.gfile.rename(folder, path)
     return path
 
@@ -300,6 +314,7 @@ def _facts(folder: str, predictor: predictor_lib.Predictor) -> dict[str, Any]:
             if not name.startswith("__")
         },
         "ops": ops,
+        "attributes": compatibility.attributes(graph.graph_def),
         # What plain TensorFlow does not have: the server must.
         "text_ops": [name for name in ops if not hasattr(tf.raw_ops, name)],
     }
@@ -387,6 +402,8 @@ def main() -> None:
             "time per text": f"{time(1)} alone, {time(32)} in a batch of 32 "
             "(a sentence)",
             "the server needs": ", ".join(found["text_ops"]),
+            "TF Serving": ", ".join(compatibility.servers(found))
+            or "none known can serve it",
         },
         then=_next(output),
     )

@@ -1,42 +1,64 @@
 r"""Checks the files of an exported version against its manifest.
 
   python -m export.verify --model=served/sst2/1
+  python -m export.verify --model=served/sst2/1 --server=2.18.0
 
 Every version carries assets.extra/manifest.json: what it was made from, its
 signatures, the ops a server must have, how near its answers are to the
 checkpoint's, and the SHA-256 of every file. A file that is missing, changed or
-new is an error that names it.
+new is an error that names it; so is, with --server, what a TF Serving of that
+version lacks to serve the model.
 """
 
 from absl import flags
 
-from export import command, manifest
+from export import command, compatibility, manifest
 
 
 def define_flags() -> None:
     flags.DEFINE_string("model", "", "A version's folder, as served/sst2/1.")
+    flags.DEFINE_string(
+        "server", "", "Version of a TF Serving that is to serve it, as 2.20.0."
+    )
 
 
 def main() -> None:
-    folder = command.required("model")
+    folder, server = command.required("model"), flags.FLAGS.server
+    key = compatibility.require_server(server) if server else ""
     found = manifest.check(folder)
+    facts = {
+        "files": f"{len(found['files'])}, all as exported",
+        "task": found["task"]["name"],
+        "precision": found["precision"],
+        "signatures": ", ".join(found["signatures"]),
+        "the server needs": ", ".join(found["text_ops"]),
+        "made with": ", ".join(
+            " ".join(item) for item in found["versions"].items()
+        ),
+        **{
+            f"difference, {what}": f"{it['numbers']:.2g}; "
+            f"{it['agreement']:.1%} of the labels equal, on "
+            f"{it['texts']} texts"
+            for what, it in found["parity"].items()
+        },
+        "TF Serving": ", ".join(compatibility.servers(found))
+        or "none known can serve it",
+    }
+    if key:
+        lacks = compatibility.problems(found, key)
+        if lacks:
+            raise manifest.DamagedError(
+                f"TF Serving {server} cannot serve {folder}: "
+                f"{manifest.printable('; '.join(lacks))}."
+            )
+        facts[f"TF Serving {server}"] = (
+            f"can serve it; {compatibility.remark(key)}"
+        )
     command.table(
         folder,
         {
-            "files": f"{len(found['files'])}, all as exported",
-            "task": found["task"]["name"],
-            "precision": found["precision"],
-            "signatures": ", ".join(found["signatures"]),
-            "the server needs": ", ".join(found["text_ops"]),
-            "made with": ", ".join(
-                " ".join(item) for item in found["versions"].items()
-            ),
-            **{
-                f"difference, {what}": f"{it['numbers']:.2g}; "
-                f"{it['agreement']:.1%} of the labels equal, on "
-                f"{it['texts']} texts"
-                for what, it in found["parity"].items()
-            },
+            manifest.printable(name): manifest.printable(value)
+            for name, value in facts.items()
         },
         then="",
     )

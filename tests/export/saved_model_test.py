@@ -17,7 +17,14 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from bert_keras import checkpoint, errors
 from bert_keras import predictor as predictor_lib
-from export import artifact, bundle, manifest, saved_model, served_width
+from export import (
+    artifact,
+    bundle,
+    compatibility,
+    manifest,
+    saved_model,
+    served_width,
+)
 from tests import tiny
 from tests.export import sharp
 
@@ -227,8 +234,6 @@ class SavedModelTest(parameterized.TestCase):
         self.assertLen(named, 3)
         for name in named:
             self.assertIn(name, os.listdir(folder))
-        minor = ".".join(tf.__version__.split(".")[:2])
-        self.assertIn(f"image: tensorflow/serving:{minor}.0\n", compose)
         with open(os.path.join(folder, "README.md")) as file:
             bodies = re.findall(r"-d '(.*)'", file.read())
         self.assertLen(bodies, 3)
@@ -254,6 +259,10 @@ class SavedModelTest(parameterized.TestCase):
         self.assertEqual(found["task"]["labels"], ["bad", "so so", "好"])
         self.assertLess(found["parity"]["sentences"]["numbers"], 1e-5)
         self.assertEqual(found["versions"]["tensorflow"], tf.__version__)
+        self.assertIn("TensorListSetItem", found["attributes"])
+        self.assertContainsSubset(
+            ["2.18", "2.19", "2.20"], compatibility.servers(found)
+        )
         self.assertContainsSubset(
             ["saved_model.pb", "assets.extra/tf_serving_warmup_requests"],
             found["files"],

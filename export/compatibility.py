@@ -1,0 +1,225 @@
+"""Which TF Serving can load a model: the ops and attributes of its TensorFlow.
+
+From the sources of the servers (workspace.bzl of each release) and from the ops
+in the wheels of TensorFlow. An export does not hold attributes with their
+default value; others are ignored by a TensorFlow that does not know them, so
+that it would load the model and answer otherwise.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from bert_keras import errors
+
+# Minor version of a server: the TensorFlow Text in it.
+SERVERS = {
+    "2.12": "2.12.1",
+    "2.13": "2.12.1",
+    "2.14": "2.12.1",
+    "2.15": "2.12.1",
+    "2.16": "2.12.1",
+    "2.17": "2.12.1",
+    "2.18": "2.12.1",
+    "2.19": "2.12.1",
+    "2.20": "2.20.0",
+}
+NEWEST = "2.20.0"
+
+# Defined alike from TensorFlow Text 2.8.2 to 2.20.1. The value is the library
+# of the wheel that has the op.
+TEXT_OPS = {
+    "CaseFoldUTF8": "_normalize_ops.so",
+    "FastWordpieceTokenizeWithOffsets": "_fast_wordpiece_tokenizer.so",
+    "FindSourceOffsets": "_normalize_ops.so",
+    "NormalizeUTF8": "_normalize_ops.so",
+    "NormalizeUTF8WithOffsetsMap": "_normalize_ops.so",
+}
+
+# Before it, an endless loop of FastWordpieceTokenizer had no guard.
+GUARDED_TEXT = "2.19.0"
+
+# What TensorFlow 2.12 does not have, and 2.21 has: the first that does.
+OPS = {
+    **dict.fromkeys(
+        (
+            "CollectiveAllToAllV2",
+            "DebugIdentityV3",
+            "RaggedFillEmptyRows",
+            "RaggedFillEmptyRowsGrad",
+            "SegmentMaxV2",
+            "SegmentMinV2",
+            "SnapshotChunkDataset",
+        ),
+        "2.13",
+    ),
+    **dict.fromkeys(
+        (
+            "Conv",
+            "SparseSegmentMeanGradV2",
+            "SparseSegmentSqrtNGradV2",
+            "SparseSegmentSumGradV2",
+            "TFRecordDatasetV2",
+        ),
+        "2.14",
+    ),
+    **dict.fromkeys(
+        (
+            "DynamicEnqueueTPUEmbeddingRaggedTensorBatch",
+            "FFTND",
+            "IFFTND",
+            "IRFFTND",
+            "RFFTND",
+        ),
+        "2.15",
+    ),
+    **dict.fromkeys(
+        ("DatasetFingerprint", "ListSnapshotChunksDataset"), "2.16"
+    ),
+    **dict.fromkeys(
+        (
+            "GlobalShuffleDataset",
+            "IndexFlatMapDataset",
+            "IteratorGetModelProto",
+            "WeightedFlatMapDataset",
+        ),
+        "2.17",
+    ),
+    "CheckPinned": "2.18",
+    "DecodeWebP": "2.20",
+    "TPUDummyInput": "2.20",
+    "DecodeJxl": "2.21",
+}
+_POLICY = {"bad_indices_policy": "2.18"}
+_GRADIENTS = {"grad_x": "2.16", "grad_y": "2.16"}
+_SPARSE = {"sparse_gradient": "2.15"}
+_COLLECTIVE = {"is_stateless": "2.15"}
+# VarHandleOp.debug_name (2.15) is not here: it changes no answer.
+ATTRIBUTES = {
+    "BatchFunction": {
+        "low_priority_allowed_batch_sizes": "2.14",
+        "low_priority_batch_timeout_micros": "2.14",
+        "low_priority_max_batch_size": "2.14",
+        "low_priority_max_enqueued_batches": "2.14",
+        "mixed_priority_policy": "2.17",
+        "batch_padding_policy": "2.18",
+    },
+    "BatchMatMul": _GRADIENTS,
+    "BatchMatMulV2": _GRADIENTS,
+    "BatchMatMulV3": _GRADIENTS,
+    "CollectiveAllToAllV2": _COLLECTIVE,
+    "CollectiveGatherV2": _COLLECTIVE,
+    "CollectiveReduceScatterV2": _COLLECTIVE,
+    "CollectiveReduceV2": _COLLECTIVE,
+    "ConcatOffset": {"shape_type": "2.14"},
+    "DatasetCardinality": {"cardinality_options": "2.13"},
+    "ExperimentalMapDataset": {"force_synchronous": "2.18"},
+    "GatherNd": {"bad_indices_policy": "2.17"},
+    "MapDataset": {"force_synchronous": "2.18"},
+    "MatMul": {"grad_a": "2.16", "grad_b": "2.16"},
+    "ParallelMapDatasetV2": {"use_unbounded_threadpool": "2.18"},
+    "ResourceScatterNdAdd": _POLICY,
+    "ResourceScatterNdMax": _POLICY,
+    "ResourceScatterNdMin": _POLICY,
+    "ResourceScatterNdSub": _POLICY,
+    "ResourceScatterNdUpdate": _POLICY,
+    "ScatterNd": _POLICY,
+    "ScatterNdNonAliasingAdd": _POLICY,
+    "SparseSegmentMean": _SPARSE,
+    "SparseSegmentMeanWithNumSegments": _SPARSE,
+    "SparseSegmentSqrtN": _SPARSE,
+    "SparseSegmentSqrtNWithNumSegments": _SPARSE,
+    "SparseSegmentSum": _SPARSE,
+    "SparseSegmentSumWithNumSegments": _SPARSE,
+    "TPUReplicateMetadata": {"use_shardy_partitioner": "2.20"},
+    "TensorListGetItem": {"Tshape": "2.21"},
+    "TensorListSetItem": {"resize_if_index_out_of_bounds": "2.13"},
+    "TensorScatterAdd": _POLICY,
+    "TensorScatterMax": _POLICY,
+    "TensorScatterMin": _POLICY,
+    "TensorScatterSub": _POLICY,
+    "TensorScatterUpdate": _POLICY,
+    "TopKV2": {"Tk": "2.13", "index_type": "2.13"},
+}
+
+
+def attributes(graph) -> dict[str, list[str]]:
+    """{op: attributes of ATTRIBUTES that nodes of a GraphDef have}."""
+    found: dict[str, set[str]] = {}
+    functions = (function.node_def for function in graph.library.function)
+    for nodes in (graph.node, *functions):
+        for node in nodes:
+            used = ATTRIBUTES.get(node.op, {}).keys() & set(node.attr)
+            if used:
+                found.setdefault(node.op, set()).update(used)
+    return {op: sorted(names) for op, names in sorted(found.items())}
+
+
+def minor(version: str) -> tuple[int, int]:
+    """Major and minor number; ValueError where there are none."""
+    found = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", version, re.ASCII)
+    if not found:
+        raise ValueError(f"expected a version as 2.20.0, found {version!r}")
+    return int(found[1]), int(found[2])
+
+
+def require_server(version: str) -> str:
+    """The key of SERVERS that a version has; InputError where there is none."""
+    try:
+        key = "{}.{}".format(*minor(version))
+    except ValueError as error:
+        raise errors.InputError(f"--server: {error}.") from None
+    if key not in SERVERS:
+        raise errors.InputError(
+            f"--server={version}: TF Serving {min(SERVERS, key=minor)} to "
+            f"{NEWEST} are known here. Of a newer one, try whether it loads "
+            "the model."
+        )
+    return key
+
+
+def problems(manifest: Mapping[str, Any], server: str) -> list[str]:
+    """Why a server of this minor version cannot serve a model; none: it can.
+
+    A manifest without "attributes", of an older export, counts as if it had
+    all that the TensorFlow it was made with knows.
+    """
+    have = minor(server)
+    made = minor(manifest["versions"]["tensorflow"])
+    used = manifest.get("attributes")
+    found = []
+    for op in sorted({*manifest["ops"], *manifest["text_ops"]}):
+        if op in TEXT_OPS:
+            continue
+        if op in OPS:
+            if have < minor(OPS[op]):
+                found.append(f"{op} came with TensorFlow {OPS[op]}")
+        elif not hasattr(tf.raw_ops, op):
+            found.append(f"{op} is in no TensorFlow and Text known here")
+        for name, since in ATTRIBUTES.get(op, {}).items():
+            needed = used is None or name in used.get(op, ())
+            if needed and have < minor(since) <= made:
+                found.append(
+                    f"{name} of {op} came with TensorFlow {since} and would "
+                    "be ignored"
+                )
+    return found
+
+
+def servers(manifest: Mapping[str, Any]) -> list[str]:
+    """The minor versions that can serve a model, of those known."""
+    return [server for server in SERVERS if not problems(manifest, server)]
+
+
+def remark(server: str) -> str:
+    """What else to know of a server that can serve a model."""
+    text = SERVERS[server]
+    if minor(text) < minor(GUARDED_TEXT):
+        return (
+            f"its TensorFlow Text, {text}, lacks the guard against endless "
+            f"loops of the tokenizer that came with {GUARDED_TEXT}: prefer "
+            f"{NEWEST}"
+        )
+    return f"its TensorFlow Text is {text}"
