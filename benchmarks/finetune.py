@@ -49,7 +49,7 @@ def run(module, seed, output):
     if status:
         sys.exit(f"error: {' '.join(command)} failed; see above.")
     memory = usage.ru_maxrss / 1e6
-    with open(os.path.join(output, "log.jsonl")) as file:
+    with open(os.path.join(output, "log.jsonl"), encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     scores = {}
     for line in lines:

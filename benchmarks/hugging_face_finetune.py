@@ -145,7 +145,9 @@ def train(settings, task):
     step = seen = 0
     seconds = 0.0
     os.makedirs(settings.output, exist_ok=True)
-    with open(os.path.join(settings.output, "log.jsonl"), "w") as log:
+    with open(
+        os.path.join(settings.output, "log.jsonl"), "w", encoding="utf-8"
+    ) as log:
         for _ in range(settings.epochs):
             model.train()
             for batch in _batches(encoded, size, generator):

@@ -28,6 +28,11 @@ def write(
     names = [VOCABULARY]
     predictor.tokenizer.save(os.path.join(folder, VOCABULARY))
     if labels := _labels(predictor):
+        if broken := [each for each in labels if len(each.split("\n")) > 1]:
+            raise errors.InputError(
+                f"the label {broken[0]!r} has a line end in it, and {LABELS} "
+                "has a label in each line; rename it and train again."
+            )
         names.append(LABELS)
         path = os.path.join(folder, LABELS)
         with open(path, "w", encoding="utf-8") as file:

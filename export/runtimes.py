@@ -14,6 +14,10 @@ NAME = "min_runtime_version"
 # 0.4, those of 2.10.0 are right.
 SCALES_OF_OUTPUTS = (2, 10, 0)
 
+# The oldest that files were run in; what the converter states of ops that are
+# older yet nobody has tried.
+OLDEST_TRIED = (2, 9, 0)
+
 # The newest TFLite whose ops ai-edge-litert 1.0.1, its first release, has.
 LITERT = (2, 17, 0)
 
@@ -22,7 +26,7 @@ def oldest(content: bytes) -> str:
     """Version of the oldest TFLite that answers as it should, as "2.9.0".
 
     What the converter writes into the file, from its table of the versions of
-    ops, but for SCALES_OF_OUTPUTS. Raises ValueError where there is nothing.
+    ops, but for the two constants. Raises ValueError where there is nothing.
     """
     model = schema.ModelT.InitFromPackedBuf(content)
     stated = b"".join(
@@ -36,7 +40,7 @@ def oldest(content: bytes) -> str:
             f"expected a version as {NAME} in the file's metadata, found "
             f"{stated!r}; is it of TensorFlow's converter?"
         )
-    version = numbers(found[0].decode())
+    version = max(numbers(found[0].decode()), OLDEST_TRIED)
     if _has_scales_of_outputs(model):
         version = max(version, SCALES_OF_OUTPUTS)
     return ".".join(map(str, version))

@@ -16,12 +16,13 @@ The signature is `tokens`: token_ids, segment_ids and padding_mask, each
 filled up with 0; padding_mask is 1 where a piece stands. Several lengths, with
 commas between, are signatures tokens_64 and so on, which share the weights.
 
-  --quantization=float32   as trained
+  --quantization=float32   as trained; TFLite 2.9 or newer runs it
   --quantization=float16   weights in half the size, for phones with a GPU
   --quantization=dynamic   weights as int8, a quarter of the size; the fastest
-                           on a CPU
+                           on a CPU; needs TFLite 2.17
   --quantization=int8      products of int8 with int8, by the ranges that rows
-                           of --data reach; what lies between stays float
+                           of --data reach; what lies between stays float; needs
+                           TFLite 2.10
 
   --strings                also model_..._strings.tflite, with the tokenizer
                            inside: signature `text`, strings (1,) in; it runs

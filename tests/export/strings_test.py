@@ -1,3 +1,4 @@
+import json
 import os
 import tempfile
 
@@ -54,6 +55,21 @@ class StringsTest(parameterized.TestCase):
             np.testing.assert_allclose(
                 call(**row)["scores"][0], answer["scores"], atol=1e-5
             )
+
+    def test_what_it_needs_is_beside_it(self):
+        folder = os.path.dirname(self.paths["classification"])
+        with open(
+            os.path.join(folder, "model_float32.json"), encoding="utf-8"
+        ) as file:
+            facts = json.load(file)["strings"]
+        self.assertEqual(facts["model"], "model_float32_strings.tflite")
+        self.assertEqual(facts["oldest_runtime"], "2.9.0")
+        with open(
+            os.path.join(folder, "model_float32.md"), encoding="utf-8"
+        ) as file:
+            text = file.read()
+        self.assertIn("model_float32_strings.tflite takes strings", text)
+        self.assertIn("FastBertNormalize", text)
 
     def test_texts_that_it_would_cut_otherwise_are_counted(self):
         predictor = self.predictors["classification"]

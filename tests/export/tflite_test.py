@@ -220,6 +220,16 @@ class TfliteTest(parameterized.TestCase):
         text = self.read(path.replace(".tflite", ".md")).decode()
         self.assertIn(f"TFLite {oldest} or newer", text)
 
+    def test_no_runtime_is_stated_that_nobody_tried(self):
+        model = tiny.classifier(activation="relu")
+        content = conversion.convert(
+            predictor.Predictor(model, tiny.tokenizer()),
+            conversion.QUANTIZATIONS["float32"],
+            [LENGTH],
+        )
+        self.assertIn(b"2.3.0", content)
+        self.assertEqual(runtimes.oldest(content), "2.9.0")
+
     def test_a_file_without_a_stated_runtime_is_an_error(self):
         content = self.read(self.paths["pair", "float32"])
         with self.assertRaisesRegex(ValueError, "expected a version"):
@@ -537,6 +547,16 @@ class TfliteTest(parameterized.TestCase):
             tflite.export(
                 self.predictors["classification"], output, seq_length=length
             )
+        self.assertFalse(os.path.exists(output))
+
+    def test_a_label_of_two_lines_is_refused(self):
+        output, model = self.output(), self.predictors["classification"].model
+        task = dataclasses.replace(model.task, labels=("bad", "so\nso", "好"))
+        broken = predictor.Predictor(
+            model_lib.BertModel(model.encoder, task), tiny.tokenizer()
+        )
+        with self.assertRaisesRegex(errors.InputError, r"'so\\nso' has a line"):
+            tflite.export(broken, output, seq_length=LENGTH)
         self.assertFalse(os.path.exists(output))
 
     def test_files_of_another_model_are_not_mixed(self):
