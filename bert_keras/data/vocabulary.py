@@ -169,11 +169,14 @@ def _merge(
 def _repeated(words: Mapping[str, int], known: set[str]) -> Iterator[str]:
     """Each word as often as it occurs; the trainer takes no counts.
 
-    Words of one character have nothing to merge, words with an unknown
-    character will be [UNK].
+    Words of one character have nothing to merge; words with an unknown
+    character or too many characters will be [UNK], and the latter would take
+    the square of their length.
     """
     for word, count in words.items():
-        if len(word) < 2 or not known.issuperset(word):
+        if len(word) < 2 or len(word) > tokenizer.MAX_WORD_LENGTH:
+            continue
+        if not known.issuperset(word):
             continue
         most = max(1, _CHUNK // len(word))
         for start in range(0, count, most):

@@ -195,7 +195,8 @@ def fit_vocabulary(
 
 def say(message: str) -> None:
     """Tells what was done with a folder that a reader might not expect."""
-    warnings.warn(message, stacklevel=3)
+    # Of the package, on one line: whose code it is helps nobody.
+    warnings.warn_explicit(message, UserWarning, "bert_keras", 1)
 
 
 def read_json(path: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 import itertools
 import pathlib
+import random
+import time
 
 from absl.testing import absltest, parameterized
 
@@ -57,6 +59,17 @@ class LearnTest(parameterized.TestCase):
     def test_refuses(self, texts, size):
         with self.assertRaisesRegex(errors.InputError, "special tokens"):
             vocabulary.learn(texts, size, lowercase=True)
+
+    def test_nothing_is_learned_from_words_that_are_always_unknown(self):
+        draw = random.Random(1)
+        long = "".join(draw.choices("abcdefgh", k=200_000))
+        text = "gab head fade cafe badge egad " * 9
+        start = time.process_time()
+        found = vocabulary.learn([text, long, text, long], 32, lowercase=True)
+        # A tenth of a second; merging the long word took 15.
+        self.assertLess(time.process_time() - start, 3)
+        alone = [word for word in found[5:] if len(word.strip("#")) > 1]
+        self.assertTrue(all(word.strip("#") in text for word in alone))
 
     def test_reads_the_text_once(self):
         texts = iter(ENGLISH)
