@@ -152,6 +152,8 @@ class VerifyTest(parameterized.TestCase):
         facts = {k: v for k, v in FACTS.items() if k != "attributes"}
         self.assertNotEmpty(compatibility.problems(facts, "2.15"))
         self.assertEmpty(compatibility.problems(facts, "2.16"))
+        facts["versions"] = {"tensorflow": "2.16.2"}
+        self.assertNotEmpty(compatibility.problems(facts, "2.15"))
         facts["versions"] = {"tensorflow": "2.15.1"}
         self.assertEmpty(compatibility.problems(facts, "2.15"))
 

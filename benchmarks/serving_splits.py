@@ -1,0 +1,100 @@
+"""Answers joined of parts, as a server joins them, beside those of all rows.
+
+  python -m benchmarks.serving_splits --task=tagging --data=train.conll
+  python -m benchmarks.serving_splits --checkpoint=runs/ner --data=dev.conll
+
+The rows are the first --rows of a labelled file; the model is a checkpoint, or
+a tiny one with random weights. Parts of each size in --splits are answered one
+by one and joined along the first axis, for every signature.
+"""
+
+import itertools
+import os
+import tempfile
+
+import numpy as np
+import rich.console
+import rich.table
+import tensorflow as tf
+from absl import app, flags
+
+from bert_keras import predictor as predictor_lib
+from export import artifact, saved_model
+from tests.export import sharp
+
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run; or a tiny model.")
+TASK = flags.DEFINE_enum(
+    "task", "classification", sharp.TASKS, "Of the tiny model."
+)
+DATA = flags.DEFINE_string("data", None, "Labelled rows.", required=True)
+ROWS = flags.DEFINE_integer("rows", 200, "Compared.", 1)
+SPLITS = flags.DEFINE_list("splits", ["1", "7", "64"], "Rows of a part.")
+
+
+def requests(task, texts):
+    """(signature, its inputs) of the rows, for every signature."""
+    raw = {name: tf.constant(column) for name, column in texts.items()}
+    yield artifact.TEXT, raw
+    if task.classes:
+        examples = tf.constant(artifact.examples(texts))
+        yield artifact.CLASSIFY, {"inputs": examples}
+
+
+def tokens(predictor, raw):
+    task = predictor.task
+    inputs = task.inputs(raw, predictor.tokenizer)
+    padding = [[0, 0], [0, task.seq_length - inputs["token_ids"].shape[1]]]
+    return {name: tf.pad(inputs[name], padding) for name in artifact.TOKENS}
+
+
+def in_parts(answer, inputs, size):
+    rows = len(next(iter(inputs.values())))
+    parts = [
+        answer(**{k: v[start : start + size] for k, v in inputs.items()})
+        for start in range(0, rows, size)
+    ]
+    # Raises where the parts are not of one width.
+    return {
+        name: np.concatenate([part[name] for part in parts])
+        for name in parts[0]
+    }
+
+
+def main(_):
+    if CHECKPOINT.value:
+        predictor = predictor_lib.load(CHECKPOINT.value)
+    else:
+        predictor = sharp.make(TASK.value)
+    task = predictor.task
+    rows = list(itertools.islice(task.examples(DATA.value), ROWS.value))
+    texts = {name: [row[name] for row in rows] for name in task.texts}
+    table = rich.table.Table(
+        title=f"{CHECKPOINT.value or 'a tiny model'}, {DATA.value}"
+    )
+    for column in ("task", "signature", "parts of", "rows", "equal", "numbers"):
+        table.add_column(column)
+    with tempfile.TemporaryDirectory() as folder:
+        path = saved_model.export(predictor, os.path.join(folder, "served"))
+        served = tf.saved_model.load(path)
+        asked = dict(requests(task, texts))
+        asked[artifact.TOKENS_OF_TEXT] = tokens(predictor, asked[artifact.TEXT])
+        for name, inputs in asked.items():
+            answer = served.signatures[name]
+            unsplit = answer(**inputs)
+            for size in map(int, SPLITS.value):
+                joined = in_parts(answer, inputs, size)
+                found = artifact.compare(joined, unsplit, ranked=task.ranked)
+                count = len(next(iter(inputs.values())))
+                table.add_row(
+                    task.name,
+                    name,
+                    str(size),
+                    str(count),
+                    f"{found.agreement * count:.0f}",
+                    f"{found.numbers:.1e}",
+                )
+    rich.console.Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    app.run(main)
