@@ -38,6 +38,20 @@ def write_text(path: str, text: str) -> None:
     write(path, text.encode())
 
 
+def refuse_overwriting(output: str, **inputs: str) -> None:
+    """Raises InputError where the file `output` is one of the inputs."""
+    for name, path in inputs.items():
+        if (
+            path
+            and output
+            and os.path.realpath(path) == os.path.realpath(output)
+        ):
+            raise errors.InputError(
+                f"--output={output} is --{name}, which would be written over; "
+                "choose another --output."
+            )
+
+
 def read_json(path: str) -> dict[str, Any]:
     """The JSON object in a file of any gfile path.
 

@@ -41,7 +41,8 @@ def hold(folder: str, *, break_lock: bool = False) -> Iterator[None]:
         tf.io.gfile.makedirs(folder)
     except tf.errors.OpError as error:
         raise errors.InputError(
-            f"{folder} cannot be made or written: {error.message}"
+            f"cannot write into {folder}: {error.message}. Choose another "
+            "--output."
         ) from None
     path = os.path.join(folder, NAME)
     held = _remote(path, break_lock) if "://" in folder else _local(path)
@@ -60,7 +61,8 @@ def _local(path: str) -> Iterator[None]:
             file = open(path, "a+", encoding="utf-8")
         except OSError as error:
             raise errors.InputError(
-                f"{os.path.dirname(path)} cannot be written: {error}"
+                f"cannot write into {os.path.dirname(path)}: {error}. Choose "
+                "another --output."
             ) from None
         with file:
             try:

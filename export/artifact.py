@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors
+from bert_keras import errors, locks
 from bert_keras import predictor as predictor_lib
 from bert_keras.tasks import base
 
@@ -177,27 +177,27 @@ def _common(ours: np.ndarray, theirs: np.ndarray):
 def aside(folder: str, name: str) -> Iterator[str]:
     """A folder to write in, inside `folder`; it goes away in the end.
 
+    Nobody else exports into `folder` meanwhile.
+
     Its name begins with a dot, so nobody takes it for a result. A killed
     export leaves it behind, and the next one of the same name removes it.
     """
     path = os.path.join(folder, f".unfinished-{name}")
-    new = not tf.io.gfile.exists(folder)
-    try:
-        if tf.io.gfile.exists(path):
-            tf.io.gfile.rmtree(path)
-        tf.io.gfile.makedirs(path)
-    except tf.errors.OpError as error:
-        raise errors.InputError(
-            f"cannot write into {folder}: {error.message}. Choose another "
-            "--output."
-        ) from None
-    try:
-        yield path
-    finally:
-        if tf.io.gfile.exists(path):
-            tf.io.gfile.rmtree(path)
-        if new and not tf.io.gfile.listdir(folder):
-            tf.io.gfile.rmtree(folder)
+    with locks.hold(folder):
+        try:
+            if tf.io.gfile.exists(path):
+                tf.io.gfile.rmtree(path)
+            tf.io.gfile.makedirs(path)
+        except tf.errors.OpError as error:
+            raise errors.InputError(
+                f"cannot write into {folder}: {error.message}. Choose another "
+                "--output."
+            ) from None
+        try:
+            yield path
+        finally:
+            if tf.io.gfile.exists(path):
+                tf.io.gfile.rmtree(path)
 
 
 def _finite(values: np.ndarray, what: str) -> None:

@@ -1,5 +1,6 @@
 """What lies beside a TFLite file: vocabulary, labels and how to call it."""
 
+import contextlib
 import dataclasses
 import filecmp
 import json
@@ -11,7 +12,7 @@ import numpy as np
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
-from bert_keras import errors
+from bert_keras import errors, files
 from bert_keras import predictor as predictor_lib
 from export import metadata, notes, on_device, runtimes
 
@@ -46,6 +47,26 @@ def write(
                 f"{there} belongs to another model; choose another --output."
             )
     return names
+
+
+def check_own(output: str, model: str) -> None:
+    """Raises InputError where `output` has a file of these names of others."""
+    stem = os.path.join(output, model.removesuffix(".tflite"))
+    there = [
+        stem + ending
+        for ending in (".tflite", ".json", ".md")
+        if os.path.exists(stem + ending)
+    ]
+    if not there:
+        return
+    own = False
+    with contextlib.suppress(errors.InputError):
+        own = files.read_json(f"{stem}.json").get("model") == model
+    if not own:
+        raise errors.InputError(
+            f"{', '.join(there)}: no export has written that, and this one "
+            "would write over it; choose another --output."
+        )
 
 
 def packed(

@@ -101,6 +101,7 @@ def export(
             "--strings needs --data, rows on which its tokenizer is compared, "
             "and another --quantization than int8."
         )
+    companions.check_own(output, model)
     with artifact.aside(output, quantization) as folder:
         names = companions.write(predictor, folder, output)
         path = os.path.join(folder, model)

@@ -39,7 +39,7 @@ INSIDE = {
     "data": {"data", "files", "mapped"},
     "tasks": {"config", "layers", "heads", "data", "tasks", "typed"},
     "checkpoint": {*_WHOLE, "files", "layers", "mapped", "optimization"},
-    "formats": {*_WHOLE, "checkpoint", "formats"},
+    "formats": {*_WHOLE, "checkpoint", "formats", "locks"},
     "predictor": {*_WHOLE, "checkpoint", "formats", "grouping"},
 }
 

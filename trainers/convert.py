@@ -32,7 +32,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, encoder, errors, formats, layers, resize
+from bert_keras import (
+    checkpoint,
+    encoder,
+    errors,
+    formats,
+    layers,
+    locks,
+    resize,
+)
 from bert_keras import model as model_lib
 from bert_keras.data import corpus
 from bert_keras.data import tokenizer as tokenizer_lib
@@ -89,6 +97,11 @@ def convert(settings: Settings) -> dict[str, Any]:
     flags.require("checkpoint", settings.checkpoint)
     flags.require("output", settings.output)
     _check_empty(settings.output)
+    with locks.hold(settings.output):
+        return _convert(settings)
+
+
+def _convert(settings: Settings) -> dict[str, Any]:
     base.register(settings.task)
     began = time.monotonic()
     source = formats.read(

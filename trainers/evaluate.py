@@ -12,7 +12,7 @@ import time
 
 import tensorflow as tf
 
-from bert_keras import errors, predictor
+from bert_keras import errors, files, predictor
 from bert_keras.data import records as records_lib
 from bert_keras.data import stream as stream_lib
 from bert_keras.tasks import base
@@ -44,6 +44,7 @@ class Settings:
 def evaluate(settings: Settings) -> dict[str, float]:
     flags.require("checkpoint", settings.checkpoint)
     flags.require("data", settings.data)
+    files.refuse_overwriting(settings.output, data=settings.data)
     base.register(settings.task)
     model = predictor.load(settings.checkpoint)
     began = time.monotonic()

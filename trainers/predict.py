@@ -20,7 +20,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import errors, predictor, streams
+from bert_keras import errors, files, predictor, streams
 from bert_keras.data import json_lines, text_lines
 from bert_keras.tasks import base
 from trainers import flags
@@ -106,6 +106,7 @@ def main() -> None:
     settings = flags.read(Settings)
     flags.require("checkpoint", settings.checkpoint)
     lines = read_lines(settings.input)
+    files.refuse_overwriting(settings.output, input=settings.input)
     base.register(settings.task)
     model = predictor.load(settings.checkpoint)
     # Another program may wait for each answer; a file does not.

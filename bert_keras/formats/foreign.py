@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors
+from bert_keras import checkpoint, errors, locks
 from bert_keras.data import tokenizer as tokenizer_lib
 
 
@@ -321,7 +321,7 @@ def write_files(
     """
     tf.io.gfile.makedirs(folder)
     *parts, _ = writers
-    expected = {*parts, *(f"{name}.tmp" for name in writers)}
+    expected = {*parts, *(f"{name}.tmp" for name in writers), locks.NAME}
     others = sorted(set(tf.io.gfile.listdir(folder)) - expected)
     if others:
         raise errors.InputError(

@@ -318,6 +318,37 @@ class RunFolderTest(mains.Case):
                 self.finetuned(**changes)
         self.assertEqual(os.listdir(self.output), [])
 
+    @parameterized.parameters(
+        ("predict", "input"), ("evaluate", "data"), ("predict", "link")
+    )
+    def test_answers_are_not_written_over_what_is_answered(self, name, flag):
+        rows = shutil.copy(self.rows, os.path.join(self.output, "rows.tsv"))
+        output = rows
+        if flag == "link":
+            flag, output = "input", os.path.join(self.output, "link")
+            os.symlink(rows, output)
+        before = tree(self.output)
+        code, _, error = call(
+            f"trainers.{name}",
+            checkpoint=self.tuned,
+            output=output,
+            **{flag: rows},
+        )
+        self.assertEqual(code, 1)
+        self.assertRegex(error, f"is --{flag}, which would be written over")
+        self.assertEqual(tree(self.output), before)
+
+    @parameterized.parameters("bert_keras", "hugging_face")
+    def test_convert_has_one_writer_too(self, form):
+        flags = {"checkpoint": self.base, "output": f"{self.output}/new"}
+        with locks.hold(flags["output"]):
+            code, _, error = call("trainers.convert", **flags, format=form)
+            self.assertEqual(code, 1)
+            self.assertRegex(error, "being written by|not empty")
+        code, _, error = call("trainers.convert", **flags, format=form)
+        self.assertEqual((code, error), (0, ""))
+        self.assertNotIn(locks.NAME, os.listdir(flags["output"]))
+
     def test_pretraining_continues_only_with_its_records_and_network(self):
         settings = pretrain.Settings(
             records=self.records,
