@@ -6,6 +6,25 @@ from bert_keras import config, errors
 from tests import tiny
 
 
+class SizesTest(parameterized.TestCase):
+    @parameterized.parameters(
+        # Turc et al. 2019, table 1; Devlin et al. 2019, section 3.
+        ("tiny", 2, 128),
+        ("mini", 4, 256),
+        ("small", 4, 512),
+        ("medium", 8, 512),
+        ("base", 12, 768),
+        ("large", 24, 1024),
+    )
+    def test_are_the_published_ones(self, name, layers, hidden):
+        bert = config.named(name)
+        self.assertEqual((bert.num_layers, bert.hidden_size), (layers, hidden))
+        # All have heads of 64, and feed-forward layers of four times the width.
+        self.assertEqual(bert.head_width, 64)
+        self.assertEqual(bert.intermediate_size, 4 * hidden)
+        self.assertEqual(bert.vocab_size, 30522)
+
+
 class ParseTest(parameterized.TestCase):
     @parameterized.parameters(
         ({"hidden_size": "16"}, "hidden_size is '16'; expected a whole"),
