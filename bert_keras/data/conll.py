@@ -3,7 +3,7 @@
 A line holds a word, possibly more columns, and its tag in the last one, with
 TABs between or else blanks; white space at its end is no column. Another
 column of tags can be named. A first column that numbers the words (GermEval)
-is passed over, and so are comments, lines that begin with "# " before a
+is skipped, and so are comments, lines that begin with "# " before a
 sentence. A blank line ends a sentence, and so does a line that begins with
 -DOCSTART-. All may be gzipped (`.gz`).
 """

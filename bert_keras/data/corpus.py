@@ -61,7 +61,7 @@ def files(patterns: Sequence[str]) -> list[str]:
     """Files, folders and globs -> the files, each once, in the order given.
 
     Folders are walked to the bottom, in sorted order; names that begin with
-    "." or "_" (`.DS_Store`, `_SUCCESS`) are passed over there. A symbolic
+    "." or "_" (`.DS_Store`, `_SUCCESS`) are skipped there. A symbolic
     link to a folder is followed unless it leads back to a folder that holds
     it, and a file that several names lead to is read under the first.
     """

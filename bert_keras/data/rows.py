@@ -165,7 +165,7 @@ def _rows(
     for record in records:
         if record.problem and plan is None and has_header:
             raise errors.InputError(
-                f"{path}, line {record.line}: {record.problem}. Mend the "
+                f"{path}, line {record.line}: {record.problem}. Fix the "
                 "header, which names the columns."
             )
         row, problem = None, record.problem
@@ -419,7 +419,7 @@ def _is_lost(
 
 def _lost(taken: Sequence[str]) -> str:
     return (
-        f"the quoted field goes on for {len(taken):,} lines that look like "
+        f"the quoted field continues for {len(taken):,} lines that look like "
         "rows; is a quote lost? A text of such lines can be written as .jsonl"
     )
 

@@ -66,7 +66,7 @@ def decode(line: bytes) -> str:
 
 
 def _encoding(line: bytes) -> str:
-    """UTF-16 or UTF-32, told by the mark or by every second byte; else ""."""
+    """UTF-16 or UTF-32, by its mark or by every second byte; else ""."""
     for mark, name in _MARKS.items():
         if line.startswith(mark):
             return name

@@ -50,8 +50,9 @@ def read(
 def find(path: str) -> ModuleType | None:
     """The one of FORMATS that `path` is; None: ours, or no checkpoint.
 
-    Theirs are told by more than ours, whose runs only have to hold a file
-    `best` or `latest`; DeepSpeed leaves a `latest` beside Hugging Face's files.
+    FORMATS come first, as they are recognised by more: a run of ours only has
+    to hold a file `best` or `latest`, and DeepSpeed leaves a `latest` beside
+    Hugging Face's files.
     """
     for module in FORMATS.values():
         if module.recognises(path):

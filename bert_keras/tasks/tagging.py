@@ -303,7 +303,7 @@ class Tagging(base.Task):
         return [span for span in spans if span[1] < span[2]]
 
     def to_dict(self):
-        # A run of before goes on: its records are known by these settings.
+        # An earlier run continues: its records are known by these settings.
         values = super().to_dict()
         if self.tag_column == conll.LAST:
             del values["tag_column"]
