@@ -110,6 +110,47 @@ class FormulasTest(absltest.TestCase):
         causal = layers.attention_mask(padding_mask, causal=True).numpy()
         np.testing.assert_array_equal(causal, np.tril(expected))
 
+    def test_attention_is_softmax_of_the_scaled_scores_that_are_seen(self):
+        """softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, equation 1)."""
+        bert = tiny.bert(attention_dropout=0.0)
+        layer = layers.SelfAttention(bert)
+        layer.build()
+        random = np.random.default_rng(0)
+        values = {}
+        for variable in layer.weights:
+            if "seed" not in variable.path:
+                value = random.normal(0, 0.5, variable.shape)
+                variable.assign(value)
+                values[variable.path.split("/", 1)[1]] = value
+        padding_mask = tiny.inputs()["padding_mask"]
+        seen = layers.attention_mask(padding_mask).numpy()[:, np.newaxis]
+        x = hidden().numpy().astype(np.float64)
+        qkv = x @ values["qkv/kernel"] + values["qkv/bias"]
+        query, key, value = (
+            part.reshape(4, 12, 2, 8).transpose(0, 2, 1, 3)
+            for part in np.split(qkv, 3, axis=-1)
+        )
+        scores = np.exp(query @ key.swapaxes(2, 3) / np.sqrt(8)) * seen
+        real = padding_mask.numpy() > 0
+        sums = scores.sum(axis=-1, keepdims=True)
+        expected = scores / np.where(sums > 0, sums, 1)
+        context = (expected @ value).transpose(0, 2, 1, 3).reshape(4, 12, 16)
+        context = context @ values["out/kernel"] + values["out/bias"]
+        for training in (False, True):
+            output, found = layer(
+                hidden(), seen[:, 0], training=training, attentions=True
+            )
+            np.testing.assert_allclose(
+                output.numpy()[real], context[real], atol=1e-4
+            )
+            for head in range(2):
+                np.testing.assert_allclose(
+                    found[:, head].numpy()[real],
+                    expected[:, head][real],
+                    atol=1e-5,
+                )
+            self.assertTrue(np.isfinite(found).all())
+
     def test_a_causal_network_pools_its_last_token(self):
         network = encoder.BertEncoder(tiny.bert(causal=True))
         mask = tf.constant([[1] * 12, [1] * 5 + [0] * 7, [1] + [0] * 11])

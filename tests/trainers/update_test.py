@@ -65,6 +65,8 @@ class LossWeightsTest(parameterized.TestCase):
         for term, mean in means.items():
             found = float(metrics[f"loss/{term}"])
             self.assertAlmostEqual(found, float(mean), places=5)
+        real = np.sum(batch["inputs"]["padding_mask"].numpy() > 0)
+        self.assertEqual(float(metrics["tokens"]), real)
         norm = float(tf.linalg.global_norm(gradients))
         self.assertAlmostEqual(float(metrics["gradient_norm"]), norm, places=4)
         for variable, value in zip(variables, expected, strict=True):

@@ -50,6 +50,24 @@ class MaskTokensTest(absltest.TestCase):
         self.assertAlmostEqual((there == MASK).mean(), 0.8, delta=0.01)
         self.assertAlmostEqual((there == before).mean(), 0.1, delta=0.01)
 
+    def test_random_tokens_are_of_the_whole_vocabulary(self):
+        token_ids = rows(2000)
+        masked, *_ = draw(token_ids, np.ones_like(token_ids), seeds(2000))
+        replaced = (masked != token_ids) & (masked != MASK)
+        drawn = masked[replaced]  # about 3,000, evenly from 0 to VOCAB - 1
+        self.assertAlmostEqual(drawn.mean() / VOCAB, 0.5, delta=0.03)
+        self.assertLess(drawn.min(), 0.01 * VOCAB)
+        self.assertBetween(drawn.max(), 0.99 * VOCAB, VOCAB - 1)
+
+    def test_of_a_short_row_one_token_is_chosen(self):
+        # 15 % of 3 tokens would be none.
+        token_ids = rows(5, length=3)
+        _, positions, _, weights = draw(
+            token_ids, np.ones_like(token_ids), seeds(5)
+        )
+        self.assertEqual(weights.tolist(), [[1]] * 5)
+        self.assertEqual(positions.tolist(), [[1]] * 5)
+
     def test_labels_are_what_stood_there_and_all_else_is_untouched(self):
         token_ids = rows(50)
         masked, positions, labels, weights = draw(

@@ -216,6 +216,34 @@ class SentencePairsTest(parameterized.TestCase):
         once, again = (pairs.first for pairs in passes[:2])
         self.assertFalse(np.array_equal(once, again))
 
+    def test_of_a_pair_that_is_too_long_the_longer_one_is_cut(self):
+        """Token by token (Google's truncate_seq_pair), at a random end."""
+        sizes = np.array(list(itertools.product(range(1, 15), repeat=2)))
+        spans = np.stack([np.full_like(sizes, 100), 100 + sizes], axis=-1)
+        for room in (2, 5, 8, 9, 28):
+            draws = sentence_pairs._Draws(
+                np.random.default_rng(0), len(sizes), room
+            )
+            first, second, _ = draws.pairs(
+                spans[:, 0].T, spans[:, 1].T, np.zeros(len(sizes), bool)
+            )
+            found = [np.diff(span)[:, 0].tolist() for span in (first, second)]
+            for before, *after in zip(sizes.tolist(), *found, strict=True):
+                left = list(before)
+                while sum(left) > room:
+                    left[left[0] <= left[1]] -= 1
+                # Which of two equal ones loses the odd token is not fixed.
+                self.assertEqual(sorted(after), sorted(left))
+                if before[0] != before[1]:
+                    longer = before[1] > before[0]
+                    self.assertGreaterEqual(after[longer], after[not longer])
+            for span, size in ((first, sizes[:, 0]), (second, sizes[:, 1])):
+                at_begin, at_end = span[:, 0] > 100, span[:, 1] < 100 + size
+                self.assertFalse((at_begin & at_end).any())
+                if room < 6:  # about 180 are cut
+                    share = at_begin.sum() / (at_begin | at_end).sum()
+                    self.assertAlmostEqual(share, 0.5, delta=0.15)
+
     @parameterized.parameters(
         (dict(objective="nsp", documents=[[10, 10]]), "only one"),
         (dict(objective="mlm", documents=[[3], [3]]), "nsp, sop, none.*mlm"),
