@@ -57,6 +57,12 @@ class ByLengthTest(parameterized.TestCase):
         grouping.by_length(self.decode(), rows(100, 100 - near, 10, 100, 12))
         self.assertEqual(self.passes, [(3, 100), (2, 12)])
 
+    def test_padding_of_one_pass_is_still_cheap_enough(self):
+        for more, passes in ((0, 1), (1, 2)):
+            missing = grouping.PASS + more
+            grouping.by_length(self.decode(), rows(100, 100 - missing))
+            self.assertLen(self.passes, passes)
+
     def test_a_pass_has_so_many_tokens_at_most(self):
         count = 2 * grouping.MOST // 64 + 1
         grouping.by_length(self.decode(), rows(*[64] * count))

@@ -161,14 +161,20 @@ class StreamTest(parameterized.TestCase):
         self.assertLen(drawn[0] | drawn[1], 2 * 20 * 10)
 
     def test_batches_do_not_come_in_order_of_length(self):
-        # Of 41 batches, in one window that is sorted to make them.
-        lengths = np.random.default_rng(0).integers(3, 24, 407)
+        # Of 121 batches; windows of 50 are sorted to make them.
+        lengths = np.random.default_rng(0).integers(3, 24, 1207)
         plan = stream_lib.Plan(lengths, 10, seed=5, buckets=(8, 16, 24))
         for epoch in range(3):
-            rows = [plan.rows(41 * epoch + step) for step in range(41)]
+            rows = [plan.rows(121 * epoch + step) for step in range(121)]
+            seen = np.concatenate(rows)
+            self.assertEqual(sorted(seen[seen >= 0]), list(range(1207)))
+            # Each of them is of rows of like length.
+            self.assertLess(max(lengths[r[r >= 0]].std() for r in rows), 2)
             means = [lengths[r[r >= 0]].mean() for r in rows]
-            order = np.corrcoef(np.arange(41), means)[0, 1]
-            self.assertLess(abs(order), 0.5)
+            for first in range(0, 100, 50):
+                window = means[first : first + 50]
+                order = np.corrcoef(np.arange(50), window)[0, 1]
+                self.assertLess(abs(order), 0.5)
             # The empty rows that fill the last batch are in no fixed step.
             self.assertEqual(sum((r < 0).sum() for r in rows), 3)
 
