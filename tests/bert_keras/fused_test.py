@@ -1,4 +1,5 @@
 import math
+from unittest import mock
 
 import keras
 import numpy as np
@@ -137,6 +138,21 @@ class LayerNormTest(parameterized.TestCase):
                 rtol=within,
                 atol=within * np.abs(expected).max(),
             )
+
+
+class ProductTest(parameterized.TestCase):
+    @parameterized.parameters(False, True)
+    def test_it_is_the_product_on_every_device(self, cpu_alone):
+        x = tf.random.stateless_normal((5, 7), (1, 1))
+        column = tf.random.stateless_normal((7, 1), (1, 2))
+        row = tf.random.stateless_normal((1, 5), (1, 3))
+        exact = [value.numpy().astype(float) for value in (x, column, row)]
+        with mock.patch.object(fused, "_on_cpu_alone", lambda: cpu_alone):
+            found = fused._product(x, column), fused._product(row, x)
+        expected = exact[0] @ exact[1], exact[2] @ exact[0]
+        for ours, theirs in zip(found, expected, strict=True):
+            self.assertEqual(ours.shape, theirs.shape)
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 class LayersTest(absltest.TestCase):
