@@ -571,6 +571,30 @@ class TfliteTest(parameterized.TestCase):
         self.assertEqual(os.listdir(output), ["vocab.txt"])
 
 
+class Halved(classification.Classification):
+    """A device asks it with half of the tokens."""
+
+    def on_device(self):
+        return dataclasses.replace(self, seq_length=16)
+
+
+class ForDeviceTest(absltest.TestCase):
+    def test_the_head_of_another_task_on_a_device_has_the_same_weights(self):
+        model = sharp.make_classifier(labels=("bad", "good")).model
+        task = Halved(seq_length=32, labels=("bad", "good"))
+        halved = model_lib.BertModel(model.encoder, task)
+        sharp.spread(halved, 2)
+        device = tflite._for_device(
+            predictor.Predictor(halved, tiny.tokenizer())
+        )
+        self.assertEqual(device.task.seq_length, 16)
+        want = checkpoint.weights(halved.head)
+        got = checkpoint.weights(device.model.head)
+        self.assertEqual(set(got), set(want))
+        for path, value in want.items():
+            np.testing.assert_array_equal(got[path], value, path)
+
+
 class MainTest(absltest.TestCase):
     def test_exports_a_checkpoint(self):
         folder = self.create_tempdir().full_path

@@ -51,6 +51,8 @@ class FinetuneTest(mains.Case):
             min(n["gradient_norm"] for n in log if "loss" in n), 0
         )
         self.assertGreater(log[-1]["dev/spearman"], 0.8)
+        # Without --profile nothing is traced, in a run of more steps than that.
+        self.assertFalse(os.path.exists(os.path.join(run, "profile")))
 
     def test_questions_are_learnt_scored_and_answered(self):
         context = "the film is good . " * 9 + "the plot is bad ."
