@@ -76,6 +76,7 @@ class Settings(runtime.TrainSettings):
 def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     """Trains for `epochs`; returns the last dev scores."""
     flags.check(settings, task)
+    base.require_findable(type(task))
     flags.require("init", settings.init)
     flags.require("train", settings.train)
     flags.require("output", settings.output)

@@ -303,6 +303,19 @@ class RunFolderTest(mains.Case):
         self.assertFalse(os.path.exists(os.path.join(self.output, "best")))
         self.assertEqual(checkpoint.read(self.output).step, 4)
 
+    def test_a_task_that_no_load_would_find_is_refused_before_the_run(self):
+        class Local(classification.Classification):
+            pass
+
+        with self.assertRaisesRegex(errors.InputError, "be loaded again"):
+            finetune.finetune(
+                finetune.Settings(
+                    init=self.base, train=self.rows, output=self.output
+                ),
+                Local(),
+            )
+        self.assertEqual(os.listdir(self.output), [])
+
     def test_settings_are_checked_from_python_too(self):
         for changes, message in (
             ({"learning_rate": math.nan}, "learning_rate is nan"),
