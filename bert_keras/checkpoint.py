@@ -102,7 +102,7 @@ class Checkpoint:
                 "with `python -m trainers.finetune`."
             )
         task = task or self.task
-        parts = self._parts(task)
+        parts = self.parts(task)
         with self._unfilled(True):
             encoder = encoder_lib.BertEncoder(self.config)
         with self._unfilled(parts is None):
@@ -112,16 +112,17 @@ class Checkpoint:
             self.load_head(model.head, parts)
         return model
 
-    def _parts(self, task: base.Task) -> set[str] | None:
+    def parts(self, task: base.Task) -> set[str] | None:
         """Parts of the saved head that a task takes over; None: all of it."""
         if self.task is None:
             return set()
-        saved = self.task.answers
-        if task == self.task or task.answers == saved != {}:
+        # The saved ones were JSON, which has lists for tuples.
+        saved, wanted = _as_json(self.task.answers), _as_json(task.answers)
+        if task == self.task or wanted == saved != {}:
             return None
         return {
             part
-            for part, meaning in task.answers.items()
+            for part, meaning in wanted.items()
             if part in saved and saved[part] == meaning
         }
 
@@ -181,10 +182,12 @@ def save(
     facts = {"lowercase": tokenizer.lowercase, **(facts or {})}
     try:
         _write(folder, model, tokenizer, step, optimizer, task, facts)
-    except (OSError, safetensors.SafetensorError, tf.errors.OpError) as error:
-        # safetensors has its own class for a full disk.
+    except BaseException as error:
         _remove(folder)
-        raise OSError(str(error)) from error
+        # safetensors has its own class for a full disk.
+        if isinstance(error, safetensors.SafetensorError | tf.errors.OpError):
+            raise OSError(str(error)) from error
+        raise
     mark(run, "latest", step)
     return folder
 
@@ -439,6 +442,10 @@ def fetch(path: str) -> str:
     local = os.path.join(folder, os.path.basename(path))
     tf.io.gfile.copy(path, local)
     return local
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(values)))
 
 
 def _of_values(values: Mapping[str, Any]) -> str:

@@ -38,17 +38,46 @@ def write_text(path: str, text: str) -> None:
     write(path, text.encode())
 
 
-def refuse_overwriting(output: str, **inputs: str) -> None:
-    """Raises InputError where the file `output` is one of the inputs."""
+def local_path(path: str) -> str | None:
+    """A path of the local file system, without file://; None: of another."""
+    path = path.removeprefix("file://")
+    return None if "://" in path else path
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Whether `path` is the local `folder` or something in it."""
+    real, within = os.path.realpath(path), os.path.realpath(folder)
+    return real == within or real.startswith(within.rstrip(os.sep) + os.sep)
+
+
+def check_output(output: str, **inputs: str) -> None:
+    """Raises InputError where the file `output` cannot or must not be written.
+
+    It must not be an input, under whatever name, nor be in a folder that is
+    one; "" is standard input.
+    """
+    own = local_path(output)
+    if not output or own is None:
+        return
+    if os.path.isdir(own) or not os.path.isdir(os.path.dirname(own) or "."):
+        raise errors.InputError(
+            f"--output={output}: expected the name of a file in a folder that "
+            "exists."
+        )
     for name, path in inputs.items():
-        if (
-            path
-            and output
-            and os.path.realpath(path) == os.path.realpath(output)
-        ):
+        there = local_path(path)
+        if there is None:
+            continue
+        try:
+            stat = os.stat(there) if path else os.fstat(0)
+            same = os.path.samestat(stat, os.stat(own))
+        except OSError:
+            same = False  # one of them does not exist
+        if same or (path and os.path.isdir(there) and is_inside(own, there)):
+            what = f"--{name}" if path else "the standard input"
             raise errors.InputError(
-                f"--output={output} is --{name}, which would be written over; "
-                "choose another --output."
+                f"--output={output} is {what} or in it, and would be written "
+                "over; choose another --output."
             )
 
 

@@ -8,14 +8,14 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 
 from bert_keras import errors, files
 
-NAME = ".lock"
+NAME = ".bert_keras.lock"
 
 # Of a lock on a remote file system, in seconds.
 HEARTBEAT = 30
@@ -26,16 +26,75 @@ STALE = 10 * HEARTBEAT
 def hold(folder: str, *, break_lock: bool = False) -> Iterator[None]:
     """Makes a folder and lets nobody else write there meanwhile.
 
-    On a local file system the kernel holds the lock (flock), so it is free
-    when its process is gone, however that ended. On others a file says who
-    holds it and is written anew every `HEARTBEAT` seconds; one older than
-    `STALE` seconds no longer counts, and `break_lock` ignores it.
+    On a local file system the kernel holds the lock on the folder itself
+    (flock), so it is free when its process is gone, however that ended, and
+    no file that somebody removes matters. On others a file says who holds it
+    and is written anew every `HEARTBEAT` seconds; one older than `STALE`
+    seconds no longer counts, and `break_lock` ignores it.
 
     A folder that was made here and stayed empty is removed.
 
     Raises InputError when another process holds it, or when the folder cannot
     be made.
     """
+    local = files.local_path(folder)
+    with _remote(folder, break_lock) if local is None else _local(local):
+        yield
+
+
+@contextlib.contextmanager
+def _local(folder: str) -> Iterator[None]:
+    made = not os.path.exists(folder)
+    path, own = os.path.join(folder, NAME), _message()
+    descriptor = _locked(folder)
+    try:
+        others = os.path.lexists(path) and "id" not in _read(path)
+        if os.path.islink(path) or others:
+            raise errors.InputError(
+                f"{path} is not a lock of this program; rename it, or choose "
+                "another --output."
+            )
+        files.write_text(path, json.dumps(own))
+        yield
+    finally:
+        if _read(path).get("id") == own["id"]:
+            os.remove(path)
+        if made:
+            with contextlib.suppress(OSError):  # something is in it
+                os.rmdir(folder)
+        os.close(descriptor)
+
+
+def _locked(folder: str) -> int:
+    """The descriptor of the folder, once the lock is ours."""
+    while True:
+        try:
+            os.makedirs(folder, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise errors.InputError(
+                f"cannot write into {folder}: {error}. Choose another --output."
+            ) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                raise _held(os.path.join(folder, NAME)) from None
+            raise errors.InputError(
+                f"{folder} cannot be locked ({error}); choose an --output on "
+                "a local disk."
+            ) from None
+        # Who held it before may have removed the folder on leaving.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+                return descriptor
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _remote(folder: str, break_lock: bool) -> Iterator[None]:
+    path, own = os.path.join(folder, NAME), _message()
     made = not tf.io.gfile.exists(folder)
     try:
         tf.io.gfile.makedirs(folder)
@@ -44,49 +103,6 @@ def hold(folder: str, *, break_lock: bool = False) -> Iterator[None]:
             f"cannot write into {folder}: {error.message}. Choose another "
             "--output."
         ) from None
-    path = os.path.join(folder, NAME)
-    held = _remote(path, break_lock) if "://" in folder else _local(path)
-    try:
-        with held:
-            yield
-    finally:
-        if made and not tf.io.gfile.listdir(folder):
-            tf.io.gfile.rmtree(folder)
-
-
-@contextlib.contextmanager
-def _local(path: str) -> Iterator[None]:
-    while True:
-        try:
-            file = open(path, "a+", encoding="utf-8")
-        except OSError as error:
-            raise errors.InputError(
-                f"cannot write into {os.path.dirname(path)}: {error}. Choose "
-                "another --output."
-            ) from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise _held(path, _read(path)) from None
-            # The one who held it before has removed the file on leaving.
-            if not os.path.exists(path) or not os.path.samestat(
-                os.fstat(file.fileno()), os.stat(path)
-            ):
-                continue
-            file.truncate(0)
-            file.write(json.dumps(_message()))
-            file.flush()
-            try:
-                yield
-            finally:
-                os.remove(path)
-            return
-
-
-@contextlib.contextmanager
-def _remote(path: str, break_lock: bool) -> Iterator[None]:
-    own = _message()
 
     def write():
         files.write_text(path, json.dumps(own | {"beat": time.time()}))
@@ -94,10 +110,10 @@ def _remote(path: str, break_lock: bool) -> Iterator[None]:
     if tf.io.gfile.exists(path) and not break_lock:
         there = _read(path)
         if time.time() - there.get("beat", 0) < STALE:
-            raise _held(path, there, "; --break_lock ignores that")
+            raise _held(path, "; --break_lock ignores that")
     write()
     if _read(path).get("id") != own["id"]:
-        raise _held(path, _read(path))  # who came at the same moment
+        raise _held(path)  # who came at the same moment
     ended = threading.Event()
 
     def beat():
@@ -111,7 +127,10 @@ def _remote(path: str, break_lock: bool) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        tf.io.gfile.remove(path)
+        if _read(path).get("id") == own["id"]:
+            tf.io.gfile.remove(path)
+        if made and not tf.io.gfile.listdir(folder):
+            tf.io.gfile.rmtree(folder)
 
 
 def _message() -> dict[str, Any]:
@@ -131,10 +150,8 @@ def _read(path: str) -> dict[str, Any]:
         return {}
 
 
-def _held(
-    path: str, holder: Mapping[str, Any], more: str = ""
-) -> errors.InputError:
-    who = "another process"
+def _held(path: str, more: str = "") -> errors.InputError:
+    who, holder = "another process", _read(path)
     if {"pid", "host", "since"} <= set(holder):
         who = "process {pid} on {host} (since {since})".format(**holder)
     return errors.InputError(

@@ -5,6 +5,8 @@ what was evaluated is what is served.
 """
 
 import functools
+import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -266,6 +268,30 @@ def load(
         return Predictor(found.model(), found.tokenizer())
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def is_finite(answer: Any) -> bool:
+    """Whether no number in an answer is NaN or infinite."""
+    if isinstance(answer, Mapping):
+        answer = list(answer.values())
+    if isinstance(answer, (list, tuple)):
+        return all(map(is_finite, answer))
+    return not isinstance(answer, float) or math.isfinite(answer)
+
+
+def as_json(answer: Mapping[str, Any]) -> str:
+    """An answer as a line of JSON, which has no NaN and no infinity: null."""
+
+    def plain(value):
+        if isinstance(value, Mapping):
+            return {name: plain(each) for name, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(each) for each in value]
+        return value if is_finite(value) else None
+
+    if not is_finite(answer):
+        answer = plain(answer)
+    return json.dumps(answer, ensure_ascii=False)
 
 
 def rows_of(

@@ -1,5 +1,6 @@
 """Checks that values read from a file have the types of a dataclass."""
 
+import dataclasses
 import math
 import types
 import typing
@@ -24,6 +25,33 @@ def check(cls: type, values: Mapping[str, Any]) -> None:
             )
 
 
+def check_bounds(cls: type, values: Mapping[str, Any]) -> None:
+    """Raises InputError for a value that its flag would not take.
+
+    Fields have `bounds` and `choices` in their metadata, see tasks.base.knob.
+    """
+    for field in dataclasses.fields(cls):
+        if field.name not in values:
+            continue
+        value = values[field.name]
+        choices = field.metadata.get("choices")
+        if choices and value not in choices:
+            raise errors.InputError(
+                f"--{field.name}={value}: expected one of {', '.join(choices)}."
+            )
+        bounds = field.metadata.get("bounds")
+        if not bounds or value is None:
+            continue
+        least = bounds.get("lower_bound", value)
+        most = bounds.get("upper_bound", value)
+        if not least <= value <= most:
+            raise errors.InputError(
+                f"--{field.name}={value}: expected "
+                f"{bounds.get('lower_bound', 'anything')} to "
+                f"{bounds.get('upper_bound', 'anything')}."
+            )
+
+
 def _fits(hint: Any, value: Any) -> bool:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
@@ -38,8 +66,18 @@ def _fits(hint: Any, value: Any) -> bool:
         return number and value is not False and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if hint in (bool, str, types.NoneType):
+    if hint is str:
+        return isinstance(value, str) and _is_utf8(value)
+    if hint in (bool, types.NoneType):
         return isinstance(value, hint)
+    return True
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
     return True
 
 

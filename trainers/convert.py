@@ -94,6 +94,7 @@ class Settings:
 
 def convert(settings: Settings) -> dict[str, Any]:
     """Writes OUTPUT; returns what the closing table shows."""
+    flags.check(settings)
     flags.require("checkpoint", settings.checkpoint)
     flags.require("output", settings.output)
     _check_empty(settings.output)

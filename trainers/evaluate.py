@@ -6,7 +6,6 @@ python -m trainers.evaluate --checkpoint=runs/base --data=records/dev
 
 import collections
 import dataclasses
-import json
 import os
 import time
 
@@ -16,7 +15,7 @@ from bert_keras import errors, files, predictor
 from bert_keras.data import records as records_lib
 from bert_keras.data import stream as stream_lib
 from bert_keras.tasks import base
-from trainers import flags, inputs, loop, report
+from trainers import flags, inputs, loop, report, scoring
 from trainers import step as step_lib
 
 
@@ -42,9 +41,13 @@ class Settings:
 
 
 def evaluate(settings: Settings) -> dict[str, float]:
+    flags.check(settings)
     flags.require("checkpoint", settings.checkpoint)
     flags.require("data", settings.data)
-    files.refuse_overwriting(settings.output, data=settings.data)
+    files.check_output(
+        settings.output, data=settings.data, checkpoint=settings.checkpoint
+    )
+    report.check_picture(_picture(settings.output))
     base.register(settings.task)
     model = predictor.load(settings.checkpoint)
     began = time.monotonic()
@@ -99,13 +102,18 @@ def _on_rows(model: predictor.Predictor, settings: Settings):
         with tf.io.gfile.GFile(settings.output, "w") as file:
             for row, answer in zip(rows, answers, strict=True):
                 line = {"row": dict(row), "answer": answer}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    for name, table in task.tables(answers, rows).items():
+                file.write(predictor.as_json(line) + "\n")
+    scores, tables = scoring.score(task, answers, rows)
+    for name, table in tables.items():
         report.numbers(name, table)
         if settings.output and name == "confusion":
-            picture = os.path.splitext(settings.output)[0] + "-confusion.png"
-            report.save(picture, report.confusion(table))
-    return task.metrics(answers, rows), len(rows), facts
+            report.save(_picture(settings.output), report.confusion(table))
+    return scores, len(rows), facts
+
+
+def _picture(output: str) -> str:
+    """Where the confusion matrix goes, beside the answers."""
+    return output and f"{os.path.splitext(output)[0]}-confusion.png"
 
 
 def _unseen(task: base.Task, rows: list[base.Row], settings: Settings) -> str:

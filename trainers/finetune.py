@@ -38,6 +38,7 @@ from trainers import (
     report,
     run_folder,
     runtime,
+    scoring,
     session,
 )
 from trainers import workers as workers_lib
@@ -80,6 +81,11 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     flags.require("init", settings.init)
     flags.require("train", settings.train)
     flags.require("output", settings.output)
+    if settings.dev and settings.dev_fraction:
+        report.say(
+            f"--dev is given: --dev_fraction={settings.dev_fraction} holds "
+            "nothing out"
+        )
     run_folder.refuse_inputs_inside(
         settings.output,
         init=settings.init,
@@ -148,7 +154,7 @@ def _finetune(
             "dev": settings.dev and run_folder.content(settings.dev),
             "init": ""
             if settings.random_start
-            else run_folder.of_layer(model.encoder),
+            else run_folder.of_start(model, start.parts(task)),
         },
     )
     runtime.claim(settings, identity, workers)
@@ -176,8 +182,7 @@ def _finetune(
         scores, tables = {}, {}
         if run.workers.writes:
             predictions = answers.predict(dev)
-            scores = task.metrics(predictions, dev)
-            tables = task.tables(predictions, dev)
+            scores, tables = scoring.score(task, predictions, dev)
         return run.evaluated(step, scores, tables)
 
     run.train(

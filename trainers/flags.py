@@ -101,25 +101,12 @@ def check(*settings: Any) -> None:
     number within any bounds.
     """
     for each in settings:
-        values = dataclasses.asdict(each)
+        values = {
+            field.name: getattr(each, field.name)
+            for field in dataclasses.fields(each)
+        }
         typed.check(type(each), values)
-        for field in dataclasses.fields(each):
-            value = values[field.name]
-            choices = field.metadata.get("choices")
-            if choices and value not in choices:
-                raise errors.InputError(
-                    f"--{field.name}={value}: expected one of "
-                    f"{', '.join(choices)}."
-                )
-            bounds = field.metadata.get("bounds", {})
-            least = bounds.get("lower_bound", value)
-            most = bounds.get("upper_bound", value)
-            if value is not None and not least <= value <= most:
-                raise errors.InputError(
-                    f"--{field.name}={value}: expected "
-                    f"{bounds.get('lower_bound', 'anything')} to "
-                    f"{bounds.get('upper_bound', 'anything')}."
-                )
+        typed.check_bounds(type(each), values)
 
 
 def define_task(default: str) -> type[base.Task]:

@@ -10,7 +10,6 @@ so another program can converse; for many, --input is faster.
 """
 
 import dataclasses
-import json
 import os
 import re
 import stat
@@ -23,7 +22,7 @@ import tensorflow as tf
 from bert_keras import errors, files, predictor, streams
 from bert_keras.data import json_lines, text_lines
 from bert_keras.tasks import base
-from trainers import flags
+from trainers import flags, report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +105,9 @@ def main() -> None:
     settings = flags.read(Settings)
     flags.require("checkpoint", settings.checkpoint)
     lines = read_lines(settings.input)
-    files.refuse_overwriting(settings.output, input=settings.input)
+    files.check_output(
+        settings.output, input=settings.input, checkpoint=settings.checkpoint
+    )
     base.register(settings.task)
     model = predictor.load(settings.checkpoint)
     # Another program may wait for each answer; a file does not.
@@ -123,9 +124,16 @@ def main() -> None:
 
 
 def _write(answers: Iterable[Mapping[str, Any]], file) -> None:
+    broken = 0
     for answer in answers:
-        file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        broken += not predictor.is_finite(answer)
+        file.write(predictor.as_json(answer) + "\n")
         file.flush()
+    if broken:
+        report.say(
+            f"{broken:,} answers hold NaN or infinity, written as null: the "
+            "weights are damaged"
+        )
 
 
 if __name__ == "__main__":

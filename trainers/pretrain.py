@@ -82,7 +82,7 @@ def _pretrain(
         objective=train.manifest["objective"],
     ).learn([], tokenizer)
     with strategy.scope():
-        model = _model(settings, task, tokenizer)
+        model, parts = _model(settings, task, tokenizer)
     identity = run_folder.Identity(
         "pretrain",
         (settings, asked),
@@ -91,7 +91,7 @@ def _pretrain(
             "tokenizer": tokenizer.fingerprint,
             "records": train.fingerprint,
             "dev records": dev.fingerprint if dev else "",
-            "init": run_folder.of_layer(model.encoder) if settings.init else "",
+            "init": run_folder.of_start(model, parts) if settings.init else "",
         },
     )
     runtime.claim(settings, identity, workers_lib.Workers(strategy))
@@ -133,14 +133,15 @@ def _pretrain(
 
 
 def _model(settings, task, tokenizer):
+    """The model, and which parts of its head it starts from."""
     if settings.init:
         found = runtime.read_init(settings, settings.init)
         inputs.same_vocabulary(found, tokenizer, settings.records)
         inputs.fits(task, found.config)
-        return found.model(task)
+        return found.model(task), found.parts(task)
     bert = config.parse(settings.model, vocab_size=tokenizer.vocab_size)
     inputs.fits(task, bert)
-    return model_lib.BertModel(encoder.BertEncoder(bert), task)
+    return model_lib.BertModel(encoder.BertEncoder(bert), task), set()
 
 
 def main() -> None:

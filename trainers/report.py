@@ -16,13 +16,15 @@ import rich.progress
 import rich.table
 import tensorflow as tf
 
-from bert_keras import files
+from bert_keras import errors, files
 from bert_keras.tasks import base
 
 # Without a terminal, progress is a line every so many seconds.
 LINE_SECONDS = 10
+SOFTWARE = "bert_keras"  # what a picture says it was drawn by
 EVENTS = ".bert_keras"  # how a journal's files for TensorBoard end
 TRACED = range(11, 16)  # steps since the start of a run, with --profile
+MOST_CLASSES = 30  # whose numbers are written into a confusion matrix
 MOST_COLUMNS = 12  # of a table of numbers that still fits a page
 
 
@@ -242,21 +244,28 @@ def histogram(counts: Sequence[int], *, title: str) -> bytes:
 
 
 def confusion(table: base.Table) -> bytes:
-    """Gold classes by row, answers by column, as a PNG."""
+    """Gold classes by row, answers by column, as a PNG.
+
+    Of many classes without their names and numbers, which take longest and
+    could not be read.
+    """
     counts = np.asarray(table.values)
-    size = 2.5 + 0.45 * len(table.rows)
+    many = len(table.rows) > MOST_CLASSES
+    size = 2.5 + 0.45 * min(len(table.rows), MOST_CLASSES)
     figure, axes = _figure(size, size)
     # Shades are shares of a row: large classes do not drown small ones.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("label")
+    if many:
+        return _png(figure)
     # A label may have dollars, which are no formula.
     plain = {"parse_math": False}
     axes.set_xticks(
         range(len(table.columns)), table.columns, rotation=90, **plain
     )
     axes.set_yticks(range(len(table.rows)), table.rows, **plain)
-    axes.set_xlabel("answer")
-    axes.set_ylabel("label")
     for (row, column), count in np.ndenumerate(counts):
         axes.text(
             column,
@@ -268,6 +277,18 @@ def confusion(table: base.Table) -> bytes:
             color="white" if shares[row, column] > 0.5 else "black",
         )
     return _png(figure)
+
+
+def check_picture(path: str) -> None:
+    """Raises InputError where a picture of others would be written over."""
+    if not path or not tf.io.gfile.exists(path):
+        return
+    with tf.io.gfile.GFile(path, "rb") as file:
+        if SOFTWARE.encode() not in file.read(1000):
+            raise errors.InputError(
+                f"{path} is there, and no command here has drawn it; choose "
+                "another --output."
+            )
 
 
 def save(path: str, data: bytes) -> None:
@@ -283,7 +304,9 @@ def _figure(width: float, height: float):
 
 def _png(figure) -> bytes:
     image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
+    figure.savefig(
+        image, format="png", dpi=120, metadata={"Software": SOFTWARE}
+    )
     return image.getvalue()
 
 
@@ -319,10 +342,12 @@ def _lines(path: str) -> tuple[list[dict[str, Any]], list[bytes]]:
         try:
             values = json.loads(line)
             is_log = isinstance(values.get("step"), int) and all(
-                value is None or isinstance(value, (int, float))
+                value is None
+                or (isinstance(value, (int, float)) and float(value) == value)
                 for value in values.values()
             )
-        except (ValueError, AttributeError, RecursionError):
+        # Also numbers that no float holds.
+        except (ValueError, AttributeError, OverflowError, RecursionError):
             is_log = False
         if is_log:
             lines.append(values)

@@ -16,8 +16,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import errors, files
+from bert_keras import checkpoint, errors, files
+from bert_keras import model as model_lib
 from bert_keras.data import corpus
+from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
 from trainers import flags
 
@@ -141,14 +143,10 @@ def take(folder: str, identity: Identity) -> None:
 
 def refuse_inputs_inside(folder: str, **inputs: str) -> None:
     """Raises InputError where an input is in the folder that is written."""
-    if "://" in folder:
-        return
-    own = os.path.realpath(folder)
+    own = files.local_path(folder)
     for name, path in inputs.items():
-        if not path or "://" in path:
-            continue
-        real = os.path.realpath(path)
-        if real == own or real.startswith(own + os.sep):
+        there = files.local_path(path)
+        if own and there and files.is_inside(there, own):
             raise errors.InputError(
                 f"--{name}={path} is in --output={folder}, which is written. "
                 "Choose another --output."
@@ -163,12 +161,22 @@ def content(path: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def of_layer(layer) -> str:
-    """A fingerprint of a layer's weights."""
+def of_start(
+    model: model_lib.BertModel, parts: Collection[str] | None = ()
+) -> str:
+    """A fingerprint of the encoder's weights and of these parts of the head.
+
+    None: of the whole head.
+    """
     digest = hashlib.sha256()
-    for variable in sorted(layer.weights, key=lambda variable: variable.path):
-        if not variable.path.endswith("seed_generator_state"):
-            digest.update(variable.path.encode())
+    head = {
+        path: variable
+        for path, variable in checkpoint.weights(model.head).items()
+        if parts is None or path.split("/", 1)[0] in parts
+    }
+    for weights in (checkpoint.weights(model.encoder), head):
+        for path, variable in sorted(weights.items()):
+            digest.update(path.encode())
             digest.update(variable.numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -186,26 +194,40 @@ def _owner(folder: str, identity: Identity) -> dict[str, Any] | None:
             f"{path} is not the file of a run: expected the fields command, "
             "settings and reads. Choose another --output."
         )
-    # Of a run of before there was that file.
+    return _older(folder, identity)
+
+
+def _older(folder: str, identity: Identity) -> dict[str, Any] | None:
+    """The same of a run that was started before there was settings.json.
+
+    A file flags.txt alone may be anybody's: it has nothing but flags, all of
+    the command's first ones, and a checkpoint or records beside it.
+    """
     path = os.path.join(folder, FLAGS)
     if not tf.io.gfile.exists(path):
         return None
-    with tf.io.gfile.GFile(path) as file:
-        text = file.read()
+    with tf.io.gfile.GFile(path, "rb") as file:
+        text = file.read().decode("utf-8", "replace")
     values = flags.parse(text)
-    for command, name in _OWN_FLAG.items():
-        if name in values:
-            defaults = {
-                name: field.default
-                for name, field in identity.fields().items()
-                if field.default is not None
-            }
-            return {
-                "command": command,
-                "settings": {k: str(v) for k, v in defaults.items()} | values,
-                "reads": None,
-            }
-    return None
+    command = next((c for c, own in _OWN_FLAG.items() if own in values), None)
+    complete = (
+        records_lib.is_complete(os.path.join(folder, "train"))
+        if command == "prepare"
+        else bool(checkpoint.steps(folder))
+    )
+    if (
+        command is None
+        or not complete
+        or not {"output", "seed"} <= set(values)
+        or not all(line.startswith("--") for line in text.splitlines())
+    ):
+        return None
+    defaults = {
+        name: str(field.default)
+        for name, field in identity.fields().items()
+        if field.default is not None
+    }
+    return {"command": command, "settings": defaults | values, "reads": None}
 
 
 def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:

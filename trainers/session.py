@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from bert_keras import checkpoint, config, errors
@@ -309,6 +310,14 @@ class Session:
         if not self.workers.writes:
             return
         run = self.settings.output
+        if not all(
+            np.isfinite(variable.numpy()).all()
+            for variable in self.model.trainable_variables
+        ):
+            say(
+                f"step {step:,}: the weights hold NaN or infinity; take an "
+                "earlier checkpoint and a lower --learning_rate"
+            )
         try:
             checkpoint.save(
                 run,

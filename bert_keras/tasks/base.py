@@ -5,9 +5,11 @@ evaluation and serving. A new task is one file in this folder with one
 subclass; trainers, exporters and tests find it by the file's name.
 """
 
+import collections
 import dataclasses
 import importlib
 import inspect
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -287,7 +289,15 @@ class Task:
     def to_dict(self) -> dict[str, Any]:
         """What a folder keeps; raises InputError if no load could find it."""
         require_findable(type(self))
-        return {"name": self.name} | dataclasses.asdict(self)
+        values = {"name": self.name} | dataclasses.asdict(self)
+        try:
+            json.dumps([values, dict(self.answers)], allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise errors.InputError(
+                f"the settings of {type(self).__name__} and its `answers` are "
+                f"saved as JSON, which cannot hold one of them: {error}."
+            ) from None
+        return values
 
     def get_config(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -307,7 +317,15 @@ class Task:
                 f"unknown: {unknown}."
             )
         typed.check(cls, config)
+        typed.check_bounds(cls, config)
         return cls(**values)
+
+
+def require_distinct(what: str, names: Sequence[str]) -> None:
+    """Raises InputError where two of the names are the same."""
+    if len(set(names)) < len(names):
+        twice = [n for n, c in collections.Counter(names).items() if c > 1]
+        raise errors.InputError(f"{what} has {twice[:5]} more than once.")
 
 
 class UnknownTaskError(errors.InputError):
@@ -329,7 +347,7 @@ def find(name: str) -> type[Task]:
             raise ModuleNotFoundError(name=name)
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name and not name.startswith(error.name):
+        if error.name and not f"{name}.".startswith(f"{error.name}."):
             raise  # the module is there and misses something itself
         raise errors.InputError(
             f"--task={name}: expected one of {', '.join(names())}, or the "

@@ -58,6 +58,14 @@ class Classification(base.Task):
     weights: tuple[float, ...] = ()  # of the classes; none: all are 1
     pair: bool = False
 
+    def __post_init__(self):
+        base.require_distinct("labels", self.labels)
+        if self.weights and len(self.weights) != len(self.labels):
+            raise errors.InputError(
+                f"expected a weight for each of {len(self.labels)} labels, "
+                f"found {len(self.weights)}."
+            )
+
     @property
     def texts(self):
         return ("text", "text_pair") if self.pair else ("text",)
@@ -132,6 +140,10 @@ class Classification(base.Task):
 
     def head(self, config):
         size = self._kind.size(self.labels)
+        if not size:
+            raise errors.InputError(
+                "a classifier has no labels before its `learn` has seen rows."
+            )
         return LabelHead(config, size, self.pooling, name="head")
 
     def loss(self, outputs, inputs, targets):

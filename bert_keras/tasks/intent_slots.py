@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bert_keras import errors, heads
 from bert_keras.data import conll, entities, labels, text_lines
-from bert_keras.tasks import tagging
+from bert_keras.tasks import base, tagging
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -24,6 +24,10 @@ class IntentSlots(tagging.Tagging):
 
     # Told by the training rows.
     intents: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        base.require_distinct("intents", self.intents)
 
     @property
     def answers(self):

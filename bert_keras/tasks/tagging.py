@@ -44,6 +44,14 @@ class Tagging(base.Task):
     types: tuple[str, ...] = ()
     scheme: str = "BIO"
 
+    def __post_init__(self):
+        if self.scheme not in entities.PREFIXES:
+            raise errors.InputError(
+                f"scheme is {self.scheme!r}; expected one of "
+                f"{', '.join(entities.PREFIXES)}."
+            )
+        base.require_distinct("types", self.types)
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the C classes; "O" is the first."""

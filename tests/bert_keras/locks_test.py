@@ -83,6 +83,52 @@ class LocksTest(absltest.TestCase):
         self.assertEqual(os.listdir(self.folder), ["more"])
         self.assertEqual(os.listdir(f"{self.folder}/more"), ["file"])
 
+    def test_what_others_call_like_the_lock_stays(self):
+        os.makedirs(self.folder)
+        path = os.path.join(self.folder, locks.NAME)
+        for text in ("mine", "", '{"mine": 1}'):
+            mains.write(path, text)
+            with self.assertRaisesRegex(errors.InputError, "is not a lock"):
+                with locks.hold(self.folder):
+                    pass
+            with open(path) as file:
+                self.assertEqual(file.read(), text)
+        precious = mains.write(self.create_tempfile("p").full_path, "precious")
+        os.remove(path)
+        os.symlink(precious, path)
+        with self.assertRaisesRegex(errors.InputError, "is not a lock"):
+            with locks.hold(self.folder):
+                pass
+        with open(precious) as file:
+            self.assertEqual(file.read(), "precious")
+
+    def test_a_lock_file_that_somebody_removes_lets_nobody_in(self):
+        path = os.path.join(self.folder, locks.NAME)
+        with locks.hold(self.folder):
+            os.remove(path)
+            with self.assertRaisesRegex(errors.InputError, "being written by"):
+                with locks.hold(self.folder):
+                    pass
+        with locks.hold(self.folder):
+            pass
+
+    def test_what_appears_in_a_new_folder_at_the_end_stays(self):
+        real = os.rmdir
+
+        def late(folder):
+            mains.write(os.path.join(folder, "late"), "")
+            real(folder)
+
+        with mock.patch.object(os, "rmdir", late), locks.hold(self.folder):
+            pass
+        self.assertEqual(os.listdir(self.folder), ["late"])
+
+    def test_file_paths_are_local(self):
+        with locks.hold(self.folder):
+            with self.assertRaisesRegex(errors.InputError, "being written by"):
+                with locks.hold(f"file://{self.folder}"):
+                    pass
+
     def test_the_lock_is_free_after_an_error(self):
         with self.assertRaises(ZeroDivisionError), locks.hold(self.folder):
             raise ZeroDivisionError

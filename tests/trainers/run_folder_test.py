@@ -9,6 +9,8 @@ import shutil
 from unittest import mock
 
 import keras
+import numpy as np
+import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint, errors, locks
@@ -16,7 +18,7 @@ from bert_keras.tasks import classification, masked_lm
 from tests import tiny
 from tests.trainers import mains
 from tests.trainers.mains import call, write
-from trainers import finetune, prepare, pretrain
+from trainers import evaluate, finetune, prepare, pretrain
 
 
 def tearDownModule():
@@ -291,6 +293,91 @@ class RunFolderTest(mains.Case):
         self.assertIsNone(best.facts["scores"]["mcc"])
         self.finetuned(epochs=4)  # at its end already
 
+    def test_answers_of_nan_are_no_score(self):
+        # Weights that overflow: the first class is right by chance.
+        self.finetuned(epochs=2, learning_rate=3e38, warmup=0.0, max_skipped=99)
+        line = self.log(self.output)[-1]
+        self.assertIsNone(line["dev/accuracy"])
+        self.assertFalse(os.path.exists(os.path.join(self.output, "best")))
+        answers = os.path.join(self.create_tempdir().full_path, "a.jsonl")
+        scores = evaluate.evaluate(
+            evaluate.Settings(
+                checkpoint=self.output, data=self.rows, output=answers
+            )
+        )
+        self.assertTrue(math.isnan(scores["accuracy"]))
+        with open(answers) as file:
+            text = file.read()
+        self.assertNotIn("NaN", text)
+        self.assertIn('"score": null', text)
+
+    @parameterized.parameters(
+        (lambda *_: {"accuracy": np.float32(0.5)}, 0.5),
+        (lambda *_: {"accuracy": tf.constant(0.25)}, 0.25),
+        (lambda *_: None, None),
+        (lambda *_: {"accuracy": "good"}, None),
+    )
+    def test_metrics_are_numbers_of_any_kind(self, metrics, expected):
+        with mock.patch.object(
+            classification.Classification, "metrics", metrics
+        ):
+            if expected is None:
+                with self.assertRaisesRegex(errors.InputError, "the metrics"):
+                    self.finetuned()
+            else:
+                self.assertEqual(self.finetuned()["accuracy"], expected)
+
+    def test_the_head_of_the_start_counts_where_it_is_taken_over(self):
+        start = os.path.join(self.create_tempdir().full_path, "start")
+        shutil.copytree(self.tuned, start)
+        self.finetuned(init=start)
+        loaded = checkpoint.read(start)
+        model = loaded.model()
+        model.head.label.score.bias.assign([1.0, -1.0])
+        other = self.create_tempdir().full_path
+        checkpoint.save(other, model, loaded.tokenizer(), step=1)
+        with self.assertRaisesRegex(errors.InputError, "contents of init"):
+            self.finetuned(init=other)
+
+    def test_flags_of_others_make_no_older_run(self):
+        names = ("records/shard-00007.safetensors", "log.jsonl")
+        self.put(*names)
+        write(
+            os.path.join(self.output, "flags.txt"),
+            "# my notes\n--train=x.tsv\n--output=y\n--seed=1\n",
+        )
+        before = tree(self.output)
+        with self.assertRaisesRegex(errors.InputError, "holds flags.txt, log"):
+            self.finetuned()
+        self.assertEqual(tree(self.output), before)
+
+    def test_an_output_named_as_a_url_is_checked_alike(self):
+        corpus = write(os.path.join(self.output, "corpus.txt"), mains.CORPUS)
+        with self.assertRaisesRegex(errors.InputError, "is in --output"):
+            prepare.prepare(
+                prepare.Settings(
+                    input=corpus,
+                    output=f"file://{self.output}",
+                    vocab=self.vocab,
+                )
+            )
+        self.assertEqual(os.listdir(self.output), ["corpus.txt"])
+
+    def test_a_picture_of_others_is_not_drawn_over(self):
+        answers = os.path.join(self.output, "a.jsonl")
+        settings = evaluate.Settings(
+            checkpoint=self.tuned, data=self.rows, output=answers
+        )
+        self.put("a-confusion.png")
+        with self.assertRaisesRegex(errors.InputError, "a-confusion.png"):
+            evaluate.evaluate(settings)
+        self.assertFalse(os.path.exists(answers))
+        os.remove(os.path.join(self.output, "a-confusion.png"))
+        for _ in range(2):  # one of its own
+            evaluate.evaluate(settings)
+        with self.assertRaisesRegex(errors.InputError, "batch_size=0"):
+            evaluate.evaluate(dataclasses.replace(settings, batch_size=0))
+
     def test_a_run_without_any_number_still_ends(self):
         def metrics(*_):
             return dict.fromkeys(("accuracy", "f1_macro", "mcc"), math.nan)
@@ -348,7 +435,7 @@ class RunFolderTest(mains.Case):
             **{flag: rows},
         )
         self.assertEqual(code, 1)
-        self.assertRegex(error, f"is --{flag}, which would be written over")
+        self.assertRegex(error, f"is --{flag} or in it, and would be written over")
         self.assertEqual(tree(self.output), before)
 
     @parameterized.parameters("bert_keras", "hugging_face")

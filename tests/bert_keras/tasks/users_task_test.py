@@ -7,6 +7,7 @@ import sys
 import tempfile
 import textwrap
 
+import numpy as np
 from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint, encoder, errors, formats, predictor
@@ -157,7 +158,58 @@ class UsersTaskTest(parameterized.TestCase):
                 checkpoint.save(run, model, tiny.tokenizer(), step=1)
             self.assertEqual(checkpoint.steps(run), [])
 
+    def test_meanings_survive_json(self):
+        write(
+            self.folder,
+            "nested.task",
+            MODULE.replace(
+                "    pass",
+                """    pairs: tuple = (("a", "b"), ("c", "d"))
+
+    @property
+    def answers(self):
+        return {"label": [self.pairs, {0: "a"}]}
+""",
+            ),
+        )
+        import nested.task
+
+        task = nested.task.Mine(seq_length=16, labels=("bad", "good"))
+        model = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), task)
+        model.head.label.score.bias.assign([3.0, 4.0])
+        run = self.create_tempdir().full_path
+        checkpoint.save(run, model, tiny.tokenizer(), step=1)
+        again = checkpoint.read(run).model(task)
+        self.assertEqual(
+            again.head.label.score.bias.numpy().tolist(), [3.0, 4.0]
+        )
+
+    def test_what_json_cannot_hold_is_refused_when_it_is_saved(self):
+        write(
+            self.folder,
+            "sets.task",
+            MODULE.replace("    pass", "    names: object = None"),
+        )
+        import sets.task
+
+        for value in ({"a"}, float("nan"), np.float32(1), b"a"):
+            task = sets.task.Mine(labels=("bad", "good"), names=value)
+            with self.assertRaisesRegex(errors.InputError, "saved as JSON"):
+                task.to_dict()
+
+    def test_a_module_that_lacks_another_says_which(self):
+        write(self.folder, "tensorx_tasks.task", "import tensorx")
+        with self.assertRaisesRegex(ModuleNotFoundError, "'tensorx'"):
+            base.find("tensorx_tasks.task")
+
     @parameterized.parameters(
+        ({"pooling": "avg"}, "--pooling=avg: expected one of first"),
+        ({"kind": "regression"}, "--kind=regression: expected one of single"),
+        ({"seq_length": 0}, "--seq_length=0: expected 4 to"),
+        ({"labels": ["good", "good"]}, "labels has .'good'. more than once"),
+        ({"weights": [1.0]}, "a weight for each of 2 labels"),
+        ({"labels": ["a\ud800"]}, "expected a list, each item a string"),
+        ({"labels": []}, "has no labels before"),
         ({"seq_length": "16"}, "seq_length is '16'; expected a whole number"),
         ({"labels": "good"}, "labels is 'good'; expected a list"),
         ({"labels": [1]}, r"labels is \[1\]; expected a list"),
