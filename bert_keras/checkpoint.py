@@ -102,6 +102,7 @@ class Checkpoint:
                 "with `python -m trainers.finetune`."
             )
         task = task or self.task
+        self._check_sizes()
         parts = self.parts(task)
         with self._unfilled(True):
             encoder = encoder_lib.BertEncoder(self.config)
@@ -111,6 +112,24 @@ class Checkpoint:
         if parts is None or parts:
             self.load_head(model.head, parts)
         return model
+
+    def _check_sizes(self) -> None:
+        """Raises InputError where config.json is not that of the tensors.
+
+        Before anything of the sizes that it says is made.
+        """
+        shapes = {k: tuple(v.shape) for k, v in self.encoder_values().items()}
+        config, name = self.config, "embeddings/token"
+        wanted = {name: (config.vocab_size, config.embedding_width)}
+        blocks = {key.split("/")[0] for key in shapes if "block_" in key}
+        groups = config.num_hidden_groups or config.num_layers
+        if {name: shapes.get(name)} != wanted or groups > 10 * len(blocks) + 10:
+            raise errors.InputError(
+                f"{os.path.join(self.folder, ENCODER)} does not fit the model: "
+                f"{name} is {shapes.get(name)} there and {wanted[name]} in the "
+                f"model, with {len(blocks)} blocks there and {groups} in the "
+                "model."
+            )
 
     def parts(self, task: base.Task) -> set[str] | None:
         """Parts of the saved head that a task takes over; None: all of it."""
@@ -318,6 +337,9 @@ def _check_fields(values: Mapping[str, Any]) -> None:
                 f"{name!r} is {str(values[name])[:40]!r}, which is of another "
                 "type than what was written."
             )
+    step = values["step"]
+    if isinstance(step, bool) or not 0 <= step < 10**15:
+        raise errors.InputError(f"'step' is {step}; expected a step's number.")
 
 
 def steps(run: str) -> list[int]:
@@ -347,9 +369,9 @@ def marked(run: str, name: str) -> str | None:
     path = os.path.join(run, name)
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         return None
-    with tf.io.gfile.GFile(path) as file:
-        text = file.read()
-    if not text.strip().isdigit():
+    with tf.io.gfile.GFile(path, "rb") as file:
+        text = file.read(100).decode("utf-8", "replace")
+    if not re.fullmatch(r"[0-9]{1,15}", text.strip()):
         raise errors.InputError(
             f"{path}: expected the number of a step, found {text[:20]!r}. "
             "Name a step folder, or write the number into the file."

@@ -9,6 +9,8 @@ from bert_keras import errors, files, typed
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 POSITIONS = ("learned", "sinusoidal")
+# Far above any network's; a larger number is a mistake of a file.
+_MOST, _MOST_LAYERS = 2**31 - 1, 10_000
 _SIZES = (
     "vocab_size",
     "hidden_size",
@@ -54,10 +56,22 @@ class BertConfig:
     def __post_init__(self):
         for name in _SIZES:
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and not 1 <= value <= _MOST:
                 raise errors.InputError(
-                    f"{name} is {value}; expected a whole number from 1."
+                    f"{name} is {value}; expected a whole number from 1 to "
+                    f"{_MOST:,}."
                 )
+        if self.num_layers > _MOST_LAYERS:
+            raise errors.InputError(
+                f"num_layers is {self.num_layers}; expected at most "
+                f"{_MOST_LAYERS:,}."
+            )
+        if self.layer_norm_epsilon <= 0 or self.initializer_range < 0:
+            raise errors.InputError(
+                f"layer_norm_epsilon is {self.layer_norm_epsilon} and "
+                f"initializer_range {self.initializer_range}; expected more "
+                "than 0, and 0 or more."
+            )
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise errors.InputError(

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from bert_keras import config as config_lib
-from bert_keras import layers
+from bert_keras import errors, layers
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -26,6 +26,11 @@ class BertEncoder(keras.Model):
         super().__init__(name=name, **kwargs)
         self.config = config
         dtype = self.dtype_policy
+        if dtype.compute_dtype == "float64":
+            raise errors.InputError(
+                "the dtype policy is float64, but softmax and LayerNorm "
+                "compute in float32; take float32 or a 16-bit policy."
+            )
         self.embeddings = layers.Embeddings(
             config, name="embeddings", dtype=dtype
         )

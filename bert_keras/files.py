@@ -107,7 +107,7 @@ def read_json(path: str) -> dict[str, Any]:
 
 def checksum(path: str) -> str | None:
     """SHA-256 of a file, None where there is none."""
-    if not tf.io.gfile.exists(path):
+    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         return None
     digest = hashlib.sha256()
     with tf.io.gfile.GFile(path, "rb") as file:

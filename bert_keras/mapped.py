@@ -17,7 +17,7 @@ def tensors(path: str) -> dict[str, np.ndarray]:
     """
     try:
         data = np.memmap(path, np.uint8, "r")
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         raise errors.InputError(
             f"{path} is missing or empty; make or copy its folder again."
         ) from None

@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bert_keras import errors
+
 # BERT, appendix A.2 and Google's code: biases and LayerNorm do not decay. Nor
 # are they adapted by LAMB (google-research/albert, lamb_optimizer.py).
 NO_DECAY = r"(bias|beta|gamma)$"
@@ -38,6 +40,9 @@ class AdamW:
     bias_correction: bool = True
 
     slots = ("m", "v")
+
+    def __post_init__(self):
+        _check_betas(self)
 
     def update(self, variable, slots, gradient, *, rate, decay, adapted, step):
         del adapted
@@ -85,6 +90,9 @@ class Lamb:
 
     slots = ("m", "v")
 
+    def __post_init__(self):
+        _check_betas(self)
+
     def update(self, variable, slots, gradient, *, rate, decay, adapted, step):
         m, v = slots
         # Not beta * m + (1 - beta) * g: in float32 the two factors of 0.999
@@ -116,6 +124,17 @@ class Sgd:
         if decay:
             variable.assign_sub(variable * (rate * decay))
         variable.assign_sub(rate * gradient)
+
+
+def _check_betas(rule: "AdamW | Lamb") -> None:
+    for name in ("beta_1", "beta_2"):
+        if not 0 <= getattr(rule, name) < 1:
+            raise errors.InputError(
+                f"{name} is {getattr(rule, name)}; expected a share from 0 up "
+                "to, but not, 1."
+            )
+    if not rule.epsilon > 0:
+        raise errors.InputError(f"epsilon is {rule.epsilon}; expected over 0.")
 
 
 def _total_weight(beta: float, step: tf.Tensor) -> tf.Tensor:

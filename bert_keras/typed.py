@@ -62,8 +62,11 @@ def _fits(hint: Any, value: Any) -> bool:
         each = typing.get_args(hint)[0]
         return all(_fits(each, item) for item in value)
     if hint is float:
-        number = isinstance(value, (int, float)) and value is not True
-        return number and value is not False and math.isfinite(value)
+        return (
+            isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and _is_finite(value)
+        )
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint is str:
@@ -71,6 +74,13 @@ def _fits(hint: Any, value: Any) -> bool:
     if hint in (bool, types.NoneType):
         return isinstance(value, hint)
     return True
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _is_utf8(text: str) -> bool:

@@ -10,6 +10,7 @@ fixed shape per row. Shards are mapped into memory and read at random, so any
 order can be had and any place can be sought at no cost.
 """
 
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -138,12 +139,7 @@ class Records:
             mapped.tensors(os.path.join(folder, name))
             for name in _shard_names(folder, self.manifest)
         ]
-        for shard in self._shards:
-            if "row_splits" not in shard:
-                raise errors.InputError(
-                    f"{folder}: a shard has no row_splits. Prepare the "
-                    "records again."
-                )
+        self._check_shards()
         lengths = [np.diff(shard["row_splits"]) for shard in self._shards]
         self._starts = np.cumsum([0, *map(len, lengths)])
         self.lengths = np.concatenate(lengths).astype(np.int32)
@@ -157,6 +153,22 @@ class Records:
             for name, value in self._shards[0].items()
             if ":" in name
         }
+
+    def _check_shards(self) -> None:
+        """Raises InputError for a shard that is not as it was written."""
+        entries = self.manifest["shards"]
+        paths = [os.path.join(self.folder, each["name"]) for each in entries]
+        # hashlib lets other threads work.
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            checksums = pool.map(files.checksum, paths)
+        for path, entry, found, shard in zip(
+            paths, entries, checksums, self._shards, strict=True
+        ):
+            if found != entry.get("sha256") or not _is_shard(shard):
+                raise errors.InputError(
+                    f"{path} is damaged: it is not what the manifest says was "
+                    "written. Make or copy its folder again."
+                )
 
     @property
     def fingerprint(self) -> str:
@@ -201,6 +213,22 @@ class Records:
                     batch[name][place] = shard["row:" + name][row]
         batch.setdefault("inputs/padding_mask", mask)
         return batch
+
+
+def _is_shard(shard: Mapping[str, np.ndarray]) -> bool:
+    """Whether the parts of a shard fit together."""
+    splits = shard.get("row_splits")
+    if splits is None or splits.ndim != 1 or splits.dtype.kind not in "iu":
+        return False
+    tokens = [v for n, v in shard.items() if n.startswith("token:")]
+    rows = [v for n, v in shard.items() if n.startswith("row:")]
+    return (
+        len(splits) > 0
+        and splits[0] == 0
+        and bool((np.diff(splits.astype(np.int64)) >= 0).all())
+        and all(v.ndim and len(v) == splits[-1] for v in tokens)
+        and all(v.ndim and len(v) == len(splits) - 1 for v in rows)
+    )
 
 
 def _shard_names(folder: str, manifest: Mapping[str, Any]) -> list[str]:

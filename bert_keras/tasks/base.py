@@ -33,6 +33,9 @@ Targets = dict[str, tuple[tf.Tensor, tf.Tensor]]
 Row = Mapping[str, str]
 
 
+MOST_TOKENS = 1 << 20  # of a row; a larger number is a mistake of a file
+
+
 class Table(NamedTuple):
     """Numbers with names; "confusion" is drawn as a picture."""
 
@@ -74,6 +77,7 @@ class Task:
         128,
         "Longest row in tokens, [CLS] and [SEP] included; longer is cut.",
         least=4,
+        most=MOST_TOKENS,
     )
 
     @property
@@ -379,6 +383,7 @@ def _tasks_in(module) -> list[type[Task]]:
         for item in vars(module).values()
         if inspect.isclass(item)
         and issubclass(item, Task)
+        and item is not Task
         and item.__module__ == module.__name__
     }
     return list(classes)

@@ -27,6 +27,7 @@ class Embedding(base.Task):
         "Longest row in tokens; each text of a pair has half of it, longer "
         "is cut.",
         least=6,
+        most=base.MOST_TOKENS,
     )
     columns: str = base.knob(
         "",

@@ -35,15 +35,19 @@ class QuestionAnswering(base.Task):
         "Tokens from the begin of a window to the next one's, where the "
         "context needs several.",
         least=1,
+        most=base.MOST_TOKENS,
     )
     max_question_length: int = base.knob(
-        64, "Longest question in tokens; longer is cut.", least=1
+        64,
+        "Longest question in tokens; longer is cut.",
+        least=1,
+        most=base.MOST_TOKENS,
     )
     max_answer_length: int = base.knob(
-        30, "Longest answer in tokens that is given.", least=1
+        30, "Longest answer in tokens that is given.", least=1, most=1000
     )
     n_best: int = base.knob(
-        20, "Answers that are listed for a question.", least=1
+        20, "Answers that are listed for a question.", least=1, most=1000
     )
     no_answer_threshold: float = base.knob(
         0.0,

@@ -27,12 +27,14 @@ class Tagging(base.Task):
         "Longest row in tokens, [CLS] and [SEP] included; a longer text is "
         "several rows.",
         least=4,
+        most=base.MOST_TOKENS,
     )
     stride: int = base.knob(
         64,
         "Tokens from the begin of one row of a long text to the next; the "
         "lower, the more they overlap.",
         least=1,
+        most=base.MOST_TOKENS,
     )
     tag_column: int = base.knob(
         conll.LAST,

@@ -118,6 +118,9 @@ class CheckpointTest(parameterized.TestCase):
         ({"bert": None}, "'bert' is 'None'"),
         ({"bert": {}}, "missing:"),
         ({"step": "x"}, "'step' is 'x'"),
+        ({"step": True}, "'step' is True"),
+        ({"step": -3}, "'step' is -3"),
+        ({"step": 10**30}, "'step' is 1000"),
         ({"sha256": []}, "'sha256' is"),
         ({"lowercase": 1}, "'lowercase' is '1'"),
         ({"task": "classification"}, "'task' is 'classification'"),
@@ -134,6 +137,39 @@ class CheckpointTest(parameterized.TestCase):
         with open(path, "wb") as file:
             file.write(content)
         with self.assertRaisesRegex(errors.InputError, message):
+            predictor.load(self.run_folder)
+
+    @parameterized.parameters("²", "1" * 5000, b"\xff\xfe1\x00", "", "-1")
+    def test_a_pointer_that_is_no_number_is_named(self, content):
+        self.save(1)
+        path = os.path.join(self.run_folder, "latest")
+        with open(path, "wb") as file:
+            file.write(
+                content if isinstance(content, bytes) else content.encode()
+            )
+        with self.assertRaisesRegex(errors.InputError, "latest: expected the"):
+            predictor.load(self.run_folder)
+
+    def test_a_folder_in_place_of_a_file_is_named(self):
+        path = os.path.join(self.save(1), checkpoint.ENCODER)
+        os.remove(path)
+        os.makedirs(path)
+        with self.assertRaisesRegex(errors.InputError, "is damaged"):
+            predictor.load(self.run_folder)
+
+    @parameterized.parameters(
+        {"num_layers": 9_999},
+        {"vocab_size": 10**9},
+        {"hidden_size": 2**20},
+    )
+    def test_sizes_are_compared_before_anything_is_made(self, **change):
+        path = os.path.join(self.save(1), checkpoint.CONFIG)
+        with open(path) as file:
+            config = json.load(file)
+        del config["checksum"]
+        with open(path, "w") as file:
+            json.dump(config | {"bert": config["bert"] | change}, file)
+        with self.assertRaisesRegex(errors.InputError, "does not fit the mod"):
             predictor.load(self.run_folder)
 
     @parameterized.parameters(

@@ -202,6 +202,10 @@ class KerasFileTest(parameterized.TestCase):
 
 
 class DtypeTest(parameterized.TestCase):
+    def test_float64_is_refused(self):
+        with self.assertRaisesRegex(errors.InputError, "policy is float64"):
+            encoder.BertEncoder(tiny.bert(), dtype="float64")
+
     @parameterized.parameters(*HALF, "bfloat16", "float16")
     def test_weights_of_layer_norm_are_float32(self, policy):
         norm = layers.layer_norm(tiny.bert(), dtype=policy)

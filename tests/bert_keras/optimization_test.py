@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import encoder, optimization
+from bert_keras import encoder, errors, optimization
 from bert_keras import model as model_lib
 from bert_keras.tasks import classification, masked_lm
 from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
@@ -372,6 +372,22 @@ class OptimizerTest(parameterized.TestCase):
                 value = state[f"{variable.path}/{slot}"]
                 self.assertEqual(value.shape, variable.shape)
                 self.assertEqual(np.abs(value).max(), 0)
+
+
+class LimitsTest(parameterized.TestCase):
+    @parameterized.product(
+        rule=(optimization.AdamW, optimization.Lamb),
+        change=(
+            {"beta_1": 1.0},
+            {"beta_1": -0.1},
+            {"beta_2": 1.5},
+            {"epsilon": 0.0},
+        ),
+    )
+    def test_values_that_give_no_update_are_refused(self, rule, change):
+        (name,) = change
+        with self.assertRaisesRegex(errors.InputError, f"{name} is"):
+            rule(**change)
 
 
 if __name__ == "__main__":

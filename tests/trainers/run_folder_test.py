@@ -435,7 +435,7 @@ class RunFolderTest(mains.Case):
             **{flag: rows},
         )
         self.assertEqual(code, 1)
-        self.assertRegex(error, f"is --{flag} or in it, and would be written over")
+        self.assertRegex(error, f"is --{flag} or in it, and would be written")
         self.assertEqual(tree(self.output), before)
 
     @parameterized.parameters("bert_keras", "hugging_face")

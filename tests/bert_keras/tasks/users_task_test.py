@@ -83,6 +83,7 @@ class UsersTaskTest(parameterized.TestCase):
 
     @parameterized.parameters(
         "unseen.task",
+        "bert_keras.tasks.base",
         "os.path",
         "classify",
         "",
