@@ -57,11 +57,11 @@ class CheckpointTest(parameterized.TestCase):
         self.assertEqual(checkpoint.read(self.run_folder).step, 2)
 
     def test_keeps_the_last_ones_and_the_best(self):
-        for step in (1, 2, 3, 4):
+        for step in (1, 2, 3, 4, 5, 6):
             self.save(step)
         checkpoint.mark(self.run_folder, "best", 1)
         checkpoint.keep(self.run_folder, 2)
-        self.assertEqual(checkpoint.steps(self.run_folder), [1, 3, 4])
+        self.assertEqual(checkpoint.steps(self.run_folder), [1, 5, 6])
 
     def test_encoder_loads_under_another_task(self):
         self.save(1)

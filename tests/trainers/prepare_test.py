@@ -88,6 +88,8 @@ class PrepareTest(parameterized.TestCase):
         self.assertEqual((code, error), (0, ""))
         self.assertEqual(bytes_of(folder), bytes_of(self.whole))
         self.assertGreater(len(bytes_of(folder)), 30)
+        # Notes for a second start are gone once all is done.
+        self.assertEqual((count(folder), count(self.whole)), (0, 0))
 
     def test_a_beam_pipeline_makes_the_same_bytes(self):
         if importlib.util.find_spec("apache_beam") is None:
