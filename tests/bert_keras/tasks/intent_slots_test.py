@@ -1,0 +1,32 @@
+import tensorflow as tf
+from absl.testing import absltest
+
+from bert_keras.data import conll
+from bert_keras.tasks import intent_slots
+from tests import tiny
+
+
+class IntentSlotsTest(absltest.TestCase):
+    def test_each_text_counts_once_however_many_windows_it_has(self):
+        task = intent_slots.IntentSlots(
+            seq_length=8, stride=4, types=("PER",), intents=("ask", "tell")
+        )
+        rows = [
+            conll.row(["film"] * words, ["O"] * words, " ") | {"label": label}
+            for words, label in ((20, "ask"), (1, "tell"), (30, "tell"))
+        ]
+        raw = {
+            name: tf.constant([row[name] for row in rows]) for name in rows[0]
+        }
+        inputs = task.inputs(raw, tiny.tokenizer())
+        text = inputs["text"].numpy()
+        self.assertGreater((text == 2).sum(), 2)
+        labels, weights = task.targets(raw, inputs)["intent"]
+        self.assertEqual(labels.numpy().tolist(), (text > 0).tolist())
+        first = [0, *(text[1:] != text[:-1]).nonzero()[0] + 1]
+        self.assertEqual(weights.numpy().nonzero()[0].tolist(), first)
+        self.assertEqual(weights.numpy().sum(), len(rows))
+
+
+if __name__ == "__main__":
+    absltest.main()
