@@ -198,6 +198,11 @@ class UsersTaskTest(parameterized.TestCase):
             with self.assertRaisesRegex(errors.InputError, "saved as JSON"):
                 task.to_dict()
 
+    @parameterized.parameters("without_dot", "a..b", ".task", "a-b.c", "")
+    def test_only_dotted_names_are_imported(self, name):
+        with self.assertRaisesRegex(errors.InputError, "expected one of class"):
+            base.find(name)
+
     def test_a_module_that_lacks_another_says_which(self):
         write(self.folder, "tensorx_tasks.task", "import tensorx")
         with self.assertRaisesRegex(ModuleNotFoundError, "'tensorx'"):
