@@ -2,13 +2,14 @@
 
 A line holds a word, possibly more columns, and its tag in the last one, with
 TABs between or else blanks; white space at its end is no column. Another
-column of tags can be named. A first column that numbers the words (GermEval)
-is skipped, and so are comments, lines that begin with "# " before a
-sentence. A blank line ends a sentence, and so does a line that begins with
--DOCSTART-. All may be gzipped (`.gz`).
+column of tags can be named. A first column that numbers the words from 1
+(GermEval) or from 0 is skipped, and so are comments, lines that begin with "# "
+before a sentence. A line of white space alone ends a sentence, and so does one
+that begins with -DOCSTART-. All may be gzipped (`.gz`).
 """
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,10 @@ LAST = -1  # the column of tags that is read where none is named
 _HEAD = 1000  # sentences looked at to tell whether words are characters
 _CHARACTERS = 0.9  # share of words of one character from which they are
 _COMMENTS = ("# ", "#\t")
+_KEY = re.compile(r"# *\w+ *= ")  # of a comment, as CoNLL-U writes it
+# What CoNLL-U puts before a word: its number, a range, an empty node's number.
+_NUMBER = re.compile(r"\d+([-.]\d+)?", re.ASCII)
+_NUMBERED = 0.9  # share of lines that begin with one from which all have to
 
 
 class Sentence(NamedTuple):
@@ -40,20 +45,40 @@ class Rows(Iterator[dict[str, str]]):
     """
 
     def __init__(self, path: str, tag_column: int = LAST):
-        self.path, self.note = path, ""
+        self.path = path
+        self._columns_note = ""
+        self._hashes = 0  # words `#` that may have been meant as comments
         self._rows = self._read(path, tag_column)
 
     def __next__(self) -> dict[str, str]:
         return next(self._rows)
 
+    @property
+    def note(self) -> str:
+        """What a person should know of the rows read so far, or ""."""
+        notes = [self._columns_note] * bool(self._columns_note)
+        if self._hashes:
+            notes.append(
+                f'{self.path}: {self._hashes:,} lines that begin with "# " '
+                "end in a tag and have as many columns as other words; they "
+                "are read as words, not as comments."
+            )
+        return " ".join(notes)
+
     def _read(self, path, tag_column):
         blocks, head = _blocks(path, tag_column)
-        numbered = _are_numbered(head)
-        self.note = _note(path, head, numbered, tag_column)
-        sentences = (
-            _sentence(path, block, numbered, tag_column)
-            for block in itertools.chain(head, blocks)
-        )
+        first = _first_number(head)
+        self._columns_note = _note(path, head, first is not None, tag_column)
+
+        def sentences():
+            for block in itertools.chain(head, blocks):
+                text = block[0].text
+                self._hashes += len(block[0].columns) > 2 and text.startswith(
+                    _COMMENTS
+                )
+                yield _sentence(path, block, first, tag_column)
+
+        sentences = sentences()
         head = list(itertools.islice(sentences, _HEAD))
         if not head:
             raise errors.InputError(
@@ -71,9 +96,9 @@ def read(path: str, tag_column: int = LAST) -> Iterator[Sentence]:
     tag_column counts all columns of the file, from 0.
     """
     blocks, head = _blocks(path, tag_column)
-    numbered = _are_numbered(head)
+    first = _first_number(head)
     for block in itertools.chain(head, blocks):
-        yield _sentence(path, block, numbered, tag_column)
+        yield _sentence(path, block, first, tag_column)
 
 
 def rows(path: str, tag_column: int = LAST) -> Rows:
@@ -92,13 +117,14 @@ def _blocks(path: str, tag_column: int):
 
 def _lines(path: str, tag_column: int) -> Iterator[list[_Line]]:
     block: list[_Line] = []
-    width = None
-    for number, line in enumerate(text_lines.read(path), 1):
+    lines = text_lines.read(path)
+    begin, width, has_tabs = _shape(lines)
+    for number, line in enumerate(itertools.chain(begin, lines), 1):
         try:
             text = text_lines.decode(line)
         except ValueError as problem:
             raise _malformed(path, number, str(problem)) from None
-        if not text.strip(" \t") or text.startswith("-DOCSTART-"):
+        if not text.strip() or text.startswith("-DOCSTART-"):
             if block:
                 yield block
             block = []
@@ -106,8 +132,10 @@ def _lines(path: str, tag_column: int) -> Iterator[list[_Line]]:
         columns = _columns(text)
         place = tag_column if tag_column >= 0 else len(columns) - 1
         tagged = place < len(columns) and entities.is_tag(columns[place])
-        if not (block or tagged) and text.startswith(_COMMENTS):
-            continue
+        if not block and text.startswith(_COMMENTS):
+            like_others = (len(columns), "\t" in text) == (width, has_tabs)
+            if not tagged or not like_others or _KEY.match(text):
+                continue
         if len(columns) < 2 or not columns[0] or place >= len(columns):
             problem = f"expected a word and a tag, found {text!r}"
             if tag_column >= 0 and len(columns) > 1:
@@ -116,7 +144,6 @@ def _lines(path: str, tag_column: int) -> Iterator[list[_Line]]:
                     f"found {len(columns)} columns"
                 )
             raise _malformed(path, number, problem)
-        width = width or len(columns)
         if len(columns) != width:
             problem = (
                 f"expected {width} columns as in the lines before, found "
@@ -134,6 +161,24 @@ def _lines(path: str, tag_column: int) -> Iterator[list[_Line]]:
         yield block
 
 
+def _shape(lines: Iterator[bytes]) -> tuple[list[bytes], int, bool]:
+    """The lines up to the first of a word, its columns, whether it has TABs.
+
+    In a file of comments alone these are the first comment's.
+    """
+    begin, shape = [], None
+    for line in lines:
+        begin.append(line)
+        text = line.decode(errors="replace").removesuffix("\r")
+        if not text.strip() or text.startswith("-DOCSTART-"):
+            continue
+        if shape is None or not text.startswith(_COMMENTS):
+            shape = len(_columns(text)), "\t" in text
+        if not text.startswith(_COMMENTS):
+            break
+    return begin, *(shape or (0, False))
+
+
 def _columns(text: str) -> list[str]:
     text = text.rstrip()
     if "\t" in text:
@@ -142,23 +187,43 @@ def _columns(text: str) -> list[str]:
     return list(filter(None, text.split(" ")))
 
 
-def _are_numbered(head: Sequence[Sequence[_Line]]) -> bool:
-    """Whether the first of three columns and more numbers the words."""
-    return sum(map(len, head)) > 1 and all(
-        len(line.columns) > 2 and line.columns[0] == str(number)
-        for block in head
-        for number, line in enumerate(block, 1)
+def _first_number(head: Sequence[Sequence[_Line]]) -> int | None:
+    """The number of the first word of a sentence, or None without numbers.
+
+    Words are numbered where there are three columns and more and in most
+    sentences the first counts them, or where nearly all lines begin with what
+    could be a number; `_sentence` refuses the lines that do not fit.
+    """
+    if not head or len(head[0][0].columns) < 3:
+        return None
+    columns = [[line.columns[0] for line in block] for block in head]
+    total = sum(map(len, columns))
+    begins = [column[0] for column in columns]
+    first = 0 if begins.count("0") > begins.count("1") else 1
+    counted = sum(
+        len(column)
+        for column in columns
+        if column == [str(first + place) for place in range(len(column))]
     )
+    alike = sum(bool(_NUMBER.fullmatch(n)) for each in columns for n in each)
+    if total > 1 and (2 * counted > total or alike > _NUMBERED * total):
+        return first
+    return None
 
 
-def _sentence(path, block, numbered, tag_column) -> Sentence:
+def _sentence(path, block, first, tag_column) -> Sentence:
     words, tags = [], []
-    for place, line in enumerate(block, 1):
-        if numbered and line.columns[0] != str(place):
+    numbered = first is not None
+    for place, line in enumerate(block):
+        if numbered and line.columns[0] != str(first + place):
             problem = (
-                f"expected {place}, the number of the word, found "
-                f"{line.columns[0]!r}"
+                f"expected {first + place}, the number of the word, found "
+                f"{line.columns[0]!r}, as most lines of the file begin with "
+                f"numbers from {first} (words that are numbers stand in a file "
+                "of two columns)"
             )
+            if re.search("[-.]", line.columns[0]):
+                problem += "; of a range (1-2), keep either it or its words"
             raise _malformed(path, line.number, problem)
         if tag_column >= 0 and tag_column <= numbered:
             problem = f"column {tag_column} holds words; name one of tags"
@@ -222,4 +287,4 @@ def tags(tags: str) -> list[str]:
 
 
 def _malformed(path: str, line: int, problem: str) -> errors.InputError:
-    return errors.InputError(f"{path}, line {line}: {problem}. Mend the line.")
+    return errors.InputError(f"{path}, line {line}: {problem}. Fix the line.")

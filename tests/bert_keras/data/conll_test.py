@@ -24,6 +24,15 @@ class ConllTest(parameterized.TestCase):
         ("two_blanks", "EU  B-ORG\nacts   O\n\nYes O"),
         ("numbers", "1\tEU\tB-ORG\n2\tacts\tO\n\n1\tYes\tO\n"),
         ("comments", "# a source\nEU B-ORG\nacts O\n\n#\tan O-x\nYes O\n"),
+        ("numbers_from_0", "0\tEU\tB-ORG\n1\tacts\tO\n\n0\tYes\tO\n"),
+        ("comment_in_a_tag", "# Vitamin O\nEU B-ORG\nacts O\n\n# a b O\nYes O"),
+        ("comment_alone", "# Vitamin O\n\nEU B-ORG\nacts O\n\nYes O\n"),
+        ("key", "# id = O\nEU x y B-ORG\nacts x y O\n\n# a = O\nYes x y O"),
+        ("no_tabs", "# id O\nEU\tx\tB-ORG\nacts\tx\tO\n\n# b O\nYes\tx\tO"),
+        ("no_break_line", "EU B-ORG\nacts O\n\xa0\nYes O\n"),
+        ("ideographic_line", "EU B-ORG\nacts O\n\u3000 \nYes O\n\u3000"),
+        ("form_feed", "EU B-ORG\nacts O\n\f\n\x1c\n\x85\n\v\nYes O\n"),
+        ("cr_cr_lf", "EU B-ORG\r\r\nacts O\r\r\n\r\r\nYes O\r\r\n"),
         ("documents", "-DOCSTART- O\n\nEU B-ORG\nacts O\n-DOCSTART- O\nYes O"),
     )
     def test_reads(self, content):
@@ -46,6 +55,29 @@ class ConllTest(parameterized.TestCase):
             "a_number_is_missing",
             "1 a O\n2 b O\n\n" * 1001 + "3 c O\n",
             "line 3004: expected 1, the number of the word",
+        ),
+        (
+            "one_number_among_right_ones_is_missing",
+            "1 a O\n2 b O\n\n" * 50 + "1 c O\n3 d O\n",
+            "line 152: expected 2, the number of the word, found '3'",
+        ),
+        (
+            "one_sentence_has_no_numbers",
+            "1 a O\n2 b O\n\n" * 3 + "c d O\n",
+            "line 10: expected 1, the number of the word, found 'c'",
+        ),
+        ("a_gap", "1 a O\n3 b O\n", "line 2: expected 2, the number"),
+        ("through", "1 a O\n2 b O\n\n3 c O\n", "line 4: expected 1, the num"),
+        ("from_5", "5 a O\n6 b O\n", "line 1: expected 1, the number"),
+        (
+            "a_range",
+            "1-2\tim\tO\n1\tin\tO\n2\tdem\tO\n3\tHaus\tO\n",
+            "line 1: expected 1, the number .* '1-2'.*range",
+        ),
+        (
+            "an_empty_node",
+            "1 a O\n1.1 b O\n2 c O\n",
+            "line 2: expected 2, the number .* '1.1'",
         ),
         ("utf16", "a\tO\n".encode("utf-16"), "expected UTF-8, found UTF-16"),
         ("utf16_without_mark", "a\tO\n".encode("utf-16-be"), "found UTF-16"),
@@ -95,6 +127,11 @@ class ConllTest(parameterized.TestCase):
         self.assertEqual(row["text"], "1 2 the")
         (row,) = conll.rows(self.file("1 CD O\n2 CD O\nthe DT O\n"))
         self.assertEqual(row["text"], "1 2 the")
+
+    def test_a_word_that_looks_like_a_comment_is_counted(self):
+        rows = conll.rows(self.file("# NN O\n1 CD O\n\n# x\nthe DT O\n"))
+        self.assertEqual([row["text"] for row in rows], ["# 1", "the"])
+        self.assertRegex(rows.note, 'x.conll: 1 lines that begin with "# "')
 
     def test_bilou_is_read_as_bioes(self):
         (row,) = conll.rows(self.file("a U-X\nb B-X\nc I-X\nd L-X\n"))
