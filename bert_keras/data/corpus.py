@@ -234,9 +234,9 @@ class _unpacked:  # noqa: N801 (reads as a phrase: with _unpacked(path))
     def __enter__(self) -> "_unpacked":
         self.raw = tf.io.gfile.GFile(self.path, "rb")
         self.stream = self.raw
-        if self.path.endswith(".gz"):
+        if self.path.lower().endswith(".gz"):
             self.stream = gzip.GzipFile(fileobj=self.raw)
-        elif self.path.endswith(".zst"):
+        elif self.path.lower().endswith(".zst"):
             self.stream = zstandard.ZstdDecompressor().stream_reader(
                 self.raw, read_across_frames=True
             )

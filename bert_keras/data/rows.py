@@ -1,9 +1,9 @@
 """Labelled files as rows: dicts of strings under our own names.
 
 Told apart by name: `.tsv` is split at TABs without any quoting, `.csv` is
-quoted as RFC 4180 says, `.jsonl` and `.json` hold one JSON object a line; all
-may be gzipped (`.gz`). Another format is one more entry of `_READERS`. Blank
-lines are passed over.
+quoted as RFC 4180 says, `.jsonl`, `.ndjson` and `.json` hold one JSON object a
+line; all may be gzipped (`.gz`), and upper case is no other name. Another
+format is one more entry of `_READERS`. Blank lines are passed over.
 """
 
 import collections
@@ -37,21 +37,29 @@ COMMON_COLUMNS = {
 class Rows(Iterator[dict[str, str]]):
     """Rows of one file, read as they are asked for, once."""
 
-    def __init__(self, path: str, rows: Iterator[dict[str, str] | None]):
+    def __init__(
+        self,
+        path: str,
+        rows: Iterator[dict[str, str] | None],
+        notes: Callable[[], str] = str,
+    ):
         self.path = path
         self.skipped = 0  # malformed rows passed over so far
         self._rows = rows
         self._count = 0
+        self._notes = notes  # what else there is to say
 
     @property
     def note(self) -> str:
         """What a person should know of the rows read so far, or ""."""
-        if not self.skipped:
-            return ""
-        return (
-            f"{self.path}: {self.skipped:,} of "
-            f"{self._count + self.skipped:,} rows are malformed and left out."
-        )
+        notes = [self._notes()]
+        if self.skipped:
+            notes.append(
+                f"{self.skipped:,} of {self._count + self.skipped:,} rows are "
+                "malformed and left out."
+            )
+        notes = " ".join(filter(None, notes))
+        return f"{self.path}: {notes}" if notes else ""
 
     def __next__(self) -> dict[str, str]:
         for row in self._rows:
@@ -60,16 +68,31 @@ class Rows(Iterator[dict[str, str]]):
                 return row
             self.skipped += 1
         if not self._count:
+            if self.skipped:
+                problem = f" that can be used; {self.skipped:,} are malformed."
+            else:
+                problem = f". {self._notes() or 'The file has no rows.'}"
             raise errors.InputError(
-                f"{self.path}: expected rows, found none that can be used "
-                f"({self.skipped} malformed)."
+                f"{self.path}: expected rows, found none{problem}"
             )
         raise StopIteration
 
-    def where(self, holds: Callable[[dict[str, str]], bool]) -> "Rows":
-        """These rows without those that are left out on purpose."""
+    def where(
+        self,
+        holds: Callable[[dict[str, str]], bool],
+        notes: Callable[[], str] = str,
+    ) -> "Rows":
+        """These rows without those that are left out on purpose.
+
+        `notes` is asked, with the rows' own, what to say of the rows so far.
+        """
         kept = (row for row in self._rows if row is None or holds(row))
-        return Rows(self.path, kept)
+        both = (self._notes, notes)
+        return Rows(
+            self.path,
+            kept,
+            lambda: " ".join(filter(None, (say() for say in both))),
+        )
 
 
 def read(
@@ -90,12 +113,14 @@ def read(
     row (fields too many or too few, no JSON, no UTF-8, a wanted value missing
     or of another type) stops the reading; with on_bad_row="skip" it is
     counted in `Rows.skipped`. After a lost quote in a CSV file, reading goes
-    on with the line after the one where the quote opens.
+    on with the line after the one where the quote opens. A quoted text of a
+    few lines that look like rows, but which ends as CSV wants it, may be meant:
+    it stops the reading, and with "skip" it is one row, which the note names.
     """
     if on_bad_row not in ("fail", "skip"):
         raise ValueError(f"on_bad_row is fail or skip, not {on_bad_row!r}.")
     text_lines.refuse_folder(path)
-    suffix = re.search(r"(\.\w+)?$", path.removesuffix(".gz"))[0]
+    suffix = re.search(r"(\.\w+)?$", path.lower().removesuffix(".gz"))[0]
     if suffix not in _READERS:
         raise errors.InputError(
             f"{path}: expected a name that ends in {', '.join(_READERS)}, "
@@ -106,8 +131,18 @@ def read(
         _Plan, path, columns=columns, needed=needed, label=label
     )
     has_header = suffix in _TABLES and not _are_positions(columns)
-    found = _rows(path, records, plan, on_bad_row == "skip", has_header)
-    return Rows(path, found)
+    doubts: list[str] = []
+    found = _rows(path, records, plan, on_bad_row == "skip", has_header, doubts)
+    return Rows(path, found, lambda: _note(doubts))
+
+
+def _note(doubts: Sequence[str]) -> str:
+    if not doubts:
+        return ""
+    return (
+        f"{len(doubts):,} rows hold quoted lines that look like rows and are "
+        f"read as one text each; is a quote lost? The first is at {doubts[0]}."
+    )
 
 
 def parse_columns(
@@ -151,6 +186,7 @@ class _Record(NamedTuple):
     line: int
     fields: Sequence[str] | Mapping[str, Any] = ()
     problem: str = ""  # what is wrong with it
+    doubt: str = ""  # what may be wrong with it, though it can be read
 
 
 def _rows(
@@ -159,6 +195,7 @@ def _rows(
     make_plan: Callable[..., "_Plan"],
     skip: bool,
     has_header: bool,
+    doubts: list[str],
 ) -> Iterator[dict[str, str] | None]:
     """Dicts under our names; None for a row that is passed over."""
     plan, misfit = None, None
@@ -168,7 +205,9 @@ def _rows(
                 f"{path}, line {record.line}: {record.problem}. Fix the "
                 "header, which names the columns."
             )
-        row, problem = None, record.problem
+        row, problem = None, record.problem or record.doubt * (not skip)
+        if record.doubt and skip:
+            doubts.append(f"line {record.line}")
         if not problem and plan is None:
             try:
                 plan = make_plan(record.fields)
@@ -198,6 +237,7 @@ class _Plan:
     def __init__(self, path, first, *, columns, needed, label):
         named = isinstance(first, Mapping)
         self.label = label
+        self._numbers: dict[float, str] = {}  # labels of JSON -> as written
         self.width = None if named else len(first)
         there = list(first) if named else [name.strip() for name in first]
         positions = not named and _are_positions(columns)
@@ -205,15 +245,20 @@ class _Plan:
             positions = False
         self.header = not named and not positions
         if positions:
+            _refuse_header(path, there, columns)
             there = list(range(len(first)))
-            columns = {ours: int(theirs) for ours, theirs in columns.items()}
+            # Longer ones are no positions, and Python's int has a limit.
+            columns = {
+                ours: int(theirs) if len(theirs) < 10 else theirs
+                for ours, theirs in columns.items()
+            }
         elif columns is None:
             columns = _recognise(path, there)
         elif "label" not in columns:
             columns = _with_label(path, there, columns)
         missing = [c for c in columns.values() if c not in there]
         if missing or not columns:
-            wanted = ", ".join(map(repr, missing)) or "a column of text"
+            wanted = ", ".join(map(_shown, missing)) or "a column of text"
             raise errors.InputError(
                 f"{path}: expected {wanted}; the columns there are "
                 f"{', '.join(map(repr, there))}. Name them, as in "
@@ -249,13 +294,32 @@ class _Plan:
             read = self.label if ours == "label" else _text_of
             try:
                 row[ours] = read(fields[key])
+                if ours == "label" and read != labels.number:
+                    self._check_number(fields[key])
             except ValueError as problem:
                 return None, f"column {self.names[ours]!r}: {problem}"
         return row, ""
 
+    def _check_number(self, value: Any) -> None:
+        """Raises ValueError for a number that was written otherwise before."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return
+        before = self._numbers.setdefault(value, repr(value))
+        if before != repr(value):
+            raise ValueError(
+                f"expected {_shown(before)} as in a row before, found "
+                f"{json_lines.name_of(value)}, which would be another label"
+            )
+
 
 def _are_positions(columns: Mapping[str, str] | None) -> bool:
     return bool(columns) and all(map(str.isdecimal, columns.values()))
+
+
+def _shown(name: Any) -> str:
+    """A name for messages; one of any length may come from a user."""
+    text = str(name)
+    return repr(name) if len(text) < 60 else f"{text[:50]!r}..."
 
 
 def _text_of(value: Any) -> str:
@@ -278,6 +342,36 @@ def _is_header(path: str, first: Sequence[str], wanted: Sequence[str]) -> bool:
         "Give the file a header of names that are no numbers."
     )
 
+
+def _refuse_header(
+    path: str, first: Sequence[str], columns: Mapping[str, str]
+) -> None:
+    """Raises InputError where a first row holds names, not texts and labels."""
+    places = {
+        ours: int(theirs)
+        for ours, theirs in columns.items()
+        if len(theirs) < 10 and int(theirs) < len(first)
+    }
+    cells = {ours: first[place] for ours, place in places.items()}
+    if cells and all(cell.casefold() in _NAMES for cell in cells.values()):
+        named = ",".join(f"{ours}={cell}" for ours, cell in cells.items())
+        raise errors.InputError(
+            f"{path}: the columns {', '.join(columns.values())} are positions "
+            "in a file without a header, but the first row is one: "
+            f"{', '.join(map(repr, first))}. Name the columns, as in {named}, "
+            "or take the first row away."
+        )
+
+
+# What a header holds, the common names and those that need to be named.
+_NAMES = {
+    name.casefold() for names in COMMON_COLUMNS.values() for name in names
+} | {
+    *("abstract", "body", "category", "class", "comment", "content", "gold"),
+    *("headline", "input", "intent", "labels", "message", "output", "query"),
+    *("rating", "review", "sentiment", "similarity", "source", "stars"),
+    *("summary", "tag", "tags", "target", "title", "topic", "tweet", "id"),
+}
 
 # How the unnamed column of row numbers is called.
 _INDEX_NAMES = {"", "id", "index", "unnamed: 0"}
@@ -337,7 +431,7 @@ def _read_csv(path: str) -> Iterator[_Record]:
     # the parser as lone surrogates and are looked for in what comes out.
     lines = _Lines(f"{_loose(line)}\n" for line in text_lines.read(path))
     reader = csv.reader(lines, strict=True)
-    known: set[str] = set()  # fields of rows of one line, for _is_lost
+    known: set[str] = set()  # fields of rows of one line, for _look_like_rows
     width = None
     while True:
         lines.start()
@@ -346,33 +440,47 @@ def _read_csv(path: str) -> Iterator[_Record]:
         except StopIteration:
             return
         except csv.Error as error:
-            problem = _csv_problem(error, lines.taken)
+            problem = _csv_problem(error, lines)
             yield _Record(lines.number, problem=problem)
             lines.rewind()
             continue
-        if len(lines.taken) > 1 and _is_lost(lines.taken, width, known):
-            yield _Record(lines.number, problem=_lost(lines.taken))
+        several = len(lines.taken) > 1
+        doubt = ""
+        if several and _look_like_rows(lines.taken, fields, width, known):
+            doubt = _lost(lines.taken)
+        is_short = len(lines.taken) <= _MOST_DOUBTED
+        if doubt and not (is_short and len(fields) == width):
+            yield _Record(lines.number, problem=doubt)
             lines.rewind()
         elif any(map(_SURROGATE.search, fields)):
             yield _Record(lines.number, problem="expected UTF-8")
         elif fields:
             width = width or len(fields)
-            if len(lines.taken) == 1 and len(known) < _MOST_KNOWN:
+            if not several and len(known) < _MOST_KNOWN:
                 known.update(field for field in fields if len(field) < 100)
-            yield _Record(lines.number, fields)
+            yield _Record(lines.number, fields, doubt=doubt)
 
 
 class _Lines(Iterator[str]):
-    """Lines for the parser, which can read those of one row again."""
+    """Lines for the parser, which can read those of one row again.
+
+    How many are read again grows with the lines of the file, and not with
+    their square: a row that takes more looks as if the file ended there.
+    """
 
     def __init__(self, lines: Iterator[str]):
         self._lines = lines
         self._again: collections.deque[str] = collections.deque()
+        self._left = _MOST_AGAIN  # lines that may be read in vain
         self.taken: list[str] = []  # lines of the row that is read
         self.number = 1  # of the first of them
+        self.stopped = False  # whether the row takes too many
 
     def __next__(self) -> str:
         again = self._again
+        if len(self.taken) > max(self._left, _LEAST_AGAIN):
+            self.stopped = True
+            raise StopIteration
         line = again.popleft() if again else next(self._lines)
         self.taken.append(line)
         return line
@@ -380,22 +488,28 @@ class _Lines(Iterator[str]):
     def start(self) -> None:
         """Begins a row."""
         self.number += len(self.taken)
-        self.taken = []
+        self.taken, self.stopped = [], False
 
     def rewind(self) -> None:
         """Takes all lines but the first of the row back."""
+        self._left -= len(self.taken) - 1
         self._again.extendleft(reversed(self.taken[1:]))
         del self.taken[1:]
 
 
-def _is_lost(
-    taken: Sequence[str], width: int | None, known: Collection[str]
+def _look_like_rows(
+    taken: Sequence[str],
+    fields: Sequence[str],
+    width: int | None,
+    known: Collection[str],
 ) -> bool:
     """Whether the lines of a quoted field look like rows themselves.
 
     So it is where a quote was lost and the next one that is lost closes it.
     Each line, without the quote that opens, must have as many fields as the
     rows before, and most of them one that other rows have as well: a label.
+    Where the part of the last line that is quoted is such a row, too, they are
+    a text: of a row that lost a quote, the label would come after it.
     """
     rows = []
     for line in taken[:-1]:
@@ -414,6 +528,11 @@ def _is_lost(
         any((field in known and field) or counts[field] > 1 for field in row)
         for row in rows
     ]
+    if len(fields) == width:
+        quoted = next(field for field in fields if "\n" in field)
+        end = next(csv.reader([quoted.rpartition("\n")[2]]), [])
+        if len(end) == width and any(f in known or counts[f] for f in end if f):
+            return False
     return 2 * sum(same) > len(rows)
 
 
@@ -424,16 +543,28 @@ def _lost(taken: Sequence[str]) -> str:
     )
 
 
-def _csv_problem(error: csv.Error, taken: Sequence[str]) -> str:
-    problem = f"expected quoted CSV, but {error}"
-    if "limit" in str(error):
-        problem += (
+def _csv_problem(error: csv.Error, lines: _Lines) -> str:
+    reason = str(error)
+    if "limit" in reason:
+        reason += (
             " of characters; write longer fields as .tsv or .jsonl, which "
             "have no limit"
         )
-    if len(taken) > 1:
+    elif "new-line" in reason:
+        reason = (
+            "a CR stands within a field; put the field in quotes, or end each "
+            "line with LF or CR LF"
+        )
+    elif "end of data" in reason:
+        reason = "the quote that opens here is not closed"
+        if lines.stopped:
+            reason += ", nor was it in several rows before"
+    elif "expected after" in reason:
+        reason = "a quote that is closed ends no field"
+    problem = f"expected quoted CSV, but {reason}"
+    if len(lines.taken) > 1:
         problem += (
-            f" in the {len(taken):,} lines from here, where a quote opens"
+            f" in the {len(lines.taken):,} lines from here, where a quote opens"
         )
     return problem
 
@@ -473,10 +604,17 @@ _READERS: dict[str, Callable[[str], Iterator[_Record]]] = {
     ".csv": _read_csv,
     ".jsonl": _read_json,
     ".json": _read_json,
+    ".ndjson": _read_json,
 }
 _TABLES = (".tsv", ".csv")
 _SURROGATE = re.compile("[\udc80-\udcff]")
 _MOST_KNOWN = 10_000
+_MOST_DOUBTED = 10  # lines of a row that may be a text, or rows
+# Lines after a lost quote that are read again: so many in the file, and then
+# so many for each row. A field of 131,072 characters, the most of Python's
+# csv, has fewer than the former.
+_MOST_AGAIN = 150_000
+_LEAST_AGAIN = 30
 
 
 def _text(path: str) -> Iterator[tuple[int, str, str]]:
