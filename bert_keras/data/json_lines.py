@@ -4,6 +4,7 @@ Python's `json` lets some things through that cannot be used later (a lone
 surrogate, one key twice), and raises errors of several types for others.
 """
 
+import collections
 import json
 import re
 from typing import Any
@@ -66,8 +67,8 @@ def name_of(value: Any) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        counts = collections.Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
         raise JsonError(f"an object has the key {valid_text(twice)!r} twice")
     return values
 

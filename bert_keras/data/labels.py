@@ -7,6 +7,7 @@ stands for the label everywhere, or a ValueError with a phrase for the message.
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,27 @@ _BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001))))
 _BLANKS += "\ufeff\u200b\u2060"
 # How pandas, Python and JSON write a missing value into text.
 _MISSING = ("", "nan", "NaN")
+# How they and others do that could be names of classes as well.
+_MAYBE_MISSING = {
+    *("#n/a", "#na", "-nan", "<na>", "n/a", "na", "nan", "nat", "nil", "none"),
+    *("null", "undefined"),
+}
+# Squared errors of larger numbers can overflow in the sum of a batch.
+LARGEST = 1e16
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def one(value: Any) -> str:
-    """The label of one class: stripped, and not missing."""
+    """The label of one class: stripped, and not missing.
+
+    A list or an object is none, also as text in a table.
+    """
+    if isinstance(value, str):
+        text = strip(value)
+        if text.startswith(("[", "{")) and _structure(text) is not None:
+            value = _structure(text)
+        elif re.fullmatch(r"\[\s*(['\"]).*\1\s*,?\s*\]", text, re.DOTALL):
+            raise ValueError(f"expected one label, found {_found(text)}")
     if isinstance(value, (list, dict)):
         raise ValueError(
             f"expected one label, found {json_lines.name_of(value)}"
@@ -38,7 +55,8 @@ def several(value: Any) -> str:
     """Labels joined with commas, each once; "" for none.
 
     A string has commas between labels. A JSON list of strings is these
-    labels, also as text in a table.
+    labels, also as text in a table. What is returned is read as the same
+    labels again.
     """
     if isinstance(value, str):
         text = strip(value)
@@ -49,8 +67,7 @@ def several(value: Any) -> str:
     if not isinstance(value, list):
         if _is_missing(value):
             return ""
-        parts = map(strip, _text(value).split(","))
-        return ",".join(dict.fromkeys(filter(None, parts)))
+        value = list(filter(strip, _text(value).split(",")))
     for item in value:
         if not isinstance(item, str):
             raise ValueError(
@@ -64,20 +81,33 @@ def several(value: Any) -> str:
             )
         if not strip(item):
             raise ValueError(f"expected a list of labels, found {item!r} in it")
-    return ",".join(dict.fromkeys(map(strip, value)))
+        if strip(item) in _MISSING:
+            raise ValueError(
+                f"expected a list of labels, found {item!r} in it, which is "
+                "how a missing value is written"
+            )
+    joined = ",".join(dict.fromkeys(map(strip, value)))
+    if joined.startswith("[") and joined.endswith("]"):
+        if _structure(joined) is not None or _listed(joined) != joined:
+            raise ValueError(
+                f"expected labels that do not look like a list together, "
+                f"found {_found(joined)}"
+            )
+    return joined
 
 
 def number(value: Any) -> str:
     """A finite number, as text that every reader of numbers reads alike."""
     text = "" if isinstance(value, (list, dict, bool)) else _text(value)
     if _NUMBER.fullmatch(strip(text)):
-        with np.errstate(over="ignore"):
-            if np.isfinite(np.float32(float(text := strip(text)))):
-                return text
+        if abs(float(text := strip(text))) <= LARGEST:
+            return text
+        more = f"; the square of one above {LARGEST:g} can overflow"
+    else:
+        more = ""
     found = _found(value) if isinstance(value, str) else None
-    raise ValueError(
-        f"expected a finite number, found {found or json_lines.name_of(value)}"
-    )
+    found = found or json_lines.name_of(value)
+    raise ValueError(f"expected a finite number, found {found}{more}")
 
 
 def numbers(label: tf.Tensor) -> tf.Tensor:
@@ -91,18 +121,46 @@ def numbers(label: tf.Tensor) -> tf.Tensor:
     return tf.constant(found)
 
 
+def doubts(names: Iterable[str]) -> str:
+    """What a person should know of names of classes, or ""."""
+    names = sorted(names)
+    notes = []
+    missing = [name for name in names if name.casefold() in _MAYBE_MISSING]
+    if missing:
+        notes.append(
+            f"Read as {'a class' if len(missing) == 1 else 'classes'}: "
+            f"{', '.join(missing)}. Where it stands for a missing label, leave "
+            f"its rows out with skip_labels={','.join(missing)}."
+        )
+    numbers: dict[float, list[str]] = {}
+    for name in filter(_NUMBER.fullmatch, names):
+        numbers.setdefault(float(name), []).append(name)
+    for same in numbers.values():
+        if len(same) > 1:
+            notes.append(
+                f"{' and '.join(same)} are the same number and "
+                f"{len(same)} classes."
+            )
+    return " ".join(notes)
+
+
 def strip(text: str) -> str:
     """Without white space of any kind at its ends."""
     return text.strip(_BLANKS)
 
 
-def _listed(text: str) -> Any:
-    """The list that a field `["a", "b"]` holds; other text as it is."""
+def _structure(text: str) -> list | dict | None:
+    """The JSON list or object that a text is, if it is one."""
     try:
         value = json_lines.loads(text)
     except json_lines.JsonError:
-        value = None
-    if isinstance(value, list):
+        return None
+    return value if isinstance(value, (list, dict)) else None
+
+
+def _listed(text: str) -> Any:
+    """The list that a field `["a", "b"]` holds; other text as it is."""
+    if isinstance(value := _structure(text), list):
         return value
     # `['a', 'b']` and `[a, b]` would become the labels `['a'` and `'b']`.
     parts = text.split(",")

@@ -33,7 +33,9 @@ class Classification(base.Task):
         choices=("fail", "skip"),
     )
     skip_labels: str = base.knob(
-        "", "Labels, with commas between, whose rows are left out."
+        "",
+        "Labels, with commas between, whose rows are left out; of kind=multi "
+        "each row that has one of them.",
     )
     kind: str = base.knob(
         "single",
@@ -88,15 +90,14 @@ class Classification(base.Task):
         return KINDS[self.kind]
 
     def examples(self, path):
-        left_out = map(labels_lib.strip, self.skip_labels.split(","))
-        left_out = set(filter(None, left_out))
+        labels = _Labels(self._kind, self.skip_labels)
         return rows.read(
             path,
             columns=rows.parse_columns(self.columns, rows.COMMON_COLUMNS),
             needed=(*self.texts, "label"),
             on_bad_row=self.on_bad_row,
             label=self._kind.read,
-        ).where(lambda row: row["label"] not in left_out)
+        ).where(labels.keeps, labels.note)
 
     def learn(self, rows, tokenizer):
         del tokenizer
@@ -176,14 +177,72 @@ class Classification(base.Task):
         return [label for label in found if label not in self.labels]
 
 
+class _Labels:
+    """Which rows of a file `skip_labels` leaves out, and what labels it has."""
+
+    def __init__(self, kind, skip_labels: str):
+        self._kind = kind
+        # As rows' labels are compared -> as a person wrote them.
+        self._skip: dict[str | float, str] = {}
+        for name in map(labels_lib.strip, skip_labels.split(",")):
+            if name:
+                try:
+                    self._skip[kind.key(name)] = name
+                except ValueError as problem:
+                    raise errors.InputError(
+                        f"skip_labels={skip_labels}: {problem}."
+                    ) from None
+        self._left_out = dict.fromkeys(self._skip, 0)
+        self._rows_left_out = 0
+        self._names: set[str] = set()
+
+    def keeps(self, row) -> bool:
+        found = {self._kind.key(name) for name in self._kind.parts(row)}
+        if there := found & self._left_out.keys():
+            self._rows_left_out += 1
+            for key in there:
+                self._left_out[key] += 1
+            return False
+        self._names.update(self._kind.split(row["label"]))
+        return True
+
+    def note(self) -> str:
+        notes = [labels_lib.doubts(self._names)]
+        if self._rows_left_out:
+            counts = ", ".join(
+                f"{self._skip[key]}: {count:,}"
+                for key, count in self._left_out.items()
+                if count
+            )
+            notes.append(
+                f"{self._rows_left_out:,} rows are left out for labels in "
+                f"skip_labels ({counts})."
+            )
+        missing = [
+            self._skip[key]
+            for key, count in self._left_out.items()
+            if not count
+        ]
+        if missing:
+            notes.append(
+                f"No row has the label {' or '.join(missing)} of skip_labels."
+            )
+        return " ".join(filter(None, notes))
+
+
 class Single:
     """One class holds."""
 
     scores = ("accuracy", "f1_macro", "mcc")
     read = staticmethod(labels_lib.one)  # of a field
 
+    key = staticmethod(str)  # of a class, as classes are compared
+
     def split(self, label):
         return [labels_lib.one(label)]
+
+    def parts(self, row):
+        return self.split(row["label"])
 
     def check(self, labels):
         if len(labels) < 2:
@@ -247,8 +306,13 @@ class Multi:
     scores = ("f1_micro", "f1_macro", "accuracy")
     read = staticmethod(labels_lib.several)
 
+    key = staticmethod(str)
+
     def split(self, label):
         return [part for part in labels_lib.several(label).split(",") if part]
+
+    def parts(self, row):
+        return self.split(row["label"])
 
     def check(self, labels):
         if not labels:
@@ -317,9 +381,15 @@ class Number:
     scores = ("spearman", "pearson", "mean_squared_error")
     read = staticmethod(labels_lib.number)
 
+    def key(self, label):
+        return float(labels_lib.number(label))
+
     def split(self, label):
         labels_lib.number(label)
         return []
+
+    def parts(self, row):
+        return [row["label"]]
 
     def check(self, labels):
         pass

@@ -3,6 +3,7 @@
 import dataclasses
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bert_keras import errors, heads
@@ -66,12 +67,25 @@ class Embedding(base.Task):
 
     def learn(self, rows, tokenizer):
         del tokenizer
-        found = (_number(row, number) for number, row in enumerate(rows))
-        highest = max(found, default=1.0)
-        if highest <= 0:
+        found = (
+            (_number(row, number), number) for number, row in enumerate(rows)
+        )
+        highest, (lowest, place) = -np.inf, (np.inf, 0)
+        for label, number in found:
+            highest = max(highest, label)
+            lowest, place = min((lowest, place), (label, number))
+        if highest == -np.inf:
+            return dataclasses.replace(self, pair=True)
+        if highest < np.finfo(np.float32).tiny:
             raise errors.InputError(
                 "expected labels from 0, for texts that have nothing in "
                 f"common, upwards; the highest is {highest}."
+            )
+        if lowest < -highest:
+            raise errors.InputError(
+                f"row {place}: expected a label from "
+                f"{-highest:g} to {highest:g}, for its share of the highest is "
+                f"to be a cosine; found {lowest:g}."
             )
         return dataclasses.replace(self, pair=True, highest=highest)
 

@@ -201,6 +201,16 @@ class RowsTest(parameterized.TestCase):
         ):
             list(rows.read(path))
 
+    def test_an_object_of_many_keys_names_the_one_that_comes_twice(self):
+        keys = [f'"{number}": 1' for number in range(50_000)]
+        line = "{" + ", ".join([*keys, '"49999": 2']) + "}"
+        path = self.write("a.json", '{"text": "a"}\n' + line)
+        start = time.process_time()
+        with self.assertRaisesRegex(errors.InputError, "line 2.*'49999' twice"):
+            list(rows.read(path))
+        # Counting each key anew takes 20 s.
+        self.assertLess(time.process_time() - start, 2)
+
     def test_a_lone_surrogate_is_replaced(self):
         content = (
             '{"te\\ud83dxt": 1, "text": "a \\ud83d", "label": "\\ude00b"}\n'

@@ -77,6 +77,69 @@ class LabelsTest(parameterized.TestCase):
         with self.assertRaisesRegex(errors.InputError, "label 'b' does not"):
             self.targets(task, "a,b")
 
+    @parameterized.parameters(
+        ("single", "x", "a,x\nb,y\nc,z\nd,x\n", "bc", "2 rows .*[(]x: 2[)]"),
+        ("multi", "x", 'a,"x,y"\nb,y\nc,\nd,x\n', "bc", "2 rows .*[(]x: 2[)]"),
+        ("multi", "x,y", 'a,"x,y"\nb,y\nc,z\n', "c", "2 r.*x: 1, y: 2"),
+        ("number", "-1", "a,-1.0\nb,1\nc,-1\nd,-1e0\n", "b", "3 rows .*-1: 3"),
+        ("number", "-1.0", "a,-1\nb,1\n", "b", "1 rows .*-1.0: 1"),
+        ("single", "x,q", "a,x\nb,y\n", "b", "No row has the label q of skip"),
+        ("multi", "q,xy", "a,x\nb,y\n", "ab", "No row has the label q or xy "),
+        ("number", "7", "a,1\nb,2\n", "ab", "No row has the label 7 "),
+    )
+    def test_rows_of_skipped_labels_are_left_out_and_counted(
+        self, kind, skip, content, left, note
+    ):
+        path = self.file("a.csv", f"text,label\n{content}")
+        task = classification.Classification(kind=kind, skip_labels=skip)
+        examples = task.examples(path)
+        self.assertEqual("".join(row["text"] for row in examples), left)
+        self.assertRegex(examples.note, f"{path}: .*{note}")
+
+    def test_skipped_labels_of_another_kind_are_refused(self):
+        task = classification.Classification(kind="number", skip_labels="x")
+        path = self.file("a.csv", "text,label\na,1\n")
+        with self.assertRaisesRegex(errors.InputError, "skip_labels=x: .*numb"):
+            task.examples(path)
+        task = classification.Classification(skip_labels="x")
+        path = self.file("b.csv", "text,label\na,x\n")
+        with self.assertRaisesRegex(
+            errors.InputError, "found none. 1 rows are left out for labels in"
+        ):
+            list(task.examples(path))
+
+    @parameterized.product(
+        kind=("single", "multi"), name=("NA", "None", "null", "<NA>", "NaT")
+    )
+    def test_a_class_that_may_be_a_missing_label_is_named(self, kind, name):
+        path = self.file("a.tsv", f"text\tlabel\na\tx\nb\t{name}\nc\tx\n")
+        task = classification.Classification(kind=kind)
+        examples = task.examples(path)
+        learned = task.learn(examples, None)
+        self.assertEqual(learned.labels, tuple(sorted([name, "x"])))
+        self.assertIn(f"a class: {name}.", examples.note)
+        self.assertIn(f"skip_labels={name}.", examples.note)
+
+    @parameterized.parameters(
+        (["1", "-100"], "row 1: expected a label from -1 to 1, .* found -100"),
+        (["-5.5", "5", "0"], "row 0: expected a label from -5 to 5"),
+        (["1e-46", "0"], "the highest is 1e-46"),
+        (["0", "-1"], "the highest is 0"),
+    )
+    def test_labels_that_are_no_cosines_are_refused(self, labels, message):
+        rows = [{"text": "a", "text_pair": "b", "label": n} for n in labels]
+        with self.assertRaisesRegex(errors.InputError, message):
+            embedding.Embedding().learn(rows, None)
+
+    def test_labels_down_to_minus_the_highest_are_cosines(self):
+        rows = [
+            {"text": "a", "text_pair": "b", "label": n}
+            for n in ("-4", "4", "0")
+        ]
+        task = embedding.Embedding().learn(rows, None)
+        share, _ = self.targets(task, "-4", "4", "0")["similarity"]
+        self.assertEqual(share.numpy().tolist(), [-1, 1, 0])
+
     @parameterized.product(
         kind=("single", "multi", "number"), name=("a.jsonl", "a.csv")
     )
