@@ -42,7 +42,7 @@ from bert_keras import (
     resize,
 )
 from bert_keras import model as model_lib
-from bert_keras.data import corpus
+from bert_keras.data import corpus, json_lines
 from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.tasks import base
 from trainers import flags, report
@@ -221,7 +221,7 @@ def _resized(settings, model, tokenizer) -> resize.Resized:
 
 def _texts(path: str) -> Iterator[str]:
     """Lines of a file as they are; of JSON, all strings in it."""
-    is_json = path.removesuffix(".gz").endswith((".json", ".jsonl"))
+    is_json = corpus.is_json(path)
     for number, line in corpus.texts(path):
         if not is_json:
             yield line
@@ -241,7 +241,7 @@ def _strings(value: Any) -> Iterator[str]:
     while left:
         value = left.pop()
         if isinstance(value, str):
-            yield corpus.valid_text(value)
+            yield json_lines.valid_text(value)
         elif isinstance(value, (list, dict)):
             parts = value.values() if isinstance(value, dict) else value
             left += reversed([*parts])

@@ -20,7 +20,6 @@ import contextlib
 import gzip
 import hashlib
 import itertools
-import json
 import os
 import re
 import zlib
@@ -31,13 +30,14 @@ import tensorflow as tf
 import zstandard
 
 from bert_keras import errors
-from bert_keras.data import sentences
+from bert_keras.data import json_lines, sentences
 
 LONGEST = 100_000  # characters; some 20,000 English tokens
 
 _HEAD = 1000  # lines looked at to tell the shape of a file
 _CHUNK = 1 << 20  # bytes read at a time
 _PACKED = (".gz", ".zst")
+_TABLES = (".csv", ".tsv")
 
 
 class Document(NamedTuple):
@@ -60,19 +60,16 @@ class Position:
 def files(patterns: Sequence[str]) -> list[str]:
     """Files, folders and globs -> the files, each once, in the order given.
 
-    Folders are walked to the bottom, in sorted order; names that begin with
-    "." or "_" (`.DS_Store`, `_SUCCESS`) are skipped there. A symbolic
+    Folders are walked to the bottom, in sorted order; files and folders whose
+    names begin with "." or "_" (`.git`, `.DS_Store`, `_SUCCESS`,
+    `_temporary`) are skipped there. A symbolic
     link to a folder is followed unless it leads back to a folder that holds
     it, and a file that several names lead to is read under the first.
     """
     found: dict[str, str] = {}
     for pattern in patterns or [""]:
         if pattern and tf.io.gfile.isdir(pattern):
-            matches = (
-                path
-                for path in _walk(pattern)
-                if not os.path.basename(path).startswith((".", "_"))
-            )
+            matches = _walk(pattern)
         elif pattern and tf.io.gfile.exists(pattern):
             matches = [pattern]
         else:
@@ -90,10 +87,19 @@ def files(patterns: Sequence[str]) -> list[str]:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """The files below a folder, through symbolic links but not in circles."""
+    """The files below a folder, through symbolic links but not in circles.
+
+    Hidden ones and those in hidden folders are left out.
+    """
     if "://" in folder:  # no file system with links
         for inside, _, names in tf.io.gfile.walk(folder):
-            yield from (tf.io.gfile.join(inside, name) for name in names)
+            below = inside[len(folder) :].split("/")
+            if not any(map(_is_hidden, below)):
+                yield from (
+                    tf.io.gfile.join(inside, name)
+                    for name in names
+                    if not _is_hidden(name)
+                )
         return
     walked: set[str] = set()
     for inside, folders, names in os.walk(
@@ -104,13 +110,23 @@ def _walk(folder: str) -> Iterator[str]:
             folders.clear()
             continue
         walked.add(real)
-        yield from (os.path.join(inside, name) for name in names)
-        paths = {name: os.path.join(inside, name) for name in folders}
+        yield from (
+            os.path.join(inside, name) for name in names if not _is_hidden(name)
+        )
+        paths = {
+            name: os.path.join(inside, name)
+            for name in folders
+            if not _is_hidden(name)
+        }
         # Links last: a file is named by where it is, not by what points there.
         folders[:] = sorted(
-            (name for name in folders if not _holds(paths[name], inside)),
+            (name for name in paths if not _holds(paths[name], inside)),
             key=lambda name, paths=paths: (os.path.islink(paths[name]), name),
         )
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "_"))
 
 
 def _refuse(error: OSError) -> None:
@@ -148,14 +164,21 @@ def scan(
 ) -> Iterator[Document]:
     """The documents of all files, in order; told apart by name.
 
-    `.jsonl` and `.json` hold one JSON object a line whose `text_field` is a
-    document: a string, or a list of strings, its sentences. Anything else is
-    text. Both may be packed (`.gz`, `.zst`). Raises InputError for a line
-    that does not fit, and when there is no document at all.
+    `.jsonl`, `.ndjson` and `.json` hold one JSON object a line whose
+    `text_field` is a document: a string, or a list of strings, its sentences.
+    Anything else is text, but no table (`.csv`, `.tsv`). All may be packed
+    (`.gz`, `.zst`). Raises InputError for a table, for a line that does not
+    fit, and when there is no document at all.
     """
     path, empty = "no file", True
     for path in paths:
-        if _name(path).endswith((".jsonl", ".json")):
+        if _name(path).endswith(_TABLES):
+            raise errors.InputError(
+                f"{path}: expected text or JSON lines, found a table, whose "
+                "quotes and labels would be text. Write its texts as .txt, or "
+                "its rows as .jsonl and name the field."
+            )
+        if is_json(path):
             found = _scan_json(path, text_field, position)
         else:
             found = _scan_text(path, position)
@@ -193,16 +216,51 @@ def texts(path: str) -> Iterator[tuple[int, str]]:
         yield number, _decode(line, path, number)
 
 
-def lines(path: str, position: Position | None = None) -> Iterator[bytes]:
-    """Lines of a file, without newline, byte-order mark or packing."""
-    for _, line in _lines(path, position):
+def lines(path: str, *, any_line_end: bool = False) -> Iterator[bytes]:
+    """Lines of a file, without newline, byte-order mark or packing.
+
+    Raises InputError for UTF-16 and UTF-32, and for a file whose lines end in
+    CR alone, unless `any_line_end`.
+    """
+    for _, line in _lines(path, any_line_end=any_line_end):
         yield line
 
 
+def is_json(path: str) -> bool:
+    """Whether a file of this name holds JSON lines."""
+    return _name(path).endswith((".jsonl", ".ndjson", ".json"))
+
+
 def _lines(
-    path: str, position: Position | None = None
+    path: str,
+    position: Position | None = None,
+    *,
+    any_line_end: bool = False,
 ) -> Iterator[tuple[int, bytes]]:
-    """Each line with the place where it begins in the unpacked file."""
+    """Each line with the place where it begins in the unpacked file.
+
+    Raises InputError as `lines` does.
+    """
+    found = _split(path, position)
+    head = list(itertools.islice(found, 2))
+    if head:
+        first = head[0][1]
+        if encoding := _encoding(first):
+            raise errors.InputError(
+                f"{path}: expected UTF-8, found {encoding}. Convert the file, "
+                f"for example with iconv -f {encoding} -t UTF-8."
+            )
+        if not any_line_end and len(head) == 1 and b"\r" in first.rstrip(b"\r"):
+            raise errors.InputError(
+                f"{path}: expected lines that end in LF or CR LF, found CR "
+                "alone, as on old Macs. Convert the file, for example with "
+                "tr '\\r' '\\n'."
+            )
+    yield from itertools.chain(head, found)
+
+
+def _split(path: str, position: Position | None) -> Iterator[tuple[int, bytes]]:
+    """Lines as `_lines` gives them, of whatever kind the file is."""
     with _unpacked(path, position) as stream:
         rest = stream.read(_CHUNK)
         begin = len(codecs.BOM_UTF8) if rest.startswith(codecs.BOM_UTF8) else 0
@@ -275,7 +333,8 @@ class _unpacked:  # noqa: N801 (reads as a phrase: with _unpacked(path))
 
 
 def _name(path: str) -> str:
-    """Without the ending of the packing."""
+    """In lower case and without the ending of the packing."""
+    path = path.lower()
     for ending in _PACKED:
         path = path.removesuffix(ending)
     return path
@@ -379,16 +438,14 @@ def _join(paragraphs: Iterable[list[str]]) -> Iterator[list[str]]:
 def _field(text: str, name: str, path: str, number: int) -> str | list[str]:
     found = "none"
     try:
-        row = json.loads(text)
-    except RecursionError:
-        row, found = None, "JSON that is nested too deeply"
-    except ValueError:  # also a number of more than 4,300 digits
-        row = None
+        row = json_lines.loads(text)
+    except json_lines.JsonError as error:
+        row, found = None, f"none: {error}"
     field = row.get(name) if isinstance(row, dict) else None
     if isinstance(field, str):
-        return valid_text(field)
+        return field
     if isinstance(field, list) and all(isinstance(s, str) for s in field):
-        return [valid_text(sentence) for sentence in field]
+        return field
     if isinstance(row, dict):
         found = f"fields {list(row)}"
     raise errors.InputError(
@@ -396,14 +453,6 @@ def _field(text: str, name: str, path: str, number: int) -> str | list[str]:
         f"{name!r} is a string or a list of strings, found {found}. Name the "
         "field that holds the text."
     )
-
-
-def valid_text(text: str) -> str:
-    """With U+FFFD for half characters (`\\ud83d`), which UTF-8 cannot hold."""
-    return _HALF.sub("\ufffd", text)
-
-
-_HALF = re.compile("[\ud800-\udfff]")
 
 
 def _wrapped(rows: Sequence[str]) -> bool:
@@ -452,16 +501,25 @@ _MARKS = {
 }
 
 
+_LOOKED_AT = 200  # bytes, for UTF-16 without a mark
+
+
+def _encoding(line: bytes) -> str:
+    """UTF-16 or UTF-32, by its mark or by every second byte; else ""."""
+    for mark, name in _MARKS.items():
+        if line.startswith(mark):
+            return name
+    head = line[:_LOOKED_AT]
+    for half in (head[0::2], head[1::2]):
+        if len(half) > 1 and half.count(0) > 0.7 * len(half):
+            return "UTF-16"
+    return ""
+
+
 def _decode(line: bytes, path: str, number: int) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        for mark, name in _MARKS.items():
-            if number == 1 and line.startswith(mark):
-                raise errors.InputError(
-                    f"{path}: expected UTF-8, found {name}. Convert the file, "
-                    f"for example with iconv -f {name} -t UTF-8."
-                ) from error
         raise errors.InputError(
             f"{path}, line {number}: expected UTF-8, found byte "
             f"0x{line[error.start]:02x} at column {error.start + 1}. Convert "

@@ -76,7 +76,7 @@ class Questions(Iterator[dict[str, str]]):
 def read(path: str) -> Questions:
     """The questions of a `.json` or `.json.gz` file."""
     text_lines.refuse_folder(path)
-    if not path.removesuffix(".gz").endswith(".json"):
+    if not path.lower().removesuffix(".gz").endswith(".json"):
         raise errors.InputError(
             f"{path}: expected SQuAD's JSON, a name that ends in .json or "
             ".json.gz."

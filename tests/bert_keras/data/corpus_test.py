@@ -101,13 +101,17 @@ class DocumentsTest(CorpusTest):
             self.assertLess(size, corpus.LONGEST + len(paragraph))
             self.assertLen(document, len(document) // 2 * 2)
 
-    @parameterized.parameters("a.jsonl", "a.json")
+    @parameterized.parameters(
+        "a.jsonl", "a.json", "a.ndjson", "a.JSONL", "a.NDJSON.GZ"
+    )
     def test_json_lines_hold_text_or_sentences(self, name):
         rows = [
             {"text": "One is. Two is.\n\nThree is."},
             {"text": ["As it. Stands", " so ", ""]},
         ]
-        content = "\n".join(map(json.dumps, rows)) + "\n\n"
+        content = ("\n".join(map(json.dumps, rows)) + "\n\n").encode()
+        if name.endswith("GZ"):
+            content = gzip.compress(content)
         self.assertEqual(
             self.read(name, content),
             [["One is.", "Two is.", "Three is."], ["As it. Stands", "so"]],
@@ -182,6 +186,14 @@ class DocumentsTest(CorpusTest):
         ("a.jsonl", b'{"text": ' + b"1" * 5000 + b"}", "line 1.*'text'"),
         ("a.jsonl", b'{"body": "a"}', "line 1.*'text'.*body"),
         ("a.json", b'["a"]', "line 1.*one JSON object a line"),
+        ("a.json", b'{"text": "a", "text": "b"}', "line 1.*'text' twice"),
+        ("a.txt", "a film\na b\n".encode("utf-16-le"), "found UTF-16"),
+        ("a.jsonl", '{"text": ""}\n'.encode("utf-16-be"), "found UTF-16"),
+        ("a.txt", b"a film.\ra play.\r\ranother\r", "found CR alone"),
+        ("a.jsonl", b'{"text": "a"}\r{"text": "b"}\n', "found CR alone"),
+        ("a.csv", b"text,label\na,1\n", "a.csv: .*found a table.*as .txt"),
+        ("a.TSV", b"text\tlabel\na\t1\n", "a.TSV: .*found a table.*as .txt"),
+        ("a.csv.gz", gzip.compress(b"text\na\n"), "found a table"),
     )
     def test_what_does_not_fit_is_named(self, name, content, message):
         with self.assertRaisesRegex(errors.InputError, message):
@@ -260,6 +272,20 @@ class FilesTest(CorpusTest):
         pathlib.Path(other, "sub", "e.txt").touch()
         self.link("in/out", other)
         self.assertEqual(self.relative("in"), ["in/c.gz", "in/out/sub/e.txt"])
+
+    def test_hidden_folders_are_read_where_they_are_named_alone(self):
+        for name in (
+            ".git/d.txt", "_temporary/0/e.txt", "in/.ipynb_checkpoints/f.txt",
+            "in/_x/g.txt",
+        ):  # fmt: skip
+            path = pathlib.Path(self.root, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("text")
+        self.link("in/__link", "../.git")
+        self.assertEqual(self.relative(""), ["a.txt", "b.txt", "in/c.gz"])
+        self.assertEqual(self.relative("in/_x"), ["in/_x/g.txt"])
+        self.assertEqual(self.relative(".git", "in"), [".git/d.txt", "in/c.gz"])
+        self.assertEqual(self.relative("_*/0/*"), ["_temporary/0/e.txt"])
 
     def test_no_pattern_is_an_error(self):
         for patterns in ([], [""]):
