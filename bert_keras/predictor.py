@@ -224,7 +224,7 @@ def _examples(given: Any) -> Iterable[Any]:
 
 def _plain_python(value: Any) -> Any:
     """Lists and strings in place of tensors, arrays and NumPy's scalars."""
-    if isinstance(value, tf.Tensor):
+    if isinstance(value, (tf.Tensor, tf.Variable)):
         value = value.numpy()
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()

@@ -106,6 +106,11 @@ def _finetune(
     training = training_rows(settings, rows)
     first = list(itertools.islice(training, 1))
     if not first:
+        if settings.dev or not settings.dev_fraction:
+            raise errors.InputError(
+                f"{settings.train}: expected rows to learn from, found none. "
+                "The file has no rows."
+            )
         raise errors.InputError(
             f"--dev_fraction={settings.dev_fraction}: expected rows to learn "
             f"from, found none in {settings.train}; all are held out. Give a "

@@ -3,10 +3,12 @@
   echo "a fine film" | python -m trainers.predict --checkpoint=runs/sst2
   python -m trainers.predict --checkpoint=runs/mrpc --input=pairs.tsv
 
-A line is a text; for pairs, two texts with a TAB between. A line that begins
-with { is a JSON object with the task's columns, as is each line of a .json or
-.jsonl file. The model is loaded once. Lines of a pipe are answered one by one,
-so another program can converse; for many, --input is faster.
+A line is a text; for pairs, two texts with a TAB between, as in a .tsv file
+without a header. A line that begins with { is a JSON object with the task's
+columns, as is each line of a .json, .jsonl or .ndjson file. Other tables (.csv,
+.tsv of one text) are refused. The model is loaded once. Lines of a pipe are
+answered one by one, so another program can converse; for many, --input is
+faster.
 """
 
 import dataclasses
@@ -20,7 +22,7 @@ from typing import Any
 import tensorflow as tf
 
 from bert_keras import errors, files, predictor, streams
-from bert_keras.data import json_lines, text_lines
+from bert_keras.data import corpus, json_lines, rows, text_lines
 from bert_keras.tasks import base
 from trainers import flags, report
 
@@ -41,11 +43,11 @@ class Settings:
 def predict(
     model: predictor.Predictor, lines: Iterable[str], **batching: int
 ) -> Iterator[dict[str, Any]]:
-    rows = (
+    examples = (
         parse(line, model.task.texts, number)
         for number, line in enumerate(lines, start=1)
     )
-    return model.stream(rows, **batching)
+    return model.stream(examples, **batching)
 
 
 def parse(line: str, texts: tuple[str, ...], number: int) -> Mapping[str, str]:
@@ -80,10 +82,27 @@ def parse(line: str, texts: tuple[str, ...], number: int) -> Mapping[str, str]:
     return dict(zip(texts, parts, strict=True))
 
 
-def read_lines(path: str) -> Iterator[str]:
-    """The lines of a file, or of standard input; blank ones are texts, too."""
+def read_lines(path: str, texts: tuple[str, ...] = ("text",)) -> Iterator[str]:
+    """The lines of a file, or of standard input; blank ones are texts, too.
+
+    Raises InputError for a table, of which whole lines would be texts, unless
+    it is a .tsv file of the columns `texts`, two or more, without a header.
+    """
+    if table := re.search(r"\.([ct]sv)(\.gz|\.zst)?$", path, re.IGNORECASE):
+        if table[1].lower() == "csv" or len(texts) < 2:
+            raise errors.InputError(
+                f"{path}: expected {', '.join(texts)} in JSON lines (.jsonl)"
+                f"{' or a text a line (.txt)' * (len(texts) < 2)}"
+                f"{' or with TABs between (.tsv)' * (len(texts) > 1)}, found "
+                f"a table (.{table[1]}). Write its texts so; "
+                "trainers.evaluate reads tables with labels."
+            )
+    return _read_lines(path, is_table=bool(table))
+
+
+def _read_lines(path: str, is_table: bool) -> Iterator[str]:
     lines = text_lines.read(path) if path else sys.stdin.buffer
-    is_json = re.search(r"\.jsonl?(\.gz|\.zst)?$", path)
+    is_json = corpus.is_json(path)
     for number, line in enumerate(lines, 1):
         try:
             text = text_lines.decode(line.removesuffix(b"\n"))
@@ -98,18 +117,23 @@ def read_lines(path: str) -> Iterator[str]:
                 f"found {text.strip()[:40]!r}. Write the objects of an array "
                 "into lines of their own, for example with jq -c '.[]'."
             )
+        if is_table and number == 1 and rows.are_names(text.split("\t")):
+            raise errors.InputError(
+                f"{path}, line 1: expected texts, found the names of columns, "
+                f"{', '.join(text.split(chr(9)))}. Take the header away."
+            )
         yield text.lstrip() if is_json else text
 
 
 def main() -> None:
     settings = flags.read(Settings)
     flags.require("checkpoint", settings.checkpoint)
-    lines = read_lines(settings.input)
     files.check_output(
         settings.output, input=settings.input, checkpoint=settings.checkpoint
     )
     base.register(settings.task)
     model = predictor.load(settings.checkpoint)
+    lines = read_lines(settings.input, model.task.texts)
     # Another program may wait for each answer; a file does not.
     if settings.input or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode):
         answers = predict(model, lines, batch_size=settings.batch_size)

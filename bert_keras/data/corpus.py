@@ -172,7 +172,7 @@ def scan(
     """
     path, empty = "no file", True
     for path in paths:
-        if _name(path).endswith(_TABLES):
+        if _name(path).endswith(_TABLES) and any(map(bytes.strip, lines(path))):
             raise errors.InputError(
                 f"{path}: expected text or JSON lines, found a table, whose "
                 "quotes and labels would be text. Write its texts as .txt, or "

@@ -10,7 +10,14 @@ import collections
 import csv
 import functools
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, NamedTuple
 
 from bert_keras import errors
@@ -178,6 +185,14 @@ def parse_columns(
 # `NAME=COLUMN`, where a COLUMN in quotes may hold commas.
 _ITEMS = re.compile(r'(?:[^,=]*=\s*"(?:[^"]|"")*"[^,]*|[^,]+)')
 _QUOTED = re.compile(r'"(?:[^"]|"")+"')
+
+
+def are_names(cells: Iterable[str]) -> bool:
+    """Whether a first row is a header: all are names that columns often have.
+
+    The common ones, and some that have to be named.
+    """
+    return all(cell.strip().casefold() in _NAMES for cell in cells)
 
 
 class _Record(NamedTuple):
@@ -353,7 +368,7 @@ def _refuse_header(
         if len(theirs) < 10 and int(theirs) < len(first)
     }
     cells = {ours: first[place] for ours, place in places.items()}
-    if cells and all(cell.casefold() in _NAMES for cell in cells.values()):
+    if cells and are_names(cells.values()):
         named = ",".join(f"{ours}={cell}" for ours, cell in cells.items())
         raise errors.InputError(
             f"{path}: the columns {', '.join(columns.values())} are positions "
@@ -363,7 +378,6 @@ def _refuse_header(
         )
 
 
-# What a header holds, the common names and those that need to be named.
 _NAMES = {
     name.casefold() for names in COMMON_COLUMNS.values() for name in names
 } | {

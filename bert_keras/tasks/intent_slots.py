@@ -62,6 +62,11 @@ class IntentSlots(tagging.Tagging):
                 f"expected as many lines in each file, found "
                 f"{', '.join(counts)}."
             )
+        if not lines[0]:
+            raise errors.InputError(
+                f"{path}: expected a text in each line of {', '.join(names)}, "
+                "found none. The files are empty."
+            )
         for number, (words, tags, label) in enumerate(
             zip(*lines, strict=True), 1
         ):

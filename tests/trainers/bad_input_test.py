@@ -78,6 +78,13 @@ class BadInputTest(mains.Case):
         ("no_checkpoint", "finetune", {"init": "FOLDER"}, "not a checkpoint"),
         ("missing_train", "finetune", {"train": "nowhere.tsv"}, "nowhere.tsv"),
         ("empty_train", "finetune", {"train": "EMPTY"}, "found none"),
+        (
+            "empty_intents",
+            "finetune",
+            {"train": "INTENTS", "task": "intent_slots"},
+            "expected a text in each line of .*, found none",
+        ),
+        ("table", "prepare", {"input": "COLUMNS"}, "tsv: .*found a table"),
         ("wrong_columns", "finetune", {"train": "COLUMNS"}, "text.*label"),
         ("wrong_name", "finetune", {"columns": "text=a,label=b"}, "'?a'?"),
         ("unknown_label", "finetune", {"dev": "LABEL"}, "'strange'"),
@@ -150,6 +157,9 @@ class BadInputTest(mains.Case):
         self.RAGGED = write(
             self.path("RAGGED.tsv"), "text\tlabel\na\tgood\nb\n"
         )
+        self.INTENTS = tempfile.mkdtemp(dir=self.folder)
+        for name in ("seq.in", "seq.out", "label"):
+            write(os.path.join(self.INTENTS, name), "")
         self.OTHER = write(self.path("OTHER.json"), json.dumps({"heads": 3}))
         self.SHORT = write(
             self.path("SHORT.json"),

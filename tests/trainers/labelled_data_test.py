@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 
@@ -80,6 +81,43 @@ class LinesTest(Files):
             list(predict.read_lines(path))
         with self.assertRaisesRegex(errors.InputError, "found a folder"):
             list(predict.read_lines(os.path.dirname(path)))
+
+    @parameterized.parameters(
+        ("x.csv", "text,label\na,1\n", 1), ("x.tsv", "text\tlabel\na\t1\n", 1),
+        ("x.tsv", "a\tb\n", 1), ("x.CSV", "a\n", 1), ("x.csv", "a,b\n", 2),
+        ("x.TSV.gz", "a\n", 1),
+    )  # fmt: skip
+    def test_a_table_whose_lines_would_be_texts_is_refused(
+        self, name, content, count
+    ):
+        path = self.file(name, content)
+        with self.assertRaisesRegex(
+            errors.InputError, f"{path}: expected text.* found a table"
+        ):
+            predict.read_lines(path, ("text", "text_pair")[:count])
+
+    @parameterized.parameters("x.tsv", "x.TSV")
+    def test_a_tsv_file_of_pairs_is_read_and_its_header_refused(self, name):
+        texts = ("text", "text_pair")
+        path = self.file(name, "a\tb\nc\td\n")
+        self.assertEqual(
+            list(predict.read_lines(path, texts)), ["a\tb", "c\td"]
+        )
+        for header in ("sentence1\tsentence2", "text\tText_Pair\tlabel"):
+            path = self.file(name, f"{header}\na\tb\n")
+            with self.assertRaisesRegex(
+                errors.InputError, f"{path}, line 1: expected texts, found the "
+                "names of columns"
+            ):  # fmt: skip
+                list(predict.read_lines(path, texts))
+
+    def test_json_lines_are_known_by_all_their_names(self):
+        for name in ("x.JSONL", "x.ndjson", "x.Json"):
+            path = self.file(name, b' {"text": "a"}\nb\n')
+            lines = predict.read_lines(path)
+            self.assertEqual(next(lines), '{"text": "a"}')
+            with self.assertRaisesRegex(errors.InputError, "line 2: .*JSON"):
+                next(lines)
 
 
 class EvaluateTest(Files):
@@ -169,6 +207,21 @@ class EvaluateTest(Files):
         for name in labels:
             self.assertIn(f"│ {name} ", out)
         self.assertIn("a-confusion.png", os.listdir(os.path.dirname(answers)))
+
+    @parameterized.parameters(
+        ({}, "here: .* found none. The file has no rows"),
+        ({"dev": "x"}, "here: .* found none. The file has no rows"),
+        ({"dev_fraction": 0.5}, "dev_fraction=0.5: .*found none in here; all"),
+    )
+    def test_training_without_rows_says_why_there_are_none(
+        self, changes, message
+    ):
+        settings = finetune.Settings(
+            init=self.run_of(self.TASK), train="here", **changes
+        )
+        task = mock.create_autospec(self.TASK, examples=lambda path: iter(()))
+        with self.assertRaisesRegex(errors.InputError, message):
+            finetune._finetune(settings, task, None)
 
     def test_records_are_no_labelled_file(self):
         folder = self.create_tempdir().full_path

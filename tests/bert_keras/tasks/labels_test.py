@@ -257,6 +257,7 @@ class IntentFilesTest(parameterized.TestCase):
         ({"label": "two words\n"}, "line 1: .*2 labels"),
         ({"tags": "O O\n"}, "line 1: .*1 words, 2 tags"),
         ({"tags": "O\nO\n"}, "as many lines"),
+        ({"words": "", "tags": "", "label": ""}, "found none. The files are"),
     )
     def test_refuses_with_file_and_line(self, changes, message):
         files = {"words": "fly\n", "tags": "O\n", "label": "go\n"} | changes
