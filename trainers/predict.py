@@ -4,11 +4,11 @@
   python -m trainers.predict --checkpoint=runs/mrpc --input=pairs.tsv
 
 A line is a text; for pairs, two texts with a TAB between, as in a .tsv file
-without a header. A line that begins with { is a JSON object with the task's
-columns, as is each line of a .json, .jsonl or .ndjson file. Other tables (.csv,
-.tsv of one text) are refused. The model is loaded once. Lines of a pipe are
-answered one by one, so another program can converse; for many, --input is
-faster.
+without a header. Other tables (.csv, .tsv) are read by the names of their
+columns, as in training. A line that begins with { is a JSON object with the
+task's columns, as is each line of a .json, .jsonl or .ndjson file. The model is
+loaded once. Lines of a pipe are answered one by one, so another program can
+converse; for many, --input is faster.
 """
 
 import dataclasses
@@ -41,10 +41,12 @@ class Settings:
 
 
 def predict(
-    model: predictor.Predictor, lines: Iterable[str], **batching: int
+    model: predictor.Predictor,
+    lines: Iterable[str | base.Row],
+    **batching: int,
 ) -> Iterator[dict[str, Any]]:
     examples = (
-        parse(line, model.task.texts, number)
+        parse(line, model.task.texts, number) if isinstance(line, str) else line
         for number, line in enumerate(lines, start=1)
     )
     return model.stream(examples, **batching)
@@ -82,25 +84,47 @@ def parse(line: str, texts: tuple[str, ...], number: int) -> Mapping[str, str]:
     return dict(zip(texts, parts, strict=True))
 
 
-def read_lines(path: str, texts: tuple[str, ...] = ("text",)) -> Iterator[str]:
-    """The lines of a file, or of standard input; blank ones are texts, too.
+def read(path: str, task: base.Task) -> Iterator[str | base.Row]:
+    """The lines of a file, or the rows of a table: .csv, and .tsv with names.
 
-    Raises InputError for a table, of which whole lines would be texts, unless
-    it is a .tsv file of the columns `texts`, two or more, without a header.
+    A .tsv file for a task of several texts may hold them without a header.
     """
-    if table := re.search(r"\.([ct]sv)(\.gz|\.zst)?$", path, re.IGNORECASE):
-        if table[1].lower() == "csv" or len(texts) < 2:
-            raise errors.InputError(
-                f"{path}: expected {', '.join(texts)} in JSON lines (.jsonl)"
-                f"{' or a text a line (.txt)' * (len(texts) < 2)}"
-                f"{' or with TABs between (.tsv)' * (len(texts) > 1)}, found "
-                f"a table (.{table[1]}). Write its texts so; "
-                "trainers.evaluate reads tables with labels."
-            )
-    return _read_lines(path, is_table=bool(table))
+    table = re.search(r"\.([ct]sv)(\.gz|\.zst)?$", path, re.IGNORECASE)
+    if not table:
+        return read_lines(path)
+    if table[1].lower() == "tsv" and len(task.texts) > 1:
+        first = next(text_lines.read(path), b"").decode(errors="replace")
+        cells = [cell.strip() for cell in first.split("\t")]
+        named = set(_columns(task).values())
+        if not (rows.are_names(cells) or (named and named <= set(cells))):
+            return read_lines(path)
+    return _table(path, task)
 
 
-def _read_lines(path: str, is_table: bool) -> Iterator[str]:
+def _table(path: str, task: base.Task) -> Iterator[base.Row]:
+    """The texts of a table under the names that training read, labels aside."""
+    columns = _columns(task)
+    if not set(task.texts) <= rows.COMMON_COLUMNS.keys():
+        columns = {name: name for name in task.texts}
+    try:
+        yield from rows.read(
+            path, columns=columns or None, needed=task.texts, label=lambda _: ""
+        )
+    except errors.InputError as error:
+        raise errors.InputError(
+            f"{error} Columns are those that training named, or have common "
+            "names; other texts can be given as .txt or .jsonl."
+        ) from None
+
+
+def _columns(task: base.Task) -> dict[str, str]:
+    """Where training read the texts of the task, as far as it was told."""
+    columns = rows.parse_columns(getattr(task, "columns", "")) or {}
+    return {name: columns[name] for name in task.texts if name in columns}
+
+
+def read_lines(path: str) -> Iterator[str]:
+    """The lines of a file, or of standard input; blank ones are texts, too."""
     lines = text_lines.read(path) if path else sys.stdin.buffer
     is_json = corpus.is_json(path)
     for number, line in enumerate(lines, 1):
@@ -117,11 +141,6 @@ def _read_lines(path: str, is_table: bool) -> Iterator[str]:
                 f"found {text.strip()[:40]!r}. Write the objects of an array "
                 "into lines of their own, for example with jq -c '.[]'."
             )
-        if is_table and number == 1 and rows.are_names(text.split("\t")):
-            raise errors.InputError(
-                f"{path}, line 1: expected texts, found the names of columns, "
-                f"{', '.join(text.split(chr(9)))}. Take the header away."
-            )
         yield text.lstrip() if is_json else text
 
 
@@ -133,7 +152,7 @@ def main() -> None:
     )
     base.register(settings.task)
     model = predictor.load(settings.checkpoint)
-    lines = read_lines(settings.input, model.task.texts)
+    lines = read(settings.input, model.task)
     # Another program may wait for each answer; a file does not.
     if settings.input or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode):
         answers = predict(model, lines, batch_size=settings.batch_size)

@@ -82,34 +82,49 @@ class LinesTest(Files):
         with self.assertRaisesRegex(errors.InputError, "found a folder"):
             list(predict.read_lines(os.path.dirname(path)))
 
+    ONE = classification.Classification()
+    PAIR = classification.Classification(pair=True)
+
     @parameterized.parameters(
-        ("x.csv", "text,label\na,1\n", 1), ("x.tsv", "text\tlabel\na\t1\n", 1),
-        ("x.tsv", "a\tb\n", 1), ("x.CSV", "a\n", 1), ("x.csv", "a,b\n", 2),
-        ("x.TSV.gz", "a\n", 1),
+        (ONE, "x.csv", "text,label\na,1\n'b',\n"),
+        (ONE, "x.CSV", "Label,Sentence\n1,a\n2,'b'\n"),
+        (ONE, "x.tsv", "text\tlabel\na\t1\n'b'\tnan\n"),
+        (ONE, "x.tsv", "text\na\n'b'\n"),
+        (PAIR, "x.csv", "sentence1,sentence2\na,c\n'b',c\n"),
+        (PAIR, "x.TSV", "id\tsentence1\tsentence2\n1\ta\tc\n2\t'b'\tc\n"),
+        (dataclasses.replace(ONE, columns="text=body,label=gold"), "x.csv",
+         "id,body\n1,a\n2,'b'\n"),
+        (dataclasses.replace(PAIR, columns="text=A,text_pair=B"), "x.tsv",
+         "A\tB\na\tc\n'b'\tc\n"),
+        (dataclasses.replace(ONE, columns="text=0,label=1"), "x.tsv",
+         "a\t1\n'b'\t2\n"),
     )  # fmt: skip
-    def test_a_table_whose_lines_would_be_texts_is_refused(
-        self, name, content, count
+    def test_a_table_is_read_by_the_columns_of_training(
+        self, task, name, content
+    ):
+        found = list(predict.read(self.file(name, content), task))
+        texts = [{name: row[name] for name in task.texts} for row in found]
+        expected = [{"text": "a"}, {"text": "'b'"}]
+        if task.pair:
+            expected = [row | {"text_pair": "c"} for row in expected]
+        self.assertEqual(texts, expected)
+
+    @parameterized.parameters(
+        (ONE, "x.csv", "a film\n", "'a film'.*as .txt or .jsonl"),
+        (ONE, "x.tsv", "a\tb\n", "'a', 'b'.*as .txt or .jsonl"),
+        (PAIR, "x.csv", "text,label\na,b\n", "no text_pair.*as .txt or"),
+        (ONE, "x.csv", 'text,label\n"a,b\n', "line 2.*not closed"),
+    )
+    def test_a_table_without_the_columns_of_texts_is_refused(
+        self, task, name, content, message
     ):
         path = self.file(name, content)
-        with self.assertRaisesRegex(
-            errors.InputError, f"{path}: expected text.* found a table"
-        ):
-            predict.read_lines(path, ("text", "text_pair")[:count])
+        with self.assertRaisesRegex(errors.InputError, f"{path}.*{message}"):
+            list(predict.read(path, task))
 
-    @parameterized.parameters("x.tsv", "x.TSV")
-    def test_a_tsv_file_of_pairs_is_read_and_its_header_refused(self, name):
-        texts = ("text", "text_pair")
-        path = self.file(name, "a\tb\nc\td\n")
-        self.assertEqual(
-            list(predict.read_lines(path, texts)), ["a\tb", "c\td"]
-        )
-        for header in ("sentence1\tsentence2", "text\tText_Pair\tlabel"):
-            path = self.file(name, f"{header}\na\tb\n")
-            with self.assertRaisesRegex(
-                errors.InputError, f"{path}, line 1: expected texts, found the "
-                "names of columns"
-            ):  # fmt: skip
-                list(predict.read_lines(path, texts))
+    def test_a_tsv_file_of_pairs_needs_no_header(self):
+        path = self.file("x.tsv", "a\tb\nc\td\n")
+        self.assertEqual(list(predict.read(path, self.PAIR)), ["a\tb", "c\td"])
 
     def test_json_lines_are_known_by_all_their_names(self):
         for name in ("x.JSONL", "x.ndjson", "x.Json"):
