@@ -206,7 +206,9 @@ def read_json(path: str) -> dict[str, Any]:
     """The object in a JSON file; raises InputError when there is none."""
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
-            values = json.loads(file.read().decode("utf-8-sig"))
+            values = json.loads(
+                file.read().decode("utf-8-sig"), object_pairs_hook=_object
+            )
     except tf.errors.OpError as error:
         raise errors.InputError(
             f"{path} cannot be read: {error.message}."
@@ -222,6 +224,18 @@ def read_json(path: str) -> dict[str, Any]:
         raise errors.InputError(
             f"{path}: expected a JSON object, got {type(values).__name__}."
         )
+    return values
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError where a key stands twice: one would be lost."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"an object has the key {shown(key)} twice")
+            seen.add(key)
     return values
 
 
@@ -276,12 +290,19 @@ def check_numbers(
     ):
         for name in names:
             value = values[name]
-            number = type(value) in (int, float) and math.isfinite(value)
-            if not number or not fits(value):
+            if not _is_number(value) or not fits(value):
                 raise errors.InputError(
                     f"{path}: expected {expected} for {name}, got "
                     f"{shown(value)}."
                 )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one that a float can hold."""
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # a whole number of 309 digits or more
+        return False
 
 
 def shown(value: Any, longest: int = 60) -> str:

@@ -68,7 +68,7 @@ def vocabulary(folder: str, fast: Mapping[str, Any]) -> dict[int, str] | None:
     if ids is None:
         return None
     for piece, index in ids.items():
-        if type(index) is not int or index < 0:
+        if type(index) is not int or not 0 <= index < 1 << 31:
             raise errors.InputError(
                 f"{path}: expected an id for each piece, found "
                 f"{foreign.shown(index)} for {foreign.shown(piece)}."
@@ -139,10 +139,10 @@ def _is_berts_pre_tokenizer(part: Any) -> bool:
 def _is_berts_post_processor(part: Any) -> bool:
     step = _step(part)
     if step.get("type") == "BertProcessing":
-        return {token for _, token in framing({"post_processor": part})} == {
+        return [token for _, token in framing({"post_processor": part})] == [
             "[CLS]",
             "[SEP]",
-        }
+        ]
     return (
         step.get("type") == "TemplateProcessing"
         and _template(step.get("single")) == _PAIR[:3]

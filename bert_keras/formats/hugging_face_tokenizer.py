@@ -22,6 +22,7 @@ from bert_keras.formats import hugging_face_fast as fast_lib
 
 VOCABULARY, FAST = "vocab.txt", fast_lib.FAST
 SETTINGS, ADDED = "tokenizer_config.json", "added_tokens.json"
+SPECIAL = "special_tokens_map.json"
 
 # Those that split text as BERT does; BertJapaneseTokenizer is one that does
 # not. The last two are whatever tokenizer.json describes.
@@ -49,6 +50,12 @@ BERTS = {
     "mask_token": "[MASK]",
 }
 
+# Where further tokens are named that theirs looks for before it splits text.
+ONE, SEVERAL = (
+    ("bos_token", "eos_token"),
+    ("additional_special_tokens", "extra_special_tokens"),
+)
+
 
 def read(
     folder: str,
@@ -68,7 +75,8 @@ def read(
         tokenizer_config.json does not.
     """
     settings, fast = _optional(folder, SETTINGS), _optional(folder, FAST)
-    name = _check_settings(folder, settings, config or {})
+    special = _optional(folder, SPECIAL)
+    name = _check_settings(folder, settings, special, config or {})
     fast_lib.check(folder, fast)
     if lowercase is None:
         described = fast and name.removesuffix("Fast") in DESCRIBED
@@ -81,7 +89,12 @@ def read(
     added = _added(folder, settings, fast)
     _check_same_ids(folder, words, fast, added)
     words = foreign.fit_vocabulary(words, rows, folder, added)
-    _check_added(folder, words, added)
+    named = {
+        piece: file
+        for file, values in ((SETTINGS, settings), (SPECIAL, special))
+        for piece in _named(os.path.join(folder, file), values)
+    }
+    _check_added(folder, words, added, named)
     return words
 
 
@@ -110,14 +123,24 @@ def _optional(folder: str, name: str) -> dict[str, Any]:
     return foreign.read_json(path) if tf.io.gfile.exists(path) else {}
 
 
-def _check_settings(folder: str, settings: Mapping, config: Mapping) -> str:
+def _check_settings(
+    folder: str, settings: Mapping, special: Mapping, config: Mapping
+) -> str:
     """The tokenizer's class; raises InputError where it is not BERT's.
 
-    The class decides first: its own settings are not looked at.
+    The class decides first: its own settings are not looked at. Of the other
+    files each must have BERT's; config.json counts where they say nothing.
     """
-    for name in ("tokenizer_class", *BERTS, "auto_map"):
-        file, value = SETTINGS, settings.get(name)
-        if value is None and name != "auto_map":
+    names = ("tokenizer_class", *BERTS, "auto_map")
+    said = [
+        (name, file, values.get(name))
+        for name in names
+        for file, values in ((SETTINGS, settings), (SPECIAL, special))
+        if file == SETTINGS or name.endswith("_token")
+    ]
+    told = {name for name, _, value in said if value is not None}
+    for name, file, value in said:
+        if name not in told and name != "auto_map":
             file, value = "config.json", config.get(name)
         if isinstance(value, dict) and name.endswith("_token"):
             value = value.get("content")
@@ -194,11 +217,16 @@ def _from_fast(
 
 def _in_order(folder: str, entries: Mapping[int, str]) -> list[str]:
     """Pieces by id; raises InputError where an id has none."""
-    holes = sorted(set(range(max(entries, default=0) + 1)) - set(entries))
-    if holes:
+    largest = max(entries, default=0)
+    if largest + 1 > len(entries):
+        # Of few entries one may have an id that no memory holds.
+        holes = itertools.islice(
+            (i for i in range(largest + 1) if i not in entries), 5
+        )
         raise errors.InputError(
-            f"{folder}: expected a piece for every id up to {max(entries)}; "
-            f"its vocabulary has none for {holes[:5]}."
+            f"{folder}: expected a piece for every id up to "
+            f"{foreign.shown(largest)}; its vocabulary has none for "
+            f"{list(holes)}."
         )
     return [entries[index] for index in range(len(entries))]
 
@@ -213,7 +241,11 @@ def _added(folder: str, settings: Mapping, fast: Mapping) -> dict[int, str]:
         ((FAST, *item) for item in fast_lib.added(folder, fast)),
         ((SETTINGS, *item) for item in _decoded(decoder)),
     ):
-        if type(index) is not int or index < 0 or not isinstance(piece, str):
+        if (
+            type(index) is not int
+            or not 0 <= index < 1 << 31
+            or not isinstance(piece, str)
+        ):
             raise errors.InputError(
                 f"{os.path.join(folder, file)}: expected added tokens with "
                 f"their ids, found {foreign.shown(piece)} with the id "
@@ -265,29 +297,68 @@ def _check_same_ids(
                 )
 
 
+def _named(path: str, values: Mapping[str, Any]) -> Iterator[str]:
+    """Special tokens that a file names by what they are for, without ids."""
+    items = [values.get(name) for name in ONE]
+    for name in SEVERAL:
+        value = values.get(name)
+        if isinstance(value, dict):  # by a name of their own
+            value = list(value.values())
+        if value is not None and not isinstance(value, list):
+            raise errors.InputError(
+                f"{path}: expected a list of tokens for {name}, found "
+                f"{foreign.shown(value)}."
+            )
+        items += value or []
+    for item in items:
+        piece = item.get("content") if isinstance(item, dict) else item
+        if isinstance(piece, str) and piece:
+            yield piece
+        elif item is not None:
+            raise errors.InputError(
+                f"{path}: expected special tokens as strings, found "
+                f"{foreign.shown(item)}."
+            )
+
+
 def _check_added(
-    folder: str, words: tokenizer_lib.Tokenizer, added: Mapping[int, str]
+    folder: str,
+    words: tokenizer_lib.Tokenizer,
+    added: Mapping[int, str],
+    named: Mapping[str, str],
 ) -> None:
     """Raises InputError for added tokens that this tokenizer would split.
 
     Theirs looks for them before it splits text. As with Google's, the five
     special ones are words between brackets here.
+
+    Args:
+      named: further ones, each with the file that names it; their ids are
+        those of the vocabulary.
     """
-    added = {
-        index: piece
-        for index, piece in added.items()
-        if piece not in tokenizer_lib.SPECIAL_TOKENS
-    }
-    found = words(list(added.values())).to_list() if added else []
+    ids = {piece: index for index, piece in enumerate(words.vocabulary)}
+    expected = {piece: ids.get(piece) for piece in named}
+    expected |= {piece: index for index, piece in added.items()}
+    pieces = [p for p in expected if p not in tokenizer_lib.SPECIAL_TOKENS]
+    for piece in pieces:
+        if expected[piece] is None:
+            raise errors.InputError(
+                f"{folder}: {named[piece]} names the special token "
+                f"{foreign.shown(piece)}, and the vocabulary has no such "
+                "entry; copy all of the tokenizer's files from one model."
+            )
+    found = words(pieces).to_list() if pieces else []
     split = [
         piece
-        for (index, piece), ids in zip(added.items(), found, strict=True)
-        if ids != [index]
+        for piece, of_text in zip(pieces, found, strict=True)
+        if of_text != [expected[piece]]
     ]
     if split:
+        files = dict.fromkeys(named[p] for p in split if p in named)
         raise errors.InputError(
-            f"{folder}: its tokenizer finds the added tokens {split[:5]} in "
-            "text; this one splits them. To have them split, name their rows "
-            f"at the end of {VOCABULARY} ([unused1], ...) and remove them from "
-            f"{ADDED}, {SETTINGS} and {FAST}."
+            f"{folder}: its tokenizer finds the added tokens "
+            f"{foreign.shown(split[:5], 300)} in text; this one splits them. "
+            "To have them split, name their rows at the end of "
+            f"{VOCABULARY} ([unused1], ...) and remove them from "
+            f"{', '.join(dict.fromkeys((ADDED, SETTINGS, *files)))} and {FAST}."
         )

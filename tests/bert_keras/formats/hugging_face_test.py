@@ -316,6 +316,59 @@ class HuggingFaceTest(parameterized.TestCase):
         ((name, value),) = setting.items()
         self.assert_refused("<e1>" if "added" in name else str(value))
 
+    @parameterized.product(
+        file=("tokenizer_config.json", "special_tokens_map.json"),
+        setting=(
+            {"additional_special_tokens": ["<e1>"]},
+            {"additional_special_tokens": [{"content": "<e1>"}]},
+            {"extra_special_tokens": {"entity_token": "<e1>"}},
+            {"extra_special_tokens": ["<e1>"]},
+            {"bos_token": "<e1>"},
+            {"eos_token": {"content": "<e1>", "lstrip": False}},
+        ),
+    )
+    def test_a_special_token_that_is_split_here_is_refused(self, file, setting):
+        self.write(model(vocab_size=37))
+        self.add_word("<e1>")
+        write_json(setting, self.folder, file)
+        self.assert_refused("<e1>", file, "splits")
+
+    @parameterized.parameters(
+        {"additional_special_tokens": ["film"]},
+        {"additional_special_tokens": ["[CLS]"], "bos_token": None},
+        {"additional_special_tokens": []},
+        {"extra_special_tokens": {}},
+    )
+    def test_a_special_token_that_is_a_piece_here_is_read(self, **setting):
+        self.write()
+        write_json(setting, self.folder, "special_tokens_map.json")
+        hugging_face.read(self.folder)
+
+    @parameterized.parameters(
+        ({"additional_special_tokens": ["<e2>"]}, "no such entry"),
+        ({"additional_special_tokens": "<e1>"}, "a list of tokens"),
+        ({"extra_special_tokens": [5]}, "as strings"),
+        ({"eos_token": {"id": 5}}, "as strings"),
+        ({"unk_token": "<unk>"}, "'[UNK]'"),
+        ({"sep_token": {"content": "</s>"}}, "'[SEP]'"),
+    )
+    def test_a_map_of_special_tokens_is_refused(self, special, word):
+        self.write()
+        os.remove(os.path.join(self.folder, "tokenizer_config.json"))
+        write_json(special, self.folder, "special_tokens_map.json")
+        self.assert_refused("special_tokens_map.json", word)
+
+    def test_special_tokens_of_one_file_hide_none_of_another(self):
+        self.write()  # its tokenizer_config.json has [UNK]
+        write_json(
+            {"unk_token": "<unk>"}, self.folder, "special_tokens_map.json"
+        )
+        self.assert_refused("special_tokens_map.json", "<unk>", "[UNK]")
+
+    def add_word(self, word):
+        with open(os.path.join(self.folder, "vocab.txt"), "a") as file:
+            file.write(f"{word}\n")
+
     @parameterized.parameters("tokenizer_config.json", CONFIG)
     def test_a_tokenizer_is_named_by_either_configuration(self, file):
         self.write()
@@ -464,6 +517,17 @@ class HuggingFaceTest(parameterized.TestCase):
             "RobertaProcessing",
             {"post_processor": {"type": "RobertaProcessing"}},
         ),
+        (
+            "swapped",
+            "post_processor",
+            {
+                "post_processor": {
+                    "type": "BertProcessing",
+                    "cls": ["[SEP]", 3],
+                    "sep": ["[CLS]", 2],
+                }
+            },
+        ),
         ("one_sep", "post_processor", {"post_processor": {"pair": []}}),
         ("prefix", "'@@'", {"model": {"continuing_subword_prefix": "@@"}}),
         ("words", "50", {"model": {"max_input_chars_per_word": 50}}),
@@ -574,6 +638,39 @@ class HuggingFaceTest(parameterized.TestCase):
         before = tiny.tokenizer()(text).to_list()
         self.assertEqual(words(text).to_list(), before)
         self.assert_reads_back(made)
+
+    def test_a_key_that_stands_twice_is_refused(self):
+        self.write()
+        path = os.path.join(self.folder, CONFIG)
+        with open(path) as file:
+            text = file.read()
+        for again in ('"hidden_size": 16', '"id2label": {"0": "a", "0": "b"}'):
+            with open(path, "w") as file:
+                file.write(f"{text.rstrip()[:-1]}, {again}}}")
+            self.assert_refused(CONFIG, "twice")
+
+    @parameterized.parameters(
+        "hidden_size",
+        "hidden_dropout_prob",
+        "layer_norm_eps",
+        "num_labels",
+    )
+    def test_a_number_that_no_float_holds_is_refused(self, name):
+        self.write()
+        self.change(CONFIG, **{name: 10**400, "id2label": None})
+        self.change(CONFIG, label2id=None)
+        self.assert_refused(name, "10000")
+        self.change(CONFIG, **{name: -(10**400)})
+        self.assert_refused(name, "-10000")
+
+    def test_an_id_that_no_memory_holds_is_refused(self):
+        self.write_fast(vocabulary=False)
+        vocabulary = {"[PAD]": 0, "a": (1 << 31) - 1}
+        self.change(FAST, model={"type": "WordPiece", "vocab": vocabulary})
+        self.assert_refused("a piece for every id", "[1, 2, 3, 4, 5]")
+        vocabulary["a"] = 10**400
+        self.change(FAST, model={"type": "WordPiece", "vocab": vocabulary})
+        self.assert_refused("expected an id", "10000")
 
     def test_a_size_that_only_the_configuration_has_makes_no_vocabulary(self):
         self.write()
