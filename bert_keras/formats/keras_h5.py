@@ -7,7 +7,8 @@ axis of their own.
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,66 +20,88 @@ WORDS = "model/layers/reversible_embedding/vars/0"
 
 
 def encoder(bert: config.BertConfig) -> Iterator[foreign.Place]:
-    for name, part in (
-        ("token", "reversible_embedding"),
-        ("segment", "embedding"),
-        ("position", "position_embedding"),
-    ):
-        yield foreign.Place(
-            f"embeddings/{name}", (f"model/layers/{part}/vars/0",)
-        )
-    yield from _layer("embeddings/norm", "model/layers/layer_normalization")
     hidden, heads = bert.hidden_size, (bert.num_heads, bert.head_width)
-    square = (hidden, hidden)
+    inner = bert.intermediate_size
+    for name, part, rows in (
+        ("token", "reversible_embedding", bert.vocab_size),
+        ("segment", "embedding", bert.num_segments),
+        ("position", "position_embedding", bert.max_position_embeddings),
+    ):
+        yield _place(
+            f"embeddings/{name}",
+            [f"model/layers/{part}/vars/0"],
+            (rows, hidden),
+        )
+    norm = ((hidden,), (hidden,))
+    yield from _layer("embeddings/norm", ["layer_normalization"], norm)
+    square = ((hidden, hidden), (hidden,))
     for number in range(bert.num_layers):
         ours = f"block_{number}"
-        block = "model/layers/transformer_encoder"
-        block += f"_{number}" if number else ""
+        block = "transformer_encoder" + (f"_{number}" if number else "")
         attention = f"{block}/_self_attention_layer"
         yield from _layer(
             f"{ours}/attention/qkv",
-            *(
-                f"{attention}/{name}_dense"
-                for name in ("query", "key", "value")
-            ),
-            shapes=((hidden, *heads), heads),
+            [f"{attention}/{name}_dense" for name in ("query", "key", "value")],
+            ((hidden, *heads), heads),
             flat=square,
         )
         yield from _layer(
             f"{ours}/attention/out",
-            f"{attention}/output_dense",
-            shapes=((*heads, hidden), ()),
+            [f"{attention}/output_dense"],
+            ((*heads, hidden), (hidden,)),
             flat=square,
         )
-        for name, part in (
-            ("attention_norm", "self_attention_layer_norm"),
-            ("feed_forward/inner", "feedforward_intermediate_dense"),
-            ("feed_forward/outer", "feedforward_output_dense"),
-            ("feed_forward_norm", "feedforward_layer_norm"),
+        for name, part, shapes in (
+            ("attention_norm", "self_attention_layer_norm", norm),
+            (
+                "feed_forward/inner",
+                "feedforward_intermediate_dense",
+                ((hidden, inner), (inner,)),
+            ),
+            (
+                "feed_forward/outer",
+                "feedforward_output_dense",
+                ((inner, hidden), (hidden,)),
+            ),
+            ("feed_forward_norm", "feedforward_layer_norm", norm),
         ):
-            yield from _layer(f"{ours}/{name}", f"{block}/_{part}")
-    yield from _layer("pooler", "model/layers/dense")
+            yield from _layer(f"{ours}/{name}", [f"{block}/_{part}"], shapes)
+    yield from _layer("pooler", ["dense"], square)
 
 
-def classifier() -> Iterator[foreign.Place]:
-    return _layer("label/score", "task/layers/dense")
+def classifier(
+    bert: config.BertConfig, classes: int
+) -> Iterator[foreign.Place]:
+    shapes = ((bert.hidden_size, classes), (classes,))
+    return _layer("label/score", ["dense"], shapes, part="task")
 
 
-def _layer(ours: str, *theirs: str, shapes=((), ()), flat=()):
+Shape = tuple[int, ...]
+
+
+def _layer(
+    ours: str,
+    theirs: Sequence[str],
+    shapes: tuple[Shape, Shape],
+    *,
+    flat: tuple[Shape, Shape] | None = None,
+    part: str = "model",
+) -> Iterator[foreign.Place]:
     """Both variables of a Dense layer or a LayerNorm.
 
-    shapes: of theirs, where they have more axes than ours, whose kernel is
-    `flat`.
+    shapes: of theirs; ours are `flat` where theirs have more axes.
     """
     norm = ours.endswith("norm")
     names = ("gamma", "beta") if norm else ("kernel", "bias")
     for number, (name, shape) in enumerate(zip(names, shapes, strict=True)):
-        yield foreign.Place(
-            f"{ours}/{name}",
-            tuple(f"{layer}/vars/{number}" for layer in theirs),
-            shape=shape,
-            flat=flat[number:] if shape else (),
-        )
+        tensors = [f"{part}/layers/{layer}/vars/{number}" for layer in theirs]
+        yield _place(f"{ours}/{name}", tensors, shape, (flat or shapes)[number])
+
+
+def _place(
+    ours: str, theirs: Sequence[str], shape: Shape, flat: Shape = ()
+) -> foreign.Place:
+    return foreign.Place(ours, tuple(theirs), shape=shape, flat=flat or shape)
 
 
 def files(folder: str, part: str) -> dict[str, str]:
@@ -98,14 +121,18 @@ def files(folder: str, part: str) -> dict[str, str]:
         )
     found = {}
     for path in (os.path.join(folder, path) for path in paths):
-        names: list[str] = []
+        items: dict[str, Any] = {}
         with _open(path) as file:
             file.visititems(
-                lambda name, item, names=names: (
-                    names.append(name) if hasattr(item, "shape") else None
+                lambda name, item, items=items: (
+                    items.update({name: item})
+                    if hasattr(item, "shape")
+                    else None
                 )
             )
-        found |= {f"{part}/{name}": path for name in names}
+            for name, item in items.items():
+                _check_inside(path, name, item)
+        found |= {f"{part}/{name}": path for name in items}
     return found
 
 
@@ -115,14 +142,16 @@ def shape(path: str, name: str) -> tuple[int, ...]:
         return (*file[_inside(name)].shape, 0)
 
 
-def read(path: str, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """A tensor of a file, whose shape is known where reshaping would hide it.
+def read(path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A tensor of a file.
 
-    Raises InputError when it has another one.
+    Raises InputError when it has another shape: before it is read, for a
+    small file may say that it holds more than any memory.
     """
     with _open(path) as file:
         stored = file[_inside(name)]
-        if shape and stored.shape != shape:
+        _check_inside(path, name, stored)
+        if stored.shape != shape:
             raise errors.InputError(
                 f"{path}: {name} is {stored.shape}, but config.json says "
                 f"{shape}; are the two of one model?"
@@ -150,6 +179,20 @@ def fill(
             file[_inside(name)][...] = value
 
 
+def _check_inside(path: str, name: str, item: Any) -> None:
+    """Raises InputError for a tensor whose numbers are in another file."""
+    if item.shape is None:
+        raise errors.InputError(
+            f"{path}: {foreign.shown(name)} is empty; expected numbers. Copy "
+            "the folder again."
+        )
+    if item.external or item.is_virtual:
+        raise errors.InputError(
+            f"{path}: {foreign.shown(name)} has its numbers in another file, "
+            "which is not opened; expected all of them in this one."
+        )
+
+
 def _inside(name: str) -> str:
     return name.partition("/")[2]
 
@@ -162,7 +205,21 @@ def _open(path: str):
     try:
         with tf.io.gfile.GFile(path, "rb") as stream, h5py.File(stream) as file:
             yield file
-    except (OSError, RuntimeError, tf.errors.OpError) as error:
+    except errors.InputError:
+        raise
+    # By a damaged file h5py raises any of these.
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        tf.errors.OpError,
+    ) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise errors.InputError(
-            f"{path} is missing or damaged ({error}); copy the folder again."
+            f"{path} is missing or damaged ({reason}); copy the folder again."
         ) from None

@@ -97,7 +97,7 @@ def read(
         tokenizer = foreign.fit_vocabulary(tokenizer, rows, path)
     task = _task(path, bert)
     encoder = list(keras_h5.encoder(bert))
-    head = list(keras_h5.classifier()) if task else []
+    head = list(keras_h5.classifier(bert, len(task.labels))) if task else []
     if task:
         files |= keras_h5.files(path, "task")
     found = foreign.present(
@@ -161,7 +161,8 @@ def write(
                 ),
             ).save_to_preset(aside, max_shard_size=None)
             _note(aside, {"labels": task.labels, "pair": task.pair})
-            keras_h5.fill(aside, keras_h5.classifier(), _values(model.head))
+            head = keras_h5.classifier(bert, len(task.labels))
+            keras_h5.fill(aside, head, _values(model.head))
         else:
             backbone.save_to_preset(aside, max_shard_size=None)
             words.save_to_preset(aside)
@@ -300,8 +301,8 @@ def _task(
         labels = list(map(str, range(min(classes, MOST_CLASSES))))
     if len(labels) != classes or not all(isinstance(x, str) for x in labels):
         raise errors.InputError(
-            f"{path}: expected a name for each of {classes} classes, found "
-            f"{foreign.shown(labels)}."
+            f"{path}: expected a name for each of {foreign.shown(classes)} "
+            f"classes, found {foreign.shown(labels)}."
         )
     return classification.Classification(
         seq_length=min(length, bert.max_position_embeddings),
