@@ -28,7 +28,9 @@ import codecs
 import http.client
 import itertools
 import json
+import queue
 import sys
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -49,6 +51,7 @@ Row = Mapping[str, str]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds
 START_UP = 10.0  # seconds
+LONGEST = 1_000_000.0  # seconds; sockets take no more than some weeks
 # The server is full, or a proxy finds none: a moment later it may answer.
 # Anything else it would refuse again.
 BUSY = (429, 502, 503)
@@ -96,6 +99,7 @@ class Client:
         start_up: float = START_UP,
         pause: float = FIRST_PAUSE,
     ):
+        _check_settings(batch_size, deadline, start_up)
         self._send, self._close = send, close
         self.batch_size, self.deadline = batch_size, deadline
         self.start_up = min(start_up, deadline)
@@ -115,7 +119,12 @@ class Client:
         Lists hold `count` items, or all where that is more than the model
         lists; of a model without `count` they are padded.
         """
-        rows = iter(rows)
+        if isinstance(rows, (str, bytes, Mapping)):
+            raise errors.InputError(
+                'expected a list of rows as {"text": "..."}, found '
+                f"{json_lines.name_of(rows)}."
+            )
+        rows = map(_checked, rows)
         while batch := list(itertools.islice(rows, self.batch_size)):
             for row in batch:
                 if row.keys() != batch[0].keys():
@@ -152,34 +161,134 @@ class Client:
         return state.seconds_since_start + state.upcoming_sleep >= most
 
 
+def _check_settings(batch_size: Any, deadline: Any, start_up: Any) -> None:
+    if type(batch_size) is not int or batch_size < 1:
+        raise errors.InputError(
+            "batch_size: expected a whole number of texts from 1, found "
+            f"{batch_size!r}."
+        )
+    for name, value, least in (
+        ("deadline", deadline, "more than 0"),
+        ("start_up", start_up, "at least 0"),
+    ):
+        holds = (
+            isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and 0 <= value <= LONGEST  # NaN is not
+            and (value > 0 or name == "start_up")
+        )
+        if not holds:
+            raise errors.InputError(
+                f"{name}: expected seconds, {least} and at most "
+                f"{LONGEST:,.0f}, found {value!r}."
+            )
+
+
+def _checked(row: Any) -> Row:
+    """The row with U+FFFD for lone surrogates, which no UTF-8 has."""
+    if not isinstance(row, Mapping) or not row:
+        raise errors.InputError(
+            'expected each row as {"text": "..."} with the columns of the '
+            f"model, found {row!r:.60}."
+        )
+    for name, value in row.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise errors.InputError(
+                f"expected strings, found {json_lines.name_of(value)} in the "
+                f"column {name!r:.60}."
+            )
+    return {
+        json_lines.valid_text(name): json_lines.valid_text(value)
+        for name, value in row.items()
+    }
+
+
 def connect(url: str, **settings: Any) -> Client:
     """A Client of http(s)://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME.
 
     `settings` are those of Client.
     """
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme in ("http", "https") and parts.path.strip("/"):
-        return _rest(url, settings)
-    if parts.scheme == "grpc" and parts.netloc and parts.path.strip("/"):
-        return _grpc(parts.netloc, parts.path.strip("/"), settings)
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, _ = parts.hostname, parts.port  # ValueError: out of range
+        # The labels of a name, as the system is asked for it.
+        (host or "").encode("idna")
+    except ValueError as error:
+        host, reason = "", f" ({error})"
+    else:
+        reason = ""
+    if host and parts.path.strip("/"):
+        if parts.scheme in ("http", "https"):
+            return _rest(url, settings)
+        if parts.scheme == "grpc":
+            return _grpc(parts.netloc, parts.path.strip("/"), settings)
     raise errors.InputError(
         f"--url={url}: expected http://HOST:8501/v1/models/NAME or "
-        "grpc://HOST:8500/NAME."
+        f"grpc://HOST:8500/NAME{reason}."
     )
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """What the call returns or raises; TimeoutError where it takes longer.
+
+    A server that sends a byte now and then never lets a socket time out. The
+    thread of such a call is left to itself.
+    """
+    done: queue.SimpleQueue = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            done.put((call(), None))
+        except Exception as error:  # of whatever kind: raised below
+            done.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        result, error = done.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return result
+
+
+def _rows(url: str, reply: Any) -> list[dict[str, Any]]:
+    """The answers in a body of TF Serving; ServerError where there are none."""
+    try:
+        rows = reply.json()["predictions"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        rows = None
+    if not isinstance(rows, list):
+        raise ServerError(
+            f"{url} answered without predictions, so it is not TF Serving's. "
+            f"{_CHECK}."
+        )
+    for row in rows:
+        if not isinstance(row, dict):
+            raise ServerError(
+                f"{url} answered {row!r:.60} for a text; expected the model's "
+                "outputs by name. Of a single output TF Serving's REST gives "
+                "no name: ask for it by grpc://HOST:8500/NAME."
+            )
+    return rows
 
 
 def _rest(url: str, settings: Mapping[str, Any]) -> Client:
     pool = urllib3.PoolManager(retries=False)
 
     def send(rows, seconds):
-        try:
-            reply = pool.request(
+        def call():
+            return pool.request(
                 "POST",
                 f"{url.rstrip('/')}:predict",
                 json={"instances": list(rows)},
                 timeout=urllib3.Timeout(total=seconds),
             )
-        except urllib3.exceptions.ReadTimeoutError:
+
+        try:
+            # A little longer: where no connection is made, that is said.
+            reply = _within(seconds + 0.1, call)
+        except (TimeoutError, urllib3.exceptions.ReadTimeoutError):
             raise ServerError(
                 f"no answer from {url} within the deadline."
             ) from None
@@ -207,13 +316,7 @@ def _rest(url: str, settings: Mapping[str, Any]) -> Client:
         except urllib3.exceptions.HTTPError as error:
             raise ServerError(f"cannot ask {url}: {error}. {_CHECK}.") from None
         if reply.status == 200:
-            try:
-                return reply.json()["predictions"]
-            except (ValueError, KeyError, TypeError):
-                raise ServerError(
-                    f"{url} answered without predictions, so it is not TF "
-                    f"Serving's. {_CHECK}."
-                ) from None
+            return _rows(url, reply)
         kind = UnavailableError if reply.status in BUSY else ServerError
         text = reply.data.decode("utf-8", "replace")[:MOST_OF_AN_ERROR]
         check = f" {_CHECK}." if reply.status in NO_MODEL else ""
@@ -270,14 +373,21 @@ def _grpc(target: str, name: str, settings: Mapping[str, Any]) -> Client:
                 f"{target} answered {error.code().name}: "
                 f"{details[:MOST_OF_AN_ERROR]}{check}"
             ) from None
-        columns = {
-            column: _strings(tf.make_ndarray(value).tolist())
-            for column, value in reply.outputs.items()
-        }
-        return [
-            dict(zip(columns, row, strict=True))
-            for row in zip(*columns.values(), strict=True)
-        ]
+        try:
+            columns = {
+                column: _strings(tf.make_ndarray(value).tolist())
+                for column, value in reply.outputs.items()
+            }
+            return [
+                dict(zip(columns, row, strict=True))
+                for row in zip(*columns.values(), strict=True)
+            ]
+        # A tensor without rows, of fewer rows, or of no numbers and strings.
+        except (TypeError, ValueError) as error:
+            raise ServerError(
+                f"{target} answered outputs without a row for each text "
+                f"({error}). {_CHECK}."
+            ) from None
 
     return Client(send, channel.close, **settings)
 
@@ -292,8 +402,8 @@ def _strings(value: Any) -> Any:
 
 def without_padding(answer: dict[str, Any]) -> dict[str, Any]:
     """The answer with lists of `count` items, if it has a `count`."""
-    count = answer.get("count")
-    if not isinstance(count, int):
+    count = _count(answer)
+    if count is None:
         return answer
 
     def is_padded(value: Any) -> bool:
@@ -306,6 +416,12 @@ def without_padding(answer: dict[str, Any]) -> dict[str, Any]:
         name: value[:count] if is_padded(value) else value
         for name, value in answer.items()
     }
+
+
+def _count(answer: Mapping[str, Any]) -> int | None:
+    """What the model counts; None where it counts nothing."""
+    count = answer.get("count")
+    return count if type(count) is int and count >= 0 else None
 
 
 def _listed(answer: Mapping[str, Any]) -> int:
@@ -391,6 +507,10 @@ def define_flags() -> None:
 
 def main() -> None:
     settings = flags.FLAGS
+    if sys.stdin is None:  # closed by the shell
+        raise errors.InputError(
+            "standard input is closed; expected texts there, a line each."
+        )
     with connect(
         command.required("url"),
         batch_size=settings.batch_size,
@@ -402,8 +522,9 @@ def main() -> None:
         with streams.until_reader_leaves():
             for number, answer in enumerate(client.predict(read(lines)), 1):
                 print(json.dumps(answer, ensure_ascii=False), flush=True)
-                if answer.get("count", 0) > _listed(answer):
-                    less.append((number, _listed(answer), answer["count"]))
+                count = _count(answer) or 0
+                if count > _listed(answer):
+                    less.append((number, _listed(answer), count))
     if lines.replaced:
         _say(
             f"{len(lines.replaced)} lines were not UTF-8, the first of them "

@@ -29,7 +29,8 @@ class Place:
     theirs: tuple[str, ...]
     transposed: bool = False  # theirs is (out, in), as in PyTorch
     # Shapes of one of theirs and of ours made of it, where they differ by
-    # more than order: KerasHub keeps heads on an axis of their own.
+    # Shapes of one of theirs and of ours made of it, where they are told:
+    # KerasHub keeps heads on an axis of their own.
     shape: tuple[int, ...] = ()
     flat: tuple[int, ...] = ()
 

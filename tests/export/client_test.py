@@ -183,6 +183,105 @@ class ClientTest(parameterized.TestCase):
                 list(asked.predict(rows))
 
     @parameterized.parameters(
+        (["abc"], "'abc'"),
+        ("abc", "a string"),
+        ({"text": "abc"}, "an object"),
+        ([{}], "the columns of the model"),
+        ([None], "None"),
+        ([{"text": None}], "null.* in the column 'text'"),
+        ([{"text": b"abc"}], "bytes in the column 'text'"),
+        ([{5: "abc"}], "the column 5"),
+    )
+    def test_rows_that_are_none(self, rows, message):
+        for url in self.urls.values():
+            with client.connect(url) as asked:
+                with self.assertRaisesRegex(errors.InputError, message):
+                    list(asked.predict(rows))
+        self.assertEmpty(self.model.batches)
+
+    @parameterized.parameters("grpc", "rest")
+    def test_half_a_character_is_answered(self, kind):
+        self.assertEqual(
+            self.ask(kind, ["\ud800 film"]), self.ask(kind, ["\ufffd film"])
+        )
+
+    @parameterized.parameters(
+        *(("batch_size", value) for value in (0, -1, 2.5, True, None)),
+        *(
+            ("deadline", value)
+            for value in (0, -1, float("nan"), float("inf"), 1e12, "9", None)
+        ),
+        *(("start_up", value) for value in (-1, float("nan"), float("inf"))),
+    )
+    def test_a_setting_that_cannot_be(self, name, value):
+        for url in self.urls.values():
+            with self.assertRaisesRegex(errors.InputError, f"{name}: .*found"):
+                client.connect(url, **{name: value})
+
+    @parameterized.parameters(
+        *(b"null", b'"x"', b"5", b"[1.0]", b'["good"]', b'{"a": 1}'),
+        *(b'{"predictions": 5}', b'{"predictions": null}', b"{", b"\xff"),
+        *(b'{"predictions": {"a": [1]}}', b"[" * 100_000),
+        b'{"predictions": ' + b"[" * 100_000,
+    )
+    def test_a_reply_that_is_not_tf_servings(self, body):
+        with servers.raw_server(body) as url:
+            with client.connect(url) as asked:
+                with self.assertRaisesRegex(
+                    client.ServerError, "without predictions"
+                ):
+                    list(asked.predict([{"text": "a"}]))
+
+    @parameterized.parameters("0.5", '"good"', "null", "[0.1, 0.2]")
+    def test_a_single_output_has_no_name_over_rest(self, value):
+        with servers.raw_server(b'{"predictions": [%s]}' % value.encode()) as u:
+            with client.connect(u) as asked:
+                with self.assertRaisesRegex(client.ServerError, "grpc://HOST"):
+                    list(asked.predict([{"text": "a"}]))
+
+    @parameterized.parameters(
+        ({"count": "2"},),
+        ({"count": -1, "type": ["A", ""]},),
+        ({"count": 2.5},),
+    )
+    def test_a_count_that_is_none_cuts_no_list(self, answer):
+        body = json.dumps({"predictions": [answer]}).encode()
+        with servers.raw_server(body) as url:
+            out, _ = self.run_main(url, b"a\n")
+        self.assertEqual(list(map(json.loads, out)), [answer])
+
+    @parameterized.parameters("head", "body")
+    def test_a_byte_now_and_then_keeps_no_deadline_open(self, part):
+        with servers.raw_server(b" " * 500, slow=part) as url:
+            began = time.monotonic()
+            with client.connect(url, deadline=0.5) as asked:
+                with self.assertRaisesRegex(client.ServerError, "the deadline"):
+                    list(asked.predict([{"text": "a"}]))
+        self.assertLess(time.monotonic() - began, 5)
+
+    def test_closed_standard_input_is_said(self):
+        if "url" not in client.flags.FLAGS:
+            client.define_flags()
+        with (
+            flagsaver.as_parsed(url=self.urls["rest"]),
+            mock.patch.object(sys, "stdin", None),
+            self.assertRaisesRegex(errors.InputError, "standard input"),
+        ):
+            client.main()
+
+    @parameterized.parameters(
+        *(f"{kind}://[::1/v1/models/x" for kind in ("http", "grpc")),
+        "http://localhost:99999999/v1/models/x",
+        "http://localhost:port/v1/models/x",
+        "http://a..b/v1/models/x",
+        "http:///v1/models/x",
+        "grpc://:8500/x",
+    )
+    def test_a_host_or_port_that_is_none(self, url):
+        with self.assertRaisesRegex(errors.InputError, "expected http://"):
+            client.connect(url)
+
+    @parameterized.parameters(
         "localhost:8501", "http://localhost:8501", "grpc://localhost:8500", ""
     )
     def test_an_address_that_is_none(self, url):

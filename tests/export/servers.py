@@ -160,6 +160,47 @@ def other_service(kind: str) -> Iterator[int]:
     thread.join()
 
 
+@contextlib.contextmanager
+def raw_server(body: bytes, slow: str = "") -> Iterator[str]:
+    """The address of a REST server that answers these bytes.
+
+    slow: "head" or "body" comes as a byte every tenth of a second.
+    """
+    gone = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % len(body)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self.send(head + b"X: " + b"x" * 500, slow == "head")
+                self.send(b"\r\n\r\n", False)
+                self.send(body, slow == "body")
+
+        def send(self, content, slowly):
+            if not slowly:
+                self.wfile.write(content)
+                return
+            for byte in content:
+                self.wfile.write(bytes([byte]))
+                if gone.wait(0.1):
+                    return
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("localhost", 0), Handler)
+    thread = threading.Thread(
+        target=server.serve_forever, args=(0.02,), daemon=True
+    )
+    thread.start()
+    yield f"http://localhost:{server.server_address[1]}/v1/models/x"
+    gone.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
 def plain(value):
     if isinstance(value, list):
         return [plain(item) for item in value]
