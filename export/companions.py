@@ -167,6 +167,7 @@ def _meaning(predictor: predictor_lib.Predictor) -> dict[str, Any]:
         "settings": dataclasses.asdict(predictor.task),
         "texts": list(predictor.task.texts),
         "vocabulary": VOCABULARY,
+        "vocabulary_size": tokenizer.vocab_size,
         "labels": LABELS if _labels(predictor) else None,
         "classes": len(predictor.task.classes),
         "lowercase": tokenizer.lowercase,

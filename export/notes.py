@@ -219,7 +219,9 @@ inputs; {longer}.
 segment_ids are 1 from the second text on, padding_mask is 1 at every token
 that is not padding. The answer has a fixed size, too: {outputs}.
 `run_tflite.py` of bert_keras makes such rows in plain Python, its tokenizer
-included.
+included. Python knows the Unicode of its own version: characters that are newer
+may give other ids than in the model (78 of them with the Unicode 14 of Python
+3.11).
 """
 
 # What is behind the last answer, by the name of an output.

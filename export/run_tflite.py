@@ -53,15 +53,11 @@ class WordPiece:
         return [piece for word in self.words(text) for piece in self.cut(word)]
 
     def words(self, text):
+        # Before anything else, as in the model: how a letter is lower-cased
+        # may depend on the one before it.
+        text = "".join(char for char in text if not _is_dropped(char))
         if self.lowercase:
-            # Accents are dropped below, too; NFD sorts a run of them in
-            # quadratic time: 160 KB of accents alone took 15 seconds.
-            text = "".join(
-                char
-                for char in text.lower()
-                if unicodedata.category(char) != "Mn"
-            )
-            text = unicodedata.normalize("NFD", text)
+            text = _decomposed(text.lower())
         word = ""
         for char in text:
             kind = unicodedata.category(char)
@@ -70,8 +66,6 @@ class WordPiece:
             if char in "\t\n\r" or kind in ("Zs", "Zl", "Zp"):
                 yield from filter(None, [word])
                 word = ""
-            elif kind in ("Cc", "Cf", "Cs") or char == "\ufffd":
-                continue
             elif _is_mark(char, kind) or _is_chinese(char):
                 yield from filter(None, [word])
                 yield char
@@ -96,6 +90,31 @@ class WordPiece:
         return pieces
 
 
+def _is_dropped(char):
+    if char in "\t\n\r":
+        return False
+    return char == "\ufffd" or unicodedata.category(char) in ("Cc", "Cf", "Cs")
+
+
+def _decomposed(text):
+    """NFD, which puts the marks behind a letter in an order.
+
+    unicodedata needs quadratic time for it: 15 seconds for 160 KB of marks.
+    """
+    if text.isascii():
+        return text
+    found, marks = [], []
+    for whole in text:
+        for char in unicodedata.normalize("NFD", whole):
+            if unicodedata.combining(char):
+                marks.append(char)
+            else:
+                found += sorted(marks, key=unicodedata.combining)
+                found.append(char)
+                marks = []
+    return "".join(found + sorted(marks, key=unicodedata.combining))
+
+
 def _is_mark(char, kind):
     return kind.startswith("P") or (char.isascii() and kind.startswith("S"))
 
@@ -111,11 +130,14 @@ class Model:
         description = f"{path.removesuffix('.tflite')}.json"
         with open(description, encoding="utf-8") as file:
             self.facts = json.load(file)
-        folder = os.path.dirname(path)
-        self.vocabulary = _lines(os.path.join(folder, self.facts["vocabulary"]))
+        name = self.facts["vocabulary"]
+        for other in ("task", "texts", "settings"):
+            self.facts[other]  # a KeyError here and not at the first text
+        self.vocabulary = _lines(path, name)
+        self.check_vocabulary()
         self.labels = []
         if self.facts["classes"]:
-            self.labels = _lines(os.path.join(folder, self.facts["labels"]))
+            self.labels = _lines(path, self.facts["labels"])
             if len(self.labels) != self.facts["classes"]:
                 raise ValueError(
                     f"expected {self.facts['classes']} labels in "
@@ -134,6 +156,23 @@ class Model:
                 self.facts["signatures"].items(), key=lambda item: item[1]
             )
         ]
+
+    def check_vocabulary(self):
+        """Raises ValueError where it is another model's, whose ids differ."""
+        name, found = self.facts["vocabulary"], len(self.vocabulary)
+        size = self.facts.get("vocabulary_size", found)  # older ones lack it
+        if size != found:
+            raise ValueError(f"expected {size} pieces in {name}, found {found}")
+        for key in ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id"):
+            number, piece = self.facts[key], f"[{key[:-3].upper()}]"
+            if number is None:
+                continue
+            there = self.vocabulary[number] if 0 <= number < found else None
+            if there != piece:
+                raise ValueError(
+                    f"expected {piece} as piece {number} of {name}, found "
+                    f"{there!r:.60}"
+                )
 
     def pieces(self, text):
         """Ids of a text; where masks are filled, [MASK] is one."""
@@ -211,7 +250,17 @@ class Model:
         }
 
 
-def _lines(path):
+def _lines(model, name):
+    """The lines of a file beside the model; its .json may be anybody's."""
+    if (
+        not isinstance(name, str)
+        or name in ("", ".", "..")
+        or (set(name) & set("/\\:\0"))
+    ):
+        raise ValueError(
+            f"expected the name of a file beside it, found {name!r:.60}"
+        )
+    path = os.path.join(os.path.dirname(model), name)
     with open(path, encoding="utf-8", newline="\n") as file:
         return file.read().split("\n")[:-1]
 
@@ -221,7 +270,13 @@ def read(stream):
     if stream is None:  # closed by the shell
         return
     stream.reconfigure(encoding="utf-8", errors="surrogateescape")
-    for line in stream:
+    for number, line in enumerate(stream, 1):
+        # The marks of UTF-16, which are no UTF-8.
+        if number == 1 and line[:2] in ("\udcff\udcfe", "\udcfe\udcff"):
+            sys.exit(
+                "error: expected UTF-8, found UTF-16. Convert the input, for "
+                "example with iconv -f UTF-16 -t UTF-8."
+            )
         # Such bytes are lone surrogates now.
         clean = line.encode("utf-8", "ignore").decode("utf-8")
         yield clean, clean != line
@@ -250,12 +305,19 @@ def main():
     try:
         first = answer_lines(model)
     except BrokenPipeError:
-        # The reader has enough, as `head` does. What is left in the buffer has
-        # nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has enough, as `head` does.
+        drop_output()
         return
+    except OSError as error:
+        drop_output()
+        sys.exit(f"error: answers cannot be written: {error.strerror}.")
     if arguments.runs > 0 and first:
         measure(model, first, arguments)
+
+
+def drop_output():
+    """What is left in the buffer has nowhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def answer_lines(model):

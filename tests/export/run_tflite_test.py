@@ -131,6 +131,45 @@ class WordPieceTest(parameterized.TestCase):
         )
         self.assertLess(time.monotonic() - start, 5)
 
+    @parameterized.parameters(
+        "\u302e\u302f",  # class 224
+        "\U0001d16d\u302e",  # classes 226 and 224
+        "\U0001d165\u0301\u1b44",  # 216, an accent, 9
+        "\u0344\u034f\u302f",  # one that is two accents, one of class 0
+    )
+    def test_marks_that_stay_are_sorted_in_no_quadratic_time(self, marks):
+        vocabulary = ["[UNK]", "a", *(f"##{c}" for c in "".join(marks))]
+        theirs = tokenizer_lib.Tokenizer(
+            ["[PAD]", "[CLS]", "[SEP]", *vocabulary], lowercase=True
+        )
+        ours = run_tflite.WordPiece(
+            theirs.vocabulary, lowercase=True, unk_id=theirs.unk_id
+        )
+        for text in ("a" + marks, "a" + marks * 20, marks[::-1] * 9 + "a"):
+            self.assertEqual(ours(text), theirs([text]).to_list()[0], text)
+        start = time.process_time()
+        ours("a" + marks * 40_000)  # 4 seconds where it is quadratic
+        self.assertLess(time.process_time() - start, 2)
+
+    @parameterized.parameters(True, False)
+    def test_controls_are_dropped_before_letters_are_folded(self, lowercase):
+        theirs = tokenizer_lib.Tokenizer(
+            ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"sσΣ"]
+            + [f"##{c}" for c in "sσςΣ"],
+            lowercase=lowercase,
+        )
+        ours = run_tflite.WordPiece(
+            theirs.vocabulary, lowercase=lowercase, unk_id=theirs.unk_id
+        )
+        texts = [
+            f"{before}{control}Σ{control}{after}"
+            for before in ("s", "", " ")
+            for after in ("s", "", " ", ".")
+            for control in ("\x11", "\0", "\x7f", "\u200b", "\xad", "\ufffd")
+        ]
+        for text, ids in zip(texts, theirs(texts).to_list(), strict=True):
+            self.assertEqual(ours(text), ids, repr(text))
+
     def pieces(self, text):
         return run_tflite.WordPiece(tiny.VOCABULARY, lowercase=True, unk_id=1)(
             text
@@ -270,6 +309,68 @@ class MainTest(parameterized.TestCase):
             with open(path.replace(".tflite", ".json"), "w") as file:
                 file.write(content)
             self.assertIn(expected, self.fail_main(path))
+
+    def copy(self, **facts):
+        """The path of a copied model whose .json says other things."""
+        folder = self.create_tempdir().full_path
+        source = self.paths["classification"]
+        for name in os.listdir(os.path.dirname(source)):
+            shutil.copy(os.path.join(os.path.dirname(source), name), folder)
+        path = os.path.join(folder, os.path.basename(source))
+        with open(path.replace(".tflite", ".json")) as file:
+            known = json.load(file)
+        with open(path.replace(".tflite", ".json"), "w") as file:
+            json.dump(known | facts, file)
+        return path
+
+    @parameterized.parameters(
+        *("../../../etc/passwd", "/etc/passwd", "..", "", "a/vocab.txt"),
+        *("..\\vocab.txt", "C:vocab.txt", "vocab.txt\0", 0, None),
+        (["vocab.txt"],),
+    )
+    def test_a_file_that_is_not_beside_the_model_is_not_opened(self, name):
+        for key in ("vocabulary", "labels"):
+            with self.assertRaisesRegex(ValueError, "a file beside it"):
+                run_tflite.Model(self.copy(**{key: name}), 1)
+
+    def test_a_vocabulary_of_another_model_is_refused(self):
+        path = self.copy()
+        words = os.path.join(os.path.dirname(path), "vocab.txt")
+        with open(words) as file:
+            pieces = file.read()
+        for content, message in (
+            (pieces + "more\n", f"found {len(tiny.VOCABULARY) + 1}"),
+            (pieces.rstrip("\n"), f"found {len(tiny.VOCABULARY) - 1}"),
+            (pieces.replace("[CLS]", "cls"), r"expected \[CLS\] as piece"),
+            (pieces.replace("\n", "\r\n"), r"found '\[PAD\]\\r'"),
+        ):
+            with open(words, "w", newline="") as file:
+                file.write(content)
+            with self.assertRaisesRegex(ValueError, message):
+                run_tflite.Model(path, 1)
+
+    def test_utf16_is_refused(self):
+        for order in ("utf-16-le", "utf-16-be"):
+            text = io.BytesIO("\ufeffa film\n".encode(order))
+            with self.assertRaisesRegex(SystemExit, "iconv -f UTF-16"):
+                list(run_tflite.read(io.TextIOWrapper(text)))
+
+    def test_a_full_disk_is_one_line(self):
+        if not os.path.exists("/dev/full"):
+            self.skipTest("/dev/full is not here")
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                [sys.executable, run_tflite.__file__]
+                + [f"--model={self.paths['tagging']}"],
+                input=b"a film\n",
+                stdout=full,
+                stderr=subprocess.PIPE,
+            )
+        said = done.stderr.decode()
+        self.assertEqual(done.returncode, 1, said)
+        self.assertIn("error: answers cannot be written: No space", said)
+        self.assertNotIn("Traceback", said)
+        self.assertNotIn("Exception", said)
 
     def test_labels_of_another_model_are_refused(self):
         folder = self.create_tempdir().full_path
