@@ -161,8 +161,15 @@ def minor(version: str) -> tuple[int, int]:
     """Major and minor number; ValueError where there are none."""
     found = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", version, re.ASCII)
     if not found:
-        raise ValueError(f"expected a version as 2.20.0, found {version!r}")
+        raise ValueError(f"expected a version as 2.20.0, found {version!r:.60}")
     return int(found[1]), int(found[2])
+
+
+def is_version(version: str) -> bool:
+    try:
+        return bool(minor(version))
+    except ValueError:
+        return False
 
 
 def require_server(version: str) -> str:

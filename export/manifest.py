@@ -15,9 +15,11 @@ from typing import Any
 import tensorflow as tf
 
 from bert_keras.data import json_lines
+from export import compatibility
 
 PATH = os.path.join("assets.extra", "manifest.json")
 MOST_BYTES = 2**26  # of a manifest; ours have some kilobytes
+LARGEST = 1e15  # number of texts, or difference; for messages of one line
 
 
 class DamagedError(OSError):
@@ -36,6 +38,7 @@ def write(folder: str, facts: Mapping[str, Any]) -> None:
 def read(folder: str) -> dict[str, Any]:
     """The manifest of a folder; DamagedError where there is none."""
     path = os.path.join(folder, PATH)
+    _require_regular(path)
     try:
         if tf.io.gfile.stat(path).length > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
@@ -109,6 +112,11 @@ def _require_form(manifest: Any) -> None:
         "versions",
         "strings, one of them tensorflow's,",
     )
+    require(
+        compatibility.is_version(manifest["versions"]["tensorflow"]),
+        "versions",
+        "a version as 2.20.0 for tensorflow",
+    )
     attributes = manifest.get("attributes", {})
     require(
         isinstance(attributes, dict) and all(map(strings, attributes.values())),
@@ -120,6 +128,8 @@ def _require_form(manifest: Any) -> None:
             isinstance(value, dict)
             and all(
                 isinstance(value.get(key), (int, float))
+                # Of an int that no float holds, too; and NaN is not.
+                and -LARGEST <= value[key] <= LARGEST
                 for key in ("numbers", "agreement", "texts")
             ),
             f"parity {name}",
@@ -153,6 +163,7 @@ def _require_inside(folder: str) -> None:
         for name in (*folders, *names):
             path = os.path.join(where, name)
             if not os.path.islink(path):
+                _require_regular(path)
                 continue
             target = os.path.realpath(path)
             inside = os.path.commonpath([root, target]) == root
@@ -162,6 +173,18 @@ def _require_inside(folder: str) -> None:
                     "expected files and folders that are in the version. "
                     "Copy them."
                 )
+            _require_regular(path)
+
+
+def _require_regular(path: str) -> None:
+    """Raises DamagedError for a local pipe or device, which may never end."""
+    if os.path.exists(path) and not (
+        os.path.isfile(path) or os.path.isdir(path)
+    ):
+        raise DamagedError(
+            f"{printable(path)} is neither a file nor a folder; expected what "
+            "was exported. Export or copy it again."
+        )
 
 
 def _files(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:

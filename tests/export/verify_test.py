@@ -86,6 +86,10 @@ class VerifyTest(parameterized.TestCase):
         ("signatures", []),
         ("versions", {}),
         ("versions", {"tensorflow": 2.21}),
+        *(
+            ("versions", {"tensorflow": version})
+            for version in ("banana", "", "２.２０.０", "2", "9" * 5000)
+        ),
         ("ops", "MatMul"),
         ("ops", [1]),
         ("text_ops", None),
@@ -93,6 +97,11 @@ class VerifyTest(parameterized.TestCase):
         ("precision", None),
         ("parity", {"sentences": 3}),
         ("parity", {"sentences": {"numbers": "a"}}),
+        *(
+            ("parity", {"x": FACTS["parity"]["sentences"] | {key: value}})
+            for key in ("numbers", "agreement", "texts")
+            for value in (10**400, -(10**400), 10**4000, float("nan"), 1e300)
+        ),
         ("files", {"saved_model.pb": "0"}),
         ("files", {"saved_model.pb": {"bytes": "5", "sha256": "0"}}),
     )
@@ -102,6 +111,23 @@ class VerifyTest(parameterized.TestCase):
         with self.assertRaisesRegex(
             manifest.DamagedError, f"expected .* as (file 'saved|{name})"
         ):
+            manifest.check(folder)
+
+    @parameterized.parameters(
+        "pipe", "variables/pipe", manifest.PATH, "saved_model.pb"
+    )
+    def test_a_pipe_is_refused_and_not_waited_for(self, name):
+        folder = self.version()
+        path = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.path.exists(path):
+            os.remove(path)
+        os.mkfifo(path)
+        with self.assertRaisesRegex(manifest.DamagedError, "neither a file"):
+            manifest.check(folder)
+        os.rename(path, os.path.join(folder, "moved"))
+        os.symlink("moved", os.path.join(folder, "link"))
+        with self.assertRaises(manifest.DamagedError):
             manifest.check(folder)
 
     @parameterized.parameters("file", "folder", "loop")
