@@ -15,7 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from bert_keras import checkpoint, errors, locks
+from bert_keras import model as model_lib
 from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.tasks import base
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +127,16 @@ class Foreign(checkpoint.Checkpoint):
     encoder_places: Sequence[Place]
     head_places: Sequence[Place] = ()
     allow_missing: str = ""
+    left_out: str = ""  # which head the folder has that is not read, and why
+
+    def model(self, task: base.Task | None = None) -> model_lib.BertModel:
+        if task is None and self.task is None and self.left_out:
+            raise errors.InputError(
+                f"{self.folder} holds an encoder without a head that can be "
+                f"read: {self.left_out}. Fine-tune it with `python -m "
+                "trainers.finetune`."
+            )
+        return super().model(task)
 
     def _check_sizes(self) -> None:
         pass  # each format compares its sizes before it gets here

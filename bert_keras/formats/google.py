@@ -15,9 +15,10 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ _IGNORED = (
     r"/(adam_[mv]|Adam|Adam_1)$|^(global_step|beta[12]_power)$"
     r"|^(start_logits|end_logits|answer_class)/"
 )
+# Of heads, those that are no task's.
+_HEADS = r"^((start_logits|end_logits|answer_class)/|output_(weights|bias)$)"
 
 # Ours -> theirs.
 _SIZES = {
@@ -133,6 +136,7 @@ def read(
         encoder_places=[place for place in found if place in encoder],
         head_places=[place for place in found if place in head],
         allow_missing=allow_missing,
+        left_out="" if task else _left_out(tensors.shapes),
     )
 
 
@@ -234,9 +238,7 @@ def _prefix(folder: str, names: list[str]) -> str:
         name.removesuffix(".index") for name in names if name.endswith(".index")
     )
     if _LATEST in names:
-        state = tf.train.get_checkpoint_state(folder)
-        # The path may be that of the machine where it was written.
-        latest = state and os.path.basename(state.model_checkpoint_path)
+        latest = _latest(os.path.join(folder, _LATEST))
         if latest not in found:
             raise errors.InputError(
                 f"{os.path.join(folder, _LATEST)} names {latest}, which is not "
@@ -253,6 +255,24 @@ def _prefix(folder: str, names: list[str]) -> str:
             f'`{_LATEST}` with the line model_checkpoint_path: "NAME".'
         )
     return found[0]
+
+
+def _latest(path: str) -> str:
+    """What TensorFlow 1's file `checkpoint` names; InputError where none."""
+    reason = "it has none"
+    try:
+        state = tf.train.get_checkpoint_state(os.path.dirname(path))
+    # No name, or no UTF-8.
+    except ValueError as error:
+        state, reason = None, foreign.shown(str(error), 100)
+    if state is None:
+        raise errors.InputError(
+            f'{path}: expected a line model_checkpoint_path: "NAME"; found '
+            f"something else ({reason}). Write it, or delete the file "
+            f"`{_LATEST}`."
+        )
+    # The path may be that of the machine where it was written.
+    return os.path.basename(state.model_checkpoint_path)
 
 
 def _write_json(values: Mapping[str, Any], path: str) -> None:
@@ -378,6 +398,17 @@ def _check_layers(
             f"{tensors.prefix} {len(tensors.shapes):,} tensors; are the two "
             "of one model?"
         )
+
+
+def _left_out(names: Iterable[str]) -> str:
+    """Why a checkpoint's head is not read; "" where it has none."""
+    found = sorted(name for name in names if re.search(_HEADS, name))
+    if not found:
+        return ""
+    return (
+        f"{', '.join(found[:5])} are a regression's or those of ALBERT's "
+        "SQuAD, which no task here reads"
+    )
 
 
 def _without_bookkeeping(

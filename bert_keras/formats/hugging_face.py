@@ -78,8 +78,8 @@ def _masked_lm(task, folder, values, tokenizer):
 def _classification(task, folder, values, tokenizer):
     del tokenizer
     labels = configs.labels(folder, values)
-    kind = values.get("problem_type") or "single_label_classification"
-    if kind != "single_label_classification" or len(labels) < 2:
+    kind = values.get("problem_type") or configs.PROBLEMS[0]
+    if kind != configs.PROBLEMS[0] or len(labels) < 2:
         return None  # a number, or several labels of one text
     return dataclasses.replace(task, labels=labels)
 
@@ -214,6 +214,7 @@ def read(
         encoder_places=[place for place in found if place in encoder],
         head_places=[place for place in found if place in head],
         allow_missing=allow_missing,
+        left_out="" if task else _left_out(known, path, values),
         unread=unread,
     )
 
@@ -300,6 +301,32 @@ def _task(known, folder, config, values, tokenizer) -> base.Task | None:
     if isinstance(ours, dict) and ours.get("name") == task.name:
         task = task.from_config({k: v for k, v in ours.items() if k != "name"})
     return known.learn(task, folder, values, tokenizer)
+
+
+def _left_out(
+    known: Architecture, folder: str, values: Mapping[str, Any]
+) -> str:
+    """Why a folder's head is not read; "" where it has none."""
+    if not known.head:
+        return ""
+    name = next(name for name, each in ARCHITECTURES.items() if each is known)
+    if known.task is None:
+        return f"no task here has the head of {name}"
+    kind = values.get("problem_type") or configs.PROBLEMS[0]
+    if known.task is classification.Classification and (
+        kind != configs.PROBLEMS[0]
+    ):
+        return (
+            f"its config.json has problem_type {kind!r}, and of {name} only "
+            f"{configs.PROBLEMS[0]!r} is read"
+        )
+    labels = foreign.shown(list(configs.labels(folder, values)), 200)
+    expected = (
+        "two or more"
+        if known.task is classification.Classification
+        else "O and those of one scheme, as B-PER, I-PER, in their order"
+    )
+    return f"its labels are {labels}, and of {name} {expected} are read"
 
 
 def _written_as(task: base.Task) -> str:

@@ -41,6 +41,13 @@ ACTIVATIONS = {
 
 MOST_LABELS = 1_000_000
 
+# What a text classifier answers, the only ones there are; absent: the first.
+PROBLEMS = (
+    "single_label_classification",
+    "multi_label_classification",
+    "regression",
+)
+
 # Another value is another network. Absent: this one.
 BERTS = {
     "model_type": "bert",
@@ -85,6 +92,12 @@ def read(folder: str) -> tuple[config_lib.BertConfig, dict[str, Any]]:
         return [name for name in names if name in values]
 
     foreign.field(values, "is_decoder", bool, path)
+    problem = foreign.field(values, "problem_type", str, path)
+    if problem and problem not in PROBLEMS:
+        raise errors.InputError(
+            f"{path}: expected problem_type to be one of "
+            f"{', '.join(PROBLEMS)}; found {foreign.shown(problem)}."
+        )
     foreign.check_numbers(
         path,
         values,
@@ -145,13 +158,19 @@ def write(
 def labels(folder: str, values: Mapping[str, Any]) -> tuple[str, ...]:
     """What id2label names, by id; or label2id; or LABEL_0 and so on.
 
-    Theirs have two labels where nothing is said, else num_labels.
+    Theirs have two labels where nothing is said, else num_labels. Raises
+    InputError where these say different things.
     """
     path = os.path.join(folder, CONFIG)
     names = foreign.field(values, "id2label", dict, path)
     ids = foreign.field(values, "label2id", dict, path)
     if not names and ids:
         names = {str(index): label for label, index in ids.items()}
+        if len(names) < len(ids):
+            raise errors.InputError(
+                f"{path}: expected an id of its own for each label in "
+                f"label2id, found {foreign.shown(ids, 300)}."
+            )
     if not names:
         count = values.get("num_labels", 2)
         foreign.check_numbers(path, {"num_labels": count}, sizes=["num_labels"])
@@ -169,5 +188,19 @@ def labels(folder: str, values: Mapping[str, Any]) -> tuple[str, ...]:
             f"{path}: expected a label of its own for each of "
             f"0..{len(names) - 1} in id2label, found "
             f"{foreign.shown(names, 300)}."
+        )
+    numbers = {str(label): str(index) for index, label in enumerate(found)}
+    if ids and numbers != {label: str(index) for label, index in ids.items()}:
+        raise errors.InputError(
+            f"{path}: id2label has {foreign.shown(names, 300)} and label2id "
+            f"{foreign.shown(ids, 300)}; correct the one that is wrong, or "
+            "remove label2id."
+        )
+    count = values.get("num_labels")
+    if count is not None and count != len(found):
+        raise errors.InputError(
+            f"{path}: num_labels is {foreign.shown(count)} and {len(found)} "
+            f"labels are named, {foreign.shown(found, 300)}; correct the one "
+            "that is wrong, or remove num_labels."
         )
     return tuple(map(str, found))

@@ -96,6 +96,12 @@ def read(
             )
         tokenizer = foreign.fit_vocabulary(tokenizer, rows, path)
     task = _task(path, bert)
+    left_out = ""
+    if task is None and tf.io.gfile.exists(os.path.join(path, "task.json")):
+        left_out = (
+            "of KerasHub's tasks, a BertTextClassifier of two or more classes "
+            "with one right one is, and its task.json describes another"
+        )
     encoder = list(keras_h5.encoder(bert))
     head = list(keras_h5.classifier(bert, len(task.labels))) if task else []
     if task:
@@ -120,6 +126,7 @@ def read(
         encoder_places=[place for place in found if place in encoder],
         head_places=[place for place in found if place in head],
         allow_missing=allow_missing,
+        left_out=left_out,
     )
 
 

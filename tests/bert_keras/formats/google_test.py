@@ -320,7 +320,12 @@ class GoogleTest(parameterized.TestCase):
         self.save_tensors(
             output_weights=np.ones((1, 16), "f"), output_bias=np.ones(1, "f")
         )
-        self.assertIsNone(google.read(self.folder).task)
+        found = google.read(self.folder)
+        self.assertIsNone(found.task)
+        with self.assertRaisesRegex(
+            errors.InputError, "output_weights are a regression's"
+        ):
+            found.model()
 
     def test_what_training_left_is_not_taken_for_weights(self):
         made = self.write()
@@ -439,6 +444,27 @@ class GoogleTest(parameterized.TestCase):
         self.assertEqual(number(), 3)
         os.remove(self.path(f"{google.PREFIX}.index"))
         self.assertEqual(number(), 2)
+
+    @parameterized.parameters(
+        b"",
+        b"\n",
+        b'model_checkpoint_path: ""\n',
+        b'all_model_checkpoint_paths: "bert_model.ckpt"\n',
+        b"garbage\n",
+        b"model_checkpoint_path: 5\n",
+        b'model_checkpoint_path: "\xff\xfe"\n',
+        b"\x80\x00",
+    )
+    def test_a_file_that_names_no_checkpoint_is_refused(self, content):
+        self.write()
+        with open(self.path("checkpoint"), "wb") as file:
+            file.write(content)
+        with self.assertRaisesRegex(
+            errors.InputError, "checkpoint: expected a line .*delete the file"
+        ) as caught:
+            google.read(self.folder)
+        self.assertNotIn("\n", str(caught.exception))
+        self.assertNotIn("None", str(caught.exception))
 
     def test_several_checkpoints_are_not_guessed_between(self):
         self.write()

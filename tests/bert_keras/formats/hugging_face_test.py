@@ -204,7 +204,7 @@ class HuggingFaceTest(parameterized.TestCase):
     def test_labels_are_those_of_id2label(self):
         self.write()
         labels = {"1": "neutral", "0": "negative"}
-        self.change(CONFIG, id2label=labels, bert_keras=None)
+        self.change(CONFIG, id2label=labels, label2id=None, bert_keras=None)
         task = hugging_face.read(self.folder).task
         self.assertEqual(task.labels, ("negative", "neutral"))
         self.change(CONFIG, id2label={**labels, "2": "positive"})
@@ -238,14 +238,60 @@ class HuggingFaceTest(parameterized.TestCase):
             (("B-ORG", "I-ORG", "O"), None),
         ):
             names = {str(place): label for place, label in enumerate(labels)}
-            self.change(CONFIG, id2label=names, bert_keras=None)
+            self.change(CONFIG, id2label=names, label2id=None, bert_keras=None)
             task = hugging_face.read(self.folder).task
             self.assertEqual(task and task.types, types)
 
     def test_a_regression_or_several_labels_are_no_classes(self):
         self.write()
-        self.change(CONFIG, problem_type="multi_label_classification")
-        self.assertIsNone(hugging_face.read(self.folder).task)
+        for problem in ("multi_label_classification", "regression"):
+            self.change(CONFIG, problem_type=problem)
+            found = hugging_face.read(self.folder)
+            self.assertIsNone(found.task)
+            with self.assertRaisesRegex(
+                errors.InputError,
+                f"problem_type '{problem}'.*trainers.finetune",
+            ):
+                found.model()
+            self.assertIsNotNone(found.model(model().task))
+
+    def test_why_a_head_is_left_out_is_said(self):
+        self.write(model(tagging.Tagging(types=("PER",))))
+        labels = {"0": "B-PER", "1": "I-PER", "2": "O"}
+        self.change(CONFIG, id2label=labels, label2id=None, bert_keras=None)
+        with self.assertRaisesRegex(errors.InputError, "'I-PER', 'O'.*scheme"):
+            hugging_face.read(self.folder).model()
+        self.folder = self.create_tempdir().full_path
+        self.write()
+        self.change(CONFIG, architectures=["BertForMultipleChoice"])
+        with self.assertRaisesRegex(errors.InputError, "BertForMultipleChoice"):
+            hugging_face.read(self.folder).model()
+        self.folder = self.create_tempdir().full_path
+        self.write(model().encoder)
+        with self.assertRaisesRegex(errors.InputError, "without a head;"):
+            hugging_face.read(self.folder).model()
+
+    @parameterized.parameters(5, "text_classification", (["regression"],), True)
+    def test_a_problem_type_that_is_none_is_refused(self, value):
+        self.write()
+        self.change(CONFIG, problem_type=value)
+        self.assert_refused(CONFIG, "problem_type", str(value))
+
+    @parameterized.parameters(
+        ({"label2id": {"bad": 1, "good": 0}}, "label2id"),
+        ({"label2id": {"bad": 0}}, "label2id"),
+        ({"label2id": {"bad": 0, "good": 1, "fair": 2}}, "label2id"),
+        ({"label2id": {"a": 0, "b": 0}, "id2label": None}, "label2id"),
+        ({"num_labels": 3}, "num_labels is 3 and 2 labels"),
+        ({"num_labels": "2"}, "num_labels is '2'"),
+    )
+    def test_labels_that_are_said_in_two_ways_are_refused(self, changes, word):
+        self.write()
+        self.change(CONFIG, bert_keras=None, **changes)
+        self.assert_refused(CONFIG, word)
+        self.change(CONFIG, id2label={"0": "bad", "1": "good"}, num_labels=2)
+        self.change(CONFIG, label2id={"good": 1, "bad": 0})
+        self.assertEqual(hugging_face.read(self.folder).task.labels, LABELS)
 
     def test_heads_of_one_name_need_architectures(self):
         self.write()

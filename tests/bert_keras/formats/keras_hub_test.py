@@ -166,7 +166,10 @@ class KerasHubTest(parameterized.TestCase):
     @parameterized.parameters({"activation": "sigmoid"}, {"num_classes": 1})
     def test_a_head_that_answers_otherwise_is_left_out(self, **options):
         self.save_theirs(their_classifier(**options))
-        self.assertIsNone(formats.read(self.folder).task)
+        found = formats.read(self.folder)
+        self.assertIsNone(found.task)
+        with self.assertRaisesRegex(errors.InputError, "task.json describes"):
+            found.model()
 
     def test_their_masked_lm_is_read_as_an_encoder(self):
         if sys.version_info < (3, 11):
