@@ -26,6 +26,7 @@ _MAYBE_MISSING = {
     *("#n/a", "#na", "-nan", "<na>", "n/a", "na", "nan", "nat", "nil", "none"),
     *("null", "undefined"),
 }
+_PYTHON_LIST = re.compile(r"\[\s*(['\"]).*\1\s*,?\s*\]", re.DOTALL)
 # Squared errors of larger numbers can overflow in the sum of a batch.
 LARGEST = 1e16
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -36,11 +37,11 @@ def one(value: Any) -> str:
 
     A list or an object is none, also as text in a table.
     """
-    if isinstance(value, str):
+    if isinstance(value, str) and ("[" in value or "{" in value):
         text = strip(value)
-        if text.startswith(("[", "{")) and _structure(text) is not None:
-            value = _structure(text)
-        elif re.fullmatch(r"\[\s*(['\"]).*\1\s*,?\s*\]", text, re.DOTALL):
+        if (structure := _structure(text)) is not None:
+            value = structure
+        elif _PYTHON_LIST.fullmatch(text):
             raise ValueError(f"expected one label, found {_found(text)}")
     if isinstance(value, (list, dict)):
         raise ValueError(

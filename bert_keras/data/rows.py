@@ -492,7 +492,7 @@ class _Lines(Iterator[str]):
 
     def __next__(self) -> str:
         again = self._again
-        if len(self.taken) > max(self._left, _LEAST_AGAIN):
+        if len(self.taken) > _LEAST_AGAIN and len(self.taken) > self._left:
             self.stopped = True
             raise StopIteration
         line = again.popleft() if again else next(self._lines)
