@@ -125,6 +125,11 @@ def _finetune(
         dev = list(dev_rows(settings, rows))
         if settings.dev:
             inputs.say_note(rows)
+        if settings.dev and not dev:
+            raise errors.InputError(
+                f"{settings.dev}: expected rows to score on, found none. The "
+                "file has no rows."
+            )
         if not dev:
             raise errors.InputError(
                 f"--dev_fraction={settings.dev_fraction}: expected rows to "
