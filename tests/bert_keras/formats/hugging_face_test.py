@@ -722,8 +722,10 @@ class HuggingFaceTest(parameterized.TestCase):
         self.write()
         self.change(CONFIG, vocab_size=2_000_000_000)
         self.assert_refused("2,000,000,000", "36 rows")
+        self.change(CONFIG, vocab_size=36, num_hidden_layers=9_999)
+        self.assert_refused("9,999", "tensors")
         self.change(CONFIG, vocab_size=36, num_hidden_layers=1_000_000_000)
-        self.assert_refused("1,000,000,000", "tensors")
+        self.assert_refused("num_layers is 1000000000", "at most")
 
     @parameterized.parameters(35, 20)
     def test_a_table_smaller_than_the_vocabulary_is_refused(self, rows):
