@@ -63,7 +63,7 @@ class BertConfig:
                 )
         if self.num_layers > _MOST_LAYERS:
             raise errors.InputError(
-                f"num_layers is {self.num_layers}; expected at most "
+                f"num_layers is {self.num_layers:,}; expected at most "
                 f"{_MOST_LAYERS:,}."
             )
         if self.layer_norm_epsilon <= 0 or self.initializer_range < 0:

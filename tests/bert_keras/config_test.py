@@ -37,7 +37,7 @@ class ParseTest(parameterized.TestCase):
         ({"num_heads": 0}, "num_heads is 0"),
         ({"vocab_size": -1}, "vocab_size is -1"),
         ({"vocab_size": 10**30}, "vocab_size is 1000"),
-        ({"num_layers": 10**8}, "num_layers is 100000000; expected at most"),
+        ({"num_layers": 10**8}, "num_layers is 100,000,000; expected at"),
         ({"layer_norm_epsilon": -1.0}, "layer_norm_epsilon is -1.0"),
         ({"initializer_range": -0.1}, "layer_norm_epsilon is 1e-12 and init"),
         ({"dropout": 10**400}, "dropout is 1000"),

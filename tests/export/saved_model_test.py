@@ -340,11 +340,13 @@ class SavedModelTest(parameterized.TestCase):
 
     def test_no_version_is_seen_before_it_is_whole(self):
         output, seen = self.output(), []
+        move = tf.io.gfile.rename
 
-        def rename(source, target):
-            seen.extend(os.listdir(output))
-            seen.extend(os.listdir(source))
-            os.rename(source, target)
+        def rename(source, target, **options):
+            if os.path.isdir(source):  # a version, not a file of its own
+                seen.extend(os.listdir(output))
+                seen.extend(os.listdir(source))
+            move(source, target, **options)
 
         os.makedirs(os.path.join(output, ".unfinished-1", "of a killed one"))
         with mock.patch.object(tf.io.gfile, "rename", rename):

@@ -725,7 +725,7 @@ class HuggingFaceTest(parameterized.TestCase):
         self.change(CONFIG, vocab_size=36, num_hidden_layers=9_999)
         self.assert_refused("9,999", "tensors")
         self.change(CONFIG, vocab_size=36, num_hidden_layers=1_000_000_000)
-        self.assert_refused("num_layers is 1000000000", "at most")
+        self.assert_refused("num_layers is 1,000,000,000", "at most")
 
     @parameterized.parameters(35, 20)
     def test_a_table_smaller_than_the_vocabulary_is_refused(self, rows):
