@@ -3,7 +3,7 @@
 Told apart by name: `.tsv` is split at TABs without any quoting, `.csv` is
 quoted as RFC 4180 says, `.jsonl`, `.ndjson` and `.json` hold one JSON object a
 line; all may be gzipped (`.gz`), and upper case is no other name. Another
-format is one more entry of `_READERS`. Blank lines are passed over.
+format is one more entry of `_READERS`. Blank lines are skipped.
 """
 
 import collections

@@ -30,8 +30,7 @@ class Place:
     ours: str
     theirs: tuple[str, ...]
     transposed: bool = False  # theirs is (out, in), as in PyTorch
-    # Shapes of one of theirs and of ours made of it, where they differ by
-    # Shapes of one of theirs and of ours made of it, where they are told:
+    # Shapes of a source tensor and of the target made of it, if known:
     # KerasHub keeps heads on an axis of their own.
     shape: tuple[int, ...] = ()
     flat: tuple[int, ...] = ()

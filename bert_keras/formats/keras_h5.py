@@ -89,7 +89,7 @@ def _layer(
 ) -> Iterator[foreign.Place]:
     """Both variables of a Dense layer or a LayerNorm.
 
-    shapes: of theirs; ours are `flat` where theirs have more axes.
+    shapes: of the file's; the model's are `flat` if those have more axes.
     """
     norm = ours.endswith("norm")
     names = ("gamma", "beta") if norm else ("kernel", "bias")
