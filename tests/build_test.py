@@ -131,6 +131,25 @@ class BazelTest(absltest.TestCase):
         self.assertContainsSubset(folders, self.targets["py_library"])
 
 
+class MainsTest(absltest.TestCase):
+    """What BUILD says of mains, read without Bazel."""
+
+    def test_the_libraries_beside_the_mains_are_listed(self):
+        (listed,) = (
+            ast.literal_eval(word.value)
+            for node in ast.parse((ROOT / "BUILD").read_text()).body
+            if isinstance(node, ast.Assign) and node.targets[0].id == "MAINS"
+            for word in node.value.keywords
+            if word.arg == "exclude"
+        )
+        beside = {
+            f"{path}.py"
+            for path in _paths("trainers/*.py", "export/*.py")
+            if not _is_main(path) and not path.endswith("__init__")
+        }
+        self.assertEqual(set(listed) - {"*/__init__.py"}, beside)
+
+
 class RequirementsTest(parameterized.TestCase):
     @parameterized.parameters("3.10", "3.11", "3.12", "3.13")
     def test_the_lock_satisfies_every_range(self, python):
