@@ -1,5 +1,5 @@
 """Side by side with peers: each prints one table."""
 
-from bert_keras import quiet
+from bert_keras import tensorflow_import
 
-quiet.import_tensorflow()
+tensorflow_import.import_tensorflow()

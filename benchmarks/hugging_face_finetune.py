@@ -19,7 +19,7 @@ import torch
 import transformers
 from absl import flags as absl_flags
 
-from bert_keras.data import conll, entities
+from bert_keras.data import conll, tag_schemes
 from bert_keras.tasks import classification, tagging
 from trainers import finetune, flags
 
@@ -81,8 +81,8 @@ class Words:
             truncation=True,
             max_length=self.task.seq_length,
         )
-        tags = entities.tags(
-            entities.spans(row["tags"].split()), len(words), self.task.scheme
+        tags = tag_schemes.tags(
+            tag_schemes.spans(row["tags"].split()), len(words), self.task.scheme
         )
         labels, before = [], None
         for word in encoded.word_ids():
@@ -100,7 +100,7 @@ class Words:
         places = [i for i, label in enumerate(labels) if label != -100]
         tags = [self.task.labels[int(logits[i].argmax())] for i in places]
         words = conll.places(row["words"])
-        spans = entities.spans(tags)
+        spans = tag_schemes.spans(tags)
         return {
             "type": [kind for kind, _, _ in spans],
             "start": [words[first][0] for _, first, _ in spans],

@@ -229,18 +229,20 @@ def write(folder):
     """The same weights for all sides."""
     import dataclasses
 
-    from bert_keras import checkpoint, config, encoder, predictor
+    from bert_keras import checkpoint, predictor
     from bert_keras import model as model_lib
-    from bert_keras.data import tokenizer as tokenizer_lib
     from bert_keras.formats import hugging_face, keras_hub
+    from bert_keras.networks import bert as bert_lib
+    from bert_keras.networks import bert_config
     from bert_keras.tasks import classification
+    from bert_keras.tokenizers import wordpiece
     from export import saved_model, tflite
 
     pieces = [f"w{number}" for number in range(VOCABULARY - 5)]
-    tokenizer = tokenizer_lib.Tokenizer(
-        [*tokenizer_lib.SPECIAL_TOKENS, *pieces], lowercase=True
+    tokenizer = wordpiece.Tokenizer(
+        [*wordpiece.SPECIAL_TOKENS, *pieces], lowercase=True
     )
-    bert = config.BertConfig(
+    bert = bert_config.BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH.value,
         num_layers=LAYERS.value,
@@ -251,7 +253,7 @@ def write(folder):
         labels=("no", "yes"), seq_length=LENGTH.value
     )
     keras.utils.set_random_seed(1)
-    model = model_lib.BertModel(encoder.BertEncoder(bert), task)
+    model = model_lib.BertModel(bert_lib.BertEncoder(bert), task)
     hugging_face.write(os.path.join(folder, "hugging_face"), model, tokenizer)
     checkpoint.save(os.path.join(folder, "run"), model, tokenizer, step=1)
     reference = predictor.Predictor(model, tokenizer)
@@ -275,7 +277,7 @@ def write(folder):
             precision=precision,
         )
     other = model_lib.BertModel(
-        encoder.BertEncoder(dataclasses.replace(bert, activation="gelu_tanh")),
+        bert_lib.BertEncoder(dataclasses.replace(bert, activation="gelu_tanh")),
         task,
     )
     other.set_weights(model.get_weights())

@@ -18,13 +18,14 @@ import time
 import rich.table
 from absl import app, flags
 
-from bert_keras import checkpoint, config, encoder, formats
+from bert_keras import checkpoint, console, formats
 from bert_keras import model as model_lib
-from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.networks import bert as bert_lib
+from bert_keras.networks import bert_config
 from bert_keras.tasks import masked_lm
-from trainers import report
+from bert_keras.tokenizers import wordpiece
 
-_SIZE = flags.DEFINE_enum("model", "base", list(config.SIZES), "Its size.")
+_SIZE = flags.DEFINE_enum("model", "base", list(bert_config.SIZES), "Its size.")
 _RUNS = flags.DEFINE_integer("runs", 3, "Loads of each format.", 1)
 _LOAD = flags.DEFINE_string("load", "", "Load this folder and print figures.")
 
@@ -32,14 +33,14 @@ _LOAD = flags.DEFINE_string("load", "", "Load this folder and print figures.")
 def write(folder: str) -> dict[str, str]:
     """The same random network in every format: {format: folder}."""
     bert = dataclasses.replace(
-        config.named(_SIZE.value), activation="gelu_tanh"
+        bert_config.named(_SIZE.value), activation="gelu_tanh"
     )
     words = [f"word{number}" for number in range(bert.vocab_size - 5)]
-    tokenizer = tokenizer_lib.Tokenizer(
-        [*tokenizer_lib.SPECIAL_TOKENS, *words], lowercase=True
+    tokenizer = wordpiece.Tokenizer(
+        [*wordpiece.SPECIAL_TOKENS, *words], lowercase=True
     )
     task = masked_lm.MaskedLM().learn([], tokenizer)
-    model = model_lib.BertModel(encoder.BertEncoder(bert), task)
+    model = model_lib.BertModel(bert_lib.BertEncoder(bert), task)
     paths = {"bert_keras": os.path.join(folder, "bert_keras")}
     checkpoint.save(paths["bert_keras"], model, tokenizer, step=0)
     for name, module in formats.FORMATS.items():
@@ -94,7 +95,7 @@ def main(arguments) -> None:
             )
             table.add_row(
                 name,
-                report.folder_size(path),
+                console.folder_size(path),
                 f"{seconds:.2f}",
                 f"{peak:,.0f}",
                 f"{before:,.0f}",

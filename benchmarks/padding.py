@@ -8,7 +8,7 @@ import rich.console
 import rich.table
 from absl import app, flags
 
-from bert_keras.data import records, stream
+from bert_keras.data import batches, records
 
 RECORDS = flags.DEFINE_list("records", None, "Record folders.", required=True)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows.", 1)
@@ -16,7 +16,7 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows.", 1)
 
 def padding(lengths, longest, grouped: bool, buckets: tuple[int, ...]):
     """Share of the places of one epoch that hold no token."""
-    plan = stream.Plan(
+    plan = batches.Plan(
         lengths, BATCH_SIZE.value, seed=1, shuffle=grouped, buckets=buckets
     )
     places = 0
@@ -46,8 +46,8 @@ def main(_):
         found = records.Records(folder)
         lengths = found.lengths
         longest = found.manifest.get("seq_length", int(lengths.max()))
-        buckets = stream.buckets(longest)
-        plan = stream.Plan(lengths, BATCH_SIZE.value, seed=1, buckets=buckets)
+        buckets = batches.buckets(longest)
+        plan = batches.Plan(lengths, BATCH_SIZE.value, seed=1, buckets=buckets)
         shapes = {
             plan.length(plan.rows(step)) for step in range(plan.steps_per_epoch)
         }

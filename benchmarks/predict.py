@@ -24,10 +24,11 @@ import torch
 import transformers
 from absl import app, flags
 
-from bert_keras import encoder, predictor
 from bert_keras import model as model_lib
+from bert_keras import predictor
 from bert_keras.formats import hugging_face
 from bert_keras.formats import keras_hub as keras_hub_format
+from bert_keras.networks import bert as bert_lib
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Of a classifier.")
 TEXTS = flags.DEFINE_string("texts", None, "A text a line.")
@@ -71,7 +72,7 @@ def keras_hubs(model, folder):
     # Its GELU is the one by tanh, whatever the weights were trained with.
     bert = model.model.encoder.config
     bert = dataclasses.replace(bert, activation="gelu_tanh")
-    network = model_lib.BertModel(encoder.BertEncoder(bert), model.task)
+    network = model_lib.BertModel(bert_lib.BertEncoder(bert), model.task)
     network.set_weights(model.model.get_weights())
     keras_hub_format.write(folder, network, model.tokenizer)
     theirs = keras_hub.models.BertTextClassifier.from_preset(folder)

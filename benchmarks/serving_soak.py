@@ -17,8 +17,9 @@ import rich.table
 import tensorflow as tf
 from absl import app, flags
 
+from bert_keras import artifact
 from bert_keras import predictor as predictor_lib
-from export import artifact, saved_model
+from export import saved_model
 from tests.export import sharp
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run; or a tiny model.")

@@ -23,8 +23,10 @@ import tensorflow as tf
 from absl import app, flags
 from tensorflow_serving.apis import prediction_log_pb2
 
+from bert_keras import artifact
 from bert_keras import predictor as predictor_lib
-from export import artifact, bundle, saved_model
+from bert_keras.serving import tf_serving_files
+from export import saved_model
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run.")
 TEXTS = flags.DEFINE_string("texts", None, "A text a line.")
@@ -58,7 +60,7 @@ def first(path):
     began = time.perf_counter()
     if WARM.value:
         for record in tf.data.TFRecordDataset(
-            os.path.join(path, bundle.WARM_UP)
+            os.path.join(path, tf_serving_files.WARM_UP)
         ):
             log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
             if log.HasField("predict_log"):

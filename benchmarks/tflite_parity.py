@@ -17,9 +17,11 @@ import rich.table
 import tensorflow as tf
 from absl import app, flags
 
+from bert_keras import artifact
 from bert_keras import model as model_lib
 from bert_keras import predictor as predictor_lib
-from export import artifact, conversion, on_device, tflite
+from bert_keras.device import tflite_converter, tflite_runner
+from export import tflite
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run.")
 DATA = flags.DEFINE_string("data", None, "Labelled rows.")
@@ -49,7 +51,7 @@ def main(_):
     score = task.metrics(predictor_lib.rows_of(task, want), rows)[metric]
     table.add_row("checkpoint", "", "", f"{score:.4f}")
     with tempfile.TemporaryDirectory() as folder:
-        for quantization in conversion.QUANTIZATIONS:
+        for quantization in tflite_converter.QUANTIZATIONS:
             path = tflite.export(
                 predictor,
                 os.path.join(folder, quantization),
@@ -58,7 +60,7 @@ def main(_):
                 data=others,
                 least=0.0,
             )
-            file = on_device.File(path, predictor)
+            file = tflite_runner.File(path, predictor)
             inputs = file.inputs(raw)
             numbers = {
                 name: tf.constant(value)

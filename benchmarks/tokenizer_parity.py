@@ -24,7 +24,7 @@ import tokenizers
 from absl import app, flags
 from tokenizers import models, normalizers, pre_tokenizers
 
-from bert_keras.data import tokenizer
+from bert_keras.tokenizers import wordpiece
 from tests.bert_keras.data import reference_tokenizer
 
 _DATA = flags.DEFINE_string(
@@ -57,7 +57,7 @@ def main(argv):
     table = [("vocabulary", "text", "pair", "lines", "equal", "share")]
     speeds = [("vocabulary", "text", "MB/s of ours")]
     for name in VOCABULARIES:
-        ours = tokenizer.Tokenizer.from_file(
+        ours = wordpiece.Tokenizer.from_file(
             data / "vocab" / f"{name}_vocab.txt"
         )
         graph = tf.function(
@@ -159,7 +159,7 @@ def random_strings(count: int, seed: int) -> Iterator[str]:
         )
 
 
-def rules(ours: tokenizer.Tokenizer) -> Tokenize:
+def rules(ours: wordpiece.Tokenizer) -> Tokenize:
     """The slow reference."""
     reference = reference_tokenizer.ReferenceTokenizer(
         ours.vocabulary, lowercase=ours.lowercase
@@ -167,13 +167,13 @@ def rules(ours: tokenizer.Tokenizer) -> Tokenize:
     return lambda lines: [reference(line) for line in lines]
 
 
-def hugging_face(ours: tokenizer.Tokenizer) -> Tokenize:
+def hugging_face(ours: wordpiece.Tokenizer) -> Tokenize:
     """Hugging Face's, with Google's word limit; [MASK] is not special in it."""
     theirs = tokenizers.Tokenizer(
         models.WordPiece(
             {piece: i for i, piece in enumerate(ours.vocabulary)},
             unk_token="[UNK]",
-            max_input_chars_per_word=tokenizer.MAX_WORD_LENGTH,
+            max_input_chars_per_word=wordpiece.MAX_WORD_LENGTH,
         )
     )
     theirs.normalizer = normalizers.BertNormalizer(lowercase=ours.lowercase)

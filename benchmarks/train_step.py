@@ -23,10 +23,12 @@ import rich.table
 import tensorflow as tf
 from absl import app, flags
 
-from bert_keras import config, encoder, optimization
 from bert_keras import model as model_lib
+from bert_keras import optimizers
+from bert_keras.networks import bert as bert_lib
+from bert_keras.networks import bert_config
 from bert_keras.tasks import masked_lm
-from trainers import step as step_lib
+from bert_keras.training import step as step_lib
 
 PRECISION = flags.DEFINE_enum(
     "precision", "float32", ["float32", "mixed_bfloat16"], "Of both sides."
@@ -63,7 +65,7 @@ def rows():
 
 def ours(token_ids, positions, labels):
     """A function that makes some steps and returns their seconds."""
-    bert = config.BertConfig(
+    bert = bert_config.BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH.value,
         num_layers=LAYERS.value,
@@ -71,11 +73,11 @@ def ours(token_ids, positions, labels):
         intermediate_size=4 * WIDTH.value,
     )
     task = masked_lm.MaskedLM(objective="none")
-    model = model_lib.BertModel(encoder.BertEncoder(bert), task)
-    optimizer = optimization.Optimizer(
+    model = model_lib.BertModel(bert_lib.BertEncoder(bert), task)
+    optimizer = optimizers.Optimizer(
         model.trainable_variables,
-        rule=optimization.AdamW(),
-        schedule=optimization.Schedule(RATE, 0, 10**9),
+        rule=optimizers.AdamW(),
+        schedule=optimizers.Schedule(RATE, 0, 10**9),
     )
     step = step_lib.make_train_step(
         model,

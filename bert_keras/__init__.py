@@ -10,12 +10,12 @@ seconds, and `import bert_keras` takes none.
 import importlib
 
 _PUBLIC = {
-    "BertConfig": "config",
-    "BertEncoder": "encoder",
+    "BertConfig": "networks.bert_config",
+    "BertEncoder": "networks.bert",
     "BertModel": "model",
     "InputError": "errors",
     "Predictor": "predictor",
-    "Tokenizer": "data.tokenizer",
+    "Tokenizer": "tokenizers.wordpiece",
     "load": "predictor",
 }
 

@@ -28,12 +28,11 @@ import safetensors
 import safetensors.numpy
 import tensorflow as tf
 
-from bert_keras import config as config_lib
-from bert_keras import encoder as encoder_lib
-from bert_keras import errors, files, layers, mapped, optimization
+from bert_keras import errors, files, layers, optimizers, safetensors_mmap
 from bert_keras import model as model_lib
-from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.networks import bert, bert_config
 from bert_keras.tasks import base
+from bert_keras.tokenizers import wordpiece
 
 FORMAT = "bert_keras.checkpoint.1"
 CONFIG = "config.json"
@@ -50,26 +49,26 @@ class Checkpoint:
     """
 
     folder: str
-    config: config_lib.BertConfig
+    config: bert_config.BertConfig
     task: base.Task | None  # None: an encoder without a head
     step: int
     facts: Mapping[str, Any]  # what the trainer wrote beside: scores, scale
     # Why `task` is None although there is a head.
     unknown_task: str = dataclasses.field(default="", kw_only=True)
 
-    def tokenizer(self) -> tokenizer_lib.Tokenizer:
-        return tokenizer_lib.Tokenizer.from_file(
+    def tokenizer(self) -> wordpiece.Tokenizer:
+        return wordpiece.Tokenizer.from_file(
             self._checked(VOCABULARY), lowercase=self.facts["lowercase"]
         )
 
     def encoder_values(self) -> Mapping[str, np.ndarray]:
         """Weights by variable path, in float32."""
-        return mapped.tensors(self._checked(ENCODER))
+        return safetensors_mmap.tensors(self._checked(ENCODER))
 
     def head_values(self) -> Mapping[str, np.ndarray]:
-        return mapped.tensors(self._checked(HEAD))
+        return safetensors_mmap.tensors(self._checked(HEAD))
 
-    def load_encoder(self, encoder: encoder_lib.BertEncoder) -> None:
+    def load_encoder(self, encoder: bert.BertEncoder) -> None:
         self._assign(ENCODER, weights(encoder), self.encoder_values())
 
     def load_head(self, head, parts: Collection[str] | None = None) -> None:
@@ -85,8 +84,8 @@ class Checkpoint:
         variables = of_parts(weights(head))
         self._assign(HEAD, variables, of_parts(self.head_values()))
 
-    def load_optimizer(self, optimizer: optimization.Optimizer) -> None:
-        values = mapped.tensors(self._checked(OPTIMIZER))
+    def load_optimizer(self, optimizer: optimizers.Optimizer) -> None:
+        values = safetensors_mmap.tensors(self._checked(OPTIMIZER))
         self._assign(OPTIMIZER, optimizer.state(), values)
 
     def model(self, task: base.Task | None = None) -> model_lib.BertModel:
@@ -105,7 +104,7 @@ class Checkpoint:
         self._check_sizes()
         parts = self.parts(task)
         with self._unfilled(True):
-            encoder = encoder_lib.BertEncoder(self.config)
+            encoder = bert.BertEncoder(self.config)
         with self._unfilled(parts is None):
             model = model_lib.BertModel(encoder, task)
         self.load_encoder(encoder)
@@ -181,10 +180,10 @@ class Checkpoint:
 def save(
     run: str,
     model: model_lib.BertModel,
-    tokenizer: tokenizer_lib.Tokenizer,
+    tokenizer: wordpiece.Tokenizer,
     *,
     step: int,
-    optimizer: optimization.Optimizer | None = None,
+    optimizer: optimizers.Optimizer | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> str:
     """Writes `run`/step-N and names it the latest; returns the folder.
@@ -302,7 +301,7 @@ def read(path: str) -> Checkpoint:
     task, unknown_task = None, ""
     try:
         _check_fields(values)
-        config = config_lib.BertConfig.from_dict(values["bert"])
+        config = bert_config.BertConfig.from_dict(values["bert"])
         if values["task"]:
             task = base.from_dict(values["task"])
     except base.UnknownTaskError as error:

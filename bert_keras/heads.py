@@ -6,8 +6,8 @@ Like the encoder's layers, heads build from the configuration alone.
 import keras
 from keras import ops
 
-from bert_keras import config as config_lib
 from bert_keras import layers
+from bert_keras.networks import bert_config
 
 
 class MaskedLMHead(keras.layers.Layer):
@@ -18,7 +18,7 @@ class MaskedLMHead(keras.layers.Layer):
     logits are ignored by weight 0.
     """
 
-    def __init__(self, config: config_lib.BertConfig, **kwargs):
+    def __init__(self, config: bert_config.BertConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         self.transform = layers.dense(
@@ -61,7 +61,7 @@ class NextSentenceHead(keras.layers.Layer):
     (BERT, 3.1, task 2). Sentence order uses the same head (ALBERT, 3.1).
     """
 
-    def __init__(self, config: config_lib.BertConfig, **kwargs):
+    def __init__(self, config: bert_config.BertConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         self.score = layers.dense(config, 2, name="score", dtype="float32")
@@ -91,7 +91,7 @@ class Pooling(keras.layers.Layer):
     the other.
     """
 
-    def __init__(self, config: config_lib.BertConfig, kind: str, **kwargs):
+    def __init__(self, config: bert_config.BertConfig, kind: str, **kwargs):
         super().__init__(**kwargs)
         self.kind = kind
         self.hidden_size = config.hidden_size
@@ -150,7 +150,7 @@ class ClassificationHead(keras.layers.Layer):
 
     def __init__(
         self,
-        config: config_lib.BertConfig,
+        config: bert_config.BertConfig,
         num_classes: int,
         pooling: str = "first",
         **kwargs,
@@ -180,7 +180,7 @@ class SpanHead(keras.layers.Layer):
     One product for both (BERT, 4.2). Logits are float32.
     """
 
-    def __init__(self, config: config_lib.BertConfig, **kwargs):
+    def __init__(self, config: bert_config.BertConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         self.score = layers.dense(config, 2, name="score", dtype="float32")
@@ -201,7 +201,7 @@ class TokenClassificationHead(keras.layers.Layer):
     """
 
     def __init__(
-        self, config: config_lib.BertConfig, num_classes: int, **kwargs
+        self, config: bert_config.BertConfig, num_classes: int, **kwargs
     ):
         super().__init__(**kwargs)
         self.config = config

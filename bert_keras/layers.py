@@ -14,8 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from bert_keras import config as config_lib
-from bert_keras import fused
+from bert_keras import kernels
+from bert_keras.networks import bert_config
 
 ACTIVATIONS = {
     "gelu": lambda x: ops.gelu(x, approximate=False),
@@ -25,7 +25,7 @@ ACTIVATIONS = {
 
 
 # What takes the place of an activation while training.
-TRAINED = {"gelu": fused.gelu}
+TRAINED = {"gelu": kernels.gelu}
 
 # Added to the scores of masked places, in float32. Finite, so that a row
 # which sees nothing (padding) gets a uniform distribution and not NaN.
@@ -56,14 +56,14 @@ class Dropout(keras.layers.Dropout):
     def call(self, inputs, training=False):
         if not training or not self.rate:
             return inputs
-        return fused.dropout(inputs, self.rate, self.seed_generator.next())
+        return kernels.dropout(inputs, self.rate, self.seed_generator.next())
 
 
 class LayerNorm(keras.layers.LayerNormalization):
     """Keras' LayerNorm over the last axis, in float32 and fewer passes."""
 
     def call(self, inputs):
-        y = fused.layer_norm(inputs, self.gamma, self.beta, self.epsilon)
+        y = kernels.layer_norm(inputs, self.gamma, self.beta, self.epsilon)
         return ops.cast(y, self.compute_dtype)
 
 
@@ -77,7 +77,7 @@ class Embeddings(keras.layers.Layer):
     looked up are cast, not the whole table.
     """
 
-    def __init__(self, config: config_lib.BertConfig, **kwargs):
+    def __init__(self, config: bert_config.BertConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         if config.norm_first:
@@ -146,7 +146,7 @@ class SelfAttention(keras.layers.Layer):
     queries, the next H the keys, the last H the values.
     """
 
-    def __init__(self, config: config_lib.BertConfig, **kwargs):
+    def __init__(self, config: bert_config.BertConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         width, dtype = config.hidden_size, self.dtype_policy
@@ -194,7 +194,7 @@ def _products(query, key):
 class FeedForward(keras.layers.Layer):
     """Two products with an activation between: (B, S, H) -> (B, S, H)."""
 
-    def __init__(self, config: config_lib.BertConfig, **kwargs):
+    def __init__(self, config: bert_config.BertConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         self.activation = ACTIVATIONS[config.activation]
@@ -223,7 +223,7 @@ class Block(keras.layers.Layer):
     distributions (B, N, S, S) when `attentions` is asked for.
     """
 
-    def __init__(self, config: config_lib.BertConfig, **kwargs):
+    def __init__(self, config: bert_config.BertConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         dtype = self.dtype_policy
@@ -279,13 +279,13 @@ def unfilled():
         _unfilled.reset(token)
 
 
-def initializer(config: config_lib.BertConfig) -> keras.Initializer:
+def initializer(config: bert_config.BertConfig) -> keras.Initializer:
     if _unfilled.get():
         return keras.initializers.Zeros()
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
-def dense(config: config_lib.BertConfig, units: int, **kwargs):
+def dense(config: bert_config.BertConfig, units: int, **kwargs):
     return keras.layers.Dense(
         units, kernel_initializer=initializer(config), **kwargs
     )
@@ -299,7 +299,7 @@ def rows(x):
     return ops.reshape(x, (-1, x.shape[-1]))
 
 
-def layer_norm(config: config_lib.BertConfig, *, dtype=None, **kwargs):
+def layer_norm(config: bert_config.BertConfig, *, dtype=None, **kwargs):
     """Its weights are float32 under every precision.
 
     dtype: a Keras policy; None is the global one.

@@ -21,6 +21,11 @@ NAME = ".bert_keras.lock"
 HEARTBEAT = 30
 STALE = 10 * HEARTBEAT
 
+BREAK_LOCK = (
+    "Write into a folder on a remote file system although another process "
+    "seems to. On a local one that process has to end first."
+)
+
 
 @contextlib.contextmanager
 def hold(folder: str, *, break_lock: bool = False) -> Iterator[None]:

@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 
-from bert_keras import encoder as encoder_lib
 from bert_keras import errors, layers
+from bert_keras.networks import bert
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -88,7 +88,7 @@ class BertModel(keras.Model):
         if task is not None:
             task = _restored(task, base.Task, map(base.find, base.names()))
         model = cls(
-            _restored(config["encoder"], encoder_lib.BertEncoder),
+            _restored(config["encoder"], bert.BertEncoder),
             task,
             name=config["name"],
             dtype=config.get("dtype"),  # older files have none

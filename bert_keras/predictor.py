@@ -14,11 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors, formats, grouping
+from bert_keras import errors, formats, length_batching
 from bert_keras import model as model_lib
 from bert_keras.data import json_lines
-from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.tasks import base
+from bert_keras.tokenizers import wordpiece
 
 # A text, a pair, or a row with the task's text columns. Bytes are UTF-8.
 Text = str | bytes
@@ -37,7 +37,7 @@ class Predictor:
     def __init__(
         self,
         model: model_lib.BertModel,
-        tokenizer: tokenizer_lib.Tokenizer,
+        tokenizer: wordpiece.Tokenizer,
     ):
         self.model = model
         self.task = model.task
@@ -56,7 +56,7 @@ class Predictor:
         the text was too long to be read.
         """
         inputs = self.task.inputs(raw, self.tokenizer)
-        decoded = grouping.by_length(self._decode, inputs)
+        decoded = length_batching.by_length(self._decode, inputs)
         answers = self.task.predict(decoded, inputs, raw, self.tokenizer)
         truncated = tf.math.unsorted_segment_max(
             tf.cast(inputs["truncated"], tf.int32),

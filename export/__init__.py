@@ -1,5 +1,5 @@
 """The exporters: python -m export.saved_model, export.tflite."""
 
-from bert_keras import quiet
+from bert_keras import tensorflow_import
 
-quiet.import_tensorflow()
+tensorflow_import.import_tensorflow()

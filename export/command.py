@@ -15,9 +15,8 @@ import rich.table
 import tensorflow as tf
 from absl import app, flags, logging
 
-from bert_keras import errors, streams
+from bert_keras import artifact, errors, streams
 from bert_keras.tasks import base
-from export import artifact
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:

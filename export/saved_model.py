@@ -56,16 +56,15 @@ import tensorflow as tf
 from absl import flags
 from tensorflow.core.protobuf import saved_model_pb2
 
-from bert_keras import errors
+from bert_keras import artifact, errors
 from bert_keras import predictor as predictor_lib
-from export import (
-    artifact,
-    bundle,
-    command,
+from bert_keras.serving import (
     compatibility,
     manifest,
     served_width,
+    tf_serving_files,
 )
+from export import command
 
 MAX_CHARACTERS = 100_000
 TOKEN_ROWS = 32
@@ -124,7 +123,9 @@ def export(
     limits = {"max_characters": max_characters, "max_entities": max_entities}
     with artifact.aside(output, os.path.basename(path)) as folder:
         save(predictor, folder, **limits)
-        bundle.warm_up(os.path.join(folder, bundle.WARM_UP), name, task)
+        tf_serving_files.warm_up(
+            os.path.join(folder, tf_serving_files.WARM_UP), name, task
+        )
         served, parity = tf.saved_model.load(folder), {}
         allowed = PRECISIONS[precision]
         for what, raw in {"sentences": None, "data": data}.items():
@@ -145,7 +146,7 @@ def export(
                 "parity": parity,
             },
         )
-        bundle.write(
+        tf_serving_files.write(
             output,
             name,
             task,
@@ -421,7 +422,7 @@ def _data(path: str, task) -> dict[str, tf.Tensor] | None:
 
 
 def _next(output: str) -> str:
-    folder = os.path.join(output, bundle.FOLDER)
+    folder = os.path.join(output, tf_serving_files.FOLDER)
     return (
         f"Serve it:\n  docker compose -f {folder}/docker-compose.yaml up\n"
         f"Ask it:\n  cat {folder}/README.md"

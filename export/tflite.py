@@ -45,19 +45,18 @@ from collections.abc import Sequence
 import tensorflow as tf
 from absl import flags
 
-from bert_keras import errors
+from bert_keras import artifact, errors
 from bert_keras import model as model_lib
 from bert_keras import predictor as predictor_lib
-from export import (
-    artifact,
-    command,
-    companions,
-    conversion,
-    on_device,
+from bert_keras.device import (
     runtimes,
-    strings,
+    tflite_converter,
+    tflite_runner,
+    tflite_sidecars,
+    tflite_tokenizer,
 )
-from export.conversion import QUANTIZATIONS, Rows
+from bert_keras.device.tflite_converter import QUANTIZATIONS, Rows
+from export import command
 
 
 def export(
@@ -101,13 +100,13 @@ def export(
             "--strings needs --data, rows on which its tokenizer is compared, "
             "and another --quantization than int8."
         )
-    companions.check_own(output, model)
+    tflite_sidecars.check_own(output, model)
     with artifact.aside(output, quantization) as folder:
-        names = companions.write(predictor, folder, output)
+        names = tflite_sidecars.write(predictor, folder, output)
         path = os.path.join(folder, model)
-        content = conversion.convert(predictor, kind, seq_length, data)
+        content = tflite_converter.convert(predictor, kind, seq_length, data)
         with open(path, "wb") as file:
-            file.write(companions.packed(content, predictor, folder))
+            file.write(tflite_sidecars.packed(content, predictor, folder))
         difference = compare(path, predictor)
         # The metric of the user's rows judges better than these sentences do;
         # but nothing excuses a float32 file.
@@ -121,7 +120,7 @@ def export(
                 predictor, folder, quantization, max(seq_length), data
             )
             names.append(beside["model"])
-        names += companions.describe(
+        names += tflite_sidecars.describe(
             path, predictor, quantization=quantization, strings=beside
         )
         # The model last: where it is, the rest is.
@@ -135,26 +134,30 @@ def _write_strings(
 ) -> dict[str, str]:
     """Writes the file that takes strings; returns what an app needs of it."""
     kind = QUANTIZATIONS[quantization]
-    strings.require_equal_ids(predictor, data)
-    content = conversion.converted(
+    tflite_tokenizer.require_equal_ids(predictor, data)
+    content = tflite_converter.converted(
         predictor,
-        {strings.SIGNATURE: strings.signature(predictor, seq_length)},
+        {
+            tflite_tokenizer.SIGNATURE: tflite_tokenizer.signature(
+                predictor, seq_length
+            )
+        },
         kind,
         custom_ops=True,
     )
-    strings.require_known_ops(content)
+    tflite_tokenizer.require_known_ops(content)
     name = f"model_{quantization}_strings.tflite"
     path = os.path.join(folder, name)
     with open(path, "wb") as file:
         file.write(content)
-    strings.compare(path, predictor, seq_length).require(
+    tflite_tokenizer.compare(path, predictor, seq_length).require(
         numbers=kind.numbers, agreement=kind.agreement
     )
     return {
         "model": name,
-        "signature": strings.SIGNATURE,
+        "signature": tflite_tokenizer.SIGNATURE,
         "oldest_runtime": runtimes.oldest(content),
-        "custom_ops": " and ".join(sorted(strings.OPS)),
+        "custom_ops": " and ".join(sorted(tflite_tokenizer.OPS)),
     }
 
 
@@ -171,7 +174,7 @@ def _for_device(
 
 
 def _require(path, predictor, data: Rows, least: float) -> None:
-    metric, file = predictor.task.scores[0], on_device.File(path, predictor)
+    metric, file = predictor.task.scores[0], tflite_runner.File(path, predictor)
     found, cut = file.scores(data)[metric], ""
     if file.seq_length < predictor.task.seq_length:
         cut = (
@@ -192,8 +195,8 @@ def compare(
     """A written file against the predictor: its numbers, and its answers."""
     predictor = _for_device(predictor)
     found = [
-        _compare(on_device.File(path, predictor, name=name), predictor)
-        for name in on_device.lengths(path)
+        _compare(tflite_runner.File(path, predictor, name=name), predictor)
+        for name in tflite_runner.lengths(path)
     ]
     return artifact.Difference(
         max(each.numbers for each in found),
@@ -201,7 +204,7 @@ def compare(
     )
 
 
-def _compare(file: on_device.File, predictor) -> artifact.Difference:
+def _compare(file: tflite_runner.File, predictor) -> artifact.Difference:
     task, raw = file.task, artifact.texts(file.task)
     inputs = file.inputs(raw)
     got = file.numbers(inputs)
@@ -314,7 +317,7 @@ def _facts(path, predictor, rows: Rows, metric: str) -> dict[str, str]:
     difference = compare(path, predictor)
 
     def time(threads: int) -> str:
-        file = on_device.File(path, predictor, threads=threads)
+        file = tflite_runner.File(path, predictor, threads=threads)
         row = file.row(file.inputs(artifact.texts(file.task)), 0)
         return f"{command.milliseconds(lambda: file.call(row)):.1f} ms"
 
@@ -328,7 +331,7 @@ def _facts(path, predictor, rows: Rows, metric: str) -> dict[str, str]:
         f"{len(artifact.SENTENCES)}",
     }
     if rows:
-        score = on_device.File(path, predictor).scores(rows)[metric]
+        score = tflite_runner.File(path, predictor).scores(rows)[metric]
         facts[metric] = f"{score:.4f}"
     threads = max(2, min(4, os.cpu_count() or 1))
     return facts | {

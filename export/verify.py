@@ -12,7 +12,8 @@ version lacks to serve the model.
 
 from absl import flags
 
-from export import command, compatibility, manifest
+from bert_keras.serving import compatibility, manifest
+from export import command
 
 
 def define_flags() -> None:

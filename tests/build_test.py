@@ -143,11 +143,11 @@ class MainsTest(absltest.TestCase):
             if word.arg == "exclude"
         )
         beside = {
-            f"{path}.py"
+            f"*/{path.rpartition('/')[2]}.py"
             for path in _paths("trainers/*.py", "export/*.py")
-            if not _is_main(path) and not path.endswith("__init__")
+            if not _is_main(path)
         }
-        self.assertEqual(set(listed) - {"*/__init__.py"}, beside)
+        self.assertEqual(set(listed), beside)
 
 
 class RequirementsTest(parameterized.TestCase):

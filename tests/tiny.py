@@ -5,10 +5,11 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import config, encoder
 from bert_keras import model as model_lib
-from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.networks import bert as bert_lib
+from bert_keras.networks import bert_config
 from bert_keras.tasks import classification, masked_lm
+from bert_keras.tokenizers import wordpiece
 
 WORDS = (
     "the a film is was good bad fine dull and not very old new story actor "
@@ -21,7 +22,7 @@ SHARED_DATA = os.path.join(
 )
 
 
-def bert(**changes) -> config.BertConfig:
+def bert(**changes) -> bert_config.BertConfig:
     sizes = {
         "vocab_size": len(VOCABULARY),
         "hidden_size": 16,
@@ -30,21 +31,21 @@ def bert(**changes) -> config.BertConfig:
         "intermediate_size": 32,
         "max_position_embeddings": 64,
     }
-    return config.BertConfig(**(sizes | changes))
+    return bert_config.BertConfig(**(sizes | changes))
 
 
-def tokenizer() -> tokenizer_lib.Tokenizer:
-    return tokenizer_lib.Tokenizer(VOCABULARY, lowercase=True)
+def tokenizer() -> wordpiece.Tokenizer:
+    return wordpiece.Tokenizer(VOCABULARY, lowercase=True)
 
 
 def classifier(**changes) -> model_lib.BertModel:
     task = classification.Classification(seq_length=32, labels=("bad", "good"))
-    return model_lib.BertModel(encoder.BertEncoder(bert(**changes)), task)
+    return model_lib.BertModel(bert_lib.BertEncoder(bert(**changes)), task)
 
 
 def masked_lm_model(**changes) -> model_lib.BertModel:
     task = masked_lm.MaskedLM(seq_length=32).learn([], tokenizer())
-    return model_lib.BertModel(encoder.BertEncoder(bert(**changes)), task)
+    return model_lib.BertModel(bert_lib.BertEncoder(bert(**changes)), task)
 
 
 def inputs(rows: int = 4, length: int = 12, seed: int = 0):

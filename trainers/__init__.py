@@ -1,5 +1,5 @@
 """The commands: python -m trainers.prepare, pretrain, finetune, ..."""
 
-from bert_keras import quiet
+from bert_keras import tensorflow_import
 
-quiet.import_tensorflow()
+tensorflow_import.import_tensorflow()

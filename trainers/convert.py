@@ -34,18 +34,20 @@ import tensorflow as tf
 
 from bert_keras import (
     checkpoint,
-    encoder,
+    console,
     errors,
     formats,
     layers,
     locks,
-    resize,
+    options,
+    vocabulary_surgery,
 )
 from bert_keras import model as model_lib
 from bert_keras.data import corpus, json_lines
-from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import base
-from trainers import flags, report
+from bert_keras.tokenizers import wordpiece
+from trainers import flags
 
 OURS = "bert_keras"
 
@@ -55,37 +57,37 @@ TOLERANCE = 1e-5
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    checkpoint: str = flags.knob(
+    checkpoint: str = options.option(
         "",
         "What to convert: a run or step folder, or a folder of Google's, "
         "Hugging Face's or KerasHub's.",
     )
-    task: str = flags.knob("", flags.TASK)
-    output: str = flags.knob("", "The folder to write; new, or empty.")
-    format: str = flags.knob(
+    task: str = options.option("", flags.TASK)
+    output: str = options.option("", "The folder to write; new, or empty.")
+    format: str = options.option(
         OURS,
         "What to write. A head that the format has no place for stays behind.",
         (OURS, *formats.FORMATS),
     )
-    add_words: str = flags.knob(
+    add_words: str = options.option(
         "", "File of words to add to the vocabulary, one a line."
     )
-    trim_to: str = flags.knob(
+    trim_to: str = options.option(
         "",
         "Files, folders or globs, separated by commas: pieces that occur "
         "nowhere in them, nor in --add_words, leave the vocabulary.",
     )
-    positions: int = flags.knob(
+    positions: int = options.option(
         0,
         "Length that the position table is cut or extended to; 0: as it is.",
     )
-    lowercase: bool | None = flags.knob(
+    lowercase: bool | None = options.option(
         None,
         "Fold case and drop accents, for a --checkpoint of another format. "
         "Not said: what its files tell.",
         kind=bool,
     )
-    allow_missing: str = flags.knob(
+    allow_missing: str = options.option(
         "",
         "Regular expression of variables that a --checkpoint of another "
         "format may lack; they start at random.",
@@ -94,9 +96,9 @@ class Settings:
 
 def convert(settings: Settings) -> dict[str, Any]:
     """Writes OUTPUT; returns what the closing table shows."""
-    flags.check(settings)
-    flags.require("checkpoint", settings.checkpoint)
-    flags.require("output", settings.output)
+    options.check(settings)
+    options.require("checkpoint", settings.checkpoint)
+    options.require("output", settings.output)
     _check_empty(settings.output)
     with locks.hold(settings.output):
         return _convert(settings)
@@ -127,19 +129,19 @@ def _convert(settings: Settings) -> dict[str, Any]:
             model.encoder.config.max_position_embeddings,
         ),
         "parameters": _change(before.count_params(), model.count_params()),
-        "size": report.folder_size(settings.output),
+        "size": console.folder_size(settings.output),
         **compare(settings.output, model, tokenizer),
         "time": f"{time.monotonic() - began:.1f} s",
         "next": _next(settings.output, model),
     }
-    report.table(settings.output, facts)
+    console.table(settings.output, facts)
     return facts
 
 
 def compare(
     folder: str,
     model: model_lib.BertModel,
-    tokenizer: tokenizer_lib.Tokenizer,
+    tokenizer: wordpiece.Tokenizer,
 ) -> dict[str, Any]:
     """How far what lies in `folder` is from the model it was written from.
 
@@ -160,7 +162,7 @@ def compare(
     if behind:
         facts["left behind"] = ", ".join(behind)
     with layers.unfilled():
-        again = encoder.BertEncoder(found.config)
+        again = bert_lib.BertEncoder(found.config)
     for path, variable in checkpoint.weights(again).items():
         variable.assign(theirs.get(path, ours[path]))
     outputs = max(
@@ -200,22 +202,22 @@ def _model(source: checkpoint.Checkpoint) -> model_lib.BertModel:
     """The saved model, even if it is an encoder alone."""
     if source.task is not None or source.unknown_task:
         return source.model()
-    model = model_lib.BertModel(encoder.BertEncoder(source.config), None)
+    model = model_lib.BertModel(bert_lib.BertEncoder(source.config), None)
     source.load_encoder(model.encoder)
     return model
 
 
-def _resized(settings, model, tokenizer) -> resize.Resized:
+def _resized(settings, model, tokenizer) -> vocabulary_surgery.Resized:
     words = []
     if settings.add_words:
         words = [line.strip() for _, line in corpus.texts(settings.add_words)]
-        model, tokenizer = resize.grow(model, tokenizer, words)
+        model, tokenizer = vocabulary_surgery.grow(model, tokenizer, words)
     if settings.trim_to:
         files = corpus.files(settings.trim_to.split(","))
         texts = itertools.chain(words, *map(_texts, files))
-        model, tokenizer = resize.trim(model, tokenizer, texts)
+        model, tokenizer = vocabulary_surgery.trim(model, tokenizer, texts)
     if settings.positions:
-        model = resize.positions(model, settings.positions)
+        model = vocabulary_surgery.positions(model, settings.positions)
     return model, tokenizer
 
 
@@ -269,7 +271,7 @@ def _difference(
     )
 
 
-def _hidden(network: encoder.BertEncoder) -> Iterable[np.ndarray]:
+def _hidden(network: bert_lib.BertEncoder) -> Iterable[np.ndarray]:
     """All that the encoder gives for some random rows, with padding."""
     bert = network.config
     random = np.random.default_rng(0)

@@ -11,26 +11,29 @@ from collections.abc import Iterator
 
 import rich.table
 
-from bert_keras import checkpoint, config, encoder, errors, formats
+from bert_keras import checkpoint, console, errors, formats, options
+from bert_keras.networks import bert as bert_lib
+from bert_keras.networks import bert_config
 from bert_keras.tasks import base
-from trainers import flags, report
+from trainers import flags
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    model: str = flags.knob(
+    model: str = options.option(
         "",
-        f"One of {', '.join(config.SIZES)}, or a JSON file with the fields "
+        f"One of {', '.join(bert_config.SIZES)}, or a JSON file with the "
+        "fields "
         "of BertConfig.",
     )
-    checkpoint: str = flags.knob("", "A run, or one of its step folders.")
-    task: str = flags.knob("", flags.TASK)
-    vocab_size: int = flags.knob(
+    checkpoint: str = options.option("", "A run, or one of its step folders.")
+    task: str = options.option("", flags.TASK)
+    vocab_size: int = options.option(
         0,
         "Entries of the vocabulary; 0: what the model says, else 30,522.",
         least=0,
     )
-    seq_length: int = flags.knob(
+    seq_length: int = options.option(
         128, "Tokens that FLOPs are counted for.", least=1
     )
 
@@ -46,9 +49,9 @@ class Part:
     flops: int
 
 
-def parts(bert: config.BertConfig, seq_length: int) -> Iterator[Part]:
+def parts(bert: bert_config.BertConfig, seq_length: int) -> Iterator[Part]:
     """The encoder, part by part, read off its variables."""
-    network = encoder.BertEncoder(bert)
+    network = bert_lib.BertEncoder(bert)
     groups = bert.num_hidden_groups or bert.num_layers
     seen = set()
     for path, variable in checkpoint.weights(network).items():
@@ -88,14 +91,14 @@ def main() -> None:
             task = f"a head that is not known here: {found.unknown_task}"
         title += f": step {found.step}, {task}"
     else:
-        bert = config.parse(
+        bert = bert_config.parse(
             settings.model, vocab_size=settings.vocab_size or None
         )
     rows = list(parts(bert, settings.seq_length))
     parameters = sum(part.parameters for part in rows)
     flops = sum(part.flops for part in rows)
 
-    report.output.print(
+    console.output.print(
         f"{title}: {bert.num_layers} layers, {bert.hidden_size} wide, "
         f"{bert.num_heads} heads, vocabulary {bert.vocab_size:,}"
     )
@@ -110,7 +113,7 @@ def main() -> None:
             part.shape,
             f"{part.parameters:,}" if part.parameters else "",
             f"{part.parameters / parameters:.1%}" if part.parameters else "",
-            report.bytes_text(4 * part.parameters) if part.parameters else "",
+            console.bytes_text(4 * part.parameters) if part.parameters else "",
             f"{part.flops / 1e6:,.1f}" if part.flops else "",
         )
     table.add_section()
@@ -119,11 +122,11 @@ def main() -> None:
         "",
         f"{parameters:,}",
         "100.0%",
-        report.bytes_text(4 * parameters),
+        console.bytes_text(4 * parameters),
         f"{flops / 1e6:,.1f}",
     )
-    report.output.print(table)
-    report.output.print(
+    console.output.print(table)
+    console.output.print(
         f"FLOPs: one sequence of {settings.seq_length} tokens, forward, a "
         "multiplication and its addition as two; training is three times it."
     )

@@ -11,43 +11,44 @@ import time
 
 import tensorflow as tf
 
-from bert_keras import errors, files, predictor
+from bert_keras import console, errors, files, options, predictor
+from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
-from bert_keras.data import stream as stream_lib
 from bert_keras.tasks import base
-from trainers import flags, inputs, loop, report, scoring
-from trainers import step as step_lib
+from bert_keras.training import input_pipeline, loop, scoring
+from bert_keras.training import step as step_lib
+from trainers import flags
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    checkpoint: str = flags.knob("", "A run, or one of its step folders.")
-    task: str = flags.knob("", flags.TASK)
-    data: str = flags.knob("", "A labelled file, or a folder of records.")
-    output: str = flags.knob(
+    checkpoint: str = options.option("", "A run, or one of its step folders.")
+    task: str = options.option("", flags.TASK)
+    data: str = options.option("", "A labelled file, or a folder of records.")
+    output: str = options.option(
         "", "File for the answers, one JSON object per row; empty: none."
     )
-    columns: str = flags.knob(
+    columns: str = options.option(
         "", "Columns of the file, where they differ from training's."
     )
-    batch_size: int = flags.knob(
+    batch_size: int = options.option(
         32,
         "A batch has as many tokens as this many rows of the longest length.",
         least=1,
     )
-    seed: int = flags.knob(
-        1, "Masks that are drawn on records.", least=0, most=flags.MOST_SEED
+    seed: int = options.option(
+        1, "Masks that are drawn on records.", least=0, most=options.MOST_SEED
     )
 
 
 def evaluate(settings: Settings) -> dict[str, float]:
-    flags.check(settings)
-    flags.require("checkpoint", settings.checkpoint)
-    flags.require("data", settings.data)
+    options.check(settings)
+    options.require("checkpoint", settings.checkpoint)
+    options.require("data", settings.data)
     files.check_output(
         settings.output, data=settings.data, checkpoint=settings.checkpoint
     )
-    report.check_picture(_picture(settings.output))
+    console.check_picture(_picture(settings.output))
     base.register(settings.task)
     model = predictor.load(settings.checkpoint)
     began = time.monotonic()
@@ -57,7 +58,7 @@ def evaluate(settings: Settings) -> dict[str, float]:
     else:
         scores, count, facts = _on_rows(model, settings)
     seconds = time.monotonic() - began
-    report.table(
+    console.table(
         f"{settings.checkpoint} on {settings.data}",
         {
             "rows": count,
@@ -86,7 +87,7 @@ def _on_rows(model: predictor.Predictor, settings: Settings):
         task = dataclasses.replace(task, columns=settings.columns)
     examples = task.examples(settings.data)
     rows = list(examples)
-    inputs.say_note(examples)
+    input_pipeline.say_note(examples)
     unseen = _unseen(task, rows, settings)
     answers = model.predict(rows, batch_size=settings.batch_size)
     truncated = sum(answer["truncated"] for answer in answers)
@@ -105,9 +106,9 @@ def _on_rows(model: predictor.Predictor, settings: Settings):
                 file.write(predictor.as_json(line) + "\n")
     scores, tables = scoring.score(task, answers, rows)
     for name, table in tables.items():
-        report.numbers(name, table)
+        console.numbers(name, table)
         if settings.output and name == "confusion":
-            report.save(_picture(settings.output), report.confusion(table))
+            console.save(_picture(settings.output), console.confusion(table))
     return scores, len(rows), facts
 
 
@@ -133,7 +134,7 @@ def _unseen(task: base.Task, rows: list[base.Row], settings: Settings) -> str:
             f"{settings.data}: expected labels of the training file, found "
             f"none: {text}. Write labels as there, or name another column."
         )
-    report.say(
+    console.say(
         f"{settings.data}: labels never seen in training, which no answer can "
         f"get right: {text}"
     )
@@ -152,7 +153,7 @@ def _on_records(model: predictor.Predictor, settings: Settings):
             f"{settings.data} are the rows of a fine-tuning run; score on a "
             "labelled file."
         )
-    theirs = inputs.tokenizer_of(records)
+    theirs = input_pipeline.tokenizer_of(records)
     if theirs.fingerprint != model.tokenizer.fingerprint:
         raise errors.InputError(
             f"{settings.data} was written with another vocabulary than "
@@ -160,19 +161,19 @@ def _on_records(model: predictor.Predictor, settings: Settings):
         )
     length = records.manifest["seq_length"]
     task = dataclasses.replace(model.task, seq_length=length)
-    inputs.fits(task, model.model.encoder.config)
-    plan = stream_lib.Plan(
+    input_pipeline.fits(task, model.model.encoder.config)
+    plan = batches_lib.Plan(
         records.lengths,
         settings.batch_size,
         seed=settings.seed,
         shuffle=False,
-        buckets=stream_lib.buckets(length),
+        buckets=batches_lib.buckets(length),
     )
     strategy = tf.distribute.get_strategy()
     step = step_lib.make_evaluate_step(
         model.model, model.task, strategy=strategy
     )
-    batches = inputs.batches(
+    batches = input_pipeline.batches(
         strategy, model.task, records, plan, stop_step=plan.steps_per_epoch
     )
     return loop.evaluate(step, batches), len(records)

@@ -24,50 +24,43 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, encoder, errors, files, predictor
+from bert_keras import checkpoint, console, errors, files, options, predictor
 from bert_keras import model as model_lib
-from bert_keras.data import corpus
+from bert_keras.data import batches, corpus
 from bert_keras.data import records as records_lib
-from bert_keras.data import stream as stream_lib
-from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.networks import bert
 from bert_keras.tasks import base
-from trainers import (
-    flags,
-    inputs,
-    loop,
-    report,
-    run_folder,
-    runtime,
-    scoring,
-    session,
-)
-from trainers import workers as workers_lib
+from bert_keras.tokenizers import wordpiece
+from bert_keras.training import cluster, loop, run_folder, scoring, trainer
+from bert_keras.training import input_pipeline as inputs
+from bert_keras.training import settings as settings_lib
+from trainers import flags
 
 ROWS_PER_BATCH = 1000  # rows that are tokenised in one call
 ROWS_PER_SHARD = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(runtime.TrainSettings):
-    init: str = flags.knob(
+class Settings(settings_lib.TrainSettings):
+    init: str = options.option(
         "",
         "The checkpoint to start from: a run or step folder, or a folder of "
         "Google's, Hugging Face's or KerasHub's.",
         reads=True,
     )
-    train: str = flags.knob("", "Labelled rows to learn from.", reads=True)
-    dev: str = flags.knob(
+    train: str = options.option("", "Labelled rows to learn from.", reads=True)
+    dev: str = options.option(
         "", "Labelled rows to score on; empty: none.", reads=True
     )
-    dev_fraction: float = flags.knob(
+    dev_fraction: float = options.option(
         0.0,
         "Without --dev: share of the rows of --train, of each label, that is "
         "scored on and not learned from.",
         least=0.0,
         most=0.5,
     )
-    epochs: int = flags.knob(3, "Times every row is seen.", least=1)
-    random_start: bool = flags.knob(
+    epochs: int = options.option(3, "Times every row is seen.", least=1)
+    random_start: bool = options.option(
         False,
         "Take shape and vocabulary from --init, but new random weights: what "
         "would there be without pretraining?",
@@ -76,13 +69,13 @@ class Settings(runtime.TrainSettings):
 
 def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
     """Trains for `epochs`; returns the last dev scores."""
-    flags.check(settings, task)
+    options.check(settings, task)
     base.require_findable(type(task))
-    flags.require("init", settings.init)
-    flags.require("train", settings.train)
-    flags.require("output", settings.output)
+    options.require("init", settings.init)
+    options.require("train", settings.train)
+    options.require("output", settings.output)
     if settings.dev and settings.dev_fraction:
-        report.say(
+        console.say(
             f"--dev is given: --dev_fraction={settings.dev_fraction} holds "
             "nothing out"
         )
@@ -92,15 +85,15 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
         train=settings.train,
         dev=settings.dev,
     )
-    strategy = runtime.start(settings)
-    with runtime.one_writer(settings, strategy):
+    strategy = settings_lib.start(settings)
+    with settings_lib.one_writer(settings, strategy):
         return _finetune(settings, task, strategy)
 
 
 def _finetune(
     settings: Settings, asked: base.Task, strategy: tf.distribute.Strategy
 ) -> dict[str, float]:
-    start = runtime.read_init(settings, settings.init)
+    start = settings_lib.read_init(settings, settings.init)
     tokenizer = start.tokenizer()
     rows = asked.examples(settings.train)
     training = training_rows(settings, rows)
@@ -149,11 +142,11 @@ def _finetune(
         raise errors.InputError(f"{where}: {error}") from None
     with strategy.scope():
         if settings.random_start:
-            network = encoder.BertEncoder(start.config)
+            network = bert.BertEncoder(start.config)
             model = model_lib.BertModel(network, task)
         else:
             model = start.model(task)
-    workers = workers_lib.Workers(strategy)
+    workers = cluster.Workers(strategy)
     identity = run_folder.Identity(
         "finetune",
         (settings, asked),
@@ -167,23 +160,23 @@ def _finetune(
             else run_folder.of_start(model, start.parts(task)),
         },
     )
-    runtime.claim(settings, identity, workers)
+    settings_lib.claim(settings, identity, workers)
     if workers.writes:
         write_training_records(settings, task, tokenizer)
     workers.wait()
     records = records_lib.Records(os.path.join(settings.output, "records"))
     truncated = _truncated(task, records.manifest, dev_counts)
     if truncated:
-        report.say(f"truncated: {truncated}")
+        console.say(f"truncated: {truncated}")
 
-    plan = stream_lib.Plan(
+    plan = batches.Plan(
         records.lengths,
         settings.batch_size,
         seed=settings.seed,
         buckets=inputs.buckets(settings, task.seq_length),
     )
     total = plan.steps_per_epoch * settings.epochs
-    run = session.Session(settings, strategy, model, tokenizer, total)
+    run = trainer.Session(settings, strategy, model, tokenizer, total)
     answers = predictor.Predictor(model, tokenizer)
 
     def evaluate(step, metrics):
@@ -284,7 +277,7 @@ def split(
 def write_training_records(
     settings: Settings,
     task: base.Task,
-    tokenizer: tokenizer_lib.Tokenizer,
+    tokenizer: wordpiece.Tokenizer,
 ) -> None:
     """The training rows as records in the run folder, written once."""
     folder = os.path.join(settings.output, "records")
@@ -299,7 +292,7 @@ def write_training_records(
         found = records_lib.Records(folder)
         if found.manifest["fingerprint"] == fingerprint:
             return
-        if session.begun(settings.output):
+        if trainer.begun(settings.output):
             raise errors.InputError(
                 f"{settings.train} or the task has changed since "
                 f"{settings.output} was begun; choose another --output."
@@ -349,7 +342,7 @@ def _clear(folder: str) -> None:
 
 def encode(
     task: base.Task,
-    tokenizer: tokenizer_lib.Tokenizer,
+    tokenizer: wordpiece.Tokenizer,
     rows: Iterable[base.Row],
     counts: collections.Counter[str] | None = None,
 ) -> Iterator[records_lib.Row]:

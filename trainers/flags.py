@@ -6,13 +6,13 @@ it with --flagfile.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
 from absl import app, flags, logging
 
-from bert_keras import errors, streams, typed
+from bert_keras import errors, options, streams
 from bert_keras.tasks import base
 
 T = TypeVar("T")
@@ -33,35 +33,6 @@ FILE_ERRORS = (
     tf.errors.PermissionDeniedError,
     tf.errors.ResourceExhaustedError,  # a disk, or the memory of a device
 )
-
-
-def knob(
-    default: Any,
-    help: str,
-    choices: Sequence[str] = (),
-    *,
-    kind: type | None = None,
-    reads: bool = False,
-    identity: bool = True,
-    **bounds: float,
-) -> Any:
-    """A field with the text that `--help` prints for it.
-
-    `kind` is the type of a flag whose default None means "not said"; `least`
-    and `most` are the bounds of a number. With `identity=False` a run may
-    continue with another value; `reads=True` is the path of something whose
-    contents count in its place.
-    """
-    kind = kind or type(default)
-    return base.knob(
-        default,
-        help,
-        choices=choices,
-        kind=kind,
-        reads=reads,
-        identity=identity and not reads,
-        **bounds,
-    )
 
 
 def define(settings: type, *, without: Sequence[str] = ()) -> None:
@@ -90,23 +61,8 @@ def read(settings: type[T], **more: Any) -> T:
         if "help" in field.metadata and field.name in flags.FLAGS
     }
     made = settings(**(values | more))
-    check(made)
+    options.check(made)
     return made
-
-
-def check(*settings: Any) -> None:
-    """Raises InputError for a value that its flag would not take.
-
-    From Python nothing has looked at the settings, and absl takes NaN for a
-    number within any bounds.
-    """
-    for each in settings:
-        values = {
-            field.name: getattr(each, field.name)
-            for field in dataclasses.fields(each)
-        }
-        typed.check(type(each), values)
-        typed.check_bounds(type(each), values)
 
 
 def define_task(default: str) -> type[base.Task]:
@@ -126,11 +82,6 @@ def define_task(default: str) -> type[base.Task]:
     return task
 
 
-MOST_SEED = 2**31 - 1  # the stateless random ops of TensorFlow take int32
-BREAK_LOCK = (
-    "Write into a folder on a remote file system although another process "
-    "seems to. On a local one that process has to end first."
-)
 TASK = (
     "Dotted name of a module of yours that has the checkpoint's task. What a "
     "folder names is not imported, what you name here is. Empty: a task that "
@@ -165,40 +116,6 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
             sys.exit("stopped: run the same command again to go on")
 
     app.run(guarded, flags_parser=parse)
-
-
-def require(name: str, value: Any) -> None:
-    """Stops with one line when a flag that has no default is not given."""
-    if not value:
-        raise errors.InputError(f"--{name} is missing; see --help.")
-
-
-def is_given(name: str) -> bool:
-    """Whether the command line names a flag."""
-    return name in flags.FLAGS and flags.FLAGS[name].present > 0
-
-
-def text_of(values: Mapping[str, Any]) -> str:
-    """Values of flags as lines of a flagfile; None is left out."""
-    return "".join(
-        f"--{name}={value}\n"
-        for name, value in sorted(values.items())
-        if value is not None
-    )
-
-
-def parse(text: str) -> dict[str, str]:
-    """{flag: value} of a flagfile; of a switch, True or False."""
-    values = {}
-    for line in text.splitlines():
-        if not line.startswith("--"):
-            continue
-        name, equals, value = line.removeprefix("--").partition("=")
-        if not equals:  # absl writes --name and --noname
-            value = str(not name.startswith("no"))
-            name = name if value == "True" else name.removeprefix("no")
-        values[name] = value
-    return values
 
 
 def _one_line(error: BaseException) -> str:

@@ -21,19 +21,19 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import errors, files, predictor, streams
-from bert_keras.data import corpus, json_lines, rows, text_lines
+from bert_keras import console, errors, files, options, predictor, streams
+from bert_keras.data import corpus, json_lines, labelled_files, text_lines
 from bert_keras.tasks import base
-from trainers import flags, report
+from trainers import flags
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    checkpoint: str = flags.knob("", "A run, or one of its step folders.")
-    task: str = flags.knob("", flags.TASK)
-    input: str = flags.knob("", "File to read; empty: standard input.")
-    output: str = flags.knob("", "File to write; empty: standard output.")
-    batch_size: int = flags.knob(
+    checkpoint: str = options.option("", "A run, or one of its step folders.")
+    task: str = options.option("", flags.TASK)
+    input: str = options.option("", "File to read; empty: standard input.")
+    output: str = options.option("", "File to write; empty: standard output.")
+    batch_size: int = options.option(
         32,
         "A batch has as many tokens as this many rows of the longest length.",
         least=1,
@@ -96,7 +96,9 @@ def read(path: str, task: base.Task) -> Iterator[str | base.Row]:
         first = next(text_lines.read(path), b"").decode(errors="replace")
         cells = [cell.strip() for cell in first.split("\t")]
         named = set(_columns(task).values())
-        if not (rows.are_names(cells) or (named and named <= set(cells))):
+        if not (
+            labelled_files.are_names(cells) or (named and named <= set(cells))
+        ):
             return read_lines(path)
     return _table(path, task)
 
@@ -104,10 +106,10 @@ def read(path: str, task: base.Task) -> Iterator[str | base.Row]:
 def _table(path: str, task: base.Task) -> Iterator[base.Row]:
     """The texts of a table under the names that training read, labels aside."""
     columns = _columns(task)
-    if not set(task.texts) <= rows.COMMON_COLUMNS.keys():
+    if not set(task.texts) <= labelled_files.COMMON_COLUMNS.keys():
         columns = {name: name for name in task.texts}
     try:
-        yield from rows.read(
+        yield from labelled_files.read(
             path, columns=columns or None, needed=task.texts, label=lambda _: ""
         )
     except errors.InputError as error:
@@ -119,7 +121,7 @@ def _table(path: str, task: base.Task) -> Iterator[base.Row]:
 
 def _columns(task: base.Task) -> dict[str, str]:
     """Where training read the texts of the task, as far as it was told."""
-    columns = rows.parse_columns(getattr(task, "columns", "")) or {}
+    columns = labelled_files.parse_columns(getattr(task, "columns", "")) or {}
     return {name: columns[name] for name in task.texts if name in columns}
 
 
@@ -146,7 +148,7 @@ def read_lines(path: str) -> Iterator[str]:
 
 def main() -> None:
     settings = flags.read(Settings)
-    flags.require("checkpoint", settings.checkpoint)
+    options.require("checkpoint", settings.checkpoint)
     files.check_output(
         settings.output, input=settings.input, checkpoint=settings.checkpoint
     )
@@ -173,7 +175,7 @@ def _write(answers: Iterable[Mapping[str, Any]], file) -> None:
         file.write(predictor.as_json(answer) + "\n")
         file.flush()
     if broken:
-        report.say(
+        console.say(
             f"{broken:,} answers hold NaN or infinity, written as null: the "
             "weights are damaged"
         )

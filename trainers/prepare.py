@@ -30,16 +30,18 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors, files, locks
+from bert_keras import checkpoint, console, errors, files, locks, options
 from bert_keras.data import (
-    chunks,
     corpus,
-    instances,
-    vocabulary,
+    corpus_chunks,
+    import_tfrecords,
+    pretraining_records,
+    vocabulary_learner,
 )
 from bert_keras.data import records as records_lib
-from bert_keras.data import tokenizer as tokenizer_lib
-from trainers import flags, pool, report, run_folder, static_files
+from bert_keras.tokenizers import wordpiece
+from bert_keras.training import parallel_map, run_folder
+from trainers import flags
 
 # Text for which starting one more process pays: TensorFlow takes seconds.
 BYTES_PER_WORKER = 30_000_000
@@ -47,92 +49,94 @@ BYTES_PER_WORKER = 30_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    input: str = flags.knob(
+    input: str = options.option(
         "", "Files, folders or globs, with commas between.", reads=True
     )
-    output: str = flags.knob("", "Folder of the records.", identity=False)
-    vocab: str = flags.knob("", "A vocab.txt; empty: learn one.", reads=True)
-    vocab_size: int = flags.knob(
+    output: str = options.option("", "Folder of the records.", identity=False)
+    vocab: str = options.option(
+        "", "A vocab.txt; empty: learn one.", reads=True
+    )
+    vocab_size: int = options.option(
         0,
         "Entries to learn from the input, where --vocab is not given.",
         least=0,
     )
-    lowercase: bool | None = flags.knob(
+    lowercase: bool | None = options.option(
         None,
         "Fold case and drop accents. Not said: what --vocab tells by its "
         "entries; for a learned vocabulary, yes.",
         kind=bool,
     )
-    seq_length: int = flags.knob(128, "Tokens in a row, at most.", least=8)
-    objective: str = flags.knob(
+    seq_length: int = options.option(128, "Tokens in a row, at most.", least=8)
+    objective: str = options.option(
         "nsp",
         "Pairs: nsp = next sentence or a random one, sop = in order or "
         "swapped, none = whole rows of one document.",
         ("nsp", "sop", "none"),
     )
-    passes: int = flags.knob(
+    passes: int = options.option(
         1,
         "Times the pairs are drawn from the text; masks are drawn anew while "
         "training in any case.",
         least=1,
     )
-    deduplicate: bool = flags.knob(
+    deduplicate: bool = options.option(
         True, "Leave out documents that came before, word for word."
     )
-    format: str = flags.knob(
+    format: str = options.option(
         "records",
         "records, whose masks are drawn anew while training, or the TFRecord "
         "files of Google's create_pretraining_data.py.",
         ("records", "google"),
     )
-    masked_share: float = flags.knob(
+    masked_share: float = options.option(
         0.15,
         "For --format=google: part of the tokens that is hidden.",
         least=0.01,
         most=0.9,
     )
-    max_predictions: int = flags.knob(
+    max_predictions: int = options.option(
         20, "For --format=google: masks in a row, at most.", least=1
     )
-    held_out: float = flags.knob(
+    held_out: float = options.option(
         0.01,
         "Share of the documents that is kept for evaluation.",
         least=0.0,
         most=0.5,
     )
-    shard_mb: float = flags.knob(
-        chunks.BYTES / 1e6,
+    shard_mb: float = options.option(
+        corpus_chunks.BYTES / 1e6,
         "Text in a shard, in MB; random sentences come from the same shard.",
         least=0.001,
     )
-    seed: int = flags.knob(
-        1, "Pairs and random sentences.", least=0, most=flags.MOST_SEED
+    seed: int = options.option(
+        1, "Pairs and random sentences.", least=0, most=options.MOST_SEED
     )
-    workers: int = flags.knob(
+    workers: int = options.option(
         0,
         "Processes; 0: one for each core, fewer for a small input.",
         least=0,
         identity=False,
     )
-    runner: str = flags.knob(
+    runner: str = options.option(
         "",
         "Runner of Apache Beam (DirectRunner, FlinkRunner, SparkRunner, "
         "DataflowRunner) in place of processes here.",
         identity=False,
     )
-    runner_options: str = flags.knob(
+    runner_options: str = options.option(
         "",
         "What the runner wants to know, as on a command line.",
         identity=False,
     )
-    break_lock: bool = flags.knob(False, flags.BREAK_LOCK, identity=False)
+    break_lock: bool = options.option(False, locks.BREAK_LOCK, identity=False)
 
 
 def prepare(settings: Settings) -> None:
     """Writes OUTPUT/train and OUTPUT/dev."""
-    flags.check(settings)
-    flags.require("input", settings.input)
-    flags.require("output", settings.output)
+    options.check(settings)
+    options.require("input", settings.input)
+    options.require("output", settings.output)
     if bool(settings.vocab) == bool(settings.vocab_size):
         raise errors.InputError("give one of --vocab and --vocab_size.")
     paths = corpus.files(settings.input.split(","))
@@ -161,12 +165,12 @@ def _prepare(settings: Settings, paths: Sequence[str]) -> None:
     )
     run_folder.take(settings.output, identity)
     if records_lib.is_complete(train):
-        report.table(settings.output, {"already there": train})
+        console.table(settings.output, {"already there": train})
         return
     began = time.monotonic()
     tokenizer = _tokenizer(settings, paths, same=same)
     if all(path.endswith((".tfrecord", ".tf_record")) for path in paths):
-        rows, longest = static_files.take_over(
+        rows, longest = import_tfrecords.take_over(
             paths,
             tokenizer,
             output=settings.output,
@@ -174,7 +178,7 @@ def _prepare(settings: Settings, paths: Sequence[str]) -> None:
             held_out=settings.held_out,
             input=settings.input,
         )
-        report.table(
+        console.table(
             settings.output,
             {
                 "rows": rows,
@@ -185,7 +189,7 @@ def _prepare(settings: Settings, paths: Sequence[str]) -> None:
             },
         )
         return
-    recipe = instances.Recipe(
+    recipe = pretraining_records.Recipe(
         folder=settings.output,
         vocabulary=os.path.join(settings.output, checkpoint.VOCABULARY),
         lowercase=tokenizer.lowercase,
@@ -193,19 +197,21 @@ def _prepare(settings: Settings, paths: Sequence[str]) -> None:
         objective=settings.objective,
         passes=settings.passes,
         seed=settings.seed,
-        masks=instances.Masks(settings.masked_share, settings.max_predictions)
+        masks=pretraining_records.Masks(
+            settings.masked_share, settings.max_predictions
+        )
         if settings.format == "google"
         else None,
     )
     size = _size(paths)
     position = corpus.Position()
-    plan = chunks.Plan(
+    plan = corpus_chunks.Plan(
         corpus.scan(paths, position=position),
         held_out=settings.held_out,
         deduplicate=settings.deduplicate,
         chunk_bytes=int(settings.shard_mb * 1e6),
     )
-    with report.Progress("preparing", total=size / 1e6, unit="MB") as progress:
+    with console.Progress("preparing", total=size / 1e6, unit="MB") as progress:
         made = {"train": [], "dev": []}
         for split, done, result in _make(
             settings, recipe, plan, position, size
@@ -236,12 +242,12 @@ def _make(
     settings, recipe, plan, position, size
 ) -> Iterator[tuple[str, int, dict]]:
     """(split, bytes of the input so far, what was made) of every chunk."""
-    make = functools.partial(instances.make, recipe=recipe)
+    make = functools.partial(pretraining_records.make, recipe=recipe)
     if settings.runner:
         # Through files, as a plan can be larger than what a runner takes.
         notes = list(_write_plan(settings.output, plan))
         make_noted = functools.partial(make_from_note, recipe=recipe)
-        pool.in_pipeline(
+        parallel_map.in_pipeline(
             make_noted, notes, settings.runner, settings.runner_options
         )
         for note in notes:
@@ -258,27 +264,27 @@ def _make(
     workers = settings.workers or min(
         os.cpu_count() or 1, max(1, size // BYTES_PER_WORKER)
     )
-    for result in pool.in_order(make, chunks_(), workers):
+    for result in parallel_map.in_order(make, chunks_(), workers):
         yield *planned.popleft(), result
 
 
-def make_from_note(note: str, *, recipe: instances.Recipe) -> dict:
+def make_from_note(note: str, *, recipe: pretraining_records.Recipe) -> dict:
     """What a worker of a pipeline does with the name of a chunk's note."""
-    return instances.make(_read_chunk(note), recipe)
+    return pretraining_records.make(_read_chunk(note), recipe)
 
 
-def _write_plan(folder: str, plan: chunks.Plan) -> Iterator[str]:
+def _write_plan(folder: str, plan: corpus_chunks.Plan) -> Iterator[str]:
     for number, chunk in enumerate(plan):
         path = os.path.join(folder, "plan", f"{number:05d}.json")
         files.write_text(path, json.dumps(chunk))
         yield path
 
 
-def _read_chunk(path: str) -> chunks.Chunk:
+def _read_chunk(path: str) -> corpus_chunks.Chunk:
     with tf.io.gfile.GFile(path) as file:
         split, number, documents = json.loads(file.read())
     found = [corpus.Document(*document) for document in documents]
-    return chunks.Chunk(split, number, found)
+    return corpus_chunks.Chunk(split, number, found)
 
 
 def _size(paths: Sequence[str]) -> int:
@@ -290,11 +296,11 @@ def _tokenizer(settings: Settings, paths: Sequence[str], *, same: bool):
     copy = os.path.join(settings.output, checkpoint.VOCABULARY)
     lowercase = settings.lowercase
     if settings.vocab:
-        tokenizer = tokenizer_lib.Tokenizer.from_file(
+        tokenizer = wordpiece.Tokenizer.from_file(
             settings.vocab, lowercase=lowercase
         )
     elif same and tf.io.gfile.exists(copy):  # learned before a kill
-        tokenizer = tokenizer_lib.Tokenizer.from_file(
+        tokenizer = wordpiece.Tokenizer.from_file(
             copy, lowercase=lowercase is not False
         )
     else:
@@ -309,7 +315,7 @@ def _tokenizer(settings: Settings, paths: Sequence[str], *, same: bool):
 
 def _learn(settings: Settings, paths: Sequence[str], lowercase: bool):
     position = corpus.Position()
-    progress = report.Progress(
+    progress = console.Progress(
         "learning words", total=_size(paths) / 1e6, unit="MB"
     )
 
@@ -319,10 +325,10 @@ def _learn(settings: Settings, paths: Sequence[str], lowercase: bool):
             progress.update(position.bytes / 1e6)
 
     with progress:
-        learned = vocabulary.learn(
+        learned = vocabulary_learner.learn(
             texts(), settings.vocab_size, lowercase=lowercase
         )
-    return tokenizer_lib.Tokenizer(learned, lowercase=lowercase)
+    return wordpiece.Tokenizer(learned, lowercase=lowercase)
 
 
 def _finish(settings, split, made, tokenizer) -> None:
@@ -335,7 +341,7 @@ def _finish(settings, split, made, tokenizer) -> None:
         if os.path.basename(path) not in kept
     ]
     if others:
-        report.say(f"not part of the records: {', '.join(others)}")
+        console.say(f"not part of the records: {', '.join(others)}")
     tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
     records_lib.write_manifest(
         folder,
@@ -351,9 +357,11 @@ def _finish(settings, split, made, tokenizer) -> None:
             if settings.format == "google"
             else {}
         ),
-        report=instances.add_reports([chunk["report"] for chunk in made]),
+        report=pretraining_records.add_reports(
+            [chunk["report"] for chunk in made]
+        ),
     )
-    instances.forget(folder, len(made))
+    pretraining_records.forget(folder, len(made))
 
 
 def _close(settings, plan, tokenizer, seconds) -> None:
@@ -368,10 +376,10 @@ def _close(settings, plan, tokenizer, seconds) -> None:
         with tf.io.gfile.GFile(dev) as file:
             held_out = f"{json.loads(file.read())['rows']:,}"
     picture = os.path.join(settings.output, "lengths.png")
-    histogram = report.histogram(
+    histogram = console.histogram(
         made["lengths"], title="Training rows by their tokens"
     )
-    report.save(picture, histogram)
+    console.save(picture, histogram)
     tokens = made["tokens"]
     facts = {
         "documents": plan.documents,
@@ -401,7 +409,7 @@ def _close(settings, plan, tokenizer, seconds) -> None:
             f"python -m trainers.pretrain --records={settings.output} "
             "--output=runs/base"
         )
-    report.table(settings.output, facts)
+    console.table(settings.output, facts)
 
 
 LABELS = {

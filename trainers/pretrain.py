@@ -12,60 +12,70 @@ import dataclasses
 
 import tensorflow as tf
 
-from bert_keras import config, encoder
 from bert_keras import model as model_lib
-from bert_keras.data import stream as stream_lib
+from bert_keras import options
+from bert_keras.data import batches as batches_lib
+from bert_keras.networks import bert as bert_lib
+from bert_keras.networks import bert_config
 from bert_keras.tasks import masked_lm
-from trainers import flags, inputs, loop, run_folder, runtime, session
-from trainers import step as step_lib
-from trainers import workers as workers_lib
+from bert_keras.training import (
+    cluster,
+    input_pipeline,
+    loop,
+    run_folder,
+    trainer,
+)
+from bert_keras.training import settings as settings_lib
+from bert_keras.training import step as step_lib
+from trainers import flags
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(runtime.TrainSettings):
-    records: str = flags.knob(
+class Settings(settings_lib.TrainSettings):
+    records: str = options.option(
         "", "Folder that trainers.prepare made.", reads=True
     )
-    model: str = flags.knob(
+    model: str = options.option(
         "base",
-        f"One of {', '.join(config.SIZES)}, or a JSON file with the fields "
+        f"One of {', '.join(bert_config.SIZES)}, or a JSON file with the "
+        "fields "
         "of BertConfig.",
         reads=True,
     )
-    init: str = flags.knob(
+    init: str = options.option(
         "", "A checkpoint of any format that training starts from.", reads=True
     )
-    steps: int = flags.knob(100_000, "Updates.", least=1)
-    batch_size: int = flags.knob(
+    steps: int = options.option(100_000, "Updates.", least=1)
+    batch_size: int = options.option(
         256,
         "Rows per update, over all replicas and accumulation steps.",
         least=1,
     )
-    learning_rate: float = flags.knob(1e-4, "Its highest value.", least=0.0)
-    warmup: float = flags.knob(
+    learning_rate: float = options.option(1e-4, "Its highest value.", least=0.0)
+    warmup: float = options.option(
         0.01,
         "Steps in which the learning rate rises to --learning_rate; below 1: "
         "a share of all steps. After it the rate falls linearly to 0.",
         least=0.0,
     )
-    evaluate_every: int = flags.knob(
+    evaluate_every: int = options.option(
         5000, "Steps between evaluations on the held-out records.", least=0
     )
-    evaluate_batches: int = flags.knob(
+    evaluate_batches: int = options.option(
         100, "Batches of held-out records that an evaluation reads.", least=1
     )
 
 
 def pretrain(settings: Settings, task: masked_lm.MaskedLM) -> dict[str, float]:
     """Trains to `steps`; returns the last evaluation's scores."""
-    flags.check(settings, task)
-    flags.require("records", settings.records)
-    flags.require("output", settings.output)
+    options.check(settings, task)
+    options.require("records", settings.records)
+    options.require("output", settings.output)
     run_folder.refuse_inputs_inside(
         settings.output, records=settings.records, init=settings.init
     )
-    strategy = runtime.start(settings)
-    with runtime.one_writer(settings, strategy):
+    strategy = settings_lib.start(settings)
+    with settings_lib.one_writer(settings, strategy):
         return _pretrain(settings, task, strategy)
 
 
@@ -74,8 +84,8 @@ def _pretrain(
     asked: masked_lm.MaskedLM,
     strategy: tf.distribute.Strategy,
 ) -> dict[str, float]:
-    train, dev = inputs.open_records(settings.records)
-    tokenizer = inputs.tokenizer_of(train)
+    train, dev = input_pipeline.open_records(settings.records)
+    tokenizer = input_pipeline.tokenizer_of(train)
     task = dataclasses.replace(
         asked,
         seq_length=train.manifest["seq_length"],
@@ -94,19 +104,19 @@ def _pretrain(
             "init": run_folder.of_start(model, parts) if settings.init else "",
         },
     )
-    runtime.claim(settings, identity, workers_lib.Workers(strategy))
-    run = session.Session(settings, strategy, model, tokenizer, settings.steps)
-    lengths = inputs.buckets(settings, task.seq_length)
+    settings_lib.claim(settings, identity, cluster.Workers(strategy))
+    run = trainer.Session(settings, strategy, model, tokenizer, settings.steps)
+    lengths = input_pipeline.buckets(settings, task.seq_length)
 
     def batches(records, shuffle, **span):
-        plan = stream_lib.Plan(
+        plan = batches_lib.Plan(
             records.lengths,
             settings.batch_size,
             seed=settings.seed,
             shuffle=shuffle,
             buckets=lengths,
         )
-        return inputs.batches(strategy, task, records, plan, **span)
+        return input_pipeline.batches(strategy, task, records, plan, **span)
 
     evaluate_step = step_lib.make_evaluate_step(
         model, task, strategy=strategy, xla=settings.xla
@@ -135,13 +145,13 @@ def _pretrain(
 def _model(settings, task, tokenizer):
     """The model, and which parts of its head it starts from."""
     if settings.init:
-        found = runtime.read_init(settings, settings.init)
-        inputs.same_vocabulary(found, tokenizer, settings.records)
-        inputs.fits(task, found.config)
+        found = settings_lib.read_init(settings, settings.init)
+        input_pipeline.same_vocabulary(found, tokenizer, settings.records)
+        input_pipeline.fits(task, found.config)
         return found.model(task), found.parts(task)
-    bert = config.parse(settings.model, vocab_size=tokenizer.vocab_size)
-    inputs.fits(task, bert)
-    return model_lib.BertModel(encoder.BertEncoder(bert), task), set()
+    bert = bert_config.parse(settings.model, vocab_size=tokenizer.vocab_size)
+    input_pipeline.fits(task, bert)
+    return model_lib.BertModel(bert_lib.BertEncoder(bert), task), set()
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bert_keras import errors
-from bert_keras.data import entities, text_lines
+from bert_keras.data import tag_schemes, text_lines
 
 LAST = -1  # the column of tags that is read where none is named
 _HEAD = 1000  # sentences looked at to tell whether words are characters
@@ -131,7 +131,7 @@ def _lines(path: str, tag_column: int) -> Iterator[list[_Line]]:
             continue
         columns = _columns(text)
         place = tag_column if tag_column >= 0 else len(columns) - 1
-        tagged = place < len(columns) and entities.is_tag(columns[place])
+        tagged = place < len(columns) and tag_schemes.is_tag(columns[place])
         if not block and text.startswith(_COMMENTS):
             like_others = (len(columns), "\t" in text) == (width, has_tabs)
             if not tagged or not like_others or _KEY.match(text):
@@ -232,7 +232,7 @@ def _sentence(path, block, first, tag_column) -> Sentence:
             problem = f"expected a word and a tag, found {line.text!r}"
             raise _malformed(path, line.number, problem)
         words.append(line.columns[numbered])
-        tags.append(entities.normal(line.columns[tag_column]))
+        tags.append(tag_schemes.normal(line.columns[tag_column]))
     return Sentence(words, tags)
 
 
@@ -245,7 +245,7 @@ def _note(path, head, numbered, tag_column) -> str:
         column
         for column in range(1 + numbered, width)
         if all(
-            entities.is_tag(line.columns[column])
+            tag_schemes.is_tag(line.columns[column])
             for block in head
             for line in block
         )
@@ -283,7 +283,7 @@ def places(words: str) -> list[tuple[int, int]]:
 
 def tags(tags: str) -> list[str]:
     """The `tags` of a row, read: "B-ORG O" -> ["B-ORG", "O"]."""
-    return [entities.normal(tag) for tag in tags.split()]
+    return [tag_schemes.normal(tag) for tag in tags.split()]
 
 
 def _malformed(path: str, line: int, problem: str) -> errors.InputError:

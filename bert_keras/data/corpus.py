@@ -30,7 +30,7 @@ import tensorflow as tf
 import zstandard
 
 from bert_keras import errors
-from bert_keras.data import json_lines, sentences
+from bert_keras.data import json_lines, sentence_splitter
 
 LONGEST = 100_000  # characters; some 20,000 English tokens
 
@@ -410,7 +410,7 @@ def _paragraphs(
             return
         rows = field.splitlines()
         rows = _unwrap(rows) if _wrapped(rows[:_HEAD]) else rows
-        yield from filter(None, map(sentences.split, rows))
+        yield from filter(None, map(sentence_splitter.split, rows))
         return
     rows = text.split("\n")
     if found.shape == "sentences":
@@ -419,7 +419,9 @@ def _paragraphs(
     if found.shape == "wrapped":
         rows = _unwrap(rows)
     # As one paragraph: `scan` has cut what is too long.
-    yield [sentence for row in rows for sentence in sentences.split(row)]
+    yield [
+        sentence for row in rows for sentence in sentence_splitter.split(row)
+    ]
 
 
 def _join(paragraphs: Iterable[list[str]]) -> Iterator[list[str]]:
@@ -469,8 +471,8 @@ def _wrapped(rows: Sequence[str]) -> bool:
     return 30 <= width <= 200 and min(full, open_ended) * 3 > len(pairs) * 2
 
 
-_FIRST_WORD = re.compile(rf"{sentences.WIDE.pattern}{{1,2}}|\S+")
-_ENDING = frozenset(sentences.MARKS + "。！？；｡．" + "\"'”’»)」』）")
+_FIRST_WORD = re.compile(rf"{sentence_splitter.WIDE.pattern}{{1,2}}|\S+")
+_ENDING = frozenset(sentence_splitter.MARKS + "。！？；｡．" + "\"'”’»)」』）")
 
 
 def _unwrap(rows: Iterable[str]) -> Iterator[str]:
@@ -483,12 +485,14 @@ def _unwrap(rows: Iterable[str]) -> Iterator[str]:
 
 # Line breaks that stand for no space: in Chinese, after a hyphen or a dash.
 _TIGHT = re.compile(
-    rf"(?<={sentences.WIDE.pattern})\n|\n(?={sentences.WIDE.pattern})|(?<=\w[-—])\n"
+    rf"(?<={sentence_splitter.WIDE.pattern})\n|\n(?={sentence_splitter.WIDE.pattern})|(?<=\w[-—])\n"
 )
 
 
 def _holds_paragraphs(rows: Sequence[str]) -> bool:
-    several = sum(len(row) for row in rows if len(sentences.split(row)) > 1)
+    several = sum(
+        len(row) for row in rows if len(sentence_splitter.split(row)) > 1
+    )
     return several * 3 >= sum(map(len, rows)) > 0
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from bert_keras import errors, files, mapped
+from bert_keras import errors, files, safetensors_mmap
 
 FORMAT = "bert_keras.records.1"
 MANIFEST = "manifest.json"
@@ -136,7 +136,7 @@ class Records:
                 f"version reads {FORMAT}. Prepare the records again."
             )
         self._shards = [
-            mapped.tensors(os.path.join(folder, name))
+            safetensors_mmap.tensors(os.path.join(folder, name))
             for name in _shard_names(folder, self.manifest)
         ]
         self._check_shards()

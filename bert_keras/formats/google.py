@@ -25,16 +25,16 @@ import numpy as np
 import tensorflow as tf
 
 from bert_keras import checkpoint, errors
-from bert_keras import config as config_lib
 from bert_keras import model as model_lib
-from bert_keras.data import tokenizer as tokenizer_lib
-from bert_keras.formats import foreign, google_places
+from bert_keras.formats import google_weights, weight_mapping
+from bert_keras.networks import bert_config
 from bert_keras.tasks import (
     base,
     classification,
     masked_lm,
     question_answering,
 )
+from bert_keras.tokenizers import wordpiece
 
 NAME = "google"
 BERT_CONFIG, ALBERT_CONFIG = "bert_config.json", "albert_config.json"
@@ -89,7 +89,7 @@ def recognises(path: str) -> bool:
 
 def read(
     path: str, *, lowercase: bool | None = None, allow_missing: str = ""
-) -> foreign.Foreign:
+) -> weight_mapping.Foreign:
     """The encoder, and the head where it is one of our tasks'.
 
     Only the index is read here, so an index without its data can be looked
@@ -98,25 +98,27 @@ def read(
     names = tf.io.gfile.listdir(path)
     albert = BERT_CONFIG not in names
     config_path = os.path.join(path, ALBERT_CONFIG if albert else BERT_CONFIG)
-    values = foreign.read_json(config_path)
+    values = weight_mapping.read_json(config_path)
     config = _read_config(values, config_path, albert=albert)
     tensors = _Tensors(os.path.join(path, _prefix(path, names)))
     if lowercase is None:
         # Google's own files leave it to a flag; then the words tell it.
-        lowercase = foreign.field(values, "do_lower_case", bool, config_path)
-    tokenizer = tokenizer_lib.Tokenizer.from_file(
+        lowercase = weight_mapping.field(
+            values, "do_lower_case", bool, config_path
+        )
+    tokenizer = wordpiece.Tokenizer.from_file(
         os.path.join(path, VOCABULARY), lowercase=lowercase
     )
     _check_layers(config, tensors, config_path)
-    rows, *_ = tensors.shapes.get(google_places.WORDS) or (0,)
+    rows, *_ = tensors.shapes.get(google_weights.WORDS) or (0,)
     if rows == config.vocab_size:
-        tokenizer = foreign.fit_vocabulary(tokenizer, rows, path)
+        tokenizer = weight_mapping.fit_vocabulary(tokenizer, rows, path)
     task = _read_task(tensors.shapes, tokenizer, config, albert=albert)
     encoder, head = (
-        google_places.encoder(config, albert=albert),
-        google_places.head(task, config),
+        google_weights.encoder(config, albert=albert),
+        google_weights.head(task, config),
     )
-    found = foreign.present(
+    found = weight_mapping.present(
         encoder | head,
         _without_bookkeeping(tensors.shapes, encoder | head),
         folder=path,
@@ -125,7 +127,7 @@ def read(
         allow_missing=allow_missing,
     )
     _check_shapes(encoder | head, tensors, config_path)
-    return foreign.Foreign(
+    return weight_mapping.Foreign(
         folder=path,
         config=config,
         task=task,
@@ -143,7 +145,7 @@ def read(
 def write(
     folder: str,
     model: model_lib.BertModel,
-    tokenizer: tokenizer_lib.Tokenizer,
+    tokenizer: wordpiece.Tokenizer,
 ) -> None:
     """Writes what Google's code for TensorFlow 1 reads: names, not objects.
 
@@ -160,10 +162,10 @@ def write(
     config_name = ALBERT_CONFIG if albert else BERT_CONFIG
     values = _google_config(config, albert=albert)
     values["do_lower_case"] = tokenizer.lowercase
-    theirs = foreign.split(
-        google_places.encoder(config, albert=albert), _values(model.encoder)
-    ) | foreign.split(
-        google_places.head(model.task, config), _values(model.head)
+    theirs = weight_mapping.split(
+        google_weights.encoder(config, albert=albert), _values(model.encoder)
+    ) | weight_mapping.split(
+        google_weights.head(model.task, config), _values(model.head)
     )
     index, data = f"{PREFIX}.index", f"{PREFIX}.data-00000-of-00001"
     with tempfile.TemporaryDirectory() as written:
@@ -178,7 +180,7 @@ def write(
             source = os.path.join(written, name)
             return functools.partial(shutil.move, source)
 
-        foreign.write_files(
+        weight_mapping.write_files(
             folder,
             {
                 data: move(data),
@@ -206,7 +208,7 @@ class _Tensors:
             raise errors.InputError(
                 f"{prefix} was written by TensorFlow 2, which names objects; "
                 "expected one of TensorFlow 1, which names variables as "
-                f"{google_places.WORDS}."
+                f"{google_weights.WORDS}."
             )
 
     def read(self, name: str) -> np.ndarray:
@@ -264,7 +266,7 @@ def _latest(path: str) -> str:
         state = tf.train.get_checkpoint_state(os.path.dirname(path))
     # No name, or no UTF-8.
     except ValueError as error:
-        state, reason = None, foreign.shown(str(error), 100)
+        state, reason = None, weight_mapping.shown(str(error), 100)
     if state is None:
         raise errors.InputError(
             f'{path}: expected a line model_checkpoint_path: "NAME"; found '
@@ -282,10 +284,10 @@ def _write_json(values: Mapping[str, Any], path: str) -> None:
 
 def _read_config(
     values: Mapping[str, Any], path: str, *, albert: bool
-) -> config_lib.BertConfig:
+) -> bert_config.BertConfig:
     sizes = _SIZES | (_ALBERT_SIZES if albert else {})
     *rates, positive = _RATES.values()
-    foreign.check_numbers(
+    weight_mapping.check_numbers(
         path,
         values,
         sizes=sizes.values(),
@@ -299,12 +301,13 @@ def _read_config(
     if activation not in activations:
         raise errors.InputError(
             f"{path}: expected hidden_act {' or '.join(activations)}, got "
-            f"{foreign.shown(values['hidden_act'])}."
+            f"{weight_mapping.shown(values['hidden_act'])}."
         )
     if values.get("inner_group_num", 1) != 1:
         raise errors.InputError(
             f"{path}: expected inner_group_num 1, got "
-            f"{foreign.shown(values['inner_group_num'])}; only networks of "
+            f"{weight_mapping.shown(values['inner_group_num'])}; only networks "
+            "of "
             "such groups can be read."
         )
     ours = {name: values[theirs] for name, theirs in (sizes | _RATES).items()}
@@ -314,7 +317,7 @@ def _read_config(
     if ours.get("num_hidden_groups") == ours["num_layers"]:
         del ours["num_hidden_groups"]
     try:
-        return config_lib.BertConfig(
+        return bert_config.BertConfig(
             **ours, activation=activations[activation], **_FIXED
         )
     except errors.InputError as error:
@@ -322,7 +325,7 @@ def _read_config(
 
 
 def _google_config(
-    config: config_lib.BertConfig, *, albert: bool
+    config: bert_config.BertConfig, *, albert: bool
 ) -> dict[str, Any]:
     other = [
         f"{name}={getattr(config, name)!r}"
@@ -350,15 +353,15 @@ def _google_config(
     values["hidden_act"] = _ACTIVATIONS[config.activation]
     if albert:
         values["embedding_size"] = config.embedding_width
-        values["num_hidden_groups"] = google_places.groups(config)
+        values["num_hidden_groups"] = google_weights.groups(config)
         values["inner_group_num"] = 1
     return values
 
 
 def _read_task(
     shapes: Mapping[str, tuple[int, ...]],
-    tokenizer: tokenizer_lib.Tokenizer,
-    config: config_lib.BertConfig,
+    tokenizer: wordpiece.Tokenizer,
+    config: bert_config.BertConfig,
     *,
     albert: bool,
 ) -> base.Task | None:
@@ -374,7 +377,7 @@ def _read_task(
             # One head for two questions (ALBERT, 3.1).
             objective = "sop" if albert else "nsp"
         task = masked_lm.MaskedLM(objective=objective).learn([], tokenizer)
-    elif has(google_places.SPAN):
+    elif has(google_weights.SPAN):
         # The length that run_squad.py takes.
         task = question_answering.QuestionAnswering(seq_length=384)
     else:
@@ -389,7 +392,7 @@ def _read_task(
 
 
 def _check_layers(
-    config: config_lib.BertConfig, tensors: _Tensors, config_path: str
+    config: bert_config.BertConfig, tensors: _Tensors, config_path: str
 ) -> None:
     """Before a list of places is made for layers that nobody has."""
     if config.num_layers > len(tensors.shapes):
@@ -412,7 +415,7 @@ def _left_out(names: Iterable[str]) -> str:
 
 
 def _without_bookkeeping(
-    shapes: Mapping[str, tuple[int, ...]], places: google_places.Places
+    shapes: Mapping[str, tuple[int, ...]], places: google_weights.Places
 ) -> list[str]:
     """Names of all but what optimizers and loss scaling left.
 
@@ -440,7 +443,7 @@ def _without_bookkeeping(
 
 
 def _check_shapes(
-    places: google_places.Places, tensors: _Tensors, config_path: str
+    places: google_weights.Places, tensors: _Tensors, config_path: str
 ) -> None:
     ours = {
         name: shape

@@ -21,15 +21,13 @@ import safetensors.numpy
 import tensorflow as tf
 
 from bert_keras import checkpoint, errors
-from bert_keras import config as config_lib
-from bert_keras import encoder as encoder_lib
 from bert_keras import model as model_lib
-from bert_keras.data import entities
-from bert_keras.data import tokenizer as tokenizer_lib
-from bert_keras.formats import foreign
+from bert_keras.data import tag_schemes
 from bert_keras.formats import hugging_face_config as configs
 from bert_keras.formats import hugging_face_tokenizer as tokenizers
 from bert_keras.formats import hugging_face_weights as weights
+from bert_keras.formats import weight_mapping
+from bert_keras.networks import bert, bert_config
 from bert_keras.tasks import (
     base,
     classification,
@@ -37,6 +35,7 @@ from bert_keras.tasks import (
     question_answering,
     tagging,
 )
+from bert_keras.tokenizers import wordpiece
 
 NAME = "hugging_face"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -58,7 +57,7 @@ class Architecture:
     # config.json, tokenizer) -> task, or None where it is another's.
     learn: Callable[..., base.Task | None] = lambda task, *_: task
     writes: Callable[[base.Task], bool] = lambda task: True
-    places: Callable[[config_lib.BertConfig, base.Task], weights.Places] = (
+    places: Callable[[bert_config.BertConfig, base.Task], weights.Places] = (
         lambda config, task: {}
     )
 
@@ -88,7 +87,7 @@ def _tagging(task, folder, values, tokenizer):
     del tokenizer
     labels = configs.labels(folder, values)
     types = dict.fromkeys(label[2:] for label in labels if label != "O")
-    for scheme in entities.PREFIXES:
+    for scheme in tag_schemes.PREFIXES:
         found = dataclasses.replace(task, types=tuple(types), scheme=scheme)
         if found.labels == labels:
             return found
@@ -137,7 +136,7 @@ ARCHITECTURES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class HuggingFace(foreign.Foreign):
+class HuggingFace(weight_mapping.Foreign):
     """A folder of theirs, which lacks the pooler where its head reads none.
 
     That head answers and learns without one. Another head may read it: there
@@ -195,7 +194,7 @@ def read(
     head = known.places(config, task) if task else {}
     left_out = [] if task else [f"^{re.escape(name)}" for name in known.head]
     unread = "" if known.pooler else "^pooler/"
-    found = foreign.present(
+    found = weight_mapping.present(
         [*encoder, *head],
         tensors.names,
         folder=path,
@@ -221,8 +220,8 @@ def read(
 
 def write(
     folder: str,
-    model: model_lib.BertModel | encoder_lib.BertEncoder,
-    tokenizer: tokenizer_lib.Tokenizer,
+    model: model_lib.BertModel | bert.BertEncoder,
+    tokenizer: wordpiece.Tokenizer,
 ) -> None:
     """Makes a folder that `from_pretrained` of transformers loads.
 
@@ -247,12 +246,12 @@ def write(
     arrays = {path: variable.numpy() for path, variable in values.items()}
     tensors = {
         weights.full_name(theirs) if task else theirs: array
-        for theirs, array in foreign.split(places, arrays).items()
+        for theirs, array in weight_mapping.split(places, arrays).items()
     }
     settings = tokenizers.settings_of(
         tokenizer, longest=encoder.config.max_position_embeddings
     )
-    foreign.write_files(
+    weight_mapping.write_files(
         folder,
         {
             weights.WEIGHTS: lambda path: safetensors.numpy.save_file(
@@ -320,7 +319,7 @@ def _left_out(
             f"its config.json has problem_type {kind!r}, and of {name} only "
             f"{configs.PROBLEMS[0]!r} is read"
         )
-    labels = foreign.shown(list(configs.labels(folder, values)), 200)
+    labels = weight_mapping.shown(list(configs.labels(folder, values)), 200)
     expected = (
         "two or more"
         if known.task is classification.Classification
@@ -357,7 +356,7 @@ def _unreadable(folder: str, values: Mapping[str, Any]) -> str:
 def _named(folder: str, values: Mapping[str, Any]) -> list[str]:
     """The classes that config.json names; nothing is done but compare them."""
     path = os.path.join(folder, configs.CONFIG)
-    named = foreign.field(values, "architectures", list, path) or []
+    named = weight_mapping.field(values, "architectures", list, path) or []
     return [name for name in named if isinstance(name, str)]
 
 

@@ -4,9 +4,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bert_keras import config as config_lib
 from bert_keras import errors
-from bert_keras.formats import foreign
+from bert_keras.formats import weight_mapping
+from bert_keras.networks import bert_config
 
 CONFIG = "config.json"
 
@@ -56,14 +56,14 @@ BERTS = {
 }
 
 
-def read(folder: str) -> tuple[config_lib.BertConfig, dict[str, Any]]:
+def read(folder: str) -> tuple[bert_config.BertConfig, dict[str, Any]]:
     """The network that config.json describes, and all that it says.
 
     `classifier_dropout` has no place here and is left out: it matters to
     training alone.
     """
     path = os.path.join(folder, CONFIG)
-    values = foreign.read_json(path)
+    values = weight_mapping.read_json(path)
     if "model_type" not in values:
         raise errors.InputError(
             f'{path} has no model_type; write "model_type": "bert" into it '
@@ -73,32 +73,34 @@ def read(folder: str) -> tuple[config_lib.BertConfig, dict[str, Any]]:
         if values.get(name, expected) != expected:
             raise errors.InputError(
                 f"{path}: expected {name} {expected!r}, the only one that is "
-                f"read; found {foreign.shown(values[name])}."
+                f"read; found {weight_mapping.shown(values[name])}."
             )
     if values.get("auto_map"):
         raise errors.InputError(
             f"{path} names code of its own (auto_map "
-            f"{foreign.shown(values['auto_map'])}); nothing that a folder "
+            f"{weight_mapping.shown(values['auto_map'])}); nothing that a "
+            "folder "
             "names is run. Remove the line if network and tokenizer are BERT's."
         )
     activation = values.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise errors.InputError(
             f"{path}: expected hidden_act to be one of "
-            f"{', '.join(ACTIVATIONS)}; found {foreign.shown(activation)}."
+            f"{', '.join(ACTIVATIONS)}; found "
+            f"{weight_mapping.shown(activation)}."
         )
 
     def said(names):
         return [name for name in names if name in values]
 
-    foreign.field(values, "is_decoder", bool, path)
-    problem = foreign.field(values, "problem_type", str, path)
+    weight_mapping.field(values, "is_decoder", bool, path)
+    problem = weight_mapping.field(values, "problem_type", str, path)
     if problem and problem not in PROBLEMS:
         raise errors.InputError(
             f"{path}: expected problem_type to be one of "
-            f"{', '.join(PROBLEMS)}; found {foreign.shown(problem)}."
+            f"{', '.join(PROBLEMS)}; found {weight_mapping.shown(problem)}."
         )
-    foreign.check_numbers(
+    weight_mapping.check_numbers(
         path,
         values,
         sizes={*REQUIRED_SIZES, *said(SIZES)},
@@ -106,7 +108,7 @@ def read(folder: str) -> tuple[config_lib.BertConfig, dict[str, Any]]:
         positive=said(POSITIVE),
     )
     try:
-        config = config_lib.BertConfig(
+        config = bert_config.BertConfig(
             activation=ACTIVATIONS[activation],
             **{
                 ours: values[theirs]
@@ -120,7 +122,7 @@ def read(folder: str) -> tuple[config_lib.BertConfig, dict[str, Any]]:
 
 
 def write(
-    config: config_lib.BertConfig, *, labels: Sequence[str] = ()
+    config: bert_config.BertConfig, *, labels: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Raises InputError when the network is none of theirs."""
     theirs = {
@@ -162,22 +164,24 @@ def labels(folder: str, values: Mapping[str, Any]) -> tuple[str, ...]:
     InputError where these say different things.
     """
     path = os.path.join(folder, CONFIG)
-    names = foreign.field(values, "id2label", dict, path)
-    ids = foreign.field(values, "label2id", dict, path)
+    names = weight_mapping.field(values, "id2label", dict, path)
+    ids = weight_mapping.field(values, "label2id", dict, path)
     if not names and ids:
         names = {str(index): label for label, index in ids.items()}
         if len(names) < len(ids):
             raise errors.InputError(
                 f"{path}: expected an id of its own for each label in "
-                f"label2id, found {foreign.shown(ids, 300)}."
+                f"label2id, found {weight_mapping.shown(ids, 300)}."
             )
     if not names:
         count = values.get("num_labels", 2)
-        foreign.check_numbers(path, {"num_labels": count}, sizes=["num_labels"])
+        weight_mapping.check_numbers(
+            path, {"num_labels": count}, sizes=["num_labels"]
+        )
         if count > MOST_LABELS:
             raise errors.InputError(
                 f"{path}: expected num_labels up to {MOST_LABELS:,}, found "
-                f"{foreign.shown(count)}."
+                f"{weight_mapping.shown(count)}."
             )
         return tuple(f"LABEL_{index}" for index in range(count))
     found = [names.get(str(index)) for index in range(len(names))]
@@ -187,20 +191,24 @@ def labels(folder: str, values: Mapping[str, Any]) -> tuple[str, ...]:
         raise errors.InputError(
             f"{path}: expected a label of its own for each of "
             f"0..{len(names) - 1} in id2label, found "
-            f"{foreign.shown(names, 300)}."
+            f"{weight_mapping.shown(names, 300)}."
         )
     numbers = {str(label): str(index) for index, label in enumerate(found)}
     if ids and numbers != {label: str(index) for label, index in ids.items()}:
         raise errors.InputError(
-            f"{path}: id2label has {foreign.shown(names, 300)} and label2id "
-            f"{foreign.shown(ids, 300)}; correct the one that is wrong, or "
+            f"{path}: id2label has {weight_mapping.shown(names, 300)} and "
+            "label2id "
+            f"{weight_mapping.shown(ids, 300)}; correct the one that is wrong, "
+            "or "
             "remove label2id."
         )
     count = values.get("num_labels")
     if count is not None and count != len(found):
         raise errors.InputError(
-            f"{path}: num_labels is {foreign.shown(count)} and {len(found)} "
-            f"labels are named, {foreign.shown(found, 300)}; correct the one "
+            f"{path}: num_labels is {weight_mapping.shown(count)} and "
+            f"{len(found)} "
+            f"labels are named, {weight_mapping.shown(found, 300)}; correct "
+            "the one "
             "that is wrong, or remove num_labels."
         )
     return tuple(map(str, found))

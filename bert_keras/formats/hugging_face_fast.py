@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bert_keras import errors
-from bert_keras.formats import foreign
+from bert_keras.formats import weight_mapping
 
 FAST = "tokenizer.json"
 
@@ -45,13 +45,13 @@ def check(folder: str, fast: Mapping[str, Any]) -> None:
                 f"{path}: expected the {name} of BERT, {berts}; found "
                 f"{_described(fast[name])}, which gives other ids."
             )
-    model = foreign.field(fast, "model", dict, path) or {}
+    model = weight_mapping.field(fast, "model", dict, path) or {}
     for name, allowed in _MODEL.items():
         if model.get(name, allowed[0]) not in allowed:
             raise errors.InputError(
                 f"{path}: expected a model with {name} "
                 f"{' or '.join(map(repr, allowed))}, BERT's WordPiece; found "
-                f"{foreign.shown(model[name])}."
+                f"{weight_mapping.shown(model[name])}."
             )
 
 
@@ -63,15 +63,16 @@ def normalizer(fast: Mapping[str, Any]) -> Mapping[str, Any]:
 def vocabulary(folder: str, fast: Mapping[str, Any]) -> dict[int, str] | None:
     """The pieces by id, None where there is no vocabulary."""
     path = os.path.join(folder, FAST)
-    model = foreign.field(fast, "model", dict, path) or {}
-    ids = foreign.field(model, "vocab", dict, path)
+    model = weight_mapping.field(fast, "model", dict, path) or {}
+    ids = weight_mapping.field(model, "vocab", dict, path)
     if ids is None:
         return None
     for piece, index in ids.items():
         if type(index) is not int or not 0 <= index < 1 << 31:
             raise errors.InputError(
                 f"{path}: expected an id for each piece, found "
-                f"{foreign.shown(index)} for {foreign.shown(piece)}."
+                f"{weight_mapping.shown(index)} for "
+                f"{weight_mapping.shown(piece)}."
             )
     for index, count in collections.Counter(ids.values()).most_common(1):
         if count > 1:
@@ -85,7 +86,7 @@ def vocabulary(folder: str, fast: Mapping[str, Any]) -> dict[int, str] | None:
 def added(folder: str, fast: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
     """Ids and tokens that were added to the trained vocabulary."""
     path = os.path.join(folder, FAST)
-    for item in foreign.field(fast, "added_tokens", list, path) or []:
+    for item in weight_mapping.field(fast, "added_tokens", list, path) or []:
         item = item if isinstance(item, dict) else {}
         yield item.get("id"), item.get("content")
 
@@ -164,9 +165,11 @@ def _described(part: Any) -> str:
     if part is None:
         return "null, none"
     if len(steps) == 1:
-        return foreign.shown(steps[0], 200)
+        return weight_mapping.shown(steps[0], 200)
     names = [
-        str(step.get("type")) if isinstance(step, dict) else foreign.shown(step)
+        str(step.get("type"))
+        if isinstance(step, dict)
+        else weight_mapping.shown(step)
         for step in steps
     ]
     return f"a Sequence of {', '.join(names) or 'nothing'}"

@@ -16,9 +16,9 @@ from typing import Any
 import tensorflow as tf
 
 from bert_keras import errors
-from bert_keras.data import tokenizer as tokenizer_lib
-from bert_keras.formats import foreign
 from bert_keras.formats import hugging_face_fast as fast_lib
+from bert_keras.formats import weight_mapping
+from bert_keras.tokenizers import wordpiece
 
 VOCABULARY, FAST = "vocab.txt", fast_lib.FAST
 SETTINGS, ADDED = "tokenizer_config.json", "added_tokens.json"
@@ -63,7 +63,7 @@ def read(
     rows: int,
     lowercase: bool | None,
     config: Mapping[str, Any] | None = None,
-) -> tokenizer_lib.Tokenizer:
+) -> wordpiece.Tokenizer:
     """The folder's tokenizer, with one entry for each row of the table.
 
     Tokens added to the vocabulary stand at their ids.
@@ -83,12 +83,12 @@ def read(
         lowercase = _casing(folder, {} if described else settings, fast)
     path = os.path.join(folder, VOCABULARY)
     if tf.io.gfile.exists(path):
-        words = tokenizer_lib.Tokenizer.from_file(path, lowercase=lowercase)
+        words = wordpiece.Tokenizer.from_file(path, lowercase=lowercase)
     else:
         words = _from_fast(folder, fast, lowercase)
     added = _added(folder, settings, fast)
     _check_same_ids(folder, words, fast, added)
-    words = foreign.fit_vocabulary(words, rows, folder, added)
+    words = weight_mapping.fit_vocabulary(words, rows, folder, added)
     named = {
         piece: file
         for file, values in ((SETTINGS, settings), (SPECIAL, special))
@@ -98,15 +98,13 @@ def read(
     return words
 
 
-def settings_of(
-    words: tokenizer_lib.Tokenizer, *, longest: int
-) -> dict[str, Any]:
+def settings_of(words: wordpiece.Tokenizer, *, longest: int) -> dict[str, Any]:
     """The tokenizer_config.json that makes theirs cut text as ours does."""
     pieces = {
         f"{name.strip('[]').lower()}_token": (
             name if name in words.vocabulary else None
         )
-        for name in tokenizer_lib.SPECIAL_TOKENS
+        for name in wordpiece.SPECIAL_TOKENS
     }
     return {
         "tokenizer_class": CLASSES[0],
@@ -120,7 +118,7 @@ def settings_of(
 
 def _optional(folder: str, name: str) -> dict[str, Any]:
     path = os.path.join(folder, name)
-    return foreign.read_json(path) if tf.io.gfile.exists(path) else {}
+    return weight_mapping.read_json(path) if tf.io.gfile.exists(path) else {}
 
 
 def _check_settings(
@@ -145,7 +143,7 @@ def _check_settings(
         if isinstance(value, dict) and name.endswith("_token"):
             value = value.get("content")
         if name == "tokenizer_class":
-            kind = CLASSES[0] if value is None else foreign.shown(value)
+            kind = CLASSES[0] if value is None else weight_mapping.shown(value)
             kind = value if isinstance(value, str) else kind
             if kind.removesuffix("Fast") not in CLASSES:
                 raise errors.InputError(
@@ -155,12 +153,14 @@ def _check_settings(
         elif name == "auto_map" and value:
             raise errors.InputError(
                 f"{folder}: {file} names code of its own for the tokenizer "
-                f"({name} {foreign.shown(value)}); nothing that a folder "
+                f"({name} {weight_mapping.shown(value)}); nothing that a "
+                "folder "
                 "names is run. Remove the line if the tokenizer is BERT's."
             )
         elif name in BERTS and value is not None and value != BERTS[name]:
             raise errors.InputError(
-                f"{folder}: {file} has {name} {foreign.shown(value)}; this "
+                f"{folder}: {file} has {name} {weight_mapping.shown(value)}; "
+                "this "
                 f"tokenizer has {BERTS[name]!r}, and would give other ids."
             )
     return kind
@@ -179,9 +179,13 @@ def _casing(folder: str, settings: Mapping, fast: Mapping) -> bool | None:
             "handle_chinese_chars",
         ),
     ):
-        value = foreign.field(settings, theirs, bool, f"{folder}/{SETTINGS}")
+        value = weight_mapping.field(
+            settings, theirs, bool, f"{folder}/{SETTINGS}"
+        )
         if value is None:
-            value = foreign.field(normalizer, name, bool, f"{folder}/{FAST}")
+            value = weight_mapping.field(
+                normalizer, name, bool, f"{folder}/{FAST}"
+            )
         said[ours] = value
     lowercase, accents = said["lowercase"], said["strip_accents"]
     if said["tokenize_chinese_chars"] is False or (
@@ -197,7 +201,7 @@ def _casing(folder: str, settings: Mapping, fast: Mapping) -> bool | None:
 
 def _from_fast(
     folder: str, fast: Mapping, lowercase: bool | None
-) -> tokenizer_lib.Tokenizer:
+) -> wordpiece.Tokenizer:
     """The WordPiece model inside tokenizer.json."""
     entries = fast_lib.vocabulary(folder, fast)
     if entries is None:
@@ -210,9 +214,7 @@ def _from_fast(
             f"{os.path.join(folder, FAST)} does not say whether it folds case; "
             "--lowercase or --nolowercase does."
         )
-    return tokenizer_lib.Tokenizer(
-        _in_order(folder, entries), lowercase=lowercase
-    )
+    return wordpiece.Tokenizer(_in_order(folder, entries), lowercase=lowercase)
 
 
 def _in_order(folder: str, entries: Mapping[int, str]) -> list[str]:
@@ -225,7 +227,7 @@ def _in_order(folder: str, entries: Mapping[int, str]) -> list[str]:
         )
         raise errors.InputError(
             f"{folder}: expected a piece for every id up to "
-            f"{foreign.shown(largest)}; its vocabulary has none for "
+            f"{weight_mapping.shown(largest)}; its vocabulary has none for "
             f"{list(holes)}."
         )
     return [entries[index] for index in range(len(entries))]
@@ -234,7 +236,9 @@ def _in_order(folder: str, entries: Mapping[int, str]) -> list[str]:
 def _added(folder: str, settings: Mapping, fast: Mapping) -> dict[int, str]:
     """Tokens by id that were added to the trained vocabulary."""
     path = os.path.join(folder, SETTINGS)
-    decoder = foreign.field(settings, "added_tokens_decoder", dict, path) or {}
+    decoder = (
+        weight_mapping.field(settings, "added_tokens_decoder", dict, path) or {}
+    )
     found: dict[int, str] = {}
     for file, index, piece in itertools.chain(
         ((ADDED, i, piece) for piece, i in _optional(folder, ADDED).items()),
@@ -248,8 +252,8 @@ def _added(folder: str, settings: Mapping, fast: Mapping) -> dict[int, str]:
         ):
             raise errors.InputError(
                 f"{os.path.join(folder, file)}: expected added tokens with "
-                f"their ids, found {foreign.shown(piece)} with the id "
-                f"{foreign.shown(index)}."
+                f"their ids, found {weight_mapping.shown(piece)} with the id "
+                f"{weight_mapping.shown(index)}."
             )
         if found.setdefault(index, piece) != piece:
             raise errors.InputError(
@@ -270,7 +274,7 @@ def _decoded(decoder: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
 
 def _check_same_ids(
     folder: str,
-    words: tokenizer_lib.Tokenizer,
+    words: wordpiece.Tokenizer,
     fast: Mapping,
     added: Mapping[int, str],
 ) -> None:
@@ -287,12 +291,13 @@ def _check_same_ids(
                     "from one model."
                 )
     for index, piece in (*added.items(), *fast_lib.framing(fast)):
-        if piece in tokenizer_lib.SPECIAL_TOKENS and piece in words.vocabulary:
+        if piece in wordpiece.SPECIAL_TOKENS and piece in words.vocabulary:
             if type(index) is not int or entries.get(index) != piece:
                 raise errors.InputError(
                     f"{folder}: {piece} is entry "
                     f"{words.vocabulary.index(piece)} of the vocabulary and "
-                    f"has the id {foreign.shown(index)} elsewhere in the "
+                    f"has the id {weight_mapping.shown(index)} elsewhere in "
+                    "the "
                     "tokenizer's files; copy all of them from one model."
                 )
 
@@ -307,7 +312,7 @@ def _named(path: str, values: Mapping[str, Any]) -> Iterator[str]:
         if value is not None and not isinstance(value, list):
             raise errors.InputError(
                 f"{path}: expected a list of tokens for {name}, found "
-                f"{foreign.shown(value)}."
+                f"{weight_mapping.shown(value)}."
             )
         items += value or []
     for item in items:
@@ -317,13 +322,13 @@ def _named(path: str, values: Mapping[str, Any]) -> Iterator[str]:
         elif item is not None:
             raise errors.InputError(
                 f"{path}: expected special tokens as strings, found "
-                f"{foreign.shown(item)}."
+                f"{weight_mapping.shown(item)}."
             )
 
 
 def _check_added(
     folder: str,
-    words: tokenizer_lib.Tokenizer,
+    words: wordpiece.Tokenizer,
     added: Mapping[int, str],
     named: Mapping[str, str],
 ) -> None:
@@ -339,12 +344,13 @@ def _check_added(
     ids = {piece: index for index, piece in enumerate(words.vocabulary)}
     expected = {piece: ids.get(piece) for piece in named}
     expected |= {piece: index for index, piece in added.items()}
-    pieces = [p for p in expected if p not in tokenizer_lib.SPECIAL_TOKENS]
+    pieces = [p for p in expected if p not in wordpiece.SPECIAL_TOKENS]
     for piece in pieces:
         if expected[piece] is None:
             raise errors.InputError(
                 f"{folder}: {named[piece]} names the special token "
-                f"{foreign.shown(piece)}, and the vocabulary has no such "
+                f"{weight_mapping.shown(piece)}, and the vocabulary has no "
+                "such "
                 "entry; copy all of the tokenizer's files from one model."
             )
     found = words(pieces).to_list() if pieces else []
@@ -357,7 +363,8 @@ def _check_added(
         files = dict.fromkeys(named[p] for p in split if p in named)
         raise errors.InputError(
             f"{folder}: its tokenizer finds the added tokens "
-            f"{foreign.shown(split[:5], 300)} in text; this one splits them. "
+            f"{weight_mapping.shown(split[:5], 300)} in text; this one splits "
+            "them. "
             "To have them split, name their rows at the end of "
             f"{VOCABULARY} ([unused1], ...) and remove them from "
             f"{', '.join(dict.fromkeys((ADDED, SETTINGS, *files)))} and {FAST}."

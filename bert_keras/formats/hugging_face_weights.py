@@ -13,14 +13,14 @@ import safetensors
 import tensorflow as tf
 
 from bert_keras import checkpoint, errors
-from bert_keras import config as config_lib
-from bert_keras.formats import foreign
+from bert_keras.formats import weight_mapping
+from bert_keras.networks import bert_config
 from bert_keras.tasks import base
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 # Each place and the shape of each tensor of theirs in it.
-Places = dict[foreign.Place, tuple[int, ...]]
+Places = dict[weight_mapping.Place, tuple[int, ...]]
 
 WORDS = "embeddings.word_embeddings.weight"
 PREDICTIONS = "cls.predictions."
@@ -43,10 +43,12 @@ WRAPPERS = ("module.", "_orig_mod.", "model.")
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-def encoder(config: config_lib.BertConfig) -> Places:
+def encoder(config: bert_config.BertConfig) -> Places:
     width, inner = config.hidden_size, config.intermediate_size
     places = {
-        foreign.Place(f"embeddings/{ours}", (f"embeddings.{theirs}.weight",)): (
+        weight_mapping.Place(
+            f"embeddings/{ours}", (f"embeddings.{theirs}.weight",)
+        ): (
             rows,
             width,
         )
@@ -87,10 +89,10 @@ def encoder(config: config_lib.BertConfig) -> Places:
     return places | _dense("pooler", (width, width), "pooler.dense")
 
 
-def masked_lm(config: config_lib.BertConfig, task: base.Task) -> Places:
+def masked_lm(config: bert_config.BertConfig, task: base.Task) -> Places:
     """The head of MaskedLM, with the one for sentences where it has one."""
     width, ours = config.hidden_size, "masked_lm"
-    bias = foreign.Place(f"{ours}/bias", (f"{PREDICTIONS}bias",))
+    bias = weight_mapping.Place(f"{ours}/bias", (f"{PREDICTIONS}bias",))
     transform = f"{PREDICTIONS}transform"
     places = {
         **_dense(f"{ours}/transform", (width, width), f"{transform}.dense"),
@@ -104,18 +106,18 @@ def masked_lm(config: config_lib.BertConfig, task: base.Task) -> Places:
     )
 
 
-def classification(config: config_lib.BertConfig, task: base.Task) -> Places:
+def classification(config: bert_config.BertConfig, task: base.Task) -> Places:
     shape = (config.hidden_size, len(task.labels))
     return _dense("label/score", shape, CLASSIFIER.removesuffix("."))
 
 
-def tagging(config: config_lib.BertConfig, task: base.Task) -> Places:
+def tagging(config: bert_config.BertConfig, task: base.Task) -> Places:
     shape = (config.hidden_size, len(task.labels))
     return _dense("tag/score", shape, CLASSIFIER.removesuffix("."))
 
 
 def question_answering(
-    config: config_lib.BertConfig, task: base.Task
+    config: bert_config.BertConfig, task: base.Task
 ) -> Places:
     del task
     return _dense("span/score", (config.hidden_size, 2), SPAN.removesuffix("."))
@@ -144,7 +146,7 @@ class Tensors:
             found += [(name, file) for name in file.keys()]
         prefix = _wrapper([name for name, _ in found])
         if prefix:
-            foreign.say(
+            weight_mapping.say(
                 f"{folder}: every tensor's name begins with {prefix}, which "
                 "wrappers put there in training; it is taken off."
             )
@@ -161,7 +163,9 @@ class Tensors:
         # bfloat16 is a type of ml_dtypes, which TensorFlow brings.
         return file.get_tensor(theirs)
 
-    def check(self, places: Iterable[foreign.Place], shapes: Places) -> None:
+    def check(
+        self, places: Iterable[weight_mapping.Place], shapes: Places
+    ) -> None:
         """Raises InputError when a tensor is not what config.json says."""
         for place in places:
             for name in place.theirs:
@@ -180,10 +184,10 @@ class Tensors:
         if tf.io.gfile.exists(whole):
             return [checkpoint.fetch(whole)]
         path = os.path.join(self.folder, INDEX)
-        shards = foreign.read_json(path).get("weight_map")
+        shards = weight_mapping.read_json(path).get("weight_map")
         if not isinstance(shards, dict):
             raise errors.InputError(f"{path}: expected a weight_map.")
-        names = foreign.check_shards(path, shards.values())
+        names = weight_mapping.check_shards(path, shards.values())
         missing = [
             name
             for name in names
@@ -249,13 +253,15 @@ def _dense(ours: str, shape: tuple[int, int], *theirs: str) -> Places:
     kernels = tuple(f"{name}.weight" for name in theirs)
     biases = tuple(f"{name}.bias" for name in theirs)
     return {
-        foreign.Place(f"{ours}/kernel", kernels, transposed=True): shape[::-1],
-        foreign.Place(f"{ours}/bias", biases): shape[1:],
+        weight_mapping.Place(f"{ours}/kernel", kernels, transposed=True): shape[
+            ::-1
+        ],
+        weight_mapping.Place(f"{ours}/bias", biases): shape[1:],
     }
 
 
 def _norm(ours: str, theirs: str, width: int) -> Places:
     return {
-        foreign.Place(f"{ours}/gamma", (f"{theirs}.weight",)): (width,),
-        foreign.Place(f"{ours}/beta", (f"{theirs}.bias",)): (width,),
+        weight_mapping.Place(f"{ours}/gamma", (f"{theirs}.weight",)): (width,),
+        weight_mapping.Place(f"{ours}/beta", (f"{theirs}.bias",)): (width,),
     }

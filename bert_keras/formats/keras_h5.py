@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import config, errors
-from bert_keras.formats import foreign
+from bert_keras import errors
+from bert_keras.formats import weight_mapping
+from bert_keras.networks import bert_config
 
 WORDS = "model/layers/reversible_embedding/vars/0"
 
 
-def encoder(bert: config.BertConfig) -> Iterator[foreign.Place]:
+def encoder(bert: bert_config.BertConfig) -> Iterator[weight_mapping.Place]:
     hidden, heads = bert.hidden_size, (bert.num_heads, bert.head_width)
     inner = bert.intermediate_size
     for name, part, rows in (
@@ -70,8 +71,8 @@ def encoder(bert: config.BertConfig) -> Iterator[foreign.Place]:
 
 
 def classifier(
-    bert: config.BertConfig, classes: int
-) -> Iterator[foreign.Place]:
+    bert: bert_config.BertConfig, classes: int
+) -> Iterator[weight_mapping.Place]:
     shapes = ((bert.hidden_size, classes), (classes,))
     return _layer("label/score", ["dense"], shapes, part="task")
 
@@ -86,7 +87,7 @@ def _layer(
     *,
     flat: tuple[Shape, Shape] | None = None,
     part: str = "model",
-) -> Iterator[foreign.Place]:
+) -> Iterator[weight_mapping.Place]:
     """Both variables of a Dense layer or a LayerNorm.
 
     shapes: of the file's; the model's are `flat` if those have more axes.
@@ -100,8 +101,10 @@ def _layer(
 
 def _place(
     ours: str, theirs: Sequence[str], shape: Shape, flat: Shape = ()
-) -> foreign.Place:
-    return foreign.Place(ours, tuple(theirs), shape=shape, flat=flat or shape)
+) -> weight_mapping.Place:
+    return weight_mapping.Place(
+        ours, tuple(theirs), shape=shape, flat=flat or shape
+    )
 
 
 def files(folder: str, part: str) -> dict[str, str]:
@@ -109,9 +112,9 @@ def files(folder: str, part: str) -> dict[str, str]:
     paths = [f"{part}.weights.h5"]
     shards = os.path.join(folder, f"{part}.weights.json")
     if tf.io.gfile.exists(shards):
-        mapping = foreign.read_json(shards)
-        parts = foreign.field(mapping, "weight_map", dict, shards) or {}
-        paths = foreign.check_shards(
+        mapping = weight_mapping.read_json(shards)
+        parts = weight_mapping.field(mapping, "weight_map", dict, shards) or {}
+        paths = weight_mapping.check_shards(
             shards,
             (
                 name
@@ -167,13 +170,13 @@ def read(path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def fill(
     folder: str,
-    places: Iterable[foreign.Place],
+    places: Iterable[weight_mapping.Place],
     values: Mapping[str, np.ndarray],
 ) -> None:
     """Puts our weights into local files that KerasHub has written."""
     import h5py
 
-    for name, value in foreign.split(places, values).items():
+    for name, value in weight_mapping.split(places, values).items():
         path = os.path.join(folder, f"{name.partition('/')[0]}.weights.h5")
         with h5py.File(path, "r+") as file:
             file[_inside(name)][...] = value
@@ -183,12 +186,14 @@ def _check_inside(path: str, name: str, item: Any) -> None:
     """Raises InputError for a tensor whose numbers are in another file."""
     if item.shape is None:
         raise errors.InputError(
-            f"{path}: {foreign.shown(name)} is empty; expected numbers. Copy "
+            f"{path}: {weight_mapping.shown(name)} is empty; expected numbers. "
+            "Copy "
             "the folder again."
         )
     if item.external or item.is_virtual:
         raise errors.InputError(
-            f"{path}: {foreign.shown(name)} has its numbers in another file, "
+            f"{path}: {weight_mapping.shown(name)} has its numbers in another "
+            "file, "
             "which is not opened; expected all of them in this one."
         )
 

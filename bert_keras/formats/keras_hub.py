@@ -28,11 +28,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, config, errors
+from bert_keras import checkpoint, errors
 from bert_keras import model as model_lib
-from bert_keras.data import tokenizer as tokenizer_lib
-from bert_keras.formats import foreign, keras_h5
+from bert_keras.formats import keras_h5, weight_mapping
+from bert_keras.networks import bert_config
 from bert_keras.tasks import classification
+from bert_keras.tokenizers import wordpiece
 
 NAME = "keras_hub"
 
@@ -64,7 +65,7 @@ def recognises(path: str) -> bool:
     if not tf.io.gfile.exists(config_path):
         return False
     try:
-        described = foreign.read_json(config_path)
+        described = weight_mapping.read_json(config_path)
     except errors.InputError:
         # Damaged, which `read` says, where the weights are KerasHub's.
         names = ("model.weights.h5", "model.weights.json")
@@ -76,7 +77,7 @@ def recognises(path: str) -> bool:
 
 def read(
     path: str, *, lowercase: bool | None = None, allow_missing: str = ""
-) -> foreign.Foreign:
+) -> weight_mapping.Foreign:
     """Raises InputError when it is another network's preset, or damaged."""
     bert = _config(path)
     tokenizer = _tokenizer(path, lowercase)
@@ -94,7 +95,7 @@ def read(
                 f"{bert.vocab_size:,}, and the embedding table {rows:,} rows; "
                 "are the two of one model?"
             )
-        tokenizer = foreign.fit_vocabulary(tokenizer, rows, path)
+        tokenizer = weight_mapping.fit_vocabulary(tokenizer, rows, path)
     task = _task(path, bert)
     left_out = ""
     if task is None and tf.io.gfile.exists(os.path.join(path, "task.json")):
@@ -106,7 +107,7 @@ def read(
     head = list(keras_h5.classifier(bert, len(task.labels))) if task else []
     if task:
         files |= keras_h5.files(path, "task")
-    found = foreign.present(
+    found = weight_mapping.present(
         encoder + head,
         files,
         folder=path,
@@ -115,7 +116,7 @@ def read(
         allow_missing=allow_missing,
     )
     shapes = {name: place.shape for place in found for name in place.theirs}
-    return foreign.Foreign(
+    return weight_mapping.Foreign(
         folder=path,
         config=bert,
         task=task,
@@ -133,7 +134,7 @@ def read(
 def write(
     folder: str,
     model: model_lib.BertModel,
-    tokenizer: tokenizer_lib.Tokenizer,
+    tokenizer: wordpiece.Tokenizer,
 ) -> None:
     """Writes the preset that `from_preset(folder)` of keras_nlp loads.
 
@@ -174,20 +175,20 @@ def write(
             backbone.save_to_preset(aside, max_shard_size=None)
             words.save_to_preset(aside)
         keras_h5.fill(aside, places, values)
-        foreign.write_files(folder, _moves(aside))
+        weight_mapping.write_files(folder, _moves(aside))
 
 
-def _config(folder: str) -> config.BertConfig:
+def _config(folder: str) -> bert_config.BertConfig:
     path = os.path.join(folder, CONFIG)
-    described = foreign.read_json(path)
+    described = weight_mapping.read_json(path)
     name = _class_name(described)
     if name != "BertBackbone":
         raise errors.InputError(
             f"{folder} is a preset of {name}; of KerasHub's, only those of "
             "BertBackbone can be read."
         )
-    values = foreign.field(described, "config", dict, path) or {}
-    foreign.check_numbers(
+    values = weight_mapping.field(described, "config", dict, path) or {}
+    weight_mapping.check_numbers(
         path,
         values,
         sizes=[name for name in FIELDS.values() if name != "dropout"],
@@ -204,15 +205,15 @@ def _class_name(described: Mapping[str, Any]) -> str:
 
     With the name it is registered under where that is another one.
     """
-    name = described.get("class_name")
+    shown, name = weight_mapping.shown, described.get("class_name")
     registered = described.get("registered_name") or f"keras_hub>{name}"
     if registered in (f"keras_hub>{name}", f"keras_nlp>{name}"):
-        return foreign.shown(name).strip("'")
-    return f"{foreign.shown(name)} registered as {foreign.shown(registered)}"
+        return shown(name).strip("'")
+    return f"{shown(name)} registered as {shown(registered)}"
 
 
-def _from_theirs(values: Mapping[str, Any]) -> config.BertConfig:
-    return config.BertConfig(
+def _from_theirs(values: Mapping[str, Any]) -> bert_config.BertConfig:
+    return bert_config.BertConfig(
         **{ours: values[theirs] for ours, theirs in FIELDS.items()},
         activation="gelu_tanh",
         attention_dropout=values["dropout"],
@@ -220,7 +221,7 @@ def _from_theirs(values: Mapping[str, Any]) -> config.BertConfig:
     )
 
 
-def _arguments(bert: config.BertConfig) -> dict[str, Any]:
+def _arguments(bert: bert_config.BertConfig) -> dict[str, Any]:
     """What BertBackbone is made with; raises InputError if that loses more
     than how new weights are drawn."""
     values = {theirs: getattr(bert, ours) for ours, theirs in FIELDS.items()}
@@ -244,21 +245,21 @@ def _arguments(bert: config.BertConfig) -> dict[str, Any]:
     return values
 
 
-def _tokenizer(folder: str, lowercase: bool | None) -> tokenizer_lib.Tokenizer:
+def _tokenizer(folder: str, lowercase: bool | None) -> wordpiece.Tokenizer:
     path = os.path.join(folder, "tokenizer.json")
     if not tf.io.gfile.exists(path):
         raise errors.InputError(
             f"{path} is missing; write it with `save_to_preset` of the model's "
             "BertTokenizer."
         )
-    described = foreign.read_json(path)
+    described = weight_mapping.read_json(path)
     name = _class_name(described)
     if name != "BertTokenizer":
         raise errors.InputError(
             f"{path} describes a {name}; of KerasHub's, only BertTokenizer can "
             "be read."
         )
-    values = foreign.field(described, "config", dict, path) or {}
+    values = weight_mapping.field(described, "config", dict, path) or {}
     strange = {
         name: values[name]
         for name, only in TOKENIZER.items()
@@ -270,21 +271,23 @@ def _tokenizer(folder: str, lowercase: bool | None) -> tokenizer_lib.Tokenizer:
             f"tokenizer.json says {strange}."
         )
     if lowercase is None:
-        lowercase = foreign.field(values, "lowercase", bool, path) or False
-    return tokenizer_lib.Tokenizer.from_file(
+        lowercase = (
+            weight_mapping.field(values, "lowercase", bool, path) or False
+        )
+    return wordpiece.Tokenizer.from_file(
         os.path.join(folder, VOCABULARY), lowercase=lowercase
     )
 
 
 def _task(
-    folder: str, bert: config.BertConfig
+    folder: str, bert: bert_config.BertConfig
 ) -> classification.Classification | None:
     """The task of a BertTextClassifier with one right class, else None."""
     if not tf.io.gfile.exists(os.path.join(folder, "task.json")):
         return None
     path = os.path.join(folder, "task.json")
-    described = foreign.read_json(path)
-    values = foreign.field(described, "config", dict, path) or {}
+    described = weight_mapping.read_json(path)
+    values = weight_mapping.field(described, "config", dict, path) or {}
     classes = values.get("num_classes", 0)
     if (
         type(classes) is not int
@@ -293,35 +296,43 @@ def _task(
         or classes < 2
     ):
         return None
-    preprocessor = foreign.field(values, "preprocessor", dict, path) or {}
-    settings = foreign.field(preprocessor, "config", dict, path) or {}
+    preprocessor = (
+        weight_mapping.field(values, "preprocessor", dict, path) or {}
+    )
+    settings = weight_mapping.field(preprocessor, "config", dict, path) or {}
     length = settings.get("sequence_length") or 512
-    foreign.check_numbers(
+    weight_mapping.check_numbers(
         path, {"sequence_length": length}, sizes=["sequence_length"]
     )
     facts: Mapping[str, Any] = {}
     path = os.path.join(folder, METADATA)
     if tf.io.gfile.exists(path):
-        facts = foreign.field(foreign.read_json(path), OURS, dict, path) or {}
-    labels = foreign.field(facts, "labels", list, path)
+        facts = (
+            weight_mapping.field(
+                weight_mapping.read_json(path), OURS, dict, path
+            )
+            or {}
+        )
+    labels = weight_mapping.field(facts, "labels", list, path)
     if labels is None:
         labels = list(map(str, range(min(classes, MOST_CLASSES))))
     if len(labels) != classes or not all(isinstance(x, str) for x in labels):
         raise errors.InputError(
-            f"{path}: expected a name for each of {foreign.shown(classes)} "
-            f"classes, found {foreign.shown(labels)}."
+            f"{path}: expected a name for each of "
+            f"{weight_mapping.shown(classes)} "
+            f"classes, found {weight_mapping.shown(labels)}."
         )
     return classification.Classification(
         seq_length=min(length, bert.max_position_embeddings),
         labels=tuple(labels),
-        pair=foreign.field(facts, "pair", bool, path) or False,
+        pair=weight_mapping.field(facts, "pair", bool, path) or False,
     )
 
 
 def _note(folder: str, facts: Mapping[str, Any]) -> None:
     """Keeps what KerasHub has no field for."""
     path = os.path.join(folder, METADATA)
-    values = foreign.read_json(path) | {OURS: facts}
+    values = weight_mapping.read_json(path) | {OURS: facts}
     with open(path, "w", encoding="utf-8") as file:
         json.dump(values, file, indent=4)
 

@@ -18,9 +18,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import config as config_lib
-from bert_keras import errors, typed
-from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras import errors, options
+from bert_keras.networks import bert_config
+from bert_keras.tokenizers import wordpiece
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -33,6 +33,7 @@ Targets = dict[str, tuple[tf.Tensor, tf.Tensor]]
 Row = Mapping[str, str]
 
 
+knob = options.option  # the name that tasks of users know
 MOST_TOKENS = 1 << 20  # of a row; a larger number is a mistake of a file
 
 
@@ -44,27 +45,6 @@ class Table(NamedTuple):
     values: np.ndarray  # (rows, columns)
 
 
-def knob(
-    default: Any,
-    help: str,
-    *,
-    least: float | None = None,
-    most: float | None = None,
-    **more: Any,
-) -> Any:
-    """A field that a user may set.
-
-    `help` is what `--help` prints; `least` and `most` are a number's bounds.
-    """
-    bounds = {"lower_bound": least, "upper_bound": most}
-    bounds = {
-        name: value for name, value in bounds.items() if value is not None
-    }
-    return dataclasses.field(
-        default=default, metadata={"help": help, "bounds": bounds} | more
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class Task:
     """The verbs and their shapes; fields are the settings that are saved.
@@ -73,7 +53,7 @@ class Task:
     reach the device, and T = 0 gives no answer, not an error.
     """
 
-    seq_length: int = knob(
+    seq_length: int = options.option(
         128,
         "Longest row in tokens, [CLS] and [SEP] included; longer is cut.",
         least=4,
@@ -174,7 +154,7 @@ class Task:
         )
 
     def learn(
-        self, rows: Iterable[Row], tokenizer: tokenizer_lib.Tokenizer
+        self, rows: Iterable[Row], tokenizer: wordpiece.Tokenizer
     ) -> "Task":
         """This task with what only data and vocabulary tell filled in."""
         del rows, tokenizer
@@ -213,9 +193,7 @@ class Task:
 
     # In graph, on the host: strings and random draws.
 
-    def inputs(
-        self, raw: Tensors, tokenizer: tokenizer_lib.Tokenizer
-    ) -> Tensors:
+    def inputs(self, raw: Tensors, tokenizer: wordpiece.Tokenizer) -> Tensors:
         """T strings each -> W rows.
 
         {"token_ids", "segment_ids", "padding_mask" (W, S) int32,
@@ -247,7 +225,7 @@ class Task:
         decoded: Tensors,
         inputs: Tensors,
         raw: Tensors,
-        tokenizer: tokenizer_lib.Tokenizer,
+        tokenizer: wordpiece.Tokenizer,
     ) -> Tensors:
         """T answers, dense, batch first; windows of a text are merged."""
         raise NotImplementedError
@@ -258,7 +236,7 @@ class Task:
         """`inputs` with what the head reads and the ids alone tell."""
         return inputs
 
-    def head(self, config: config_lib.BertConfig) -> keras.layers.Layer:
+    def head(self, config: bert_config.BertConfig) -> keras.layers.Layer:
         """A layer called as head(encoded, inputs, table, training=...).
 
         Named "head"; its `build` needs no input shape.
@@ -320,8 +298,8 @@ class Task:
                 f"{cls.__name__} has the settings {sorted(known)}; "
                 f"unknown: {unknown}."
             )
-        typed.check(cls, config)
-        typed.check_bounds(cls, config)
+        options.check_types(cls, config)
+        options.check_bounds(cls, config)
         return cls(**values)
 
 

@@ -6,9 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors, heads
-from bert_keras.data import class_scores, packing, rows
+from bert_keras import errors, heads, options
+from bert_keras.data import labelled_files as rows
 from bert_keras.data import labels as labels_lib
+from bert_keras.data import packing
+from bert_keras.metrics import classification
 from bert_keras.tasks import base
 
 
@@ -21,34 +23,34 @@ class Classification(base.Task):
     a number.
     """
 
-    columns: str = base.knob(
+    columns: str = options.option(
         "",
         "Which columns of the files to read, as "
         "text=NAME,text_pair=NAME,label=NAME; a number is a position in a "
         "file without a header. Empty: common names are recognised.",
     )
-    on_bad_row: str = base.knob(
+    on_bad_row: str = options.option(
         "fail",
         "What a malformed row does: fail stops, skip counts it.",
         choices=("fail", "skip"),
     )
-    skip_labels: str = base.knob(
+    skip_labels: str = options.option(
         "",
         "Labels, with commas between, whose rows are left out; of kind=multi "
         "each row that has one of them.",
     )
-    kind: str = base.knob(
+    kind: str = options.option(
         "single",
         "What a label is: single = one class; multi = any number of classes, "
         "with commas between; number = a number that is predicted.",
         choices=("single", "multi", "number"),
     )
-    class_weights: bool = base.knob(
+    class_weights: bool = options.option(
         False,
         "Weigh rows by the inverse frequency of their class, for skewed "
         "labels.",
     )
-    pooling: str = base.knob(
+    pooling: str = options.option(
         "first",
         "How hidden states become one vector: the [CLS] through the pooler, "
         "the last token, mean or max of the tokens, the [CLS] of the last "
@@ -280,21 +282,23 @@ class Single:
         answers = [answer["label"] for answer in predictions]
         # A row that is scored may have a class that was never trained.
         labels = sorted({*labels, *gold})
-        return class_scores.confusion(gold, answers, labels), labels
+        return classification.confusion(gold, answers, labels), labels
 
     def metrics(self, predictions, rows, labels):
         counts, _ = self._counts(predictions, rows, labels)
         return {
-            "accuracy": class_scores.accuracy(counts),
-            "f1_macro": class_scores.f1_macro(class_scores.per_class(counts)),
-            "mcc": class_scores.matthews(counts),
+            "accuracy": classification.accuracy(counts),
+            "f1_macro": classification.f1_macro(
+                classification.per_class(counts)
+            ),
+            "mcc": classification.matthews(counts),
         }
 
     def tables(self, predictions, rows, labels):
         counts, labels = self._counts(predictions, rows, labels)
         return {
             "classes": base.Table(
-                labels, CLASS_COLUMNS, class_scores.per_class(counts)
+                labels, CLASS_COLUMNS, classification.per_class(counts)
             ),
             "confusion": base.Table(labels, labels, counts),
         }
@@ -360,16 +364,16 @@ class Multi:
 
     def metrics(self, predictions, rows, labels):
         gold, answers = self._sets(rows), self._sets(predictions)
-        scores = class_scores.of_sets(gold, answers, labels)
+        scores = classification.of_sets(gold, answers, labels)
         same = sum(g == a for g, a in zip(gold, answers, strict=True))
         return {
-            "f1_micro": class_scores.f1_micro(gold, answers),
-            "f1_macro": class_scores.f1_macro(scores),
+            "f1_micro": classification.f1_micro(gold, answers),
+            "f1_macro": classification.f1_macro(scores),
             "accuracy": same / max(1, len(rows)),
         }
 
     def tables(self, predictions, rows, labels):
-        scores = class_scores.of_sets(
+        scores = classification.of_sets(
             self._sets(rows), self._sets(predictions), labels
         )
         return {"classes": base.Table(labels, CLASS_COLUMNS, scores)}
@@ -415,8 +419,8 @@ class Number:
         answers = [answer["value"] for answer in predictions]
         error = np.array(gold) - np.array(answers)
         return {
-            "spearman": class_scores.spearman(gold, answers),
-            "pearson": class_scores.pearson(gold, answers),
+            "spearman": classification.spearman(gold, answers),
+            "pearson": classification.pearson(gold, answers),
             "mean_squared_error": float(np.mean(error**2)),
         }
 

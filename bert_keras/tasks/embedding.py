@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors, heads
-from bert_keras.data import class_scores, labels, packing, rows
+from bert_keras import errors, heads, options
+from bert_keras.data import labelled_files as rows
+from bert_keras.data import labels, packing
+from bert_keras.metrics import classification
 from bert_keras.tasks import base
 
 
@@ -23,14 +25,14 @@ class Embedding(base.Task):
     parted; alone, a text has the same vector.
     """
 
-    seq_length: int = base.knob(
+    seq_length: int = options.option(
         128,
         "Longest row in tokens; each text of a pair has half of it, longer "
         "is cut.",
         least=6,
         most=base.MOST_TOKENS,
     )
-    columns: str = base.knob(
+    columns: str = options.option(
         "",
         "Which columns of the files to read, as "
         "text=NAME,text_pair=NAME,label=NAME; a number is a position in a "
@@ -172,8 +174,8 @@ class Embedding(base.Task):
         gold = [_number(row, number) for number, row in enumerate(rows)]
         answers = [answer["similarity"] for answer in predictions]
         return {
-            "spearman": class_scores.spearman(gold, answers),
-            "pearson": class_scores.pearson(gold, answers),
+            "spearman": classification.spearman(gold, answers),
+            "pearson": classification.pearson(gold, answers),
         }
 
 

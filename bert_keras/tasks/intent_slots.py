@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from bert_keras import errors, heads
-from bert_keras.data import conll, entities, labels, text_lines
+from bert_keras.data import conll, labels, tag_schemes, text_lines
 from bert_keras.tasks import base, tagging
 
 
@@ -77,12 +77,12 @@ class IntentSlots(tagging.Tagging):
                     f"and {len(label.split())} labels."
                 )
             for tag in tags:
-                if not entities.is_tag(tag):
+                if not tag_schemes.is_tag(tag):
                     raise errors.InputError(
                         f"{files[1]}, line {number}: expected a tag such as O "
                         f"or B-city, found {tag!r}."
                     )
-            tags = list(map(entities.normal, tags))
+            tags = list(map(tag_schemes.normal, tags))
             try:
                 label = labels.one(label)
             except ValueError as problem:

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from bert_keras import heads
+from bert_keras import heads, options
 from bert_keras.data import masking, packing
 from bert_keras.tasks import base
 
@@ -24,7 +24,7 @@ class MaskedLM(base.Task):
     As a Predictor it fills each [MASK] in a text.
     """
 
-    masked_share: float = base.knob(
+    masked_share: float = options.option(
         0.15,
         "Part of the tokens that is hidden and guessed.",
         least=0.01,

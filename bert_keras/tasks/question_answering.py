@@ -7,8 +7,9 @@ import re
 import keras
 import tensorflow as tf
 
-from bert_keras import heads
-from bert_keras.data import answer_scores, packing, squad
+from bert_keras import heads, options
+from bert_keras.data import packing, squad
+from bert_keras.metrics import answers as answers_lib
 from bert_keras.tasks import base
 
 # A logit for what cannot be; far below real ones, and sums of it stay finite.
@@ -30,26 +31,26 @@ class QuestionAnswering(base.Task):
     that does not exist, is [CLS].
     """
 
-    doc_stride: int = base.knob(
+    doc_stride: int = options.option(
         128,
         "Tokens from the begin of a window to the next one's, where the "
         "context needs several.",
         least=1,
         most=base.MOST_TOKENS,
     )
-    max_question_length: int = base.knob(
+    max_question_length: int = options.option(
         64,
         "Longest question in tokens; longer is cut.",
         least=1,
         most=base.MOST_TOKENS,
     )
-    max_answer_length: int = base.knob(
+    max_answer_length: int = options.option(
         30, "Longest answer in tokens that is given.", least=1, most=1000
     )
-    n_best: int = base.knob(
+    n_best: int = options.option(
         20, "Answers that are listed for a question.", least=1, most=1000
     )
-    no_answer_threshold: float = base.knob(
+    no_answer_threshold: float = options.option(
         0.0,
         "No answer is given where [CLS] scores higher than the best span by "
         "more than this. Left at 0, fine-tuning saves the best value on the "
@@ -318,7 +319,7 @@ class QuestionAnswering(base.Task):
         unanswered = self._score([""] * len(rows), golds)
         nulls = [a["no_answer_score"] for a in predictions]
         for name in given:
-            threshold, mean = answer_scores.best_threshold(
+            threshold, mean = answers_lib.best_threshold(
                 nulls, answered[name], unanswered[name]
             )
             means[f"best_{name}"] = mean
@@ -327,10 +328,10 @@ class QuestionAnswering(base.Task):
 
     def _score(self, answers, golds):
         language = (
-            answer_scores.Chinese() if self.chinese else answer_scores.English()
+            answers_lib.Chinese() if self.chinese else answers_lib.English()
         )
         scores = [
-            answer_scores.best(answer, gold, language)
+            answers_lib.best(answer, gold, language)
             for answer, gold in zip(answers, golds, strict=True)
         ]
         return {

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors, heads
-from bert_keras.data import conll, entities, packing
+from bert_keras import errors, heads, options
+from bert_keras.data import conll, packing, tag_schemes
 from bert_keras.tasks import base
 
 
@@ -22,21 +22,21 @@ class Tagging(base.Task):
     entity that ends within one, as "iPho" in "iPhone", the whole is found.
     """
 
-    seq_length: int = base.knob(
+    seq_length: int = options.option(
         128,
         "Longest row in tokens, [CLS] and [SEP] included; a longer text is "
         "several rows.",
         least=4,
         most=base.MOST_TOKENS,
     )
-    stride: int = base.knob(
+    stride: int = options.option(
         64,
         "Tokens from the begin of one row of a long text to the next; the "
         "lower, the more they overlap.",
         least=1,
         most=base.MOST_TOKENS,
     )
-    tag_column: int = base.knob(
+    tag_column: int = options.option(
         conll.LAST,
         "Column of the tags in a file of several, counted from 0; -1 is the "
         "last.",
@@ -47,17 +47,17 @@ class Tagging(base.Task):
     scheme: str = "BIO"
 
     def __post_init__(self):
-        if self.scheme not in entities.PREFIXES:
+        if self.scheme not in tag_schemes.PREFIXES:
             raise errors.InputError(
                 f"scheme is {self.scheme!r}; expected one of "
-                f"{', '.join(entities.PREFIXES)}."
+                f"{', '.join(tag_schemes.PREFIXES)}."
             )
         base.require_distinct("types", self.types)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the C classes; "O" is the first."""
-        prefixes = dict.fromkeys(entities.PREFIXES[self.scheme])
+        prefixes = dict.fromkeys(tag_schemes.PREFIXES[self.scheme])
         return ("O", *(f"{p}-{t}" for t in self.types for p in prefixes))
 
     @property
@@ -89,7 +89,7 @@ class Tagging(base.Task):
                 types.update(tag[2:] for tag in tags if tag != "O")
                 yield tags
 
-        scheme = entities.scheme(sequences())
+        scheme = tag_schemes.scheme(sequences())
         if not types:
             raise errors.InputError(
                 "tagging needs entities in the training file; every word of "
@@ -161,7 +161,7 @@ class Tagging(base.Task):
             counts = start[rows] >= 0
             begins = start[rows][counts]
             found = []
-            for kind, first, last in entities.spans(tags):
+            for kind, first, last in tag_schemes.spans(tags):
                 if kind not in self.types:
                     raise errors.InputError(
                         f"entities of type {kind!r} do not occur in the "
@@ -169,7 +169,7 @@ class Tagging(base.Task):
                     )
                 ends = words[first][0], words[last - 1][1]
                 found.append((kind, *np.searchsorted(begins, ends)))
-            tags = entities.tags(
+            tags = tag_schemes.tags(
                 [entity for entity in found if entity[1] < entity[2]],
                 len(begins),
                 self.scheme,
@@ -268,7 +268,7 @@ class Tagging(base.Task):
 
         An entity that was found holds the words that begin in it.
         """
-        return entities.scores(*self._spans(predictions, rows))
+        return tag_schemes.scores(*self._spans(predictions, rows))
 
     def tables(self, predictions, rows):
         """The same of each type alone; how many there are, and were given."""
@@ -281,7 +281,7 @@ class Tagging(base.Task):
             )
             scores.append(
                 [
-                    *entities.scores(ours, theirs).values(),
+                    *tag_schemes.scores(ours, theirs).values(),
                     sum(map(len, theirs)),
                     sum(map(len, ours)),
                 ]
@@ -294,14 +294,14 @@ class Tagging(base.Task):
         pairs = list(zip(predictions, rows, strict=True))
         return (
             [self.spans(answer, row) for answer, row in pairs],
-            [entities.spans(conll.tags(row["tags"])) for _, row in pairs],
+            [tag_schemes.spans(conll.tags(row["tags"])) for _, row in pairs],
         )
 
     def unseen(self, row):
-        found = entities.spans(conll.tags(row["tags"]))
+        found = tag_schemes.spans(conll.tags(row["tags"]))
         return [kind for kind, _, _ in found if kind not in self.types]
 
-    def spans(self, answer, row) -> list[entities.Entity]:
+    def spans(self, answer, row) -> list[tag_schemes.Entity]:
         """The entities of an answer, counted in the words of its row."""
         starts = [start for start, _ in conll.places(row["words"])]
         spans = (
@@ -322,7 +322,7 @@ class Tagging(base.Task):
     def _continues(self) -> list[list[bool]]:
         """(C, C): whether a word of the second tag goes on with the first."""
         return [
-            [entities.continues(before, tag) for tag in self.labels]
+            [tag_schemes.continues(before, tag) for tag in self.labels]
             for before in self.labels
         ]
 

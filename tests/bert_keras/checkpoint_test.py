@@ -4,16 +4,16 @@ import os
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, errors, optimization, predictor
+from bert_keras import checkpoint, errors, optimizers, predictor
 from bert_keras.tasks import classification
 from tests import tiny
 
 
 def optimizer(model):
-    return optimization.Optimizer(
+    return optimizers.Optimizer(
         model.trainable_variables,
-        rule=optimization.AdamW(),
-        schedule=optimization.Schedule(1e-3, 1, 10),
+        rule=optimizers.AdamW(),
+        schedule=optimizers.Schedule(1e-3, 1, 10),
     )
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import safetensors.numpy
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, encoder, errors, layers
+from bert_keras import checkpoint, errors, layers
 from bert_keras import model as model_lib
+from bert_keras.networks import bert
 from bert_keras.tasks import base, classification
 from tests import tiny
 from tests.bert_keras.tasks import tasks_test
@@ -67,7 +68,7 @@ class Custom(classification.Classification):
 def make(layer=classification.LabelHead, parts=("label",)):
     kind = type("Made", (Custom,), {"layer": layer, "parts": parts})
     task = kind(seq_length=32, labels=("bad", "good"))
-    return model_lib.BertModel(encoder.BertEncoder(tiny.bert()), task)
+    return model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
 
 
 def fill(layer, seed=0):

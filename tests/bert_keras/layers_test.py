@@ -4,7 +4,8 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import encoder, layers
+from bert_keras import layers
+from bert_keras.networks import bert as bert_lib
 from tests import tiny
 
 
@@ -24,7 +25,7 @@ class TrainingTest(parameterized.TestCase):
     def test_without_dropout_it_is_that_of_inference(
         self, activation, norm_first
     ):
-        network = encoder.BertEncoder(
+        network = bert_lib.BertEncoder(
             tiny.bert(
                 dropout=0.0,
                 attention_dropout=0.0,
@@ -152,7 +153,7 @@ class FormulasTest(absltest.TestCase):
             self.assertTrue(np.isfinite(found).all())
 
     def test_a_causal_network_pools_its_last_token(self):
-        network = encoder.BertEncoder(tiny.bert(causal=True))
+        network = bert_lib.BertEncoder(tiny.bert(causal=True))
         mask = tf.constant([[1] * 12, [1] * 5 + [0] * 7, [1] + [0] * 11])
         states = hidden()[:3]
         np.testing.assert_allclose(
@@ -162,7 +163,7 @@ class FormulasTest(absltest.TestCase):
         )
 
     def test_norm_first_ends_in_a_norm(self):
-        network = encoder.BertEncoder(tiny.bert(norm_first=True))
+        network = bert_lib.BertEncoder(tiny.bert(norm_first=True))
         inputs = tiny.inputs()
         last = network(
             inputs["token_ids"], inputs["segment_ids"], inputs["padding_mask"]

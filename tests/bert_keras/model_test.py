@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from bert_keras import encoder, errors, heads, layers
+from bert_keras import errors, heads, layers
 from bert_keras import model as model_lib
+from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import classification, intent_slots, masked_lm
 from tests import tiny
 
@@ -39,7 +40,7 @@ class Unregistered(classification.Classification):
 def model(kind="lstm", **options):
     bert = tiny.bert(embedding_size=8, norm_first=True)
     return model_lib.BertModel(
-        encoder.BertEncoder(bert, **options), TASKS[kind](), **options
+        bert_lib.BertEncoder(bert, **options), TASKS[kind](), **options
     )
 
 
@@ -90,14 +91,14 @@ class KerasFileTest(parameterized.TestCase):
 
     @parameterized.parameters(*HALF, "float32")
     def test_an_encoder_alone_keeps_its_policy(self, policy):
-        one = encoder.BertEncoder(tiny.bert(), dtype=policy, name="mine")
+        one = bert_lib.BertEncoder(tiny.bert(), dtype=policy, name="mine")
         two = self.saved_and_loaded(one, "float32")
         self.assertEqual(policies(one), policies(two))
         self.assertEqual(two.name, "mine")
 
     def test_parts_of_two_policies_stay_two(self):
         one = model_lib.BertModel(
-            encoder.BertEncoder(tiny.bert(), dtype=HALF[0]),
+            bert_lib.BertEncoder(tiny.bert(), dtype=HALF[0]),
             TASKS["masked_lm"](),
             dtype=HALF[1],
             name="two",
@@ -141,7 +142,7 @@ class KerasFileTest(parameterized.TestCase):
         self.assertEmpty(keras.saving.load_model(self.path).trainable_variables)
 
     def test_an_encoder_alone_stays_frozen(self):
-        one = encoder.BertEncoder(tiny.bert())
+        one = bert_lib.BertEncoder(tiny.bert())
         one.blocks[0].trainable = False
         two = self.saved_and_loaded(one)
         self.assertLen(two.trainable_variables, len(two.weights) - 12)
@@ -161,7 +162,7 @@ class KerasFileTest(parameterized.TestCase):
 
     def test_a_task_that_keras_does_not_know_is_found_if_imported(self):
         one = model_lib.BertModel(
-            encoder.BertEncoder(tiny.bert()),
+            bert_lib.BertEncoder(tiny.bert()),
             Unregistered(labels=("no", "yes")),
         )
         two = self.saved_and_loaded(one)
@@ -204,7 +205,7 @@ class KerasFileTest(parameterized.TestCase):
 class DtypeTest(parameterized.TestCase):
     def test_float64_is_refused(self):
         with self.assertRaisesRegex(errors.InputError, "policy is float64"):
-            encoder.BertEncoder(tiny.bert(), dtype="float64")
+            bert_lib.BertEncoder(tiny.bert(), dtype="float64")
 
     @parameterized.parameters(*HALF, "bfloat16", "float16")
     def test_weights_of_layer_norm_are_float32(self, policy):
@@ -214,8 +215,8 @@ class DtypeTest(parameterized.TestCase):
         self.assertEqual(norm.compute_dtype, policy.removeprefix("mixed_"))
 
     @parameterized.parameters(
-        lambda **o: encoder.BertEncoder(tiny.bert(embedding_size=8), **o),
-        lambda **o: encoder.BertEncoder(tiny.bert(norm_first=True), **o),
+        lambda **o: bert_lib.BertEncoder(tiny.bert(embedding_size=8), **o),
+        lambda **o: bert_lib.BertEncoder(tiny.bert(norm_first=True), **o),
         lambda **o: model("masked_lm", **o),
         lambda **o: layers.Embeddings(tiny.bert(embedding_size=8), **o),
         lambda **o: layers.Block(tiny.bert(), **o),

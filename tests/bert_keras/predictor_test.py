@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import encoder, errors, predictor
+from bert_keras import errors, predictor
 from bert_keras import model as model_lib
+from bert_keras.networks import bert
 from tests import tiny
 
 
@@ -36,7 +37,7 @@ class ArgumentsTest(parameterized.TestCase):
         model = tiny.classifier()
         cls.model = predictor.Predictor(model, tiny.tokenizer())
         task = dataclasses.replace(model.task, pair=True)
-        pair = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), task)
+        pair = model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
         cls.pair = predictor.Predictor(pair, tiny.tokenizer())
         cls.film, cls.plot = cls.model.predict(["a good film", "old plot"])
 

@@ -15,7 +15,7 @@ from absl.testing import absltest, parameterized
 
 from bert_keras import model as model_lib
 from bert_keras import predictor as predictor_lib
-from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.tokenizers import wordpiece
 from export import run_tflite, tflite
 from tests import tiny
 from tests.export import sharp
@@ -44,7 +44,7 @@ class WordPieceTest(parameterized.TestCase):
         path = os.path.join(tiny.SHARED_DATA, "vocab", name)
         if not os.path.exists(path):
             self.skipTest(f"{path} is not here")
-        theirs = tokenizer_lib.Tokenizer.from_file(path)
+        theirs = wordpiece.Tokenizer.from_file(path)
         self.assertEqual(theirs.lowercase, VOCABULARIES[name])
         ours = run_tflite.WordPiece(
             theirs.vocabulary, lowercase=theirs.lowercase, unk_id=theirs.unk_id
@@ -72,7 +72,7 @@ class WordPieceTest(parameterized.TestCase):
             "a\u2028b\u3000c\xa0d",
             "don't $5.00 [MASK] ~`^ «x»",
         ]
-        theirs = tokenizer_lib.Tokenizer(
+        theirs = wordpiece.Tokenizer(
             [
                 *tiny.VOCABULARY,
                 *"bcdefgxy",
@@ -102,7 +102,7 @@ class WordPieceTest(parameterized.TestCase):
             b"".join(draw.choices(parts, k=draw.randrange(12)))
             for _ in range(3000)
         ]
-        theirs = tokenizer_lib.Tokenizer(
+        theirs = wordpiece.Tokenizer(
             [*tiny.VOCABULARY, "e", "é", "##film", "##a", "##é", "##e"],
             lowercase=lowercase,
         )
@@ -139,7 +139,7 @@ class WordPieceTest(parameterized.TestCase):
     )
     def test_marks_that_stay_are_sorted_in_no_quadratic_time(self, marks):
         vocabulary = ["[UNK]", "a", *(f"##{c}" for c in "".join(marks))]
-        theirs = tokenizer_lib.Tokenizer(
+        theirs = wordpiece.Tokenizer(
             ["[PAD]", "[CLS]", "[SEP]", *vocabulary], lowercase=True
         )
         ours = run_tflite.WordPiece(
@@ -153,7 +153,7 @@ class WordPieceTest(parameterized.TestCase):
 
     @parameterized.parameters(True, False)
     def test_controls_are_dropped_before_letters_are_folded(self, lowercase):
-        theirs = tokenizer_lib.Tokenizer(
+        theirs = wordpiece.Tokenizer(
             ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"sσΣ"]
             + [f"##{c}" for c in "sσςΣ"],
             lowercase=lowercase,

@@ -15,16 +15,15 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from bert_keras import checkpoint, errors
+from bert_keras import artifact, checkpoint, errors
 from bert_keras import predictor as predictor_lib
-from export import (
-    artifact,
-    bundle,
+from bert_keras.serving import (
     compatibility,
     manifest,
-    saved_model,
     served_width,
+    tf_serving_files,
 )
+from export import saved_model
 from tests import tiny
 from tests.export import sharp
 
@@ -186,14 +185,14 @@ class SavedModelTest(parameterized.TestCase):
         for task, path in self.paths.items():
             calls = []
             for record in tf.data.TFRecordDataset(
-                os.path.join(path, bundle.WARM_UP)
+                os.path.join(path, tf_serving_files.WARM_UP)
             ):
                 log = prediction_log_pb2.PredictionLog.FromString(
                     record.numpy()
                 )
                 calls.append(self.replay(self.served[task], log))
             sizes = [size for name, size in calls if name == artifact.TEXT]
-            self.assertEqual(sizes, list(bundle.BATCHES))
+            self.assertEqual(sizes, list(tf_serving_files.BATCHES))
             self.assertEqual(
                 {name for name, _ in calls}, set(self.served[task].signatures)
             )
@@ -219,7 +218,7 @@ class SavedModelTest(parameterized.TestCase):
 
     def test_what_lies_beside_the_versions_is_for_the_server(self):
         path = self.paths["pair"]
-        folder = os.path.join(os.path.dirname(path), bundle.FOLDER)
+        folder = os.path.join(os.path.dirname(path), tf_serving_files.FOLDER)
         with open(os.path.join(folder, "models.config")) as file:
             models = text_format.Parse(
                 file.read(), model_server_config_pb2.ModelServerConfig()
@@ -242,8 +241,8 @@ class SavedModelTest(parameterized.TestCase):
 
     def test_the_users_configurations_stay(self):
         output = self.output()
-        os.makedirs(os.path.join(output, bundle.FOLDER))
-        mine = os.path.join(output, bundle.FOLDER, "batching.config")
+        os.makedirs(os.path.join(output, tf_serving_files.FOLDER))
+        mine = os.path.join(output, tf_serving_files.FOLDER, "batching.config")
         with open(mine, "w") as file:
             file.write("max_batch_size { value: 7 }")
         saved_model.export(self.predictors["classification"], output)
@@ -354,7 +353,9 @@ class SavedModelTest(parameterized.TestCase):
         self.assertEqual(path, os.path.join(output, "1"))
         self.assertIn("saved_model.pb", seen)
         self.assertNotIn("1", seen)
-        self.assertCountEqual(os.listdir(output), ["1", bundle.FOLDER])
+        self.assertCountEqual(
+            os.listdir(output), ["1", tf_serving_files.FOLDER]
+        )
         self.assertNotIn("of a killed one", os.listdir(path))
 
     def test_an_interrupted_export_leaves_nothing(self):
@@ -407,7 +408,9 @@ class MainTest(absltest.TestCase):
         checkpoint.save(run, model, tiny.tokenizer(), step=1)
         done = self.run_main(f"--checkpoint={run}", f"--output={output}")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertCountEqual(os.listdir(output), ["1", bundle.FOLDER])
+        self.assertCountEqual(
+            os.listdir(output), ["1", tf_serving_files.FOLDER]
+        )
         for fact in ("text, text_pair ->", "docker compose", "out/serving"):
             self.assertIn(fact, done.stdout)
         # By hand and again: the manifest of what was written.

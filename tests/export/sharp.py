@@ -8,8 +8,9 @@ import dataclasses
 
 import keras
 
-from bert_keras import encoder, predictor
 from bert_keras import model as model_lib
+from bert_keras import predictor
+from bert_keras.networks import bert
 from bert_keras.tasks import (
     classification,
     embedding,
@@ -39,26 +40,26 @@ def make(task: str, *, seed: int = 1) -> predictor.Predictor:
             seq_length=32, doc_stride=8, unanswerable=True
         )
         model = model_lib.BertModel(
-            encoder.BertEncoder(tiny.bert(**sizes)), settings
+            bert.BertEncoder(tiny.bert(**sizes)), settings
         )
     elif task == "intent_slots":
         settings = intent_slots.IntentSlots(
             seq_length=32, stride=16, types=("FILM",), intents=("ask", "tell")
         )
         model = model_lib.BertModel(
-            encoder.BertEncoder(tiny.bert(**sizes)), settings
+            bert.BertEncoder(tiny.bert(**sizes)), settings
         )
     elif task == "embedding":
         settings = embedding.Embedding(seq_length=32, pair=True)
         model = model_lib.BertModel(
-            encoder.BertEncoder(tiny.bert(**sizes)), settings
+            bert.BertEncoder(tiny.bert(**sizes)), settings
         )
     elif task == "tagging":
         settings = tagging.Tagging(
             seq_length=32, stride=16, types=("FILM", "人")
         )
         model = model_lib.BertModel(
-            encoder.BertEncoder(tiny.bert(**sizes)), settings
+            bert.BertEncoder(tiny.bert(**sizes)), settings
         )
     else:
         settings = classification.Classification(
@@ -66,7 +67,7 @@ def make(task: str, *, seed: int = 1) -> predictor.Predictor:
         )
         settings = dataclasses.replace(settings, pair=task == "pair")
         model = model_lib.BertModel(
-            encoder.BertEncoder(tiny.bert(**sizes)), settings
+            bert.BertEncoder(tiny.bert(**sizes)), settings
         )
     # With this seed no two of its tags lie so close that 8 bits mix them up.
     spread(model, seed + 2 * (task == "intent_slots"))
@@ -77,7 +78,7 @@ def make_classifier(**settings) -> predictor.Predictor:
     """A classifier of any kind."""
     task = classification.Classification(seq_length=32, **settings)
     sizes = {"hidden_size": 32, "intermediate_size": 64}
-    model = model_lib.BertModel(encoder.BertEncoder(tiny.bert(**sizes)), task)
+    model = model_lib.BertModel(bert.BertEncoder(tiny.bert(**sizes)), task)
     spread(model, 1)
     return predictor.Predictor(model, tiny.tokenizer())
 

@@ -13,18 +13,12 @@ from absl.testing import absltest, parameterized
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
-from bert_keras import checkpoint, errors, predictor
+from bert_keras import artifact, checkpoint, errors, predictor
 from bert_keras import model as model_lib
+from bert_keras.device import runtimes, tflite_converter, tflite_readme
+from bert_keras.device import tflite_runner as on_device
 from bert_keras.tasks import classification
-from export import (
-    artifact,
-    conversion,
-    notes,
-    on_device,
-    run_tflite,
-    runtimes,
-    tflite,
-)
+from export import run_tflite, tflite
 from tests import tiny
 from tests.export import sharp
 
@@ -34,7 +28,7 @@ LENGTH = 24
 EVERY_FILE = tuple(
     (task, quantization)
     for task in sharp.TASKS
-    for quantization in conversion.QUANTIZATIONS
+    for quantization in tflite_converter.QUANTIZATIONS
 )
 
 
@@ -222,9 +216,9 @@ class TfliteTest(parameterized.TestCase):
 
     def test_no_runtime_is_stated_that_nobody_tried(self):
         model = tiny.classifier(activation="relu")
-        content = conversion.convert(
+        content = tflite_converter.convert(
             predictor.Predictor(model, tiny.tokenizer()),
-            conversion.QUANTIZATIONS["float32"],
+            tflite_converter.QUANTIZATIONS["float32"],
             [LENGTH],
         )
         self.assertIn(b"2.3.0", content)
@@ -294,8 +288,8 @@ class TfliteTest(parameterized.TestCase):
         wide = predictor.Predictor(wide, tiny.tokenizer())
         sizes = [
             len(
-                conversion.convert(
-                    wide, conversion.QUANTIZATIONS[name], [LENGTH]
+                tflite_converter.convert(
+                    wide, tflite_converter.QUANTIZATIONS[name], [LENGTH]
                 )
             )
             for name in ("dynamic", "float16", "float32")
@@ -434,7 +428,9 @@ class TfliteTest(parameterized.TestCase):
         facts = json.loads(self.read(path)) | {"lowercase": lowercase}
         if name == "multi":
             facts["settings"]["kind"] = "multi"
-        text = " ".join(notes.readme(self.predictors[task], facts).split())
+        text = " ".join(
+            tflite_readme.readme(self.predictors[task], facts).split()
+        )
         cased = "This model is cased, and MediaPipe lower-cases A to Z"
         self.assertEqual(cased in text, not lowercase)
         self.assertEqual("lower-cases A to Z alone" in text, lowercase)
@@ -534,7 +530,7 @@ class TfliteTest(parameterized.TestCase):
         with open(self.paths["classification", "float32"], "rb") as file:
             content = file.read()
         with (
-            mock.patch.object(conversion, "convert", lambda *_: content),
+            mock.patch.object(tflite_converter, "convert", lambda *_: content),
             self.assertRaisesRegex(artifact.ExportError, "does not answer"),
         ):
             tflite.export(other, output, seq_length=LENGTH)

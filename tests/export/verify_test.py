@@ -8,7 +8,7 @@ import sys
 from absl.testing import absltest, parameterized
 
 from bert_keras import errors
-from export import compatibility, manifest
+from bert_keras.serving import compatibility, manifest
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 FACTS = {

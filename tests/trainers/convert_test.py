@@ -7,14 +7,14 @@ from absl.testing import absltest, parameterized
 
 from bert_keras import (
     checkpoint,
-    encoder,
     errors,
     formats,
     predictor,
-    resize,
+    vocabulary_surgery,
 )
 from bert_keras import model as model_lib
 from bert_keras.formats import keras_hub
+from bert_keras.networks import bert
 from tests import tiny
 from trainers import convert
 
@@ -22,7 +22,7 @@ FORMATS = (convert.OURS, *formats.FORMATS)
 
 
 def no_task(**changes):
-    return model_lib.BertModel(encoder.BertEncoder(tiny.bert(**changes)), None)
+    return model_lib.BertModel(bert.BertEncoder(tiny.bert(**changes)), None)
 
 
 MODELS = {
@@ -194,7 +194,7 @@ class ConvertTest(parameterized.TestCase):
         write = keras_hub.write
 
         def wrong(folder, model, tokenizer):
-            model = resize.positions(model, 64)  # a copy
+            model = vocabulary_surgery.positions(model, 64)  # a copy
             parts = checkpoint.weights(model.encoder)
             parts |= checkpoint.weights(model.head)
             parts[name].assign(parts[name] + 1e-3)

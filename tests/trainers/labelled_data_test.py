@@ -9,12 +9,13 @@ from unittest import mock
 
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, encoder, errors
+from bert_keras import checkpoint, console, errors
 from bert_keras import model as model_lib
 from bert_keras.data import records
+from bert_keras.networks import bert
 from bert_keras.tasks import classification, intent_slots, tagging
 from tests import tiny
-from trainers import evaluate, finetune, predict, report
+from trainers import evaluate, finetune, predict
 
 
 class Files(parameterized.TestCase):
@@ -138,7 +139,7 @@ class LinesTest(Files):
 class EvaluateTest(Files):
     def run_of(self, task):
         run = self.create_tempdir().full_path
-        model = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), task)
+        model = model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
         checkpoint.save(run, model, tiny.tokenizer(), step=1)
         checkpoint.mark(run, "latest", 1)
         return run
@@ -263,15 +264,15 @@ class ReportTest(absltest.TestCase):
         text = "[/a] [bold]b[/bold] :cat:"
         out, said = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
-            report.say(text)
-            report.table(text, {text: text})
-            with report.Progress(text, total=1) as progress:
+            console.say(text)
+            console.table(text, {text: text})
+            with console.Progress(text, total=1) as progress:
                 progress.update(1, text)
         self.assertEqual(out.getvalue().count(text), 3)
         self.assertEqual(said.getvalue().count(text), 3)
 
     def test_a_bar_shows_brackets_as_they_are(self):
-        progress = report.Progress("[/a]", total=1)
+        progress = console.Progress("[/a]", total=1)
         progress.update(1, "[/b] [bold]")
         (task,) = progress.bar.tasks
         shown = [

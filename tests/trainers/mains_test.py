@@ -10,9 +10,9 @@ from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint
 from bert_keras.data import records
+from bert_keras.training import trainer
 from tests.trainers import mains
 from tests.trainers.mains import call, write
-from trainers import session
 
 
 def tearDownModule():
@@ -71,7 +71,7 @@ class MainsTest(mains.Case):
 
         def results(folder):
             return [
-                {k: v for k, v in line.items() if k not in session.TIMES}
+                {k: v for k, v in line.items() if k not in trainer.TIMES}
                 for line in self.log(folder)
             ]
 

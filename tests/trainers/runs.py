@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import encoder, optimization
 from bert_keras import model as model_lib
+from bert_keras import optimizers
+from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import (
     classification,
     embedding,
@@ -16,9 +17,9 @@ from bert_keras.tasks import (
     question_answering,
     tagging,
 )
+from bert_keras.training import settings
+from bert_keras.training import step as step_lib
 from tests import tiny
-from trainers import runtime
-from trainers import step as step_lib
 
 # Made when they are needed: workers connect before the first tensor.
 TASKS = {
@@ -89,22 +90,22 @@ class Run:
     """A tiny training run under a strategy, `parts` per replica."""
 
     def __init__(self, kind, strategy="one_device", parts=1, **options):
-        self.strategy = runtime.make_strategy(strategy)
+        self.strategy = settings.make_strategy(strategy)
         self.replicas = self.strategy.num_replicas_in_sync
         keras.utils.set_random_seed(1)
         rate = options.pop("dropout", 0.0)
-        rule = options.pop("rule", optimization.AdamW())
+        rule = options.pop("rule", optimizers.AdamW())
         peak = options.pop("peak", 1e-4)
         bert = tiny.bert(dropout=rate, attention_dropout=rate)
         self.task = TASKS[kind]()
         with self.strategy.scope():
             self.model = model_lib.BertModel(
-                encoder.BertEncoder(bert), self.task
+                bert_lib.BertEncoder(bert), self.task
             )
-            self.optimizer = optimization.Optimizer(
+            self.optimizer = optimizers.Optimizer(
                 self.model.trainable_variables,
                 rule=rule,
-                schedule=optimization.Schedule(peak, 5, 4 * STEPS),
+                schedule=optimizers.Schedule(peak, 5, 4 * STEPS),
             )
         self.step = step_lib.make_train_step(
             self.model,

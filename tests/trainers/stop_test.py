@@ -19,9 +19,9 @@ from absl.testing import absltest, parameterized
 from tensorboard.backend.event_processing import event_accumulator
 
 from bert_keras import checkpoint
+from bert_keras.training import trainer
 from tests import tiny
 from tests.trainers import replicas_test
-from trainers import session
 
 KILLS = flags.DEFINE_integer("kills", 4, "Kills, over four kinds of runs.")
 
@@ -60,7 +60,7 @@ def log(run):
         return []
     lines = [json.loads(line) for line in lines]
     for line in lines:
-        for name in session.TIMES:
+        for name in trainer.TIMES:
             line.pop(name, None)
     return lines
 

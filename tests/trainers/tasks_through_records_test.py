@@ -8,15 +8,17 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest
 
-from bert_keras import checkpoint, encoder, errors, optimization
+from bert_keras import checkpoint, errors, optimizers
 from bert_keras import model as model_lib
+from bert_keras.data import batches
 from bert_keras.data import records as records_lib
-from bert_keras.data import stream as stream_lib
+from bert_keras.networks import bert
 from bert_keras.tasks import base, classification, embedding
+from bert_keras.training import input_pipeline as inputs
+from bert_keras.training import step as step_lib
 from tests import tiny
 from tests.bert_keras.tasks import tasks_test
-from trainers import finetune, inputs
-from trainers import step as step_lib
+from trainers import finetune
 
 ROWS = tasks_test.ROWS
 LABELLED = [name for name in ROWS if name != "masked_lm"]
@@ -68,10 +70,10 @@ class RecordsTest(absltest.TestCase):
                 targets = task.targets(raw, made)
                 records = written(task, rows, self.create_tempdir().full_path)
                 count, length = made["token_ids"].shape
-                plan = stream_lib.Plan(
+                plan = batches.Plan(
                     records.lengths, count, shuffle=False, buckets=(length,)
                 )
-                (batch,) = stream_lib.stream(records, plan, stop_step=1)
+                (batch,) = batches.stream(records, plan, stop_step=1)
                 for name, value in batch["inputs"].items():
                     np.testing.assert_array_equal(value, made[name], name)
                 self.assertContainsSubset(
@@ -100,7 +102,7 @@ class RecordsTest(absltest.TestCase):
                     )
                 keras.utils.set_random_seed(1)
                 model = model_lib.BertModel(
-                    encoder.BertEncoder(
+                    bert.BertEncoder(
                         tiny.bert(
                             dropout=0.0,
                             attention_dropout=0.0,
@@ -118,16 +120,16 @@ class RecordsTest(absltest.TestCase):
                 train_step = step_lib.make_train_step(
                     model,
                     task,
-                    optimization.Optimizer(
+                    optimizers.Optimizer(
                         model.trainable_variables,
-                        rule=optimization.AdamW(),
-                        schedule=optimization.Schedule(5e-3, 0, 1000),
+                        rule=optimizers.AdamW(),
+                        schedule=optimizers.Schedule(5e-3, 0, 1000),
                     ),
                     strategy=strategy,
                     seed=1,
                 )
                 # Always the same rows, so that losses can be compared.
-                plan = stream_lib.Plan(records.lengths, len(records))
+                plan = batches.Plan(records.lengths, len(records))
                 (batch,) = inputs.batches(
                     strategy, task, records, plan, stop_step=1
                 )

@@ -4,12 +4,12 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import optimization
+from bert_keras import optimizers
 from bert_keras.tasks import intent_slots
+from bert_keras.training import settings
+from bert_keras.training import step as step_lib
 from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
 from tests.trainers.runs import BATCH, Run, batches
-from trainers import runtime
-from trainers import step as step_lib
 
 
 class Weighted(intent_slots.IntentSlots):
@@ -20,9 +20,9 @@ class Weighted(intent_slots.IntentSlots):
 
 def weighted_run(strategy="one_device", parts=1):
     """A run of plain gradient descent, and its learning rate."""
-    run = Run("intent_slots", strategy, parts, rule=optimization.Sgd())
+    run = Run("intent_slots", strategy, parts, rule=optimizers.Sgd())
     task = Weighted(types=("PER",), intents=("ask", "tell"))
-    run.optimizer.schedule = optimization.Schedule(1e-2, 0, 10**6)
+    run.optimizer.schedule = optimizers.Schedule(1e-2, 0, 10**6)
     run.optimizer.decays = [0.0] * len(run.optimizer.variables)
     run.step = step_lib.make_train_step(
         run.model,
@@ -162,9 +162,9 @@ class DecayTest(parameterized.TestCase):
     def test_flags_choose_what_decays_and_what_is_adapted(self, name):
         variables = tiny.classifier().trainable_variables
         for decay in (0.0, 0.3):
-            found = runtime.make_optimizer(
+            found = settings.make_optimizer(
                 variables,
-                runtime.TrainSettings(
+                settings.TrainSettings(
                     optimizer=name,
                     weight_decay=decay,
                     bias_correction=False,

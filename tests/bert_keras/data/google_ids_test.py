@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest
 
-from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.tasks import classification
+from bert_keras.tokenizers import wordpiece
 from tests import tiny
 
 REFERENCE = os.path.join(tiny.SHARED_DATA, "reference", "google_bert")
@@ -36,7 +36,7 @@ class GoogleIdsTest(absltest.TestCase):
         for path in (ROWS, RECORDS, VOCABULARY):
             if not os.path.exists(path):
                 self.skipTest(f"shared data is absent: {path}")
-        tokenizer = tokenizer_lib.Tokenizer.from_file(VOCABULARY)
+        tokenizer = wordpiece.Tokenizer.from_file(VOCABULARY)
         task = classification.Classification(seq_length=128)
         rows = list(task.examples(ROWS))
         task = task.learn(rows, tokenizer)

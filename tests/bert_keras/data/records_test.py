@@ -9,14 +9,14 @@ from absl.testing import absltest, parameterized
 
 from bert_keras import errors, files
 from bert_keras.data import records
-from tests.bert_keras.data import stream_test
+from tests.bert_keras.data import batches_test
 
 
 class DamageTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
         self.folder = self.create_tempdir().full_path
-        stream_test.write(self.folder)
+        batches_test.write(self.folder)
         self.path = os.path.join(self.folder, records.shard_name(1))
 
     def edit(self, change, *, manifest):

@@ -8,7 +8,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from bert_keras import errors
-from bert_keras.data import tokenizer
+from bert_keras.tokenizers import wordpiece
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
 
@@ -28,24 +28,24 @@ class VocabularyTest(parameterized.TestCase):
         ("blank_lines_at_the_end", "\n", "\n\n \n"),
     )
     def test_reads_line_ends_of(self, separator, end):
-        pieces = [*tokenizer.SPECIAL_TOKENS, "a\u2028", "\u3000", "\x85", "b"]
+        pieces = [*wordpiece.SPECIAL_TOKENS, "a\u2028", "\u3000", "\x85", "b"]
         self.path.write_bytes((separator.join(pieces) + end).encode())
-        ours = tokenizer.Tokenizer.from_file(self.path)
+        ours = wordpiece.Tokenizer.from_file(self.path)
         self.assertSequenceEqual(ours.vocabulary, pieces)
 
     def test_reads_what_it_saves(self):
-        ours = tokenizer.Tokenizer(
-            [*tokenizer.SPECIAL_TOKENS, "word", "a\u2028", "\u3000", "\x85"],
+        ours = wordpiece.Tokenizer(
+            [*wordpiece.SPECIAL_TOKENS, "word", "a\u2028", "\u3000", "\x85"],
             lowercase=False,
         )
         ours.save(self.path)
-        again = tokenizer.Tokenizer.from_file(self.path, lowercase=False)
+        again = wordpiece.Tokenizer.from_file(self.path, lowercase=False)
         self.assertEqual(again.vocabulary, ours.vocabulary)
         self.assertEqual(again.fingerprint, ours.fingerprint)
         self.assertNotIn(b"\r", self.path.read_bytes())
 
     def test_knows_its_special_tokens(self):
-        ours = tokenizer.Tokenizer(
+        ours = wordpiece.Tokenizer(
             ["a", "[SEP]", "[MASK]", "[PAD]", "[CLS]", "[UNK]"], lowercase=True
         )
         self.assertEqual(
@@ -57,16 +57,16 @@ class VocabularyTest(parameterized.TestCase):
         self.assertEqual(ours.tokens(np.array([0, 2])), ["a", "[MASK]"])
 
     def test_a_mask_is_optional(self):
-        ours = tokenizer.Tokenizer(
-            [*tokenizer.SPECIAL_TOKENS[:4], "a"], lowercase=True
+        ours = wordpiece.Tokenizer(
+            [*wordpiece.SPECIAL_TOKENS[:4], "a"], lowercase=True
         )
         self.assertIsNone(ours.mask_id)
         self.assertLen(ours(["[MASK]"], special_tokens=True).to_list()[0], 3)
 
     def test_the_fingerprint_depends_on_order_and_casing(self):
-        pieces = [*tokenizer.SPECIAL_TOKENS, "a", "b"]
+        pieces = [*wordpiece.SPECIAL_TOKENS, "a", "b"]
         prints = {
-            tokenizer.Tokenizer(p, lowercase=lowercase).fingerprint
+            wordpiece.Tokenizer(p, lowercase=lowercase).fingerprint
             for p in (pieces, pieces[:-2] + ["b", "a"], pieces + ["c"])
             for lowercase in (True, False)
         }
@@ -76,14 +76,14 @@ class VocabularyTest(parameterized.TestCase):
     def test_capitals_in_more_than_a_hundredth_mean_cased(
         self, capitals, lowercase
     ):
-        pieces = [*tokenizer.SPECIAL_TOKENS, "[unused1]", "[unused2]"]
+        pieces = [*wordpiece.SPECIAL_TOKENS, "[unused1]", "[unused2]"]
         pieces += [f"A{i}" for i in range(capitals)]
         pieces += [f"a{i}" for i in range(150 - len(pieces))]
         self.path.write_text("\n".join(pieces))
-        ours = tokenizer.Tokenizer.from_file(self.path)
+        ours = wordpiece.Tokenizer.from_file(self.path)
         self.assertEqual(ours.lowercase, lowercase)
         for given in (True, False):
-            ours = tokenizer.Tokenizer.from_file(self.path, lowercase=given)
+            ours = wordpiece.Tokenizer.from_file(self.path, lowercase=given)
             self.assertEqual(ours.lowercase, given)
 
     @parameterized.named_parameters(
@@ -98,9 +98,9 @@ class VocabularyTest(parameterized.TestCase):
         self, accented, bare
     ):
         for words, lowercase in ((accented, False), (bare, True)):
-            pieces = [*tokenizer.SPECIAL_TOKENS, *words.split(), "a", "##b"]
+            pieces = [*wordpiece.SPECIAL_TOKENS, *words.split(), "a", "##b"]
             self.path.write_text("\n".join(pieces), "utf-8")
-            ours = tokenizer.Tokenizer.from_file(self.path)
+            ours = wordpiece.Tokenizer.from_file(self.path)
             self.assertEqual(ours.lowercase, lowercase, words)
             # Each piece is found in text, so no word is lost to [UNK].
             whole = [word for word in words.split() if word[0] != "#"]
@@ -116,7 +116,7 @@ class VocabularyTest(parameterized.TestCase):
         path = DATA / "vocab" / f"{name}_vocab.txt"
         if not path.exists():
             self.skipTest(f"real data is absent: {path}")
-        ours = tokenizer.Tokenizer.from_file(path)
+        ours = wordpiece.Tokenizer.from_file(path)
         self.assertEqual(ours.lowercase, lowercase)
 
     @parameterized.named_parameters(
@@ -139,22 +139,22 @@ class VocabularyTest(parameterized.TestCase):
         with self.assertRaisesRegex(
             errors.InputError, f"{self.path}: .*{word}"
         ):
-            tokenizer.Tokenizer.from_file(self.path)
+            wordpiece.Tokenizer.from_file(self.path)
 
     def test_renaming_the_named_entry_of_two_keeps_the_ids_of_readers(self):
-        pieces = [*tokenizer.SPECIAL_TOKENS, "river", "long", "river"]
+        pieces = [*wordpiece.SPECIAL_TOKENS, "river", "long", "river"]
         theirs = {piece: index for index, piece in enumerate(pieces)}
         with self.assertRaises(errors.InputError) as caught:
-            tokenizer.Tokenizer(pieces, lowercase=True)
+            wordpiece.Tokenizer(pieces, lowercase=True)
         entry = re.search(r"rename entry (\d+)", str(caught.exception))[1]
         pieces[int(entry)] = "[unused1]"
-        ours = tokenizer.Tokenizer(pieces, lowercase=True)
+        ours = wordpiece.Tokenizer(pieces, lowercase=True)
         for word in ("river", "long"):
             self.assertEqual(ours([word]).to_list(), [[theirs[word]]])
 
     def test_refuses_a_file_that_is_absent(self):
         with self.assertRaisesRegex(errors.InputError, "cannot be read"):
-            tokenizer.Tokenizer.from_file(self.path)
+            wordpiece.Tokenizer.from_file(self.path)
 
 
 if __name__ == "__main__":

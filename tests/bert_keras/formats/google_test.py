@@ -6,9 +6,10 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, encoder, errors, formats
+from bert_keras import checkpoint, errors, formats
 from bert_keras import model as model_lib
 from bert_keras.formats import google
+from bert_keras.networks import bert
 from bert_keras.tasks import classification, masked_lm, question_answering
 from tests import tiny
 
@@ -27,7 +28,7 @@ def need(path):
 
 def model(task, **changes):
     config = tiny.bert(**({"activation": "gelu_tanh"} | changes))
-    made = model_lib.BertModel(encoder.BertEncoder(config), task)
+    made = model_lib.BertModel(bert.BertEncoder(config), task)
     random = np.random.default_rng(1)
     for part in (made.encoder, made.head):
         for variable in checkpoint.weights(part).values():
@@ -608,9 +609,7 @@ class GoogleTest(parameterized.TestCase):
         self, change, message
     ):
         config = tiny.bert(**({"activation": "gelu_tanh"} | change))
-        made = model_lib.BertModel(
-            encoder.BertEncoder(config), classifier_task()
-        )
+        made = model_lib.BertModel(bert.BertEncoder(config), classifier_task())
         with self.assertRaisesRegex(errors.InputError, message):
             google.write(self.path("new"), made, tiny.tokenizer())
         self.assertFalse(os.path.exists(self.path("new")))

@@ -8,9 +8,10 @@ import numpy as np
 import safetensors.numpy
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, encoder, errors, formats, predictor
+from bert_keras import checkpoint, errors, formats, predictor
 from bert_keras import model as model_lib
 from bert_keras.formats import hugging_face
+from bert_keras.networks import bert
 from bert_keras.tasks import (
     classification,
     masked_lm,
@@ -30,7 +31,7 @@ LABELS = ("bad", "good")
 def model(task=None, **changes):
     """A network whose every weight is random: all zeros prove nothing."""
     task = task or classification.Classification(labels=LABELS, seq_length=32)
-    made = model_lib.BertModel(encoder.BertEncoder(tiny.bert(**changes)), task)
+    made = model_lib.BertModel(bert.BertEncoder(tiny.bert(**changes)), task)
     random = np.random.default_rng(0)
     for variable in made.weights:
         if "seed" not in variable.path:

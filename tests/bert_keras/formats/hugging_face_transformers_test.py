@@ -12,17 +12,17 @@ import os
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from bert_keras import encoder
 from bert_keras import model as model_lib
 from bert_keras.data import packing
-from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.formats import hugging_face
+from bert_keras.networks import bert
 from bert_keras.tasks import (
     classification,
     masked_lm,
     question_answering,
     tagging,
 )
+from bert_keras.tokenizers import wordpiece
 from tests import tiny
 
 REFERENCE = os.path.join(tiny.SHARED_DATA, "reference", "minilm_l6")
@@ -63,7 +63,7 @@ class AgainstTransformersTest(parameterized.TestCase):
             )
         folder = os.path.join(package.submodule_search_locations[0], "model")
         found = hugging_face.read(folder)
-        network = encoder.BertEncoder(found.config)
+        network = bert.BertEncoder(found.config)
         found.load_encoder(network)
         with open(os.path.join(REFERENCE, "texts.json")) as file:
             texts = json.load(file)
@@ -103,7 +103,7 @@ class AgainstTransformersTest(parameterized.TestCase):
             if importlib.util.find_spec(name) is None:
                 self.skipTest(f"needs {name}, which the project does not use")
         folder = self.create_tempdir().full_path
-        network = encoder.BertEncoder(tiny.bert(**changes))
+        network = bert.BertEncoder(tiny.bert(**changes))
         made = model_lib.BertModel(network, task or CLASSES)
         randomise(made)
         hugging_face.write(folder, made if task else network, tiny.tokenizer())
@@ -129,9 +129,7 @@ class AgainstTransformersTest(parameterized.TestCase):
         import transformers
 
         folder = self.create_tempdir().full_path
-        tokenizer = tokenizer_lib.Tokenizer(
-            tiny.VOCABULARY, lowercase=lowercase
-        )
+        tokenizer = wordpiece.Tokenizer(tiny.VOCABULARY, lowercase=lowercase)
         hugging_face.write(folder, tiny.classifier(), tokenizer)
         texts = ["A good film.", "not Vèry [MASK] old plots", "很好的电影", ""]
         theirs = transformers.AutoTokenizer.from_pretrained(folder)

@@ -11,8 +11,8 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint, errors, formats
-from bert_keras.data import tokenizer as tokenizer_lib
 from bert_keras.formats import keras_hub
+from bert_keras.tokenizers import wordpiece
 from tests import tiny
 
 SIZES = {
@@ -399,7 +399,7 @@ class KerasHubTest(parameterized.TestCase):
 
     def test_a_vocabulary_without_mask_is_refused(self):
         pieces = [p for p in tiny.VOCABULARY if p != "[MASK]"]
-        words = tokenizer_lib.Tokenizer([*pieces, "[MSK]"], lowercase=True)
+        words = wordpiece.Tokenizer([*pieces, "[MSK]"], lowercase=True)
         with self.assertRaisesRegex(errors.InputError, r"needs \[MASK\]"):
             self.write(tokenizer=words)
 

@@ -3,8 +3,9 @@ import dataclasses
 import numpy as np
 from absl.testing import absltest
 
-from bert_keras import encoder, errors, predictor
+from bert_keras import errors, predictor
 from bert_keras import model as model_lib
+from bert_keras.networks import bert
 from bert_keras.tasks import embedding
 from tests import tiny
 
@@ -21,7 +22,7 @@ class EmbeddingTest(absltest.TestCase):
         super().setUpClass()
         cls.task = embedding.Embedding(seq_length=32).learn(ROWS, None)
         model = model_lib.BertModel(
-            encoder.BertEncoder(tiny.bert(initializer_range=0.5)), cls.task
+            bert.BertEncoder(tiny.bert(initializer_range=0.5)), cls.task
         )
         cls.model = predictor.Predictor(model, tiny.tokenizer())
 

@@ -7,11 +7,12 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import encoder, predictor
 from bert_keras import model as model_lib
+from bert_keras import predictor
 from bert_keras.data import squad
-from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import question_answering
+from bert_keras.tokenizers import wordpiece
 from tests import tiny
 
 TASK = question_answering.QuestionAnswering(seq_length=32, n_best=4)
@@ -54,7 +55,7 @@ def answers(task, rows, tokenizer):
 
 def model(task=TASK, seed=1, **sizes):
     keras.utils.set_random_seed(seed)
-    bert = model_lib.BertModel(encoder.BertEncoder(tiny.bert(**sizes)), task)
+    bert = model_lib.BertModel(bert_lib.BertEncoder(tiny.bert(**sizes)), task)
     return predictor.Predictor(bert, tiny.tokenizer())
 
 
@@ -77,7 +78,7 @@ class SpansTest(parameterized.TestCase):
         )
         if not (os.path.exists(path) and os.path.exists(vocabulary)):
             self.skipTest(f"needs shared/data/{name} and its vocabulary")
-        tokenizer = tokenizer_lib.Tokenizer.from_file(vocabulary)
+        tokenizer = wordpiece.Tokenizer.from_file(vocabulary)
         task = dataclasses.replace(
             TASK, seq_length=384, n_best=1, max_answer_length=160
         )

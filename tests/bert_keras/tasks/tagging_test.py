@@ -5,11 +5,12 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import encoder, errors, predictor
+from bert_keras import errors, predictor
 from bert_keras import model as model_lib
-from bert_keras.data import conll, entities
-from bert_keras.data import tokenizer as tokenizer_lib
+from bert_keras.data import conll, tag_schemes
+from bert_keras.networks import bert
 from bert_keras.tasks import tagging
+from bert_keras.tokenizers import wordpiece
 from tests import tiny
 
 # File -> vocabulary, and how many entities are not found exactly: "E12" of
@@ -68,7 +69,7 @@ class TaggingTest(parameterized.TestCase):
         self.task = tagging.Tagging(seq_length=32).learn(ROWS, self.tokenizer)
 
     def predictor(self, task=None):
-        network = encoder.BertEncoder(tiny.bert())
+        network = bert.BertEncoder(tiny.bert())
         model = model_lib.BertModel(network, task or self.task)
         return predictor.Predictor(model, self.tokenizer)
 
@@ -239,7 +240,7 @@ class TaggingTest(parameterized.TestCase):
         if not tf.io.gfile.exists(path):
             self.skipTest(f"real data is absent: {path}")
         vocabulary, exceptions = FILES[name]
-        tokenizer = tokenizer_lib.Tokenizer.from_file(
+        tokenizer = wordpiece.Tokenizer.from_file(
             f"{tiny.SHARED_DATA}/vocab/{vocabulary}_vocab.txt"
         )
         rows = list(conll.rows(path))
@@ -250,7 +251,7 @@ class TaggingTest(parameterized.TestCase):
             places, text = conll.places(row["words"]), row["text"]
             expected = {
                 (kind, places[first][0], places[last - 1][1])
-                for kind, first, last in entities.spans(row["tags"].split())
+                for kind, first, last in tag_schemes.spans(row["tags"].split())
             }
             got = set(
                 zip(answer["type"], answer["start"], answer["end"], strict=True)

@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import encoder, errors, grouping, predictor
+from bert_keras import errors, length_batching, predictor
 from bert_keras import model as model_lib
-from bert_keras.data import rows as rows_lib
+from bert_keras.data import labelled_files
+from bert_keras.networks import bert
 from bert_keras.tasks import base
 from tests import tiny
 
@@ -97,7 +98,7 @@ def tasks(**fields):
 
 def predictors():
     for task in tasks():
-        model = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), task)
+        model = model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
         yield predictor.Predictor(model, tiny.tokenizer())
 
 
@@ -110,7 +111,7 @@ def labelled(task, rows):
         targets = task.targets(raw, inputs)
     else:
         targets = {"next_sentence": (tf.zeros(size, tf.int32), tf.ones(size))}
-    inputs = {name: inputs[name] for name in grouping.TOKENS}
+    inputs = {name: inputs[name] for name in length_batching.TOKENS}
     seeds = tf.stack([tf.zeros(size, tf.int32), tf.range(size)], axis=1)
     return task.draw(inputs, targets, seeds)
 
@@ -261,7 +262,7 @@ class ClassificationTest(parameterized.TestCase):
         self.task = base.find("classification")(labels=("no", "yes"))
 
     def test_keras_fit_trains_it(self):
-        model = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), self.task)
+        model = model_lib.BertModel(bert.BertEncoder(tiny.bert()), self.task)
         model.compile(
             "adam",
             loss={
@@ -323,7 +324,7 @@ class MaskedLMTest(absltest.TestCase):
     def test_without_sentences_there_is_no_sentence_head(self):
         (task,) = (t for t in tasks() if t.name == "masked_lm")
         task = dataclasses.replace(task, objective="none")
-        model = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), task)
+        model = model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
         outputs = model(task.complete(tiny.inputs()))
         self.assertEqual(set(outputs), {"masked_lm"})
 
@@ -343,7 +344,7 @@ class FindTest(absltest.TestCase):
 
     def test_columns_name_the_texts(self):
         self.assertEqual(
-            rows_lib.parse_columns("text=sentence,label=gold"),
+            labelled_files.parse_columns("text=sentence,label=gold"),
             {"text": "sentence", "label": "gold"},
         )
 

@@ -10,8 +10,9 @@ import textwrap
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, encoder, errors, formats, predictor
+from bert_keras import checkpoint, errors, formats, predictor
 from bert_keras import model as model_lib
+from bert_keras.networks import bert
 from bert_keras.tasks import base, classification
 from tests import tiny
 
@@ -44,7 +45,7 @@ def write(folder, name, text):
 
 def save(folder, task, /, **changes):
     """A checkpoint whose config.json is changed by hand."""
-    model = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), task)
+    model = model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
     step = checkpoint.save(folder, model, tiny.tokenizer(), step=1)
     path = os.path.join(step, checkpoint.CONFIG)
     with open(path, encoding="utf-8") as file:
@@ -153,7 +154,7 @@ class UsersTaskTest(parameterized.TestCase):
             task = kind(labels=("bad", "good"))
             with self.assertRaisesRegex(errors.InputError, message):
                 task.to_dict()
-            model = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), task)
+            model = model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
             run = self.create_tempdir().full_path
             with self.assertRaisesRegex(errors.InputError, message):
                 checkpoint.save(run, model, tiny.tokenizer(), step=1)
@@ -176,7 +177,7 @@ class UsersTaskTest(parameterized.TestCase):
         import nested.task
 
         task = nested.task.Mine(seq_length=16, labels=("bad", "good"))
-        model = model_lib.BertModel(encoder.BertEncoder(tiny.bert()), task)
+        model = model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
         model.head.label.score.bias.assign([3.0, 4.0])
         run = self.create_tempdir().full_path
         checkpoint.save(run, model, tiny.tokenizer(), step=1)

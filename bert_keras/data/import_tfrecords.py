@@ -1,0 +1,65 @@
+"""Takes over Google's TFRecord files: records with the masks that they have."""
+
+import itertools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from bert_keras import checkpoint
+from bert_keras.data import google_tfrecords
+from bert_keras.data import records as records_lib
+from bert_keras.tokenizers import wordpiece
+
+ROWS_PER_SHARD = 100_000
+
+
+def take_over(
+    paths: Sequence[str],
+    tokenizer: wordpiece.Tokenizer,
+    *,
+    output: str,
+    objective: str,
+    held_out: float,
+    **facts: Any,
+) -> tuple[int, int]:
+    """Writes OUTPUT/train and OUTPUT/dev; returns the rows and the longest.
+
+    objective: nsp, sop or none; the files do not tell it. held_out: share of
+    the rows that goes to dev. `facts` go into the manifests.
+    """
+    made: dict[str, list] = {"train": [], "dev": []}
+    rows = google_tfrecords.read(paths, vocab_size=tokenizer.vocab_size)
+    longest = total = 0
+    while block := list(itertools.islice(rows, ROWS_PER_SHARD)):
+        parts: dict[str, list] = {"train": [], "dev": []}
+        for number, row in enumerate(block, total):
+            if objective == "none":
+                for part in ("labels", "weights"):
+                    del row[f"targets/next_sentence/{part}"]
+            is_dev = int((number + 1) * held_out) > int(number * held_out)
+            parts["dev" if is_dev else "train"].append(row)
+            longest = max(longest, len(row["inputs/token_ids"]))
+        total += len(block)
+        for split, found in parts.items():
+            if found:
+                name = records_lib.shard_name(len(made[split]))
+                path = os.path.join(output, split, name)
+                columns = records_lib.columns_of(
+                    found, per_token=records_lib.PER_TOKEN
+                )
+                made[split].append(records_lib.write_shard(path, columns))
+    # Training records last: they say that all is done.
+    for split in ("dev", "train"):
+        if made[split]:
+            folder = os.path.join(output, split)
+            tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
+            records_lib.write_manifest(
+                folder,
+                made[split],
+                seq_length=longest,
+                objective=objective,
+                lowercase=tokenizer.lowercase,
+                tokenizer=tokenizer.fingerprint,
+                **facts,
+            )
+    return total, longest

@@ -1,0 +1,260 @@
+"""Turns a chunk of a corpus into shards of pretraining rows.
+
+`make` is a pure function of the chunk and the recipe, apart from the files it
+writes: processes of one machine and the workers of a Beam pipeline call it
+alike, and a second call finds what the first has made.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bert_keras import files
+from bert_keras.data import (
+    corpus,
+    corpus_chunks,
+    google_tfrecords,
+    packing,
+    records,
+    sentence_pairs,
+)
+from bert_keras.tokenizers import wordpiece
+
+EXAMPLES = 3  # rows that are shown to people
+# All of a chunk at once take 100 MB more and no less time. So does looking up
+# each distinct word once: numbering words costs what cutting them does.
+SENTENCES_PER_CALL = 4000
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All that the rows of a chunk depend on beside its text."""
+
+    folder: str  # shards go to its train and dev
+    vocabulary: str  # a vocab.txt
+    lowercase: bool
+    seq_length: int
+    objective: str  # nsp, sop or none
+    passes: int = 1
+    seed: int = 1
+    # Of Google's files, whose masks are drawn here; None: of records.
+    masks: "Masks | None" = None
+
+    @property
+    def tokenizer(self) -> wordpiece.Tokenizer:
+        return _tokenizer(self.vocabulary, self.lowercase)
+
+
+@dataclasses.dataclass(frozen=True)
+class Masks:
+    share: float = 0.15
+    max_predictions: int = 20
+
+
+@functools.cache
+def _tokenizer(path: str, lowercase: bool) -> wordpiece.Tokenizer:
+    return wordpiece.Tokenizer.from_file(path, lowercase=lowercase)
+
+
+def make(chunk: corpus_chunks.Chunk, recipe: Recipe) -> dict[str, Any]:
+    """Writes one shard per pass, unless they are there.
+
+    Returns {"shards": manifest entries, "report": counts that can be added
+    up, see `add_reports`}.
+    """
+    folder = os.path.join(recipe.folder, chunk.split)
+    note = _note(folder, chunk.number)
+    fingerprint = _fingerprint(chunk, recipe)
+    made = _made(folder, note)
+    if made and made["fingerprint"] == fingerprint:
+        return made
+    text = encode(chunk, recipe.tokenizer)
+    report = _report(text, recipe)
+    shards = []
+    passes = draw(text, recipe, chunk.split, chunk.number)
+    for place, rows in enumerate(passes, chunk.number * recipe.passes):
+        if not len(rows.lengths):
+            continue
+        _count_rows(report, rows, recipe, shown=place == 0)
+        shards.append(_write(folder, place, rows, recipe))
+    made = {"fingerprint": fingerprint, "shards": shards, "report": report}
+    files.write_text(note, json.dumps(made))
+    return made
+
+
+def _write(
+    folder: str, place: int, rows: records.Columns, recipe: Recipe
+) -> dict[str, Any]:
+    path = os.path.join(folder, records.shard_name(place))
+    if not recipe.masks:
+        return records.write_shard(path, rows)
+    return google_tfrecords.write(
+        path.replace(".safetensors", ".tfrecord"),
+        rows,
+        seq_length=recipe.seq_length,
+        max_predictions=recipe.masks.max_predictions,
+        share=recipe.masks.share,
+        seed=recipe.seed,
+        number=place,
+        tokenizer=recipe.tokenizer,
+    )
+
+
+def forget(folder: str, count: int) -> None:
+    """Removes the notes of `count` chunks, which `make` left for a second call.
+
+    Those alone: other files of the folder may be anybody's.
+    """
+    for number in range(count):
+        path = _note(folder, number)
+        if tf.io.gfile.exists(path):
+            tf.io.gfile.remove(path)
+
+
+def _note(folder: str, number: int) -> str:
+    return os.path.join(folder, f"chunk-{number:05d}.json")
+
+
+def encode(
+    chunk: corpus_chunks.Chunk, tokenizer: wordpiece.Tokenizer
+) -> sentence_pairs.Text:
+    """The documents of a chunk as ids."""
+    documents = list(corpus.read(chunk.documents))
+    token_ids, lengths = _ids([s for d in documents for s in d], tokenizer)
+    ends = np.cumsum(lengths)
+    counts = np.array([len(document) for document in documents], np.int64)
+    documents = np.append(0, ends)[np.cumsum(counts)]
+    # One may have no token: control characters only.
+    return sentence_pairs.Text(
+        token_ids,
+        ends[lengths > 0],
+        documents[np.diff(documents, prepend=0) > 0],
+    )
+
+
+def _ids(
+    sentences: Sequence[str], tokenizer: wordpiece.Tokenizer
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of all sentences, one after the other, and how many each has."""
+    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
+    flat, lengths = [np.zeros(0, dtype)], [np.zeros(0, np.int64)]
+    for start in range(0, len(sentences), SENTENCES_PER_CALL):
+        texts = sentences[start : start + SENTENCES_PER_CALL]
+        ids = tokenizer(tf.constant(texts, tf.string))
+        flat.append(ids.flat_values.numpy().astype(dtype))
+        lengths.append(ids.row_lengths().numpy())
+    return np.concatenate(flat), np.concatenate(lengths)
+
+
+def draw(
+    text: sentence_pairs.Text, recipe: Recipe, split: str, number: int
+) -> Iterator[records.Columns]:
+    """The rows of each pass: a function of text, seed, split and chunk."""
+    pairs = recipe.objective != "none"
+    key = [recipe.seed, 2 * number + (split == "dev")]
+    passes = sentence_pairs.draw(
+        text,
+        max_tokens=recipe.seq_length - (3 if pairs else 2),
+        objective=recipe.objective,
+        passes=recipe.passes,
+        generator=np.random.Generator(np.random.Philox(key=key)),
+    )
+    for drawn in passes:
+        row_splits, token_ids, segment_ids = packing.pack_spans(
+            text.token_ids,
+            drawn.first,
+            drawn.second,
+            cls_id=recipe.tokenizer.cls_id,
+            sep_id=recipe.tokenizer.sep_id,
+        )
+        per_token = {
+            "inputs/token_ids": token_ids,
+            "inputs/segment_ids": segment_ids,
+        }
+        per_row = {}
+        if pairs:
+            per_row = {
+                "targets/next_sentence/labels": drawn.labels,
+                "targets/next_sentence/weights": np.ones(
+                    len(drawn.labels), np.float32
+                ),
+            }
+        yield records.Columns(row_splits, per_token, per_row)
+
+
+def add_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The report of all chunks: counts are added, examples follow."""
+    if not reports:
+        return {}
+    return {
+        name: np.sum([report[name] for report in reports], axis=0).tolist()
+        if name != "examples"
+        else sum((report[name] for report in reports), [])
+        for name in reports[0]
+    }
+
+
+def _report(text: sentence_pairs.Text, recipe: Recipe) -> dict[str, Any]:
+    tokenizer = recipe.tokenizer
+    return {
+        "documents": len(text.document_ends),
+        "sentences": len(text.sentence_ends),
+        "tokens": len(text.token_ids),
+        "unknown": int((text.token_ids == tokenizer.unk_id).sum()),
+        "words": int(_starts_word(tokenizer)[text.token_ids].sum()),
+        "lengths": [0] * (recipe.seq_length + 1),  # rows of each length
+        "examples": [],
+    }
+
+
+@functools.cache
+def _starts_word(tokenizer: wordpiece.Tokenizer) -> np.ndarray:
+    return np.array([not p.startswith("##") for p in tokenizer.vocabulary])
+
+
+def _count_rows(
+    report, rows: records.Columns, recipe: Recipe, *, shown: bool
+) -> None:
+    counts = np.bincount(rows.lengths, minlength=recipe.seq_length + 1)
+    report["lengths"] = (np.array(report["lengths"]) + counts).tolist()
+    labels = rows.per_row.get("targets/next_sentence/labels")
+    for row in range(min(EXAMPLES, len(rows.lengths)) if shown else 0):
+        start, stop = rows.row_splits[row : row + 2]
+        ids = rows.per_token["inputs/token_ids"][start:stop]
+        report["examples"].append(
+            {
+                "text": " ".join(recipe.tokenizer.tokens(ids)),
+                "label": None if labels is None else int(labels[row]),
+            }
+        )
+
+
+def _fingerprint(chunk: corpus_chunks.Chunk, recipe: Recipe) -> str:
+    facts = dataclasses.asdict(recipe)
+    # Wherever they lie, the same text and vocabulary make the same rows.
+    facts["vocabulary"] = recipe.tokenizer.fingerprint
+    del facts["folder"]
+    digests = [document.digest for document in chunk.documents]
+    text = json.dumps([facts, chunk.split, chunk.number, digests])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _made(folder: str, note: str) -> dict[str, Any] | None:
+    """What an earlier call noted, if its shards are still whole."""
+    if not tf.io.gfile.exists(note):
+        return None
+    made = files.read_json(note)
+    for entry in made["shards"]:
+        if (
+            files.checksum(os.path.join(folder, entry["name"]))
+            != (entry["sha256"])
+        ):
+            return None
+    return made

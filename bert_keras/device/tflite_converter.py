@@ -1,0 +1,172 @@
+"""Functions of a predictor as TFLite: how weights are stored, which ops."""
+
+import dataclasses
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+
+from bert_keras import artifact
+from bert_keras import predictor as predictor_lib
+from bert_keras.device import tflite_runner
+
+Rows = Sequence[Mapping[str, Any]]
+
+# Of --data, for the ranges of int8: more move them little.
+CALIBRATION_ROWS = 200
+
+# What int8 leaves in float: all but products with weights, and tables. Masked
+# scores of -1e9 would leave one step of an int8 to all others, and sums over
+# layers have a few large dimensions. SST-2 with 6 layers x 384, first 400 dev
+# rows: 0.638 with everything in int8, 0.850 with a mask of -30, 0.875 with sums
+# and LayerNorm in float, too, 0.880 as here; in float32 0.878.
+FLOAT_OPS = sorted(
+    name
+    for name in vars(schema.BuiltinOperator)
+    if name.isupper() and name not in ("FULLY_CONNECTED", "GATHER")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantization:
+    """How weights are stored, and how far the answers may move by it."""
+
+    prepare: Callable[[tf.lite.TFLiteConverter], None]
+    numbers: float  # largest difference; scores lie in 0..1
+    agreement: float  # smallest share of texts with the same labels
+    calibrated: bool = False  # by the ranges that rows of the user's reach
+
+
+def _float32(converter):
+    del converter
+
+
+def _float16(converter):
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+
+
+def _dynamic(converter):
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+
+
+QUANTIZATIONS = {
+    "float32": Quantization(_float32, numbers=1e-4, agreement=1.0),
+    "float16": Quantization(_float16, numbers=0.02, agreement=0.9),
+    "dynamic": Quantization(_dynamic, numbers=0.25, agreement=0.75),
+    # What it costs depends on the task: --max_drop is its judge.
+    "int8": Quantization(_dynamic, numbers=1.0, agreement=0.0, calibrated=True),
+}
+
+
+def convert(
+    predictor: predictor_lib.Predictor,
+    kind: Quantization,
+    lengths: Sequence[int],
+    data: Rows = (),
+) -> bytes:
+    """`predictor.tokens` for one row of each of the lengths, as TFLite."""
+    signatures = {
+        tflite_runner.signature(length, lengths): (
+            predictor.tokens,
+            artifact.token_specs(1, length),
+        )
+        for length in lengths
+    }
+    return converted(
+        predictor,
+        signatures,
+        kind,
+        ranges=lambda: _ranges(predictor, lengths, data),
+    )
+
+
+def converted(
+    predictor: predictor_lib.Predictor,
+    signatures: Mapping[str, artifact.Signature],
+    kind: Quantization,
+    *,
+    ranges: Callable | None = None,
+    custom_ops: bool = False,
+) -> bytes:
+    """Signatures of a predictor as TFLite, with built-in ops alone.
+
+    ranges: rows as the signatures take them, where `kind` is calibrated.
+    custom_ops: let others pass, for the caller to look at.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        artifact.save(predictor, folder, signatures)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=list(signatures)
+        )
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        converter.allow_custom_ops = custom_ops
+        kind.prepare(converter)
+        try:
+            if kind.calibrated:
+                converter.representative_dataset = ranges
+                return _with_floats(converter)
+            return converter.convert()
+        # The converter's own exception has no public name.
+        except Exception as error:
+            raise artifact.ExportError(_why(str(error))) from error
+
+
+def _with_floats(converter: tf.lite.TFLiteConverter) -> bytes:
+    """int8 but for FLOAT_OPS, which only the debugger takes."""
+    tools = tf.lite.experimental
+    with warnings.catch_warnings():
+        # It opens the file with the interpreter that is on its way out.
+        warnings.simplefilter("ignore", UserWarning)
+        debugger = tools.QuantizationDebugger(
+            converter=converter,
+            debug_dataset=converter.representative_dataset,
+            debug_options=tools.QuantizationDebugOptions(
+                denylisted_ops=FLOAT_OPS
+            ),
+        )
+        return debugger.get_nondebug_quantized_model()
+
+
+def _ranges(
+    predictor: predictor_lib.Predictor, lengths: Sequence[int], data: Rows
+) -> Iterator[tuple[str, dict[str, tf.Tensor]]]:
+    """Rows of the user's as the signatures take them."""
+    rows = data[:CALIBRATION_ROWS]
+    raw = {
+        name: tf.constant([row[name] for row in rows])
+        for name in predictor.task.texts
+    }
+    for length in lengths:
+        task = dataclasses.replace(predictor.task, seq_length=length)
+        inputs = tflite_runner.padded(task, predictor.tokenizer, raw)
+        for number in range(min(CALIBRATION_ROWS, len(inputs["text"]))):
+            yield (
+                tflite_runner.signature(length, lengths),
+                {
+                    name: inputs[name][number : number + 1]
+                    for name in artifact.TOKENS
+                },
+            )
+
+
+def _why(message: str) -> str:
+    """The converter's message in a line: which ops, and where they are."""
+    ops = re.search(r"(?:TF Select|Custom) ops: ([^\n]+)", message)
+    if not ops:
+        return f"the converter failed: {message.strip()[:500]}"
+    names = [name.strip() for name in ops[1].split(",")]
+    places = {
+        place
+        for place in re.findall(r'"([^"@]+)@', message)
+        if "/" in place and place.split("/")[-1].split("_")[0] in names
+    }
+    where = f" at {', '.join(sorted(places)[:5])}" if places else ""
+    return (
+        f"TFLite has no built-in op for {', '.join(names)}{where}: write it "
+        "with other ops, Flex is not used here. Nothing was exported."
+    )

@@ -1,0 +1,118 @@
+"""A TFLite file with a task around it: texts in, answers and scores out."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert import interpreter as litert
+
+from bert_keras import artifact
+from bert_keras import predictor as predictor_lib
+
+
+def signature(seq_length: int, among: Sequence[int]) -> str:
+    """Name of the signature of a length, among all of the file's."""
+    return "tokens" if len(among) == 1 else f"tokens_{seq_length}"
+
+
+def lengths(path: str) -> dict[str, int]:
+    """The signatures of a file, and the tokens of their rows."""
+    interpreter = litert.Interpreter(path)
+    return {
+        name: int(
+            interpreter.get_signature_runner(name).get_input_details()[
+                "token_ids"
+            ]["shape"][1]
+        )
+        for name in interpreter.get_signature_list()
+    }
+
+
+# Texts that are cut into tokens at once; the file reads one row at a time.
+TEXTS = 256
+
+
+class File:
+    """One signature of a .tflite file, by default that of the longest rows.
+
+    seq_length: tokens of a row; task: the predictor's with that length, as a
+    device asks it.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        predictor: predictor_lib.Predictor,
+        *,
+        name: str | None = None,
+        threads: int | None = None,
+    ):
+        found = lengths(path)
+        name = name or max(found, key=found.get)
+        self._interpreter = litert.Interpreter(path, num_threads=threads)
+        self._run = self._interpreter.get_signature_runner(name)
+        self.seq_length = found[name]
+        self.task = dataclasses.replace(
+            predictor.task.on_device(), seq_length=self.seq_length
+        )
+        self._tokenizer = predictor.tokenizer
+
+    def inputs(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Texts (T,) -> what `Task.inputs` gives, rows filled up, (W, S)."""
+        return padded(self.task, self._tokenizer, raw)
+
+    def row(self, inputs: Mapping[str, Any], number: int) -> dict[str, Any]:
+        """One row of `inputs`, as the file takes it."""
+        return {
+            name: np.asarray(inputs[name][number : number + 1])
+            for name in artifact.TOKENS
+        }
+
+    def call(self, row: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self._run(**row)
+
+    def numbers(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The task's small numbers of all rows (W, ...)."""
+        rows = [
+            self.call(self.row(inputs, number))
+            for number in range(len(inputs["text"]))
+        ]
+        return {
+            name: np.concatenate([row[name] for row in rows])
+            for name in rows[0]
+        }
+
+    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[dict]:
+        """Answers to labelled rows, in plain Python."""
+        answers = []
+        for start in range(0, len(rows), TEXTS):
+            raw = {
+                name: tf.constant(
+                    [row[name] for row in rows[start : start + TEXTS]]
+                )
+                for name in self.task.texts
+            }
+            inputs = self.inputs(raw)
+            numbers = {
+                name: tf.constant(value)
+                for name, value in self.numbers(inputs).items()
+            }
+            found = self.task.predict(numbers, inputs, raw, self._tokenizer)
+            answers += predictor_lib.rows_of(self.task, found)
+        return answers
+
+    def scores(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """The task's metrics of labelled rows."""
+        return self.task.metrics(self.answers(rows), rows)
+
+
+def padded(task, tokenizer, raw: Mapping[str, tf.Tensor]):
+    """`task.inputs` with the three tokens' inputs as long as the longest."""
+    inputs = task.inputs(raw, tokenizer)
+    fill = task.seq_length - inputs["token_ids"].shape[1]
+    return inputs | {
+        name: tf.pad(inputs[name], [[0, 0], [0, fill]])
+        for name in artifact.TOKENS
+    }

@@ -1,0 +1,188 @@
+"""What lies beside a TFLite file: vocabulary, labels and how to call it."""
+
+import contextlib
+import dataclasses
+import filecmp
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import interpreter as litert
+from ai_edge_litert import schema_py_generated as schema
+
+from bert_keras import errors, files
+from bert_keras import predictor as predictor_lib
+from bert_keras.device import (
+    runtimes,
+    tflite_metadata,
+    tflite_readme,
+    tflite_runner,
+)
+
+VOCABULARY, LABELS = "vocab.txt", "labels.txt"
+
+
+def write(
+    predictor: predictor_lib.Predictor, folder: str, output: str
+) -> list[str]:
+    """Writes vocab.txt, and labels.txt where there are any; returns the names.
+
+    Refuses when other ones lie in `output`: models there are read with them.
+    """
+    names = [VOCABULARY]
+    predictor.tokenizer.save(os.path.join(folder, VOCABULARY))
+    if labels := _labels(predictor):
+        if broken := [each for each in labels if len(each.split("\n")) > 1]:
+            raise errors.InputError(
+                f"the label {broken[0]!r} has a line end in it, and {LABELS} "
+                "has a label in each line; rename it and train again."
+            )
+        names.append(LABELS)
+        path = os.path.join(folder, LABELS)
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(f"{label}\n" for label in labels)
+    for name in names:
+        there = os.path.join(output, name)
+        if os.path.exists(there) and not filecmp.cmp(
+            there, os.path.join(folder, name), shallow=False
+        ):
+            raise errors.InputError(
+                f"{there} belongs to another model; choose another --output."
+            )
+    return names
+
+
+def check_own(output: str, model: str) -> None:
+    """Raises InputError where `output` has a file of these names of others."""
+    stem = os.path.join(output, model.removesuffix(".tflite"))
+    there = [
+        stem + ending
+        for ending in (".tflite", ".json", ".md")
+        if os.path.exists(stem + ending)
+    ]
+    if not there:
+        return
+    own = False
+    with contextlib.suppress(errors.InputError):
+        own = files.read_json(f"{stem}.json").get("model") == model
+    if not own:
+        raise errors.InputError(
+            f"{', '.join(there)}: no export has written that, and this one "
+            "would write over it; choose another --output."
+        )
+
+
+def packed(
+    content: bytes, predictor: predictor_lib.Predictor, folder: str
+) -> bytes:
+    """A file with metadata and what `write` wrote into `folder` in it."""
+    classes = bool(predictor.task.classes)
+    files = {}
+    for name in (VOCABULARY, *([LABELS] if classes else [])):
+        with open(os.path.join(folder, name), "rb") as file:
+            files[name] = file.read()
+    return tflite_metadata.add(
+        content,
+        name=predictor.task.name,
+        files=files,
+        vocabulary=VOCABULARY,
+        labels=LABELS if classes else None,
+    )
+
+
+def describe(
+    path: str,
+    predictor: predictor_lib.Predictor,
+    *,
+    quantization: str,
+    strings: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Writes the .json and the .md of a .tflite file; their names.
+
+    strings: what is to be said of the file beside it that takes strings.
+    """
+    model = os.path.basename(path)
+    facts = {"model": model, "quantization": quantization}
+    with open(path, "rb") as file:
+        facts["oldest_runtime"] = runtimes.oldest(file.read())
+    facts |= _tensors(path) | _meaning(predictor)
+    if strings:
+        facts["strings"] = strings
+    name = f"{model.removesuffix('.tflite')}.json"
+    folder = os.path.dirname(path)
+    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+        json.dump(facts, file, indent=1, ensure_ascii=False)
+    readme = f"{model.removesuffix('.tflite')}.md"
+    with open(os.path.join(folder, readme), "w", encoding="utf-8") as file:
+        file.write(tflite_readme.readme(predictor, facts))
+    return [name, readme]
+
+
+def _tensors(path: str) -> dict[str, Any]:
+    """Signatures with their lengths, the first one's inputs and outputs.
+
+    In the interpreter's order, which is the converter's, for programs that
+    ask for a tensor by its number.
+    """
+    interpreter, lengths = litert.Interpreter(path), tflite_runner.lengths(path)
+    first = _first(path)
+    run = interpreter.get_signature_runner(first)
+    return {
+        "signature": first,
+        "signatures": lengths,
+        "inputs": _in_order(
+            interpreter.get_input_details(), run.get_input_details()
+        ),
+        "outputs": _in_order(
+            interpreter.get_output_details(), run.get_output_details()
+        ),
+    }
+
+
+def _first(path: str) -> str:
+    """The signature of the first graph, which those without names see."""
+    with open(path, "rb") as file:
+        model = schema.Model.GetRootAs(file.read(), 0)
+    for number in range(model.SignatureDefsLength()):
+        found = model.SignatureDefs(number)
+        if found.SubgraphIndex() == 0:
+            return found.SignatureKey().decode()
+    raise ValueError(f"{path} has no signature")
+
+
+def _in_order(ordered, named) -> list[dict[str, Any]]:
+    names = {details["index"]: name for name, details in named.items()}
+    return [
+        {
+            "name": names[details["index"]],
+            "shape": [int(size) for size in details["shape"]],
+            "type": np.dtype(details["dtype"]).name,
+        }
+        for details in ordered
+    ]
+
+
+def _meaning(predictor: predictor_lib.Predictor) -> dict[str, Any]:
+    tokenizer = predictor.tokenizer
+    return {
+        "task": predictor.task.name,
+        # Its kind, intents, thresholds: what turns numbers into answers.
+        "settings": dataclasses.asdict(predictor.task),
+        "texts": list(predictor.task.texts),
+        "vocabulary": VOCABULARY,
+        "vocabulary_size": tokenizer.vocab_size,
+        "labels": LABELS if _labels(predictor) else None,
+        "classes": len(predictor.task.classes),
+        "lowercase": tokenizer.lowercase,
+        "pad_id": tokenizer.pad_id,
+        "unk_id": tokenizer.unk_id,
+        "cls_id": tokenizer.cls_id,
+        "sep_id": tokenizer.sep_id,
+        "mask_id": tokenizer.mask_id,
+    }
+
+
+def _labels(predictor: predictor_lib.Predictor) -> tuple[str, ...]:
+    return getattr(predictor.task, "labels", ())

@@ -1,0 +1,202 @@
+"""TFLite files that take strings: TensorFlow Text's tokenizer inside.
+
+Its ops run in TFLite under `InterpreterWithCustomOps` and need no Flex, but
+the only normaliser among them folds compatibility characters, which BERT's
+does not: full-width "，" becomes ",". So a text may get other ids than it was
+trained with; how many do is measured before a file is written.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_text as tf_text
+from ai_edge_litert import interpreter as litert
+from ai_edge_litert import schema_py_generated as schema
+
+from bert_keras import artifact, errors
+from bert_keras import predictor as predictor_lib
+from bert_keras.tokenizers import wordpiece
+
+SIGNATURE = "text"
+OPS = {"FastBertNormalize", "FastWordpieceTokenizeWithOffsets"}
+
+# Share of rows that may get other ids.
+MOST_DIFFERENT = 0.001
+
+
+def signature(
+    predictor: predictor_lib.Predictor, seq_length: int
+) -> artifact.Signature:
+    """Strings (1,) under the task's text names -> the task's numbers.
+
+    Raises InputError where an answer needs more of the text than its ids.
+    """
+    task, tokenizer = predictor.task, predictor.tokenizer
+    known = {*artifact.TOKENS, "text", "truncated"}
+    more = task.inputs(artifact.texts(task), tokenizer).keys() - known
+    if more or len(task.texts) > 2:
+        raise errors.InputError(
+            f"--strings: {task.name} answers with places in the text "
+            f"({', '.join(sorted(more))}), which the tokenizer of TFLite does "
+            "not give; take the file of ids."
+        )
+    op = _folding(tokenizer)
+
+    def text(**raw):
+        # Without ragged tensors, which TFLite does not have.
+        parts = [op.tokenize(raw[name]).flat_values for name in task.texts]
+        parts = _cut(parts, seq_length - 1 - len(parts))
+        segments = [
+            tf.concat(
+                [[tokenizer.cls_id] * (not number), part, [tokenizer.sep_id]], 0
+            )
+            for number, part in enumerate(parts)
+        ]
+        ids = tf.concat(segments, 0)
+        size, place = tf.size(ids), tf.range(seq_length)
+        real = tf.cast(place < size, tf.int32)
+        second = tf.cast(place >= tf.size(segments[0]), tf.int32)
+        return predictor.tokens(
+            **{
+                name: tf.reshape(value, (1, seq_length))
+                for name, value in {
+                    "token_ids": tf.pad(ids, [[0, seq_length - size]]),
+                    "segment_ids": real * second,
+                    "padding_mask": real,
+                }.items()
+            }
+        )
+
+    specs = {
+        name: tf.TensorSpec((1,), tf.string, name=name) for name in task.texts
+    }
+    return text, specs
+
+
+def _cut(parts: Sequence[tf.Tensor], room: int) -> list[tf.Tensor]:
+    """What `packing.pack` keeps of one or two texts."""
+    if len(parts) == 1:
+        return [parts[0][:room]]
+    first, second = map(tf.size, parts)
+    kept = tf.minimum(second, tf.maximum(room - first, room // 2))
+    return [parts[0][: room - kept], parts[1][:kept]]
+
+
+def require_equal_ids(
+    predictor: predictor_lib.Predictor, rows: Sequence[Mapping[str, Any]]
+) -> float:
+    """Share of rows with other ids; InputError where it is too large."""
+    tokenizer = predictor.tokenizer
+    op = _folding(tokenizer)
+    texts = tf.constant(
+        [str(row[name]) for row in rows for name in predictor.task.texts]
+    )
+    want, got = tokenizer(texts).to_list(), op.tokenize(texts).merge_dims(1, -1)
+    other = [
+        number
+        for number, (one, two) in enumerate(
+            zip(want, got.to_list(), strict=True)
+        )
+        if one != two
+    ]
+    share = len(other) / max(1, len(texts))
+    if share > MOST_DIFFERENT:
+        example = texts[other[0]].numpy().decode()[:60]
+        raise errors.InputError(
+            f"--strings: {len(other):,} of {len(texts):,} texts of --data "
+            f"({share:.1%}; at most {MOST_DIFFERENT:.1%}) get other ids in "
+            "TFLite, whose tokenizer folds compatibility characters, such as "
+            f"{example!r}. Take the file of ids, with a tokenizer in the app."
+        )
+    return share
+
+
+def require_known_ops(content: bytes) -> None:
+    """Raises ExportError where an op is neither built in nor of the text's."""
+    model = schema.Model.GetRootAs(content, 0)
+    custom = {
+        code.decode()
+        for number in range(model.OperatorCodesLength())
+        if (code := model.OperatorCodes(number).CustomCode())
+    }
+    if custom - OPS:
+        raise artifact.ExportError(
+            f"TFLite has no op {', '.join(sorted(custom - OPS))}, neither "
+            "built in nor among TensorFlow Text's. Nothing was exported."
+        )
+
+
+def runner(path: str, threads: int | None = None) -> Callable:
+    """A function (text=..., ...) of such a file -> its numbers."""
+    interpreter = litert.InterpreterWithCustomOps(
+        custom_op_registerers=tf_text.tflite_registrar.SELECT_TFTEXT_OPS,
+        model_path=path,
+        num_threads=threads,
+    )
+    run = interpreter.get_signature_runner(SIGNATURE)
+
+    def call(**texts: str) -> dict[str, np.ndarray]:
+        return run(
+            **{
+                name: np.array([text.encode()], object)
+                for name, text in texts.items()
+            }
+        )
+
+    return call
+
+
+def compare(
+    path: str, predictor: predictor_lib.Predictor, seq_length: int
+) -> artifact.Difference:
+    """A file against the predictor's numbers, on sentences of equal ids."""
+    task = dataclasses.replace(predictor.task, seq_length=seq_length)
+    tokenizer = predictor.tokenizer
+    op, call = _folding(tokenizer), runner(path)
+    rows = [
+        row
+        for row in zip(
+            *(
+                [text.numpy().decode() for text in texts]
+                for texts in artifact.texts(task).values()
+            ),
+            strict=True,
+        )
+        if tokenizer(row).to_list()
+        == op.tokenize(row).merge_dims(1, -1).to_list()
+    ]
+    got = [call(**dict(zip(task.texts, row, strict=True))) for row in rows]
+    inputs = task.inputs(
+        {
+            name: tf.constant(column)
+            for name, column in zip(
+                task.texts, zip(*rows, strict=True), strict=True
+            )
+        },
+        tokenizer,
+    )
+    want = predictor.tokens(**{name: inputs[name] for name in artifact.TOKENS})
+    return dataclasses.replace(
+        artifact.compare(
+            {
+                name: np.concatenate([each[name] for each in got])
+                for name in want
+            },
+            want,
+            ranked=task.ranked,
+        ),
+        texts=len(rows),
+    )
+
+
+def _folding(tokenizer: wordpiece.Tokenizer) -> tf_text.FastBertTokenizer:
+    return tf_text.FastBertTokenizer(
+        list(tokenizer.vocabulary),
+        max_bytes_per_word=4 * wordpiece.MAX_WORD_LENGTH,
+        token_out_type=tf.int32,
+        unknown_token="[UNK]",
+        lower_case_nfd_strip_accents=tokenizer.lowercase,
+    )

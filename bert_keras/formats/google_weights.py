@@ -1,0 +1,148 @@
+"""Where Google's names and shapes meet ours, for BERT and for ALBERT."""
+
+from collections.abc import Sequence
+
+from bert_keras import errors
+from bert_keras.formats import weight_mapping
+from bert_keras.networks import bert_config
+from bert_keras.tasks import (
+    base,
+    classification,
+    masked_lm,
+    question_answering,
+)
+
+WORDS = "bert/embeddings/word_embeddings"
+SPAN = "cls/squad/"
+
+# Parts of one block, ours -> theirs.
+_BERT_BLOCK = {
+    "attention/qkv": (
+        "attention/self/query",
+        "attention/self/key",
+        "attention/self/value",
+    ),
+    "attention/out": ("attention/output/dense",),
+    "attention_norm": ("attention/output/LayerNorm",),
+    "feed_forward/inner": ("intermediate/dense",),
+    "feed_forward/outer": ("output/dense",),
+    "feed_forward_norm": ("output/LayerNorm",),
+}
+_ALBERT_BLOCK = {
+    "attention/qkv": (
+        "attention_1/self/query",
+        "attention_1/self/key",
+        "attention_1/self/value",
+    ),
+    "attention/out": ("attention_1/output/dense",),
+    "attention_norm": ("LayerNorm",),
+    "feed_forward/inner": ("ffn_1/intermediate/dense",),
+    "feed_forward/outer": ("ffn_1/intermediate/output/dense",),
+    "feed_forward_norm": ("LayerNorm_1",),
+}
+
+# Places, each with the shape of every tensor it is made of.
+Places = dict[weight_mapping.Place, tuple[int, ...]]
+
+
+def encoder(config: bert_config.BertConfig, *, albert: bool) -> Places:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    width = config.embedding_width
+    scope = "bert/embeddings"
+    places = {
+        weight_mapping.Place(f"embeddings/{ours}", (theirs,)): (rows, width)
+        for ours, theirs, rows in (
+            ("token", WORDS, config.vocab_size),
+            ("segment", f"{scope}/token_type_embeddings", config.num_segments),
+            (
+                "position",
+                f"{scope}/position_embeddings",
+                config.max_position_embeddings,
+            ),
+        )
+    }
+    places |= _norm("embeddings/norm", [f"{scope}/LayerNorm"], width)
+    places |= _dense("pooler", ["bert/pooler/dense"], hidden, hidden)
+    if width != hidden:
+        projection = "bert/encoder/embedding_hidden_mapping_in"
+        places |= _dense("embeddings/project", [projection], width, hidden)
+    sizes = {
+        "attention/qkv": (hidden, hidden),
+        "attention/out": (hidden, hidden),
+        "feed_forward/inner": (hidden, inner),
+        "feed_forward/outer": (inner, hidden),
+    }
+    for number in range(groups(config)):
+        scope, parts = f"bert/encoder/layer_{number}", _BERT_BLOCK
+        if albert:
+            scope = f"bert/encoder/transformer/group_{number}/inner_group_0"
+            parts = _ALBERT_BLOCK
+        for part, names in parts.items():
+            ours = f"block_{number}/{part}"
+            theirs = [f"{scope}/{name}" for name in names]
+            if part in sizes:
+                places |= _dense(ours, theirs, *sizes[part])
+            else:
+                places |= _norm(ours, theirs, hidden)
+    return places
+
+
+def head(task: base.Task | None, config: bert_config.BertConfig) -> Places:
+    hidden, width = config.hidden_size, config.embedding_width
+    if task is None:
+        return {}
+    if isinstance(task, masked_lm.MaskedLM):
+        ours, theirs = "masked_lm", "cls/predictions"
+        dense, norm = (
+            f"{theirs}/transform/dense",
+            f"{theirs}/transform/LayerNorm",
+        )
+        bias = weight_mapping.Place(f"{ours}/bias", (f"{theirs}/output_bias",))
+        places = {bias: (config.vocab_size,)}
+        places |= _dense(f"{ours}/transform", [dense], hidden, width)
+        places |= _norm(f"{ours}/norm", [norm], width)
+        if task.objective != "none":
+            scope = "cls/seq_relationship/"
+            places |= _scores("next_sentence/score", scope, 2, hidden)
+        return places
+    if isinstance(task, classification.Classification):
+        return _scores("label/score", "", len(task.labels), hidden)
+    if isinstance(task, question_answering.QuestionAnswering):
+        return _scores("span/score", SPAN, 2, hidden)
+    raise errors.InputError(
+        f"Google's format has no place for the head of {task.name}; it has "
+        "one for masked_lm, classification and question_answering each."
+    )
+
+
+def _dense(ours, theirs, rows: int, columns: int) -> Places:
+    return _layer(ours, theirs, kernel=(rows, columns), bias=(columns,))
+
+
+def _norm(ours, theirs, width: int) -> Places:
+    return _layer(ours, theirs, gamma=(width,), beta=(width,))
+
+
+def _layer(ours: str, theirs: Sequence[str], **shapes) -> Places:
+    return {
+        weight_mapping.Place(
+            f"{ours}/{kind}", tuple(f"{name}/{kind}" for name in theirs)
+        ): shape
+        for kind, shape in shapes.items()
+    }
+
+
+def _scores(ours: str, scope: str, classes: int, hidden: int) -> Places:
+    """Google multiplies by the transposed weights: theirs are (C, H)."""
+    weights, bias = (f"{scope}output_weights",), (f"{scope}output_bias",)
+    return {
+        weight_mapping.Place(f"{ours}/kernel", weights, transposed=True): (
+            classes,
+            hidden,
+        ),
+        weight_mapping.Place(f"{ours}/bias", bias): (classes,),
+    }
+
+
+def groups(config: bert_config.BertConfig) -> int:
+    return config.num_hidden_groups or config.num_layers

@@ -1,0 +1,373 @@
+"""What all foreign formats share: names put in pairs, checked both ways."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import tempfile
+import types
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bert_keras import checkpoint, errors, locks
+from bert_keras import model as model_lib
+from bert_keras.tasks import base
+from bert_keras.tokenizers import wordpiece
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """One variable of ours and the tensors of theirs that it is made of.
+
+    Several tensors (query, key, value) stand side by side on the last axis.
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    transposed: bool = False  # theirs is (out, in), as in PyTorch
+    # Shapes of a source tensor and of the target made of it, if known:
+    # KerasHub keeps heads on an axis of their own.
+    shape: tuple[int, ...] = ()
+    flat: tuple[int, ...] = ()
+
+    def join(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
+        """Theirs -> ours, float32."""
+        parts = [np.asarray(tensor, np.float32) for tensor in tensors]
+        if self.transposed:
+            parts = [part.T for part in parts]
+        if self.shape:
+            parts = [part.reshape(self.flat) for part in parts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+    def split(self, value: np.ndarray) -> list[np.ndarray]:
+        """Ours -> theirs."""
+        parts = np.split(value, len(self.theirs), axis=-1)
+        if self.shape:
+            parts = [part.reshape(self.shape) for part in parts]
+        if self.transposed:
+            parts = [part.T for part in parts]
+        return [np.asarray(part, order="C") for part in parts]
+
+
+def join(
+    places: Iterable[Place], tensor: Callable[[str], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Ours by path, each made of `tensor(name)` of theirs."""
+    return {
+        place.ours: place.join([tensor(name) for name in place.theirs])
+        for place in places
+    }
+
+
+def split(
+    places: Iterable[Place], values: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Theirs by name, made of ours by path."""
+    return {
+        name: part
+        for place in places
+        for name, part in zip(
+            place.theirs, place.split(values[place.ours]), strict=True
+        )
+    }
+
+
+def present(
+    places: Iterable[Place],
+    names: Iterable[str],
+    *,
+    folder: str,
+    ignored: str,
+    allow_missing: str = "",
+) -> list[Place]:
+    """The places whose tensors are all there; every name has its place.
+
+    Args:
+      names: all tensors of theirs.
+      ignored: regular expression of names that mean nothing to us: optimizer
+        slots, counters.
+      allow_missing: regular expression of our paths that may be absent.
+
+    Raises InputError that names what is missing and what is left over.
+    """
+    places, names = list(places), set(names)
+    found = [place for place in places if names.issuperset(place.theirs)]
+    absent = {
+        name
+        for place in places
+        if not (allow_missing and re.search(allow_missing, place.ours))
+        for name in place.theirs
+        if name not in names
+    }
+    used = {name for place in places for name in place.theirs}
+    extra = {name for name in names - used if not re.search(ignored, name)}
+    if absent or extra:
+        difference = checkpoint.differences(
+            dict.fromkeys(absent), dict.fromkeys(extra)
+        )
+        raise errors.InputError(
+            f"{folder} does not fit: {difference} What may be missing can be "
+            "named with --allow_missing; what is left over cannot."
+        )
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Foreign(checkpoint.Checkpoint):
+    """A checkpoint of another format; tensors are read when asked for."""
+
+    words: wordpiece.Tokenizer
+    tensor: Callable[[str], np.ndarray]
+    encoder_places: Sequence[Place]
+    head_places: Sequence[Place] = ()
+    allow_missing: str = ""
+    left_out: str = ""  # which head the folder has that is not read, and why
+
+    def model(self, task: base.Task | None = None) -> model_lib.BertModel:
+        if task is None and self.task is None and self.left_out:
+            raise errors.InputError(
+                f"{self.folder} holds an encoder without a head that can be "
+                f"read: {self.left_out}. Fine-tune it with `python -m "
+                "trainers.finetune`."
+            )
+        return super().model(task)
+
+    def _check_sizes(self) -> None:
+        pass  # each format compares its sizes before it gets here
+
+    def tokenizer(self) -> wordpiece.Tokenizer:
+        return self.words
+
+    def encoder_values(self) -> Mapping[str, np.ndarray]:
+        return join(self.encoder_places, self.tensor)
+
+    def head_values(self) -> Mapping[str, np.ndarray]:
+        return join(self.head_places, self.tensor)
+
+    def _unfilled(self, read: bool):
+        return super()._unfilled(read and not self.allow_missing)
+
+    def _assign(self, name, variables, values) -> None:
+        if self.allow_missing:
+            kept = {
+                path: variable.numpy()
+                for path, variable in variables.items()
+                if path not in values and re.search(self.allow_missing, path)
+            }
+            values = {**values, **kept}
+        missing = dict.fromkeys(set(variables) - set(values))
+        if missing:
+            raise errors.InputError(
+                f"{self.folder} does not fit: "
+                f"{checkpoint.differences(missing, {})} What may be missing "
+                "can be named with --allow_missing."
+            )
+        super()._assign(name, variables, values)
+
+
+def fit_vocabulary(
+    tokenizer: wordpiece.Tokenizer,
+    rows: int,
+    folder: str,
+    added: Mapping[int, str] = types.MappingProxyType({}),
+) -> wordpiece.Tokenizer:
+    """The tokenizer with an entry for each row of the embedding table.
+
+    Tables are often larger than their vocabulary, rounded up for the hardware
+    or left from another one: the rows without an entry get [unused_rowN], and
+    a warning says so. Raises InputError where the table is smaller.
+
+    Args:
+      added: further entries by id, past those of the tokenizer.
+    """
+    entries = {**added, **dict(enumerate(tokenizer.vocabulary))}
+    if max(entries) >= rows:
+        raise errors.InputError(
+            f"{folder}: the vocabulary has {max(entries) + 1:,} entries and "
+            f"the embedding table {rows:,} rows; is it another model's "
+            "vocab.txt?"
+        )
+    unused = [row for row in range(rows) if row not in entries]
+    if unused:
+        say(
+            f"{folder}: the embedding table has {rows:,} rows and the "
+            f"vocabulary {len(entries):,} entries; the other {len(unused):,} "
+            f"rows are kept as entries that no text gives, [unused_row"
+            f"{unused[0]}] and so on."
+        )
+    if len(entries) == tokenizer.vocab_size and not unused:
+        return tokenizer
+    entries |= {row: f"[unused_row{row}]" for row in unused}
+    return wordpiece.Tokenizer(
+        [entries[row] for row in range(rows)], lowercase=tokenizer.lowercase
+    )
+
+
+def say(message: str) -> None:
+    """Tells what was done with a folder that a reader might not expect."""
+    # Of the package, on one line: whose code it is helps nobody.
+    warnings.warn_explicit(message, UserWarning, "bert_keras", 1)
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """The object in a JSON file; raises InputError when there is none."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            values = json.loads(
+                file.read().decode("utf-8-sig"), object_pairs_hook=_object
+            )
+    except tf.errors.OpError as error:
+        raise errors.InputError(
+            f"{path} cannot be read: {error.message}."
+        ) from None
+    except RecursionError:
+        raise errors.InputError(
+            f"{path} cannot be read: it is nested too deeply."
+        ) from None
+    # Also UnicodeDecodeError, and numbers of more than 4,300 digits.
+    except ValueError as error:
+        raise errors.InputError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(values, dict):
+        raise errors.InputError(
+            f"{path}: expected a JSON object, got {type(values).__name__}."
+        )
+    return values
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError where a key stands twice: one would be lost."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"an object has the key {shown(key)} twice")
+            seen.add(key)
+    return values
+
+
+def field(
+    values: Mapping[str, Any], name: str, kind: type, path: str
+) -> Any | None:
+    """values[name], a `kind`; None where it is absent or null.
+
+    Raises InputError that names the file `path` where it is something else.
+    """
+    value = values.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise errors.InputError(
+            f"{path}: expected {KINDS[kind]} for {name}, found {shown(value)}."
+        )
+    return value
+
+
+KINDS = {
+    dict: "a JSON object",
+    list: "a list",
+    str: "a string",
+    bool: "true or false",
+}
+
+
+def check_numbers(
+    path: str,
+    values: Mapping[str, Any],
+    *,
+    sizes: Iterable[str] = (),
+    rates: Iterable[str] = (),
+    positive: Iterable[str] = (),
+) -> None:
+    """Raises InputError that names what a configuration lacks or has wrong.
+
+    sizes: whole numbers from 1; rates: from 0 to below 1; positive: numbers
+    above 0.
+    """
+    sizes, rates, positive = list(sizes), list(rates), list(positive)
+    missing = [n for n in (*sizes, *rates, *positive) if n not in values]
+    if missing:
+        raise errors.InputError(f"{path} lacks {', '.join(missing)}.")
+    for names, expected, fits in (
+        (
+            sizes,
+            "a positive whole number",
+            lambda x: type(x) is int and 0 < x < 1 << 31,
+        ),
+        (rates, "a number from 0 to below 1", lambda x: 0 <= x < 1),
+        (positive, "a number above 0", lambda x: x > 0),
+    ):
+        for name in names:
+            value = values[name]
+            if not _is_number(value) or not fits(value):
+                raise errors.InputError(
+                    f"{path}: expected {expected} for {name}, got "
+                    f"{shown(value)}."
+                )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one that a float can hold."""
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # a whole number of 309 digits or more
+        return False
+
+
+def shown(value: Any, longest: int = 60) -> str:
+    """A value for a message, on one line."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "something deeply nested"
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def check_shards(path: str, names: Iterable[Any]) -> list[str]:
+    """Names of files that `path` lists; raises InputError for other paths.
+
+    Files of the folder are meant, whatever it says.
+    """
+    names = list(names)
+    for name in names:
+        if (
+            not isinstance(name, str)
+            or not name
+            or name in (".", "..")
+            or "/" in name
+            or "\\" in name
+        ):
+            raise errors.InputError(
+                f"{path}: expected names of files beside it, found "
+                f"{shown(name)}."
+            )
+    return sorted(set(names))
+
+
+def write_files(
+    folder: str, writers: Mapping[str, Callable[[str], None]]
+) -> None:
+    """Writes each file aside and moves it into place, in this order.
+
+    The last one says that the folder is complete. A folder that holds
+    anything else is refused: a left-over file would be read with the new ones.
+    """
+    tf.io.gfile.makedirs(folder)
+    *parts, _ = writers
+    expected = {*parts, *(f"{name}.tmp" for name in writers), locks.NAME}
+    others = sorted(set(tf.io.gfile.listdir(folder)) - expected)
+    if others:
+        raise errors.InputError(
+            f"{folder} already holds {', '.join(others[:5])}; name an empty "
+            "or a new folder."
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        # Beside its place where that is local: a move, not a second copy.
+        aside = temporary if "://" in folder else folder
+        for name, writer in writers.items():
+            path = os.path.join(aside, f"{name}.tmp")
+            writer(path)
+            checkpoint.move(path, os.path.join(folder, name))

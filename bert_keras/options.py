@@ -1,0 +1,174 @@
+"""Options: fields of a dataclass that a user may set, and their checks.
+
+Settings, tasks and networks declare what can be set as fields made by
+`option`. Command lines, folders and Python go through the same checks.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bert_keras import errors
+
+MOST_SEED = 2**31 - 1  # the stateless random ops of TensorFlow take int32
+
+
+def option(
+    default: Any,
+    help: str,
+    choices: Sequence[str] = (),
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    kind: type | None = None,
+    reads: bool = False,
+    identity: bool = True,
+) -> Any:
+    """A field that a user may set.
+
+    Args:
+      default: the field's default value.
+      help: what `--help` prints.
+      choices: the allowed values of a string; empty: any.
+      least, most: the bounds of a number, both included.
+      kind: the type, where the default None means "not given".
+      reads: the value is the path of an input, whose contents are part of
+        what identifies a run in place of the path.
+      identity: whether a run that continues must have the same value.
+    """
+    bounds = {"lower_bound": least, "upper_bound": most}
+    bounds = {
+        name: value for name, value in bounds.items() if value is not None
+    }
+    return dataclasses.field(
+        default=default,
+        metadata={
+            "help": help,
+            "bounds": bounds,
+            "choices": tuple(choices),
+            "kind": kind or type(default),
+            "reads": reads,
+            "identity": identity and not reads,
+        },
+    )
+
+
+def check(*settings: Any) -> None:
+    """Raises InputError for a value that its option does not allow.
+
+    From Python nothing has checked the settings, and absl accepts NaN within
+    any bounds.
+    """
+    for each in settings:
+        values = {
+            field.name: getattr(each, field.name)
+            for field in dataclasses.fields(each)
+        }
+        check_types(type(each), values)
+        check_bounds(type(each), values)
+
+
+def require(name: str, value: Any) -> None:
+    """Raises InputError if an option without a default is not given."""
+    if not value:
+        raise errors.InputError(f"--{name} is missing; see --help.")
+
+
+def check_types(cls: type, values: Mapping[str, Any]) -> None:
+    """Raises InputError for a value that is not of its field's type.
+
+    A list may stand for a tuple and an int for a float, as in JSON. Numbers
+    are finite. A type that is none of int, float, bool, str, None, tuples and
+    unions of these is not checked.
+    """
+    hints = typing.get_type_hints(cls)
+    for name, value in values.items():
+        if name in hints and not _fits(hints[name], value):
+            raise errors.InputError(
+                f"{name} is {_shown(value)}; expected {_name(hints[name])}."
+            )
+
+
+def check_bounds(cls: type, values: Mapping[str, Any]) -> None:
+    """Raises InputError for a value that its flag would not take.
+
+    Fields made by `option` have `bounds` and `choices` in their metadata.
+    """
+    for field in dataclasses.fields(cls):
+        if field.name not in values:
+            continue
+        value = values[field.name]
+        choices = field.metadata.get("choices")
+        if choices and value not in choices:
+            raise errors.InputError(
+                f"--{field.name}={value}: expected one of {', '.join(choices)}."
+            )
+        bounds = field.metadata.get("bounds")
+        if not bounds or value is None:
+            continue
+        least = bounds.get("lower_bound", value)
+        most = bounds.get("upper_bound", value)
+        if not least <= value <= most:
+            raise errors.InputError(
+                f"--{field.name}={value}: expected "
+                f"{bounds.get('lower_bound', 'anything')} to "
+                f"{bounds.get('upper_bound', 'anything')}."
+            )
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(each, value) for each in typing.get_args(hint))
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            return False
+        each = typing.get_args(hint)[0]
+        return all(_fits(each, item) for item in value)
+    if hint is float:
+        return (
+            isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and _is_finite(value)
+        )
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str) and _is_utf8(value)
+    if hint in (bool, types.NoneType):
+        return isinstance(value, hint)
+    return True
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
+def _name(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a string"}
+    names |= {bool: "true or false", types.NoneType: "null"}
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_name, typing.get_args(hint)))
+    if origin is tuple:
+        return f"a list, each item {_name(typing.get_args(hint)[0])}"
+    return names.get(hint, str(hint))
+
+
+def _shown(value: Any, longest: int = 40) -> str:
+    text = repr(value)
+    return text if len(text) <= longest else text[:longest] + "..."

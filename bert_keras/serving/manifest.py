@@ -1,0 +1,207 @@
+"""What is in a version of a SavedModel: facts, and the SHA-256 of each file.
+
+A manifest that is read may be anybody's: it is data, compared with a form
+before any of it is used, and it names no file outside its folder.
+"""
+
+import hashlib
+import json
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from bert_keras.data import json_lines
+from bert_keras.serving import compatibility
+
+PATH = os.path.join("assets.extra", "manifest.json")
+MOST_BYTES = 2**26  # of a manifest; ours have some kilobytes
+LARGEST = 1e15  # number of texts, or difference; for messages of one line
+
+
+class DamagedError(OSError):
+    """The files are not those that were exported."""
+
+
+def write(folder: str, facts: Mapping[str, Any]) -> None:
+    """Writes the manifest of a finished folder: `facts` and its files."""
+    path = os.path.join(folder, PATH)
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    facts = {**facts, "files": dict(_files(folder))}
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+
+
+def read(folder: str) -> dict[str, Any]:
+    """The manifest of a folder; DamagedError where there is none."""
+    path = os.path.join(folder, PATH)
+    _require_regular(path)
+    try:
+        if tf.io.gfile.stat(path).length > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        with tf.io.gfile.GFile(path, "rb") as file:
+            manifest = json_lines.loads(file.read().decode())
+        _require_form(manifest)
+        return manifest
+    except (tf.errors.OpError, ValueError) as error:
+        raise DamagedError(
+            f"{folder} is no version that was exported here: its {PATH} "
+            f"cannot be read ({printable(str(error))})."
+        ) from None
+
+
+def check(folder: str) -> dict[str, Any]:
+    """The manifest, once every file is as it says; else DamagedError."""
+    manifest = read(folder)
+    _require_inside(folder)
+    there, expected = dict(_files(folder)), manifest["files"]
+    wrong = [
+        f"{name} {state}"
+        for state, names in (
+            ("is missing", expected.keys() - there.keys()),
+            ("does not belong to it", there.keys() - expected.keys()),
+            (
+                "was changed",
+                {
+                    name
+                    for name in expected.keys() & there.keys()
+                    if expected[name] != there[name]
+                },
+            ),
+        )
+        for name in sorted(names)
+    ]
+    if wrong:
+        raise DamagedError(
+            f"{folder} is not what was exported: "
+            f"{printable(', '.join(wrong))}. Export or copy it again."
+        )
+    return manifest
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _require_form(manifest: Any) -> None:
+    """Raises ValueError where a part is missing or of another type."""
+
+    def require(holds: bool, name: str, form: str) -> None:
+        if not holds:
+            raise ValueError(f"expected {form} as {name}")
+
+    def strings(value: Any) -> bool:
+        return isinstance(value, list) and all(
+            isinstance(item, str) for item in value
+        )
+
+    require(isinstance(manifest, dict), "the whole", "an object")
+    for name in ("files", "task", "signatures", "versions", "parity"):
+        require(isinstance(manifest.get(name), dict), name, "an object")
+    for name in ("ops", "text_ops"):
+        require(strings(manifest.get(name)), name, "a list of strings")
+    require(isinstance(manifest["task"].get("name"), str), "task", "a name")
+    require(isinstance(manifest.get("precision"), str), "precision", "a string")
+    require(
+        all(isinstance(v, str) for v in manifest["versions"].values())
+        and "tensorflow" in manifest["versions"],
+        "versions",
+        "strings, one of them tensorflow's,",
+    )
+    require(
+        compatibility.is_version(manifest["versions"]["tensorflow"]),
+        "versions",
+        "a version as 2.20.0 for tensorflow",
+    )
+    attributes = manifest.get("attributes", {})
+    require(
+        isinstance(attributes, dict) and all(map(strings, attributes.values())),
+        "attributes",
+        "lists of strings",
+    )
+    for name, value in manifest["parity"].items():
+        require(
+            isinstance(value, dict)
+            and all(
+                isinstance(value.get(key), (int, float))
+                # Of an int that no float holds, too; and NaN is not.
+                and -LARGEST <= value[key] <= LARGEST
+                for key in ("numbers", "agreement", "texts")
+            ),
+            f"parity {name}",
+            "numbers, agreement and texts",
+        )
+    for name, value in manifest["files"].items():
+        require(_is_inside(name), f"file {name!r}", "a path inside the folder")
+        require(
+            isinstance(value, dict)
+            and isinstance(value.get("bytes"), int)
+            and isinstance(value.get("sha256"), str),
+            f"file {name!r}",
+            "bytes and sha256",
+        )
+
+
+def _is_inside(name: str) -> bool:
+    return (
+        bool(name)
+        and not name.startswith("/")
+        and not re.search(r"[\\:\x00]", name)
+        and posixpath.normpath(name) == name
+        and name.split("/")[0] not in (".", "..")
+    )
+
+
+def _require_inside(folder: str) -> None:
+    """Raises DamagedError where a link leads out of a local folder."""
+    root = os.path.realpath(folder)
+    for where, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = os.path.join(where, name)
+            if not os.path.islink(path):
+                _require_regular(path)
+                continue
+            target = os.path.realpath(path)
+            inside = os.path.commonpath([root, target]) == root
+            if os.path.isdir(path) or not inside:
+                raise DamagedError(
+                    f"{printable(path)} is a link to {printable(target)}; "
+                    "expected files and folders that are in the version. "
+                    "Copy them."
+                )
+            _require_regular(path)
+
+
+def _require_regular(path: str) -> None:
+    """Raises DamagedError for a local pipe or device, which may never end."""
+    if os.path.exists(path) and not (
+        os.path.isfile(path) or os.path.isdir(path)
+    ):
+        raise DamagedError(
+            f"{printable(path)} is neither a file nor a folder; expected what "
+            "was exported. Export or copy it again."
+        )
+
+
+def _files(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for where, _, names in sorted(tf.io.gfile.walk(folder)):
+        for name in sorted(names):
+            path = os.path.join(where, name)
+            relative = os.path.relpath(path, folder).replace(os.sep, "/")
+            if relative == PATH.replace(os.sep, "/"):
+                continue
+            digest = hashlib.sha256()
+            with tf.io.gfile.GFile(path, "rb") as file:
+                while block := file.read(2**20):
+                    digest.update(block)
+            yield (
+                relative,
+                {
+                    "bytes": tf.io.gfile.stat(path).length,
+                    "sha256": digest.hexdigest(),
+                },
+            )

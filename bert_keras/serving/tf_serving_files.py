@@ -1,0 +1,374 @@
+"""What TF Serving takes beside a model: warm-up, configurations, a README.
+
+`warm_up` lies in each version; the others in the folder `serving` beside the
+versions, which a server that looks for versions passes over. They are written
+once and then belong to the user.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow_serving.apis import (
+    classification_pb2,
+    input_pb2,
+    model_pb2,
+    predict_pb2,
+    prediction_log_pb2,
+)
+from tensorflow_serving.config import model_server_config_pb2
+
+from bert_keras import artifact
+from bert_keras.serving import compatibility
+from bert_keras.tasks import base, masked_lm
+
+WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
+FOLDER = "serving"
+
+# A first request of a size finds its kernels made. Sizes between are near one.
+BATCHES = (1, 2, 4, 8, 16, 32)
+WARM_UP_LENGTH = 16  # tokens
+# Texts that are answered at once, and those that one request may have.
+MAX_BATCH, MAX_REQUEST = 64, 4096
+# Short requests wait this long for company: little beside a BERT's 20 ms.
+BATCH_TIMEOUT = 2000  # microseconds
+
+
+def warm_up(path: str, name: str, task: base.Task) -> None:
+    """Writes the requests that a server answers before it takes real ones.
+
+    Strings for serving_default in every batch size, ids for tokens, and for a
+    task with classes a tf.Example to classify.
+    """
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.TFRecordWriter(path) as writer:
+        for log in _requests(name, task):
+            writer.write(log.SerializeToString())
+
+
+def _requests(
+    name: str, task: base.Task
+) -> Iterator[prediction_log_pb2.PredictionLog]:
+    def rows(count: int) -> dict[str, list[str]]:
+        many = artifact.SENTENCES * (1 + count)
+        return {
+            text: many[at : at + count] for at, text in enumerate(task.texts)
+        }
+
+    def model(signature: str) -> model_pb2.ModelSpec:
+        return model_pb2.ModelSpec(name=name, signature_name=signature)
+
+    def predict(signature, inputs):
+        request = predict_pb2.PredictRequest(
+            model_spec=model(signature),
+            inputs={
+                key: tf.make_tensor_proto(value)
+                for key, value in inputs.items()
+            },
+        )
+        return prediction_log_pb2.PredictionLog(
+            predict_log=prediction_log_pb2.PredictLog(request=request)
+        )
+
+    for count in BATCHES:
+        yield predict(artifact.TEXT, rows(count))
+    for count in (1, BATCHES[-1]):
+        ones = np.ones((count, task.seq_length), np.int32)
+        ones[:, WARM_UP_LENGTH:] = 0
+        yield predict(
+            artifact.TOKENS_OF_TEXT,
+            dict.fromkeys(artifact.TOKENS, ones)
+            | {"segment_ids": np.zeros_like(ones)},
+        )
+    if task.classes:
+        request = classification_pb2.ClassificationRequest(
+            model_spec=model(artifact.CLASSIFY),
+            input=input_pb2.Input(
+                example_list=input_pb2.ExampleList(
+                    examples=map(
+                        tf.train.Example.FromString, artifact.examples(rows(1))
+                    )
+                )
+            ),
+        )
+        yield prediction_log_pb2.PredictionLog(
+            classify_log=prediction_log_pb2.ClassifyLog(request=request)
+        )
+
+
+def write(
+    output: str,
+    name: str,
+    task: base.Task,
+    *,
+    max_entities: int,
+    text_ops: Sequence[str],
+) -> None:
+    """Writes the server's files into `output`/serving, but for those there."""
+    folder = os.path.join(output, FOLDER)
+    tf.io.gfile.makedirs(folder)
+    for file, content in _files(name, task, max_entities, text_ops).items():
+        path = os.path.join(folder, file)
+        if not tf.io.gfile.exists(path):
+            with tf.io.gfile.GFile(path, "w") as out:
+                out.write(content)
+
+
+def image() -> str:
+    """The newest server known, also where a newer TensorFlow exports.
+
+    A server may be older than the TensorFlow of a model: it needs the model's
+    ops and attributes, which compatibility.problems compares.
+    """
+    return f"tensorflow/serving:{compatibility.NEWEST}"
+
+
+def _files(
+    name: str, task: base.Task, max_entities: int, text_ops: Sequence[str]
+) -> Mapping[str, str]:
+    return {
+        "models.config": _models(name),
+        "batching.config": _BATCHING,
+        "monitoring.config": _MONITORING,
+        "docker-compose.yaml": _compose(name),
+        "README.md": _readme(name, task, max_entities, text_ops),
+    }
+
+
+def _models(name: str) -> str:
+    config = model_server_config_pb2.ModelServerConfig()
+    model = config.model_config_list.config.add()
+    model.name, model.base_path = name, f"/models/{name}"
+    model.model_platform = "tensorflow"
+    model.model_version_policy.latest.num_versions = 1
+    return text_format.MessageToString(config)
+
+
+_BATCHING = f"""\
+# Requests that arrive together are answered together, and a large one in parts;
+# one of more than {MAX_REQUEST:,} texts is refused.
+max_batch_size {{ value: {MAX_REQUEST} }}
+enable_large_batch_splitting {{ value: true }}
+max_execution_batch_size {{ value: {MAX_BATCH} }}
+batch_timeout_micros {{ value: {BATCH_TIMEOUT} }}
+# On a CPU one batch at a time keeps all cores busy.
+num_batch_threads {{ value: 1 }}
+max_enqueued_batches {{ value: 1000 }}
+# No allowed_batch_sizes: the model takes any size, and filling up is work.
+# Texts need no padding, and ids have one length, so all requests can be joined.
+# The server would pad with a tensor's first element, the padding_mask with 1:
+# leave this off.
+pad_variable_length_inputs: false
+"""
+
+_MONITORING = """\
+prometheus_config {
+  enable: true
+  path: "/monitoring/prometheus/metrics"
+}
+"""
+
+_COMPOSE = """\
+# docker compose -f docker-compose.yaml up
+services:
+  {name}:
+    image: {image}
+    ports:
+      - "8500:8500"  # gRPC
+      - "8501:8501"  # REST
+    volumes:
+      - {volume}
+    command:
+      - {models}
+      - --enable_batching=true
+      - {batching}
+      - {monitoring}
+      - --enable_model_warmup=true
+      - --rest_api_timeout_in_ms=30000
+    restart: unless-stopped
+"""
+
+
+def _compose(name: str) -> str:
+    # JSON's strings are YAML's: a name as 2026, 1.5, null or on stays one.
+    folder = f"/models/{name}/{FOLDER}"
+    return _COMPOSE.format(
+        name=json.dumps(name),
+        image=image(),
+        volume=json.dumps(f"..:/models/{name}:ro"),
+        models=json.dumps(f"--model_config_file={folder}/models.config"),
+        batching=json.dumps(
+            f"--batching_parameters_file={folder}/batching.config"
+        ),
+        monitoring=json.dumps(
+            f"--monitoring_config_file={folder}/monitoring.config"
+        ),
+    )
+
+
+def _readme(
+    name: str, task: base.Task, max_entities: int, text_ops: Sequence[str]
+) -> str:
+    sentences = artifact.SENTENCES
+    row = {text: sentences[at] for at, text in enumerate(task.texts)}
+
+    def ask(verb: str, body: Mapping[str, object]) -> str:
+        body = json.dumps(body, ensure_ascii=False)
+        return f"curl localhost:8501/v1/models/{name}:{verb} -d '{body}'"
+
+    requests = {
+        "A row": ask("predict", {"instances": [row]}),
+        "Columns": ask(
+            "predict", {"inputs": {text: [row[text]] for text in task.texts}}
+        ),
+    }
+    if task.classes:
+        requests["tf.Examples"] = ask(
+            "classify",
+            {"signature_name": artifact.CLASSIFY, "examples": [row]},
+        )
+    requests |= {
+        "Is it ready?": f"curl localhost:8501/v1/models/{name}",
+        "Signatures": f"curl localhost:8501/v1/models/{name}/metadata",
+        "Metrics": "curl localhost:8501/monitoring/prometheus/metrics",
+    }
+    has_offsets = any(key.startswith("start") for key in task.lists)
+    libraries = sorted({compatibility.TEXT_OPS.get(op, op) for op in text_ops})
+    return _README.format(
+        name=name,
+        image=image(),
+        length=task.seq_length,
+        lists=_lists(task, max_entities),
+        offsets=_OFFSETS if has_offsets else "",
+        libraries="".join(
+            f'TF_LoadLibrary("{library}", status);\n' for library in libraries
+        ),
+        java="".join(
+            f'TensorFlow.loadLibrary("{library}");\n' for library in libraries
+        ),
+        tensorflow=tf.__version__,
+        server=compatibility.NEWEST,
+        requests="\n\n".join(
+            f"{title}:\n\n```\n{line}\n```" for title, line in requests.items()
+        ),
+    )
+
+
+def _lists(task: base.Task, max_entities: int) -> str:
+    if isinstance(task, masked_lm.MaskedLM):
+        return _MASKS.format(most=masked_lm.ANSWERED_MASKS)
+    if not task.lists:
+        return ""
+    return _LISTS.format(
+        names=", ".join(f"`{name}`" for name in task.lists),
+        empty=", ".join(json.dumps(empty) for empty in task.lists.values()),
+        width=task.list_width or max_entities,
+        more=(
+            "It is the true number: where it is more than that, the rest is "
+            "not in\n  the answer, and an export with a larger --max_entities "
+            "has it."
+            if task.list_width is None
+            else "There are never more."
+        ),
+    )
+
+
+_MASKS = """\
+- `token` and `score` have {most} items each, one for each [MASK] of the text in
+  order; what follows the last is padding: "" and 0. A [MASK] after the
+  {most}th is not answered.
+"""
+
+_LISTS = """\
+- The lists {names}
+  have {width} items each; `count` says how many of them are real, and what
+  follows is padding: {empty}.
+  {more}
+"""
+
+_README = """\
+# {name}, served
+
+```
+docker compose -f docker-compose.yaml up
+```
+
+These files were written, not tried: no server ran where they were made. The
+image is the newest that was known, {server}; TensorFlow {tensorflow} wrote the
+model. A server may be older than that, if it has the model's ops: `python -m
+export.verify --model=VERSION_FOLDER --server={server}` says whether. It needs
+the ops of TensorFlow Text too, which the official images have. All ops are in
+`assets.extra/manifest.json` of each version.
+
+{requests}
+
+From Python, in batches, with a deadline and retries:
+
+```
+python -m export.client --url=http://localhost:8501/v1/models/{name} < texts
+python -m export.client --url=grpc://localhost:8500/{name} < texts
+```
+
+## What to know
+
+- A new version is a new numbered folder, moved into place whole; the server
+  takes it up and lets the old one go. To go back, remove the newest folder.
+- The first request of a version would take seconds; `assets.extra/\
+tf_serving_warmup_requests` is answered before the version is announced.
+- Texts of any length, empty ones and bytes that are not UTF-8 are answered;
+  `truncated` is true where not all of a text was read.
+- A batch is split by length inside the model, so one long text does not make
+  the others dear. `batching.config` has one thread for batches: right for a
+  CPU, whose cores one batch keeps busy.
+- No answer is wider or narrower for what else is in a batch: the server may
+  answer a request in parts, and several together.
+{lists}- The signature `tokens` takes ids made elsewhere, in rows of {length}
+  tokens; pad shorter ones with 0 in all three inputs. What is padding in all
+  rows of a batch is not computed. Rows of another length are refused: the
+  server could not join them with those of other clients, and would refuse both.
+{offsets}- GPU: take the image `{image}-gpu`, give the container the device
+  (`deploy.resources.reservations.devices` in compose), raise
+  `max_execution_batch_size` to 128 or more and `num_batch_threads` to 2, so
+  that the next batch is cut into tokens, on the CPU, while one is computed.
+  Export with float32: the bfloat16 of this export is made for CPUs.
+- `python -m export.verify --model=VERSION_FOLDER` checks every file against
+  its SHA-256.
+
+## From C, C++ and Java, without a server
+
+TensorFlow's own libraries lack the ops that split text; without them loading
+ends in `Op type not registered`. They are in the wheel of tensorflow-text, in
+`tensorflow_text/python/ops`, of the same version as the library. Load them
+before the model. C and C++:
+
+```c
+TF_Status* status = TF_NewStatus();
+{libraries}```
+
+Java:
+
+```java
+{java}```
+"""
+
+_OFFSETS = """\
+- `start` and `end` count code points, as Python's strings do, from 0; `end` is
+  the first after. JavaScript, Java, Kotlin and Swift count otherwise, and cut
+  wrongly after an emoji. What is from `start` to `end`:
+
+  ```js
+  [...text].slice(start, end).join("")
+  ```
+
+  ```java
+  text.substring(text.offsetByCodePoints(0, start), \
+text.offsetByCodePoints(0, end))
+  ```
+
+  ```swift
+  String(text.unicodeScalars.dropFirst(start).prefix(end - start))
+  ```
+"""

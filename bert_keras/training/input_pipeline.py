@@ -1,0 +1,102 @@
+"""What a run reads: records, rows, and whether they fit the network."""
+
+import os
+from collections.abc import Iterable
+
+import tensorflow as tf
+
+from bert_keras import checkpoint, console, errors
+from bert_keras.data import batches as batches_lib
+from bert_keras.data import records as records_lib
+from bert_keras.networks import bert_config
+from bert_keras.tasks import base
+from bert_keras.tokenizers import wordpiece
+from bert_keras.training import loop
+from bert_keras.training import settings as settings_lib
+from bert_keras.training import step as step_lib
+
+
+def batches(
+    strategy: tf.distribute.Strategy,
+    task: base.Task,
+    records: records_lib.Records,
+    plan: batches_lib.Plan,
+    **span: int,
+) -> Iterable[step_lib.Batch]:
+    """The stream of a plan with the task's draws made, for each replica."""
+
+    def draw(batch):
+        batch = dict(batch)
+        inputs, targets = task.draw(
+            batch["inputs"], batch["targets"], batch.pop("seeds")
+        )
+        return batch | {"inputs": inputs, "targets": targets}
+
+    def make_stream(**parts):
+        batches = batches_lib.stream(records, plan, **span, **parts)
+        return batches.map(draw, num_parallel_calls=2, deterministic=True)
+
+    return loop.distribute(strategy, make_stream)
+
+
+def buckets(
+    settings: settings_lib.TrainSettings, seq_length: int
+) -> tuple[int, ...]:
+    """The padded lengths that a run's batches may have."""
+    if settings.bucket_lengths:
+        return batches_lib.buckets(seq_length)
+    return (seq_length,)
+
+
+def open_records(folder: str):
+    """The training records and the held-out ones, or None."""
+    dev = os.path.join(folder, "dev")
+    train = records_lib.Records(os.path.join(folder, "train"))
+    if not records_lib.is_complete(dev):
+        console.say(f"{folder} holds no dev records: nothing will be evaluated")
+        return train, None
+    held_out = records_lib.Records(dev)
+    if held_out.manifest["tokenizer"] != train.manifest["tokenizer"]:
+        raise errors.InputError(
+            f"{folder}/train and {folder}/dev have different vocabularies; "
+            "prepare them again."
+        )
+    return train, held_out
+
+
+def tokenizer_of(records: records_lib.Records) -> wordpiece.Tokenizer:
+    return wordpiece.Tokenizer.from_file(
+        os.path.join(records.folder, checkpoint.VOCABULARY),
+        lowercase=records.manifest["lowercase"],
+    )
+
+
+def same_vocabulary(
+    found: checkpoint.Checkpoint,
+    tokenizer: wordpiece.Tokenizer,
+    records: str,
+) -> None:
+    theirs = found.tokenizer()
+    if theirs.fingerprint != tokenizer.fingerprint:
+        raise errors.InputError(
+            f"{records} was written with another vocabulary "
+            f"({tokenizer.vocab_size:,} entries, {tokenizer.fingerprint}) than "
+            f"{found.folder} ({theirs.vocab_size:,}, {theirs.fingerprint}). "
+            "Prepare the records with the checkpoint's vocab.txt."
+        )
+
+
+def fits(task: base.Task, bert: bert_config.BertConfig) -> None:
+    """Raises InputError when rows can be longer than the positions."""
+    if task.num_positions > bert.max_position_embeddings:
+        raise errors.InputError(
+            f"--seq_length={task.seq_length} makes texts of "
+            f"{task.num_positions} tokens, but the network has "
+            f"{bert.max_position_embeddings} positions; lower it."
+        )
+
+
+def say_note(rows: Iterable[base.Row]) -> None:
+    """What the reader of a labelled file found odd, where it has a note."""
+    if note := getattr(rows, "note", ""):
+        console.say(note)

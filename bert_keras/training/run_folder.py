@@ -1,0 +1,316 @@
+"""Whose a folder is: a run owns what it writes, and nothing else is touched.
+
+`settings.json` holds what a run is known by: its command, its settings and
+the contents of what it reads. Continued with anything else, a run would give
+neither the one result nor the other, so that is refused, from Python and from
+the command line alike.
+"""
+
+import dataclasses
+import fnmatch
+import hashlib
+import json
+import os
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from bert_keras import checkpoint, errors, files
+from bert_keras import model as model_lib
+from bert_keras.data import corpus
+from bert_keras.data import records as records_lib
+from bert_keras.tasks import base
+
+IDENTITY, FLAGS = "settings.json", "flags.txt"
+
+# Names that a command writes into its folder.
+TRAINING = (
+    "log.jsonl*",
+    "tensorboard",
+    "records",
+    "profile",
+    "best",
+    "latest",
+    "step-*",
+)
+PREPARATION = (
+    "vocab.txt",
+    "train",
+    "dev",
+    "plan",
+    "lengths.png",
+    "report.json",
+)
+
+# A flag by which the flags of a command are recognised.
+_OWN_FLAG = {"prepare": "input", "pretrain": "records", "finetune": "train"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What a run is known by.
+
+    command: prepare, pretrain or finetune. settings: dataclasses; fields with
+    identity=False do not count. reads: what is read -> a fingerprint of its
+    contents, or its values.
+    """
+
+    command: str
+    settings: tuple[Any, ...]
+    reads: Mapping[str, Any]
+
+    def fields(self) -> dict[str, dataclasses.Field]:
+        return {
+            field.name: field
+            for each in self.settings
+            for field in dataclasses.fields(each)
+            if "help" in field.metadata
+        }
+
+    def values(self) -> dict[str, Any]:
+        """Every setting, also those that do not count."""
+        values = {}
+        for each in self.settings:
+            if isinstance(each, base.Task):
+                values["task"] = each.name
+            for field in dataclasses.fields(each):
+                if "help" in field.metadata:
+                    values[field.name] = getattr(each, field.name)
+        return values
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {
+            "command": self.command,
+            "settings": self.values(),
+            "reads": dict(self.reads),
+        }
+        return json.loads(json.dumps(values))  # JSON has no tuples
+
+    def counting(self) -> dict[str, Any]:
+        """What has to be the same when a run continues."""
+        values = self.to_dict()
+        for name, field in self.fields().items():
+            if not field.metadata.get("identity", True):
+                del values["settings"][name]
+        return values
+
+    @property
+    def fingerprint(self) -> str:
+        text = json.dumps(self.counting(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check(
+    folder: str,
+    identity: Identity,
+    *,
+    names: Collection[str],
+    begun: bool,
+) -> bool:
+    """Whether `folder` is this run's already; changes nothing.
+
+    Args:
+      names: what the run will write there, as patterns.
+      begun: whether there is something in it that other settings would spoil.
+
+    Raises InputError when it is another run's, or when it holds something of
+    these names that no run has written.
+    """
+    owner = _owner(folder, identity)
+    if owner is None:
+        _refuse_others(folder, names)
+        return False
+    changed = _differences(owner, identity)
+    if changed and (begun or owner["command"] != identity.command):
+        raise errors.InputError(
+            f"{folder} was begun with other flags ({'; '.join(changed)}). "
+            f"Go on with --flagfile={os.path.join(folder, FLAGS)} "
+            f"--output={folder}, or choose another --output."
+        )
+    return not changed
+
+
+def take(folder: str, identity: Identity) -> None:
+    """Makes `folder` this run's, once it was checked."""
+    files.write_text(
+        os.path.join(folder, IDENTITY), json.dumps(identity.to_dict(), indent=1)
+    )
+    text = text_of(identity.values())
+    files.write_text(os.path.join(folder, FLAGS), text)
+
+
+def refuse_inputs_inside(folder: str, **inputs: str) -> None:
+    """Raises InputError where an input is in the folder that is written."""
+    own = files.local_path(folder)
+    for name, path in inputs.items():
+        there = files.local_path(path)
+        if own and there and files.is_inside(there, own):
+            raise errors.InputError(
+                f"--{name}={path} is in --output={folder}, which is written. "
+                "Choose another --output."
+            )
+
+
+def content(path: str) -> str:
+    """A fingerprint of a file, or of all files of a folder or glob."""
+    digest = hashlib.sha256()
+    for each in corpus.files([path]):
+        digest.update((files.checksum(each) or "").encode())
+    return digest.hexdigest()[:16]
+
+
+def of_start(
+    model: model_lib.BertModel, parts: Collection[str] | None = ()
+) -> str:
+    """A fingerprint of the encoder's weights and of these parts of the head.
+
+    None: of the whole head.
+    """
+    digest = hashlib.sha256()
+    head = {
+        path: variable
+        for path, variable in checkpoint.weights(model.head).items()
+        if parts is None or path.split("/", 1)[0] in parts
+    }
+    for weights in (checkpoint.weights(model.encoder), head):
+        for path, variable in sorted(weights.items()):
+            digest.update(path.encode())
+            digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _owner(folder: str, identity: Identity) -> dict[str, Any] | None:
+    """What the folder's run is known by; None where it is no run's."""
+    path = os.path.join(folder, IDENTITY)
+    if tf.io.gfile.exists(path):
+        values = files.read_json(path)
+        if isinstance(values.get("settings"), dict) and isinstance(
+            values.get("reads"), dict
+        ):
+            return {"command": values.get("command"), **values}
+        raise errors.InputError(
+            f"{path} is not the file of a run: expected the fields command, "
+            "settings and reads. Choose another --output."
+        )
+    return _older(folder, identity)
+
+
+def _older(folder: str, identity: Identity) -> dict[str, Any] | None:
+    """The same of a run that was started before there was settings.json.
+
+    A file flags.txt alone may be anybody's: it has nothing but flags, all of
+    the command's first ones, and a checkpoint or records beside it.
+    """
+    path = os.path.join(folder, FLAGS)
+    if not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path, "rb") as file:
+        text = file.read().decode("utf-8", "replace")
+    values = parse(text)
+    command = next((c for c, own in _OWN_FLAG.items() if own in values), None)
+    complete = (
+        records_lib.is_complete(os.path.join(folder, "train"))
+        if command == "prepare"
+        else bool(checkpoint.steps(folder))
+    )
+    if (
+        command is None
+        or not complete
+        or not {"output", "seed"} <= set(values)
+        or not all(line.startswith("--") for line in text.splitlines())
+    ):
+        return None
+    defaults = {
+        name: str(field.default)
+        for name, field in identity.fields().items()
+        if field.default is not None
+    }
+    return {"command": command, "settings": defaults | values, "reads": None}
+
+
+def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
+    """What is not the same, in words."""
+    if owner["command"] != identity.command:
+        return [f"it is a folder of {owner['command']}"]
+    old = owner["reads"] is None
+    fields = identity.fields()
+    there, now = owner["settings"], identity.to_dict()["settings"]
+    if old:
+        now = {k: str(v) for k, v in now.items() if v is not None}
+    changed = []
+    for name in sorted({*there, *now}):
+        field = fields.get(name)
+        if field is not None and not field.metadata.get("identity", True):
+            # Files used to be known by their paths.
+            if not (old and field.metadata.get("reads")):
+                continue
+        absent = field.default if field is not None and not old else None
+        before, after = there.get(name, absent), now.get(name, absent)
+        if field is None and name != "task":
+            if not old:  # of a later version, or of another task
+                changed.append(f"--{name}={before} there, unknown now")
+        elif before != after:
+            changed.append(
+                f"--{name}={'' if before is None else before} there, "
+                f"{'' if after is None else after} now"
+            )
+    if not old:
+        reads = identity.to_dict()["reads"]
+        for name in sorted({*owner["reads"], *reads}):
+            before, after = owner["reads"].get(name), reads.get(name)
+            if before != after:
+                changed.append(
+                    f"other contents of {name}: {_short(before)} there, "
+                    f"{_short(after)} now"
+                )
+    return changed
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "none"
+    text = value if isinstance(value, str) else json.dumps(value)
+    if len(text) > 60:
+        text = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return text
+
+
+def _refuse_others(folder: str, names: Collection[str]) -> None:
+    if not tf.io.gfile.exists(folder):
+        return
+    patterns = (IDENTITY, FLAGS, *names)
+    others = sorted(
+        name.rstrip("/")
+        for name in tf.io.gfile.listdir(folder)
+        if any(fnmatch.fnmatch(name.rstrip("/"), each) for each in patterns)
+    )
+    if others:
+        raise errors.InputError(
+            f"{folder} holds {', '.join(others[:5])}, which no run of this "
+            "command has written and which it would write over. Choose "
+            "another --output."
+        )
+
+
+def text_of(values: Mapping[str, Any]) -> str:
+    """Values of flags as lines of a flagfile; None is left out."""
+    return "".join(
+        f"--{name}={value}\n"
+        for name, value in sorted(values.items())
+        if value is not None
+    )
+
+
+def parse(text: str) -> dict[str, str]:
+    """{flag: value} of a flagfile; of a switch, True or False."""
+    values = {}
+    for line in text.splitlines():
+        if not line.startswith("--"):
+            continue
+        name, equals, value = line.removeprefix("--").partition("=")
+        if not equals:  # absl writes --name and --noname
+            value = str(not name.startswith("no"))
+            name = name if value == "True" else name.removeprefix("no")
+        values[name] = value
+    return values

@@ -1,0 +1,367 @@
+"""The training step and the evaluation step.
+
+One call of a train step is one global update: N replicas, each with k
+accumulation steps, give what one replica with the whole batch would give.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from bert_keras import errors, optimizers
+from bert_keras import model as model_lib
+from bert_keras.tasks import base
+
+Batch = Mapping[str, Any]
+Metrics = dict[str, tf.Tensor]
+
+
+class LossScale:
+    """Loss scale for float16 (Micikevicius et al. 2018, section 3.2).
+
+    Halved when a gradient is not finite, doubled after `growth_steps` finite
+    ones; with 0 growth steps it is fixed. Construct it under the strategy's
+    scope.
+    """
+
+    def __init__(self, initial: float = 2.0**15, growth_steps: int = 2000):
+        self.growth_steps = growth_steps
+        self.scale = tf.Variable(initial, trainable=False)
+        self.finite_steps = tf.Variable(0, trainable=False)
+
+    def update(self, finite: tf.Tensor) -> None:
+        """Inside a replica, the same `finite` on all."""
+        if not self.growth_steps:
+            return
+        steps = tf.where(finite, self.finite_steps + 1, 0)
+        grow = steps >= self.growth_steps
+        factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
+        self.scale.assign(tf.maximum(self.scale * factor, 1.0))
+        self.finite_steps.assign(tf.where(grow, 0, steps))
+
+
+def fixed_loss_scale(scale: float = 1.0) -> LossScale:
+    """1 is the identity, for types that need no scaling."""
+    return LossScale(initial=scale, growth_steps=0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainStep:
+    """One global update; made by `make_train_step`."""
+
+    model: model_lib.BertModel
+    task: base.Task
+    optimizer: optimizers.Optimizer
+    loss_scale: LossScale
+    seed: int
+    accumulation_steps: int
+    clip_norm: float
+    # Whether the gradients alone are compiled: a reduce between replicas and
+    # what follows it are not XLA's outside a TPU.
+    compile_gradients: bool = False
+    # Which variables the losses depend on; filled in by the first trace.
+    used: list[bool] = dataclasses.field(default_factory=list)
+
+    def replica(self, batch: Batch, asked: tf.Tensor) -> Metrics:
+        """What each replica runs on its part of the batch.
+
+        asked () float32: not 0 where this worker was asked to stop.
+        """
+        context = tf.distribute.get_replica_context()
+        replicas = context.num_replicas_in_sync
+        step, targets = batch["step"], batch["targets"]
+        # The loss weights come from the targets, so they are global before
+        # the backward pass, and each term's mean is made once.
+        terms = sorted(targets)
+        weight = tf.stack([tf.reduce_sum(targets[t][1]) for t in terms])
+        weight = _sum_over_replicas(context, weight)
+        factors = [
+            tf.math.divide_no_nan(self.task.coefficients.get(t, 1.0), w)
+            for t, w in zip(terms, tf.unstack(weight), strict=True)
+        ]
+        place = replicas_place(context) * self.accumulation_steps
+
+        def compute(batch, factors, place):
+            return self._accumulate(batch, terms, factors, place)
+
+        if self.compile_gradients:
+            compute = tf.function(compute, jit_compile=True, autograph=False)
+        gradients, sums = compute(batch, factors, place)
+        *gradients, sums, asked = _packed_sum(
+            context, [*gradients, sums, asked], replicas
+        )
+
+        # Norm, check and clip see the reduced gradient: Keras clips and
+        # checks each replica's share, which is a different number.
+        norm = tf.linalg.global_norm(gradients) / self.loss_scale.scale
+        finite = tf.math.is_finite(norm)
+        factor = 1.0 / self.loss_scale.scale
+        if self.clip_norm:
+            factor *= tf.minimum(
+                1.0, tf.math.divide_no_nan(self.clip_norm, norm)
+            )
+
+        def update():
+            self.optimizer.apply(
+                [g * factor for g in gradients], step, used=self.used
+            )
+            return 0
+
+        skipped = tf.cond(finite, update, lambda: 1)
+        scale = tf.identity(self.loss_scale.scale)
+        self.loss_scale.update(finite)
+
+        *losses, tokens = tf.unstack(sums)
+        means = [
+            tf.math.divide_no_nan(loss, w)
+            for loss, w in zip(losses, tf.unstack(weight), strict=True)
+        ]
+        total = tf.add_n(
+            [
+                self.task.coefficients.get(t, 1.0) * mean
+                for t, mean in zip(terms, means, strict=True)
+            ]
+        )
+        return {
+            "loss": total,
+            **{f"loss/{t}": m for t, m in zip(terms, means, strict=True)},
+            "learning_rate": self.optimizer.schedule(step),
+            "gradient_norm": norm,
+            "loss_scale": scale,
+            "skipped": skipped,
+            "tokens": tokens,
+            "asked": asked,
+        }
+
+    def _accumulate(self, batch, terms, factors, place):
+        """Sums of gradients, and of losses and tokens, over the parts."""
+        count = self.accumulation_steps
+        if count == 1:
+            return self._gradients(batch, terms, factors, place)
+        parts = tf.nest.map_structure(
+            lambda x: tf.reshape(
+                x, tf.concat([[count, -1], tf.shape(x)[1:]], axis=0)
+            ),
+            {key: batch[key] for key in ("inputs", "targets")},
+        )
+
+        def body(index, *totals):
+            part = tf.nest.map_structure(lambda x: x[index], parts)
+            part["step"] = batch["step"]
+            gradients, sums = self._gradients(
+                part, terms, factors, place + index
+            )
+            added = [
+                a + b for a, b in zip(totals, [*gradients, sums], strict=True)
+            ]
+            return index + 1, *added
+
+        zeros = [tf.zeros(v.shape) for v in self.optimizer.variables]
+        zeros.append(tf.zeros(len(terms) + 1))
+        _, *gradients, sums = tf.while_loop(
+            lambda index, *_: index < count,
+            body,
+            (0, *zeros),
+            # Each part sets the seeds of dropout.
+            parallel_iterations=1,
+        )
+        return gradients, sums
+
+    def _gradients(self, batch, terms, factors, place):
+        """Gradient of the scaled loss; sums of the losses and of tokens."""
+        self._seed_dropout(batch["step"], place)
+        inputs, targets = batch["inputs"], batch["targets"]
+        variables = [v.value for v in self.optimizer.variables]
+        with tf.GradientTape() as tape:
+            outputs = self.model(inputs, training=True)
+            self._check_variables()
+            losses = self.task.loss(outputs, inputs, targets)
+            losses = [losses[term] for term in terms]
+            total = tf.add_n(
+                [f * loss for f, loss in zip(factors, losses, strict=True)]
+            )
+            total *= self.loss_scale.scale
+        gradients = tape.gradient(total, variables)
+        # Known while the graph is made: a pooler that no term reads must not
+        # decay to nothing.
+        self.used[:] = [gradient is not None for gradient in gradients]
+        tokens = tf.reduce_sum(tf.cast(inputs["padding_mask"] > 0, tf.float32))
+        return (
+            [
+                # Lengths vary from batch to batch, shapes of weights do not.
+                tf.zeros(v.shape)
+                if g is None
+                else tf.ensure_shape(tf.convert_to_tensor(g), v.shape)
+                for g, v in zip(gradients, variables, strict=True)
+            ],
+            tf.stack([*losses, tokens]),
+        )
+
+    def _check_variables(self):
+        """Raises InputError where the first call made weights."""
+        known = {id(variable) for variable in self.optimizer.variables}
+        late = [
+            variable.path
+            for variable in self.model.trainable_variables
+            if id(variable) not in known
+        ]
+        if late:
+            raise errors.InputError(
+                f"the head of {self.task.name} made weights when it was "
+                f"called, which nothing would train: {', '.join(late)}. Build "
+                "every layer in the head's `build`."
+            )
+
+    def _seed_dropout(self, step, place):
+        """Dropout from (seed, step, layer, replica, accumulation step).
+
+        Assigned here, inside the replica: done outside, all replicas would
+        draw the same masks.
+        """
+        states = [
+            variable
+            for variable in self.model.non_trainable_variables
+            if variable.path.endswith("seed_generator_state")
+        ]
+        step = tf.cast(step, tf.int32)
+        for layer, state in enumerate(states):
+            seed = tf.random.experimental.stateless_fold_in(
+                tf.stack([self.seed, step]), place * len(states) + layer
+            )
+            state.assign(tf.cast(seed, state.dtype))
+
+
+def make_train_step(
+    model: model_lib.BertModel,
+    task: base.Task,
+    optimizer: optimizers.Optimizer,
+    *,
+    strategy: tf.distribute.Strategy,
+    seed: int,
+    gradient_accumulation_steps: int = 1,
+    clip_norm: float = 1.0,
+    loss_scale: LossScale | None = None,
+    xla: bool = False,
+) -> Callable[[Batch], Metrics]:
+    """A function of one global batch that makes one update.
+
+    A batch may say "asked" () float32, not 0 where this worker was asked to
+    stop: it travels in the reduce, so all workers see it after one step.
+
+    Returns {"loss", "loss/TERM", "learning_rate", "gradient_norm",
+    "loss_scale", "skipped", "tokens", "asked"}, scalars of the whole batch.
+    """
+    compiled = _compiled_by(strategy, xla)
+    with strategy.scope():
+        step = TrainStep(
+            model=model,
+            task=task,
+            optimizer=optimizer,
+            loss_scale=loss_scale or fixed_loss_scale(),
+            seed=seed,
+            accumulation_steps=gradient_accumulation_steps,
+            clip_norm=clip_norm,
+            compile_gradients=compiled == "replica",
+        )
+
+    @_global_step(strategy, compiled)
+    def train_step(batch):
+        asked = batch.get("asked", tf.constant(0.0))
+        return strategy.run(step.replica, args=(batch, asked))
+
+    return train_step
+
+
+def _compiled_by(strategy, xla: bool) -> str:
+    """What XLA compiles: the whole step, each replica's part, nothing."""
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return "tpu"  # strategy.run compiles, whatever the flag says
+    if not xla:
+        return ""
+    return "step" if strategy.num_replicas_in_sync == 1 else "replica"
+
+
+def _global_step(strategy, compiled: str):
+    """Makes a graph of a step; its results are this worker's first ones."""
+
+    def decorate(step):
+        # Without XLA one graph serves every padded length; XLA wants every
+        # length static.
+        @tf.function(
+            jit_compile=compiled == "step",
+            reduce_retracing=not compiled,
+            autograph=False,
+        )
+        def global_step(batch):
+            return tf.nest.map_structure(
+                lambda value: strategy.experimental_local_results(value)[0],
+                step(batch),
+            )
+
+        return global_step
+
+    return decorate
+
+
+def make_evaluate_step(
+    model: model_lib.BertModel,
+    task: base.Task,
+    *,
+    strategy: tf.distribute.Strategy,
+    xla: bool = False,
+) -> Callable[[Batch], dict[str, tf.Tensor]]:
+    """A function of a global batch -> {score: (2,) sum and weight}.
+
+    Scores are the loss terms and the task's own.
+    """
+
+    compiled = _compiled_by(strategy, xla)
+
+    def compute(inputs, targets):
+        outputs = model(inputs, training=False)
+        sums = {
+            f"loss/{term}": (loss, tf.reduce_sum(targets[term][1]))
+            for term, loss in task.loss(outputs, inputs, targets).items()
+        }
+        sums |= task.sums(outputs, inputs, targets)
+        return {name: tf.stack(pair) for name, pair in sums.items()}
+
+    if compiled == "replica":
+        compute = tf.function(compute, jit_compile=True, autograph=False)
+
+    def replica(batch):
+        context = tf.distribute.get_replica_context()
+        sums = compute(batch["inputs"], batch["targets"])
+        total = _sum_over_replicas(context, tf.stack(list(sums.values())))
+        return dict(zip(sums, tf.unstack(total), strict=True))
+
+    @_global_step(strategy, compiled)
+    def evaluate_step(batch):
+        return strategy.run(replica, args=(batch,))
+
+    return evaluate_step
+
+
+def replicas_place(context) -> tf.Tensor:
+    return tf.cast(context.replica_id_in_sync_group, tf.int32)
+
+
+def _sum_over_replicas(context, value):
+    if context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def _packed_sum(context, tensors, replicas):
+    """One all-reduce for all tensors: many small ones wait on each other."""
+    if replicas == 1:
+        return tensors
+    packed = tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
+    packed = context.all_reduce(tf.distribute.ReduceOp.SUM, packed)
+    parts = tf.split(packed, [t.shape.num_elements() for t in tensors])
+    return [
+        tf.reshape(part, t.shape)
+        for part, t in zip(parts, tensors, strict=True)
+    ]

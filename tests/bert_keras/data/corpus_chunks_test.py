@@ -1,0 +1,85 @@
+import random
+
+from absl.testing import absltest, parameterized
+
+from bert_keras.data import corpus, corpus_chunks
+
+
+def documents(count, size=20):
+    return [
+        corpus.Document("a.txt", "sentences", n, n * size, n * size + size, n)
+        for n in range(1, count + 1)
+    ]
+
+
+def plan(found, **options):
+    return list(corpus_chunks.Plan(found, **({"held_out": 0.01} | options)))
+
+
+class PlanTest(absltest.TestCase):
+    def test_every_hundredth_document_is_held_out_across_chunks(self):
+        found = documents(320)
+        made = {"train": [], "dev": []}
+        numbers = {"train": [], "dev": []}
+        for chunk in plan(found, chunk_bytes=500):
+            self.assertGreater(len(chunk.documents), 1)
+            made[chunk.split] += chunk.documents
+            numbers[chunk.split].append(chunk.number)
+        self.assertLen(made["dev"], 3)
+        self.assertCountEqual(made["train"] + made["dev"], found)
+        self.assertGreater(len(numbers["train"]), 10)
+        for found in numbers.values():
+            self.assertEqual(found, list(range(len(found))))
+
+    def test_a_single_held_out_document_goes_back(self):
+        (chunk,) = plan(documents(150))
+        self.assertEqual(chunk.split, "train")
+        self.assertLen(chunk.documents, 150)
+
+    def test_a_repeated_document_is_left_out(self):
+        made = corpus_chunks.Plan(documents(10) * 2, held_out=0.0)
+        (chunk,) = made
+        self.assertLen(chunk.documents, 10)
+        self.assertEqual((made.documents, made.repeated), (10, 10))
+        (chunk,) = plan(documents(10) * 2, deduplicate=False, held_out=0.0)
+        self.assertLen(chunk.documents, 20)
+
+
+class SeenTest(parameterized.TestCase):
+    def digests(self, count):
+        draw = random.Random(count)
+        return [draw.getrandbits(64) for _ in range(count)]
+
+    def test_nothing_is_forgotten_up_to_the_size(self):
+        digests = self.digests(1 << 18)
+        seen = corpus_chunks.Seen(size=1 << 18)
+        self.assertEqual(sum(map(seen.add, digests)), len(digests))
+        self.assertEqual(sum(map(seen.add, digests)), 0)
+
+    def test_nothing_is_forgotten_while_the_table_grows(self):
+        draw, seen, digests = random.Random(3), corpus_chunks.Seen(), []
+        for digest in self.digests(50_000):
+            self.assertTrue(seen.add(digest))
+            digests.append(digest)
+            self.assertFalse(seen.add(draw.choice(digests)))
+
+    @parameterized.parameters(2, 3, 10, 1 << 10)
+    def test_the_newest_half_is_remembered_past_the_size(self, size):
+        digests = self.digests(5 * size + 1)
+        seen = corpus_chunks.Seen(size=size)
+        for number, digest in enumerate(digests):
+            self.assertTrue(seen.add(digest))
+            for back in range(0, size // 2, 1 + size // 20):
+                self.assertFalse(seen.add(digests[max(0, number - back)]))
+        # And the memory is bounded.
+        for table in (seen.newer, seen.older):
+            self.assertLessEqual(len(table.entries), 2 * size)
+        self.assertTrue(seen.add(digests[0]))
+
+    def test_a_digest_of_zero_is_one_of_them(self):
+        seen = corpus_chunks.Seen()
+        self.assertEqual([seen.add(0), seen.add(0)], [True, False])
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,177 @@
+import os
+import random
+import sys
+import types
+import unittest
+
+from absl.testing import absltest, parameterized
+
+from bert_keras.data import conll, tag_schemes
+from tests import tiny
+
+try:
+    import sklearn.exceptions  # noqa: F401 (seqeval wants one warning of it)
+except ImportError:
+    module = types.ModuleType("sklearn.exceptions")
+    module.UndefinedMetricWarning = UserWarning
+    sys.modules["sklearn"] = types.ModuleType("sklearn")
+    sys.modules["sklearn.exceptions"] = module
+try:
+    import seqeval.metrics
+    import seqeval.scheme
+except ImportError:
+    seqeval = None
+
+ALPHABETS = {"BIO": "BI", "IOB1": "BI", "BIOES": "BIES", "BMES": "BMES"}
+FILES = (
+    ("wnut17/train.conll", "BIO"),
+    ("wnut17/dev.conll", "BIO"),
+    ("wikigold/train.conll", "IOB1"),
+    ("weibo_ner/train.conll", "BIO"),
+    ("msra_ner/dev.conll", "BIO"),
+    ("resume_ner/dev.bmes", "BMES"),
+    ("resume_ner/train.bmes", "BMES"),
+)
+
+
+def random_tags(draw, alphabet):
+    tags = [f"{p}-{t}" for p in alphabet for t in ("X", "Y-z")] + ["O"]
+    return draw.choices(tags, k=draw.randint(0, 12))
+
+
+def random_entities(draw):
+    found, place = [], 0
+    for _ in range(draw.randint(0, 4)):
+        start = place + draw.randint(0, 2)
+        place = start + draw.randint(1, 4)
+        found.append((draw.choice("XY"), start, place))
+    return found, place + draw.randint(0, 2)
+
+
+class SpansTest(parameterized.TestCase):
+    @parameterized.parameters(*tag_schemes.PREFIXES)
+    def test_entities_come_back_from_their_tags(self, scheme):
+        draw = random.Random(3)
+        for _ in range(500):
+            found, length = random_entities(draw)
+            tags = tag_schemes.tags(found, length, scheme)
+            self.assertLen(tags, length)
+            self.assertEqual(tag_schemes.spans(tags), found)
+            self.assertEqual(tag_schemes.spans(tags, scheme), found)
+
+    @parameterized.parameters(*tag_schemes.PREFIXES)
+    def test_the_scheme_is_told_from_tags(self, scheme):
+        draw = random.Random(4)
+        sequences = [
+            tag_schemes.tags(*random_entities(draw), scheme) for _ in range(200)
+        ]
+        self.assertEqual(tag_schemes.scheme(sequences), scheme)
+        self.assertEqual(tag_schemes.scheme([]), "BIO")
+
+    def test_an_ill_formed_entity_counts_unless_a_scheme_is_given(self):
+        tags = ["O", "I-X", "I-Y", "B-Y"]
+        whole = [("X", 1, 2), ("Y", 2, 3), ("Y", 3, 4)]
+        self.assertEqual(tag_schemes.spans(tags), whole)
+        self.assertEqual(tag_schemes.spans(tags, "BIO"), whole[2:])
+
+    @parameterized.parameters("O", "B-X", "S-a-b", "M-X")
+    def test_knows_a_tag(self, tag):
+        self.assertTrue(tag_schemes.is_tag(tag))
+
+    @parameterized.parameters("", "B", "B-", "o", "X-PER", "PER")
+    def test_knows_what_is_no_tag(self, text):
+        self.assertFalse(tag_schemes.is_tag(text))
+
+    def test_scores_of_nothing_are_0(self):
+        self.assertEqual(
+            tag_schemes.scores([[]], [[]]),
+            {"precision": 0.0, "recall": 0.0, "f1": 0.0},
+        )
+
+
+@unittest.skipIf(seqeval is None, "seqeval is absent: pip install seqeval")
+class SeqevalTest(parameterized.TestCase):
+    """M and I mean the same; seqeval knows I only."""
+
+    def assert_equal(self, right, predicted, scheme=None):
+        ours = tag_schemes.scores(
+            *(
+                [tag_schemes.spans(tags, scheme) for tags in sequences]
+                for sequences in (predicted, right)
+            )
+        )
+        strict = {}
+        if scheme:
+            name = "IOB2" if scheme == "BIO" else "IOBES"
+            strict = {
+                "mode": "strict",
+                "scheme": getattr(seqeval.scheme, name),
+            }
+        right, predicted = (
+            [[tag.replace("M-", "I-") for tag in tags] for tags in sequences]
+            for sequences in (right, predicted)
+        )
+        for name in ("precision", "recall", "f1"):
+            theirs = getattr(seqeval.metrics, f"{name}_score")(
+                right, predicted, zero_division=0, **strict
+            )
+            self.assertEqual(ours[name], theirs)
+
+    @parameterized.product(scheme=tuple(ALPHABETS), size=(1, 50))
+    def test_random_tags_score_as_in_seqeval(self, scheme, size):
+        draw = random.Random(5)
+        for _ in range(1000 // size):
+            right = [random_tags(draw, ALPHABETS[scheme]) for _ in range(size)]
+            predicted = [
+                [
+                    tag
+                    if draw.random() < 0.7
+                    else f"{draw.choice(ALPHABETS[scheme])}-X"
+                    for tag in tags
+                ]
+                for tags in right
+            ]
+            self.assert_equal(right, predicted)
+            if scheme != "IOB1":
+                self.assert_equal(right, predicted, scheme)
+
+    @parameterized.parameters(*FILES)
+    def test_real_files_score_as_in_seqeval(self, name, scheme):
+        right = read(self, name)
+        draw = random.Random(6)
+        predicted = [
+            [tag if draw.random() < 0.9 else "O" for tag in tags]
+            for tags in right
+        ]
+        self.assert_equal(right, predicted)
+        if scheme != "IOB1":
+            self.assert_equal(right, predicted, scheme)
+
+
+class RealFilesTest(parameterized.TestCase):
+    @parameterized.parameters(*FILES)
+    def test_the_scheme_of_a_file_is_told(self, name, scheme):
+        self.assertEqual(tag_schemes.scheme(read(self, name)), scheme)
+
+    @parameterized.parameters(*FILES)
+    def test_other_schemes_say_the_same(self, name, scheme):
+        for tags in read(self, name):
+            found = tag_schemes.spans(tags)
+            for other in tag_schemes.PREFIXES:
+                again = tag_schemes.tags(found, len(tags), other)
+                self.assertEqual(tag_schemes.spans(again), found)
+            if found == tag_schemes.spans(tags, scheme) and scheme != "IOB1":
+                self.assertEqual(
+                    tag_schemes.tags(found, len(tags), scheme), tags
+                )
+
+
+def read(test, name):
+    path = f"{tiny.SHARED_DATA}/{name}"
+    if not os.path.exists(path):
+        test.skipTest(f"real data is absent: {path}")
+    return [sentence.tags for sentence in conll.read(path)]
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,395 @@
+"""Rules, schedule and decay against published formulas in float64."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+from bert_keras import errors, optimizers
+from bert_keras import model as model_lib
+from bert_keras.networks import bert as bert_lib
+from bert_keras.tasks import classification, masked_lm
+from bert_keras.training import settings
+from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
+
+STEPS = 50
+# Far below epsilon, about it, far above it.
+MAGNITUDES = 10.0 ** np.arange(-8, 1)
+SCHEDULE = optimizers.Schedule(peak=0.1, warmup_steps=7, total_steps=60)
+
+
+def linear(peak, warmup, total, step):
+    """Linear warm-up, then linear decay to 0 (Devlin et al. 2019, A.2)."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (total - step) / (total - warmup)
+
+
+def adamw(theta, gradients, *, decay, corrected, beta=(0.9, 0.999), eps=1e-6):
+    """Loshchilov & Hutter 2019, algorithm 2, lines 6 to 12.
+
+    m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,
+    m_hat = m / (1 - b1^t),  v_hat = v / (1 - b2^t),
+    theta -= eta (m_hat / (sqrt(v_hat) + eps) + lambda theta),
+    where theta on the right is that of the step before. Not corrected, m_hat
+    is m and v_hat is v (Google's BERT, optimization.py).
+    """
+    m, v = np.zeros_like(theta), np.zeros_like(theta)
+    for t, g in enumerate(gradients, start=1):
+        m = beta[0] * m + (1 - beta[0]) * g
+        v = beta[1] * v + (1 - beta[1]) * g**2
+        whole = [1 - b**t if corrected else 1.0 for b in beta]
+        change = m / whole[0] / (np.sqrt(v / whole[1]) + eps)
+        rate = linear(0.1, 7, 60, t - 1)
+        theta = theta - rate * (change + decay * theta)
+    return theta
+
+
+def lamb(
+    x, gradients, *, decay, corrected, adapted, beta=(0.9, 0.999), eps=1e-6
+):
+    """You et al. 2020, algorithm 2, with phi the identity.
+
+    r = m_hat / (sqrt(v_hat) + eps),
+    x -= eta |x| / |r + lambda x| (r + lambda x);
+    the ratio is 1 where a norm is 0 and for what is not adapted.
+    """
+    m, v = np.zeros_like(x), np.zeros_like(x)
+    for t, g in enumerate(gradients, start=1):
+        m = beta[0] * m + (1 - beta[0]) * g
+        v = beta[1] * v + (1 - beta[1]) * g**2
+        whole = [1 - b**t if corrected else 1.0 for b in beta]
+        change = m / whole[0] / (np.sqrt(v / whole[1]) + eps) + decay * x
+        norms = np.linalg.norm(x), np.linalg.norm(change)
+        ratio = norms[0] / norms[1] if adapted and all(norms) else 1.0
+        x = x - linear(0.1, 7, 60, t - 1) * ratio * change
+    return x
+
+
+def random_gradients(shape, steps=STEPS):
+    """(steps, *shape); the last axis has every magnitude, and some zeros."""
+    random = np.random.default_rng(0)
+    signs = random.normal(size=(steps, *shape)) + 0.5
+    kept = random.random((steps, *shape)) < 0.9
+    return (signs * kept * MAGNITUDES).astype(np.float32)
+
+
+def start(shape):
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
+def trained(name, rule, theta, gradients, *, decay):
+    """The variable `name`, after the optimizer's steps."""
+    variable = keras.Variable(theta, name=name)
+    optimizer = optimizers.Optimizer(
+        [variable], rule=rule, schedule=SCHEDULE, weight_decay=decay
+    )
+
+    @tf.function
+    def update(gradient, step):
+        optimizer.apply([gradient], step, used=[True])
+
+    for step, gradient in enumerate(gradients):
+        update(tf.constant(gradient), tf.constant(step, tf.int64))
+    return variable.numpy()
+
+
+class AdamWTest(parameterized.TestCase):
+    @parameterized.product(
+        decay=(0.0, 0.1), corrected=(True, False), name=("kernel", "bias")
+    )
+    def test_it_is_algorithm_2_at_gradients_of_every_size(
+        self, decay, corrected, name
+    ):
+        gradients = random_gradients((5, len(MAGNITUDES)))
+        theta = start(gradients.shape[1:])
+        rule = optimizers.AdamW(bias_correction=corrected)
+        found = trained(name, rule, theta, gradients, decay=decay)
+        expected = adamw(
+            theta.astype(np.float64),
+            gradients.astype(np.float64),
+            decay=decay if name == "kernel" else 0.0,
+            corrected=corrected,
+        )
+        # The kernel has beta_2 in float32: 1 - beta_2 is off by 1.3e-5.
+        within = 2e-6 if corrected else 1e-5
+        np.testing.assert_allclose(
+            found - theta, expected - theta, rtol=within, atol=2e-6
+        )
+
+    def test_the_first_step_is_g_over_g_and_epsilon(self):
+        # m_hat = g and v_hat = g^2, so the variable moves by
+        # eta g / (|g| + epsilon); a quarter of that with epsilon-hat, where
+        # |g| is 10 epsilon.
+        gradients = MAGNITUDES[np.newaxis].astype(np.float32)
+        zeros = np.zeros(len(MAGNITUDES), np.float32)
+        found = trained(
+            "kernel", optimizers.AdamW(), zeros, gradients, decay=0.0
+        )
+        expected = -0.1 / 7 * MAGNITUDES / (MAGNITUDES + 1e-6)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+    @parameterized.parameters((0.0, 0.999), (0.0, 0.0), (0.9, 0.5))
+    def test_betas_of_any_value(self, *beta):
+        gradients = random_gradients((2, len(MAGNITUDES)), steps=9)
+        theta = start(gradients.shape[1:])
+        rule = optimizers.AdamW(*beta)
+        found = trained("kernel", rule, theta, gradients, decay=0.01)
+        expected = adamw(
+            theta,
+            gradients.astype(float),
+            decay=0.01,
+            corrected=True,
+            beta=beta,
+        )
+        np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
+
+    def test_it_is_that_of_keras_where_epsilon_is_nothing(self):
+        # Keras' epsilon is epsilon-hat: at 1e-20 the two do not differ.
+        gradients = random_gradients((3, len(MAGNITUDES)))[..., 4:]
+        theta = start(gradients.shape[1:])
+        theirs = keras.Variable(theta)
+        optimizer = keras.optimizers.AdamW(
+            weight_decay=0.01, epsilon=1e-20, beta_2=0.999
+        )
+        for step, gradient in enumerate(gradients):
+            optimizer.learning_rate = linear(0.1, 7, 60, step)
+            optimizer.apply([tf.constant(gradient)], [theirs])
+        ours = trained(
+            "kernel",
+            optimizers.AdamW(epsilon=1e-20),
+            theta,
+            gradients,
+            decay=0.01,
+        )
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
+
+
+class LambTest(parameterized.TestCase):
+    @parameterized.product(
+        decay=(0.0, 0.1), corrected=(True, False), name=("kernel", "bias")
+    )
+    def test_it_is_algorithm_2(self, decay, corrected, name):
+        gradients = random_gradients((5, len(MAGNITUDES)))
+        x = start(gradients.shape[1:])
+        rule = optimizers.Lamb(bias_correction=corrected)
+        found = trained(name, rule, x, gradients, decay=decay)
+        adapted = name == "kernel"
+        expected = lamb(
+            x.astype(np.float64),
+            gradients.astype(np.float64),
+            decay=decay if adapted else 0.0,
+            corrected=corrected,
+            adapted=adapted,
+        )
+        np.testing.assert_allclose(
+            found - x, expected - x, rtol=2e-6, atol=2e-6
+        )
+
+    @parameterized.parameters(0.0, 0.1)
+    def test_an_adapted_variable_moves_by_its_length(self, decay):
+        gradients = random_gradients((4, len(MAGNITUDES)), steps=1)
+        x = start(gradients.shape[1:])
+        moved = {
+            name: np.linalg.norm(
+                trained(
+                    name, optimizers.Lamb(), x, gradients, decay=decay
+                ).astype(float)
+                - x
+            )
+            for name in ("kernel", "gamma")
+        }
+        length = 0.1 / 7 * np.linalg.norm(x.astype(float))
+        self.assertAlmostEqual(moved["kernel"], length, delta=1e-5 * length)
+        self.assertNotAlmostEqual(moved["gamma"], length, delta=0.1 * length)
+
+    def test_a_norm_of_0_leaves_the_step_as_it_is(self):
+        gradients = random_gradients((4, len(MAGNITUDES)), steps=1)
+        zeros, ones = np.zeros((2, 4, len(MAGNITUDES)), np.float32)
+        ones += 1
+        rule = optimizers.Lamb()
+        moved = trained("kernel", rule, zeros, gradients, decay=0.0)
+        expected = adamw(zeros, gradients, decay=0.0, corrected=True)
+        np.testing.assert_allclose(moved, expected, rtol=1e-5, atol=1e-9)
+        still = trained("kernel", rule, ones, 0 * gradients, decay=0.0)
+        np.testing.assert_array_equal(still, ones)
+
+
+class SgdTest(parameterized.TestCase):
+    @parameterized.product(decay=(0.0, 0.1), name=("kernel", "bias"))
+    def test_it_is_the_gradient_and_the_decay_of_what_was(self, decay, name):
+        """theta -= eta (g + lambda theta), theta that of the step before."""
+        gradients = random_gradients((2, len(MAGNITUDES)), steps=9)
+        theta = start(gradients.shape[1:])
+        found = trained(name, optimizers.Sgd(), theta, gradients, decay=decay)
+        expected = theta.astype(np.float64)
+        for step, gradient in enumerate(gradients.astype(np.float64)):
+            shrunk = decay * expected if name == "kernel" else 0.0
+            expected = expected - linear(0.1, 7, 60, step) * (gradient + shrunk)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+class TotalWeightTest(absltest.TestCase):
+    def test_it_is_exact_near_0_and_near_1(self):
+        steps = np.array([0, 1, 2, 5, 10, 100, 10_000, 10**7, 2**40])
+        for beta in (0.1, 0.9, 0.999, 0.99999):
+            found = [
+                optimizers._total_weight(beta, tf.constant(step))
+                for step in steps
+            ]
+            expected = -np.expm1((steps + 1) * np.log(beta))
+            np.testing.assert_allclose(found, expected, rtol=3e-7)
+
+
+class ScheduleTest(parameterized.TestCase):
+    @parameterized.parameters((7, 60), (0, 10), (1, 10), (10, 10), (0, 1))
+    def test_it_is_the_formula_at_every_step(self, warmup, total):
+        schedule = optimizers.Schedule(3e-4, warmup, total)
+        found = [schedule(tf.constant(step)) for step in range(total)]
+        expected = [linear(3e-4, warmup, total, s) for s in range(total)]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        self.assertAlmostEqual(max(map(float, found)), 3e-4, delta=1e-9)
+        self.assertGreater(float(found[0]), 0)
+        self.assertGreater(float(found[-1]), 0)
+        for after in (total, total + 9):
+            self.assertEqual(float(schedule(tf.constant(after))), 0)
+
+
+class OptimizerTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        task = masked_lm.MaskedLM().learn([], tiny.tokenizer())
+        pooled = classification.Classification(
+            labels=("no", "yes"), pooling="lstm"
+        )
+        bert = tiny.bert(embedding_size=8, norm_first=True)
+        self.models = [
+            model_lib.BertModel(bert_lib.BertEncoder(tiny.bert()), task),
+            model_lib.BertModel(bert_lib.BertEncoder(bert), pooled),
+        ]
+
+    def optimizer(self, variables, **options):
+        options = {
+            "rule": optimizers.AdamW(),
+            "schedule": optimizers.Schedule(1e-2, 0, 10),
+            "weight_decay": 0.1,
+        } | options
+        return optimizers.Optimizer(variables, **options)
+
+    @parameterized.parameters(0.1, 0.0)
+    def test_matrices_decay_and_are_adapted_vectors_are_not(self, decay):
+        # Every vector of BERT is a bias or of a LayerNorm.
+        for model in self.models:
+            variables = model.trainable_variables
+            found = self.optimizer(variables, weight_decay=decay)
+            ranks = [len(variable.shape) for variable in variables]
+            self.assertEqual(set(ranks), {1, 2})
+            self.assertEqual(found.adapted, [rank == 2 for rank in ranks])
+            self.assertEqual(
+                found.decays, [decay if rank == 2 else 0.0 for rank in ranks]
+            )
+
+    @parameterized.parameters(
+        optimizers.AdamW(), optimizers.Sgd(), optimizers.Lamb()
+    )
+    def test_without_a_gradient_matrices_shrink_and_nothing_else_moves(
+        self, rule
+    ):
+        model = self.models[0]
+        random = np.random.default_rng(0)
+        for variable in model.trainable_variables:
+            variable.assign(random.normal(size=variable.shape))
+        before = [v.numpy() for v in model.trainable_variables]
+        self.optimizer(model.trainable_variables, rule=rule).apply(
+            [tf.zeros(v.shape) for v in model.trainable_variables],
+            tf.constant(0, tf.int64),
+            used=[True] * len(before),
+        )
+        # LAMB's step has the length of the variable, whatever the decay.
+        share = 1e-2 if isinstance(rule, optimizers.Lamb) else 1e-3
+        for old, variable in zip(
+            before, model.trainable_variables, strict=True
+        ):
+            rest = 1 - share if old.ndim == 2 else 1
+            np.testing.assert_allclose(
+                variable, old * rest, rtol=1e-6, err_msg=variable.path
+            )
+
+    @parameterized.parameters(
+        optimizers.AdamW(), optimizers.Sgd(), optimizers.Lamb()
+    )
+    def test_what_no_loss_reads_stays_with_its_slots(self, rule):
+        variables = [
+            keras.Variable(start((2, 3)), name=name)
+            for name in ("read", "pooler")
+        ]
+        before = [variable.numpy() for variable in variables]
+        optimizer = self.optimizer(variables, rule=rule)
+        optimizer.apply(
+            [tf.ones((2, 3))] * 2,
+            tf.constant(0, tf.int64),
+            used=[True, False],
+        )
+        self.assertGreater(np.abs(variables[0] - before[0]).min(), 1e-4)
+        np.testing.assert_array_equal(variables[1], before[1])
+        for _, slot in zip(rule.slots, optimizer.slots[1], strict=True):
+            self.assertEqual(np.abs(slot).max(), 0)
+
+    @parameterized.parameters(
+        optimizers.AdamW(), optimizers.Sgd(), optimizers.Lamb()
+    )
+    def test_two_replicas_update_as_one(self, rule):
+        gradient = tf.constant(random_gradients((2, len(MAGNITUDES)), 1)[0])
+        theta, found = start(gradient.shape), []
+        for strategy in (
+            tf.distribute.get_strategy(),
+            settings.make_strategy("mirrored"),
+        ):
+            with strategy.scope():
+                variable = keras.Variable(theta, name="kernel")
+                optimizer = self.optimizer([variable], rule=rule)
+
+            @tf.function
+            def update(step, optimizer=optimizer, strategy=strategy):
+                strategy.run(
+                    lambda: optimizer.apply([gradient], step, used=[True])
+                )
+
+            for step in range(3):
+                update(tf.constant(step, tf.int64))
+            replicas = strategy.experimental_local_results(variable.value)
+            found += [replica.numpy() for replica in replicas]
+        self.assertLen(found, 3)
+        self.assertGreater(np.abs(found[0] - theta).max(), 1e-3)
+        for other in found[1:]:
+            np.testing.assert_array_equal(other, found[0])
+
+    def test_slots_have_names_of_their_own_and_start_at_0(self):
+        variables = self.models[0].trainable_variables
+        state = self.optimizer(variables).state()
+        self.assertLen(state, 2 * len(variables))
+        for variable in variables:
+            for slot in ("m", "v"):
+                value = state[f"{variable.path}/{slot}"]
+                self.assertEqual(value.shape, variable.shape)
+                self.assertEqual(np.abs(value).max(), 0)
+
+
+class LimitsTest(parameterized.TestCase):
+    @parameterized.product(
+        rule=(optimizers.AdamW, optimizers.Lamb),
+        change=(
+            {"beta_1": 1.0},
+            {"beta_1": -0.1},
+            {"beta_2": 1.5},
+            {"epsilon": 0.0},
+        ),
+    )
+    def test_values_that_give_no_update_are_refused(self, rule, change):
+        (name,) = change
+        with self.assertRaisesRegex(errors.InputError, f"{name} is"):
+            rule(**change)
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,204 @@
+import itertools
+from unittest import mock
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+from bert_keras import errors
+from bert_keras.tasks import base, tagging
+from bert_keras.training import loop
+from bert_keras.training import step as step_lib
+from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
+from tests.trainers.runs import BATCH, TASKS, Run, batches
+
+
+class Infinite(tagging.Tagging):
+    """Its loss is infinite where a batch holds a certain token."""
+
+    mark = 5
+
+    def loss(self, outputs, inputs, targets):
+        marked = tf.reduce_any(inputs["token_ids"][:, 0] == self.mark)
+        (loss,) = super().loss(outputs, inputs, targets).values()
+        return {"tag": loss * tf.where(marked, np.inf, 1.0)}
+
+
+class LateHead(tagging.TagHead):
+    """Has a layer that is first built when it is called."""
+
+    def __init__(self, config, num_tags, **kwargs):
+        super().__init__(config, num_tags, **kwargs)
+        self.more = keras.layers.Dense(num_tags, name="more")
+
+    def call(self, encoded, inputs, table, training=None):
+        outputs = super().call(encoded, inputs, table, training=training)
+        return {"tag": self.more(outputs["tag"])}
+
+
+class Late(tagging.Tagging):
+    def head(self, config):
+        return LateHead(config, len(self.labels), name="head")
+
+
+class TrainStepTest(parameterized.TestCase):
+    def test_weights_that_nothing_would_train_are_refused(self):
+        with mock.patch.dict(TASKS, late=lambda: Late(types=("PER",))):
+            with self.assertRaisesRegex(errors.InputError, "more/kernel"):
+                Run("late").train(stop=1)
+
+    @parameterized.parameters(
+        ("one_device", 1), ("one_device", 4), ("mirrored", 1)
+    )
+    def test_resume_is_bit_equal_with_dropout(self, strategy, parts):
+        whole = Run("masked_lm", strategy, parts, dropout=0.3)
+        whole.train()
+        first = Run("masked_lm", strategy, parts, dropout=0.3)
+        first.train(stop=12)
+        second = Run("masked_lm", strategy, parts, dropout=0.3)
+        for ours, theirs in zip(
+            [
+                *second.model.trainable_variables,
+                *second.optimizer.state().values(),
+            ],
+            [
+                *first.model.trainable_variables,
+                *first.optimizer.state().values(),
+            ],
+            strict=True,
+        ):
+            ours.assign(theirs)
+        second.train(start=12)
+        weights = second.weights()
+        for path, value in whole.weights().items():
+            np.testing.assert_array_equal(value, weights[path], path)
+
+    def test_dropout_differs_between_steps_replicas_and_parts(self):
+        run = Run("classification", dropout=0.5)
+        batch = next(batches(run.task, 1))
+        places = [0, 1, 2]
+        trainer = step_lib.TrainStep(
+            run.model,
+            run.task,
+            run.optimizer,
+            step_lib.fixed_loss_scale(),
+            7,
+            1,
+            1.0,
+        )
+        outputs = []
+        for step, place in itertools.product((0, 1), places):
+            trainer._seed_dropout(tf.constant(step, tf.int64), place)
+            outputs.append(
+                run.model(batch["inputs"], training=True)["label"].numpy()
+            )
+        for one, two in itertools.combinations(outputs, 2):
+            self.assertFalse(np.allclose(one, two))
+        trainer._seed_dropout(tf.constant(0, tf.int64), 0)
+        np.testing.assert_array_equal(
+            run.model(batch["inputs"], training=True)["label"], outputs[0]
+        )
+
+    def test_learns_by_heart(self):
+        run = Run("classification", peak=3e-3)
+        batch = next(batches(run.task, 1))
+        first = float(run.step(batch)["loss"])
+        for step in range(1, 60):
+            batch["step"] = tf.constant(step, tf.int64)
+            last = float(run.step(batch)["loss"])
+        self.assertLess(last, 0.1 * first)
+
+    @parameterized.product(
+        strategy=("one_device", "mirrored"), xla=(False, True)
+    )
+    def test_infinity_on_the_last_replica_skips_the_step(self, strategy, xla):
+        run = Run("tagging", strategy)
+        with run.strategy.scope():
+            scale = step_lib.LossScale(1024.0, growth_steps=2)
+        run.step = step_lib.make_train_step(
+            run.model,
+            Infinite(),
+            run.optimizer,
+            strategy=run.strategy,
+            seed=7,
+            loss_scale=scale,
+            xla=xla,
+        )
+        before = run.weights()
+        slots = [v.numpy() for v in run.optimizer.state().values()]
+        good = next(batches(run.task, 1))
+        # Only the last row, on the last replica; weights stay finite.
+        ids = good["inputs"]["token_ids"].numpy()
+        ids[-1, 0] = Infinite.mark
+        bad = good | {
+            "inputs": good["inputs"] | {"token_ids": tf.constant(ids)}
+        }
+        metrics = run.step(run.split(bad))
+        self.assertEqual(int(metrics["skipped"]), 1)
+        self.assertEqual(float(metrics["loss_scale"]), 1024.0)
+        self.assertEqual(float(scale.scale.numpy()), 512.0)
+        for path, value in run.weights().items():
+            np.testing.assert_array_equal(value, before[path], path)
+        for one, two in zip(slots, run.optimizer.state().values(), strict=True):
+            np.testing.assert_array_equal(one, two.numpy())
+        for expected in (512.0, 1024.0):  # doubled after two good steps
+            metrics = run.step(run.split(good))
+            self.assertEqual(int(metrics["skipped"]), 0)
+            self.assertEqual(float(scale.scale.numpy()), expected)
+
+    def test_loss_scale_changes_no_update(self):
+        plain = Run("classification")
+        scaled = Run("classification")
+        scaled.step = step_lib.make_train_step(
+            scaled.model,
+            scaled.task,
+            scaled.optimizer,
+            strategy=scaled.strategy,
+            seed=7,
+            loss_scale=step_lib.LossScale(2.0**10),
+        )
+        np.testing.assert_allclose(plain.train(), scaled.train(), atol=1e-6)
+
+    @parameterized.parameters((False, 2), (True, 4))
+    def test_graphs_of_a_step(self, xla, most):
+        # Without XLA one for all lengths, after the first; with it one each.
+        run = Run("classification", xla=xla)
+        targets = {"label": (tf.zeros(BATCH, tf.int32), tf.ones(BATCH))}
+        for length in (12, 16, 24, 32, 24, 16):
+            inputs = tiny.inputs(rows=BATCH, length=length)
+            step = tf.constant(0, tf.int64)
+            run.step({"inputs": inputs, "targets": targets, "step": step})
+        self.assertLessEqual(run.graphs(), most)
+
+    def test_every_task_is_compiled_here(self):
+        self.assertContainsSubset(base.names(), TASKS)
+
+    @parameterized.parameters(
+        *((kind, ("one_device", 1)) for kind in TASKS),
+        ("masked_lm", ("mirrored", 2)),
+    )
+    def test_compiles_under_xla_with_equal_losses(self, kind, shape):
+        strategy, parts = shape
+        plain = Run(kind, strategy, parts)
+        compiled = Run(kind, strategy, parts, xla=True)
+        np.testing.assert_allclose(
+            plain.train(stop=4), compiled.train(stop=4), atol=1e-5
+        )
+        self.assertEqual(compiled.graphs(), 1)
+        scores = []
+        for xla in (False, True):
+            step = step_lib.make_evaluate_step(
+                plain.model, plain.task, strategy=plain.strategy, xla=xla
+            )
+            rows = map(plain.split, batches(plain.task, 2))
+            scores.append(loop.evaluate(step, rows))
+        if kind == "masked_lm":  # the others are scored on rows, not here
+            self.assertContainsSubset(plain.task.scores, scores[0])
+        self.assertEqual(set(scores[0]), set(scores[1]))
+        for name, value in scores[0].items():
+            np.testing.assert_allclose(value, scores[1][name], rtol=1e-5)
+
+
+if __name__ == "__main__":
+    absltest.main()
