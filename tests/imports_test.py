@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 
 # Module or folder of bert_keras -> modules and folders that it may import; the
 # row with the longest name counts. Each row may import what is above it, and
-# everyone errors, files and options.
+# everyone errors, files, options and registry.
 _NETWORK = {"networks", "layers", "kernels"}
 _DATA = {"tokenizers", "data", "metrics"}
 _TASKS = _DATA | {"networks.base", "networks.bert_config", "tasks", "heads"}
@@ -27,16 +27,18 @@ _PREDICTOR = _CHECKPOINT | {"formats", "predictor"}
 INSIDE = {
     "errors": set(),
     "options": set(),
+    "registry": set(),
     "files": set(),
     "streams": set(),
     "locks": set(),
     "safetensors_mmap": set(),
     "tensorflow_import": set(),
     "kernels": set(),
-    "networks.bert_config": set(),
-    "layers": {"kernels", "networks.bert_config"},
+    "networks.base": set(),
+    "networks.bert_config": {"networks.base"},
+    "layers": {"kernels", "networks.base", "networks.bert_config"},
     "networks": {"networks", "layers"},
-    "heads": {"layers", "networks.bert_config"},
+    "heads": {"layers", "networks.base", "networks.bert_config"},
     "tokenizers": {"tokenizers"},
     "data": {"tokenizers", "data", "safetensors_mmap"},
     "data.import_tfrecords": {"tokenizers", "data", "checkpoint"},
@@ -55,7 +57,7 @@ INSIDE = {
     "serving": _PREDICTOR | {"serving", "artifact"},
     "device": _PREDICTOR | {"device", "artifact"},
 }
-EVERYONE = {"errors", "files", "options"}
+EVERYONE = {"errors", "files", "options", "registry"}
 
 # The other folders -> the folders they import. Trainers and export never meet,
 # nor do training and what is served or runs on a device.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bert_keras import errors, files, options
+from bert_keras.networks import base
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 POSITIONS = ("learned", "sinusoidal")
@@ -24,7 +25,7 @@ _SIZES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class BertConfig:
+class BertConfig(base.NetworkConfig):
     """The network's shape; every field is read in layers.py or encoder.py.
 
     Any combination is a network: ALBERT, a causal decoder or a small student
@@ -95,6 +96,17 @@ class BertConfig:
     @property
     def embedding_width(self) -> int:
         return self.embedding_size or self.hidden_size
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[int, ...]]:
+        return {"token_ids": (), "segment_ids": (), "padding_mask": ()}
+
+    @property
+    def max_length(self) -> int | None:
+        """Learned positions end; sinusoidal ones are computed for any."""
+        if self.position == "learned":
+            return self.max_position_embeddings
+        return None
 
     @property
     def head_width(self) -> int:

@@ -1,0 +1,133 @@
+"""Registries: networks, tokenizers, tasks and wrappers by their file's name.
+
+A registry is the list of files of a package such as `bert_keras.tasks`, each
+with one subclass of the registry's base class; the file `base.py` holds that
+one. A user's class is known by the dotted name of its module.
+
+`find` takes a name that a person gave and imports its module. `lookup` takes
+a name that a folder holds: data never chooses what code is imported.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import sys
+from types import ModuleType
+from typing import Any
+
+from bert_keras import errors
+
+
+class UnknownNameError(errors.InputError):
+    """A folder names a module that nobody has imported."""
+
+
+def names(package: str) -> list[str]:
+    """What comes with the package: its files, without `base`."""
+    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    return sorted(item.name for item in found if item.name != "base")
+
+
+def name_of(package: str, cls: type) -> str:
+    """The name that `find` and `lookup` take for a class."""
+    return cls.__module__.removeprefix(f"{package}.")
+
+
+def find(package: str, name: str, base_class: type) -> type[Any]:
+    """The class of `package`'s file `name`, or of a user's module.
+
+    Imports the module, so `name` has to come from the user. Raises InputError
+    when there is no such module, or not one subclass of `base_class` in it.
+    """
+    flag = f"--{_noun(package)}={name}"
+    short = name.removeprefix(f"{package}.")
+    if short in names(package):
+        name = f"{package}.{short}"
+    dotted = "." in name and all(map(str.isidentifier, name.split(".")))
+    try:
+        if not dotted:
+            raise ModuleNotFoundError(name=name)
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module exists, and one that it imports does not
+        raise errors.InputError(
+            f"{flag}: expected one of {', '.join(names(package))}, or the "
+            "dotted name of a module of yours, such as my_package."
+            f"my_{_noun(package)}, which is importable here."
+        ) from None
+    classes = classes_of(module, base_class)
+    if len(classes) != 1:
+        raise errors.InputError(
+            f"{flag}: expected one {base_class.__name__} subclass in that "
+            f"module, found {[item.__name__ for item in classes] or 'none'}."
+        )
+    return classes[0]
+
+
+def lookup(package: str, name: Any, base_class: type) -> type[Any]:
+    """The class that a folder names: the package's, or one imported before.
+
+    Raises UnknownNameError when it is neither.
+    """
+    if isinstance(name, str):
+        if name.removeprefix(f"{package}.") in names(package):
+            return find(package, name, base_class)
+        if name in sys.modules:
+            classes = classes_of(sys.modules[name], base_class)
+            if len(classes) == 1:
+                return classes[0]
+    noun = _noun(package)
+    raise UnknownNameError(
+        f"its {noun} is the module {name!r}, which is none of "
+        f"{', '.join(names(package))} and not imported here; a folder does "
+        "not choose what code runs. If the module is yours, import it before "
+        "loading."
+    )
+
+
+def require_findable(package: str, cls: type, base_class: type) -> None:
+    """Raises InputError where the name of a class does not lead back to it.
+
+    A saved class is known by its module: the module's name is dotted, so that
+    `find` takes it, and holds no other subclass of `base_class`.
+    """
+    noun, module = _noun(package), cls.__module__
+    if "." not in module:
+        problem = (
+            f"the name of the module {module} has no dot"
+            if module != "__main__"
+            else "it is defined in the program that was started"
+        )
+    elif (classes := classes_of(sys.modules[module], base_class)) != [cls]:
+        others = [item.__name__ for item in classes if item is not cls]
+        problem = f"the module {module} " + (
+            f"has other {noun}s too ({', '.join(others)})"
+            if others
+            else "does not have it at its top level"
+        )
+    else:
+        return
+    raise errors.InputError(
+        f"the {noun} {cls.__qualname__} could not be loaded again: {problem}. "
+        "Define it in a module of its own that is part of a package, such as "
+        f"my_package/my_{noun}.py, and import it from there."
+    )
+
+
+def classes_of(module: ModuleType, base_class: type) -> list[type[Any]]:
+    """The subclasses of `base_class` that a module defines, each once."""
+    classes = {
+        item: None
+        for item in vars(module).values()
+        if inspect.isclass(item)
+        and issubclass(item, base_class)
+        and item is not base_class
+        and item.__module__ == module.__name__
+    }
+    return list(classes)
+
+
+def _noun(package: str) -> str:
+    """bert_keras.tasks -> task."""
+    return package.rpartition(".")[2].removesuffix("s")
