@@ -42,7 +42,7 @@ class Texts:
         self.model = kind.from_pretrained(init, num_labels=count)
 
     def encode(self, row):
-        texts = [row[name] for name in self.task.texts]
+        texts = [row[name] for name in self.task.text_columns]
         encoded = self.tokenizer(
             *texts, truncation=True, max_length=self.task.seq_length
         )
@@ -110,9 +110,9 @@ class Words:
 
 def train(settings, task):
     torch.manual_seed(settings.seed)
-    rows = list(task.examples(settings.train))
-    task = task.learn(rows, None)
-    dev = list(task.examples(settings.dev))
+    rows = list(task.read_examples(settings.train))
+    task = task.adapt(rows, None)
+    dev = list(task.read_examples(settings.dev))
     kinds = {classification.Classification: Texts, tagging.Tagging: Words}
     (side,) = [
         kind(task, settings.init)

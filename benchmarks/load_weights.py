@@ -39,7 +39,7 @@ def write(folder: str) -> dict[str, str]:
     tokenizer = wordpiece.Tokenizer(
         [*wordpiece.SPECIAL_TOKENS, *words], lowercase=True
     )
-    task = masked_lm.MaskedLM().learn([], tokenizer)
+    task = masked_lm.MaskedLM().adapt([], tokenizer)
     model = model_lib.BertModel(bert_lib.BertEncoder(bert), task)
     paths = {"bert_keras": os.path.join(folder, "bert_keras")}
     checkpoint.save(paths["bert_keras"], model, tokenizer, step=0)

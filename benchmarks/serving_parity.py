@@ -57,14 +57,14 @@ def main(_):
         )
     task = reference.task
     rows = []
-    for row in task.examples(DATA.value):
+    for row in task.read_examples(DATA.value):
         rows.append(row)
         if len(rows) == ROWS.value:
             break
     batches = [
         {
             name: [row[name] for row in rows[start : start + 32]]
-            for name in task.texts
+            for name in task.text_columns
         }
         for start in range(0, len(rows), 32)
     ]
@@ -88,7 +88,9 @@ def main(_):
     numbers, agree = [], []
     for batch, got in zip(batches, answers, strict=True):
         raw = {name: tf.constant(texts) for name, texts in batch.items()}
-        found = artifact.compare(got, reference.text(**raw), ranked=task.ranked)
+        found = artifact.compare(
+            got, reference.text(**raw), ranked=task.ranked_outputs
+        )
         numbers.append(found.numbers)
         agree.append(found.agreement * len(next(iter(batch.values()))))
     one_by_one = max(
@@ -97,7 +99,7 @@ def main(_):
             reference.text(
                 **{name: tf.constant(t[:1]) for name, t in batch.items()}
             ),
-            ranked=task.ranked,
+            ranked=task.ranked_outputs,
         ).numbers
         for batch, got in zip(batches, answers, strict=True)
     )

@@ -50,7 +50,7 @@ def main(_):
         predictor = predictor_lib.load(CHECKPOINT.value)
     else:
         predictor = sharp.make(TASK.value)
-    names = predictor.task.texts
+    names = predictor.task.text_columns
     random = np.random.default_rng(1)
     words = np.array([w for w in predictor.tokenizer.vocabulary if w.isalpha()])
     with tempfile.TemporaryDirectory() as folder:

@@ -36,14 +36,14 @@ def requests(task, texts):
     """(signature, its inputs) of the rows, for every signature."""
     raw = {name: tf.constant(column) for name, column in texts.items()}
     yield artifact.TEXT, raw
-    if task.classes:
+    if task.class_names:
         examples = tf.constant(artifact.examples(texts))
         yield artifact.CLASSIFY, {"inputs": examples}
 
 
 def tokens(predictor, raw):
     task = predictor.task
-    inputs = task.inputs(raw, predictor.tokenizer)
+    inputs = task.preprocess(raw, predictor.tokenizer)
     padding = [[0, 0], [0, task.seq_length - inputs["token_ids"].shape[1]]]
     return {name: tf.pad(inputs[name], padding) for name in artifact.TOKENS}
 
@@ -67,8 +67,8 @@ def main(_):
     else:
         predictor = sharp.make(TASK.value)
     task = predictor.task
-    rows = list(itertools.islice(task.examples(DATA.value), ROWS.value))
-    texts = {name: [row[name] for row in rows] for name in task.texts}
+    rows = list(itertools.islice(task.read_examples(DATA.value), ROWS.value))
+    texts = {name: [row[name] for row in rows] for name in task.text_columns}
     table = rich.table.Table(
         title=f"{CHECKPOINT.value or 'a tiny model'}, {DATA.value}"
     )
@@ -84,7 +84,9 @@ def main(_):
             unsplit = answer(**inputs)
             for size in map(int, SPLITS.value):
                 joined = in_parts(answer, inputs, size)
-                found = artifact.compare(joined, unsplit, ranked=task.ranked)
+                found = artifact.compare(
+                    joined, unsplit, ranked=task.ranked_outputs
+                )
                 count = len(next(iter(inputs.values())))
                 table.add_row(
                     task.name,

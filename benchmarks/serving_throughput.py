@@ -42,14 +42,14 @@ def plain(predictor, *, full):
     task = predictor.task
 
     def text(**raw):
-        inputs = task.inputs(raw, predictor.tokenizer)
+        inputs = task.preprocess(raw, predictor.tokenizer)
         missing = task.seq_length - tf.shape(inputs["token_ids"])[1]
         tokens = {
             name: tf.pad(inputs[name], [[0, 0], [0, missing * full]])
             for name in artifact.TOKENS
         }
         decoded = predictor.tokens(**tokens)
-        return task.predict(decoded, inputs, raw, predictor.tokenizer)
+        return task.postprocess(decoded, inputs, raw, predictor.tokenizer)
 
     return tf.function(text, reduce_retracing=True, autograph=False)
 

@@ -38,7 +38,7 @@ from trainers import predict
 mark("import what is ours")
 model = predictor.load(sys.argv[2])
 mark("read the checkpoint, make the network")
-rows = [predict.parse(sys.argv[3], model.task.texts, 1)]
+rows = [predict.parse(sys.argv[3], model.task.text_columns, 1)]
 model.predict(rows)
 mark("make the graph, first answer")
 model.predict(rows)

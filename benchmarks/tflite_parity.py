@@ -32,16 +32,20 @@ LENGTH = flags.DEFINE_integer("seq_length", 128, "Tokens of a row.", 4)
 def main(_):
     predictor = predictor_lib.load(CHECKPOINT.value)
     task = dataclasses.replace(
-        predictor.task.on_device(), seq_length=LENGTH.value
+        predictor.task.for_device(), seq_length=LENGTH.value
     )
     model = model_lib.BertModel(predictor.model.encoder, task)
     model.head.set_weights(predictor.model.head.get_weights())
     predictor = predictor_lib.Predictor(model, predictor.tokenizer)
-    rows = list(itertools.islice(task.examples(DATA.value), 2 * ROWS.value))
+    rows = list(
+        itertools.islice(task.read_examples(DATA.value), 2 * ROWS.value)
+    )
     rows, others = rows[: ROWS.value], rows[ROWS.value :] or rows
-    raw = {name: tf.constant([r[name] for r in rows]) for name in task.texts}
+    raw = {
+        name: tf.constant([r[name] for r in rows]) for name in task.text_columns
+    }
     want = predictor.text(**raw)
-    metric = task.scores[0]
+    metric = task.metric_names[0]
     table = rich.table.Table(
         title=f"{CHECKPOINT.value}, {task.name}, {len(rows)} rows of "
         f"{LENGTH.value} tokens"
@@ -66,9 +70,13 @@ def main(_):
                 name: tf.constant(value)
                 for name, value in file.numbers(inputs).items()
             }
-            got = file.task.predict(numbers, inputs, raw, predictor.tokenizer)
+            got = file.task.postprocess(
+                numbers, inputs, raw, predictor.tokenizer
+            )
             found = artifact.compare(
-                got | {"truncated": want["truncated"]}, want, ranked=task.ranked
+                got | {"truncated": want["truncated"]},
+                want,
+                ranked=task.ranked_outputs,
             )
             score = task.metrics(predictor_lib.rows_of(task, got), rows)[metric]
             table.add_row(

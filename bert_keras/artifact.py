@@ -99,7 +99,7 @@ def texts(task: base.Task) -> dict[str, tf.Tensor]:
     """SENTENCES under the task's text names; a pair is two of them."""
     return {
         name: tf.constant(SENTENCES[place:] + SENTENCES[:place])
-        for place, name in enumerate(task.texts)
+        for place, name in enumerate(task.text_columns)
     }
 
 

@@ -72,7 +72,10 @@ class Checkpoint:
         self._assign(ENCODER, weights(encoder), self.encoder_values())
 
     def load_head(self, head, parts: Collection[str] | None = None) -> None:
-        """All of a head, or the parts that are named (see Task.answers)."""
+        """All of a head, or the parts that are named.
+
+        Parts are the names in `Task.head_signatures`.
+        """
 
         def of_parts(values):
             return {
@@ -135,7 +138,10 @@ class Checkpoint:
         if self.task is None:
             return set()
         # The saved ones were JSON, which has lists for tuples.
-        saved, wanted = _as_json(self.task.answers), _as_json(task.answers)
+        saved, wanted = (
+            _as_json(self.task.head_signatures),
+            _as_json(task.head_signatures),
+        )
         if task == self.task or wanted == saved != {}:
             return None
         return {

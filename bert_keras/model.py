@@ -36,7 +36,7 @@ class BertModel(keras.Model):
     def check_head(self):
         """Raises InputError for weights of the head that no load would find.
 
-        Checkpoints know the parts of a head by the names of `Task.answers`.
+        Checkpoints know the parts of a head by `Task.head_signatures`.
         """
         if self.task is None:
             return
@@ -45,14 +45,14 @@ class BertModel(keras.Model):
             for variable in self.head.weights
             if not variable.path.endswith("seed_generator_state")
         }
-        unknown = sorted(parts - set(self.task.answers))
+        unknown = sorted(parts - set(self.task.head_signatures))
         if unknown:
             raise errors.InputError(
                 f"the head of {self.task.name} has weights in "
-                f"{', '.join(unknown)}, but the task's `answers` names "
-                f"{', '.join(self.task.answers) or 'nothing'}: they would be "
-                "saved and never loaded. Name every layer of the head there, "
-                "with what its outputs mean."
+                f"{', '.join(unknown)}, but the task's `head_signatures` names "
+                f"{', '.join(self.task.head_signatures) or 'nothing'}: they "
+                "would be saved and never loaded. Name every layer of the head "
+                "there, with what its outputs mean."
             )
 
     def call(self, inputs, training=None):

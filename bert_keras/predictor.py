@@ -52,15 +52,15 @@ class Predictor:
     def text(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
         """Strings (T,) under the task's text names -> answers (T, ...).
 
-        What `Task.predict` gives, and "truncated" (T,) bool: whether some of
-        the text was too long to be read.
+        What `Task.postprocess` gives, and "truncated" (T,) bool: whether some
+        of the text was too long to be read.
         """
-        inputs = self.task.inputs(raw, self.tokenizer)
+        inputs = self.task.preprocess(raw, self.tokenizer)
         decoded = length_batching.by_length(self._decode, inputs)
-        answers = self.task.predict(decoded, inputs, raw, self.tokenizer)
+        answers = self.task.postprocess(decoded, inputs, raw, self.tokenizer)
         truncated = tf.math.unsorted_segment_max(
             tf.cast(inputs["truncated"], tf.int32),
-            inputs["text"],
+            inputs["example_index"],
             tf.size(next(iter(raw.values()))),
         )
         return answers | {"truncated": truncated > 0}
@@ -72,7 +72,7 @@ class Predictor:
         padding_mask: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
         """(W, S) int32 three times -> the task's small numbers (W, ...)."""
-        inputs = self.task.complete(
+        inputs = self.task.add_derived_features(
             {
                 "token_ids": token_ids,
                 "segment_ids": segment_ids,
@@ -83,9 +83,9 @@ class Predictor:
 
     def _measures(self, **raw):
         """Strings (T,) -> each text's windows and the longest of them (T,)."""
-        inputs = self.task.inputs(raw, self.tokenizer)
+        inputs = self.task.preprocess(raw, self.tokenizer)
         real = tf.cast(inputs["padding_mask"] > 0, tf.int32)
-        lengths, text = tf.reduce_sum(real, axis=1), inputs["text"]
+        lengths, text = tf.reduce_sum(real, axis=1), inputs["example_index"]
         texts = tf.size(next(iter(raw.values())))
         return (
             tf.math.unsorted_segment_sum(tf.ones_like(lengths), text, texts),
@@ -174,12 +174,12 @@ class Predictor:
     def _raw(self, rows: list[dict[str, str]]) -> dict[str, tf.Tensor]:
         return {
             name: tf.constant([row[name] for row in rows])
-            for name in self.task.texts
+            for name in self.task.text_columns
         }
 
     def _columns(self, example: Any, number: int) -> dict[str, str]:
         """The texts of an example under the task's names for them."""
-        names = self.task.texts
+        names = self.task.text_columns
         example = _plain_python(example)
         if isinstance(example, (str, bytes)):
             example = (example,)
@@ -297,10 +297,10 @@ def as_json(answer: Mapping[str, Any]) -> str:
 def rows_of(
     task: base.Task, answers: Mapping[str, tf.Tensor]
 ) -> list[dict[str, Any]]:
-    """What `Task.predict` gave, (T, ...), as T answers in plain Python."""
+    """What `Task.postprocess` gave, (T, ...), as T answers in plain Python."""
     columns = {name: value.numpy() for name, value in answers.items()}
     return [
-        task.plain(
+        task.to_python(
             {
                 name: _plain(value)
                 for name, value in zip(columns, row, strict=True)

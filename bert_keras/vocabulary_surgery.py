@@ -135,7 +135,7 @@ def _with_pieces(
 ) -> model_lib.BertModel:
     task = model.task
     if isinstance(task, masked_lm.MaskedLM):
-        task = task.learn([], tokenizer)  # ids of [MASK] and others
+        task = task.adapt([], tokenizer)  # ids of [MASK] and others
     return _remade(
         model,
         dataclasses.replace(

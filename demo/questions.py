@@ -61,7 +61,7 @@ def _ask(questions, tuned: str, served: str, device: str) -> dict[str, str]:
     task = model.task
     raw = {
         name: tf.constant([row[name] for row in questions])
-        for name in task.texts
+        for name in task.text_columns
     }
     expected = model.predict(questions)
     scores = np.array([answer["scores"] for answer in expected])
@@ -95,7 +95,7 @@ def _ask(questions, tuned: str, served: str, device: str) -> dict[str, str]:
 
 
 def _rows(model: predictor.Predictor, raw):
-    inputs = model.task.inputs(raw, model.tokenizer)
+    inputs = model.task.preprocess(raw, model.tokenizer)
     for number in range(len(inputs["token_ids"])):
         yield {
             name: inputs[name][number : number + 1]

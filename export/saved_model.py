@@ -173,7 +173,7 @@ def save(
     max_entities: int,
 ) -> None:
     """Writes the predictor's graphs, and of Python nothing."""
-    names, classes = predictor.task.texts, predictor.task.classes
+    names, classes = predictor.task.text_columns, predictor.task.class_names
     text = limited(
         predictor, max_characters=max_characters, max_entities=max_entities
     )
@@ -250,7 +250,7 @@ def compare(
     """
     task = predictor.task
     raw = raw or artifact.texts(task)
-    inputs = task.inputs(raw, predictor.tokenizer)
+    inputs = task.preprocess(raw, predictor.tokenizer)
     # All at once, unlike texts: a few rows show what there is to see.
     padding = [[0, 0], [0, task.seq_length - inputs["token_ids"].shape[1]]]
     tokens = {
@@ -265,10 +265,10 @@ def compare(
             predictor.tokens(**tokens),
         ),
     ]
-    if task.classes:
+    if task.class_names:
         texts = {name: value.numpy() for name, value in raw.items()}
         examples = tf.constant(artifact.examples(texts), tf.string)
-        classes = [task.classes] * len(answers["scores"])
+        classes = [task.class_names] * len(answers["scores"])
         pairs.append(
             (
                 served.signatures[artifact.CLASSIFY](inputs=examples),
@@ -279,7 +279,8 @@ def compare(
             )
         )
     found = [
-        artifact.compare(got, want, ranked=task.ranked) for got, want in pairs
+        artifact.compare(got, want, ranked=task.ranked_outputs)
+        for got, want in pairs
     ]
     return artifact.Difference(
         max(difference.numbers for difference in found),
@@ -383,7 +384,7 @@ def main() -> None:
 
     def time(count: int) -> str:
         texts = tf.constant(artifact.SENTENCES[:1] * count)
-        raw = {name: texts for name in predictor.task.texts}
+        raw = {name: texts for name in predictor.task.text_columns}
         return f"{command.milliseconds(lambda: answer(**raw)) / count:.1f} ms"
 
     command.table(
@@ -414,10 +415,10 @@ def _data(path: str, task) -> dict[str, tf.Tensor] | None:
     """Texts of the first rows of a labelled file."""
     if not path:
         return None
-    rows = list(itertools.islice(task.examples(path), 200))
+    rows = list(itertools.islice(task.read_examples(path), 200))
     return {
         name: tf.constant([row[name] for row in rows], tf.string)
-        for name in task.texts
+        for name in task.text_columns
     }
 
 

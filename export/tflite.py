@@ -165,7 +165,7 @@ def _for_device(
     predictor: predictor_lib.Predictor,
 ) -> predictor_lib.Predictor:
     """The same network with the task as a device asks it."""
-    task, head = predictor.task.on_device(), predictor.model.head
+    task, head = predictor.task.for_device(), predictor.model.head
     if task == predictor.task:
         return predictor
     model = model_lib.BertModel(predictor.model.encoder, task)
@@ -174,7 +174,10 @@ def _for_device(
 
 
 def _require(path, predictor, data: Rows, least: float) -> None:
-    metric, file = predictor.task.scores[0], tflite_runner.File(path, predictor)
+    metric, file = (
+        predictor.task.metric_names[0],
+        tflite_runner.File(path, predictor),
+    )
     found, cut = file.scores(data)[metric], ""
     if file.seq_length < predictor.task.seq_length:
         cut = (
@@ -209,10 +212,10 @@ def _compare(file: tflite_runner.File, predictor) -> artifact.Difference:
     inputs = file.inputs(raw)
     got = file.numbers(inputs)
     want = predictor.tokens(**{name: inputs[name] for name in artifact.TOKENS})
-    numbers = artifact.compare(got, want, ranked=task.ranked)
+    numbers = artifact.compare(got, want, ranked=task.ranked_outputs)
     answers = artifact.compare(
         *_answers(got, want, inputs, raw, task, predictor.tokenizer),
-        ranked=task.ranked,
+        ranked=task.ranked_outputs,
     )
     # Agreement of the answers alone: numbers hold filling, too.
     return artifact.Difference(numbers.numbers, answers.agreement)
@@ -231,7 +234,7 @@ def _answers(got, want, inputs, raw, task, tokenizer):
         )
         for name, value in inputs.items()
     }
-    answers = task.predict(
+    answers = task.postprocess(
         {name: tf.concat([got[name], want[name]], axis=0) for name in want},
         inputs,
         {name: tf.tile(texts, [2]) for name, texts in raw.items()},
@@ -282,11 +285,15 @@ def main() -> None:
             f"--seq_length={','.join(settings.seq_length)}: expected numbers."
         ) from None
     predictor = predictor_lib.load(command.checkpoint())
-    rows = list(predictor.task.examples(settings.data)) if settings.data else ()
-    least, metric = None, predictor.task.scores[0]
+    rows = (
+        list(predictor.task.read_examples(settings.data))
+        if settings.data
+        else ()
+    )
+    least, metric = None, predictor.task.metric_names[0]
     facts = {}
     # The metric of another task than the file's is no measure of it.
-    scored = predictor.task.on_device() == predictor.task
+    scored = predictor.task.for_device() == predictor.task
     if not scored and "int8" in settings.quantization:
         raise errors.InputError(
             f"--quantization=int8: {predictor.task.name} has no metric of one "

@@ -44,7 +44,7 @@ def classifier(**changes) -> model_lib.BertModel:
 
 
 def masked_lm_model(**changes) -> model_lib.BertModel:
-    task = masked_lm.MaskedLM(seq_length=32).learn([], tokenizer())
+    task = masked_lm.MaskedLM(seq_length=32).adapt([], tokenizer())
     return model_lib.BertModel(bert_lib.BertEncoder(bert(**changes)), task)
 
 

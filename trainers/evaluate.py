@@ -85,7 +85,7 @@ def _on_rows(model: predictor.Predictor, settings: Settings):
                 "no columns to choose from; leave it out."
             )
         task = dataclasses.replace(task, columns=settings.columns)
-    examples = task.examples(settings.data)
+    examples = task.read_examples(settings.data)
     rows = list(examples)
     input_pipeline.say_note(examples)
     unseen = _unseen(task, rows, settings)
@@ -142,7 +142,7 @@ def _unseen(task: base.Task, rows: list[base.Row], settings: Settings) -> str:
 
 
 def _on_records(model: predictor.Predictor, settings: Settings):
-    if type(model.task).sums is base.Task.sums:
+    if type(model.task).metric_sums is base.Task.metric_sums:
         raise errors.InputError(
             f"--data={settings.data} is a folder of records, and "
             f"{model.task.name} is scored on a labelled file; name that file."

@@ -95,7 +95,7 @@ def _finetune(
 ) -> dict[str, float]:
     start = settings_lib.read_init(settings, settings.init)
     tokenizer = start.tokenizer()
-    rows = asked.examples(settings.train)
+    rows = asked.read_examples(settings.train)
     training = training_rows(settings, rows)
     first = list(itertools.islice(training, 1))
     if not first:
@@ -109,12 +109,12 @@ def _finetune(
             f"from, found none in {settings.train}; all are held out. Give a "
             "file with --dev, or more articles."
         )
-    task = asked.learn(itertools.chain(first, training), tokenizer)
+    task = asked.adapt(itertools.chain(first, training), tokenizer)
     inputs.fits(task, start.config)
     inputs.say_note(rows)
     dev = []
     if settings.dev or settings.dev_fraction:
-        rows = task.examples(settings.dev or settings.train)
+        rows = task.read_examples(settings.dev or settings.train)
         dev = list(dev_rows(settings, rows))
         if settings.dev:
             inputs.say_note(rows)
@@ -298,7 +298,7 @@ def write_training_records(
                 f"{settings.output} was begun; choose another --output."
             )
     _clear(folder)
-    found = task.examples(settings.train)
+    found = task.read_examples(settings.train)
     counts: collections.Counter[str] = collections.Counter()
     rows = encode(task, tokenizer, training_rows(settings, found), counts)
     shards = [
@@ -351,7 +351,7 @@ def encode(
     counts: "examples" are counted in, and of these the "truncated" ones.
     """
     make_inputs = tf.function(
-        lambda raw: task.inputs(raw, tokenizer),
+        lambda raw: task.preprocess(raw, tokenizer),
         reduce_retracing=True,
         autograph=False,
     )
@@ -359,14 +359,14 @@ def encode(
         raw = {
             name: tf.constant([row[name] for row in block]) for name in block[0]
         }
-        inputs = make_inputs({name: raw[name] for name in task.texts})
+        inputs = make_inputs({name: raw[name] for name in task.text_columns})
         if counts is not None:
-            cut = tf.boolean_mask(inputs["text"], inputs["truncated"])
+            cut = tf.boolean_mask(inputs["example_index"], inputs["truncated"])
             counts["examples"] += len(block)
             counts["truncated"] += len(set(cut.numpy().tolist()))
         lengths = _lengths(task, inputs["padding_mask"].numpy())
         arrays = {f"inputs/{name}": inputs[name] for name in _stored(task)}
-        for term, (labels, weights) in task.targets(raw, inputs).items():
+        for term, (labels, weights) in task.make_targets(raw, inputs).items():
             arrays[f"targets/{term}/labels"] = labels
             arrays[f"targets/{term}/weights"] = weights
         arrays = {
@@ -384,7 +384,7 @@ def encode(
 
 
 def _stored(task: base.Task) -> set[str]:
-    """Names in `task.inputs` that a record keeps; the rest is for the host."""
+    """Names in `task.preprocess` that a record keeps."""
     return {"token_ids", "segment_ids", *task.stored_features}
 
 
@@ -422,7 +422,7 @@ def _storable(task: base.Task, name: str, value: np.ndarray) -> np.ndarray:
 def _per_token(task: base.Task) -> set[str]:
     """Names of the record features that are as long as their row."""
     names = {f"inputs/{name}" for name in _stored(task)}
-    for term in task.token_terms:
+    for term in task.target_axes:
         names |= {f"targets/{term}/labels", f"targets/{term}/weights"}
     return names
 

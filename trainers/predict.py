@@ -46,7 +46,9 @@ def predict(
     **batching: int,
 ) -> Iterator[dict[str, Any]]:
     examples = (
-        parse(line, model.task.texts, number) if isinstance(line, str) else line
+        parse(line, model.task.text_columns, number)
+        if isinstance(line, str)
+        else line
         for number, line in enumerate(lines, start=1)
     )
     return model.stream(examples, **batching)
@@ -92,7 +94,7 @@ def read(path: str, task: base.Task) -> Iterator[str | base.Row]:
     table = re.search(r"\.([ct]sv)(\.gz|\.zst)?$", path, re.IGNORECASE)
     if not table:
         return read_lines(path)
-    if table[1].lower() == "tsv" and len(task.texts) > 1:
+    if table[1].lower() == "tsv" and len(task.text_columns) > 1:
         first = next(text_lines.read(path), b"").decode(errors="replace")
         cells = [cell.strip() for cell in first.split("\t")]
         named = set(_columns(task).values())
@@ -106,11 +108,14 @@ def read(path: str, task: base.Task) -> Iterator[str | base.Row]:
 def _table(path: str, task: base.Task) -> Iterator[base.Row]:
     """The texts of a table under the names that training read, labels aside."""
     columns = _columns(task)
-    if not set(task.texts) <= labelled_files.COMMON_COLUMNS.keys():
-        columns = {name: name for name in task.texts}
+    if not set(task.text_columns) <= labelled_files.COMMON_COLUMNS.keys():
+        columns = {name: name for name in task.text_columns}
     try:
         yield from labelled_files.read(
-            path, columns=columns or None, needed=task.texts, label=lambda _: ""
+            path,
+            columns=columns or None,
+            needed=task.text_columns,
+            label=lambda _: "",
         )
     except errors.InputError as error:
         raise errors.InputError(
@@ -122,7 +127,9 @@ def _table(path: str, task: base.Task) -> Iterator[base.Row]:
 def _columns(task: base.Task) -> dict[str, str]:
     """Where training read the texts of the task, as far as it was told."""
     columns = labelled_files.parse_columns(getattr(task, "columns", "")) or {}
-    return {name: columns[name] for name in task.texts if name in columns}
+    return {
+        name: columns[name] for name in task.text_columns if name in columns
+    }
 
 
 def read_lines(path: str) -> Iterator[str]:

@@ -90,7 +90,7 @@ def _pretrain(
         asked,
         seq_length=train.manifest["seq_length"],
         objective=train.manifest["objective"],
-    ).learn([], tokenizer)
+    ).adapt([], tokenizer)
     with strategy.scope():
         model, parts = _model(settings, task, tokenizer)
     identity = run_folder.Identity(

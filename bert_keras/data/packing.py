@@ -33,7 +33,7 @@ def pack(
         "padding_mask": tf.sequence_mask(
             ids.row_lengths(), tf.shape(token_ids)[1], dtype=tf.int32
         ),
-        "text": tf.range(tf.shape(token_ids)[0]),
+        "example_index": tf.range(tf.shape(token_ids)[0]),
         "truncated": wanted > room,
     }
 

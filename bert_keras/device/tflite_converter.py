@@ -139,12 +139,14 @@ def _ranges(
     rows = data[:CALIBRATION_ROWS]
     raw = {
         name: tf.constant([row[name] for row in rows])
-        for name in predictor.task.texts
+        for name in predictor.task.text_columns
     }
     for length in lengths:
         task = dataclasses.replace(predictor.task, seq_length=length)
         inputs = tflite_runner.padded(task, predictor.tokenizer, raw)
-        for number in range(min(CALIBRATION_ROWS, len(inputs["text"]))):
+        for number in range(
+            min(CALIBRATION_ROWS, len(inputs["example_index"]))
+        ):
             yield (
                 tflite_runner.signature(length, lengths),
                 {

@@ -12,11 +12,13 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
     task = predictor.task
     name, model = facts["signature"], facts["model"]
     length = facts["signatures"][name]
-    parts = [_HEAD.format(task=task.name, texts=" and ".join(task.texts))]
+    parts = [
+        _HEAD.format(task=task.name, texts=" and ".join(task.text_columns))
+    ]
     outputs = [each["name"] for each in facts["outputs"]]
     if len(facts["signatures"]) > 1:
         parts.append(_SEVERAL)
-    elif task.classes and len(task.texts) == 1:
+    elif task.class_names and len(task.text_columns) == 1:
         several = facts["settings"].get("kind") == "multi"
         parts.append((_CLASSES if several else _CLASSIFIER).format(model=model))
         parts.append(_lowercasing(facts, "scores"))

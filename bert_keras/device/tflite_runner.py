@@ -55,12 +55,12 @@ class File:
         self._run = self._interpreter.get_signature_runner(name)
         self.seq_length = found[name]
         self.task = dataclasses.replace(
-            predictor.task.on_device(), seq_length=self.seq_length
+            predictor.task.for_device(), seq_length=self.seq_length
         )
         self._tokenizer = predictor.tokenizer
 
     def inputs(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Texts (T,) -> what `Task.inputs` gives, rows filled up, (W, S)."""
+        """Texts (T,) -> `Task.preprocess` of them, rows filled up, (W, S)."""
         return padded(self.task, self._tokenizer, raw)
 
     def row(self, inputs: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class File:
         """The task's small numbers of all rows (W, ...)."""
         rows = [
             self.call(self.row(inputs, number))
-            for number in range(len(inputs["text"]))
+            for number in range(len(inputs["example_index"]))
         ]
         return {
             name: np.concatenate([row[name] for row in rows])
@@ -92,14 +92,14 @@ class File:
                 name: tf.constant(
                     [row[name] for row in rows[start : start + TEXTS]]
                 )
-                for name in self.task.texts
+                for name in self.task.text_columns
             }
             inputs = self.inputs(raw)
             numbers = {
                 name: tf.constant(value)
                 for name, value in self.numbers(inputs).items()
             }
-            found = self.task.predict(numbers, inputs, raw, self._tokenizer)
+            found = self.task.postprocess(numbers, inputs, raw, self._tokenizer)
             answers += predictor_lib.rows_of(self.task, found)
         return answers
 
@@ -109,8 +109,8 @@ class File:
 
 
 def padded(task, tokenizer, raw: Mapping[str, tf.Tensor]):
-    """`task.inputs` with the three tokens' inputs as long as the longest."""
-    inputs = task.inputs(raw, tokenizer)
+    """`task.preprocess`, its three tokens' inputs as long as the longest."""
+    inputs = task.preprocess(raw, tokenizer)
     fill = task.seq_length - inputs["token_ids"].shape[1]
     return inputs | {
         name: tf.pad(inputs[name], [[0, 0], [0, fill]])

@@ -78,7 +78,7 @@ def packed(
     content: bytes, predictor: predictor_lib.Predictor, folder: str
 ) -> bytes:
     """A file with metadata and what `write` wrote into `folder` in it."""
-    classes = bool(predictor.task.classes)
+    classes = bool(predictor.task.class_names)
     files = {}
     for name in (VOCABULARY, *([LABELS] if classes else [])):
         with open(os.path.join(folder, name), "rb") as file:
@@ -170,11 +170,11 @@ def _meaning(predictor: predictor_lib.Predictor) -> dict[str, Any]:
         "task": predictor.task.name,
         # Its kind, intents, thresholds: what turns numbers into answers.
         "settings": dataclasses.asdict(predictor.task),
-        "texts": list(predictor.task.texts),
+        "texts": list(predictor.task.text_columns),
         "vocabulary": VOCABULARY,
         "vocabulary_size": tokenizer.vocab_size,
         "labels": LABELS if _labels(predictor) else None,
-        "classes": len(predictor.task.classes),
+        "classes": len(predictor.task.class_names),
         "lowercase": tokenizer.lowercase,
         "pad_id": tokenizer.pad_id,
         "unk_id": tokenizer.unk_id,

@@ -35,9 +35,9 @@ def signature(
     Raises InputError where an answer needs more of the text than its ids.
     """
     task, tokenizer = predictor.task, predictor.tokenizer
-    known = {*artifact.TOKENS, "text", "truncated"}
-    more = task.inputs(artifact.texts(task), tokenizer).keys() - known
-    if more or len(task.texts) > 2:
+    known = {*artifact.TOKENS, "example_index", "truncated"}
+    more = task.preprocess(artifact.texts(task), tokenizer).keys() - known
+    if more or len(task.text_columns) > 2:
         raise errors.InputError(
             f"--strings: {task.name} answers with places in the text "
             f"({', '.join(sorted(more))}), which the tokenizer of TFLite does "
@@ -47,7 +47,9 @@ def signature(
 
     def text(**raw):
         # Without ragged tensors, which TFLite does not have.
-        parts = [op.tokenize(raw[name]).flat_values for name in task.texts]
+        parts = [
+            op.tokenize(raw[name]).flat_values for name in task.text_columns
+        ]
         parts = _cut(parts, seq_length - 1 - len(parts))
         segments = [
             tf.concat(
@@ -71,7 +73,8 @@ def signature(
         )
 
     specs = {
-        name: tf.TensorSpec((1,), tf.string, name=name) for name in task.texts
+        name: tf.TensorSpec((1,), tf.string, name=name)
+        for name in task.text_columns
     }
     return text, specs
 
@@ -92,7 +95,7 @@ def require_equal_ids(
     tokenizer = predictor.tokenizer
     op = _folding(tokenizer)
     texts = tf.constant(
-        [str(row[name]) for row in rows for name in predictor.task.texts]
+        [str(row[name]) for row in rows for name in predictor.task.text_columns]
     )
     want, got = tokenizer(texts).to_list(), op.tokenize(texts).merge_dims(1, -1)
     other = [
@@ -168,12 +171,14 @@ def compare(
         if tokenizer(row).to_list()
         == op.tokenize(row).merge_dims(1, -1).to_list()
     ]
-    got = [call(**dict(zip(task.texts, row, strict=True))) for row in rows]
-    inputs = task.inputs(
+    got = [
+        call(**dict(zip(task.text_columns, row, strict=True))) for row in rows
+    ]
+    inputs = task.preprocess(
         {
             name: tf.constant(column)
             for name, column in zip(
-                task.texts, zip(*rows, strict=True), strict=True
+                task.text_columns, zip(*rows, strict=True), strict=True
             )
         },
         tokenizer,
@@ -186,7 +191,7 @@ def compare(
                 for name in want
             },
             want,
-            ranked=task.ranked,
+            ranked=task.ranked_outputs,
         ),
         texts=len(rows),
     )

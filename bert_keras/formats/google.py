@@ -376,7 +376,7 @@ def _read_task(
         if has("cls/seq_relationship/"):
             # One head for two questions (ALBERT, 3.1).
             objective = "sop" if albert else "nsp"
-        task = masked_lm.MaskedLM(objective=objective).learn([], tokenizer)
+        task = masked_lm.MaskedLM(objective=objective).adapt([], tokenizer)
     elif has(google_weights.SPAN):
         # The length that run_squad.py takes.
         task = question_answering.QuestionAnswering(seq_length=384)

@@ -66,12 +66,12 @@ def _pretraining(task, folder, values, tokenizer):
     del folder, values
     if task.objective == "none":
         task = dataclasses.replace(task, objective="nsp")
-    return task.learn([], tokenizer)
+    return task.adapt([], tokenizer)
 
 
 def _masked_lm(task, folder, values, tokenizer):
     del folder, values
-    return dataclasses.replace(task, objective="none").learn([], tokenizer)
+    return dataclasses.replace(task, objective="none").adapt([], tokenizer)
 
 
 def _classification(task, folder, values, tokenizer):
@@ -147,7 +147,10 @@ class HuggingFace(weight_mapping.Foreign):
 
     def model(self, task: base.Task | None = None) -> model_lib.BertModel:
         found = self
-        if self.task and (task or self.task).answers == self.task.answers:
+        if (
+            self.task
+            and (task or self.task).head_signatures == self.task.head_signatures
+        ):
             allowed = _either(self.allow_missing, self.unread)
             found = dataclasses.replace(self, allow_missing=allowed)
         return super(HuggingFace, found).model(task)
@@ -299,7 +302,7 @@ def _task(known, folder, config, values, tokenizer) -> base.Task | None:
     ours = values.get(TASK)
     if isinstance(ours, dict) and ours.get("name") == task.name:
         task = task.from_config({k: v for k, v in ours.items() if k != "name"})
-    return known.learn(task, folder, values, tokenizer)
+    return known.adapt(task, folder, values, tokenizer)
 
 
 def _left_out(

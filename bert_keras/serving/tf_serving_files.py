@@ -55,7 +55,8 @@ def _requests(
     def rows(count: int) -> dict[str, list[str]]:
         many = artifact.SENTENCES * (1 + count)
         return {
-            text: many[at : at + count] for at, text in enumerate(task.texts)
+            text: many[at : at + count]
+            for at, text in enumerate(task.text_columns)
         }
 
     def model(signature: str) -> model_pb2.ModelSpec:
@@ -83,7 +84,7 @@ def _requests(
             dict.fromkeys(artifact.TOKENS, ones)
             | {"segment_ids": np.zeros_like(ones)},
         )
-    if task.classes:
+    if task.class_names:
         request = classification_pb2.ClassificationRequest(
             model_spec=model(artifact.CLASSIFY),
             input=input_pb2.Input(
@@ -213,7 +214,7 @@ def _readme(
     name: str, task: base.Task, max_entities: int, text_ops: Sequence[str]
 ) -> str:
     sentences = artifact.SENTENCES
-    row = {text: sentences[at] for at, text in enumerate(task.texts)}
+    row = {text: sentences[at] for at, text in enumerate(task.text_columns)}
 
     def ask(verb: str, body: Mapping[str, object]) -> str:
         body = json.dumps(body, ensure_ascii=False)
@@ -222,10 +223,11 @@ def _readme(
     requests = {
         "A row": ask("predict", {"instances": [row]}),
         "Columns": ask(
-            "predict", {"inputs": {text: [row[text]] for text in task.texts}}
+            "predict",
+            {"inputs": {text: [row[text]] for text in task.text_columns}},
         ),
     }
-    if task.classes:
+    if task.class_names:
         requests["tf.Examples"] = ask(
             "classify",
             {"signature_name": artifact.CLASSIFY, "examples": [row]},

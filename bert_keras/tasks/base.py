@@ -45,6 +45,29 @@ class Table(NamedTuple):
     values: np.ndarray  # (rows, columns)
 
 
+# Members of a Task by the names that they had in version 0.1.
+_FORMER_NAMES = {
+    "answers": "head_signatures",
+    "classes": "class_names",
+    "coefficients": "loss_weights",
+    "complete": "add_derived_features",
+    "draw": "randomize",
+    "examples": "read_examples",
+    "inputs": "preprocess",
+    "learn": "adapt",
+    "on_device": "for_device",
+    "plain": "to_python",
+    "predict": "postprocess",
+    "ranked": "ranked_outputs",
+    "scores": "metric_names",
+    "sums": "metric_sums",
+    "targets": "make_targets",
+    "texts": "text_columns",
+    "token_terms": "target_axes",
+    "tuned": "calibrated",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """The verbs and their shapes; fields are the settings that are saved.
@@ -60,29 +83,39 @@ class Task:
         most=MOST_TOKENS,
     )
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        old = [name for name in vars(cls) if name in _FORMER_NAMES]
+        if old:
+            renamed = ", ".join(f"{n} -> {_FORMER_NAMES[n]}" for n in old)
+            raise errors.InputError(
+                f"the task {cls.__qualname__} has members whose names have "
+                f"changed; rename them: {renamed}."
+            )
+
     @property
-    def texts(self) -> tuple[str, ...]:
-        """Names of the strings that `inputs` reads: a served signature."""
+    def text_columns(self) -> tuple[str, ...]:
+        """Names of the strings that `preprocess` reads: a served signature."""
         return ("text",)
 
     @property
-    def coefficients(self) -> Mapping[str, float]:
+    def loss_weights(self) -> Mapping[str, float]:
         """Factor of each loss term in the total; 1 where not named."""
         return {}
 
     @property
-    def token_terms(self) -> tuple[str, ...]:
+    def target_axes(self) -> tuple[str, ...]:
         """Loss terms whose labels and weights are one per token, (W, S)."""
         return ()
 
     @property
     def stored_features(self) -> tuple[str, ...]:
-        """Names in `inputs` that records keep, one value per token (W, S).
+        """Names in `preprocess` that records keep, one value per token (W, S).
 
         token_ids and segment_ids are always kept. padding_mask is kept if it
         is named here, which a task needs whose rows hold several texts;
         otherwise it is 1 on every token. Anything else that the head or
-        `loss` reads, and `draw` cannot derive from these, is named here.
+        `loss` reads, and `randomize` cannot derive from these, is named here.
         """
         return ()
 
@@ -96,7 +129,7 @@ class Task:
         return self.seq_length
 
     @property
-    def answers(self) -> Mapping[str, Any]:
+    def head_signatures(self) -> Mapping[str, Any]:
         """Part of the head -> what its outputs mean.
 
         A part that was trained for one task is taken over by another whose
@@ -106,13 +139,13 @@ class Task:
         return {}
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Of what `predict` gives "scores" (T, C), in their order; or none."""
+    def class_names(self) -> tuple[str, ...]:
+        """Columns of the "scores" (T, C) of `postprocess`, or none."""
         return ()
 
     @property
-    def ranked(self) -> tuple[str, ...]:
-        """What `decode` and `predict` list by rank: (W, N) and (T, N).
+    def ranked_outputs(self) -> tuple[str, ...]:
+        """What `decode` and `postprocess` list by rank: (W, N) and (T, N).
 
         Rounding may exchange neighbours; exporters compare the first ones.
         """
@@ -120,7 +153,7 @@ class Task:
 
     @property
     def lists(self) -> Mapping[str, Any]:
-        """What `predict` lists of a text, (T, N), and what is past the end.
+        """What `postprocess` lists of a text, (T, N), and what is past the end.
 
         A served list has a width that no batch changes, and its true number.
         """
@@ -132,17 +165,17 @@ class Task:
         return None
 
     @property
-    def scores(self) -> tuple[str, ...]:
+    def metric_names(self) -> tuple[str, ...]:
         """What evaluation gives while training; the first picks the best.
 
-        Names of `metrics`, or of `sums` and "loss/TERM" for a task that is
-        scored on records.
+        Names of `metrics`, or of `metric_sums` and "loss/TERM" for a task
+        that is scored on records.
         """
         raise NotImplementedError
 
     # On the host: files and rows.
 
-    def examples(self, path: str) -> Iterator[Row]:
+    def read_examples(self, path: str) -> Iterator[Row]:
         """Rows of a labelled file, each with all columns the task needs.
 
         Where the iterator has a `note`, trainers say it after the last row.
@@ -153,24 +186,24 @@ class Task:
             "the records of trainers.prepare."
         )
 
-    def learn(
+    def adapt(
         self, rows: Iterable[Row], tokenizer: wordpiece.Tokenizer
     ) -> "Task":
         """This task with what only data and vocabulary tell filled in."""
         del rows, tokenizer
         return self
 
-    def tuned(self, scores: Mapping[str, float]) -> "Task":
+    def calibrated(self, scores: Mapping[str, float]) -> "Task":
         """This task with what `metrics` of the dev rows tell filled in."""
         del scores
         return self
 
-    def on_device(self) -> "Task":
+    def for_device(self) -> "Task":
         """This task as a phone asks it; its head has the same weights."""
         return self
 
-    def plain(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """An answer of `predict` as Python sees it: lists without filling."""
+    def to_python(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """An answer of `postprocess` as Python sees it: without filling."""
         return answer
 
     def metrics(
@@ -193,23 +226,25 @@ class Task:
 
     # In graph, on the host: strings and random draws.
 
-    def inputs(self, raw: Tensors, tokenizer: wordpiece.Tokenizer) -> Tensors:
+    def preprocess(
+        self, raw: Tensors, tokenizer: wordpiece.Tokenizer
+    ) -> Tensors:
         """T strings each -> W rows.
 
         {"token_ids", "segment_ids", "padding_mask" (W, S) int32,
-        "text" (W,) int32: the text a row came from,
+        "example_index" (W,) int32: the text a row came from,
         "truncated" (W,) bool: whether tokens of it were left out}. S is the
         longest row's.
-        What else `targets` and `predict` want to know of the rows may be
-        added; the model and the records do without it.
+        What else `make_targets` and `postprocess` want to know of the rows may
+        be added; the model and the records do without it.
         """
         raise NotImplementedError
 
-    def targets(self, raw: Tensors, inputs: Tensors) -> Targets:
+    def make_targets(self, raw: Tensors, inputs: Tensors) -> Targets:
         """{term: (labels (W, ...), weights (W, ...) float32)}."""
         raise NotImplementedError(f"{self.name} learns from records only")
 
-    def draw(
+    def randomize(
         self, inputs: Tensors, targets: Targets, seeds: tf.Tensor
     ) -> tuple[Tensors, Targets]:
         """The same two, changed anew each epoch; given: unchanged.
@@ -220,7 +255,7 @@ class Task:
         del seeds
         return inputs, targets
 
-    def predict(
+    def postprocess(
         self,
         decoded: Tensors,
         inputs: Tensors,
@@ -232,8 +267,8 @@ class Task:
 
     # In graph, on the device: numbers of static shape, no strings.
 
-    def complete(self, inputs: Tensors) -> Tensors:
-        """`inputs` with what the head reads and the ids alone tell."""
+    def add_derived_features(self, inputs: Tensors) -> Tensors:
+        """`preprocess` with what the head reads and the ids alone tell."""
         return inputs
 
     def head(self, config: bert_config.BertConfig) -> keras.layers.Layer:
@@ -249,7 +284,7 @@ class Task:
         """{term: weighted sum ()}; the mean is made once, globally."""
         raise NotImplementedError
 
-    def sums(
+    def metric_sums(
         self, outputs: Tensors, inputs: Tensors, targets: Targets
     ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         """{score: (sum (), weight ())} for evaluation on records."""
@@ -273,11 +308,11 @@ class Task:
         require_findable(type(self))
         values = {"name": self.name} | dataclasses.asdict(self)
         try:
-            json.dumps([values, dict(self.answers)], allow_nan=False)
+            json.dumps([values, dict(self.head_signatures)], allow_nan=False)
         except (TypeError, ValueError) as error:
             raise errors.InputError(
-                f"the settings of {type(self).__name__} and its `answers` are "
-                f"saved as JSON, which cannot hold one of them: {error}."
+                f"the settings of {type(self).__name__} and its "
+                f"`head_signatures` are saved as JSON, which cannot hold one of them: {error}."
             ) from None
         return values
 

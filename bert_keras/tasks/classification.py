@@ -71,37 +71,37 @@ class Classification(base.Task):
             )
 
     @property
-    def texts(self):
+    def text_columns(self):
         return ("text", "text_pair") if self.pair else ("text",)
 
     @property
-    def answers(self):
+    def head_signatures(self):
         told = [list(self.labels), self.kind, self.pooling]
         return {"label": told}
 
     @property
-    def classes(self):
+    def class_names(self):
         return self.labels  # of numbers there are none
 
     @property
-    def scores(self):
+    def metric_names(self):
         return self._kind.scores
 
     @property
     def _kind(self):
         return KINDS[self.kind]
 
-    def examples(self, path):
+    def read_examples(self, path):
         labels = _Labels(self._kind, self.skip_labels)
         return rows.read(
             path,
             columns=rows.parse_columns(self.columns, rows.COMMON_COLUMNS),
-            needed=(*self.texts, "label"),
+            needed=(*self.text_columns, "label"),
             on_bad_row=self.on_bad_row,
             label=self._kind.read,
         ).where(labels.keeps, labels.note)
 
-    def learn(self, rows, tokenizer):
+    def adapt(self, rows, tokenizer):
         del tokenizer
         counts, pair = {}, False
         for number, row in enumerate(rows):
@@ -125,15 +125,15 @@ class Classification(base.Task):
             self, labels=labels, weights=weights, pair=pair
         )
 
-    def inputs(self, raw, tokenizer):
+    def preprocess(self, raw, tokenizer):
         return packing.pack(
-            [tokenizer(raw[name]) for name in self.texts],
+            [tokenizer(raw[name]) for name in self.text_columns],
             cls_id=tokenizer.cls_id,
             sep_id=tokenizer.sep_id,
             seq_length=self.seq_length,
         )
 
-    def targets(self, raw, inputs):
+    def make_targets(self, raw, inputs):
         del inputs
         labels = self._kind.labels(raw["label"], self.labels)
         weights = tf.ones(tf.shape(labels)[:1])
@@ -145,7 +145,7 @@ class Classification(base.Task):
         size = self._kind.size(self.labels)
         if not size:
             raise errors.InputError(
-                "a classifier has no labels before its `learn` has seen rows."
+                "a classifier has no labels before its `adapt` has seen rows."
             )
         return LabelHead(config, size, self.pooling, name="head")
 
@@ -157,7 +157,7 @@ class Classification(base.Task):
     def decode(self, outputs, inputs):
         return {"scores": self._kind.decode(outputs["label"])}
 
-    def predict(self, decoded, inputs, raw, tokenizer):
+    def postprocess(self, decoded, inputs, raw, tokenizer):
         """Of single and multi {"label" (T,) string, "score" (T,), "scores"
         (T, C)}; of number {"value" (T,)}.
 

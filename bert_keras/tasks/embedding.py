@@ -43,7 +43,7 @@ class Embedding(base.Task):
     highest: float = 1.0  # label
 
     @property
-    def texts(self):
+    def text_columns(self):
         return ("text", "text_pair") if self.pair else ("text",)
 
     @property
@@ -53,13 +53,13 @@ class Embedding(base.Task):
 
     @property
     def num_positions(self):
-        return self.seq_length // len(self.texts)
+        return self.seq_length // len(self.text_columns)
 
     @property
-    def scores(self):
+    def metric_names(self):
         return ("spearman", "pearson")
 
-    def examples(self, path):
+    def read_examples(self, path):
         return rows.read(
             path,
             columns=rows.parse_columns(self.columns, rows.COMMON_COLUMNS),
@@ -67,7 +67,7 @@ class Embedding(base.Task):
             label=labels.number,
         )
 
-    def learn(self, rows, tokenizer):
+    def adapt(self, rows, tokenizer):
         del tokenizer
         found = (
             (_number(row, number), number) for number, row in enumerate(rows)
@@ -91,7 +91,7 @@ class Embedding(base.Task):
             )
         return dataclasses.replace(self, pair=True, highest=highest)
 
-    def on_device(self):
+    def for_device(self):
         """Of one text, as long as each of a pair: vectors are compared
         where they are needed.
         """
@@ -99,7 +99,7 @@ class Embedding(base.Task):
             self, pair=False, seq_length=self.num_positions
         )
 
-    def inputs(self, raw, tokenizer):
+    def preprocess(self, raw, tokenizer):
         """padding_mask: 1 on the first text, 2 on the second."""
         parts = [
             packing.pack(
@@ -108,7 +108,7 @@ class Embedding(base.Task):
                 sep_id=tokenizer.sep_id,
                 seq_length=self.num_positions,
             )
-            for name in self.texts
+            for name in self.text_columns
         ]
         lengths = [tf.reduce_sum(p["padding_mask"], axis=1) for p in parts]
         packed = {
@@ -127,23 +127,23 @@ class Embedding(base.Task):
         place = tf.range(tf.shape(packed["token_ids"])[1])
         ended = tf.cast(place >= ends[:, :, tf.newaxis], tf.int32)
         number = 1 + tf.reduce_sum(ended, axis=1)
-        number = tf.where(number > len(self.texts), 0, number)
+        number = tf.where(number > len(self.text_columns), 0, number)
         return packed | {
             "padding_mask": number,
-            "text": parts[0]["text"],
+            "example_index": parts[0]["example_index"],
             "truncated": tf.reduce_any([p["truncated"] for p in parts], axis=0),
         }
 
-    def targets(self, raw, inputs):
+    def make_targets(self, raw, inputs):
         del inputs
         share = labels.numbers(raw["label"]) / self.highest
         return {"similarity": (share, tf.ones_like(share))}
 
-    def draw(self, inputs, targets, seeds):
+    def randomize(self, inputs, targets, seeds):
         del seeds
-        return self.complete(inputs), targets
+        return self.add_derived_features(inputs), targets
 
-    def complete(self, inputs):
+    def add_derived_features(self, inputs):
         """Each text counts its positions from 0."""
         mask = inputs["padding_mask"]
         first = tf.reduce_sum(tf.cast(mask == 1, tf.int32), 1, keepdims=True)
@@ -151,7 +151,7 @@ class Embedding(base.Task):
         return inputs | {"position_ids": place - tf.where(mask == 2, first, 0)}
 
     def head(self, config):
-        return EmbeddingHead(config, self.texts, name="head")
+        return EmbeddingHead(config, self.text_columns, name="head")
 
     def loss(self, outputs, inputs, targets):
         share, weights = targets["similarity"]
@@ -163,7 +163,7 @@ class Embedding(base.Task):
             return dict(outputs)
         return outputs | {"similarity": _cosine(outputs)}
 
-    def predict(self, decoded, inputs, raw, tokenizer):
+    def postprocess(self, decoded, inputs, raw, tokenizer):
         """{"embedding" (T, H)}, of pairs also "embedding_pair" (T, H) and
         "similarity" (T,), their cosine.
         """

@@ -30,14 +30,14 @@ class IntentSlots(tagging.Tagging):
         base.require_distinct("intents", self.intents)
 
     @property
-    def answers(self):
-        return super().answers | {"intent": self.intents}
+    def head_signatures(self):
+        return super().head_signatures | {"intent": self.intents}
 
     @property
-    def scores(self):
-        return ("frame_accuracy", "intent_accuracy", *super().scores)
+    def metric_names(self):
+        return ("frame_accuracy", "intent_accuracy", *super().metric_names)
 
-    def examples(self, path):
+    def read_examples(self, path):
         """A folder with seq.in, seq.out and label: a text each line."""
         if self.tag_column != conll.LAST:
             raise errors.InputError(
@@ -91,7 +91,7 @@ class IntentSlots(tagging.Tagging):
                 ) from None
             yield conll.row(words, tags, " ") | {"label": label}
 
-    def learn(self, rows, tokenizer):
+    def adapt(self, rows, tokenizer):
         intents = set()
 
         def noted():
@@ -99,10 +99,10 @@ class IntentSlots(tagging.Tagging):
                 intents.add(labels.strip(row["label"]))
                 yield row
 
-        task = super().learn(noted(), tokenizer)
+        task = super().adapt(noted(), tokenizer)
         return dataclasses.replace(task, intents=tuple(sorted(intents)))
 
-    def targets(self, raw, inputs):
+    def make_targets(self, raw, inputs):
         """Also {"intent": (labels (W,) int32, weights (W,))}.
 
         Of a text in several rows the first one counts.
@@ -116,10 +116,10 @@ class IntentSlots(tagging.Tagging):
                     f"whose intents are {list(self.intents)}."
                 )
         numbers = tf.constant([known[name] for name in names], tf.int32)
-        text = inputs["text"]
+        text = inputs["example_index"]
         is_first = tf.concat([[True], text[1:] != text[:-1]], axis=0)
         weights = tf.cast(is_first[: tf.size(text)], tf.float32)
-        return super().targets(raw, inputs) | {
+        return super().make_targets(raw, inputs) | {
             "intent": (tf.gather(numbers, text), weights)
         }
 
@@ -143,13 +143,13 @@ class IntentSlots(tagging.Tagging):
             "intents": tf.nn.softmax(outputs["intent"], axis=-1)
         }
 
-    def predict(self, decoded, inputs, raw, tokenizer):
+    def postprocess(self, decoded, inputs, raw, tokenizer):
         """Also {"intent" (T,) string, "intent_score" (T,)}."""
         texts = tf.range(tf.size(raw["text"]))
-        first = tf.searchsorted(inputs["text"], texts)
+        first = tf.searchsorted(inputs["example_index"], texts)
         scores = tf.gather(decoded["intents"], first)
         best = tf.argmax(scores, axis=-1, output_type=tf.int32)
-        return super().predict(decoded, inputs, raw, tokenizer) | {
+        return super().postprocess(decoded, inputs, raw, tokenizer) | {
             "intent": tf.gather(tf.constant(self.intents), best),
             "intent_score": tf.reduce_max(scores, axis=-1),
         }

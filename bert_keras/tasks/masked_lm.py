@@ -37,20 +37,20 @@ class MaskedLM(base.Task):
     special_ids: tuple[int, ...] = ()
 
     @property
-    def answers(self):
+    def head_signatures(self):
         parts = {"masked_lm": self.vocab_size}
         if self.objective != "none":
             parts["next_sentence"] = self.objective
         return parts
 
     @property
-    def scores(self):
+    def metric_names(self):
         return (
-            *(f"{term}_accuracy" for term in self.answers),
-            *(f"loss/{term}" for term in self.answers),
+            *(f"{term}_accuracy" for term in self.head_signatures),
+            *(f"loss/{term}" for term in self.head_signatures),
         )
 
-    def learn(self, rows, tokenizer):
+    def adapt(self, rows, tokenizer):
         del rows
         return dataclasses.replace(
             self,
@@ -64,7 +64,7 @@ class MaskedLM(base.Task):
             config, sentences=self.objective != "none", name="head"
         )
 
-    def inputs(self, raw, tokenizer):
+    def preprocess(self, raw, tokenizer):
         ids = tokenizer(raw["text"], special_tokens=True)
         return packing.pack(
             [ids],
@@ -73,7 +73,7 @@ class MaskedLM(base.Task):
             seq_length=self.seq_length,
         )
 
-    def draw(self, inputs, targets, seeds):
+    def randomize(self, inputs, targets, seeds):
         if "positions" in inputs:  # masked when the records were made
             return inputs, targets
         token_ids, positions, labels, weights = masking.mask_tokens(
@@ -88,7 +88,7 @@ class MaskedLM(base.Task):
         masked = {"token_ids": token_ids, "positions": positions}
         return inputs | masked, targets | {"masked_lm": (labels, weights)}
 
-    def complete(self, inputs):
+    def add_derived_features(self, inputs):
         if "positions" in inputs:
             return inputs
         positions, _ = masking.mask_positions(
@@ -105,7 +105,7 @@ class MaskedLM(base.Task):
             terms[term] = tf.reduce_sum(losses * weights)
         return terms
 
-    def sums(self, outputs, inputs, targets):
+    def metric_sums(self, outputs, inputs, targets):
         scores = {}
         for term, (labels, weights) in targets.items():
             guess = tf.argmax(outputs[term], axis=-1, output_type=tf.int32)
@@ -124,7 +124,7 @@ class MaskedLM(base.Task):
             "score": tf.reduce_max(scores, axis=-1),
         }
 
-    def predict(self, decoded, inputs, raw, tokenizer):
+    def postprocess(self, decoded, inputs, raw, tokenizer):
         """{"token" (T, P) string, "score" (T, P)}: "" and 0 past the last."""
         del raw
         _, valid = masking.mask_positions(

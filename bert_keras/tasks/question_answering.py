@@ -61,25 +61,25 @@ class QuestionAnswering(base.Task):
     chinese: bool = False  # scored by characters
 
     @property
-    def texts(self):
+    def text_columns(self):
         return ("question", "context")
 
     @property
-    def coefficients(self):
+    def loss_weights(self):
         return {"start": 0.5, "end": 0.5}
 
     @property
-    def answers(self):
+    def head_signatures(self):
         return {"span": ("start", "end")}
 
     @property
-    def scores(self):
+    def metric_names(self):
         if self.unanswerable:
             return ("f1", "exact_match", "best_f1", "best_exact_match")
         return ("f1", "exact_match")
 
     @property
-    def ranked(self):
+    def ranked_outputs(self):
         return ("start", "end", "answers", "starts", "ends")
 
     @property
@@ -90,10 +90,10 @@ class QuestionAnswering(base.Task):
     def list_width(self):
         return self.n_best
 
-    def examples(self, path):
+    def read_examples(self, path):
         return squad.read(path)
 
-    def learn(self, rows, tokenizer):
+    def adapt(self, rows, tokenizer):
         del tokenizer
         unanswerable, chinese, characters = False, 0, 0
         for row in rows:
@@ -106,21 +106,21 @@ class QuestionAnswering(base.Task):
             chinese=chinese > _CHINESE_SHARE * characters,
         )
 
-    def tuned(self, scores):
+    def calibrated(self, scores):
         if self.no_answer_threshold or "best_f1_threshold" not in scores:
             return self
         return dataclasses.replace(
             self, no_answer_threshold=scores["best_f1_threshold"]
         )
 
-    def plain(self, answer):
+    def to_python(self, answer):
         count = sum(end > 0 for end in answer["ends"])
         return answer | {
             name: answer[name][:count]
             for name in ("answers", "starts", "ends", "scores")
         }
 
-    def inputs(self, raw, tokenizer):
+    def preprocess(self, raw, tokenizer):
         """Also {"starts", "ends" (W, S) int32}, which stay on the host.
 
         Where a token of the context stands there, in code points; 0 and 0
@@ -147,19 +147,19 @@ class QuestionAnswering(base.Task):
             )
 
         return pack(question, ids, tokenizer.cls_id, tokenizer.sep_id) | {
-            "text": ids.text,
+            "example_index": ids.text,
             "truncated": tf.gather(whole.row_lengths() > longest, ids.text),
             "starts": pack(nothing, starts, 0, 0)["token_ids"],
             "ends": pack(nothing, ends, 0, 0)["token_ids"],
         }
 
-    def targets(self, raw, inputs):
+    def make_targets(self, raw, inputs):
         """First and last token that overlap the answer's characters.
 
         [CLS], 0, where a window does not hold all of them. Weight 0 where
         there are answers, but nobody knows where.
         """
-        text = inputs["text"]
+        text = inputs["example_index"]
         begin = tf.strings.to_number(raw["answer_start"], tf.int32)
         end = begin + tf.strings.length(raw["answer"], "UTF8_CHAR")
         known = (begin >= 0) | (raw["is_impossible"] == "true")
@@ -226,7 +226,7 @@ class QuestionAnswering(base.Task):
             "null": outputs["start"][:, 0] + outputs["end"][:, 0],
         }
 
-    def predict(self, decoded, inputs, raw, tokenizer):
+    def postprocess(self, decoded, inputs, raw, tokenizer):
         """{"answer" (T,) string, "start", "end" (T,) int32, "score" (T,), ...}
 
         start, end: where the answer stands in the context, in code points.
@@ -240,7 +240,7 @@ class QuestionAnswering(base.Task):
         context = _valid(raw["context"])
         spans, starts, ends = self._merge(decoded, inputs, tf.size(context))
         null = tf.math.unsorted_segment_min(
-            decoded["null"], inputs["text"], tf.size(context)
+            decoded["null"], inputs["example_index"], tf.size(context)
         )
         possible = spans > _POSSIBLE
         margin = null - spans[:, 0]
@@ -282,7 +282,7 @@ class QuestionAnswering(base.Task):
         def of_text(values, filling):
             values = tf.where(possible, values, filling)
             values = tf.RaggedTensor.from_value_rowids(
-                values, inputs["text"], texts, validate=False
+                values, inputs["example_index"], texts, validate=False
             ).to_tensor(filling)  # (T, windows, N)
             values = tf.reshape(
                 values, [texts, tf.shape(values)[1] * self.n_best]

@@ -61,11 +61,11 @@ class Tagging(base.Task):
         return ("O", *(f"{p}-{t}" for t in self.types for p in prefixes))
 
     @property
-    def answers(self):
+    def head_signatures(self):
         return {"tag": self.labels}
 
     @property
-    def token_terms(self):
+    def target_axes(self):
         return ("tag",)
 
     @property
@@ -73,13 +73,13 @@ class Tagging(base.Task):
         return {"type": "", "text": "", "start": -1, "end": -1, "score": 0.0}
 
     @property
-    def scores(self):
+    def metric_names(self):
         return ("f1", "precision", "recall")
 
-    def examples(self, path):
+    def read_examples(self, path):
         return conll.rows(path, self.tag_column)
 
-    def learn(self, rows, tokenizer):
+    def adapt(self, rows, tokenizer):
         del tokenizer
         types = set()
 
@@ -102,7 +102,7 @@ class Tagging(base.Task):
             scheme="BIO" if scheme == "IOB1" else scheme,
         )
 
-    def inputs(self, raw, tokenizer):
+    def preprocess(self, raw, tokenizer):
         """Also "start" and "end" (W, S) int32: places of words in the text.
 
         In code points, at the first piece of each word, in the one row where
@@ -142,18 +142,18 @@ class Tagging(base.Task):
             seq_length=self.seq_length,
         )
         return packed | {
-            "text": found.text,
+            "example_index": found.text,
             "start": at_first_pieces(starts.values),
             "end": at_first_pieces(tf.gather(word_ends, word)),
         }
 
-    def targets(self, raw, inputs):
+    def make_targets(self, raw, inputs):
         """{"tag": (labels (W, S) int32, weights (W, S))}; not in a graph.
 
         A word is in an entity when it begins there.
         """
         known = {tag: number for number, tag in enumerate(self.labels)}
-        start, text = inputs["start"].numpy(), inputs["text"].numpy()
+        start, text = inputs["start"].numpy(), inputs["example_index"].numpy()
         labels = np.zeros(start.shape, np.int32)
         splits = np.searchsorted(text, np.arange(len(raw["text"]) + 1))
         for number, (words, tags) in enumerate(_columns(raw)):
@@ -198,7 +198,7 @@ class Tagging(base.Task):
             "score": tf.reduce_max(scores, axis=-1) * tf.cast(mask, tf.float32),
         }
 
-    def predict(self, decoded, inputs, raw, tokenizer):
+    def postprocess(self, decoded, inputs, raw, tokenizer):
         """{"type", "text" (T, M) string, "start", "end" (T, M), "score"}.
 
         The entities of each text, of at most M, in order; past the last "",
@@ -208,7 +208,7 @@ class Tagging(base.Task):
         del tokenizer
         # In order of texts and of words: each word counts in one row.
         place = tf.where(inputs["start"] >= 0)
-        text = tf.gather(inputs["text"], place[:, 0])
+        text = tf.gather(inputs["example_index"], place[:, 0])
         tag = tf.gather_nd(decoded["tag"], place)
         same_text = tf.equal(text[1:], text[:-1])
         before = tf.pad(tf.where(same_text, tag[:-1], 0), [[1, 0]])
@@ -256,7 +256,7 @@ class Tagging(base.Task):
             for name, (values, nothing) in found.items()
         }
 
-    def plain(self, answer):
+    def to_python(self, answer):
         count = sum(map(bool, answer["type"]))
         return answer | {
             name: answer[name][:count]

@@ -27,7 +27,7 @@ def batches(
 
     def draw(batch):
         batch = dict(batch)
-        inputs, targets = task.draw(
+        inputs, targets = task.randomize(
             batch["inputs"], batch["targets"], batch.pop("seeds")
         )
         return batch | {"inputs": inputs, "targets": targets}

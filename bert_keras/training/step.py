@@ -78,7 +78,7 @@ class TrainStep:
         weight = tf.stack([tf.reduce_sum(targets[t][1]) for t in terms])
         weight = _sum_over_replicas(context, weight)
         factors = [
-            tf.math.divide_no_nan(self.task.coefficients.get(t, 1.0), w)
+            tf.math.divide_no_nan(self.task.loss_weights.get(t, 1.0), w)
             for t, w in zip(terms, tf.unstack(weight), strict=True)
         ]
         place = replicas_place(context) * self.accumulation_steps
@@ -120,7 +120,7 @@ class TrainStep:
         ]
         total = tf.add_n(
             [
-                self.task.coefficients.get(t, 1.0) * mean
+                self.task.loss_weights.get(t, 1.0) * mean
                 for t, mean in zip(terms, means, strict=True)
             ]
         )
@@ -325,7 +325,7 @@ def make_evaluate_step(
             f"loss/{term}": (loss, tf.reduce_sum(targets[term][1]))
             for term, loss in task.loss(outputs, inputs, targets).items()
         }
-        sums |= task.sums(outputs, inputs, targets)
+        sums |= task.metric_sums(outputs, inputs, targets)
         return {name: tf.stack(pair) for name, pair in sums.items()}
 
     if compiled == "replica":

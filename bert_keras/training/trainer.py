@@ -295,7 +295,7 @@ class Session:
         """Scores of an evaluation; None where one is not a number."""
         self.scores = dict(scores)
         # What is saved from here on.
-        self.model.task = self.task.tuned(
+        self.model.task = self.task.calibrated(
             {name: v for name, v in scores.items() if v is not None}
         )
 
@@ -372,10 +372,11 @@ class Session:
 
 
 def _best_metric(settings: settings_lib.TrainSettings, task: base.Task) -> str:
-    name = settings.best_metric or task.scores[0]
-    if name not in task.scores:
+    name = settings.best_metric or task.metric_names[0]
+    if name not in task.metric_names:
         raise errors.InputError(
-            f"--best_metric={name}: expected one of {', '.join(task.scores)}."
+            f"--best_metric={name}: expected one of "
+            f"{', '.join(task.metric_names)}."
         )
     return name
 

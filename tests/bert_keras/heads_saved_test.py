@@ -56,7 +56,7 @@ class Custom(classification.Classification):
     parts = ("label",)
 
     @property
-    def answers(self):
+    def head_signatures(self):
         return dict.fromkeys(self.parts, self.labels)
 
     def head(self, config):

@@ -21,7 +21,7 @@ from tests import tiny
 HALF = ("mixed_bfloat16", "mixed_float16")
 
 TASKS = {
-    "masked_lm": lambda: masked_lm.MaskedLM().learn([], tiny.tokenizer()),
+    "masked_lm": lambda: masked_lm.MaskedLM().adapt([], tiny.tokenizer()),
     "lstm": lambda: classification.Classification(
         labels=("no", "yes"), pooling="lstm"
     ),
@@ -54,7 +54,7 @@ def policies(layer):
 
 def features(task=None):
     inputs = tiny.inputs()
-    return task.complete(inputs) if task else inputs
+    return task.add_derived_features(inputs) if task else inputs
 
 
 class KerasFileTest(parameterized.TestCase):

@@ -258,7 +258,7 @@ class ScheduleTest(parameterized.TestCase):
 class OptimizerTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
-        task = masked_lm.MaskedLM().learn([], tiny.tokenizer())
+        task = masked_lm.MaskedLM().adapt([], tiny.tokenizer())
         pooled = classification.Classification(
             labels=("no", "yes"), pooling="lstm"
         )

@@ -17,7 +17,7 @@ def randomise(model):
 
 
 def encode(model, tokenizer, texts=TEXTS):
-    inputs = model.task.inputs({"text": tf.constant(texts)}, tokenizer)
+    inputs = model.task.preprocess({"text": tf.constant(texts)}, tokenizer)
     return inputs, model.encoder(
         inputs["token_ids"], inputs["segment_ids"], inputs["padding_mask"]
     )

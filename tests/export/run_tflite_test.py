@@ -390,7 +390,9 @@ class MainTest(parameterized.TestCase):
             ("坏 电影 " * 20, "the plot is old " * 9),
         ]
         rows = [
-            dict(zip(self.predictors[task].task.texts, each, strict=False))
+            dict(
+                zip(self.predictors[task].task.text_columns, each, strict=False)
+            )
             for each in texts
         ]
         lines = "".join("\t".join(row.values()) + "\n" for row in rows)
@@ -452,10 +454,12 @@ class MainTest(parameterized.TestCase):
         ours = model.inputs(texts)
         theirs = predictor.task.__class__(
             **{**predictor.task.get_config(), "seq_length": 24}
-        ).inputs(
+        ).preprocess(
             {
                 name: tf.constant([text])
-                for name, text in zip(predictor.task.texts, texts, strict=True)
+                for name, text in zip(
+                    predictor.task.text_columns, texts, strict=True
+                )
             },
             predictor.tokenizer,
         )

@@ -88,7 +88,7 @@ class SavedModelTest(parameterized.TestCase):
     def test_any_batch_of_any_text_is_answered(self, task, texts):
         raw = {
             name: tf.constant(texts, tf.string)
-            for name in self.predictors[task].task.texts
+            for name in self.predictors[task].task.text_columns
         }
         answers = self.served[task].signatures[artifact.TEXT](**raw)
         for name, answer in answers.items():
@@ -117,7 +117,9 @@ class SavedModelTest(parameterized.TestCase):
     @parameterized.parameters("classification", "pair")
     def test_classes_of_serialized_examples(self, task):
         predictor = self.predictors[task]
-        raw = {name: ["a film", "", "坏"] for name in predictor.task.texts}
+        raw = {
+            name: ["a film", "", "坏"] for name in predictor.task.text_columns
+        }
         answers = self.served[task].signatures[artifact.CLASSIFY](
             inputs=tf.constant(artifact.examples(raw))
         )

@@ -131,7 +131,7 @@ def rows(task):
         "",
         "dull " * 30,
     ]
-    return [dict.fromkeys(task.texts, text) for text in texts]
+    return [dict.fromkeys(task.text_columns, text) for text in texts]
 
 
 def ops(content):
@@ -304,7 +304,7 @@ class TfliteTest(parameterized.TestCase):
         self.assertEqual(facts["model"], os.path.basename(path))
         interpreter = litert.Interpreter(path)
         interpreter.allocate_tensors()
-        inputs = self.predictors["classification"].task.inputs(
+        inputs = self.predictors["classification"].task.preprocess(
             {"text": tf.constant(["the film is not very good"])},
             tiny.tokenizer(),
         )
@@ -365,7 +365,7 @@ class TfliteTest(parameterized.TestCase):
     def test_an_embedding_is_of_one_text(self):
         path = self.paths["embedding", "float32"]
         file = on_device.File(path, self.predictors["embedding"])
-        self.assertEqual(file.task.texts, ("text",))
+        self.assertEqual(file.task.text_columns, ("text",))
         rows = [{"text": "a good film"}]
         (answer,) = file.answers(rows)
         self.assertEqual(set(answer), {"embedding"})
@@ -570,7 +570,7 @@ class TfliteTest(parameterized.TestCase):
 class Halved(classification.Classification):
     """A device asks it with half of the tokens."""
 
-    def on_device(self):
+    def for_device(self):
         return dataclasses.replace(self, seq_length=16)
 
 

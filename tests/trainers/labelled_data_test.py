@@ -104,7 +104,9 @@ class LinesTest(Files):
         self, task, name, content
     ):
         found = list(predict.read(self.file(name, content), task))
-        texts = [{name: row[name] for name in task.texts} for row in found]
+        texts = [
+            {name: row[name] for name in task.text_columns} for row in found
+        ]
         expected = [{"text": "a"}, {"text": "'b'"}]
         if task.pair:
             expected = [row | {"text_pair": "c"} for row in expected]

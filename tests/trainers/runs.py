@@ -23,7 +23,7 @@ from tests import tiny
 
 # Made when they are needed: workers connect before the first tensor.
 TASKS = {
-    "masked_lm": lambda: masked_lm.MaskedLM().learn([], tiny.tokenizer()),
+    "masked_lm": lambda: masked_lm.MaskedLM().adapt([], tiny.tokenizer()),
     "classification": lambda: classification.Classification(
         labels=("bad", "good")
     ),
@@ -48,7 +48,7 @@ def batches(task, count, size=BATCH):
         if isinstance(task, masked_lm.MaskedLM):
             targets = {"next_sentence": (labels, weights)}
             seeds = tf.stack([tf.range(size), tf.fill([size], step)], axis=1)
-            inputs, targets = task.draw(inputs, targets, seeds)
+            inputs, targets = task.randomize(inputs, targets, seeds)
         elif isinstance(task, tagging.Tagging):
             # Some tokens count, more in some rows than in others.
             shape = inputs["token_ids"].shape
@@ -70,7 +70,7 @@ def batches(task, count, size=BATCH):
             second = np.tile(np.arange(12) >= 6, (size, 1)).astype(np.int32)
             mask = inputs["padding_mask"]
             inputs["padding_mask"] = mask * tf.constant(1 + second)
-            inputs = task.complete(inputs)
+            inputs = task.add_derived_features(inputs)
             # Short rows hold no second text, which no real row lacks.
             mask = inputs["padding_mask"]
             weights = tf.cast(tf.reduce_max(mask, axis=1) == 2, tf.float32)

@@ -44,7 +44,7 @@ def write(folder, encoded, per_token):
 def pretraining_rows(task):
     """Rows of ids with a label of the sentences, as prepare writes them."""
     raw = {"text": tf.constant(["a good film . the old plot", "很 好 电影"])}
-    made = task.inputs(raw, tiny.tokenizer())
+    made = task.preprocess(raw, tiny.tokenizer())
     lengths = made["padding_mask"].numpy().sum(axis=1)
     for row, length in enumerate(lengths):
         yield {
@@ -66,8 +66,8 @@ class RecordsTest(absltest.TestCase):
                     name: tf.constant([row[name] for row in rows])
                     for name in rows[0]
                 }
-                made = task.inputs(raw, tiny.tokenizer())
-                targets = task.targets(raw, made)
+                made = task.preprocess(raw, tiny.tokenizer())
+                targets = task.make_targets(raw, made)
                 records = written(task, rows, self.create_tempdir().full_path)
                 count, length = made["token_ids"].shape
                 plan = batches.Plan(
@@ -153,18 +153,18 @@ class RecordsTest(absltest.TestCase):
             stored_features = ()
 
         class Left(classification.Classification):
-            def inputs(self, raw, tokenizer):
-                made = super().inputs(raw, tokenizer)
+            def preprocess(self, raw, tokenizer):
+                made = super().preprocess(raw, tokenizer)
                 return made | {"padding_mask": made["padding_mask"][:, ::-1]}
 
         class Wide(classification.Classification):
-            def targets(self, raw, inputs):
-                labels, weights = super().targets(raw, inputs)["label"]
+            def make_targets(self, raw, inputs):
+                labels, weights = super().make_targets(raw, inputs)["label"]
                 return {"label": (tf.cast(labels, tf.int64) + 2**40, weights)}
 
         class Flags(classification.Classification):
-            def targets(self, raw, inputs):
-                labels, weights = super().targets(raw, inputs)["label"]
+            def make_targets(self, raw, inputs):
+                labels, weights = super().make_targets(raw, inputs)["label"]
                 return {"label": (labels > 0, weights)}
 
         for kind, message in (
@@ -174,7 +174,7 @@ class RecordsTest(absltest.TestCase):
             (Flags, "targets/label/labels has type bool"),
         ):
             name = kind.__bases__[0].__module__.rpartition(".")[2]
-            task = kind(seq_length=32).learn(ROWS[name], tiny.tokenizer())
+            task = kind(seq_length=32).adapt(ROWS[name], tiny.tokenizer())
             with self.assertRaisesRegex(errors.InputError, message):
                 list(finetune.encode(task, tiny.tokenizer(), ROWS[name]))
 
@@ -182,10 +182,10 @@ class RecordsTest(absltest.TestCase):
         class WithStarts(base.find("tagging")):
             stored_features = ("start",)
 
-        task = WithStarts(seq_length=32).learn(ROWS["tagging"], None)
+        task = WithStarts(seq_length=32).adapt(ROWS["tagging"], None)
         rows = ROWS["tagging"]
         raw = {"text": tf.constant([row["text"] for row in rows])}
-        made = task.inputs(raw, tiny.tokenizer())["start"].numpy()
+        made = task.preprocess(raw, tiny.tokenizer())["start"].numpy()
         encoded = list(finetune.encode(task, tiny.tokenizer(), rows))
         for row, start in zip(encoded, made, strict=True):
             np.testing.assert_array_equal(
@@ -200,7 +200,7 @@ class RecordsTest(absltest.TestCase):
         alone = dataclasses.replace(pair, pair=False)
         with self.assertRaisesRegex(errors.InputError, "texts of 32 tokens"):
             inputs.fits(alone, tiny.bert(max_position_embeddings=31))
-        self.assertEqual(pair.on_device().seq_length, 16)
+        self.assertEqual(pair.for_device().seq_length, 16)
 
 
 if __name__ == "__main__":

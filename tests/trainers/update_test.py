@@ -15,7 +15,7 @@ from tests.trainers.runs import BATCH, Run, batches
 class Weighted(intent_slots.IntentSlots):
     """Its terms count 3 times and half."""
 
-    coefficients = {"tag": 3.0, "intent": 0.5}
+    loss_weights = {"tag": 3.0, "intent": 0.5}
 
 
 def weighted_run(strategy="one_device", parts=1):

@@ -38,12 +38,12 @@ class GoogleIdsTest(absltest.TestCase):
                 self.skipTest(f"shared data is absent: {path}")
         tokenizer = wordpiece.Tokenizer.from_file(VOCABULARY)
         task = classification.Classification(seq_length=128)
-        rows = list(task.examples(ROWS))
-        task = task.learn(rows, tokenizer)
+        rows = list(task.read_examples(ROWS))
+        task = task.adapt(rows, tokenizer)
         raw = {
             name: tf.constant([row[name] for row in rows]) for name in rows[0]
         }
-        ours = task.inputs(raw, tokenizer)
+        ours = task.preprocess(raw, tokenizer)
         theirs = google_s(RECORDS)
         self.assertLen(rows, 408)
         self.assertLen(theirs["input_ids"], 408)
@@ -55,7 +55,7 @@ class GoogleIdsTest(absltest.TestCase):
             equal &= (value == theirs[google_name]).all(axis=1)
         print(f"{equal.sum()} of {len(rows)} pairs are equal")
         self.assertEmpty([rows[i] for i in np.flatnonzero(~equal)])
-        labels, _ = task.targets(raw, ours)["label"]
+        labels, _ = task.make_targets(raw, ours)["label"]
         np.testing.assert_array_equal(labels, theirs["label_ids"].ravel())
 
 

@@ -284,7 +284,7 @@ class StaticRecordsTest(absltest.TestCase):
         plan = batches.Plan(records.lengths, runs.BATCH)
 
         def draw(batch):
-            inputs, targets = run.task.draw(
+            inputs, targets = run.task.randomize(
                 batch["inputs"], batch["targets"], batch.pop("seeds")
             )
             return batch | {"inputs": inputs, "targets": targets}

@@ -48,7 +48,7 @@ class StringsTest(parameterized.TestCase):
         self.assertLess(found.numbers, 1e-5)
         call = tflite_tokenizer.runner(self.paths[task])
         rows = [
-            {name: row[name] for name in predictor.task.texts}
+            {name: row[name] for name in predictor.task.text_columns}
             for row in (ROWS[0], ROWS[1], ROWS[3])
         ]
         expected = predictor.predict(rows)

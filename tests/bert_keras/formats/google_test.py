@@ -38,7 +38,7 @@ def model(task, **changes):
 
 def masked_lm_task(**fields):
     task = masked_lm.MaskedLM(seq_length=64, **fields)
-    return task.learn([], tiny.tokenizer())
+    return task.adapt([], tiny.tokenizer())
 
 
 def classifier_task(classes=2):

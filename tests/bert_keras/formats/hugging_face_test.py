@@ -41,7 +41,7 @@ def model(task=None, **changes):
 
 def masked(objective):
     task = masked_lm.MaskedLM(seq_length=32, objective=objective)
-    return task.learn([], tiny.tokenizer())
+    return task.adapt([], tiny.tokenizer())
 
 
 MODELS = (

@@ -30,7 +30,7 @@ REFERENCE = os.path.join(tiny.SHARED_DATA, "reference", "minilm_l6")
 
 def masked(objective):
     task = masked_lm.MaskedLM(objective=objective)
-    return task.learn([], tiny.tokenizer())
+    return task.adapt([], tiny.tokenizer())
 
 
 CLASSES = classification.Classification(labels=("bad", "good", "dull"))

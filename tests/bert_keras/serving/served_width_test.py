@@ -47,7 +47,7 @@ def tokens(task):
     """Rows of ids whose padding differs from row to row."""
     length = task.seq_length
     rows = tiny.inputs(ROWS, length)
-    if "text_pair" in task.texts and task.name == "embedding":
+    if "text_pair" in task.text_columns and task.name == "embedding":
         mask = rows["padding_mask"]
         second = tf.cast(tf.range(length) >= length // 3, tf.int32)
         rows["padding_mask"] = mask * (1 + second)
@@ -76,13 +76,13 @@ class Facts:
     def requests(self, name):
         """(signature, inputs (70, ...)) of each signature of a task."""
         task, served = self.predictors[name].task, self.served[name]
-        raw = {text: texts(seed) for seed, text in enumerate(task.texts)}
+        raw = {text: texts(seed) for seed, text in enumerate(task.text_columns)}
         yield (
             served.signatures[artifact.TEXT],
             {text: tf.constant(values) for text, values in raw.items()},
         )
         yield served.signatures[artifact.TOKENS_OF_TEXT], tokens(task)
-        if task.classes:
+        if task.class_names:
             examples = tf.constant(artifact.examples(raw))
             yield served.signatures[artifact.CLASSIFY], {"inputs": examples}
 

@@ -20,7 +20,7 @@ class EmbeddingTest(absltest.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.task = embedding.Embedding(seq_length=32).learn(ROWS, None)
+        cls.task = embedding.Embedding(seq_length=32).adapt(ROWS, None)
         model = model_lib.BertModel(
             bert.BertEncoder(tiny.bert(initializer_range=0.5)), cls.task
         )
@@ -30,7 +30,7 @@ class EmbeddingTest(absltest.TestCase):
         self.assertEqual((self.task.pair, self.task.highest), (True, 5.0))
         for label in ("near", "0"):
             with self.assertRaises(errors.InputError):
-                self.task.learn([{"label": label}], None)
+                self.task.adapt([{"label": label}], None)
 
     def test_a_text_has_one_vector_alone_or_beside_another(self):
         alone = predictor.Predictor(

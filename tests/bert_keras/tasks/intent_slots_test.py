@@ -18,10 +18,10 @@ class IntentSlotsTest(absltest.TestCase):
         raw = {
             name: tf.constant([row[name] for row in rows]) for name in rows[0]
         }
-        inputs = task.inputs(raw, tiny.tokenizer())
-        text = inputs["text"].numpy()
+        inputs = task.preprocess(raw, tiny.tokenizer())
+        text = inputs["example_index"].numpy()
         self.assertGreater((text == 2).sum(), 2)
-        labels, weights = task.targets(raw, inputs)["intent"]
+        labels, weights = task.make_targets(raw, inputs)["intent"]
         self.assertEqual(labels.numpy().tolist(), (text > 0).tolist())
         first = [0, *(text[1:] != text[:-1]).nonzero()[0] + 1]
         self.assertEqual(weights.numpy().nonzero()[0].tolist(), first)

@@ -24,20 +24,20 @@ class LabelsTest(parameterized.TestCase):
         return self.create_tempfile(name, content, mode="wb").full_path
 
     def targets(self, task, *labels):
-        return task.targets({"label": tf.constant(labels)}, {})
+        return task.make_targets({"label": tf.constant(labels)}, {})
 
     def test_blanks_around_a_label_are_not_part_of_it(self):
         path = self.file(
             "a.csv", f"text,label\na,{BLANK}pos\nb,pos{BLANK}\nc,neg \nd,neg\n"
         )
         task = classification.Classification()
-        rows = list(task.examples(path))
+        rows = list(task.read_examples(path))
         self.assertEqual(
             [row["label"] for row in rows], ["pos", "pos", "neg", "neg"]
         )
         python = [row | {"label": f"{BLANK}{row['label']} "} for row in rows]
         for given in (rows, python):
-            learned = task.learn(given, None)
+            learned = task.adapt(given, None)
             self.assertEqual(learned.labels, ("neg", "pos"))
             labels, _ = self.targets(learned, *(r["label"] for r in given))[
                 "label"
@@ -55,8 +55,8 @@ class LabelsTest(parameterized.TestCase):
             '{"text": "e", "label": null}\n{"text": "f", "label": NaN}\n',
         )
         task = classification.Classification(kind="multi")
-        rows = list(task.examples(path))
-        task = task.learn(rows, None)
+        rows = list(task.read_examples(path))
+        task = task.adapt(rows, None)
         self.assertEqual(task.labels, ("x", "y"))
         labels, _ = self.targets(task, *(row["label"] for row in rows))["label"]
         np.testing.assert_array_equal(
@@ -92,7 +92,7 @@ class LabelsTest(parameterized.TestCase):
     ):
         path = self.file("a.csv", f"text,label\n{content}")
         task = classification.Classification(kind=kind, skip_labels=skip)
-        examples = task.examples(path)
+        examples = task.read_examples(path)
         self.assertEqual("".join(row["text"] for row in examples), left)
         self.assertRegex(examples.note, f"{path}: .*{note}")
 
@@ -100,13 +100,13 @@ class LabelsTest(parameterized.TestCase):
         task = classification.Classification(kind="number", skip_labels="x")
         path = self.file("a.csv", "text,label\na,1\n")
         with self.assertRaisesRegex(errors.InputError, "skip_labels=x: .*numb"):
-            task.examples(path)
+            task.read_examples(path)
         task = classification.Classification(skip_labels="x")
         path = self.file("b.csv", "text,label\na,x\n")
         with self.assertRaisesRegex(
             errors.InputError, "found none. 1 rows are left out for labels in"
         ):
-            list(task.examples(path))
+            list(task.read_examples(path))
 
     @parameterized.product(
         kind=("single", "multi"), name=("NA", "None", "null", "<NA>", "NaT")
@@ -114,8 +114,8 @@ class LabelsTest(parameterized.TestCase):
     def test_a_class_that_may_be_a_missing_label_is_named(self, kind, name):
         path = self.file("a.tsv", f"text\tlabel\na\tx\nb\t{name}\nc\tx\n")
         task = classification.Classification(kind=kind)
-        examples = task.examples(path)
-        learned = task.learn(examples, None)
+        examples = task.read_examples(path)
+        learned = task.adapt(examples, None)
         self.assertEqual(learned.labels, tuple(sorted([name, "x"])))
         self.assertIn(f"a class: {name}.", examples.note)
         self.assertIn(f"skip_labels={name}.", examples.note)
@@ -129,14 +129,14 @@ class LabelsTest(parameterized.TestCase):
     def test_labels_that_are_no_cosines_are_refused(self, labels, message):
         rows = [{"text": "a", "text_pair": "b", "label": n} for n in labels]
         with self.assertRaisesRegex(errors.InputError, message):
-            embedding.Embedding().learn(rows, None)
+            embedding.Embedding().adapt(rows, None)
 
     def test_labels_down_to_minus_the_highest_are_cosines(self):
         rows = [
             {"text": "a", "text_pair": "b", "label": n}
             for n in ("-4", "4", "0")
         ]
-        task = embedding.Embedding().learn(rows, None)
+        task = embedding.Embedding().adapt(rows, None)
         share, _ = self.targets(task, "-4", "4", "0")["similarity"]
         self.assertEqual(share.numpy().tolist(), [-1, 1, 0])
 
@@ -152,7 +152,7 @@ class LabelsTest(parameterized.TestCase):
             "a.csv": "text,label\na,1\nb,\n",
         }[name]
         task = classification.Classification(kind=kind)
-        examples = task.examples(self.file(name, content))
+        examples = task.read_examples(self.file(name, content))
         if kind == "multi":
             self.assertEqual([r["label"] for r in examples], ["1", ""])
             return
@@ -177,7 +177,7 @@ class LabelsTest(parameterized.TestCase):
         with self.assertRaisesRegex(
             errors.InputError, f"{path}, line 3: .*expected a finite number"
         ):
-            list(task.examples(path))
+            list(task.read_examples(path))
 
     @parameterized.parameters(
         classification.Classification(kind="number"),
@@ -186,7 +186,7 @@ class LabelsTest(parameterized.TestCase):
     def test_a_row_from_python_is_refused_with_its_number(self, task):
         rows = [{"text": "a", "label": "1"}, {"text": "b", "label": "nan"}]
         with self.assertRaisesRegex(errors.InputError, "row 1: .*finite"):
-            task.learn(rows, None)
+            task.adapt(rows, None)
         with self.assertRaisesRegex(errors.InputError, "row 1: .*finite"):
             self.targets(task, "1", "inf")
 
@@ -199,7 +199,7 @@ class LabelsTest(parameterized.TestCase):
     def test_names_of_columns_there_are_not_are_refused(self, columns):
         for kind in (classification.Classification, embedding.Embedding):
             with self.assertRaisesRegex(errors.InputError, "columns: expected"):
-                kind(columns=columns).examples("a.csv")
+                kind(columns=columns).read_examples("a.csv")
 
 
 class TagsTest(parameterized.TestCase):
@@ -209,8 +209,8 @@ class TagsTest(parameterized.TestCase):
         ).full_path
         for column, types in ((-1, ("LOC",)), (2, ("ORG",)), (3, ("LOC",))):
             task = tagging.Tagging(tag_column=column)
-            rows = task.examples(path)
-            self.assertEqual(task.learn(rows, None).types, types)
+            rows = task.read_examples(path)
+            self.assertEqual(task.adapt(rows, None).types, types)
             self.assertEqual(bool(rows.note), column < 0)
 
     def test_settings_of_before_are_saved_as_before(self):
@@ -222,7 +222,7 @@ class TagsTest(parameterized.TestCase):
 
     def test_bilou_is_learned_as_bioes(self):
         rows = [{"tags": "U-X O B-X I-X L-X"}]
-        task = tagging.Tagging().learn(rows, None)
+        task = tagging.Tagging().adapt(rows, None)
         self.assertEqual((task.scheme, task.types), ("BIOES", ("X",)))
 
 
@@ -243,7 +243,7 @@ class IntentFilesTest(parameterized.TestCase):
             tags="O O U-city \nO\tO\n",
             label="go\u3000\ngreet\n",
         )
-        one, two = intent_slots.IntentSlots().examples(folder)
+        one, two = intent_slots.IntentSlots().read_examples(folder)
         self.assertEqual(one["text"], "fly to New\xa0York")
         self.assertEqual((one["tags"], one["label"]), ("O O S-city", "go"))
         self.assertEqual((two["words"], two["label"]), ("0-2 3-8", "greet"))
@@ -263,11 +263,11 @@ class IntentFilesTest(parameterized.TestCase):
         files = {"words": "fly\n", "tags": "O\n", "label": "go\n"} | changes
         folder = self.folder(**files)
         with self.assertRaisesRegex(errors.InputError, message):
-            list(intent_slots.IntentSlots().examples(folder))
+            list(intent_slots.IntentSlots().read_examples(folder))
 
     def test_a_column_of_tags_is_not_taken(self):
         with self.assertRaisesRegex(errors.InputError, "tag_column=2"):
-            list(intent_slots.IntentSlots(tag_column=2).examples("x"))
+            list(intent_slots.IntentSlots(tag_column=2).read_examples("x"))
 
 
 if __name__ == "__main__":

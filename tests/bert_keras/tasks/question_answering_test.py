@@ -47,10 +47,10 @@ def certain(inputs, targets):
 def answers(task, rows, tokenizer):
     """What `predict` gives when the model knows the answers."""
     texts = raw(rows)
-    inputs = task.inputs(texts, tokenizer)
-    targets = task.targets(texts, inputs)
+    inputs = task.preprocess(texts, tokenizer)
+    targets = task.make_targets(texts, inputs)
     decoded = task.decode(certain(inputs, targets), inputs)
-    return task.predict(decoded, inputs, texts, tokenizer)
+    return task.postprocess(decoded, inputs, texts, tokenizer)
 
 
 def model(task=TASK, seed=1, **sizes):
@@ -109,10 +109,12 @@ class SpansTest(parameterized.TestCase):
         words = [w for w in tiny.WORDS if w.isascii() and w.isalpha()]
         context = " ".join(words * 4)
         one, two = row("the film", context), row("a", "good")
-        inputs = task.inputs(raw([one, two]), tiny.tokenizer())
+        inputs = task.preprocess(raw([one, two]), tiny.tokenizer())
         # 16 - [CLS] - 2 - 2 [SEP] = 11 tokens of context in a window.
         count = 1 + -(-(len(words) * 4 - 11) // 4)
-        self.assertEqual(inputs["text"].numpy().tolist(), [0] * count + [1])
+        self.assertEqual(
+            inputs["example_index"].numpy().tolist(), [0] * count + [1]
+        )
         ids = tiny.tokenizer()([context])[0].numpy().tolist()
         for number, tokens in enumerate(inputs["token_ids"].numpy()[:count]):
             part = ids[4 * number : 4 * number + 11]
@@ -132,8 +134,8 @@ class SpansTest(parameterized.TestCase):
         context = " ".join(words)  # [0, 11), [4, 15), [8, 16)
         answer = " ".join(words[9:12])
         texts = raw([row("the film", context, answer)])
-        inputs = task.inputs(texts, tiny.tokenizer())
-        targets = task.targets(texts, inputs)
+        inputs = task.preprocess(texts, tiny.tokenizer())
+        targets = task.make_targets(texts, inputs)
         for term, labels in (("start", [0, 9, 5]), ("end", [0, 11, 7])):
             found, weights = targets[term]
             self.assertEqual(found.numpy().tolist(), labels)
@@ -143,13 +145,17 @@ class SpansTest(parameterized.TestCase):
         task = dataclasses.replace(TASK, seq_length=16, doc_stride=4)
         context = " ".join(["good"] * 30)
         texts = raw([row("the film", context, context)])
-        targets = task.targets(texts, task.inputs(texts, tiny.tokenizer()))
+        targets = task.make_targets(
+            texts, task.preprocess(texts, tiny.tokenizer())
+        )
         self.assertEqual(targets["start"][0].numpy().sum(), 0)
 
     def test_an_answer_that_nobody_can_place_is_not_learnt(self):
         lost = row("?", "good") | {"is_impossible": "false"}
         texts = raw([row("?", "good"), lost])
-        targets = TASK.targets(texts, TASK.inputs(texts, tiny.tokenizer()))
+        targets = TASK.make_targets(
+            texts, TASK.preprocess(texts, tiny.tokenizer())
+        )
         for labels, weights in targets.values():
             self.assertEqual(labels.numpy().tolist(), [0, 0])
             self.assertEqual(weights.numpy().tolist(), [1.0, 0.0])
@@ -179,7 +185,7 @@ class SpansTest(parameterized.TestCase):
 
     def test_a_question_leaves_room_for_the_context(self):
         task = dataclasses.replace(TASK, seq_length=8)
-        inputs = task.inputs(
+        inputs = task.preprocess(
             raw([row("the film is good " * 9, "fine old plot")]),
             tiny.tokenizer(),
         )
@@ -190,7 +196,7 @@ class SpansTest(parameterized.TestCase):
 class AnswersTest(parameterized.TestCase):
     def test_decode_lists_the_best_spans(self):
         rows = [row("a", "the film is good"), row("a", "fine")]
-        inputs = TASK.inputs(raw(rows), tiny.tokenizer())
+        inputs = TASK.preprocess(raw(rows), tiny.tokenizer())
         random = np.random.default_rng(0)
         outputs = {
             name: tf.constant(
@@ -219,7 +225,7 @@ class AnswersTest(parameterized.TestCase):
     def answer(self, task=TASK, null=(0.0, 0.0)):
         """Two windows that share a span, each with one of its own."""
         inputs = {
-            "text": tf.constant([0, 0]),
+            "example_index": tf.constant([0, 0]),
             "starts": tf.constant([[0, 0, 4], [0, 4, 9]]),
             "ends": tf.constant([[0, 3, 8], [0, 8, 11]]),
         }
@@ -231,7 +237,7 @@ class AnswersTest(parameterized.TestCase):
         }
         texts = {"context": tf.constant(["the film is"])}
         task = dataclasses.replace(task, n_best=2)
-        found = task.predict(decoded, inputs, texts, None)
+        found = task.postprocess(decoded, inputs, texts, None)
         return {name: value.numpy()[0] for name, value in found.items()}
 
     def test_windows_are_merged_and_each_span_stands_once(self):
@@ -248,8 +254,8 @@ class AnswersTest(parameterized.TestCase):
         nothing = {"answers": [""], "starts": [0], "ends": [0], "scores": [0]}
         found = {k: np.array(v).tolist() for k, v in self.answer().items()}
         filled = found | {k: found[k] + v for k, v in nothing.items()}
-        self.assertEqual(TASK.plain(filled), found)
-        self.assertEqual(TASK.plain(nothing)["answers"], [])
+        self.assertEqual(TASK.to_python(filled), found)
+        self.assertEqual(TASK.to_python(nothing)["answers"], [])
 
     @parameterized.parameters(
         (0.0, b""), (0.9, b""), (1.1, b"film"), (-9.0, b"")
@@ -280,14 +286,14 @@ class AnswersTest(parameterized.TestCase):
             row("电影 ?", "一 电影 很好 !", "很好"),
             row("the actor ?", "a film is good .", None),
         ]
-        task = TASK.learn(rows, tiny.tokenizer())
+        task = TASK.adapt(rows, tiny.tokenizer())
         task = dataclasses.replace(task, doc_stride=8)
         self.assertTrue(task.unanswerable)
         self.assertFalse(task.chinese)
         net = model(task, hidden_size=32, intermediate_size=64)
         texts = raw(rows)
-        inputs = task.inputs(texts, tiny.tokenizer())
-        targets = task.targets(texts, inputs)
+        inputs = task.preprocess(texts, tiny.tokenizer())
+        targets = task.make_targets(texts, inputs)
         values = [v.value for v in net.model.trainable_variables]
         optimizer = keras.optimizers.Adam(3e-3)
         optimizer.build(net.model.trainable_variables)
@@ -304,7 +310,7 @@ class AnswersTest(parameterized.TestCase):
         for _ in range(150):
             step()
         scores = task.metrics(net.predict(rows), rows)
-        for name in task.scores:
+        for name in task.metric_names:
             self.assertEqual(scores[name], 1.0, name)
 
 
@@ -332,7 +338,7 @@ class MetricsTest(absltest.TestCase):
         rows = [row("电影好不好", "电影很好", "电影很好")]
         predictions = [{"answer": "电影"}]
         scores = []
-        for task in (TASK, TASK.learn(rows, None)):
+        for task in (TASK, TASK.adapt(rows, None)):
             scores.append(task.metrics(predictions, rows)["f1"])
         self.assertEqual(scores[0], 0.0)
         self.assertAlmostEqual(scores[1], 2 / 3)

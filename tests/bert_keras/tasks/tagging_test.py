@@ -48,9 +48,9 @@ def right(task, inputs, targets):
 def answers(task, rows, tokenizer):
     """Predictions from the targets of labelled rows, as Predictor gives."""
     raw = {name: tf.constant([row[name] for row in rows]) for name in rows[0]}
-    inputs = task.inputs(raw, tokenizer)
-    decoded = right(task, inputs, task.targets(raw, inputs))
-    found = task.predict(decoded, inputs, raw, tokenizer)
+    inputs = task.preprocess(raw, tokenizer)
+    decoded = right(task, inputs, task.make_targets(raw, inputs))
+    found = task.postprocess(decoded, inputs, raw, tokenizer)
     found = {name: value.numpy() for name, value in found.items()}
     return [
         {
@@ -66,7 +66,7 @@ class TaggingTest(parameterized.TestCase):
         super().setUp()
         keras.utils.set_random_seed(1)
         self.tokenizer = tiny.tokenizer()
-        self.task = tagging.Tagging(seq_length=32).learn(ROWS, self.tokenizer)
+        self.task = tagging.Tagging(seq_length=32).adapt(ROWS, self.tokenizer)
 
     def predictor(self, task=None):
         network = bert.BertEncoder(tiny.bert())
@@ -79,14 +79,14 @@ class TaggingTest(parameterized.TestCase):
             self.task.labels,
             ("O", "B-ADJ", "I-ADJ", "B-FILM", "I-FILM", "B-PER", "I-PER"),
         )
-        learn = tagging.Tagging().learn
+        learn = tagging.Tagging().adapt
         self.assertEqual(learn([{"tags": "B-X M-X E-X"}], None).scheme, "BMES")
         self.assertEqual(learn([{"tags": "I-X I-X O"}], None).scheme, "BIO")
         self.assertLen(learn([{"tags": "S-X"}], None).labels, 5)
 
     def test_no_entity_is_not_enough(self):
         with self.assertRaisesRegex(errors.InputError, "needs entities"):
-            tagging.Tagging().learn([{"tags": "O O"}], None)
+            tagging.Tagging().adapt([{"tags": "O O"}], None)
 
     def test_an_unknown_type_is_named(self):
         rows = [ROWS[0] | {"tags": "O B-DOG O O O"}]
@@ -97,7 +97,7 @@ class TaggingTest(parameterized.TestCase):
         raw = {"text": tf.constant(["films, is good"])}
         raw |= {"words": ["0-6 7-9 10-14"], "tags": ["B-FILM O B-ADJ"]}
         raw = {name: tf.convert_to_tensor(value) for name, value in raw.items()}
-        inputs = self.task.inputs(raw, self.tokenizer)
+        inputs = self.task.preprocess(raw, self.tokenizer)
         # [CLS] film ##s , is good [SEP]
         self.assertEqual(
             inputs["start"].numpy()[0].tolist(), [-1, 0, -1, 5, 7, 10, -1]
@@ -105,7 +105,7 @@ class TaggingTest(parameterized.TestCase):
         self.assertEqual(
             inputs["end"].numpy()[0].tolist(), [-1, 5, -1, 6, 9, 14, -1]
         )
-        labels, weights = self.task.targets(raw, inputs)["tag"]
+        labels, weights = self.task.make_targets(raw, inputs)["tag"]
         self.assertEqual(weights.numpy()[0].tolist(), [0, 1, 0, 1, 1, 1, 0])
         self.assertEqual(
             [self.task.labels[label] for label in labels.numpy()[0]],
@@ -134,9 +134,9 @@ class TaggingTest(parameterized.TestCase):
         self.assertEqual(found[3]["text"], ["电影", "bad"])
         self.assertEqual(found[4]["type"], ["", ""])
         self.assertEqual(
-            self.task.plain(found[2])["text"], found[2]["text"][:1]
+            self.task.to_python(found[2])["text"], found[2]["text"][:1]
         )
-        self.assertEqual(self.task.plain(found[4])["score"], [])
+        self.assertEqual(self.task.to_python(found[4])["score"], [])
         self.assertEqual(self.task.metrics(found, rows)["f1"], 1.0)
         table = self.task.tables(found[:3], rows[:3])["types"]
         self.assertEqual(tuple(table.rows), self.task.types)
@@ -156,12 +156,12 @@ class TaggingTest(parameterized.TestCase):
             }
         ]
         raw = {name: tf.constant([value]) for name, value in rows[0].items()}
-        inputs = self.task.inputs(raw, self.tokenizer)
-        labels, _ = self.task.targets(raw, inputs)["tag"]
+        inputs = self.task.preprocess(raw, self.tokenizer)
+        labels, _ = self.task.make_targets(raw, inputs)["tag"]
         # [CLS] actor film ##s very good plot [SEP]; 0.125 is of no word.
         scores = [[0.125, 0.75, 1.0, 0.125, 0.5, 0.25, 0.9, 0.125]]
         decoded = {"tag": labels, "score": tf.constant(scores)}
-        found = self.task.predict(decoded, inputs, raw, self.tokenizer)
+        found = self.task.postprocess(decoded, inputs, raw, self.tokenizer)
         self.assertEqual(found["type"].numpy().tolist(), [[b"PER", b"ADJ"]])
         np.testing.assert_allclose(found["score"], [[0.75, 0.55]], rtol=1e-6)
 
@@ -182,17 +182,17 @@ class TaggingTest(parameterized.TestCase):
             answers(whole, rows, self.tokenizer),
         )
         raw = {name: tf.constant([r[name] for r in rows]) for name in rows[0]}
-        inputs = short.inputs(raw, self.tokenizer)
-        self.assertGreater(len(inputs["text"]), len(rows))
-        _, weights = short.targets(raw, inputs)["tag"]
+        inputs = short.preprocess(raw, self.tokenizer)
+        self.assertGreater(len(inputs["example_index"]), len(rows))
+        _, weights = short.make_targets(raw, inputs)["tag"]
         words = sum(len(row["text"].split()) for row in rows)
         self.assertEqual(int(tf.reduce_sum(weights)), words)
 
     def test_a_tiny_set_is_learnt_to_f1_1(self):
         model = self.predictor()
         raw = {name: tf.constant([r[name] for r in ROWS]) for name in ROWS[0]}
-        inputs = self.task.inputs(raw, self.tokenizer)
-        targets = self.task.targets(raw, inputs)
+        inputs = self.task.preprocess(raw, self.tokenizer)
+        targets = self.task.make_targets(raw, inputs)
         optimizer = keras.optimizers.Adam(1e-2)
 
         @tf.function
@@ -244,7 +244,7 @@ class TaggingTest(parameterized.TestCase):
             f"{tiny.SHARED_DATA}/vocab/{vocabulary}_vocab.txt"
         )
         rows = list(conll.rows(path))
-        task = tagging.Tagging(seq_length=64, stride=32).learn(rows, None)
+        task = tagging.Tagging(seq_length=64, stride=32).adapt(rows, None)
         found = answers(task, rows, tokenizer)
         missing = 0
         for row, answer in zip(rows, found, strict=True):

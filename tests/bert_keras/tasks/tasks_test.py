@@ -93,7 +93,7 @@ ROWS = {
 def tasks(**fields):
     for name in base.names():
         kind = base.find(name)
-        yield kind(seq_length=32, **fields).learn(ROWS[name], tiny.tokenizer())
+        yield kind(seq_length=32, **fields).adapt(ROWS[name], tiny.tokenizer())
 
 
 def predictors():
@@ -105,15 +105,15 @@ def predictors():
 def labelled(task, rows):
     """One batch as training sees it, with masks drawn where a task draws."""
     raw = {name: tf.constant([row[name] for row in rows]) for name in rows[0]}
-    inputs = task.inputs(raw, tiny.tokenizer())
+    inputs = task.preprocess(raw, tiny.tokenizer())
     size = len(inputs["token_ids"])
     if task.name != "masked_lm":
-        targets = task.targets(raw, inputs)
+        targets = task.make_targets(raw, inputs)
     else:
         targets = {"next_sentence": (tf.zeros(size, tf.int32), tf.ones(size))}
     inputs = {name: inputs[name] for name in length_batching.TOKENS}
     seeds = tf.stack([tf.zeros(size, tf.int32), tf.range(size)], axis=1)
-    return task.draw(inputs, targets, seeds)
+    return task.randomize(inputs, targets, seeds)
 
 
 class EveryTaskTest(absltest.TestCase):
@@ -130,14 +130,16 @@ class EveryTaskTest(absltest.TestCase):
             rows = ROWS[model.task.name]
             raw = {
                 name: tf.constant([row[name] for row in rows])
-                for name in model.task.texts
+                for name in model.task.text_columns
             }
-            inputs = model.task.inputs(raw, model.tokenizer)
+            inputs = model.task.preprocess(raw, model.tokenizer)
             shape = inputs["token_ids"].shape
             for name in ("token_ids", "segment_ids", "padding_mask"):
                 self.assertEqual(inputs[name].shape, shape)
                 self.assertEqual(inputs[name].dtype, tf.int32)
-            self.assertEqual(inputs["text"].numpy().max(), len(rows) - 1)
+            self.assertEqual(
+                inputs["example_index"].numpy().max(), len(rows) - 1
+            )
 
     def test_more_padding_changes_no_loss(self):
         for model in predictors():
@@ -150,7 +152,7 @@ class EveryTaskTest(absltest.TestCase):
             }
             padded = {
                 term: [tf.pad(value, [[0, 0], [0, 7]]) for value in pair]
-                if term in model.task.token_terms
+                if term in model.task.target_axes
                 else pair
                 for term, pair in targets.items()
             }
@@ -229,7 +231,8 @@ class EveryTaskTest(absltest.TestCase):
         for model in predictors():
             self.assertEqual(model.predict([]), [])
             empty = {
-                name: tf.zeros([0], tf.string) for name in model.task.texts
+                name: tf.zeros([0], tf.string)
+                for name in model.task.text_columns
             }
             for value in model.text(**empty).values():
                 self.assertEqual(value.shape[0], 0)
@@ -278,21 +281,21 @@ class ClassificationTest(parameterized.TestCase):
 
     def test_learns_labels_and_pairs_from_the_rows(self):
         rows = [{"text": "a", "label": "b"}, {"text": "c", "label": "a"}]
-        self.assertEqual(self.task.learn(rows, None).labels, ("a", "b"))
-        self.assertEqual(self.task.learn(rows, None).texts, ("text",))
+        self.assertEqual(self.task.adapt(rows, None).labels, ("a", "b"))
+        self.assertEqual(self.task.adapt(rows, None).text_columns, ("text",))
         pairs = [row | {"text_pair": "x"} for row in rows]
         self.assertEqual(
-            self.task.learn(pairs, None).texts, ("text", "text_pair")
+            self.task.adapt(pairs, None).text_columns, ("text", "text_pair")
         )
 
     def test_one_label_is_not_enough(self):
         with self.assertRaisesRegex(errors.InputError, "at least two labels"):
-            self.task.learn([{"text": "a", "label": "b"}], None)
+            self.task.adapt([{"text": "a", "label": "b"}], None)
 
     def test_an_unknown_label_is_named(self):
         raw = {"label": tf.constant(["yes", "perhaps"])}
         with self.assertRaisesRegex(errors.InputError, "'perhaps'"):
-            self.task.targets(raw, {})
+            self.task.make_targets(raw, {})
 
     def test_accuracy(self):
         rows = [{"label": label} for label in ("no", "yes", "yes", "no")]
@@ -325,7 +328,7 @@ class MaskedLMTest(absltest.TestCase):
         (task,) = (t for t in tasks() if t.name == "masked_lm")
         task = dataclasses.replace(task, objective="none")
         model = model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
-        outputs = model(task.complete(tiny.inputs()))
+        outputs = model(task.add_derived_features(tiny.inputs()))
         self.assertEqual(set(outputs), {"masked_lm"})
 
 

@@ -139,6 +139,18 @@ class UsersTaskTest(parameterized.TestCase):
         self.assertIn('"label"', done.stdout)
         os.remove(os.path.join(self.folder, "unseen/task.imported"))
 
+    def test_members_under_their_former_names_are_refused_by_name(self):
+        with self.assertRaisesRegex(
+            errors.InputError, "Old.*inputs -> preprocess, sums -> metric_sums"
+        ):
+
+            class Old(classification.Classification):
+                def inputs(self, raw, tokenizer):
+                    return {}
+
+                def sums(self, outputs, inputs, targets):
+                    return {}
+
     def test_a_task_that_no_load_would_find_is_not_saved(self):
         class Local(classification.Classification):
             pass
@@ -169,7 +181,7 @@ class UsersTaskTest(parameterized.TestCase):
                 """    pairs: tuple = (("a", "b"), ("c", "d"))
 
     @property
-    def answers(self):
+    def head_signatures(self):
         return {"label": [self.pairs, {0: "a"}]}
 """,
             ),

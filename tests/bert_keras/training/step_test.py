@@ -194,7 +194,7 @@ class TrainStepTest(parameterized.TestCase):
             rows = map(plain.split, batches(plain.task, 2))
             scores.append(loop.evaluate(step, rows))
         if kind == "masked_lm":  # the others are scored on rows, not here
-            self.assertContainsSubset(plain.task.scores, scores[0])
+            self.assertContainsSubset(plain.task.metric_names, scores[0])
         self.assertEqual(set(scores[0]), set(scores[1]))
         for name, value in scores[0].items():
             np.testing.assert_allclose(value, scores[1][name], rtol=1e-5)
