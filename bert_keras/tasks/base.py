@@ -312,7 +312,8 @@ class Task:
         except (TypeError, ValueError) as error:
             raise errors.InputError(
                 f"the settings of {type(self).__name__} and its "
-                f"`head_signatures` are saved as JSON, which cannot hold one of them: {error}."
+                f"`head_signatures` are saved as JSON, which cannot hold one "
+                f"of them: {error}."
             ) from None
         return values
 
