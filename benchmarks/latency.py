@@ -233,7 +233,6 @@ def write(folder):
     from bert_keras import model as model_lib
     from bert_keras.formats import hugging_face, keras_hub
     from bert_keras.networks import bert as bert_lib
-    from bert_keras.networks import bert_config
     from bert_keras.tasks import classification
     from bert_keras.tokenizers import wordpiece
     from export import saved_model, tflite
@@ -242,7 +241,7 @@ def write(folder):
     tokenizer = wordpiece.Tokenizer(
         [*wordpiece.SPECIAL_TOKENS, *pieces], lowercase=True
     )
-    bert = bert_config.BertConfig(
+    bert = bert_lib.BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH.value,
         num_layers=LAYERS.value,

@@ -21,11 +21,10 @@ from absl import app, flags
 from bert_keras import checkpoint, console, formats
 from bert_keras import model as model_lib
 from bert_keras.networks import bert as bert_lib
-from bert_keras.networks import bert_config
 from bert_keras.tasks import masked_lm
 from bert_keras.tokenizers import wordpiece
 
-_SIZE = flags.DEFINE_enum("model", "base", list(bert_config.SIZES), "Its size.")
+_SIZE = flags.DEFINE_enum("model", "base", list(bert_lib.SIZES), "Its size.")
 _RUNS = flags.DEFINE_integer("runs", 3, "Loads of each format.", 1)
 _LOAD = flags.DEFINE_string("load", "", "Load this folder and print figures.")
 
@@ -33,7 +32,7 @@ _LOAD = flags.DEFINE_string("load", "", "Load this folder and print figures.")
 def write(folder: str) -> dict[str, str]:
     """The same random network in every format: {format: folder}."""
     bert = dataclasses.replace(
-        bert_config.named(_SIZE.value), activation="gelu_tanh"
+        bert_lib.named(_SIZE.value), activation="gelu_tanh"
     )
     words = [f"word{number}" for number in range(bert.vocab_size - 5)]
     tokenizer = wordpiece.Tokenizer(

@@ -26,7 +26,6 @@ from absl import app, flags
 from bert_keras import model as model_lib
 from bert_keras import optimizers
 from bert_keras.networks import bert as bert_lib
-from bert_keras.networks import bert_config
 from bert_keras.tasks import masked_lm
 from bert_keras.training import step as step_lib
 
@@ -65,7 +64,7 @@ def rows():
 
 def ours(token_ids, positions, labels):
     """A function that makes some steps and returns their seconds."""
-    bert = bert_config.BertConfig(
+    bert = bert_lib.BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH.value,
         num_layers=LAYERS.value,

@@ -10,7 +10,7 @@ seconds, and `import bert_keras` takes none.
 import importlib
 
 _PUBLIC = {
-    "BertConfig": "networks.bert_config",
+    "BertConfig": "networks.bert",
     "BertEncoder": "networks.bert",
     "BertModel": "model",
     "InputError": "errors",

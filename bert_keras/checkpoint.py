@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -30,7 +31,7 @@ import tensorflow as tf
 
 from bert_keras import errors, files, layers, optimizers, safetensors_mmap
 from bert_keras import model as model_lib
-from bert_keras.networks import bert, bert_config
+from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
 
@@ -49,7 +50,7 @@ class Checkpoint:
     """
 
     folder: str
-    config: bert_config.BertConfig
+    config: networks.NetworkConfig
     task: base.Task | None  # None: an encoder without a head
     step: int
     facts: Mapping[str, Any]  # what the trainer wrote beside: scores, scale
@@ -68,7 +69,7 @@ class Checkpoint:
     def head_values(self) -> Mapping[str, np.ndarray]:
         return safetensors_mmap.tensors(self._checked(HEAD))
 
-    def load_encoder(self, encoder: bert.BertEncoder) -> None:
+    def load_encoder(self, encoder: keras.Model) -> None:
         self._assign(ENCODER, weights(encoder), self.encoder_values())
 
     def load_head(self, head, parts: Collection[str] | None = None) -> None:
@@ -107,7 +108,7 @@ class Checkpoint:
         self._check_sizes()
         parts = self.parts(task)
         with self._unfilled(True):
-            encoder = bert.BertEncoder(self.config)
+            encoder = self.config.build_encoder()
         with self._unfilled(parts is None):
             model = model_lib.BertModel(encoder, task)
         self.load_encoder(encoder)
@@ -307,7 +308,7 @@ def read(path: str) -> Checkpoint:
     task, unknown_task = None, ""
     try:
         _check_fields(values)
-        config = bert_config.BertConfig.from_dict(values["bert"])
+        config = networks.from_dict(values["bert"])
         if values["task"]:
             task = base.from_dict(values["task"])
     except base.UnknownTaskError as error:

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from bert_keras import layers
-from bert_keras.networks import bert_config
+from bert_keras.networks import base
 
 
 class MaskedLMHead(keras.layers.Layer):
@@ -18,7 +18,7 @@ class MaskedLMHead(keras.layers.Layer):
     logits are ignored by weight 0.
     """
 
-    def __init__(self, config: bert_config.BertConfig, **kwargs):
+    def __init__(self, config: base.NetworkConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         self.transform = layers.dense(
@@ -61,7 +61,7 @@ class NextSentenceHead(keras.layers.Layer):
     (BERT, 3.1, task 2). Sentence order uses the same head (ALBERT, 3.1).
     """
 
-    def __init__(self, config: bert_config.BertConfig, **kwargs):
+    def __init__(self, config: base.NetworkConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         self.score = layers.dense(config, 2, name="score", dtype="float32")
@@ -91,7 +91,7 @@ class Pooling(keras.layers.Layer):
     the other.
     """
 
-    def __init__(self, config: bert_config.BertConfig, kind: str, **kwargs):
+    def __init__(self, config: base.NetworkConfig, kind: str, **kwargs):
         super().__init__(**kwargs)
         self.kind = kind
         self.hidden_size = config.hidden_size
@@ -150,7 +150,7 @@ class ClassificationHead(keras.layers.Layer):
 
     def __init__(
         self,
-        config: bert_config.BertConfig,
+        config: base.NetworkConfig,
         num_classes: int,
         pooling: str = "first",
         **kwargs,
@@ -180,7 +180,7 @@ class SpanHead(keras.layers.Layer):
     One product for both (BERT, 4.2). Logits are float32.
     """
 
-    def __init__(self, config: bert_config.BertConfig, **kwargs):
+    def __init__(self, config: base.NetworkConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         self.score = layers.dense(config, 2, name="score", dtype="float32")
@@ -200,9 +200,7 @@ class TokenClassificationHead(keras.layers.Layer):
     Dropout, then one product (BERT, 5.3). Logits are float32.
     """
 
-    def __init__(
-        self, config: bert_config.BertConfig, num_classes: int, **kwargs
-    ):
+    def __init__(self, config: base.NetworkConfig, num_classes: int, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         self.dropout = layers.Dropout(config.dropout, dtype=self.dtype_policy)

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from bert_keras import kernels
-from bert_keras.networks import bert_config
+from bert_keras import errors, kernels
+from bert_keras.networks import base
 
 ACTIVATIONS = {
     "gelu": lambda x: ops.gelu(x, approximate=False),
@@ -23,13 +23,32 @@ ACTIVATIONS = {
     "relu": ops.relu,
 }
 
-
-# What takes the place of an activation while training.
+# Faster versions of activations, for training.
 TRAINED = {"gelu": kernels.gelu}
 
 # Added to the scores of masked places, in float32. Finite, so that a row
 # which sees nothing (padding) gets a uniform distribution and not NaN.
 MASKED_SCORE = -1e9
+
+
+class TransformerConfig(base.NetworkConfig):
+    """What the layers of a transformer read beyond NetworkConfig.
+
+    Each is described where BertConfig declares it.
+    """
+
+    num_heads: int
+    intermediate_size: int
+    attention_dropout: float
+    norm_first: bool
+    embedding_norm: bool
+    num_segments: int
+    position: str
+    max_position_embeddings: int
+
+    @property
+    def head_width(self) -> int:
+        return self.hidden_size // self.num_heads
 
 
 def attention_mask(padding_mask, *, causal: bool = False):
@@ -70,19 +89,20 @@ class LayerNorm(keras.layers.LayerNormalization):
 class Embeddings(keras.layers.Layer):
     """Token + segment + position embeddings, normalised (BERT, figure 2).
 
-    token_ids, segment_ids (B, S) int32, position_ids (B, S) int32 or None
-    -> (B, S, H). None means 0, 1, 2, ... in every row.
+    token_ids, segment_ids, position_ids (B, S) int32 -> (B, S, H). Without
+    position_ids they are 0, 1, 2, ... in every row. A network of one segment
+    takes no segment_ids, any other requires them.
 
     The tables are float32 under every precision: only the rows that are
     looked up are cast, not the whole table.
     """
 
-    def __init__(self, config: bert_config.BertConfig, **kwargs):
+    def __init__(self, config: TransformerConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
-        if config.norm_first:
-            self.norm = None  # each block normalises its own entrance
-        else:
+        self.norm = None
+        # Under norm_first each block normalises its own input.
+        if config.embedding_norm and not config.norm_first:
             self.norm = layer_norm(config, name="norm", dtype="float32")
         self.dropout = Dropout(config.dropout, dtype="float32")
         self.project = None
@@ -98,13 +118,10 @@ class Embeddings(keras.layers.Layer):
         config, width = self.config, self.config.embedding_width
         self.token_table = self._table("token", config.vocab_size)
         self.segment_table = self._table("segment", config.num_segments)
+        self.position_table = None
         if config.position == "learned":
             self.position_table = self._table(
                 "position", config.max_position_embeddings
-            )
-        else:
-            self.position_table = sinusoids(
-                config.max_position_embeddings, width
             )
         if self.norm:
             self.norm.build((None, None, width))
@@ -121,19 +138,48 @@ class Embeddings(keras.layers.Layer):
             autocast=False,
         )
 
-    def call(self, token_ids, segment_ids, position_ids=None, training=None):
+    def call(
+        self, token_ids, segment_ids=None, position_ids=None, training=None
+    ):
+        if (segment_ids is None) != (self.config.num_segments == 1):
+            raise errors.InputError(
+                f"the network has {self.config.num_segments} segments, and "
+                f"segment_ids were {'not ' * (segment_ids is None)}given; "
+                "pass what `config.inputs` names."
+            )
         x = ops.take(self.token_table, token_ids, axis=0)
-        x = x + ops.take(self.segment_table, segment_ids, axis=0)
-        table = ops.convert_to_tensor(self.position_table)
-        if position_ids is None:
-            x = x + table[: ops.shape(token_ids)[1]]
+        if segment_ids is None:
+            x = x + ops.convert_to_tensor(self.segment_table)
         else:
-            x = x + ops.take(table, position_ids, axis=0)
+            x = x + ops.take(self.segment_table, segment_ids, axis=0)
+        x = x + self._positions(ops.shape(token_ids)[1], position_ids)
         if self.norm:
             x = self.norm(x)
         x = self.dropout(x, training=training)
         x = ops.cast(x, self.compute_dtype)
         return self.project(x) if self.project else x
+
+    def _positions(self, length, position_ids):
+        """The vectors (S, E), or (B, S, E) where there are position_ids."""
+        config = self.config
+        if self.position_table is not None:
+            table = ops.convert_to_tensor(self.position_table)
+        elif isinstance(length, int):  # a constant, where S is static
+            count = max(length, config.max_position_embeddings)
+            positions = np.arange(count, dtype="float64")
+            table = ops.cast(
+                sinusoids(positions, config.embedding_width), "float32"
+            )
+        else:
+            if position_ids is None:
+                position_ids = ops.arange(length)
+            positions = ops.cast(position_ids, "float64")
+            return ops.cast(
+                sinusoids(positions, config.embedding_width), "float32"
+            )
+        if position_ids is None:
+            return table[:length]
+        return ops.take(table, position_ids, axis=0)
 
 
 class SelfAttention(keras.layers.Layer):
@@ -146,7 +192,7 @@ class SelfAttention(keras.layers.Layer):
     queries, the next H the keys, the last H the values.
     """
 
-    def __init__(self, config: bert_config.BertConfig, **kwargs):
+    def __init__(self, config: TransformerConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         width, dtype = config.hidden_size, self.dtype_policy
@@ -194,7 +240,7 @@ def _products(query, key):
 class FeedForward(keras.layers.Layer):
     """Two products with an activation between: (B, S, H) -> (B, S, H)."""
 
-    def __init__(self, config: bert_config.BertConfig, **kwargs):
+    def __init__(self, config: TransformerConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         self.activation = ACTIVATIONS[config.activation]
@@ -223,7 +269,7 @@ class Block(keras.layers.Layer):
     distributions (B, N, S, S) when `attentions` is asked for.
     """
 
-    def __init__(self, config: bert_config.BertConfig, **kwargs):
+    def __init__(self, config: TransformerConfig, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         dtype = self.dtype_policy
@@ -279,13 +325,13 @@ def unfilled():
         _unfilled.reset(token)
 
 
-def initializer(config: bert_config.BertConfig) -> keras.Initializer:
+def initializer(config: base.NetworkConfig) -> keras.Initializer:
     if _unfilled.get():
         return keras.initializers.Zeros()
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
-def dense(config: bert_config.BertConfig, units: int, **kwargs):
+def dense(config: base.NetworkConfig, units: int, **kwargs):
     return keras.layers.Dense(
         units, kernel_initializer=initializer(config), **kwargs
     )
@@ -299,7 +345,7 @@ def rows(x):
     return ops.reshape(x, (-1, x.shape[-1]))
 
 
-def layer_norm(config: bert_config.BertConfig, *, dtype=None, **kwargs):
+def layer_norm(config: base.NetworkConfig, *, dtype=None, **kwargs):
     """Its weights are float32 under every precision.
 
     dtype: a Keras policy; None is the global one.
@@ -346,10 +392,13 @@ def _with_parts(layer, path=""):
         yield from _with_parts(part, f"{path}/{part.name}")
 
 
-def sinusoids(length: int, width: int) -> np.ndarray:
-    """Fixed positions (length, width) (Vaswani et al. 2017, 3.5)."""
-    place = np.arange(length)[:, None]
-    rate = np.exp(-math.log(10000.0) * (np.arange(width) // 2 * 2) / width)
-    angle = place * rate
+def sinusoids(positions, width: int):
+    """Vectors of positions that are not learned (Vaswani et al. 2017, 3.5).
+
+    positions (...) float64, NumPy's or a tensor -> (..., width) float64.
+    """
+    xp = np if isinstance(positions, np.ndarray) else ops
+    step = np.exp(-math.log(10000.0) * (np.arange(width) // 2 * 2) / width)
+    angle = xp.expand_dims(positions, -1) * step
     even = np.arange(width) % 2 == 0
-    return np.where(even, np.sin(angle), np.cos(angle)).astype("float32")
+    return xp.where(even, xp.sin(angle), xp.cos(angle))

@@ -1,12 +1,13 @@
 """BertModel: an encoder and the head of a task, one keras.Model."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from bert_keras import errors, layers
-from bert_keras.networks import bert
+from bert_keras import errors, layers, registry
+from bert_keras.networks import base as networks
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -57,10 +58,8 @@ class BertModel(keras.Model):
 
     def call(self, inputs, training=None):
         encoded = self.encoder(
-            inputs["token_ids"],
-            inputs["segment_ids"],
-            inputs["padding_mask"],
-            inputs.get("position_ids"),
+            **{name: inputs[name] for name in self.encoder.config.inputs},
+            position_ids=inputs.get("position_ids"),
             training=training,
         )
         return self.head(
@@ -86,9 +85,10 @@ class BertModel(keras.Model):
 
         task = config["task"]
         if task is not None:
-            task = _restored(task, base.Task, map(base.find, base.names()))
+            tasks = [*map(base.find, base.names()), *_subclasses(base.Task)]
+            task = _restored(task, tasks, "task")
         model = cls(
-            _restored(config["encoder"], bert.BertEncoder),
+            _restored(config["encoder"], _encoders(), "encoder"),
             task,
             name=config["name"],
             dtype=config.get("dtype"),  # older files have none
@@ -98,14 +98,12 @@ class BertModel(keras.Model):
 
 
 def _restored(
-    values: Mapping[str, Any], base: type, more: Iterable[type] = ()
+    values: Mapping[str, Any], known: Sequence[type], noun: str
 ) -> Any:
-    """The object that Keras serialized, of `base` or a subclass of it.
+    """The object that Keras saved, of one of the `known` classes.
 
-    Only classes of this process and `more` are looked through: a file names no
-    code to import.
+    Only these are looked through: a file names no code to import.
     """
-    known = [base, *_subclasses(base), *more]
     name = values.get("registered_name")
     module = values.get("module"), values.get("class_name")
     found = [
@@ -116,10 +114,24 @@ def _restored(
     if not found:
         raise errors.InputError(
             f"the file holds {name!r} of {'.'.join(map(str, module))}, which "
-            f"is no {base.__name__} known here. If it is yours, import its "
+            f"is no {noun} known here. If it is yours, import its "
             "module before loading."
         )
     return found[0].from_config(values["config"])
+
+
+def _encoders() -> list[type]:
+    """The encoders in the files of the networks that are known here."""
+    configs = [
+        *map(networks.find, networks.names()),
+        *_subclasses(networks.NetworkConfig),
+    ]
+    modules = dict.fromkeys(sys.modules[each.__module__] for each in configs)
+    return [
+        encoder
+        for module in modules
+        for encoder in registry.classes_of(module, keras.Model)
+    ]
 
 
 def _subclasses(base: type) -> Iterator[type]:

@@ -15,8 +15,7 @@ import tensorflow as tf
 
 from bert_keras import checkpoint, errors, layers
 from bert_keras import model as model_lib
-from bert_keras.networks import bert as bert_lib
-from bert_keras.networks import bert_config
+from bert_keras.networks import base as networks
 from bert_keras.tasks import base, masked_lm
 from bert_keras.tokenizers import wordpiece
 
@@ -101,12 +100,12 @@ def positions(model: model_lib.BertModel, length: int) -> model_lib.BertModel:
 
     A task whose rows are longer than a cut table reads shorter rows.
     """
-    bert = model.encoder.config
-    here = bert.max_position_embeddings
-    if bert.position != "learned":
+    config = model.encoder.config
+    here = config.max_length
+    if here is None:
         raise errors.InputError(
-            f"positions are {bert.position} here: there is no table to resize; "
-            "set max_position_embeddings in config.json."
+            "positions are computed here: there is no table to resize, and "
+            "texts may have any length."
         )
     if not 1 < length <= here**2:
         raise errors.InputError(
@@ -124,7 +123,7 @@ def positions(model: model_lib.BertModel, length: int) -> model_lib.BertModel:
         task = dataclasses.replace(task, seq_length=short)
     return _remade(
         model,
-        dataclasses.replace(bert, max_position_embeddings=length),
+        dataclasses.replace(config, max_position_embeddings=length),
         task,
         {"embeddings/position": rows},
     )
@@ -148,7 +147,7 @@ def _with_pieces(
 
 def _remade(
     model: model_lib.BertModel,
-    bert: bert_config.BertConfig,
+    config: networks.NetworkConfig,
     task: base.Task | None,
     changes: dict[str, Rows],
 ) -> model_lib.BertModel:
@@ -157,7 +156,7 @@ def _remade(
     changes: what becomes of a weight, by path; the others are copied.
     """
     with layers.unfilled():
-        new = model_lib.BertModel(bert_lib.BertEncoder(bert), task)
+        new = model_lib.BertModel(config.build_encoder(), task)
     parts = [(model.encoder, new.encoder)]
     if task is not None:
         parts.append((model.head, new.head))

@@ -81,12 +81,12 @@ def export(
     """
     if isinstance(seq_length, int):
         seq_length = [seq_length]
-    longest = predictor.model.encoder.config.max_position_embeddings
+    longest = predictor.model.encoder.config.max_length
     for length in seq_length:
-        if not 4 <= length <= longest:
+        if length < 4 or (longest is not None and length > longest):
             raise errors.InputError(
-                f"--seq_length={length}: expected 4 to {longest}, the model's "
-                "number of positions."
+                f"--seq_length={length}: expected 4 to {longest or 'any'}, the "
+                "model's number of positions."
             )
     predictor = _for_device(predictor)
     model, kind = f"model_{quantization}.tflite", QUANTIZATIONS[quantization]

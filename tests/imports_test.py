@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 # everyone errors, files, options and registry.
 _NETWORK = {"networks", "layers", "kernels"}
 _DATA = {"tokenizers", "data", "metrics"}
-_TASKS = _DATA | {"networks.base", "networks.bert_config", "tasks", "heads"}
+_TASKS = _DATA | {"networks.base", "tasks", "heads"}
 _MODEL = _NETWORK | _TASKS | {"model"}
 _CHECKPOINT = _MODEL | {"checkpoint"}
 _PREDICTOR = _CHECKPOINT | {"formats", "predictor"}
@@ -35,16 +35,15 @@ INSIDE = {
     "tensorflow_import": set(),
     "kernels": set(),
     "networks.base": set(),
-    "networks.bert_config": {"networks.base"},
-    "layers": {"kernels", "networks.base", "networks.bert_config"},
+    "layers": {"kernels", "networks.base"},
     "networks": {"networks", "layers"},
-    "heads": {"layers", "networks.base", "networks.bert_config"},
+    "heads": {"layers", "networks.base"},
     "tokenizers": {"tokenizers"},
     "data": {"tokenizers", "data", "safetensors_mmap"},
     "data.import_tfrecords": {"tokenizers", "data", "checkpoint"},
     "metrics": {"tokenizers", "data", "metrics"},
     "tasks": _TASKS,
-    "model": {"layers", "networks", "tasks.base"},
+    "model": {"layers", "networks.base", "tasks.base"},
     "optimizers": set(),
     "checkpoint": _MODEL | {"optimizers", "safetensors_mmap"},
     "formats": _CHECKPOINT | {"formats", "locks"},

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from bert_keras import model as model_lib
 from bert_keras.networks import bert as bert_lib
-from bert_keras.networks import bert_config
 from bert_keras.tasks import classification, masked_lm
 from bert_keras.tokenizers import wordpiece
 
@@ -22,7 +21,7 @@ SHARED_DATA = os.path.join(
 )
 
 
-def bert(**changes) -> bert_config.BertConfig:
+def bert(**changes) -> bert_lib.BertConfig:
     sizes = {
         "vocab_size": len(VOCABULARY),
         "hidden_size": 16,
@@ -31,7 +30,7 @@ def bert(**changes) -> bert_config.BertConfig:
         "intermediate_size": 32,
         "max_position_embeddings": 64,
     }
-    return bert_config.BertConfig(**(sizes | changes))
+    return bert_lib.BertConfig(**(sizes | changes))
 
 
 def tokenizer() -> wordpiece.Tokenizer:

@@ -29,6 +29,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -44,7 +45,6 @@ from bert_keras import (
 )
 from bert_keras import model as model_lib
 from bert_keras.data import corpus, json_lines
-from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
 from trainers import flags
@@ -125,8 +125,8 @@ def _convert(settings: Settings) -> dict[str, Any]:
         "task": model.task.name if model.task else "none: an encoder alone",
         "vocabulary": _change(words.vocab_size, tokenizer.vocab_size),
         "positions": _change(
-            before.encoder.config.max_position_embeddings,
-            model.encoder.config.max_position_embeddings,
+            before.encoder.config.max_length,
+            model.encoder.config.max_length,
         ),
         "parameters": _change(before.count_params(), model.count_params()),
         "size": console.folder_size(settings.output),
@@ -162,7 +162,7 @@ def compare(
     if behind:
         facts["left behind"] = ", ".join(behind)
     with layers.unfilled():
-        again = bert_lib.BertEncoder(found.config)
+        again = found.config.build_encoder()
     for path, variable in checkpoint.weights(again).items():
         variable.assign(theirs.get(path, ours[path]))
     outputs = max(
@@ -202,7 +202,7 @@ def _model(source: checkpoint.Checkpoint) -> model_lib.BertModel:
     """The saved model, even if it is an encoder alone."""
     if source.task is not None or source.unknown_task:
         return source.model()
-    model = model_lib.BertModel(bert_lib.BertEncoder(source.config), None)
+    model = model_lib.BertModel(source.config.build_encoder(), None)
     source.load_encoder(model.encoder)
     return model
 
@@ -271,15 +271,27 @@ def _difference(
     )
 
 
-def _hidden(network: bert_lib.BertEncoder) -> Iterable[np.ndarray]:
+def _hidden(network: keras.Model) -> Iterable[np.ndarray]:
     """All that the encoder gives for some random rows, with padding."""
-    bert = network.config
+    config = network.config
     random = np.random.default_rng(0)
-    length = min(bert.max_position_embeddings, 64)
+    length = min(config.max_length or 64, 64)
     real = np.arange(length) < np.array([[length], [length // 2]])
-    ids = random.integers(0, bert.vocab_size, real.shape) * real
-    segments = random.integers(0, bert.num_segments, real.shape) * real
-    encoded = network(*(tf.cast(x, tf.int32) for x in (ids, segments, real)))
+    # Of a network's own features nothing is known but that 0 and 1 are ids.
+    counts = {
+        "token_ids": config.vocab_size,
+        "segment_ids": getattr(config, "num_segments", 2),
+    }
+    features = {
+        name: random.integers(0, counts.get(name, 2), (*real.shape, *shape))
+        * np.reshape(real, (*real.shape, *(1 for _ in shape)))
+        for name, shape in config.inputs.items()
+        if name != "padding_mask"
+    }
+    features["padding_mask"] = real
+    encoded = network(
+        **{name: tf.cast(x, tf.int32) for name, x in features.items()}
+    )
     return [x.numpy() for x in (*encoded["hidden"], encoded["pooled"])]
 
 
@@ -288,8 +300,10 @@ def _format(path: str) -> str:
     return OURS if module is None else module.NAME
 
 
-def _change(before: int, after: int) -> str:
-    return f"{before:,}" + (f" -> {after:,}" if after != before else "")
+def _change(before: int | None, after: int | None) -> str:
+    """Numbers before and after; None: any number."""
+    old, new = ("any" if n is None else f"{n:,}" for n in (before, after))
+    return old + (f" -> {new}" if new != old else "")
 
 
 def _next(folder: str, model: model_lib.BertModel) -> str:

@@ -11,9 +11,16 @@ from collections.abc import Iterator
 
 import rich.table
 
-from bert_keras import checkpoint, console, errors, formats, options
-from bert_keras.networks import bert as bert_lib
-from bert_keras.networks import bert_config
+from bert_keras import (
+    checkpoint,
+    console,
+    errors,
+    formats,
+    layers,
+    options,
+)
+from bert_keras.networks import base as networks
+from bert_keras.networks import bert
 from bert_keras.tasks import base
 from trainers import flags
 
@@ -22,8 +29,7 @@ from trainers import flags
 class Settings:
     model: str = options.option(
         "",
-        f"One of {', '.join(bert_config.SIZES)}, or a JSON file with the "
-        "fields "
+        f"One of {', '.join(bert.SIZES)}, or a JSON file with the fields "
         "of BertConfig.",
     )
     checkpoint: str = options.option("", "A run, or one of its step folders.")
@@ -49,18 +55,18 @@ class Part:
     flops: int
 
 
-def parts(bert: bert_config.BertConfig, seq_length: int) -> Iterator[Part]:
+def parts(config: networks.NetworkConfig, seq_length: int) -> Iterator[Part]:
     """The encoder, part by part, read off its variables."""
-    network = bert_lib.BertEncoder(bert)
-    groups = bert.num_hidden_groups or bert.num_layers
+    weights = checkpoint.weights(config.build_encoder())
+    blocks = {path.partition("/")[0] for path in weights if "block_" in path}
     seen = set()
-    for path, variable in checkpoint.weights(network).items():
+    for path, variable in weights.items():
         block, _, rest = path.partition("/")
         if block.startswith("block_"):
             if rest in seen:
                 continue  # all blocks are alike: one line for all of them
             seen.add(rest)
-        count = groups if block.startswith("block_") else 1
+        count = len(blocks) if block.startswith("block_") else 1
         name = f"{count} x {rest}" if count > 1 else path
         shape = tuple(variable.shape)
         size = 1
@@ -69,12 +75,13 @@ def parts(bert: bert_config.BertConfig, seq_length: int) -> Iterator[Part]:
         flops = 0
         if path.endswith("kernel"):
             tokens = 1 if path.startswith("pooler") else seq_length
-            times = bert.num_layers if block.startswith("block_") else 1
+            times = config.num_layers if block.startswith("block_") else 1
             flops = 2 * size * tokens * times
         yield Part(name, " x ".join(map(str, shape)), size * count, flops)
-    # Scores and weighted values: two (S, D) x (D, S) products a head.
-    products = 4 * seq_length**2 * bert.hidden_size * bert.num_layers
-    yield Part("attention products", "", 0, products)
+    if isinstance(config, layers.TransformerConfig):
+        # Scores and weighted values: two (S, D) x (D, S) matmuls per head.
+        flops = 4 * seq_length**2 * config.hidden_size * config.num_layers
+        yield Part("attention matmuls", "", 0, flops)
 
 
 def main() -> None:
@@ -85,23 +92,20 @@ def main() -> None:
     if settings.checkpoint:
         base.register(settings.task)
         found = formats.read(settings.checkpoint)
-        bert = found.config
+        config = found.config
         task = found.task.name if found.task else "no head"
         if found.unknown_task:
             task = f"a head that is not known here: {found.unknown_task}"
         title += f": step {found.step}, {task}"
     else:
-        bert = bert_config.parse(
+        config = bert.parse(
             settings.model, vocab_size=settings.vocab_size or None
         )
-    rows = list(parts(bert, settings.seq_length))
+    rows = list(parts(config, settings.seq_length))
     parameters = sum(part.parameters for part in rows)
     flops = sum(part.flops for part in rows)
 
-    console.output.print(
-        f"{title}: {bert.num_layers} layers, {bert.hidden_size} wide, "
-        f"{bert.num_heads} heads, vocabulary {bert.vocab_size:,}"
-    )
+    console.output.print(f"{title}: {config.describe()}")
     table = rich.table.Table(
         "part", "shape", "parameters", "share", "float32", "MFLOP / sequence"
     )

@@ -28,7 +28,6 @@ from bert_keras import checkpoint, console, errors, files, options, predictor
 from bert_keras import model as model_lib
 from bert_keras.data import batches, corpus
 from bert_keras.data import records as records_lib
-from bert_keras.networks import bert
 from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
 from bert_keras.training import cluster, loop, run_folder, scoring, trainer
@@ -142,7 +141,7 @@ def _finetune(
         raise errors.InputError(f"{where}: {error}") from None
     with strategy.scope():
         if settings.random_start:
-            network = bert.BertEncoder(start.config)
+            network = start.config.build_encoder()
             model = model_lib.BertModel(network, task)
         else:
             model = start.model(task)

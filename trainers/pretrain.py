@@ -16,7 +16,6 @@ from bert_keras import model as model_lib
 from bert_keras import options
 from bert_keras.data import batches as batches_lib
 from bert_keras.networks import bert as bert_lib
-from bert_keras.networks import bert_config
 from bert_keras.tasks import masked_lm
 from bert_keras.training import (
     cluster,
@@ -37,7 +36,7 @@ class Settings(settings_lib.TrainSettings):
     )
     model: str = options.option(
         "base",
-        f"One of {', '.join(bert_config.SIZES)}, or a JSON file with the "
+        f"One of {', '.join(bert_lib.SIZES)}, or a JSON file with the "
         "fields "
         "of BertConfig.",
         reads=True,
@@ -149,7 +148,7 @@ def _model(settings, task, tokenizer):
         input_pipeline.same_vocabulary(found, tokenizer, settings.records)
         input_pipeline.fits(task, found.config)
         return found.model(task), found.parts(task)
-    bert = bert_config.parse(settings.model, vocab_size=tokenizer.vocab_size)
+    bert = bert_lib.parse(settings.model, vocab_size=tokenizer.vocab_size)
     input_pipeline.fits(task, bert)
     return model_lib.BertModel(bert_lib.BertEncoder(bert), task), set()
 

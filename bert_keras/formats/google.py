@@ -27,7 +27,7 @@ import tensorflow as tf
 from bert_keras import checkpoint, errors
 from bert_keras import model as model_lib
 from bert_keras.formats import google_weights, weight_mapping
-from bert_keras.networks import bert_config
+from bert_keras.networks import bert
 from bert_keras.tasks import (
     base,
     classification,
@@ -75,6 +75,7 @@ _ACTIVATIONS = {"gelu_tanh": "gelu", "relu": "relu"}
 _FIXED = {
     "causal": False,
     "norm_first": False,
+    "embedding_norm": True,
     "position": "learned",
     "layer_norm_epsilon": 1e-12,
 }
@@ -154,7 +155,7 @@ def write(
 
     Raises InputError where Google's code would compute something else.
     """
-    config = model.encoder.config
+    config = weight_mapping.config_of_bert(model.encoder)
     albert = (
         config.num_hidden_groups not in (None, config.num_layers)
         or config.embedding_width != config.hidden_size
@@ -284,7 +285,7 @@ def _write_json(values: Mapping[str, Any], path: str) -> None:
 
 def _read_config(
     values: Mapping[str, Any], path: str, *, albert: bool
-) -> bert_config.BertConfig:
+) -> bert.BertConfig:
     sizes = _SIZES | (_ALBERT_SIZES if albert else {})
     *rates, positive = _RATES.values()
     weight_mapping.check_numbers(
@@ -317,16 +318,14 @@ def _read_config(
     if ours.get("num_hidden_groups") == ours["num_layers"]:
         del ours["num_hidden_groups"]
     try:
-        return bert_config.BertConfig(
+        return bert.BertConfig(
             **ours, activation=activations[activation], **_FIXED
         )
     except errors.InputError as error:
         raise errors.InputError(f"{path}: {error}") from None
 
 
-def _google_config(
-    config: bert_config.BertConfig, *, albert: bool
-) -> dict[str, Any]:
+def _google_config(config: bert.BertConfig, *, albert: bool) -> dict[str, Any]:
     other = [
         f"{name}={getattr(config, name)!r}"
         for name, value in _FIXED.items()
@@ -361,7 +360,7 @@ def _google_config(
 def _read_task(
     shapes: Mapping[str, tuple[int, ...]],
     tokenizer: wordpiece.Tokenizer,
-    config: bert_config.BertConfig,
+    config: bert.BertConfig,
     *,
     albert: bool,
 ) -> base.Task | None:
@@ -392,7 +391,7 @@ def _read_task(
 
 
 def _check_layers(
-    config: bert_config.BertConfig, tensors: _Tensors, config_path: str
+    config: bert.BertConfig, tensors: _Tensors, config_path: str
 ) -> None:
     """Before a list of places is made for layers that nobody has."""
     if config.num_layers > len(tensors.shapes):

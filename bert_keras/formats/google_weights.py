@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bert_keras import errors
 from bert_keras.formats import weight_mapping
-from bert_keras.networks import bert_config
+from bert_keras.networks import bert
 from bert_keras.tasks import (
     base,
     classification,
@@ -45,7 +45,7 @@ _ALBERT_BLOCK = {
 Places = dict[weight_mapping.Place, tuple[int, ...]]
 
 
-def encoder(config: bert_config.BertConfig, *, albert: bool) -> Places:
+def encoder(config: bert.BertConfig, *, albert: bool) -> Places:
     hidden, inner = config.hidden_size, config.intermediate_size
     width = config.embedding_width
     scope = "bert/embeddings"
@@ -87,7 +87,7 @@ def encoder(config: bert_config.BertConfig, *, albert: bool) -> Places:
     return places
 
 
-def head(task: base.Task | None, config: bert_config.BertConfig) -> Places:
+def head(task: base.Task | None, config: bert.BertConfig) -> Places:
     hidden, width = config.hidden_size, config.embedding_width
     if task is None:
         return {}
@@ -144,5 +144,5 @@ def _scores(ours: str, scope: str, classes: int, hidden: int) -> Places:
     }
 
 
-def groups(config: bert_config.BertConfig) -> int:
+def groups(config: bert.BertConfig) -> int:
     return config.num_hidden_groups or config.num_layers

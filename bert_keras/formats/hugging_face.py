@@ -27,7 +27,7 @@ from bert_keras.formats import hugging_face_config as configs
 from bert_keras.formats import hugging_face_tokenizer as tokenizers
 from bert_keras.formats import hugging_face_weights as weights
 from bert_keras.formats import weight_mapping
-from bert_keras.networks import bert, bert_config
+from bert_keras.networks import bert
 from bert_keras.tasks import (
     base,
     classification,
@@ -57,7 +57,7 @@ class Architecture:
     # config.json, tokenizer) -> task, or None where it is another's.
     learn: Callable[..., base.Task | None] = lambda task, *_: task
     writes: Callable[[base.Task], bool] = lambda task: True
-    places: Callable[[bert_config.BertConfig, base.Task], weights.Places] = (
+    places: Callable[[bert.BertConfig, base.Task], weights.Places] = (
         lambda config, task: {}
     )
 
@@ -233,17 +233,18 @@ def write(
     """
     task = getattr(model, "task", None)
     encoder = getattr(model, "encoder", model)
-    places = weights.encoder(encoder.config)
+    network = weight_mapping.config_of_bert(encoder)
+    places = weights.encoder(network)
     values = checkpoint.weights(encoder)
     name = _written_as(task) if task else "BertModel"
     config = {
         "architectures": [name],
-        **configs.write(encoder.config, labels=getattr(task, "labels", ())),
+        **configs.write(network, labels=getattr(task, "labels", ())),
         "pad_token_id": tokenizer.pad_id,
         "torch_dtype": "float32",
     }
     if task:
-        places |= ARCHITECTURES[name].places(encoder.config, task)
+        places |= ARCHITECTURES[name].places(network, task)
         values |= checkpoint.weights(model.head)
         config[TASK] = task.to_dict()
     arrays = {path: variable.numpy() for path, variable in values.items()}
@@ -252,7 +253,7 @@ def write(
         for theirs, array in weight_mapping.split(places, arrays).items()
     }
     settings = tokenizers.settings_of(
-        tokenizer, longest=encoder.config.max_position_embeddings
+        tokenizer, longest=network.max_position_embeddings
     )
     weight_mapping.write_files(
         folder,

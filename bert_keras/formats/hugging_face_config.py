@@ -6,7 +6,7 @@ from typing import Any
 
 from bert_keras import errors
 from bert_keras.formats import weight_mapping
-from bert_keras.networks import bert_config
+from bert_keras.networks import bert
 
 CONFIG = "config.json"
 
@@ -56,7 +56,7 @@ BERTS = {
 }
 
 
-def read(folder: str) -> tuple[bert_config.BertConfig, dict[str, Any]]:
+def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
     """The network that config.json describes, and all that it says.
 
     `classifier_dropout` has no place here and is left out: it matters to
@@ -108,7 +108,7 @@ def read(folder: str) -> tuple[bert_config.BertConfig, dict[str, Any]]:
         positive=said(POSITIVE),
     )
     try:
-        config = bert_config.BertConfig(
+        config = bert.BertConfig(
             activation=ACTIVATIONS[activation],
             **{
                 ours: values[theirs]
@@ -122,11 +122,12 @@ def read(folder: str) -> tuple[bert_config.BertConfig, dict[str, Any]]:
 
 
 def write(
-    config: bert_config.BertConfig, *, labels: Sequence[str] = ()
+    config: bert.BertConfig, *, labels: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Raises InputError when the network is none of theirs."""
     theirs = {
         "norm_first": (False,),
+        "embedding_norm": (True,),
         "num_hidden_groups": (None, config.num_layers),
         "embedding_size": (None, config.hidden_size),
         "position": ("learned",),

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from bert_keras import checkpoint, errors
 from bert_keras.formats import weight_mapping
-from bert_keras.networks import bert_config
+from bert_keras.networks import bert
 from bert_keras.tasks import base
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -43,7 +43,7 @@ WRAPPERS = ("module.", "_orig_mod.", "model.")
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-def encoder(config: bert_config.BertConfig) -> Places:
+def encoder(config: bert.BertConfig) -> Places:
     width, inner = config.hidden_size, config.intermediate_size
     places = {
         weight_mapping.Place(
@@ -89,7 +89,7 @@ def encoder(config: bert_config.BertConfig) -> Places:
     return places | _dense("pooler", (width, width), "pooler.dense")
 
 
-def masked_lm(config: bert_config.BertConfig, task: base.Task) -> Places:
+def masked_lm(config: bert.BertConfig, task: base.Task) -> Places:
     """The head of MaskedLM, with the one for sentences where it has one."""
     width, ours = config.hidden_size, "masked_lm"
     bias = weight_mapping.Place(f"{ours}/bias", (f"{PREDICTIONS}bias",))
@@ -106,19 +106,17 @@ def masked_lm(config: bert_config.BertConfig, task: base.Task) -> Places:
     )
 
 
-def classification(config: bert_config.BertConfig, task: base.Task) -> Places:
+def classification(config: bert.BertConfig, task: base.Task) -> Places:
     shape = (config.hidden_size, len(task.labels))
     return _dense("label/score", shape, CLASSIFIER.removesuffix("."))
 
 
-def tagging(config: bert_config.BertConfig, task: base.Task) -> Places:
+def tagging(config: bert.BertConfig, task: base.Task) -> Places:
     shape = (config.hidden_size, len(task.labels))
     return _dense("tag/score", shape, CLASSIFIER.removesuffix("."))
 
 
-def question_answering(
-    config: bert_config.BertConfig, task: base.Task
-) -> Places:
+def question_answering(config: bert.BertConfig, task: base.Task) -> Places:
     del task
     return _dense("span/score", (config.hidden_size, 2), SPAN.removesuffix("."))
 

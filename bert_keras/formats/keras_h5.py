@@ -15,18 +15,18 @@ import tensorflow as tf
 
 from bert_keras import errors
 from bert_keras.formats import weight_mapping
-from bert_keras.networks import bert_config
+from bert_keras.networks import bert
 
 WORDS = "model/layers/reversible_embedding/vars/0"
 
 
-def encoder(bert: bert_config.BertConfig) -> Iterator[weight_mapping.Place]:
-    hidden, heads = bert.hidden_size, (bert.num_heads, bert.head_width)
-    inner = bert.intermediate_size
+def encoder(config: bert.BertConfig) -> Iterator[weight_mapping.Place]:
+    hidden, heads = config.hidden_size, (config.num_heads, config.head_width)
+    inner = config.intermediate_size
     for name, part, rows in (
-        ("token", "reversible_embedding", bert.vocab_size),
-        ("segment", "embedding", bert.num_segments),
-        ("position", "position_embedding", bert.max_position_embeddings),
+        ("token", "reversible_embedding", config.vocab_size),
+        ("segment", "embedding", config.num_segments),
+        ("position", "position_embedding", config.max_position_embeddings),
     ):
         yield _place(
             f"embeddings/{name}",
@@ -36,7 +36,7 @@ def encoder(bert: bert_config.BertConfig) -> Iterator[weight_mapping.Place]:
     norm = ((hidden,), (hidden,))
     yield from _layer("embeddings/norm", ["layer_normalization"], norm)
     square = ((hidden, hidden), (hidden,))
-    for number in range(bert.num_layers):
+    for number in range(config.num_layers):
         ours = f"block_{number}"
         block = "transformer_encoder" + (f"_{number}" if number else "")
         attention = f"{block}/_self_attention_layer"
@@ -71,9 +71,9 @@ def encoder(bert: bert_config.BertConfig) -> Iterator[weight_mapping.Place]:
 
 
 def classifier(
-    bert: bert_config.BertConfig, classes: int
+    config: bert.BertConfig, classes: int
 ) -> Iterator[weight_mapping.Place]:
-    shapes = ((bert.hidden_size, classes), (classes,))
+    shapes = ((config.hidden_size, classes), (classes,))
     return _layer("label/score", ["dense"], shapes, part="task")
 
 

@@ -31,7 +31,7 @@ import tensorflow as tf
 from bert_keras import checkpoint, errors
 from bert_keras import model as model_lib
 from bert_keras.formats import keras_h5, weight_mapping
-from bert_keras.networks import bert_config
+from bert_keras.networks import bert
 from bert_keras.tasks import classification
 from bert_keras.tokenizers import wordpiece
 
@@ -79,32 +79,32 @@ def read(
     path: str, *, lowercase: bool | None = None, allow_missing: str = ""
 ) -> weight_mapping.Foreign:
     """Raises InputError when it is another network's preset, or damaged."""
-    bert = _config(path)
+    config = _config(path)
     tokenizer = _tokenizer(path, lowercase)
     files = keras_h5.files(path, "model")
-    if bert.num_layers > len(files):
+    if config.num_layers > len(files):
         raise errors.InputError(
-            f"{path}: config.json has num_layers {bert.num_layers:,}, and the "
-            f"folder {len(files):,} tensors; are the two of one model?"
+            f"{path}: config.json has num_layers {config.num_layers:,}, and "
+            f"the folder {len(files):,} tensors; are the two of one model?"
         )
     if keras_h5.WORDS in files:
         rows, *_ = keras_h5.shape(files[keras_h5.WORDS], keras_h5.WORDS)
-        if rows != bert.vocab_size:
+        if rows != config.vocab_size:
             raise errors.InputError(
                 f"{path}: config.json has vocabulary_size "
-                f"{bert.vocab_size:,}, and the embedding table {rows:,} rows; "
-                "are the two of one model?"
+                f"{config.vocab_size:,}, and the embedding table {rows:,} "
+                "rows; are the two of one model?"
             )
         tokenizer = weight_mapping.fit_vocabulary(tokenizer, rows, path)
-    task = _task(path, bert)
+    task = _task(path, config)
     left_out = ""
     if task is None and tf.io.gfile.exists(os.path.join(path, "task.json")):
         left_out = (
             "of KerasHub's tasks, a BertTextClassifier of two or more classes "
             "with one right one is, and its task.json describes another"
         )
-    encoder = list(keras_h5.encoder(bert))
-    head = list(keras_h5.classifier(bert, len(task.labels))) if task else []
+    encoder = list(keras_h5.encoder(config))
+    head = list(keras_h5.classifier(config, len(task.labels))) if task else []
     if task:
         files |= keras_h5.files(path, "task")
     found = weight_mapping.present(
@@ -118,7 +118,7 @@ def read(
     shapes = {name: place.shape for place in found for name in place.theirs}
     return weight_mapping.Foreign(
         folder=path,
-        config=bert,
+        config=config,
         task=task,
         step=0,
         facts={"lowercase": tokenizer.lowercase},
@@ -140,8 +140,9 @@ def write(
 
     Raises InputError for a model that KerasHub's cannot be.
     """
-    bert, task = model.encoder.config, model.task
-    arguments = _arguments(bert)
+    config = weight_mapping.config_of_bert(model.encoder)
+    task = model.task
+    arguments = _arguments(config)
     if tokenizer.mask_id is None:
         raise errors.InputError(
             "KerasHub's BertTokenizer needs [MASK] in the vocabulary; put it "
@@ -158,18 +159,18 @@ def write(
     )
     # KerasHub writes a new model; then ours takes its place in the files.
     with tempfile.TemporaryDirectory() as aside:
-        places, values = keras_h5.encoder(bert), _values(model.encoder)
+        places, values = keras_h5.encoder(config), _values(model.encoder)
         if isinstance(task, classification.Classification):
             theirs.BertTextClassifier(
                 backbone,
                 num_classes=len(task.labels),
-                dropout=bert.dropout,
+                dropout=config.dropout,
                 preprocessor=theirs.BertTextClassifierPreprocessor(
                     words, sequence_length=task.seq_length
                 ),
             ).save_to_preset(aside, max_shard_size=None)
             _note(aside, {"labels": task.labels, "pair": task.pair})
-            head = keras_h5.classifier(bert, len(task.labels))
+            head = keras_h5.classifier(config, len(task.labels))
             keras_h5.fill(aside, head, _values(model.head))
         else:
             backbone.save_to_preset(aside, max_shard_size=None)
@@ -178,7 +179,7 @@ def write(
         weight_mapping.write_files(folder, _moves(aside))
 
 
-def _config(folder: str) -> bert_config.BertConfig:
+def _config(folder: str) -> bert.BertConfig:
     path = os.path.join(folder, CONFIG)
     described = weight_mapping.read_json(path)
     name = _class_name(described)
@@ -212,8 +213,8 @@ def _class_name(described: Mapping[str, Any]) -> str:
     return f"{shown(name)} registered as {shown(registered)}"
 
 
-def _from_theirs(values: Mapping[str, Any]) -> bert_config.BertConfig:
-    return bert_config.BertConfig(
+def _from_theirs(values: Mapping[str, Any]) -> bert.BertConfig:
+    return bert.BertConfig(
         **{ours: values[theirs] for ours, theirs in FIELDS.items()},
         activation="gelu_tanh",
         attention_dropout=values["dropout"],
@@ -221,20 +222,22 @@ def _from_theirs(values: Mapping[str, Any]) -> bert_config.BertConfig:
     )
 
 
-def _arguments(bert: bert_config.BertConfig) -> dict[str, Any]:
+def _arguments(config: bert.BertConfig) -> dict[str, Any]:
     """What BertBackbone is made with; raises InputError if that loses more
     than how new weights are drawn."""
-    values = {theirs: getattr(bert, ours) for ours, theirs in FIELDS.items()}
+    values = {theirs: getattr(config, ours) for ours, theirs in FIELDS.items()}
     after = dataclasses.replace(
         _from_theirs(values),
-        initializer_range=bert.initializer_range,
+        initializer_range=config.initializer_range,
         # Other words for the same.
-        num_hidden_groups=bert.num_layers if bert.num_hidden_groups else None,
-        embedding_size=bert.hidden_size if bert.embedding_size else None,
+        num_hidden_groups=config.num_layers
+        if config.num_hidden_groups
+        else None,
+        embedding_size=config.hidden_size if config.embedding_size else None,
     ).to_dict()
     lost = [
         f"{name} {value!r} (theirs: {after[name]!r})"
-        for name, value in bert.to_dict().items()
+        for name, value in config.to_dict().items()
         if value != after[name]
     ]
     if lost:
@@ -280,7 +283,7 @@ def _tokenizer(folder: str, lowercase: bool | None) -> wordpiece.Tokenizer:
 
 
 def _task(
-    folder: str, bert: bert_config.BertConfig
+    folder: str, config: bert.BertConfig
 ) -> classification.Classification | None:
     """The task of a BertTextClassifier with one right class, else None."""
     if not tf.io.gfile.exists(os.path.join(folder, "task.json")):
@@ -323,7 +326,7 @@ def _task(
             f"classes, found {weight_mapping.shown(labels)}."
         )
     return classification.Classification(
-        seq_length=min(length, bert.max_position_embeddings),
+        seq_length=min(length, config.max_position_embeddings),
         labels=tuple(labels),
         pair=weight_mapping.field(facts, "pair", bool, path) or False,
     )

@@ -11,11 +11,13 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from bert_keras import checkpoint, errors, locks
 from bert_keras import model as model_lib
+from bert_keras.networks import bert
 from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
 
@@ -168,6 +170,16 @@ class Foreign(checkpoint.Checkpoint):
                 "can be named with --allow_missing."
             )
         super()._assign(name, variables, values)
+
+
+def config_of_bert(encoder: keras.Model) -> bert.BertConfig:
+    """The encoder's configuration; raises InputError unless it is a BERT."""
+    if not isinstance(encoder.config, bert.BertConfig):
+        raise errors.InputError(
+            f"the format holds BERTs, and the network is {encoder.config.name}."
+            " Write bert_keras' own."
+        )
+    return encoder.config
 
 
 def fit_vocabulary(

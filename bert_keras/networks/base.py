@@ -5,7 +5,15 @@ NetworkConfig, found by the name of its file, and the encoder that it builds.
 Layers, heads and tasks read nothing of a network but what is declared here.
 """
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any, Self
+
+from bert_keras import errors, options, registry
+
+_PACKAGE = "bert_keras.networks"
+# Before networks had names, there was one.
+_UNNAMED = "bert"
 
 
 class NetworkConfig:
@@ -41,3 +49,82 @@ class NetworkConfig:
     def max_length(self) -> int | None:
         """The most positions that a text may take; None: any number."""
         raise NotImplementedError
+
+    def build_encoder(self) -> Any:
+        """A new keras.Model, complete, of Keras' global dtype policy.
+
+        It is called as encoder(**inputs, position_ids=None, training=...)
+        -> {"hidden": L + 1 of (B, S, H), "pooled": (B, H)}, is named
+        "encoder", and has the attributes `config` and `token_table` (V, E).
+        """
+        raise NotImplementedError
+
+    def layer_index(self, path: str) -> int:
+        """How deep a variable is, by its path in a BertModel.
+
+        0: embeddings; 1 to L: the blocks, a shared block at its first layer;
+        L + 1: the pooler and what follows it, and heads.
+        """
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """The network's size in a line."""
+        return (
+            f"{self.num_layers} layers x {self.hidden_size}, "
+            f"vocabulary {self.vocab_size:,}"
+        )
+
+    @property
+    def name(self) -> str:
+        """The name of its file, or of a user's module."""
+        return registry.name_of(_PACKAGE, type(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a folder keeps; raises InputError if no load could find it."""
+        registry.require_findable(_PACKAGE, type(self), NetworkConfig)
+        return {"name": self.name} | dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Raises InputError for a field that is unknown, missing or wrong."""
+        values = {name: v for name, v in values.items() if name != "name"}
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - set(fields))
+        missing = sorted(
+            name
+            for name, field in fields.items()
+            if field.default is dataclasses.MISSING and name not in values
+        )
+        if unknown or missing:
+            raise errors.InputError(
+                f"{cls.__name__} has the fields {', '.join(fields)}; "
+                f"unknown here: {unknown or 'none'}, "
+                f"missing: {missing or 'none'}."
+            )
+        options.check_types(cls, values)
+        return cls(
+            **{
+                # JSON has no tuples.
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in values.items()
+            }
+        )
+
+
+def from_dict(values: Mapping[str, Any]) -> NetworkConfig:
+    """The network that `to_dict` wrote.
+
+    Raises InputError for values that do not fit, and for a name that is
+    neither a file of this folder nor a module that was imported before.
+    """
+    return find(values.get("name", _UNNAMED)).from_dict(values)
+
+
+def find(name: Any) -> type[NetworkConfig]:
+    """The network that a folder names; raises registry.UnknownNameError."""
+    return registry.lookup(_PACKAGE, name, NetworkConfig)
+
+
+def names() -> list[str]:
+    """Networks that come with the package."""
+    return registry.names(_PACKAGE)

@@ -1,10 +1,197 @@
-"""BertEncoder: token ids in, every layer's hidden states out."""
+"""BERT and its relatives: the configuration, published sizes, the encoder.
+
+ALBERT, a causal decoder or a small student are values of BertConfig, not
+classes of their own.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
 
 import keras
 from keras import ops
 
-from bert_keras import errors, layers
-from bert_keras.networks import bert_config
+from bert_keras import errors, files, layers
+from bert_keras.networks import base
+
+POSITIONS = ("learned", "sinusoidal")
+# Far above any network's; a larger number is a mistake of a file.
+_MOST, _MOST_LAYERS = 2**31 - 1, 10_000
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_layers",
+    "num_heads",
+    "intermediate_size",
+    "embedding_size",
+    "max_position_embeddings",
+    "num_segments",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig(layers.TransformerConfig):
+    """The network's shape; any combination of values is a network.
+
+    Every field is read here or in layers.py.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    # Distinct layers: None = one each, 1 = all share (ALBERT).
+    num_hidden_groups: int | None = None
+    # None = hidden_size; otherwise embeddings are projected (ALBERT).
+    embedding_size: int | None = None
+    max_position_embeddings: int = 512
+    num_segments: int = 2  # 1: the encoder reads no segment_ids
+    causal: bool = False  # each token attends only to itself and earlier ones
+    # Pre-LN: normalise each sublayer's input, and once at the end (Xiong et
+    # al. 2020). The default is post-LN: after each residual sum.
+    norm_first: bool = False
+    embedding_norm: bool = True  # LayerNorm after the embeddings; GPT has none
+    activation: str = "gelu"  # gelu (erf), gelu_tanh (Google's code), relu
+    # Or sinusoidal (Vaswani et al. 2017, 3.5), for texts of any length.
+    position: str = "learned"
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    initializer_range: float = 0.02
+    layer_norm_epsilon: float = 1e-12
+
+    def __post_init__(self):
+        for name in _SIZES:
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= _MOST:
+                raise errors.InputError(
+                    f"{name} is {value}; expected a whole number from 1 to "
+                    f"{_MOST:,}."
+                )
+        if self.num_layers > _MOST_LAYERS:
+            raise errors.InputError(
+                f"num_layers is {self.num_layers:,}; expected at most "
+                f"{_MOST_LAYERS:,}."
+            )
+        if self.layer_norm_epsilon <= 0 or self.initializer_range < 0:
+            raise errors.InputError(
+                f"layer_norm_epsilon is {self.layer_norm_epsilon} and "
+                f"initializer_range {self.initializer_range}; expected more "
+                "than 0, and 0 or more."
+            )
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise errors.InputError(
+                    f"{name} is {getattr(self, name)}; expected a share from "
+                    "0 up to, but not, 1."
+                )
+        if self.hidden_size % self.num_heads:
+            raise errors.InputError(
+                f"hidden_size {self.hidden_size} is not a multiple of "
+                f"num_heads {self.num_heads}; change one of them."
+            )
+        groups = self.num_hidden_groups
+        if groups is not None and not 1 <= groups <= self.num_layers:
+            raise errors.InputError(
+                f"num_hidden_groups must lie in 1..{self.num_layers} "
+                f"(num_layers), got {groups}."
+            )
+        _one_of("activation", self.activation, tuple(layers.ACTIVATIONS))
+        _one_of("position", self.position, POSITIONS)
+
+    @property
+    def embedding_width(self) -> int:
+        return self.embedding_size or self.hidden_size
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[int, ...]]:
+        segments = {"segment_ids": ()} if self.num_segments > 1 else {}
+        return {"token_ids": (), **segments, "padding_mask": ()}
+
+    @property
+    def max_length(self) -> int | None:
+        """Learned positions end; sinusoidal ones are computed for any."""
+        if self.position == "learned":
+            return self.max_position_embeddings
+        return None
+
+    def group(self, layer: int) -> int:
+        """Number of the distinct block that stands at `layer`."""
+        groups = self.num_hidden_groups or self.num_layers
+        return layer * groups // self.num_layers
+
+    def build_encoder(self) -> "BertEncoder":
+        return BertEncoder(self)
+
+    def layer_index(self, path: str) -> int:
+        top, *rest = path.split("/")
+        part = rest[0] if rest and top != "head" else ""
+        if part == "embeddings":
+            return 0
+        block = re.fullmatch(r"block_(\d+)", part)
+        if block is None:
+            return self.num_layers + 1
+        layers_ = range(self.num_layers)
+        return 1 + [self.group(layer) for layer in layers_].index(int(block[1]))
+
+    def describe(self) -> str:
+        return (
+            f"{self.num_layers} layers x {self.hidden_size}, "
+            f"{self.num_heads} heads, vocabulary {self.vocab_size:,}"
+        )
+
+
+# name: (layers, hidden, heads, intermediate). Devlin et al. 2019, section 3;
+# the small ones: Turc et al. 2019, table 1.
+SIZES = {
+    "tiny": (2, 128, 2, 512),
+    "mini": (4, 256, 4, 1024),
+    "small": (4, 512, 8, 2048),
+    "medium": (8, 512, 8, 2048),
+    "base": (12, 768, 12, 3072),
+    "large": (24, 1024, 16, 4096),
+}
+
+UNCASED_ENGLISH = 30522  # entries of Google's uncased English vocabulary
+
+
+def named(name: str, *, vocab_size: int = UNCASED_ENGLISH) -> BertConfig:
+    """The published size `name`, for a vocabulary of `vocab_size`."""
+    _one_of("model", name, tuple(SIZES))
+    layers, hidden, heads, intermediate = SIZES[name]
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden,
+        num_layers=layers,
+        num_heads=heads,
+        intermediate_size=intermediate,
+    )
+
+
+def parse(model: str, *, vocab_size: int | None = None) -> base.NetworkConfig:
+    """A published size by name, or a JSON file with a network's fields.
+
+    Args:
+      model: one of SIZES, or the path of a `.json` file: BertConfig's fields,
+        or another network's with its "name".
+      vocab_size: takes the place of the file's, or of the 30,522 of a named
+        size.
+    """
+    if not model.endswith(".json"):
+        return named(model, vocab_size=vocab_size or UNCASED_ENGLISH)
+    if not os.path.exists(model):
+        raise errors.InputError(
+            f"--model={model}: there is no such file; name one, or one of "
+            f"{', '.join(SIZES)}."
+        )
+    values = files.read_json(model)
+    if vocab_size:
+        values["vocab_size"] = vocab_size
+    try:
+        return base.from_dict(values)
+    except errors.InputError as error:
+        raise errors.InputError(f"{model}: {error}") from None
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -13,18 +200,16 @@ class BertEncoder(keras.Model):
 
     token_ids, segment_ids, padding_mask (B, S) int32 ->
       "hidden": L + 1 tensors (B, S, H): the embeddings, then each layer;
-      "pooled": (B, H), tanh of a product of the first token's last hidden,
-        or of the last token's where the network is causal;
-      "attentions": L tensors (B, N, S, S) float32, when asked for.
+      "pooled": (B, H), a dense layer with tanh of the first token's last
+        hidden state, or of the last token's where the network is causal;
+      "attentions": L tensors (B, N, S, S) float32, when requested.
 
     padding_mask is 0 on padding and k on the k-th packed text of a row;
-    texts of one row do not see each other. `embed`, `blocks` and `pool` are
-    public, for ways of walking the layers that differ from `call`.
+    texts of one row do not attend to each other. A network of one segment
+    takes no segment_ids. `call` is `start`, each of `blocks`, `finish`.
     """
 
-    def __init__(
-        self, config: bert_config.BertConfig, name="encoder", **kwargs
-    ):
+    def __init__(self, config: BertConfig, name="encoder", **kwargs):
         super().__init__(name=name, **kwargs)
         self.config = config
         dtype = self.dtype_policy
@@ -68,16 +253,42 @@ class BertEncoder(keras.Model):
         self.pooler.build((None, self.config.hidden_size))
         self.built = True
 
-    def embed(self, token_ids, segment_ids, position_ids=None, training=None):
-        """(B, S) three times -> (B, S, H)."""
-        return self.embeddings(
+    def start(
+        self,
+        *,
+        token_ids,
+        padding_mask,
+        segment_ids=None,
+        position_ids=None,
+        training=None,
+    ):
+        """Embeddings x (B, S, H) and what the blocks may attend to (B, S, S).
+
+        The first part of `call`, for ways of walking the blocks that differ.
+        """
+        mask = layers.attention_mask(padding_mask, causal=self.config.causal)
+        x = self.embeddings(
             token_ids, segment_ids, position_ids, training=training
         )
+        return x, mask
+
+    def finish(self, hidden, padding_mask):
+        """The list of x and each block's output -> what `call` returns.
+
+        The list may end early; its last entry counts as the last layer.
+        """
+        hidden = list(hidden)
+        if self.final_norm:
+            hidden[-1] = self.final_norm(hidden[-1])
+        return {
+            "hidden": hidden,
+            "pooled": self.pool(hidden[-1], padding_mask),
+        }
 
     def pool(self, hidden, padding_mask):
         """(B, S, H), (B, S) -> (B, H): of [CLS], or of the last token.
 
-        In a causal network the first token has seen nothing but itself.
+        In a causal network the first token attends to nothing but itself.
         """
         if not self.config.causal:
             return self.pooler(hidden[:, 0])
@@ -88,26 +299,27 @@ class BertEncoder(keras.Model):
 
     def call(
         self,
+        *,
         token_ids,
-        segment_ids,
         padding_mask,
+        segment_ids=None,
         position_ids=None,
         attentions=False,
         training=None,
     ):
-        mask = layers.attention_mask(padding_mask, causal=self.config.causal)
-        x = self.embed(token_ids, segment_ids, position_ids, training=training)
+        x, mask = self.start(
+            token_ids=token_ids,
+            padding_mask=padding_mask,
+            segment_ids=segment_ids,
+            position_ids=position_ids,
+            training=training,
+        )
         hidden, distributions = [x], []
         for block in self.blocks:
             x, attention = block(x, mask, training=training, attentions=True)
             hidden.append(x)
             distributions.append(attention)
-        if self.final_norm:
-            hidden[-1] = self.final_norm(x)
-        encoded = {
-            "hidden": hidden,
-            "pooled": self.pool(hidden[-1], padding_mask),
-        }
+        encoded = self.finish(hidden, padding_mask)
         if attentions:
             encoded["attentions"] = distributions
         return encoded
@@ -128,9 +340,16 @@ class BertEncoder(keras.Model):
     @classmethod
     def from_config(cls, config):
         encoder = cls(
-            bert_config.BertConfig.from_dict(config["config"]),
+            BertConfig.from_dict(config["config"]),
             name=config["name"],
             dtype=config.get("dtype"),  # older files have none
         )
         layers.freeze(encoder, config.get("frozen", ()))
         return encoder
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise errors.InputError(
+            f"{name} must be one of {', '.join(allowed)}; got {value!r}."
+        )

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_keras import errors, options
-from bert_keras.networks import bert_config
+from bert_keras.networks import base as networks
 from bert_keras.tokenizers import wordpiece
 
 if keras.backend.backend() != "tensorflow":
@@ -271,7 +271,7 @@ class Task:
         """`preprocess` with what the head reads and the ids alone tell."""
         return inputs
 
-    def head(self, config: bert_config.BertConfig) -> keras.layers.Layer:
+    def head(self, config: networks.NetworkConfig) -> keras.layers.Layer:
         """A layer called as head(encoded, inputs, table, training=...).
 
         Named "head"; its `build` needs no input shape.

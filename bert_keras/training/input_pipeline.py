@@ -8,7 +8,7 @@ import tensorflow as tf
 from bert_keras import checkpoint, console, errors
 from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
-from bert_keras.networks import bert_config
+from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
 from bert_keras.training import loop
@@ -86,13 +86,14 @@ def same_vocabulary(
         )
 
 
-def fits(task: base.Task, bert: bert_config.BertConfig) -> None:
+def fits(task: base.Task, network: networks.NetworkConfig) -> None:
     """Raises InputError when rows can be longer than the positions."""
-    if task.num_positions > bert.max_position_embeddings:
+    longest = network.max_length
+    if longest is not None and task.num_positions > longest:
         raise errors.InputError(
             f"--seq_length={task.seq_length} makes texts of "
-            f"{task.num_positions} tokens, but the network has "
-            f"{bert.max_position_embeddings} positions; lower it."
+            f"{task.num_positions} tokens, but the network has {longest} "
+            "positions; lower it."
         )
 
 

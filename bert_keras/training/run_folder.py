@@ -20,6 +20,7 @@ from bert_keras import checkpoint, errors, files
 from bert_keras import model as model_lib
 from bert_keras.data import corpus
 from bert_keras.data import records as records_lib
+from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 
 IDENTITY, FLAGS = "settings.json", "flags.txt"
@@ -259,12 +260,22 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
         reads = identity.to_dict()["reads"]
         for name in sorted({*owner["reads"], *reads}):
             before, after = owner["reads"].get(name), reads.get(name)
+            if name == "network":
+                before = _complete(before)
             if before != after:
                 changed.append(
                     f"other contents of {name}: {_short(before)} there, "
                     f"{_short(after)} now"
                 )
     return changed
+
+
+def _complete(network: Any) -> Any:
+    """A network's settings with the fields that are newer than its run."""
+    try:
+        return networks.from_dict(network).to_dict()
+    except (AttributeError, errors.InputError):
+        return network  # of a later version, or damaged
 
 
 def _short(value: Any) -> str:

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from bert_keras import checkpoint, console, errors
 from bert_keras import model as model_lib
-from bert_keras.networks import bert_config
 from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
 from bert_keras.training import cluster, loop
@@ -354,7 +353,7 @@ class Session:
         console.table(
             self.settings.output,
             {
-                "network": describe(shown.config),
+                "network": shown.config.describe(),
                 "parameters": self.model.count_params(),
                 "steps": self.step,
                 "skipped steps": self.skipped,
@@ -401,10 +400,3 @@ class _Watched:
 def begun(run: str) -> bool:
     """Whether a run has a checkpoint to go on from."""
     return bool(checkpoint.steps(run))
-
-
-def describe(bert: bert_config.BertConfig) -> str:
-    return (
-        f"{bert.num_layers} layers x {bert.hidden_size}, "
-        f"{bert.num_heads} heads, vocabulary {bert.vocab_size:,}"
-    )

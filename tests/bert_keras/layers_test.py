@@ -39,13 +39,7 @@ class TrainingTest(parameterized.TestCase):
             )
         inputs = tiny.inputs()
         values = [
-            network(
-                inputs["token_ids"],
-                inputs["segment_ids"],
-                inputs["padding_mask"],
-                training=training,
-            )
-            for training in (False, True)
+            network(**inputs, training=training) for training in (False, True)
         ]
         for one, two in zip(
             *(value["hidden"] for value in values), strict=True
@@ -91,7 +85,7 @@ class FormulasTest(absltest.TestCase):
 
         PE(p, 2i + 1) is the cosine of the same.
         """
-        found = layers.sinusoids(50, 8)
+        found = layers.sinusoids(np.arange(50.0), 8)
         for place in (0, 1, 7, 49):
             for i in range(4):
                 angle = place / 10000 ** (2 * i / 8)
@@ -165,9 +159,7 @@ class FormulasTest(absltest.TestCase):
     def test_norm_first_ends_in_a_norm(self):
         network = bert_lib.BertEncoder(tiny.bert(norm_first=True))
         inputs = tiny.inputs()
-        last = network(
-            inputs["token_ids"], inputs["segment_ids"], inputs["padding_mask"]
-        )["hidden"][-1].numpy()
+        last = network(**inputs)["hidden"][-1].numpy()
         np.testing.assert_allclose(last.mean(axis=-1), 0, atol=1e-5)
         np.testing.assert_allclose(last.std(axis=-1), 1, atol=1e-3)
 

@@ -18,9 +18,8 @@ def randomise(model):
 
 def encode(model, tokenizer, texts=TEXTS):
     inputs = model.task.preprocess({"text": tf.constant(texts)}, tokenizer)
-    return inputs, model.encoder(
-        inputs["token_ids"], inputs["segment_ids"], inputs["padding_mask"]
-    )
+    names = model.encoder.config.inputs
+    return inputs, model.encoder(**{name: inputs[name] for name in names})
 
 
 def assert_same_encoding(one, two, texts=TEXTS):

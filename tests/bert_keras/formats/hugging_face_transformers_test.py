@@ -76,7 +76,7 @@ class AgainstTransformersTest(parameterized.TestCase):
             for name, value in inputs.items():
                 theirs = expected[f"{kind}_{name}"]
                 np.testing.assert_array_equal(value, theirs)
-            encoded = network(*inputs.values())
+            encoded = network(**inputs)
             last = encoded["hidden"][-1].numpy()
             mask = inputs["padding_mask"][..., None]
             for name, value in (
@@ -109,7 +109,7 @@ class AgainstTransformersTest(parameterized.TestCase):
         hugging_face.write(folder, made if task else network, tiny.tokenizer())
         inputs = {name: value.numpy() for name, value in tiny.inputs().items()}
         theirs, name = of_transformers(folder, inputs)
-        ours = network(*inputs.values())
+        ours = network(**inputs)
         ours["hidden"] = ours["hidden"][-1]
         if task:
             rows, length = inputs["token_ids"].shape
