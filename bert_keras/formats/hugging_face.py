@@ -55,7 +55,7 @@ class Architecture:
     task: type[base.Task] | None = None
     # The task with what the folder tells filled in: (task, folder,
     # config.json, tokenizer) -> task, or None where it is another's.
-    learn: Callable[..., base.Task | None] = lambda task, *_: task
+    adapt: Callable[..., base.Task | None] = lambda task, *_: task
     writes: Callable[[base.Task], bool] = lambda task: True
     places: Callable[[bert.BertConfig, base.Task], weights.Places] = (
         lambda config, task: {}
@@ -99,7 +99,7 @@ ARCHITECTURES = {
     "BertForPreTraining": Architecture(
         head=(weights.PREDICTIONS, weights.RELATION),
         task=masked_lm.MaskedLM,
-        learn=_pretraining,
+        adapt=_pretraining,
         writes=lambda task: task.objective != "none",
         places=weights.masked_lm,
     ),
@@ -107,7 +107,7 @@ ARCHITECTURES = {
         head=(weights.PREDICTIONS,),
         pooler=False,
         task=masked_lm.MaskedLM,
-        learn=_masked_lm,
+        adapt=_masked_lm,
         writes=lambda task: task.objective == "none",
         places=weights.masked_lm,
     ),
@@ -115,7 +115,7 @@ ARCHITECTURES = {
     "BertForSequenceClassification": Architecture(
         head=(weights.CLASSIFIER,),
         task=classification.Classification,
-        learn=_classification,
+        adapt=_classification,
         places=weights.classification,
     ),
     "BertForMultipleChoice": Architecture(head=(weights.CLASSIFIER,)),
@@ -123,7 +123,7 @@ ARCHITECTURES = {
         head=(weights.CLASSIFIER,),
         pooler=False,
         task=tagging.Tagging,
-        learn=_tagging,
+        adapt=_tagging,
         places=weights.tagging,
     ),
     "BertForQuestionAnswering": Architecture(
