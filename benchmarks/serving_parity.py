@@ -19,8 +19,8 @@ import rich.table
 import tensorflow as tf
 from absl import app, flags
 
-from bert_keras import artifact
 from bert_keras import predictor as predictor_lib
+from bert_keras import verification
 from export import saved_model
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run.")
@@ -88,13 +88,13 @@ def main(_):
     numbers, agree = [], []
     for batch, got in zip(batches, answers, strict=True):
         raw = {name: tf.constant(texts) for name, texts in batch.items()}
-        found = artifact.compare(
+        found = verification.compare(
             got, reference.text(**raw), ranked=task.ranked_outputs
         )
         numbers.append(found.numbers)
         agree.append(found.agreement * len(next(iter(batch.values()))))
     one_by_one = max(
-        artifact.compare(
+        verification.compare(
             {name: value[:1] for name, value in got.items()},
             reference.text(
                 **{name: tf.constant(t[:1]) for name, t in batch.items()}

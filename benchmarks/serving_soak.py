@@ -17,10 +17,10 @@ import rich.table
 import tensorflow as tf
 from absl import app, flags
 
-from bert_keras import artifact
 from bert_keras import predictor as predictor_lib
+from bert_keras import signatures
 from export import saved_model
-from tests.export import sharp
+from tests import sharp
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run; or a tiny model.")
 TASK = flags.DEFINE_enum(
@@ -55,7 +55,7 @@ def main(_):
     words = np.array([w for w in predictor.tokenizer.vocabulary if w.isalpha()])
     with tempfile.TemporaryDirectory() as folder:
         path = saved_model.export(predictor, os.path.join(folder, "served"))
-        answer = tf.saved_model.load(path).signatures[artifact.TEXT]
+        answer = tf.saved_model.load(path).signatures[signatures.TEXT]
         seconds, memory = np.zeros(REQUESTS.value), []
         for number in range(REQUESTS.value):
             if number % max(1, REQUESTS.value // 10) == 0:

@@ -18,10 +18,10 @@ import rich.table
 import tensorflow as tf
 from absl import app, flags
 
-from bert_keras import artifact
 from bert_keras import predictor as predictor_lib
+from bert_keras import signatures, verification
 from export import saved_model
-from tests.export import sharp
+from tests import sharp
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run; or a tiny model.")
 TASK = flags.DEFINE_enum(
@@ -35,17 +35,18 @@ SPLITS = flags.DEFINE_list("splits", ["1", "7", "64"], "Rows of a part.")
 def requests(task, texts):
     """(signature, its inputs) of the rows, for every signature."""
     raw = {name: tf.constant(column) for name, column in texts.items()}
-    yield artifact.TEXT, raw
+    yield signatures.TEXT, raw
     if task.class_names:
-        examples = tf.constant(artifact.examples(texts))
-        yield artifact.CLASSIFY, {"inputs": examples}
+        examples = tf.constant(signatures.serialized_examples(texts))
+        yield signatures.CLASSIFY, {"inputs": examples}
 
 
 def tokens(predictor, raw):
     task = predictor.task
     inputs = task.preprocess(raw, predictor.tokenizer)
-    padding = [[0, 0], [0, task.seq_length - inputs["token_ids"].shape[1]]]
-    return {name: tf.pad(inputs[name], padding) for name in artifact.TOKENS}
+    return signatures.padded(
+        inputs, predictor.model.encoder.config, task.seq_length
+    )
 
 
 def in_parts(answer, inputs, size):
@@ -78,13 +79,13 @@ def main(_):
         path = saved_model.export(predictor, os.path.join(folder, "served"))
         served = tf.saved_model.load(path)
         asked = dict(requests(task, texts))
-        asked[artifact.TOKENS_OF_TEXT] = tokens(predictor, asked[artifact.TEXT])
+        asked[signatures.TOKENS] = tokens(predictor, asked[signatures.TEXT])
         for name, inputs in asked.items():
             answer = served.signatures[name]
             unsplit = answer(**inputs)
             for size in map(int, SPLITS.value):
                 joined = in_parts(answer, inputs, size)
-                found = artifact.compare(
+                found = verification.compare(
                     joined, unsplit, ranked=task.ranked_outputs
                 )
                 count = len(next(iter(inputs.values())))

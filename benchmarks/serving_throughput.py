@@ -23,8 +23,8 @@ import tensorflow as tf
 from absl import app, flags
 from tensorflow_serving.apis import prediction_log_pb2
 
-from bert_keras import artifact
 from bert_keras import predictor as predictor_lib
+from bert_keras import signatures
 from bert_keras.serving import tf_serving_files
 from export import saved_model
 
@@ -43,10 +43,10 @@ def plain(predictor, *, full):
 
     def text(**raw):
         inputs = task.preprocess(raw, predictor.tokenizer)
-        missing = task.seq_length - tf.shape(inputs["token_ids"])[1]
+        missing = task.seq_length - tf.shape(inputs["padding_mask"])[1]
         tokens = {
             name: tf.pad(inputs[name], [[0, 0], [0, missing * full]])
-            for name in artifact.TOKENS
+            for name in predictor.model.encoder.config.inputs
         }
         decoded = predictor.tokens(**tokens)
         return task.postprocess(decoded, inputs, raw, predictor.tokenizer)
@@ -72,7 +72,7 @@ def first(path):
                     }
                 )
     warmed = time.perf_counter()
-    answer = served.signatures[artifact.TEXT]
+    answer = served.signatures[signatures.TEXT]
     text = tf.constant(["A first request, of one sentence."])
     seconds = []
     for _ in range(6):
@@ -108,7 +108,7 @@ def main(_):
         path = saved_model.export(predictor, os.path.join(folder, "served"))
         served = tf.saved_model.load(path)
         sides = {
-            "serving_default": served.signatures[artifact.TEXT],
+            "serving_default": served.signatures[signatures.TEXT],
             "as long as the longest": plain(predictor, full=False),
             f"all {predictor.task.seq_length} long": plain(
                 predictor, full=True

@@ -17,9 +17,9 @@ import rich.table
 import tensorflow as tf
 from absl import app, flags
 
-from bert_keras import artifact
 from bert_keras import model as model_lib
 from bert_keras import predictor as predictor_lib
+from bert_keras import verification
 from bert_keras.device import tflite_converter, tflite_runner
 from export import tflite
 
@@ -73,7 +73,7 @@ def main(_):
             got = file.task.postprocess(
                 numbers, inputs, raw, predictor.tokenizer
             )
-            found = artifact.compare(
+            found = verification.compare(
                 got | {"truncated": want["truncated"]},
                 want,
                 ranked=task.ranked_outputs,

@@ -45,7 +45,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from bert_keras import errors, streams
 from bert_keras.data import json_lines
-from export import command
+from export import flags as common
 
 Row = Mapping[str, str]
 
@@ -512,7 +512,7 @@ def main() -> None:
             "standard input is closed; expected texts there, a line each."
         )
     with connect(
-        command.required("url"),
+        common.required("url"),
         batch_size=settings.batch_size,
         deadline=settings.deadline,
         start_up=settings.start_up,
@@ -545,4 +545,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags)
+    common.run(main, define_flags)

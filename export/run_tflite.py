@@ -134,6 +134,7 @@ class Model:
         for other in ("task", "texts", "settings"):
             self.facts[other]  # a KeyError here and not at the first text
         self.vocabulary = _lines(path, name)
+        self.reads = [each["name"] for each in self.facts["inputs"]]
         self.check_vocabulary()
         self.labels = []
         if self.facts["classes"]:
@@ -186,7 +187,7 @@ class Model:
 
     def call(self, inputs):
         """The numbers (1, ...) of a row of one of the lengths."""
-        length = inputs["token_ids"].shape[1]
+        length = inputs["padding_mask"].shape[1]
         return dict(self.runners)[length](**inputs)
 
     def inputs(self, texts):
@@ -216,8 +217,10 @@ class Model:
             "padding_mask": [1] * len(ids),
         }
         row = {
-            name: np.array([value + [0] * (length - len(ids))], dtype=np.int32)
-            for name, value in values.items()
+            name: np.array(
+                [values[name] + [0] * (length - len(ids))], dtype=np.int32
+            )
+            for name in self.reads
         }
         return row, needed > length
 

@@ -13,7 +13,7 @@ version lacks to serve the model.
 from absl import flags
 
 from bert_keras.serving import compatibility, manifest
-from export import command
+from export import flags as common
 
 
 def define_flags() -> None:
@@ -24,7 +24,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    folder, server = command.required("model"), flags.FLAGS.server
+    folder, server = common.required("model"), flags.FLAGS.server
     key = compatibility.require_server(server) if server else ""
     found = manifest.check(folder)
     facts = {
@@ -36,14 +36,8 @@ def main() -> None:
         "made with": ", ".join(
             " ".join(item) for item in found["versions"].items()
         ),
-        **{
-            f"difference, {what}": f"{it['numbers']:.2g}; "
-            f"{it['agreement']:.1%} of the labels equal, on "
-            f"{it['texts']} texts"
-            for what, it in found["parity"].items()
-        },
-        "TF Serving": ", ".join(compatibility.servers(found))
-        or "none known can serve it",
+        **manifest.parity(found),
+        "TF Serving": compatibility.listed(found),
     }
     if key:
         lacks = compatibility.problems(found, key)
@@ -55,7 +49,7 @@ def main() -> None:
         facts[f"TF Serving {server}"] = (
             f"can serve it; {compatibility.remark(key)}"
         )
-    command.table(
+    common.table(
         folder,
         {
             manifest.printable(name): manifest.printable(value)
@@ -66,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags)
+    common.run(main, define_flags)

@@ -24,6 +24,7 @@ _TASKS = _DATA | {"networks.base", "tasks", "heads"}
 _MODEL = _NETWORK | _TASKS | {"model"}
 _CHECKPOINT = _MODEL | {"checkpoint"}
 _PREDICTOR = _CHECKPOINT | {"formats", "predictor"}
+_EXPORT = _PREDICTOR | {"verification", "staging", "signatures"}
 INSIDE = {
     "errors": set(),
     "options": set(),
@@ -51,10 +52,12 @@ INSIDE = {
     "predictor": _CHECKPOINT | {"formats", "length_batching"},
     "vocabulary_surgery": _CHECKPOINT,
     "console": {"tasks.base"},
-    "artifact": {"locks", "predictor", "tasks.base"},
+    "verification": {"tasks.base"},
+    "staging": {"locks"},
+    "signatures": {"predictor", "networks.base"},
     "training": _PREDICTOR | {"training", "console", "locks", "optimizers"},
-    "serving": _PREDICTOR | {"serving", "artifact"},
-    "device": _PREDICTOR | {"device", "artifact"},
+    "serving": _EXPORT | {"serving"},
+    "device": _EXPORT | {"device"},
 }
 EVERYONE = {"errors", "files", "options", "registry"}
 

@@ -10,8 +10,8 @@ from typing import Any
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-from bert_keras import artifact
 from bert_keras import predictor as predictor_lib
+from bert_keras import signatures, verification
 from bert_keras.device import tflite_runner
 
 Rows = Sequence[Mapping[str, Any]]
@@ -70,16 +70,17 @@ def convert(
     data: Rows = (),
 ) -> bytes:
     """`predictor.tokens` for one row of each of the lengths, as TFLite."""
-    signatures = {
+    config = predictor.model.encoder.config
+    functions = {
         tflite_runner.signature(length, lengths): (
             predictor.tokens,
-            artifact.token_specs(1, length),
+            signatures.token_specs(config, 1, length),
         )
         for length in lengths
     }
     return converted(
         predictor,
-        signatures,
+        functions,
         kind,
         ranges=lambda: _ranges(predictor, lengths, data),
     )
@@ -87,21 +88,21 @@ def convert(
 
 def converted(
     predictor: predictor_lib.Predictor,
-    signatures: Mapping[str, artifact.Signature],
+    functions: Mapping[str, signatures.Signature],
     kind: Quantization,
     *,
     ranges: Callable | None = None,
     custom_ops: bool = False,
 ) -> bytes:
-    """Signatures of a predictor as TFLite, with built-in ops alone.
+    """Functions of a predictor as TFLite, with built-in ops alone.
 
-    ranges: rows as the signatures take them, where `kind` is calibrated.
+    ranges: rows as the functions take them, where `kind` is calibrated.
     custom_ops: let others pass, for the caller to look at.
     """
     with tempfile.TemporaryDirectory() as folder:
-        artifact.save(predictor, folder, signatures)
+        signatures.save(predictor, folder, functions)
         converter = tf.lite.TFLiteConverter.from_saved_model(
-            folder, signature_keys=list(signatures)
+            folder, signature_keys=list(functions)
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         converter.allow_custom_ops = custom_ops
@@ -113,7 +114,7 @@ def converted(
             return converter.convert()
         # The converter's own exception has no public name.
         except Exception as error:
-            raise artifact.ExportError(_why(str(error))) from error
+            raise verification.ExportError(_why(str(error))) from error
 
 
 def _with_floats(converter: tf.lite.TFLiteConverter) -> bytes:
@@ -143,7 +144,7 @@ def _ranges(
     }
     for length in lengths:
         task = dataclasses.replace(predictor.task, seq_length=length)
-        inputs = tflite_runner.padded(task, predictor.tokenizer, raw)
+        inputs = tflite_runner.padded(predictor, task, raw)
         for number in range(
             min(CALIBRATION_ROWS, len(inputs["example_index"]))
         ):
@@ -151,7 +152,7 @@ def _ranges(
                 tflite_runner.signature(length, lengths),
                 {
                     name: inputs[name][number : number + 1]
-                    for name in artifact.TOKENS
+                    for name in predictor.model.encoder.config.inputs
                 },
             )
 

@@ -98,7 +98,7 @@ def _packed(name, inputs, outputs, vocabulary, labels) -> bytes:
         outputs = [CLASSES]
     tokenizer = {0: [file(vocabulary, VOCABULARY)]}
     graph = {
-        2: [tensor(INPUTS[each]) for each in inputs],
+        2: [tensor(INPUTS.get(each, each)) for each in inputs],
         3: [tensor(each, of_axis) for each in outputs],
         5: [{0: BERT_TOKENIZER, 1: tokenizer}],
     }

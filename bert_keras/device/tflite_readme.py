@@ -58,6 +58,9 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
             model=model,
             name=name,
             length=length,
+            reads=", ".join(
+                f'"{each}"' for each in predictor.model.encoder.config.inputs
+            ),
             outputs=",\n".join(
                 f'    "{each["name"]}" to {_kotlin(each)}'
                 for each in facts["outputs"]
@@ -270,7 +273,7 @@ _KOTLIN = """\
 
 ```kotlin
 val interpreter = Interpreter(FileUtil.loadMappedFile(context, "{model}"))
-val row = listOf("token_ids", "segment_ids", "padding_mask")
+val row = listOf({reads})
     .associateWith {{ arrayOf(IntArray({length})) }}
 // Fill row["token_ids"]!![0] and the others.
 val outputs = mutableMapOf<String, Any>(

@@ -8,13 +8,18 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import interpreter as litert
 
-from bert_keras import artifact
 from bert_keras import predictor as predictor_lib
+from bert_keras import signatures
+from bert_keras.tasks import base
 
 
 def signature(seq_length: int, among: Sequence[int]) -> str:
     """Name of the signature of a length, among all of the file's."""
-    return "tokens" if len(among) == 1 else f"tokens_{seq_length}"
+    return (
+        signatures.TOKENS
+        if len(among) == 1
+        else f"{signatures.TOKENS}_{seq_length}"
+    )
 
 
 def lengths(path: str) -> dict[str, int]:
@@ -23,7 +28,7 @@ def lengths(path: str) -> dict[str, int]:
     return {
         name: int(
             interpreter.get_signature_runner(name).get_input_details()[
-                "token_ids"
+                "padding_mask"
             ]["shape"][1]
         )
         for name in interpreter.get_signature_list()
@@ -57,17 +62,17 @@ class File:
         self.task = dataclasses.replace(
             predictor.task.for_device(), seq_length=self.seq_length
         )
-        self._tokenizer = predictor.tokenizer
+        self._predictor = predictor
 
     def inputs(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Texts (T,) -> `Task.preprocess` of them, rows filled up, (W, S)."""
-        return padded(self.task, self._tokenizer, raw)
+        """Texts (T,) -> features (W, ...), rows padded to seq_length."""
+        return padded(self._predictor, self.task, raw)
 
     def row(self, inputs: Mapping[str, Any], number: int) -> dict[str, Any]:
         """One row of `inputs`, as the file takes it."""
         return {
             name: np.asarray(inputs[name][number : number + 1])
-            for name in artifact.TOKENS
+            for name in self._predictor.model.encoder.config.inputs
         }
 
     def call(self, row: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -99,7 +104,9 @@ class File:
                 name: tf.constant(value)
                 for name, value in self.numbers(inputs).items()
             }
-            found = self.task.postprocess(numbers, inputs, raw, self._tokenizer)
+            found = self.task.postprocess(
+                numbers, inputs, raw, self._predictor.tokenizer
+            )
             answers += predictor_lib.rows_of(self.task, found)
         return answers
 
@@ -108,11 +115,12 @@ class File:
         return self.task.metrics(self.answers(rows), rows)
 
 
-def padded(task, tokenizer, raw: Mapping[str, tf.Tensor]):
-    """`task.preprocess`, its three tokens' inputs as long as the longest."""
-    inputs = task.preprocess(raw, tokenizer)
-    fill = task.seq_length - inputs["token_ids"].shape[1]
-    return inputs | {
-        name: tf.pad(inputs[name], [[0, 0], [0, fill]])
-        for name in artifact.TOKENS
-    }
+def padded(
+    predictor: predictor_lib.Predictor,
+    task: base.Task,
+    raw: Mapping[str, tf.Tensor],
+) -> dict[str, tf.Tensor]:
+    """The task's features; what the encoder reads is (W, seq_length, ...)."""
+    inputs = task.preprocess(raw, predictor.tokenizer)
+    config = predictor.model.encoder.config
+    return inputs | signatures.padded(inputs, config, task.seq_length)

@@ -16,7 +16,7 @@ import tensorflow_text as tf_text
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
-from bert_keras import artifact, errors
+from bert_keras import errors, signatures, verification
 from bert_keras import predictor as predictor_lib
 from bert_keras.tokenizers import wordpiece
 
@@ -29,14 +29,17 @@ MOST_DIFFERENT = 0.001
 
 def signature(
     predictor: predictor_lib.Predictor, seq_length: int
-) -> artifact.Signature:
+) -> signatures.Signature:
     """Strings (1,) under the task's text names -> the task's numbers.
 
     Raises InputError where an answer needs more of the text than its ids.
     """
     task, tokenizer = predictor.task, predictor.tokenizer
-    known = {*artifact.TOKENS, "example_index", "truncated"}
-    more = task.preprocess(artifact.texts(task), tokenizer).keys() - known
+    reads = predictor.model.encoder.config.inputs
+    known = {*reads, "example_index", "truncated"}
+    more = (
+        task.preprocess(verification.sentences(task), tokenizer).keys() - known
+    )
     if more or len(task.text_columns) > 2:
         raise errors.InputError(
             f"--strings: {task.name} answers with places in the text "
@@ -61,15 +64,13 @@ def signature(
         size, place = tf.size(ids), tf.range(seq_length)
         real = tf.cast(place < size, tf.int32)
         second = tf.cast(place >= tf.size(segments[0]), tf.int32)
+        row = {
+            "token_ids": tf.pad(ids, [[0, seq_length - size]]),
+            "segment_ids": real * second,
+            "padding_mask": real,
+        }
         return predictor.tokens(
-            **{
-                name: tf.reshape(value, (1, seq_length))
-                for name, value in {
-                    "token_ids": tf.pad(ids, [[0, seq_length - size]]),
-                    "segment_ids": real * second,
-                    "padding_mask": real,
-                }.items()
-            }
+            **{name: tf.reshape(row[name], (1, seq_length)) for name in reads}
         )
 
     specs = {
@@ -126,7 +127,7 @@ def require_known_ops(content: bytes) -> None:
         if (code := model.OperatorCodes(number).CustomCode())
     }
     if custom - OPS:
-        raise artifact.ExportError(
+        raise verification.ExportError(
             f"TFLite has no op {', '.join(sorted(custom - OPS))}, neither "
             "built in nor among TensorFlow Text's. Nothing was exported."
         )
@@ -154,7 +155,7 @@ def runner(path: str, threads: int | None = None) -> Callable:
 
 def compare(
     path: str, predictor: predictor_lib.Predictor, seq_length: int
-) -> artifact.Difference:
+) -> verification.Difference:
     """A file against the predictor's numbers, on sentences of equal ids."""
     task = dataclasses.replace(predictor.task, seq_length=seq_length)
     tokenizer = predictor.tokenizer
@@ -164,7 +165,7 @@ def compare(
         for row in zip(
             *(
                 [text.numpy().decode() for text in texts]
-                for texts in artifact.texts(task).values()
+                for texts in verification.sentences(task).values()
             ),
             strict=True,
         )
@@ -183,9 +184,10 @@ def compare(
         },
         tokenizer,
     )
-    want = predictor.tokens(**{name: inputs[name] for name in artifact.TOKENS})
+    reads = predictor.model.encoder.config.inputs
+    want = predictor.tokens(**{name: inputs[name] for name in reads})
     return dataclasses.replace(
-        artifact.compare(
+        verification.compare(
             {
                 name: np.concatenate([each[name] for each in got])
                 for name in want
@@ -198,6 +200,11 @@ def compare(
 
 
 def _folding(tokenizer: wordpiece.Tokenizer) -> tf_text.FastBertTokenizer:
+    if not isinstance(tokenizer, wordpiece.Tokenizer):
+        raise errors.InputError(
+            "--strings: TFLite has ops for WordPiece alone, and this "
+            "checkpoint's tokenizer is another; take the file of ids."
+        )
     return tf_text.FastBertTokenizer(
         list(tokenizer.vocabulary),
         max_bytes_per_word=4 * wordpiece.MAX_WORD_LENGTH,

@@ -220,6 +220,11 @@ def servers(manifest: Mapping[str, Any]) -> list[str]:
     return [server for server in SERVERS if not problems(manifest, server)]
 
 
+def listed(manifest: Mapping[str, Any]) -> str:
+    """The same as text."""
+    return ", ".join(servers(manifest)) or "none known can serve it"
+
+
 def remark(server: str) -> str:
     """What else to know of a server that can serve a model."""
     text = SERVERS[server]

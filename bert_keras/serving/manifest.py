@@ -82,6 +82,16 @@ def check(folder: str) -> dict[str, Any]:
     return manifest
 
 
+def parity(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """How near the answers are to the checkpoint's, as rows of a table."""
+    return {
+        f"difference, {what}": f"{found['numbers']:.2g}; "
+        f"{found['agreement']:.1%} of the labels equal, on "
+        f"{found['texts']} texts"
+        for what, found in manifest["parity"].items()
+    }
+
+
 def printable(text: str) -> str:
     """The text without what a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from bert_keras import artifact
 from bert_keras import predictor as predictor_lib
+from bert_keras import verification
 from bert_keras.tasks import base
 
 # Of 19,664 labelled sentences in five NER data sets the richest has 27.
@@ -31,7 +31,7 @@ def fit(
     if not task.lists:
         return dict(answers)
     if COUNT in answers:
-        raise artifact.ExportError(
+        raise verification.ExportError(
             f"{task.name} answers {COUNT!r}, the name that a served model "
             "gives to the number of items in its lists; rename the answer."
         )
@@ -91,12 +91,12 @@ def require(shapes: Mapping[str, Mapping[str, tf.TensorShape]]) -> None:
     for signature, outputs in shapes.items():
         for name, shape in outputs.items():
             if shape.rank is None or not shape.rank:
-                raise artifact.ExportError(
+                raise verification.ExportError(
                     f"{name} of {signature} has the shape {shape}; expected "
                     "the batch as its first axis."
                 )
             if not shape[1:].is_fully_defined():
-                raise artifact.ExportError(
+                raise verification.ExportError(
                     f"{name} of {signature} has the shape {shape}, which may "
                     "differ from batch to batch: a server could not join the "
                     "parts of a request. Name it in the task's `lists`, or "

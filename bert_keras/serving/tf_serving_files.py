@@ -21,7 +21,8 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from bert_keras import artifact
+from bert_keras import predictor as predictor_lib
+from bert_keras import signatures, verification
 from bert_keras.serving import compatibility
 from bert_keras.tasks import base, masked_lm
 
@@ -37,7 +38,7 @@ MAX_BATCH, MAX_REQUEST = 64, 4096
 BATCH_TIMEOUT = 2000  # microseconds
 
 
-def warm_up(path: str, name: str, task: base.Task) -> None:
+def warm_up(path: str, name: str, predictor: predictor_lib.Predictor) -> None:
     """Writes the requests that a server answers before it takes real ones.
 
     Strings for serving_default in every batch size, ids for tokens, and for a
@@ -45,15 +46,17 @@ def warm_up(path: str, name: str, task: base.Task) -> None:
     """
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.TFRecordWriter(path) as writer:
-        for log in _requests(name, task):
+        for log in _requests(name, predictor):
             writer.write(log.SerializeToString())
 
 
 def _requests(
-    name: str, task: base.Task
+    name: str, predictor: predictor_lib.Predictor
 ) -> Iterator[prediction_log_pb2.PredictionLog]:
+    task, config = predictor.task, predictor.model.encoder.config
+
     def rows(count: int) -> dict[str, list[str]]:
-        many = artifact.SENTENCES * (1 + count)
+        many = verification.SENTENCES * (1 + count)
         return {
             text: many[at : at + count]
             for at, text in enumerate(task.text_columns)
@@ -75,22 +78,23 @@ def _requests(
         )
 
     for count in BATCHES:
-        yield predict(artifact.TEXT, rows(count))
+        yield predict(signatures.TEXT, rows(count))
     for count in (1, BATCHES[-1]):
-        ones = np.ones((count, task.seq_length), np.int32)
-        ones[:, WARM_UP_LENGTH:] = 0
-        yield predict(
-            artifact.TOKENS_OF_TEXT,
-            dict.fromkeys(artifact.TOKENS, ones)
-            | {"segment_ids": np.zeros_like(ones)},
-        )
+        ids = {
+            key: np.zeros((count, task.seq_length, *shape), np.int32)
+            for key, shape in config.inputs.items()
+        }
+        for key, value in ids.items():
+            value[:, :WARM_UP_LENGTH] = key != "segment_ids"
+        yield predict(signatures.TOKENS, ids)
     if task.class_names:
         request = classification_pb2.ClassificationRequest(
-            model_spec=model(artifact.CLASSIFY),
+            model_spec=model(signatures.CLASSIFY),
             input=input_pb2.Input(
                 example_list=input_pb2.ExampleList(
                     examples=map(
-                        tf.train.Example.FromString, artifact.examples(rows(1))
+                        tf.train.Example.FromString,
+                        signatures.serialized_examples(rows(1)),
                     )
                 )
             ),
@@ -213,7 +217,7 @@ def _compose(name: str) -> str:
 def _readme(
     name: str, task: base.Task, max_entities: int, text_ops: Sequence[str]
 ) -> str:
-    sentences = artifact.SENTENCES
+    sentences = verification.SENTENCES
     row = {text: sentences[at] for at, text in enumerate(task.text_columns)}
 
     def ask(verb: str, body: Mapping[str, object]) -> str:
@@ -230,7 +234,7 @@ def _readme(
     if task.class_names:
         requests["tf.Examples"] = ask(
             "classify",
-            {"signature_name": artifact.CLASSIFY, "examples": [row]},
+            {"signature_name": signatures.CLASSIFY, "examples": [row]},
         )
     requests |= {
         "Is it ready?": f"curl localhost:8501/v1/models/{name}",

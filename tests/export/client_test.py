@@ -12,8 +12,9 @@ import grpc
 from absl.testing import absltest, flagsaver, parameterized
 
 from bert_keras import errors
-from export import client, saved_model
-from tests.export import servers, sharp
+from bert_keras.serving import saved_model
+from export import client
+from tests import servers, sharp
 
 TEXTS = ["a very good film", "坏 电影", "", "😀 dull plot"] * 3
 

@@ -15,10 +15,10 @@ from absl.testing import absltest, parameterized
 
 from bert_keras import model as model_lib
 from bert_keras import predictor as predictor_lib
+from bert_keras.device import tflite
 from bert_keras.tokenizers import wordpiece
-from export import run_tflite, tflite
-from tests import tiny
-from tests.export import sharp
+from export import run_tflite
+from tests import sharp, tiny
 
 VOCABULARIES = {
     "bert_uncased_en_vocab.txt": True,

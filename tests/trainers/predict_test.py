@@ -8,8 +8,7 @@ import pytest
 from absl.testing import absltest
 
 from bert_keras import checkpoint
-from tests import tiny
-from tests.export import sharp
+from tests import sharp, tiny
 from tests.trainers import mains
 
 LATIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

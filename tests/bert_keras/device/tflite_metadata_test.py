@@ -9,10 +9,8 @@ from absl.testing import absltest, parameterized
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
-from bert_keras.device import tflite_metadata
-from export import tflite
-from tests import tiny
-from tests.export import sharp
+from bert_keras.device import tflite, tflite_metadata
+from tests import sharp, tiny
 
 # mediapipe 0.10.21 and TensorFlow 2.21 want different protobufs, so it has an
 # environment of its own.

@@ -5,10 +5,9 @@ import tempfile
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from bert_keras import artifact, errors
-from bert_keras.device import tflite_tokenizer
-from export import tflite
-from tests.export import sharp
+from bert_keras import errors, verification
+from bert_keras.device import tflite, tflite_tokenizer
+from tests import sharp
 
 LENGTH = 24
 ROWS = [
@@ -111,7 +110,7 @@ class StringsTest(parameterized.TestCase):
             content = file.read()
         tflite_tokenizer.require_known_ops(content)
         other = content.replace(b"FastBertNormalize", b"FastBertNormalise")
-        with self.assertRaisesRegex(artifact.ExportError, "Normalise"):
+        with self.assertRaisesRegex(verification.ExportError, "Normalise"):
             tflite_tokenizer.require_known_ops(other)
 
     def test_it_is_written_with_rows_to_compare_alone(self):

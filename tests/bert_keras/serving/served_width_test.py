@@ -11,12 +11,10 @@ import tensorflow as tf
 from absl.testing import absltest
 from tensorflow.core.protobuf import config_pb2
 
-from bert_keras import artifact
 from bert_keras import predictor as predictor_lib
-from bert_keras.serving import served_width
-from export import saved_model
-from tests import tiny
-from tests.export import servers, sharp
+from bert_keras import signatures, verification
+from bert_keras.serving import saved_model, served_width
+from tests import servers, sharp, tiny
 
 ROWS, PARTS = 70, (1, 7, 64)
 LIMITS = {"max_characters": 2_000, "max_entities": 6}
@@ -78,13 +76,13 @@ class Facts:
         task, served = self.predictors[name].task, self.served[name]
         raw = {text: texts(seed) for seed, text in enumerate(task.text_columns)}
         yield (
-            served.signatures[artifact.TEXT],
+            served.signatures[signatures.TEXT],
             {text: tf.constant(values) for text, values in raw.items()},
         )
-        yield served.signatures[artifact.TOKENS_OF_TEXT], tokens(task)
+        yield served.signatures[signatures.TOKENS], tokens(task)
         if task.class_names:
-            examples = tf.constant(artifact.examples(raw))
-            yield served.signatures[artifact.CLASSIFY], {"inputs": examples}
+            examples = tf.constant(signatures.serialized_examples(raw))
+            yield served.signatures[signatures.CLASSIFY], {"inputs": examples}
 
     def assertSame(self, got, want, name):
         self.assertEqual(got.dtype, want.dtype, name)
@@ -156,7 +154,7 @@ class Facts:
     def test_columns_of_padding_change_nothing(self):
         for task in self.TASKS:
             predictor, served = self.predictors[task], self.served[task]
-            answer = served.signatures[artifact.TOKENS_OF_TEXT]
+            answer = served.signatures[signatures.TOKENS]
             every = tokens(predictor.task)
             rows = {name: value[:, :20] for name, value in every.items()}
             padding = [[0, 0], [0, predictor.task.seq_length - 20]]
@@ -181,9 +179,9 @@ class EntitiesTest(Facts, absltest.TestCase):
                 tf.compat.v1.Session(graph=tf.Graph())
             )
             graph = tf.compat.v1.saved_model.load(session, ["serve"], path)
-            found = graph.signature_def[artifact.TOKENS_OF_TEXT]
+            found = graph.signature_def[signatures.TOKENS]
             options = config_pb2.CallableOptions(
-                feed=[found.inputs[name].name for name in artifact.TOKENS],
+                feed=[found.inputs[name].name for name in tiny.bert().inputs],
                 fetch=[found.outputs["tag"].name],
             )
             # As a server runs it; Session.run itself would compare the shapes.
@@ -210,7 +208,7 @@ class EntitiesTest(Facts, absltest.TestCase):
         unlisted = predictor_lib.Predictor(predictor.model, tiny.tokenizer())
         unlisted.task = Unlisted(**fields)
         with self.assertRaisesRegex(
-            artifact.ExportError, "of serving_default .* batch to batch"
+            verification.ExportError, "of serving_default .* batch to batch"
         ):
             saved_model.save(
                 unlisted, os.path.join(self.folder, "unlisted"), **LIMITS
@@ -218,7 +216,9 @@ class EntitiesTest(Facts, absltest.TestCase):
 
     def test_an_answer_called_count_is_refused(self):
         task = self.predictors["tagging"].task
-        with self.assertRaisesRegex(artifact.ExportError, "rename the answer"):
+        with self.assertRaisesRegex(
+            verification.ExportError, "rename the answer"
+        ):
             served_width.fit({"count": tf.constant([1])}, task, 6)
 
 

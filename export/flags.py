@@ -1,4 +1,4 @@
-"""What the exporting mains share: errors in one line, timing, closing table.
+"""What the exporting mains share: flags, errors in one line, closing table.
 
 `trainers` has the same plumbing for settings that are dataclasses; the two
 folders do not import each other.
@@ -15,12 +15,12 @@ import rich.table
 import tensorflow as tf
 from absl import app, flags, logging
 
-from bert_keras import artifact, errors, streams
+from bert_keras import errors, streams, verification
 from bert_keras.tasks import base
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
-    """Runs a main: bad input and bad artifacts end in one line and exit 1."""
+    """Runs a main: bad input and failed exports end in one line and exit 1."""
 
     def parse(arguments):
         define_flags()
@@ -40,7 +40,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
                     "--name=value, see --help."
                 )
             main()
-        except (errors.InputError, artifact.ExportError, OSError) as error:
+        except (errors.InputError, verification.ExportError, OSError) as error:
             sys.exit(f"error: {_one_line(error)}")
         except tf.errors.OpError as error:  # a disk that is full, and the like
             sys.exit(f"error: {_one_line(error)}")

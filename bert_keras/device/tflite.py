@@ -1,0 +1,234 @@
+"""A predictor as TFLite files, checked, with what an app reads beside them.
+
+Files and signatures are described in `export/tflite.py`.
+"""
+
+import os
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from bert_keras import errors, staging, verification
+from bert_keras import model as model_lib
+from bert_keras import predictor as predictor_lib
+from bert_keras.device import (
+    runtimes,
+    tflite_converter,
+    tflite_runner,
+    tflite_sidecars,
+    tflite_tokenizer,
+)
+from bert_keras.device.tflite_converter import QUANTIZATIONS, Rows
+
+
+def export(
+    predictor: predictor_lib.Predictor,
+    folder: str,
+    *,
+    quantization: str = "float32",
+    seq_length: int | Sequence[int] = 128,
+    data: Rows = (),
+    least: float | None = None,
+    with_strings: bool = False,
+) -> str:
+    """Writes `folder`/model_<quantization>.tflite; returns its path.
+
+    data: labelled rows, which int8 needs for its ranges and `with_strings` to
+      see whether they get the same ids.
+    least: what the task's first metric of these rows has to come to.
+    with_strings: also the file that takes strings.
+
+    Raises ExportError, and leaves nothing, when an op is not built in, the
+    file answers otherwise than the predictor, or its metric is below `least`.
+    """
+    lengths = [seq_length] if isinstance(seq_length, int) else seq_length
+    _check_lengths(predictor, lengths)
+    _check_data(quantization, data, with_strings)
+    predictor = _for_device(predictor)
+    model = f"model_{quantization}.tflite"
+    tflite_sidecars.check_own(folder, model)
+    with staging.aside(folder, quantization) as written:
+        names = tflite_sidecars.write(predictor, written, folder)
+        path = os.path.join(written, model)
+        _write_model(path, predictor, quantization, lengths, data)
+        _require_answers(path, predictor, quantization, data, least)
+        strings = None
+        if with_strings:
+            strings = _write_strings(
+                predictor, written, quantization, max(lengths), data
+            )
+            names.append(strings["model"])
+        names += tflite_sidecars.describe(
+            path, predictor, quantization=quantization, strings=strings
+        )
+        # The model last: if it exists, so do the files it is read with.
+        for name in (*names, model):
+            os.replace(os.path.join(written, name), os.path.join(folder, name))
+    return os.path.join(folder, model)
+
+
+def _check_lengths(
+    predictor: predictor_lib.Predictor, lengths: Sequence[int]
+) -> None:
+    longest = predictor.model.encoder.config.max_length
+    for length in lengths:
+        if length < 4 or (longest is not None and length > longest):
+            raise errors.InputError(
+                f"--seq_length={length}: expected 4 to {longest or 'any'}, the "
+                "model's number of positions."
+            )
+
+
+def _check_data(quantization: str, data: Rows, with_strings: bool) -> None:
+    """Raises InputError where labelled rows are missing."""
+    calibrated = QUANTIZATIONS[quantization].calibrated
+    if calibrated and not data:
+        raise errors.InputError(
+            f"--quantization={quantization} needs --data: rows that show which "
+            "ranges the numbers have."
+        )
+    if with_strings and (calibrated or not data):
+        raise errors.InputError(
+            "--strings needs --data, rows on which its tokenizer is compared, "
+            "and another --quantization than int8."
+        )
+
+
+def _write_model(path, predictor, quantization, lengths, data) -> None:
+    """Writes the file of ids, with what `tflite_sidecars.write` wrote in it."""
+    content = tflite_converter.convert(
+        predictor, QUANTIZATIONS[quantization], lengths, data
+    )
+    with open(path, "wb") as file:
+        file.write(
+            tflite_sidecars.packed(content, predictor, os.path.dirname(path))
+        )
+
+
+def _require_answers(path, predictor, quantization, data, least) -> None:
+    """Raises ExportError when a file answers otherwise than the predictor."""
+    allowed, difference = QUANTIZATIONS[quantization], compare(path, predictor)
+    # The metric of the user's rows is a better judge than a few sentences;
+    # but nothing excuses a float32 file.
+    if least is None or allowed.agreement == 1:
+        difference.require(numbers=allowed.numbers, agreement=allowed.agreement)
+    if least is not None:
+        _require_metric(path, predictor, data, least)
+
+
+def _write_strings(
+    predictor, folder, quantization, seq_length, data
+) -> dict[str, str]:
+    """Writes the file that takes strings; returns what an app needs of it."""
+    kind = QUANTIZATIONS[quantization]
+    tflite_tokenizer.require_equal_ids(predictor, data)
+    content = tflite_converter.converted(
+        predictor,
+        {
+            tflite_tokenizer.SIGNATURE: tflite_tokenizer.signature(
+                predictor, seq_length
+            )
+        },
+        kind,
+        custom_ops=True,
+    )
+    tflite_tokenizer.require_known_ops(content)
+    name = f"model_{quantization}_strings.tflite"
+    path = os.path.join(folder, name)
+    with open(path, "wb") as file:
+        file.write(content)
+    tflite_tokenizer.compare(path, predictor, seq_length).require(
+        numbers=kind.numbers, agreement=kind.agreement
+    )
+    return {
+        "model": name,
+        "signature": tflite_tokenizer.SIGNATURE,
+        "oldest_runtime": runtimes.oldest(content),
+        "custom_ops": " and ".join(sorted(tflite_tokenizer.OPS)),
+    }
+
+
+def _for_device(
+    predictor: predictor_lib.Predictor,
+) -> predictor_lib.Predictor:
+    """The same network with the task as a device asks it."""
+    task, head = predictor.task.for_device(), predictor.model.head
+    if task == predictor.task:
+        return predictor
+    model = model_lib.BertModel(predictor.model.encoder, task)
+    model.head.set_weights(head.get_weights())
+    return predictor_lib.Predictor(model, predictor.tokenizer)
+
+
+def _require_metric(path, predictor, data: Rows, least: float) -> None:
+    metric, file = (
+        predictor.task.metric_names[0],
+        tflite_runner.File(path, predictor),
+    )
+    found, cut = file.scores(data)[metric], ""
+    if file.seq_length < predictor.task.seq_length:
+        cut = (
+            f" Its rows have {file.seq_length} tokens, the model's "
+            f"{predictor.task.seq_length}: a larger --seq_length may help."
+        )
+    if found < least:
+        raise verification.ExportError(
+            f"{os.path.basename(path)} has {metric} {found:.4f} on --data, "
+            f"below the {least:.4f} that --max_drop allows. Nothing was "
+            f"exported.{cut}"
+        )
+
+
+def compare(
+    path: str, predictor: predictor_lib.Predictor
+) -> verification.Difference:
+    """A written file against the predictor: its numbers, and its answers."""
+    predictor = _for_device(predictor)
+    found = [
+        _compare(tflite_runner.File(path, predictor, name=name), predictor)
+        for name in tflite_runner.lengths(path)
+    ]
+    return verification.Difference(
+        max(each.numbers for each in found),
+        min(each.agreement for each in found),
+    )
+
+
+def _compare(file: tflite_runner.File, predictor) -> verification.Difference:
+    task, raw = file.task, verification.sentences(file.task)
+    inputs = file.inputs(raw)
+    got = file.numbers(inputs)
+    reads = predictor.model.encoder.config.inputs
+    want = predictor.tokens(**{name: inputs[name] for name in reads})
+    numbers = verification.compare(got, want, ranked=task.ranked_outputs)
+    answers = verification.compare(
+        *_answers(got, want, inputs, raw, task, predictor.tokenizer),
+        ranked=task.ranked_outputs,
+    )
+    # Agreement of the answers alone: raw outputs include padding.
+    return verification.Difference(numbers.numbers, answers.agreement)
+
+
+def _answers(got, want, inputs, raw, task, tokenizer):
+    """What both sets of numbers mean.
+
+    As one batch of the texts twice, so that a task whose texts have answers of
+    any number gives both equally many places.
+    """
+    (count,) = {len(texts) for texts in raw.values()}
+    inputs = {
+        name: tf.concat(
+            [value, value + count if name == "example_index" else value], axis=0
+        )
+        for name, value in inputs.items()
+    }
+    answers = task.postprocess(
+        {name: tf.concat([got[name], want[name]], axis=0) for name in want},
+        inputs,
+        {name: tf.tile(texts, [2]) for name, texts in raw.items()},
+        tokenizer,
+    )
+    return (
+        {name: value[:count] for name, value in answers.items()},
+        {name: value[count:] for name, value in answers.items()},
+    )

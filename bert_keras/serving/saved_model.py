@@ -1,0 +1,342 @@
+"""A predictor as a versioned SavedModel for TF Serving, checked and described.
+
+Signatures and folders are described in `export/saved_model.py`.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import os
+import platform
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from bert_keras import errors, signatures, staging, verification
+from bert_keras import predictor as predictor_lib
+from bert_keras.serving import (
+    compatibility,
+    manifest,
+    served_width,
+    tf_serving_files,
+)
+
+MAX_CHARACTERS = 100_000
+# Compared through the signature of ids: all in one batch, unlike texts.
+TOKEN_ROWS = 32
+
+# A server offers its Classify call for this method alone.
+METHODS = {signatures.CLASSIFY: "tensorflow/serving/classify"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """How far answers may be from those in float32."""
+
+    numbers: float  # largest difference; scores lie in 0..1
+    agreement: float  # smallest share of texts with the same labels
+
+
+PRECISIONS = {
+    # The same graph on the same machine: only the order of sums may change.
+    "float32": Precision(numbers=1e-4, agreement=1.0),
+    "bfloat16": Precision(numbers=0.1, agreement=0.9),
+}
+
+
+def export(
+    predictor: predictor_lib.Predictor,
+    folder: str,
+    version: int | None = None,
+    *,
+    reference: predictor_lib.Predictor | None = None,
+    precision: str = "float32",
+    data: Mapping[str, tf.Tensor] | None = None,
+    max_characters: int = MAX_CHARACTERS,
+    max_entities: int = served_width.MAX_ENTITIES,
+) -> str:
+    """Writes `folder`/<version>, None being the next; returns its path.
+
+    reference: the model in float32, where the predictor has another precision.
+    data: texts of the user's, on which both are compared, too.
+
+    Raises ExportError, and leaves nothing, when the written model answers
+    otherwise than the reference.
+    """
+    path = _version_path(folder, version)
+    name = _model_name(folder)
+    limits = {"max_characters": max_characters, "max_entities": max_entities}
+    with staging.aside(folder, os.path.basename(path)) as written:
+        save(predictor, written, **limits)
+        tf_serving_files.warm_up(
+            os.path.join(written, tf_serving_files.WARM_UP), name, predictor
+        )
+        parity = _parity(
+            written, reference or predictor, data, PRECISIONS[precision], limits
+        )
+        description = _describe(written, predictor)
+        manifest.write(
+            written,
+            description
+            | {
+                "model": name,
+                "version": int(os.path.basename(path)),
+                "precision": precision,
+                **limits,
+                "parity": parity,
+            },
+        )
+        tf_serving_files.write(
+            folder,
+            name,
+            predictor.task,
+            max_entities=max_entities,
+            text_ops=description["text_ops"],
+        )
+        tf.io.gfile.rename(written, path)
+    return path
+
+
+def next_version(folder: str) -> int:
+    """One more than the highest version in a folder, which may not exist."""
+    if not tf.io.gfile.isdir(folder):
+        return 1
+    names = [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]
+    return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def _version_path(folder: str, version: int | None) -> str:
+    """The folder of a version that does not exist yet; None: the next."""
+    free = next_version(folder)
+    path = os.path.join(folder, str(version or free))
+    if tf.io.gfile.exists(path):
+        raise errors.InputError(
+            f"{path} is there already and may be in use; the next free "
+            f"version is {free}."
+        )
+    return path
+
+
+def _model_name(folder: str) -> str:
+    """The name of the model in the server's addresses."""
+    name = os.path.basename(os.path.abspath(folder))
+    if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        raise errors.InputError(
+            f"--output={folder}: its last part names the model in the server's "
+            "addresses; expected letters, digits, '_', '-' and '.'."
+        )
+    return name
+
+
+def save(
+    predictor: predictor_lib.Predictor,
+    folder: str,
+    *,
+    max_characters: int,
+    max_entities: int,
+) -> None:
+    """Writes the predictor's graphs without any Python objects."""
+    task = predictor.task
+    text = limited(
+        predictor, max_characters=max_characters, max_entities=max_entities
+    )
+    functions = {
+        signatures.TEXT: (text, _string_specs(*task.text_columns)),
+        signatures.TOKENS: (
+            functools.partial(served_width.tokens, predictor),
+            signatures.token_specs(
+                predictor.model.encoder.config, None, task.seq_length
+            ),
+        ),
+    }
+    if task.class_names:
+        functions[signatures.CLASSIFY] = (
+            _classifier(text, task.text_columns, task.class_names),
+            _string_specs("inputs"),
+        )
+    shapes = signatures.save(
+        predictor, folder, functions, tokenizer=predictor.tokenizer
+    )
+    served_width.require(shapes)
+    methods = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater
+    updater = methods(folder)
+    for name in functions.keys() & METHODS.keys():
+        updater.replace_method_name(name, METHODS[name])
+    updater.save()
+
+
+def _string_specs(*names: str) -> dict[str, tf.TensorSpec]:
+    return {
+        name: tf.TensorSpec((None,), tf.string, name=name) for name in names
+    }
+
+
+def _classifier(text: Callable, names, classes) -> Callable:
+    """A function of serialized tf.Examples (T,) -> classes and scores (T, C).
+
+    text: a function of strings (T,) under `names`.
+    """
+
+    def classify(inputs):
+        feature = tf.io.FixedLenFeature((), tf.string)
+        raw = tf.io.parse_example(inputs, dict.fromkeys(names, feature))
+        scores = text(**raw)["scores"]
+        every = tf.broadcast_to(tf.constant(classes), tf.shape(scores))
+        return {"classes": every, "scores": scores}
+
+    return classify
+
+
+def limited(
+    predictor: predictor_lib.Predictor,
+    *,
+    max_characters: int = MAX_CHARACTERS,
+    max_entities: int = served_width.MAX_ENTITIES,
+) -> Callable[..., dict[str, tf.Tensor]]:
+    """`predictor.text` of the first characters, its lists of a set width.
+
+    "truncated" is true as well where those are not all characters.
+    """
+
+    def text(**raw):
+        kept = {
+            name: tf.strings.substr(value, 0, max_characters, "UTF8_CHAR")
+            for name, value in raw.items()
+        }
+        answers = predictor.text(**kept)
+        shortened = [
+            tf.strings.length(value) > tf.strings.length(kept[name])
+            for name, value in raw.items()
+        ]
+        truncated = tf.reduce_any([answers["truncated"], *shortened], axis=0)
+        answers = answers | {"truncated": truncated}
+        return served_width.fit(answers, predictor.task, max_entities)
+
+    return text
+
+
+def compare(
+    served,
+    predictor: predictor_lib.Predictor,
+    raw: Mapping[str, tf.Tensor] | None = None,
+    **limits: int,
+) -> verification.Difference:
+    """All signatures of a loaded SavedModel against the predictor.
+
+    raw: texts under the task's names; None: the sentences of `verification`.
+    limits: those of `limited`.
+    """
+    task = predictor.task
+    raw = raw or verification.sentences(task)
+    answers = limited(predictor, **limits)(**raw)
+    rows = _token_rows(predictor, raw)
+    pairs = [
+        (served.signatures[signatures.TEXT](**raw), answers),
+        (
+            served.signatures[signatures.TOKENS](**rows),
+            predictor.tokens(**rows),
+        ),
+    ]
+    if task.class_names:
+        texts = {name: value.numpy() for name, value in raw.items()}
+        examples = tf.constant(signatures.serialized_examples(texts), tf.string)
+        classes = [task.class_names] * len(answers["scores"])
+        pairs.append(
+            (
+                served.signatures[signatures.CLASSIFY](inputs=examples),
+                {
+                    "classes": tf.constant(classes),
+                    "scores": answers["scores"],
+                },
+            )
+        )
+    found = [
+        verification.compare(got, want, ranked=task.ranked_outputs)
+        for got, want in pairs
+    ]
+    return verification.Difference(
+        max(difference.numbers for difference in found),
+        min(difference.agreement for difference in found),
+        len(next(iter(raw.values()))),
+    )
+
+
+def _token_rows(predictor, raw) -> dict[str, tf.Tensor]:
+    """Some texts as the signature of ids takes them, (W, seq_length)."""
+    task = predictor.task
+    rows = signatures.padded(
+        task.preprocess(raw, predictor.tokenizer),
+        predictor.model.encoder.config,
+        task.seq_length,
+    )
+    return {name: value[:TOKEN_ROWS] for name, value in rows.items()}
+
+
+def _parity(
+    written: str,
+    reference: predictor_lib.Predictor,
+    data: Mapping[str, tf.Tensor] | None,
+    allowed: Precision,
+    limits: Mapping[str, int],
+) -> dict[str, dict[str, Any]]:
+    """The differences of a written SavedModel, on sentences and on data.
+
+    Raises ExportError where one is larger than allowed.
+    """
+    served = tf.saved_model.load(written)
+    parity = {}
+    for what, raw in {"sentences": None, "data": data}.items():
+        if what == "data" and not raw:
+            continue
+        found = compare(served, reference, raw, **limits)
+        found.require(numbers=allowed.numbers, agreement=allowed.agreement)
+        parity[what] = dataclasses.asdict(found)
+    return parity
+
+
+def _describe(
+    folder: str, predictor: predictor_lib.Predictor
+) -> dict[str, Any]:
+    """The part of a manifest about the graphs and what they were made from."""
+    path = os.path.join(folder, "saved_model.pb")
+    with tf.io.gfile.GFile(path, "rb") as file:
+        saved = saved_model_pb2.SavedModel.FromString(file.read())
+    (graph,) = saved.meta_graphs
+    ops = sorted(op.name for op in graph.meta_info_def.stripped_op_list.op)
+    packages = ("tensorflow", "tensorflow-text", "keras")
+    return {
+        "task": predictor.task.to_dict(),
+        "bert": predictor.model.encoder.config.to_dict(),
+        "tokenizer": {
+            "lowercase": predictor.tokenizer.lowercase,
+            "fingerprint": predictor.tokenizer.fingerprint,
+        },
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in packages},
+        "signatures": {
+            name: {
+                "method": signature.method_name,
+                "inputs": _tensors(signature.inputs),
+                "outputs": _tensors(signature.outputs),
+            }
+            for name, signature in sorted(graph.signature_def.items())
+            if not name.startswith("__")
+        },
+        "ops": ops,
+        "attributes": compatibility.attributes(graph.graph_def),
+        # Ops that plain TensorFlow lacks: the server must have them.
+        "text_ops": [name for name in ops if not hasattr(tf.raw_ops, name)],
+    }
+
+
+def _tensors(tensors) -> dict[str, list[Any]]:
+    return {
+        name: [
+            tf.as_dtype(info.dtype).name,
+            [None if d.size < 0 else d.size for d in info.tensor_shape.dim],
+        ]
+        for name, info in sorted(tensors.items())
+    }

@@ -1,0 +1,94 @@
+"""Functions of a predictor as the signatures of a SavedModel."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from bert_keras import predictor as predictor_lib
+from bert_keras.networks import base
+
+# Names of a served model's signatures.
+TEXT, TOKENS, CLASSIFY = "serving_default", "tokens", "classify"
+
+# A function with the arguments that it is traced with.
+Signature = tuple[Callable, Mapping[str, tf.TensorSpec]]
+
+
+def save(
+    predictor: predictor_lib.Predictor,
+    folder: str,
+    signatures: Mapping[str, Signature],
+    *,
+    tokenizer: Any = None,
+) -> dict[str, dict[str, tf.TensorShape]]:
+    """Writes functions of the predictor as a SavedModel without any Python.
+
+    tokenizer: the predictor's where a function calls it; one that holds
+      resources is a tf.Module, whose resources are saved with the graphs.
+
+    Returns the shape of each signature's outputs.
+    """
+    module = tf.Module()
+    # The variables and not the model: with a keras.Model here the TFLite
+    # converter does not freeze them, says nothing, and the file answers NaN.
+    module.weights = [v.value for v in predictor.model.variables]
+    module.tokenizer = tokenizer
+    graphs = {
+        name: tf.function(function, autograph=False).get_concrete_function(
+            **arguments
+        )
+        for name, (function, arguments) in signatures.items()
+    }
+    tf.saved_model.save(module, folder, signatures=graphs)
+    return {
+        name: {key: v.shape for key, v in graph.structured_outputs.items()}
+        for name, graph in graphs.items()
+    }
+
+
+def token_specs(
+    config: base.NetworkConfig, rows: int | None, length: int
+) -> dict[str, tf.TensorSpec]:
+    """The arguments of Predictor.tokens, each (rows, length, ...) int32."""
+    return {
+        name: tf.TensorSpec((rows, length, *shape), tf.int32, name=name)
+        for name, shape in config.inputs.items()
+    }
+
+
+def padded(
+    features: Mapping[str, tf.Tensor],
+    config: base.NetworkConfig,
+    length: int,
+) -> dict[str, tf.Tensor]:
+    """What the encoder reads of the features, padded to (W, length, ...)."""
+    return {
+        name: tf.pad(
+            features[name],
+            [
+                [0, 0],
+                [0, length - features[name].shape[1]],
+                *([0, 0] for _ in shape),
+            ],
+        )
+        for name, shape in config.inputs.items()
+    }
+
+
+def serialized_examples(raw: Mapping[str, Sequence[str]]) -> list[bytes]:
+    """Texts as serialized tf.Examples, one each."""
+
+    def feature(text: str) -> tf.train.Feature:
+        value = tf.train.BytesList(value=[tf.compat.as_bytes(text)])
+        return tf.train.Feature(bytes_list=value)
+
+    rows = zip(*raw.values(), strict=True)
+    return [
+        tf.train.Example(
+            features=tf.train.Features(
+                feature=dict(zip(raw, map(feature, row), strict=True))
+            )
+        ).SerializeToString()
+        for row in rows
+    ]

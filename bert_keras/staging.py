@@ -1,0 +1,35 @@
+"""Several files written aside, then moved into place together."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from bert_keras import errors, locks
+
+
+@contextlib.contextmanager
+def aside(folder: str, name: str) -> Iterator[str]:
+    """A folder to write in, inside `folder`; removed on exit.
+
+    Until then nobody else writes into `folder`. Its name begins with a dot, so
+    that no server takes it for a version. A killed process leaves it behind,
+    and the next one with the same name removes it.
+    """
+    path = os.path.join(folder, f".unfinished-{name}")
+    with locks.hold(folder):
+        try:
+            if tf.io.gfile.exists(path):
+                tf.io.gfile.rmtree(path)
+            tf.io.gfile.makedirs(path)
+        except tf.errors.OpError as error:
+            raise errors.InputError(
+                f"cannot write into {folder}: {error.message}. Choose another "
+                "--output."
+            ) from None
+        try:
+            yield path
+        finally:
+            if tf.io.gfile.exists(path):
+                tf.io.gfile.rmtree(path)
