@@ -219,42 +219,32 @@ def save(
 
 def _write(folder, model, tokenizer, step, optimizer, task, facts) -> None:
     checksums = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        # Beside its place where that is local: a move, not a second copy.
-        aside = folder if _is_local(folder) else temporary
 
-        def write(name, writer):
-            path = os.path.join(aside, f"{name}.tmp")
+    def write(name, writer):
+        with files.local_aside(os.path.join(folder, name)) as path:
             writer(path)
             checksums[name] = files.checksum(path)
-            move(path, os.path.join(folder, name))
 
-        def tensors(name, variables):
-            write(name, lambda path: write_tensors(path, variables))
+    def tensors(name, variables):
+        write(name, lambda path: write_tensors(path, variables))
 
-        write(VOCABULARY, tokenizer.save)
-        tensors(ENCODER, weights(model.encoder))
-        tensors(HEAD, weights(model.head))
-        if optimizer is not None:
-            tensors(OPTIMIZER, optimizer.state())
-        config = {
-            "format": FORMAT,
-            "step": step,
-            "bert": model.encoder.config.to_dict(),
-            "task": task,
-            **facts,
-            "sha256": checksums,
-        }
-        # As it is read back: JSON has no tuples.
-        config["checksum"] = _of_values(json.loads(json.dumps(config)))
+    write(VOCABULARY, tokenizer.save)
+    tensors(ENCODER, weights(model.encoder))
+    tensors(HEAD, weights(model.head))
+    if optimizer is not None:
+        tensors(OPTIMIZER, optimizer.state())
+    config = {
+        "format": FORMAT,
+        "step": step,
+        "bert": model.encoder.config.to_dict(),
+        "task": task,
+        **facts,
+        "sha256": checksums,
+    }
+    # As it is read back: JSON has no tuples.
+    config["checksum"] = _of_values(json.loads(json.dumps(config)))
 
-        def write_config(path):
-            with open(path, "w", encoding="utf-8") as file:
-                json.dump(
-                    config, file, indent=1, ensure_ascii=False, allow_nan=False
-                )
-
-        write(CONFIG, write_config)
+    write(CONFIG, lambda path: files.write_json(path, config, indent=1))
 
 
 def write_tensors(path: str, variables: Mapping[str, Any]) -> None:
@@ -425,6 +415,11 @@ def weights(layer) -> dict[str, Any]:
     return variables
 
 
+def values(layer) -> dict[str, np.ndarray]:
+    """The values of `weights`."""
+    return {path: value.numpy() for path, value in weights(layer).items()}
+
+
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     """One line: what is missing, left over, or of another shape."""
     parts = []
@@ -447,24 +442,12 @@ def _some(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _is_local(path: str) -> bool:
-    return "://" not in path
-
-
-def move(path: str, target: str) -> None:
-    """Puts a local file in its place, which may be a gfile path."""
-    if _is_local(target):
-        os.replace(path, target)
-    else:
-        tf.io.gfile.copy(path, target, overwrite=True)
-
-
 def fetch(path: str) -> str:
-    """A local path with the file's content, which may stand anywhere."""
+    """A local path with the content of a file of any gfile path."""
     if not tf.io.gfile.exists(path):
         raise errors.InputError(f"{path} is missing; copy the folder again.")
-    if _is_local(path):
-        return path
+    if (own := files.local_path(path)) is not None:
+        return own
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     local = os.path.join(folder, os.path.basename(path))

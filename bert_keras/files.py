@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,32 @@ def aside(path: str) -> Iterator[str]:
         raise
 
 
+@contextlib.contextmanager
+def local_aside(path: str) -> Iterator[str]:
+    """The same for a writer that knows only paths of the local file system.
+
+    It writes beside `path` where that is local, which makes the last step a
+    move; of other paths a local copy is made first.
+    """
+    own = local_path(path)
+    with contextlib.ExitStack() as stack:
+        if own is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            written = os.path.join(folder, os.path.basename(path))
+        else:
+            written = f"{own}.tmp"
+        try:
+            yield written
+            if own is None:
+                tf.io.gfile.copy(written, path, overwrite=True)
+            else:
+                os.replace(written, own)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.remove(written)
+            raise
+
+
 def write(path: str, data: bytes) -> None:
     with aside(path) as written, tf.io.gfile.GFile(written, "wb") as file:
         file.write(data)
@@ -36,6 +63,21 @@ def write(path: str, data: bytes) -> None:
 
 def write_text(path: str, text: str) -> None:
     write(path, text.encode())
+
+
+def write_json(
+    path: str, values: Any, *, indent: int = 2, sort_keys: bool = False
+) -> None:
+    """Writes a local file, in place; not for what a reader may meet half."""
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(
+            values,
+            file,
+            indent=indent,
+            sort_keys=sort_keys,
+            ensure_ascii=False,
+            allow_nan=False,
+        )
 
 
 def local_path(path: str) -> str | None:

@@ -149,12 +149,14 @@ def compare(
     """
     found = formats.read(folder)
     same_words = found.tokenizer().fingerprint == tokenizer.fingerprint
-    ours, theirs = _values(model.encoder), found.encoder_values()
+    ours, theirs = checkpoint.values(model.encoder), found.encoder_values()
     weights = _difference(ours, theirs, folder)
     facts = {"difference of weights": f"{weights:.2g} at most"}
     behind = [] if set(ours) == set(theirs) else ["the pooler"]
     if found.task is not None:
-        head = _difference(_values(model.head), found.head_values(), folder)
+        head = _difference(
+            checkpoint.values(model.head), found.head_values(), folder
+        )
         facts["difference of weights"] += f", {head:.2g} in the head"
         weights = max(weights, head)
     elif model.task is not None:
@@ -247,13 +249,6 @@ def _strings(value: Any) -> Iterator[str]:
         elif isinstance(value, (list, dict)):
             parts = value.values() if isinstance(value, dict) else value
             left += reversed([*parts])
-
-
-def _values(layer) -> dict[str, np.ndarray]:
-    return {
-        path: variable.numpy()
-        for path, variable in checkpoint.weights(layer).items()
-    }
 
 
 def _difference(

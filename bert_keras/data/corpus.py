@@ -30,6 +30,7 @@ import tensorflow as tf
 import zstandard
 
 from bert_keras import errors
+from bert_keras import files as files_lib
 from bert_keras.data import json_lines, sentence_splitter
 
 LONGEST = 100_000  # characters; some 20,000 English tokens
@@ -91,7 +92,8 @@ def _walk(folder: str) -> Iterator[str]:
 
     Hidden ones and those in hidden folders are left out.
     """
-    if "://" in folder:  # no file system with links
+    own = files_lib.local_path(folder)
+    if own is None:  # no file system with links
         for inside, _, names in tf.io.gfile.walk(folder):
             below = inside[len(folder) :].split("/")
             if not any(map(_is_hidden, below)):
@@ -103,7 +105,7 @@ def _walk(folder: str) -> Iterator[str]:
         return
     walked: set[str] = set()
     for inside, folders, names in os.walk(
-        folder, followlinks=True, onerror=_refuse
+        own, followlinks=True, onerror=_refuse
     ):
         real = os.path.realpath(inside)
         if real in walked:
@@ -142,7 +144,8 @@ def _holds(folder: str, path: str) -> bool:
 
 
 def _real(path: str) -> str:
-    return path if "://" in path else os.path.realpath(path)
+    own = files_lib.local_path(path)
+    return path if own is None else os.path.realpath(own)
 
 
 def documents(

@@ -13,7 +13,6 @@ passes over it.
 
 import dataclasses
 import functools
-import json
 import os
 import re
 import shutil
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors
+from bert_keras import checkpoint, errors, files
 from bert_keras import model as model_lib
 from bert_keras.formats import google_weights, weight_mapping
 from bert_keras.networks import bert
@@ -164,9 +163,10 @@ def write(
     values = _google_config(config, albert=albert)
     values["do_lower_case"] = tokenizer.lowercase
     theirs = weight_mapping.split(
-        google_weights.encoder(config, albert=albert), _values(model.encoder)
+        google_weights.encoder(config, albert=albert),
+        checkpoint.values(model.encoder),
     ) | weight_mapping.split(
-        google_weights.head(model.task, config), _values(model.head)
+        google_weights.head(model.task, config), checkpoint.values(model.head)
     )
     index, data = f"{PREFIX}.index", f"{PREFIX}.data-00000-of-00001"
     with tempfile.TemporaryDirectory() as written:
@@ -187,7 +187,9 @@ def write(
                 data: move(data),
                 index: move(index),
                 VOCABULARY: tokenizer.save,
-                config_name: functools.partial(_write_json, values),
+                config_name: lambda path: files.write_json(
+                    path, values, sort_keys=True
+                ),
             },
         )
 
@@ -276,11 +278,6 @@ def _latest(path: str) -> str:
         )
     # The path may be that of the machine where it was written.
     return os.path.basename(state.model_checkpoint_path)
-
-
-def _write_json(values: Mapping[str, Any], path: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(values, file, indent=2, sort_keys=True)
 
 
 def _read_config(
@@ -461,10 +458,3 @@ def _check_shapes(
             raise errors.InputError(
                 f"{tensors.prefix}: expected numbers with a fraction in {name}."
             )
-
-
-def _values(layer) -> dict[str, np.ndarray]:
-    return {
-        path: variable.numpy()
-        for path, variable in checkpoint.weights(layer).items()
-    }

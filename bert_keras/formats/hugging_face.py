@@ -11,7 +11,6 @@ weights in a pickle are refused.
 """
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from typing import Any
 import safetensors.numpy
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors
+from bert_keras import checkpoint, errors, files
 from bert_keras import model as model_lib
 from bert_keras.data import tag_schemes
 from bert_keras.formats import hugging_face_config as configs
@@ -158,8 +157,10 @@ class HuggingFace(weight_mapping.Foreign):
 
 def recognises(path: str) -> bool:
     """Whether any weights under their names lie beside a config.json."""
-    files = (weights.WEIGHTS, weights.INDEX, *PICKLES, *OTHERS)
-    return _has(path, configs.CONFIG) and any(_has(path, f) for f in files)
+    names = (weights.WEIGHTS, weights.INDEX, *PICKLES, *OTHERS)
+    return _has(path, configs.CONFIG) and any(
+        _has(path, name) for name in names
+    )
 
 
 def read(
@@ -235,7 +236,7 @@ def write(
     encoder = getattr(model, "encoder", model)
     network = weight_mapping.config_of_bert(encoder)
     places = weights.encoder(network)
-    values = checkpoint.weights(encoder)
+    values = checkpoint.values(encoder)
     name = _written_as(task) if task else "BertModel"
     config = {
         "architectures": [name],
@@ -245,12 +246,11 @@ def write(
     }
     if task:
         places |= ARCHITECTURES[name].places(network, task)
-        values |= checkpoint.weights(model.head)
+        values |= checkpoint.values(model.head)
         config[TASK] = task.to_dict()
-    arrays = {path: variable.numpy() for path, variable in values.items()}
     tensors = {
         weights.full_name(theirs) if task else theirs: array
-        for theirs, array in weight_mapping.split(places, arrays).items()
+        for theirs, array in weight_mapping.split(places, values).items()
     }
     settings = tokenizers.settings_of(
         tokenizer, longest=network.max_position_embeddings
@@ -262,8 +262,8 @@ def write(
                 tensors, path, metadata={"format": "pt"}
             ),
             tokenizers.VOCABULARY: tokenizer.save,
-            tokenizers.SETTINGS: lambda path: _write_json(path, settings),
-            configs.CONFIG: lambda path: _write_json(path, config),
+            tokenizers.SETTINGS: lambda path: files.write_json(path, settings),
+            configs.CONFIG: lambda path: files.write_json(path, config),
         },
     )
 
@@ -370,8 +370,3 @@ def _either(*patterns: str) -> str:
 
 def _has(folder: str, name: str) -> bool:
     return tf.io.gfile.exists(os.path.join(folder, name))
-
-
-def _write_json(path: str, values: Mapping[str, Any]) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(values, file, indent=2, ensure_ascii=False)

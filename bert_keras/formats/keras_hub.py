@@ -25,7 +25,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from bert_keras import checkpoint, errors
@@ -159,7 +158,8 @@ def write(
     )
     # KerasHub writes a new model; then ours takes its place in the files.
     with tempfile.TemporaryDirectory() as aside:
-        places, values = keras_h5.encoder(config), _values(model.encoder)
+        places = keras_h5.encoder(config)
+        values = checkpoint.values(model.encoder)
         if isinstance(task, classification.Classification):
             theirs.BertTextClassifier(
                 backbone,
@@ -171,7 +171,7 @@ def write(
             ).save_to_preset(aside, max_shard_size=None)
             _note(aside, {"labels": task.labels, "pair": task.pair})
             head = keras_h5.classifier(config, len(task.labels))
-            keras_h5.fill(aside, head, _values(model.head))
+            keras_h5.fill(aside, head, checkpoint.values(model.head))
         else:
             backbone.save_to_preset(aside, max_shard_size=None)
             words.save_to_preset(aside)
@@ -338,13 +338,6 @@ def _note(folder: str, facts: Mapping[str, Any]) -> None:
     values = weight_mapping.read_json(path) | {OURS: facts}
     with open(path, "w", encoding="utf-8") as file:
         json.dump(values, file, indent=4)
-
-
-def _values(layer) -> dict[str, np.ndarray]:
-    return {
-        path: variable.numpy()
-        for path, variable in checkpoint.weights(layer).items()
-    }
 
 
 def _moves(source: str) -> dict[str, Callable[[str], None]]:

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import re
-import tempfile
 import types
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors, locks
+from bert_keras import checkpoint, errors, files, locks
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
 from bert_keras.tasks import base
@@ -376,10 +375,6 @@ def write_files(
             f"{folder} already holds {', '.join(others[:5])}; name an empty "
             "or a new folder."
         )
-    with tempfile.TemporaryDirectory() as temporary:
-        # Beside its place where that is local: a move, not a second copy.
-        aside = temporary if "://" in folder else folder
-        for name, writer in writers.items():
-            path = os.path.join(aside, f"{name}.tmp")
+    for name, writer in writers.items():
+        with files.local_aside(os.path.join(folder, name)) as path:
             writer(path)
-            checkpoint.move(path, os.path.join(folder, name))
