@@ -51,7 +51,7 @@ INSIDE = {
     "length_batching": set(),
     "predictor": _CHECKPOINT | {"formats", "length_batching"},
     "vocabulary_surgery": _CHECKPOINT,
-    "console": {"tasks.base"},
+    "console": set(),
     "verification": {"tasks.base"},
     "staging": {"locks"},
     "signatures": {"predictor", "networks.base"},

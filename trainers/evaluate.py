@@ -15,7 +15,7 @@ from bert_keras import console, errors, files, options, predictor
 from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
-from bert_keras.training import input_pipeline, loop, scoring
+from bert_keras.training import input_pipeline, loop, plots, scoring
 from bert_keras.training import step as step_lib
 from trainers import flags
 
@@ -48,7 +48,7 @@ def evaluate(settings: Settings) -> dict[str, float]:
     files.check_output(
         settings.output, data=settings.data, checkpoint=settings.checkpoint
     )
-    console.check_picture(_picture(settings.output))
+    plots.check_picture(_picture(settings.output))
     base.register(settings.task)
     model = predictor.load(settings.checkpoint)
     began = time.monotonic()
@@ -106,9 +106,9 @@ def _on_rows(model: predictor.Predictor, settings: Settings):
                 file.write(predictor.as_json(line) + "\n")
     scores, tables = scoring.score(task, answers, rows)
     for name, table in tables.items():
-        console.numbers(name, table)
+        console.numbers(name, **table._asdict())
         if settings.output and name == "confusion":
-            console.save(_picture(settings.output), console.confusion(table))
+            files.write(_picture(settings.output), plots.confusion(table))
     return scores, len(rows), facts
 
 

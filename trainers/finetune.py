@@ -30,7 +30,14 @@ from bert_keras.data import batches, corpus
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
-from bert_keras.training import cluster, loop, run_folder, scoring, trainer
+from bert_keras.training import (
+    cluster,
+    devices,
+    loop,
+    run_folder,
+    scoring,
+    trainer,
+)
 from bert_keras.training import input_pipeline as inputs
 from bert_keras.training import settings as settings_lib
 from trainers import flags
@@ -84,15 +91,15 @@ def finetune(settings: Settings, task: base.Task) -> dict[str, float]:
         train=settings.train,
         dev=settings.dev,
     )
-    strategy = settings_lib.start(settings)
-    with settings_lib.one_writer(settings, strategy):
+    strategy = devices.start(settings)
+    with run_folder.one_writer(settings, strategy):
         return _finetune(settings, task, strategy)
 
 
 def _finetune(
     settings: Settings, asked: base.Task, strategy: tf.distribute.Strategy
 ) -> dict[str, float]:
-    start = settings_lib.read_init(settings, settings.init)
+    start = inputs.read_init(settings, settings.init)
     tokenizer = start.tokenizer()
     rows = asked.read_examples(settings.train)
     training = training_rows(settings, rows)
@@ -159,7 +166,7 @@ def _finetune(
             else run_folder.of_start(model, start.parts(task)),
         },
     )
-    settings_lib.claim(settings, identity, workers)
+    run_folder.claim(settings, identity, workers)
     if workers.writes:
         write_training_records(settings, task, tokenizer)
     workers.wait()

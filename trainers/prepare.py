@@ -40,7 +40,7 @@ from bert_keras.data import (
 )
 from bert_keras.data import records as records_lib
 from bert_keras.tokenizers import wordpiece
-from bert_keras.training import parallel_map, run_folder
+from bert_keras.training import parallel_map, plots, run_folder
 from trainers import flags
 
 # Text for which starting one more process pays: TensorFlow takes seconds.
@@ -376,10 +376,10 @@ def _close(settings, plan, tokenizer, seconds) -> None:
         with tf.io.gfile.GFile(dev) as file:
             held_out = f"{json.loads(file.read())['rows']:,}"
     picture = os.path.join(settings.output, "lengths.png")
-    histogram = console.histogram(
+    histogram = plots.histogram(
         made["lengths"], title="Training rows by their tokens"
     )
-    console.save(picture, histogram)
+    files.write(picture, histogram)
     tokens = made["tokens"]
     facts = {
         "documents": plan.documents,

@@ -19,6 +19,7 @@ from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import masked_lm
 from bert_keras.training import (
     cluster,
+    devices,
     input_pipeline,
     loop,
     run_folder,
@@ -73,8 +74,8 @@ def pretrain(settings: Settings, task: masked_lm.MaskedLM) -> dict[str, float]:
     run_folder.refuse_inputs_inside(
         settings.output, records=settings.records, init=settings.init
     )
-    strategy = settings_lib.start(settings)
-    with settings_lib.one_writer(settings, strategy):
+    strategy = devices.start(settings)
+    with run_folder.one_writer(settings, strategy):
         return _pretrain(settings, task, strategy)
 
 
@@ -103,7 +104,7 @@ def _pretrain(
             "init": run_folder.of_start(model, parts) if settings.init else "",
         },
     )
-    settings_lib.claim(settings, identity, cluster.Workers(strategy))
+    run_folder.claim(settings, identity, cluster.Workers(strategy))
     run = trainer.Session(settings, strategy, model, tokenizer, settings.steps)
     lengths = input_pipeline.buckets(settings, task.seq_length)
 
@@ -144,7 +145,7 @@ def _pretrain(
 def _model(settings, task, tokenizer):
     """The model, and which parts of its head it starts from."""
     if settings.init:
-        found = settings_lib.read_init(settings, settings.init)
+        found = input_pipeline.read_init(settings, settings.init)
         input_pipeline.same_vocabulary(found, tokenizer, settings.records)
         input_pipeline.fits(task, found.config)
         return found.model(task), found.parts(task)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from bert_keras import checkpoint, console, errors
+from bert_keras import checkpoint, console, errors, formats
 from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
 from bert_keras.networks import base as networks
@@ -101,3 +101,14 @@ def say_note(rows: Iterable[base.Row]) -> None:
     """What the reader of a labelled file found odd, where it has a note."""
     if note := getattr(rows, "note", ""):
         console.say(note)
+
+
+def read_init(
+    settings: settings_lib.TrainSettings, init: str
+) -> checkpoint.Checkpoint:
+    """Whatever checkpoint the run starts from."""
+    return formats.read(
+        init,
+        lowercase=settings.lowercase,
+        allow_missing=settings.allow_missing,
+    )

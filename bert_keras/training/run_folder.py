@@ -6,22 +6,25 @@ neither the one result nor the other, so that is refused, from Python and from
 the command line alike.
 """
 
+import contextlib
 import dataclasses
 import fnmatch
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors, files
+from bert_keras import checkpoint, errors, files, locks
 from bert_keras import model as model_lib
 from bert_keras.data import corpus
 from bert_keras.data import records as records_lib
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
+from bert_keras.training import cluster
+from bert_keras.training import settings as settings_lib
 
 IDENTITY, FLAGS = "settings.json", "flags.txt"
 
@@ -139,6 +142,42 @@ def take(folder: str, identity: Identity) -> None:
     )
     text = text_of(identity.values())
     files.write_text(os.path.join(folder, FLAGS), text)
+
+
+@contextlib.contextmanager
+def one_writer(
+    settings: settings_lib.TrainSettings, strategy: tf.distribute.Strategy
+) -> Iterator[None]:
+    """Lets no other run write into the run folder; the chief sees to it."""
+    if cluster.Workers(strategy).writes:
+        with locks.hold(settings.output, break_lock=settings.break_lock):
+            yield
+    else:
+        yield
+
+
+def claim(
+    settings: settings_lib.TrainSettings,
+    identity: Identity,
+    workers: cluster.Workers,
+) -> None:
+    """Makes the run folder this run's, or checks that it is.
+
+    Raises InputError where the workers differ in what they run, or where the
+    folder is another run's.
+    """
+    workers.require_same(
+        "flags and inputs", identity.fingerprint, settings.output
+    )
+    check(
+        settings.output,
+        identity,
+        names=TRAINING,
+        begun=bool(checkpoint.steps(settings.output)),
+    )
+    workers.wait()  # nobody checks what the chief is writing
+    if workers.writes:
+        take(settings.output, identity)
 
 
 def refuse_inputs_inside(folder: str, **inputs: str) -> None:

@@ -1,5 +1,6 @@
 """A run from its first or its last step to its end: what trainers share."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,11 +9,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, console, errors
+from bert_keras import checkpoint, console, errors, optimizers
 from bert_keras import model as model_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
-from bert_keras.training import cluster, loop
+from bert_keras.training import cluster, loop, metric_writer, plots, profiler
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import step as step_lib
 
@@ -52,17 +53,17 @@ class Session:
         self.skipped_in_a_row = 0
         self.saved = -1
         with strategy.scope():
-            self.optimizer = settings_lib.make_optimizer(
+            self.optimizer = make_optimizer(
                 model.trainable_variables, settings, total_steps
             )
-            self.loss_scale = settings_lib.make_loss_scale(settings)
+            self.loss_scale = make_loss_scale(settings)
         self.step = self._restore()
         # Workers that start at different places would wait for ever.
         self.workers.require_same("last checkpoint", self.step, settings.output)
-        self.journal = (
-            console.Journal(settings.output, start=self.step)
+        self.writer = (
+            metric_writer.MetricWriter(settings.output, start=self.step)
             if self.workers.writes
-            else console.NoJournal()
+            else metric_writer.NoMetricWriter()
         )
         self.train_step = step_lib.make_train_step(
             model,
@@ -158,7 +159,7 @@ class Session:
             rows = settings.batch_size * (step - logged)
             figures = rows, tokens, watched.waited
             times = [figure / (now - last) for figure in figures]
-            self.journal.write(
+            self.writer.write(
                 step,
                 values
                 | {"skipped": self.skipped}
@@ -208,7 +209,7 @@ class Session:
             batches = ()
         asking = cluster.asked_to_stop()
         profiled = settings.profile and self.workers.writes
-        trace = console.Trace(self.train_step, settings.output, on=profiled)
+        trace = profiler.Profiler(self.train_step, settings.output, on=profiled)
         with progress, cluster.together(), asking as asked, trace as step:
             watched = _Watched(batches, asked)
             loop.train(
@@ -262,14 +263,14 @@ class Session:
                     for name, v in scores.items()
                 }
             )
-            self.journal.write(
+            self.writer.write(
                 step, {f"dev/{name}": v for name, v in scores.items()}
             )
             text = "  ".join(f"{name} {v:.4f}" for name, v in scores.items())
             say(f"step {step:,}: {text}")
         if "confusion" in (tables or {}):
-            png = console.confusion(tables["confusion"])
-            self.journal.picture(step, "dev/confusion", png)
+            png = plots.confusion(tables["confusion"])
+            self.writer.picture(step, "dev/confusion", png)
         sign = -1 if self.best_metric.startswith("loss/") else 1
         if not math.isfinite(value):
             say(
@@ -400,3 +401,34 @@ class _Watched:
 def begun(run: str) -> bool:
     """Whether a run has a checkpoint to go on from."""
     return bool(checkpoint.steps(run))
+
+
+def make_optimizer(
+    variables, settings: settings_lib.TrainSettings, total_steps: int
+) -> optimizers.Optimizer:
+    warmup = settings.warmup
+    rule = optimizers.RULES[settings.optimizer]()
+    if hasattr(rule, "bias_correction"):
+        rule = dataclasses.replace(
+            rule, bias_correction=settings.bias_correction
+        )
+    return optimizers.Optimizer(
+        variables,
+        rule=rule,
+        schedule=optimizers.Schedule(
+            peak=settings.learning_rate,
+            warmup_steps=int(warmup * total_steps if warmup < 1 else warmup),
+            total_steps=total_steps,
+        ),
+        weight_decay=0.0
+        if settings.optimizer == "adam"
+        else settings.weight_decay,
+    )
+
+
+def make_loss_scale(settings: settings_lib.TrainSettings) -> step_lib.LossScale:
+    if settings.loss_scale:
+        return step_lib.fixed_loss_scale(settings.loss_scale)
+    if settings.precision == "mixed_float16":
+        return step_lib.LossScale()
+    return step_lib.fixed_loss_scale()

@@ -9,7 +9,7 @@ from bert_keras import errors, optimizers
 from bert_keras import model as model_lib
 from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import classification, masked_lm
-from bert_keras.training import settings
+from bert_keras.training import devices as devices_lib
 from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
 
 STEPS = 50
@@ -343,7 +343,7 @@ class OptimizerTest(parameterized.TestCase):
         theta, found = start(gradient.shape), []
         for strategy in (
             tf.distribute.get_strategy(),
-            settings.make_strategy("mirrored"),
+            devices_lib.make_strategy("mirrored"),
         ):
             with strategy.scope():
                 variable = keras.Variable(theta, name="kernel")

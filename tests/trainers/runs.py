@@ -17,7 +17,7 @@ from bert_keras.tasks import (
     question_answering,
     tagging,
 )
-from bert_keras.training import settings
+from bert_keras.training import devices
 from bert_keras.training import step as step_lib
 from tests import tiny
 
@@ -90,7 +90,7 @@ class Run:
     """A tiny training run under a strategy, `parts` per replica."""
 
     def __init__(self, kind, strategy="one_device", parts=1, **options):
-        self.strategy = settings.make_strategy(strategy)
+        self.strategy = devices.make_strategy(strategy)
         self.replicas = self.strategy.num_replicas_in_sync
         keras.utils.set_random_seed(1)
         rate = options.pop("dropout", 0.0)

@@ -6,7 +6,7 @@ from absl.testing import absltest, parameterized
 
 from bert_keras import optimizers
 from bert_keras.tasks import intent_slots
-from bert_keras.training import settings
+from bert_keras.training import settings, trainer
 from bert_keras.training import step as step_lib
 from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
 from tests.trainers.runs import BATCH, Run, batches
@@ -162,7 +162,7 @@ class DecayTest(parameterized.TestCase):
     def test_flags_choose_what_decays_and_what_is_adapted(self, name):
         variables = tiny.classifier().trainable_variables
         for decay in (0.0, 0.3):
-            found = settings.make_optimizer(
+            found = trainer.make_optimizer(
                 variables,
                 settings.TrainSettings(
                     optimizer=name,

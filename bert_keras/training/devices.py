@@ -1,0 +1,67 @@
+"""Devices, replicas and numeric precision of a run."""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from bert_keras import console, errors, options
+from bert_keras.training import cluster
+from bert_keras.training import settings as settings_lib
+
+
+def start(settings: settings_lib.TrainSettings) -> tf.distribute.Strategy:
+    """Sets precision and determinism; returns the strategy to build under."""
+    options.require("output", settings.output)
+    keras.utils.set_random_seed(settings.seed)
+    keras.config.set_dtype_policy(settings.precision)
+    if settings_lib.AUTO_MIXED_IS_ON and settings.precision == "mixed_float16":
+        console.say(f"{settings_lib.AUTO_MIXED}=1: --precision=mixed_float16")
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    strategy = make_strategy(settings.strategy, settings.tpu)
+    if not cluster.Workers(strategy).writes:
+        console.be_quiet()
+    shares = (
+        strategy.num_replicas_in_sync * settings.gradient_accumulation_steps
+    )
+    if settings.batch_size < 1 or settings.batch_size % shares:
+        raise errors.InputError(
+            f"--batch_size={settings.batch_size} must be a multiple of "
+            f"{shares}: {strategy.num_replicas_in_sync} replicas times "
+            f"--gradient_accumulation_steps="
+            f"{settings.gradient_accumulation_steps}."
+        )
+    return strategy
+
+
+# One for the process: two mirrored strategies over the same devices give the
+# same key to different collectives, and the second one's run fails.
+@functools.cache
+def make_strategy(name: str, tpu: str = "") -> tf.distribute.Strategy:
+    if name == "tpu" or (name == "auto" and tpu):
+        return _tpu(tpu)
+    if name == "multi_worker_mirrored" or (
+        name == "auto" and cluster.in_cluster() > 1
+    ):
+        return cluster.make_strategy()
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([d.name for d in devices])
+    return tf.distribute.get_strategy()
+
+
+def _tpu(name: str) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except Exception as error:
+        # Every library below has its own class for "no such TPU".
+        raise errors.InputError(
+            f"--tpu={name}: no TPU answers there ({error})."
+        ) from None
+    return tf.distribute.TPUStrategy(resolver)

@@ -1,0 +1,109 @@
+"""A run's metrics: `log.jsonl`, and TensorBoard's files made from it."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from bert_keras import console, files
+
+SUFFIX = ".bert_keras"  # how a writer's files for TensorBoard end
+
+
+class MetricWriter:
+    """Writes `log.jsonl`, and TensorBoard's scalars from the same lines.
+
+    When a run resumes, lines past the step it resumes from are removed, and
+    TensorBoard's files are written anew from the remaining ones: no gap and
+    no step twice. Lines that no run has written move to `log.jsonl.unread`.
+    """
+
+    def __init__(self, run: str, *, start: int):
+        self.path = os.path.join(run, "log.jsonl")
+        board = os.path.join(run, "tensorboard")
+        lines, unread = _lines(self.path)
+        if unread:
+            aside = f"{self.path}.unread"
+            with tf.io.gfile.GFile(aside, "ab") as file:
+                file.write(b"".join(line + b"\n" for line in unread))
+            console.say(
+                f"{self.path}: {len(unread):,} lines are not a run's; they are "
+                f"in {aside} now"
+            )
+        kept = [line for line in lines if line["step"] <= start]
+        files.write_text(
+            self.path, "".join(json.dumps(line) + "\n" for line in kept)
+        )
+        # Other programs' files in the same folder stay.
+        for path in tf.io.gfile.glob(os.path.join(board, f"*{SUFFIX}")):
+            tf.io.gfile.remove(path)
+        self.board = tf.summary.create_file_writer(
+            board, filename_suffix=SUFFIX
+        )
+        for line in kept:
+            self._scalars(line)
+        self.board.flush()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        # JSON has no NaN.
+        line = {"step": step} | {
+            name: float(value) if math.isfinite(value) else None
+            for name, value in values.items()
+        }
+        with tf.io.gfile.GFile(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._scalars(line)
+        self.board.flush()
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        """Shows a picture in TensorBoard; a resumed run loses earlier ones."""
+        with self.board.as_default():
+            image = tf.image.decode_png(png, channels=3)[tf.newaxis]
+            tf.summary.image(name, image, step=step)
+
+    def _scalars(self, line: Mapping[str, float]) -> None:
+        with self.board.as_default():
+            for name, value in line.items():
+                if name != "step" and value is not None:
+                    tf.summary.scalar(name, value, step=int(line["step"]))
+
+
+class NoMetricWriter:
+    """The writer of the workers that are not the chief: writes nothing."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        del step, values
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        del step, name, png
+
+
+def _lines(path: str) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """The lines of a log, and those that are not a log's.
+
+    What a kill left of the last line is dropped.
+    """
+    lines, others = [], []
+    if not tf.io.gfile.exists(path):
+        return lines, others
+    with tf.io.gfile.GFile(path, "rb") as file:
+        *complete, _ = file.read().split(b"\n")
+    for line in complete:
+        try:
+            values = json.loads(line)
+            is_log = isinstance(values.get("step"), int) and all(
+                value is None
+                or (isinstance(value, (int, float)) and float(value) == value)
+                for value in values.values()
+            )
+        # OverflowError: integers too large for a float.
+        except (ValueError, AttributeError, OverflowError, RecursionError):
+            is_log = False
+        if is_log:
+            lines.append(values)
+        else:
+            others.append(line)
+    return lines, others

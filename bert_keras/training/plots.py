@@ -1,0 +1,92 @@
+"""Plots of a run, as PNG files."""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib.figure
+import numpy as np
+import tensorflow as tf
+
+from bert_keras import errors
+from bert_keras.tasks import base
+
+SOFTWARE = "bert_keras"  # written into each PNG, and known again by it
+MOST_CLASSES = 30  # whose numbers are written into a confusion matrix
+
+
+def histogram(counts: Sequence[int], *, title: str) -> bytes:
+    """counts[n]: how many rows have n tokens -> a PNG."""
+    # Fixed margins: automatic layout takes longer than drawing.
+    figure = matplotlib.figure.Figure((7, 3))
+    axes = figure.add_axes((0.1, 0.17, 0.88, 0.72))
+    edges = np.arange(len(counts) + 1) - 0.5
+    axes.stairs(counts, edges, fill=True)  # one shape; bars draw slowly
+    axes.set_title(title)
+    axes.set_xlabel("tokens")
+    axes.set_ylabel("rows, logarithmic")
+    axes.set_yscale("log")  # full rows dwarf all others
+    axes.set_ylim(bottom=0.8)
+    axes.margins(x=0)
+    return _png(figure)
+
+
+def confusion(table: base.Table) -> bytes:
+    """Labels by row, answers by column -> a PNG.
+
+    Many classes are drawn without names and numbers, which take longest and
+    could not be read.
+    """
+    counts = np.asarray(table.values)
+    many = len(table.rows) > MOST_CLASSES
+    size = 2.5 + 0.45 * min(len(table.rows), MOST_CLASSES)
+    figure, axes = _figure(size, size)
+    # Shaded by share of the row, so that large classes do not hide small ones.
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("label")
+    if many:
+        return _png(figure)
+    # A label with dollar signs is not a formula.
+    plain = {"parse_math": False}
+    axes.set_xticks(
+        range(len(table.columns)), table.columns, rotation=90, **plain
+    )
+    axes.set_yticks(range(len(table.rows)), table.rows, **plain)
+    for (row, column), count in np.ndenumerate(counts):
+        axes.text(
+            column,
+            row,
+            f"{count:,}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if shares[row, column] > 0.5 else "black",
+        )
+    return _png(figure)
+
+
+def check_picture(path: str) -> None:
+    """Raises InputError where a file that is not ours would be overwritten."""
+    if not path or not tf.io.gfile.exists(path):
+        return
+    with tf.io.gfile.GFile(path, "rb") as file:
+        if SOFTWARE.encode() not in file.read(1000):
+            raise errors.InputError(
+                f"{path} is there, and no command here has drawn it; choose "
+                "another --output."
+            )
+
+
+def _figure(width: float, height: float):
+    # Not pyplot, which looks for a screen.
+    figure = matplotlib.figure.Figure((width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _png(figure) -> bytes:
+    image = io.BytesIO()
+    figure.savefig(
+        image, format="png", dpi=120, metadata={"Software": SOFTWARE}
+    )
+    return image.getvalue()

@@ -1,0 +1,62 @@
+"""Profiles some steps of a run for TensorBoard."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from bert_keras import console
+
+TRACED = range(11, 16)  # steps since the start of a run
+
+
+class Profiler:
+    """A train step that profiles some of its calls.
+
+    The first calls trace graphs and are left out. Whatever the run does
+    between the profiled steps, such as an evaluation, is in the trace too.
+
+    >>> with Profiler(train_step, run) as train_step:
+    ...     metrics = train_step(batch)
+    """
+
+    def __init__(
+        self,
+        step: Callable[..., Mapping[str, tf.Tensor]],
+        run: str,
+        *,
+        on: bool = True,
+    ):
+        self.step = step
+        self.folder = os.path.join(run, "profile")
+        self.calls, self.on, self.tracing = 0, on, False
+
+    def __enter__(self) -> "Profiler":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._stop()
+
+    def __call__(self, batch: Any) -> Mapping[str, tf.Tensor]:
+        if not self.on:
+            return self.step(batch)
+        self.calls += 1
+        if self.calls == TRACED.start:
+            tf.profiler.experimental.start(self.folder)
+            self.tracing = True
+        metrics = self.step(batch)
+        # Reading the loss waits until the device has finished the step.
+        if self.calls in (TRACED.start - 1, TRACED[-1]):
+            float(metrics["loss"])
+        if self.calls == TRACED[-1]:
+            self._stop()
+        return metrics
+
+    def _stop(self) -> None:
+        if self.tracing:
+            tf.profiler.experimental.stop()
+            self.tracing = False
+            console.say(
+                f"traced some steps: tensorboard --logdir={self.folder}"
+            )
