@@ -190,15 +190,19 @@ def save(
     tokenizer: wordpiece.Tokenizer,
     *,
     step: int,
+    task: base.Task | None = None,
     optimizer: optimizers.Optimizer | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> str:
     """Writes `run`/step-N and names it the latest; returns the folder.
 
+    task: what is saved in place of the model's, where it was calibrated.
+
     Raises OSError, for example on a full disk; nothing half-written stays.
     """
     model.check_head()
-    task = model.task.to_dict() if model.task else None  # may be refused
+    task = task or model.task
+    task = task.to_dict() if task else None  # may be refused
     folder = step_folder(run, step)
     tf.io.gfile.makedirs(folder)
     if tf.io.gfile.exists(os.path.join(folder, CONFIG)):

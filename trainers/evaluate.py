@@ -15,7 +15,7 @@ from bert_keras import console, errors, files, options, predictor
 from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
-from bert_keras.training import input_pipeline, loop, plots, scoring
+from bert_keras.training import input_pipeline, plots, scoring
 from bert_keras.training import step as step_lib
 from trainers import flags
 
@@ -176,7 +176,7 @@ def _on_records(model: predictor.Predictor, settings: Settings):
     batches = input_pipeline.batches(
         strategy, model.task, records, plan, stop_step=plan.steps_per_epoch
     )
-    return loop.evaluate(step, batches), len(records)
+    return scoring.average(step, batches), len(records)
 
 
 def main() -> None:

@@ -33,13 +33,12 @@ from bert_keras.tokenizers import wordpiece
 from bert_keras.training import (
     cluster,
     devices,
-    loop,
     run_folder,
     scoring,
-    trainer,
 )
 from bert_keras.training import input_pipeline as inputs
 from bert_keras.training import settings as settings_lib
+from bert_keras.training import trainer as trainer_lib
 from trainers import flags
 
 ROWS_PER_BATCH = 1000  # rows that are tokenised in one call
@@ -167,9 +166,9 @@ def _finetune(
         },
     )
     run_folder.claim(settings, identity, workers)
-    if workers.writes:
+    if workers.is_chief:
         write_training_records(settings, task, tokenizer)
-    workers.wait()
+    workers.barrier()
     records = records_lib.Records(os.path.join(settings.output, "records"))
     truncated = _truncated(task, records.manifest, dev_counts)
     if truncated:
@@ -182,30 +181,27 @@ def _finetune(
         buckets=inputs.buckets(settings, task.seq_length),
     )
     total = plan.steps_per_epoch * settings.epochs
-    run = trainer.Session(settings, strategy, model, tokenizer, total)
+    trainer = trainer_lib.Trainer(settings, strategy, model, tokenizer, total)
     answers = predictor.Predictor(model, tokenizer)
 
-    def evaluate(step, metrics):
-        if not dev:
-            return False
-        scores, tables = {}, {}
-        if run.workers.writes:
-            predictions = answers.predict(dev)
-            scores, tables = scoring.score(task, predictions, dev)
-        return run.evaluated(step, scores, tables)
+    def evaluate():
+        if not workers.is_chief:
+            return {}, {}
+        return scoring.score(task, answers.predict(dev), dev)
 
-    run.train(
+    trainer.train(
         inputs.batches(
             strategy,
             task,
             records,
             plan,
-            start_step=run.step,
+            start_step=trainer.state.step,
             stop_step=total,
         ),
-        evaluate=loop.every(plan.steps_per_epoch, evaluate),
+        evaluate=evaluate if dev else None,
+        evaluate_every=plan.steps_per_epoch,
     )
-    run.close(
+    trainer.report(
         {
             "rows learned from": len(records),
             "malformed rows left out": records.manifest["skipped"],
@@ -215,7 +211,7 @@ def _finetune(
             f"--checkpoint={settings.output}",
         }
     )
-    return run.scores
+    return trainer.state.metrics
 
 
 def _truncated(
@@ -298,7 +294,7 @@ def write_training_records(
         found = records_lib.Records(folder)
         if found.manifest["fingerprint"] == fingerprint:
             return
-        if trainer.begun(settings.output):
+        if checkpoint.steps(settings.output):
             raise errors.InputError(
                 f"{settings.train} or the task has changed since "
                 f"{settings.output} was begun; choose another --output."

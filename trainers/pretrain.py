@@ -21,12 +21,12 @@ from bert_keras.training import (
     cluster,
     devices,
     input_pipeline,
-    loop,
     run_folder,
-    trainer,
+    scoring,
 )
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import step as step_lib
+from bert_keras.training import trainer as trainer_lib
 from trainers import flags
 
 
@@ -105,7 +105,9 @@ def _pretrain(
         },
     )
     run_folder.claim(settings, identity, cluster.Workers(strategy))
-    run = trainer.Session(settings, strategy, model, tokenizer, settings.steps)
+    trainer = trainer_lib.Trainer(
+        settings, strategy, model, tokenizer, settings.steps
+    )
     lengths = input_pipeline.buckets(settings, task.seq_length)
 
     def batches(records, shuffle, **span):
@@ -122,24 +124,26 @@ def _pretrain(
         model, task, strategy=strategy, xla=settings.xla
     )
 
-    def evaluate(step, metrics):
-        if dev is None:
-            return False
+    def evaluate():
         count = -(-len(dev) // settings.batch_size)
         stop = min(count, settings.evaluate_batches)
-        scores = loop.evaluate(
-            evaluate_step, batches(dev, False, stop_step=stop)
-        )
-        return run.evaluated(step, scores)
+        dev_batches = batches(dev, False, stop_step=stop)
+        return scoring.average(evaluate_step, dev_batches), {}
 
-    run.train(
-        batches(train, True, start_step=run.step, stop_step=settings.steps),
-        evaluate=loop.every(settings.evaluate_every, evaluate),
+    trainer.train(
+        batches(
+            train,
+            True,
+            start_step=trainer.state.step,
+            stop_step=settings.steps,
+        ),
+        evaluate=None if dev is None else evaluate,
+        evaluate_every=settings.evaluate_every,
     )
-    run.close(
+    trainer.report(
         {"next": f"python -m trainers.finetune --init={settings.output} ..."}
     )
-    return run.scores
+    return trainer.state.metrics
 
 
 def _model(settings, task, tokenizer):

@@ -1,7 +1,7 @@
-"""What the processes of one run tell each other, and which one writes.
+"""Coordination between the workers of a multi-host run.
 
-With `--strategy=multi_worker_mirrored` every machine runs the same program.
-All read the same files and compute the same steps; worker 0 alone writes.
+With the strategy multi_worker_mirrored every machine runs the same program.
+All read the same files and compute the same steps; the chief alone writes.
 """
 
 import contextlib
@@ -10,8 +10,9 @@ import functools
 import json
 import os
 import signal
+import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -62,7 +63,7 @@ def make_strategy() -> tf.distribute.Strategy:
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    """The processes of a run; one process waits for nobody."""
+    """The processes of a run; a single process never waits."""
 
     strategy: tf.distribute.Strategy
 
@@ -75,7 +76,7 @@ class Workers:
 
     @property
     def index(self) -> int:
-        """0 for the one that writes: the chief, or the first worker."""
+        """0 for the chief, which is the first worker where none is named so."""
         if self.count == 1:
             return 0
         resolver = self.strategy.cluster_resolver
@@ -84,14 +85,14 @@ class Workers:
         return resolver.task_id + (0 if is_chief else chiefs)
 
     @property
-    def writes(self) -> bool:
+    def is_chief(self) -> bool:
         return self.index == 0
 
-    def wait(self) -> None:
-        """Returns once every worker has come here."""
-        self.gather(0.0)
+    def barrier(self) -> None:
+        """Blocks until all workers have reached this point."""
+        self.all_gather(0.0)
 
-    def gather(self, value: float) -> list[float]:
+    def all_gather(self, value: float) -> list[float]:
         """Each worker's value, in order; exact for integers below 2^53."""
         if self.count == 1:
             return [value]
@@ -100,18 +101,18 @@ class Workers:
         return self._sum(own)
 
     def require_same(self, what: str, value: Any, output: str) -> None:
-        """Raises InputError where not all workers have one value."""
+        """Raises InputError where the workers have different values."""
         same = zlib.crc32(str(value).encode())
-        if len(set(self.gather(same))) > 1:
+        if len(set(self.all_gather(same))) > 1:
             raise errors.InputError(
                 f"the workers do not have the same {what}. Start all with "
                 f"the same command, and let --output={output} be a folder that "
                 "all of them see."
             )
 
-    def of_writer(self, value: float) -> float:
-        """The value that worker 0 has."""
-        return self.gather(value)[0]
+    def broadcast_from_chief(self, value: float) -> float:
+        """The chief's value, on every worker."""
+        return self.all_gather(value)[0]
 
     def _sum(self, values: Sequence[float]) -> list[float]:
         return self._total(tf.constant(values, tf.float64)).numpy().tolist()
@@ -123,9 +124,9 @@ class Workers:
 
         def replica(values):
             context = tf.distribute.get_replica_context()
-            # One replica of each worker speaks for it.
-            speaks = context.replica_id_in_sync_group % local == 0
-            values = tf.where(speaks, values, tf.zeros_like(values))
+            # Count each worker once.
+            counts = context.replica_id_in_sync_group % local == 0
+            values = tf.where(counts, values, tf.zeros_like(values))
             return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
         @tf.function(autograph=False)
@@ -137,12 +138,12 @@ class Workers:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """Raises InputError when a worker went away in the middle of a step."""
+def translated_errors() -> Iterator[None]:
+    """Raises InputError when another worker disappears during a step."""
     try:
         yield
     except tf.errors.OpError as error:
-        # Unavailable, aborted or cancelled, by how it went.
+        # Unavailable, aborted or cancelled, depending on how it disappeared.
         if "Collective ops is aborted" not in error.message:
             raise
         raise errors.InputError(
@@ -151,12 +152,46 @@ def together() -> Iterator[None]:
         ) from None
 
 
-@contextlib.contextmanager
-def asked_to_stop() -> Iterator[list[int]]:
-    """A list that holds something once SIGTERM came: a preemption's notice."""
-    asked: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
+class PreemptionNotice:
+    """SIGTERM: the machine is about to be taken away, so save and leave.
+
+    The signal may reach one worker only, yet all must save the same step. So
+    each worker adds a flag to its batch, the train step sums the flags in the
+    all-reduce that it makes anyway, and every worker finds the sum in the
+    metrics. These are read one step late: the metrics of the step before are
+    on the host by now, while waiting for those of this step would leave the
+    device without work. The run therefore saves one step after the signal.
+
+    >>> with PreemptionNotice() as notice:
+    ...     for batch in batches:
+    ...         metrics = train_step(batch | {"asked": notice.flag()})
+    ...         if notice.is_due(metrics):
+    ...             save()
+    """
+
+    def __init__(self):
+        self._signals = 0
+        self._asked: tf.Tensor | None = None  # of the step before
+
+    def __enter__(self) -> "PreemptionNotice":
+        # Python handles signals in its main thread alone.
+        self._in_main = threading.current_thread() is threading.main_thread()
+        if self._in_main:
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._in_main:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, *_) -> None:
+        self._signals += 1
+
+    def flag(self) -> tf.Tensor:
+        """() float32, 1 if this process has received the signal."""
+        return tf.constant(float(self._signals > 0))
+
+    def is_due(self, metrics: Mapping[str, tf.Tensor]) -> bool:
+        """Whether a worker's flag was set in the step before this one."""
+        before, self._asked = self._asked, metrics["asked"]
+        return before is not None and float(before) > 0

@@ -22,7 +22,7 @@ def start(settings: settings_lib.TrainSettings) -> tf.distribute.Strategy:
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
     strategy = make_strategy(settings.strategy, settings.tpu)
-    if not cluster.Workers(strategy).writes:
+    if not cluster.Workers(strategy).is_chief:
         console.be_quiet()
     shares = (
         strategy.num_replicas_in_sync * settings.gradient_accumulation_steps

@@ -1,7 +1,8 @@
 """What a run reads: records, rows, and whether they fit the network."""
 
+import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import tensorflow as tf
 
@@ -11,7 +12,6 @@ from bert_keras.data import records as records_lib
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
-from bert_keras.training import loop
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import step as step_lib
 
@@ -36,7 +36,38 @@ def batches(
         batches = batches_lib.stream(records, plan, **span, **parts)
         return batches.map(draw, num_parallel_calls=2, deterministic=True)
 
-    return loop.distribute(strategy, make_stream)
+    return _distribute(strategy, make_stream)
+
+
+def _distribute(
+    strategy: tf.distribute.Strategy,
+    make_stream: Callable[..., tf.data.Dataset],
+) -> Iterable[step_lib.Batch]:
+    """Batches of a stream, each replica getting its own part of each step.
+
+    make_stream(parts=, own=) makes the stream of some parts of every batch: a
+    worker reads those of its own replicas.
+    """
+    parts = strategy.num_replicas_in_sync
+    if parts == 1:
+        yield from make_stream(parts=1, own=range(1)).prefetch(2)
+        return
+    per_replica = strategy.experimental_distribute_values_from_function
+    ids = per_replica(lambda context: context.replica_id_in_sync_group)
+    own = [int(i) for i in strategy.experimental_local_results(ids)]
+    own_parts = range(own[0], own[-1] + 1)
+    stream = iter(
+        make_stream(parts=parts, own=own_parts).prefetch(2 * len(own))
+    )
+    # Not a distributed dataset: over several workers it asks all of them at
+    # each step whether they have data; the plan guarantees that they do.
+    for first in stream:
+        local = [first, *itertools.islice(stream, len(own) - 1)]
+        yield per_replica(
+            lambda context, local=local: local[
+                context.replica_id_in_sync_group - own[0]
+            ]
+        )
 
 
 def buckets(

@@ -149,7 +149,7 @@ def one_writer(
     settings: settings_lib.TrainSettings, strategy: tf.distribute.Strategy
 ) -> Iterator[None]:
     """Lets no other run write into the run folder; the chief sees to it."""
-    if cluster.Workers(strategy).writes:
+    if cluster.Workers(strategy).is_chief:
         with locks.hold(settings.output, break_lock=settings.break_lock):
             yield
     else:
@@ -175,8 +175,8 @@ def claim(
         names=TRAINING,
         begun=bool(checkpoint.steps(settings.output)),
     )
-    workers.wait()  # nobody checks what the chief is writing
-    if workers.writes:
+    workers.barrier()  # nobody checks what the chief is writing
+    if workers.is_chief:
         take(settings.output, identity)
 
 

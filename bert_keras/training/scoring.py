@@ -1,11 +1,12 @@
-"""Metrics of answers to labelled rows, with what makes them meaningless."""
+"""Metrics: of answers to labelled rows, and means over batches of records."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bert_keras import console, errors, predictor
 from bert_keras.tasks import base
+from bert_keras.training import step as step_lib
 
 Tables = dict[str, base.Table]
 
@@ -36,3 +37,21 @@ def score(
         "weights are damaged, or the learning rate was too high"
     )
     return dict.fromkeys(scores, math.nan), {}
+
+
+def average(
+    evaluate_step: Callable[[step_lib.Batch], Mapping[str, Any]],
+    batches: Iterable[step_lib.Batch],
+) -> dict[str, float]:
+    """Means over all batches: sums and weights are added, then divided.
+
+    evaluate_step: a batch -> {metric: (2,) sum and weight}.
+    """
+    totals: dict[str, Any] = {}
+    for batch in batches:
+        for name, pair in evaluate_step(batch).items():
+            totals[name] = totals.get(name, 0.0) + pair.numpy()
+    return {
+        name: float(total / weight) if weight else 0.0
+        for name, (total, weight) in totals.items()
+    }

@@ -113,6 +113,19 @@ class TrainStep:
         scale = tf.identity(self.loss_scale.scale)
         self.loss_scale.update(finite)
 
+        return self._metrics(terms, sums, weight) | {
+            "learning_rate": self.optimizer.schedule(step),
+            "gradient_norm": norm,
+            "loss_scale": scale,
+            "skipped": skipped,
+            "asked": asked,
+        }
+
+    def _metrics(self, terms, sums, weight) -> Metrics:
+        """Means of the losses, and the tokens, of the whole batch.
+
+        sums: of each term's losses, and of the tokens. weight: of each term.
+        """
         *losses, tokens = tf.unstack(sums)
         means = [
             tf.math.divide_no_nan(loss, w)
@@ -127,12 +140,7 @@ class TrainStep:
         return {
             "loss": total,
             **{f"loss/{t}": m for t, m in zip(terms, means, strict=True)},
-            "learning_rate": self.optimizer.schedule(step),
-            "gradient_norm": norm,
-            "loss_scale": scale,
-            "skipped": skipped,
             "tokens": tokens,
-            "asked": asked,
         }
 
     def _accumulate(self, batch, terms, factors, place):

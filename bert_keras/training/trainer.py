@@ -1,9 +1,9 @@
-"""A run from its first or its last step to its end: what trainers share."""
+"""The training loop that pretraining and fine-tuning share."""
 
+import contextlib
 import dataclasses
 import math
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,21 +13,22 @@ from bert_keras import checkpoint, console, errors, optimizers
 from bert_keras import model as model_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
-from bert_keras.training import cluster, loop, metric_writer, plots, profiler
+from bert_keras.training import cluster, metric_writer, plots, profiler
+from bert_keras.training import meter as meter_lib
 from bert_keras.training import settings as settings_lib
+from bert_keras.training import state as state_lib
 from bert_keras.training import step as step_lib
 
-say = console.say
-
-# What a log says of time: other numbers are the same in every run.
-TIMES = ("rows_per_second", "tokens_per_second", "waiting_for_data")
+# Metrics, and tables of the task by their names.
+Evaluation = tuple[Mapping[str, float], Mapping[str, base.Table]]
 
 
-class Session:
-    """Model, optimizer and loss scale, restored to the last checkpoint.
+class Trainer:
+    """Trains a model: resumes, logs, evaluates and saves.
 
-    `step` is the number of steps done. The model was built under the
-    strategy's scope, and the run folder is this run's (runtime.claim).
+    Model, optimizer and loss scale are restored to the last checkpoint of the
+    run. The model was built under the strategy's scope, and the run folder is
+    this run's (run_folder.claim): validate files and settings before.
     """
 
     def __init__(
@@ -42,27 +43,22 @@ class Session:
         self.workers = cluster.Workers(strategy)
         self.best_metric = _best_metric(settings, model.task)
         self.model = model
-        self.task = model.task
         self.tokenizer = tokenizer
         self.total_steps = total_steps
-        self.scores: dict[str, float | None] = {}
-        self.best: float | None = None
-        self.best_step: int | None = None
-        self.not_better = 0  # evaluations since the best one
-        self.skipped = 0  # steps without a finite gradient
-        self.skipped_in_a_row = 0
-        self.saved = -1
+        self.seconds = 0.0
         with strategy.scope():
             self.optimizer = make_optimizer(
                 model.trainable_variables, settings, total_steps
             )
             self.loss_scale = make_loss_scale(settings)
-        self.step = self._restore()
-        # Workers that start at different places would wait for ever.
-        self.workers.require_same("last checkpoint", self.step, settings.output)
+        self.state = self._restore()
+        # Workers that resume from different steps would wait for ever.
+        self.workers.require_same(
+            "last checkpoint", self.state.step, settings.output
+        )
         self.writer = (
-            metric_writer.MetricWriter(settings.output, start=self.step)
-            if self.workers.writes
+            metric_writer.MetricWriter(settings.output, start=self.state.step)
+            if self.workers.is_chief
             else metric_writer.NoMetricWriter()
         )
         self.train_step = step_lib.make_train_step(
@@ -77,22 +73,82 @@ class Session:
             xla=settings.xla,
         )
 
-    def _restore(self) -> int:
-        """The last checkpoint that is whole; the ones after it are passed."""
+    def train(
+        self,
+        batches: Iterable[step_lib.Batch],
+        *,
+        evaluate: Callable[[], Evaluation] | None = None,
+        evaluate_every: int = 0,
+    ) -> None:
+        """Runs the steps that are left, with a batch for each.
+
+        evaluate() returns metrics and tables, of which the chief's count. It
+        is called after every `evaluate_every` steps and after the last one.
+
+        Raises InputError after `max_skipped` steps in a row without a finite
+        gradient, and SystemExit once a preemption notice is dealt with.
+        """
+        settings, state, total = self.settings, self.state, self.total_steps
+        if self.is_out_of_patience:  # early stopping has ended the run before
+            batches = ()
+        meter = meter_lib.Meter(settings.batch_size, state.step)
+        steps = range(state.step + 1, total + 1)
+        progress = console.Progress("training", total=total, start=state.step)
+        with (
+            progress,
+            cluster.translated_errors(),
+            cluster.PreemptionNotice() as notice,
+            self._profiled_step() as train_step,
+        ):
+            for step, batch in zip(steps, meter.timed(batches), strict=False):
+                metrics = train_step(batch | {"asked": notice.flag()})
+                meter.add(step, metrics)
+                state.step, is_last = step, step == total
+                if is_last or _is_due(step, settings.log_every):
+                    self._log(step, metrics, meter)
+                    progress.update(step, self._figures(metrics))
+                if evaluate and (is_last or _is_due(step, evaluate_every)):
+                    with self._paused(meter):
+                        self._record(step, *evaluate())
+                ends = is_last or self.is_out_of_patience
+                preempted = notice.is_due(metrics) and not is_last
+                is_best = step == state.best_step
+                due = _is_due(step, settings.save_every)
+                if due or is_best or ends or preempted:
+                    with self._paused(meter):
+                        self._save(step)
+                if preempted:
+                    self._exit(step)
+                if ends:
+                    break
+        self.seconds = meter.seconds
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        """Whether early stopping ends the run."""
+        patience = self.settings.early_stopping
+        waited = self.state.evaluations_without_improvement
+        return bool(patience) and waited >= patience
+
+    def _restore(self) -> state_lib.TrainerState:
+        """Loads the last complete checkpoint, skipping damaged ones."""
         steps = checkpoint.steps(self.settings.output)
         for step in reversed(steps):
+            folder = checkpoint.step_folder(self.settings.output, step)
             try:
-                self._load(checkpoint.step_folder(self.settings.output, step))
+                state = self._load(folder, step)
             except errors.InputError as error:
                 if step == steps[0]:
                     raise
-                say(f"{error} Trying the checkpoint before it.")
+                console.say(f"{error} Trying the checkpoint before it.")
             else:
-                say(f"going on from step {step:,} in {self.settings.output}")
-                return step
-        return 0
+                console.say(
+                    f"going on from step {step:,} in {self.settings.output}"
+                )
+                return state
+        return state_lib.TrainerState()
 
-    def _load(self, folder: str) -> None:
+    def _load(self, folder: str, step: int) -> state_lib.TrainerState:
         saved = checkpoint.read(folder)
         if saved.tokenizer().fingerprint != self.tokenizer.fingerprint:
             raise errors.InputError(
@@ -101,239 +157,122 @@ class Session:
         saved.load_encoder(self.model.encoder)
         saved.load_head(self.model.head)
         saved.load_optimizer(self.optimizer)
-        facts = saved.facts
         try:
-            self.loss_scale.scale.assign(facts["loss_scale"])
-            self.loss_scale.finite_steps.assign(facts["finite_steps"])
-            self._note(facts["scores"])
-            self.best, self.best_step = facts["best"]
-            self.not_better = facts["not_better"]
-            self.skipped, self.skipped_in_a_row = facts["skipped"]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            state = state_lib.TrainerState.from_dict(step, saved.facts)
+        except errors.InputError as error:
             raise errors.InputError(
-                f"{folder} is no checkpoint of a run: its config.json has no "
-                f"state of the trainer that can be read ({error!r})."
+                f"{folder} is no checkpoint of a run: {error}"
             ) from None
-        if self.best_step is not None and self.workers.writes:
+        self.loss_scale.scale.assign(state.loss_scale)
+        self.loss_scale.finite_steps.assign(state.finite_steps)
+        if state.best_step is not None and self.workers.is_chief:
             # A kill may have come between the save and this.
-            checkpoint.mark(self.settings.output, "best", self.best_step)
+            checkpoint.mark(self.settings.output, "best", state.best_step)
+        return state
 
-    def train(
-        self, batches: Iterable[step_lib.Batch], *, evaluate: loop.every
-    ) -> None:
-        """The rest of the run: progress, log, evaluation, checkpoints.
+    def _profiled_step(self) -> profiler.Profiler:
+        on = self.settings.profile and self.workers.is_chief
+        return profiler.Profiler(self.train_step, self.settings.output, on=on)
 
-        Raises InputError after `max_skipped` steps in a row without a finite
-        gradient.
+    @contextlib.contextmanager
+    def _paused(self, meter: meter_lib.Meter) -> Iterator[None]:
+        """For what is not training; the steps before it count as training."""
+        self._count_steps(meter)
+        with meter.paused():
+            yield
+
+    def _count_steps(self, meter: meter_lib.Meter) -> None:
+        """Counts the steps that were not read yet; waits for the device.
+
+        Raises InputError where too many in a row were skipped.
         """
-        settings, began = self.settings, time.monotonic()
-        progress = console.Progress(
-            "training", total=self.total_steps, start=self.step
-        )
-        # The steps that are not counted yet: reading waits for the device.
-        since: list[step_lib.Metrics] = []
-        last, logged, tokens, notice = began, self.step, 0.0, None
-
-        def keep(step, metrics):
-            since.append(
-                {name: metrics[name] for name in ("tokens", "skipped")}
+        most = min(self.settings.max_skipped, self.total_steps)
+        for step, skipped in meter.unread():
+            self.state.count_step(skipped=skipped)
+            in_a_row = self.state.skipped_in_a_row
+            if in_a_row < most:
+                continue
+            steps = checkpoint.steps(self.settings.output)
+            good = "what this run began with"
+            if steps:
+                good = checkpoint.step_folder(self.settings.output, steps[-1])
+            raise errors.InputError(
+                f"no gradient was finite in the {in_a_row} steps up to {step}. "
+                "Lower --learning_rate, or go on in another --output with "
+                f"--init={good}."
             )
 
-        def count():
-            nonlocal tokens
-            for each in since:
-                tokens += float(each["tokens"])
-                skipped = int(each["skipped"])
-                self.skipped += skipped
-                self.skipped_in_a_row = skipped * (self.skipped_in_a_row + 1)
-                self.step += 1
-                self._check_skipped()
-            since.clear()
+    def _log(
+        self, step: int, metrics: step_lib.Metrics, meter: meter_lib.Meter
+    ) -> None:
+        values = {name: float(value) for name, value in metrics.items()}
+        del values["tokens"], values["asked"]
+        self._count_steps(meter)
+        values |= {"skipped": self.state.skipped}
+        self.writer.write(step, values | meter.rates(step))
 
-        def log(step, metrics):
-            nonlocal last, logged, tokens
-            values = {name: float(value) for name, value in metrics.items()}
-            del values["tokens"], values["asked"]
-            count()
-            now = time.monotonic()
-            rows = settings.batch_size * (step - logged)
-            figures = rows, tokens, watched.waited
-            times = [figure / (now - last) for figure in figures]
-            self.writer.write(
-                step,
-                values
-                | {"skipped": self.skipped}
-                | dict(zip(TIMES, times, strict=True)),
-            )
-            last, logged, tokens, watched.waited = now, step, 0.0, 0.0
+    def _figures(self, metrics: step_lib.Metrics) -> str:
+        """What stands beside the progress bar."""
+        text = f"loss {float(metrics['loss']):.3f}"
+        if self.state.skipped:
+            text += f"  {self.state.skipped:,} skipped"
+        return text
 
-        def show(step, metrics):
-            facts = f"loss {float(metrics['loss']):.3f}"
-            if self.skipped:
-                facts += f"  {self.skipped:,} skipped"
-            progress.update(step, facts)
-
-        def save(step, metrics):
-            count()
-            self.save(step)
-
-        def stop(step, metrics):
-            # That of the step before, which the device has done by now.
-            nonlocal notice
-            asked_before, notice = notice, metrics["asked"]
-            if step == self.total_steps or not asked_before:
-                return
-            if float(asked_before):
-                save(step, metrics)
-                say(
-                    f"asked to stop: saved step {step:,}; run the same command "
-                    "again to go on"
-                )
-                self.workers.wait()
-                raise SystemExit(0)
-
-        def outside(action):
-            """Not counted as time of training."""
-
-            def run(step, metrics):
-                nonlocal last
-                count()
-                start = time.monotonic()
-                ends = action(step, metrics)
-                last += time.monotonic() - start
-                return ends
-
-            return run
-
-        if self._is_at_its_end():
-            batches = ()
-        asking = cluster.asked_to_stop()
-        profiled = settings.profile and self.workers.writes
-        trace = profiler.Profiler(self.train_step, settings.output, on=profiled)
-        with progress, cluster.together(), asking as asked, trace as step:
-            watched = _Watched(batches, asked)
-            loop.train(
-                step,
-                watched,
-                start=self.step,
-                stop=self.total_steps,
-                actions=[
-                    loop.every(1, keep),
-                    loop.every(settings.log_every, log),
-                    loop.every(settings.log_every, show),
-                    loop.every(evaluate.count, outside(evaluate.action)),
-                    loop.every(settings.save_every, outside(save)),
-                    loop.every(1, stop),
-                ],
-            )
-        self.seconds = time.monotonic() - began
-        # With --xla one for each length that came.
-        self.graphs = self.train_step.experimental_get_tracing_count()
-
-    def _check_skipped(self) -> None:
-        row = self.skipped_in_a_row
-        if row < min(self.settings.max_skipped, self.total_steps):
-            return
-        steps = checkpoint.steps(self.settings.output)
-        good = "what this run began with"
-        if steps:
-            good = checkpoint.step_folder(self.settings.output, steps[-1])
-        raise errors.InputError(
-            f"no gradient was finite in the {row} steps up to {self.step}. "
-            f"Lower --learning_rate, or go on in another --output with "
-            f"--init={good}."
-        )
-
-    def evaluated(
+    def _record(
         self,
         step: int,
-        scores: Mapping[str, float],
-        tables: Mapping[str, base.Table] | None = None,
-    ) -> bool:
-        """Notes scores, saves the best; True: none was better for too long.
-
-        Only worker 0 need have made the scores.
-        """
-        value = self.workers.of_writer(scores.get(self.best_metric, 0.0))
-        if scores:
-            # JSON has no NaN and no infinity.
-            self._note(
-                {
-                    name: float(v) if math.isfinite(v) else None
-                    for name, v in scores.items()
-                }
-            )
+        metrics: Mapping[str, float],
+        tables: Mapping[str, base.Table],
+    ) -> None:
+        """Logs an evaluation and compares it with the best one."""
+        value = self.workers.broadcast_from_chief(
+            metrics.get(self.best_metric, 0.0)
+        )
+        if metrics:
+            self.state.set_metrics(metrics)
             self.writer.write(
-                step, {f"dev/{name}": v for name, v in scores.items()}
+                step, {f"dev/{name}": v for name, v in metrics.items()}
             )
-            text = "  ".join(f"{name} {v:.4f}" for name, v in scores.items())
-            say(f"step {step:,}: {text}")
-        if "confusion" in (tables or {}):
+            text = "  ".join(f"{name} {v:.4f}" for name, v in metrics.items())
+            console.say(f"step {step:,}: {text}")
+        if "confusion" in tables:
             png = plots.confusion(tables["confusion"])
             self.writer.picture(step, "dev/confusion", png)
-        sign = -1 if self.best_metric.startswith("loss/") else 1
         if not math.isfinite(value):
-            say(
+            console.say(
                 f"step {step:,}: {self.best_metric} is {value}, so not the best"
             )
-            self.not_better += 1
-        elif self.best is None or sign * value > sign * self.best:
-            self.best, self.best_step, self.not_better = value, step, 0
-            self.save(step)
-        else:
-            self.not_better += 1
-        if self._is_at_its_end():
+        lower = self.best_metric.startswith("loss/")
+        self.state.compare(step, value, lower=lower)
+        if self.is_out_of_patience:
             best = "was never a number"
-            if self.best_step is not None:
-                best = f"was best at step {self.best_step:,}"
-            say(f"stopping early: {self.best_metric} {best}")
-            self.save(step)
-            return True
-        return False
+            if self.state.best_step is not None:
+                best = f"was best at step {self.state.best_step:,}"
+            console.say(f"stopping early: {self.best_metric} {best}")
 
-    def _note(self, scores: Mapping[str, float | None]) -> None:
-        """Scores of an evaluation; None where one is not a number."""
-        self.scores = dict(scores)
-        # What is saved from here on.
-        self.model.task = self.task.calibrated(
-            {name: v for name, v in scores.items() if v is not None}
-        )
-
-    def _is_at_its_end(self) -> bool:
-        """Whether early stopping has come."""
-        patience = self.settings.early_stopping
-        return bool(patience) and self.not_better >= patience
-
-    def save(self, step: int) -> None:
-        if step == self.saved:
-            return  # as the best one, a moment ago
-        self.saved = step
-        if not self.workers.writes:
+    def _save(self, step: int) -> None:
+        if not self.workers.is_chief:
             return
-        run = self.settings.output
+        run, state = self.settings.output, self.state
         if not all(
             np.isfinite(variable.numpy()).all()
             for variable in self.model.trainable_variables
         ):
-            say(
+            console.say(
                 f"step {step:,}: the weights hold NaN or infinity; take an "
                 "earlier checkpoint and a lower --learning_rate"
             )
+        state.loss_scale = float(self.loss_scale.scale.numpy())
+        state.finite_steps = int(self.loss_scale.finite_steps.numpy())
         try:
             checkpoint.save(
                 run,
                 self.model,
                 self.tokenizer,
                 step=step,
+                task=self._task_to_save(),
                 optimizer=self.optimizer,
-                facts={
-                    "loss_scale": float(self.loss_scale.scale.numpy()),
-                    "finite_steps": int(self.loss_scale.finite_steps.numpy()),
-                    "skipped": (self.skipped, self.skipped_in_a_row),
-                    "scores": self.scores,
-                    "best": (self.best, self.best_step),
-                    "not_better": self.not_better,
-                },
+                facts=state.to_dict(),
             )
         except OSError as error:
             raise errors.InputError(
@@ -341,66 +280,67 @@ class Session:
                 "checkpoints before it are whole: make room and run the same "
                 "command again."
             ) from None
-        if self.best_step is not None:
-            checkpoint.mark(run, "best", self.best_step)
+        if state.best_step is not None:
+            checkpoint.mark(run, "best", state.best_step)
         checkpoint.keep(run, self.settings.keep)
 
-    def close(self, facts: Mapping[str, Any]) -> None:
-        """The closing table, once every worker is done."""
-        self.workers.wait()
-        if not self.workers.writes:
+    def _task_to_save(self) -> base.Task:
+        """The model's task, calibrated on the last evaluation.
+
+        The model keeps its own: a run that resumes evaluates as one that was
+        never interrupted.
+        """
+        task, metrics = self.model.task, self.state.finite_metrics()
+        return task.calibrated(metrics) if metrics else task
+
+    def _exit(self, step: int) -> None:
+        """Ends the process after a preemption notice; the step is saved."""
+        console.say(
+            f"asked to stop: saved step {step:,}; run the same command again "
+            "to go on"
+        )
+        self.workers.barrier()
+        raise SystemExit(0)
+
+    def report(self, more: Mapping[str, Any]) -> None:
+        """Prints the closing table, once every worker is done."""
+        self.workers.barrier()
+        if not self.workers.is_chief:
             return
-        shown = checkpoint.read(self.settings.output)  # the best one
+        best = checkpoint.read(self.settings.output)
+        # With --xla one graph for each length of the batches.
+        graphs = self.train_step.experimental_get_tracing_count()
         console.table(
             self.settings.output,
             {
-                "network": shown.config.describe(),
+                "network": best.config.describe(),
                 "parameters": self.model.count_params(),
-                "steps": self.step,
-                "skipped steps": self.skipped,
-                "graphs of the step": self.graphs,
+                "steps": self.state.step,
+                "skipped steps": self.state.skipped,
+                "graphs of the step": graphs,
                 "time": f"{self.seconds:.0f} s for the steps of this start",
-                "checkpoint": f"{shown.folder} "
-                f"({console.folder_size(shown.folder)})",
+                "checkpoint": f"{best.folder} "
+                f"({console.folder_size(best.folder)})",
                 **{
                     f"dev {name}": value
-                    for name, value in shown.facts["scores"].items()
+                    for name, value in best.facts["scores"].items()
                 },
-                **facts,
+                **more,
             },
         )
+
+
+def _is_due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0
 
 
 def _best_metric(settings: settings_lib.TrainSettings, task: base.Task) -> str:
     name = settings.best_metric or task.metric_names[0]
     if name not in task.metric_names:
         raise errors.InputError(
-            f"--best_metric={name}: expected one of "
-            f"{', '.join(task.metric_names)}."
+            f"--best_metric={name}: expected one of {', '.join(task.metric_names)}."
         )
     return name
-
-
-class _Watched:
-    """Batches with the notice to stop put in; counts seconds of waiting."""
-
-    def __init__(self, batches: Iterable[step_lib.Batch], asked: list[int]):
-        self.batches, self.asked = iter(batches), asked
-        self.waited = 0.0
-
-    def __iter__(self) -> Iterator[step_lib.Batch]:
-        return self
-
-    def __next__(self) -> step_lib.Batch:
-        start = time.monotonic()
-        batch = next(self.batches)
-        self.waited += time.monotonic() - start
-        return batch | {"asked": tf.constant(float(bool(self.asked)))}
-
-
-def begun(run: str) -> bool:
-    """Whether a run has a checkpoint to go on from."""
-    return bool(checkpoint.steps(run))
 
 
 def make_optimizer(

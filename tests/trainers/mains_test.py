@@ -10,7 +10,7 @@ from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint
 from bert_keras.data import records
-from bert_keras.training import trainer
+from bert_keras.training import meter
 from tests.trainers import mains
 from tests.trainers.mains import call, write
 
@@ -71,7 +71,7 @@ class MainsTest(mains.Case):
 
         def results(folder):
             return [
-                {k: v for k, v in line.items() if k not in trainer.TIMES}
+                {k: v for k, v in line.items() if k not in meter.TIMES}
                 for line in self.log(folder)
             ]
 

@@ -19,7 +19,7 @@ from absl.testing import absltest, parameterized
 from tensorboard.backend.event_processing import event_accumulator
 
 from bert_keras import checkpoint
-from bert_keras.training import trainer
+from bert_keras.training import meter
 from tests import tiny
 from tests.trainers import replicas_test
 
@@ -60,7 +60,7 @@ def log(run):
         return []
     lines = [json.loads(line) for line in lines]
     for line in lines:
-        for name in trainer.TIMES:
+        for name in meter.TIMES:
             line.pop(name, None)
     return lines
 

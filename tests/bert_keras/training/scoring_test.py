@@ -1,20 +1,18 @@
-import itertools
-
 import tensorflow as tf
 from absl.testing import absltest
 
-from bert_keras.training import loop
+from bert_keras.training import scoring
 from bert_keras.training import step as step_lib
 from tests.trainers.runs import Run, batches
 
 
-class EvaluateTest(absltest.TestCase):
+class AverageTest(absltest.TestCase):
     def test_means_are_made_once_over_all_rows(self):
         run = Run("masked_lm")
         step = step_lib.make_evaluate_step(
             run.model, run.task, strategy=run.strategy
         )
-        scores = loop.evaluate(step, batches(run.task, 3))
+        scores = scoring.average(step, batches(run.task, 3))
         losses, right, weight = 0.0, 0.0, 0.0
         for batch in batches(run.task, 3):
             labels, weights = batch["targets"]["masked_lm"]
@@ -32,22 +30,6 @@ class EvaluateTest(absltest.TestCase):
         self.assertAlmostEqual(
             scores["masked_lm_accuracy"], right / weight, places=5
         )
-
-
-class TrainTest(absltest.TestCase):
-    def test_actions_fire_when_due_and_after_the_last_step(self):
-        fired = []
-        loop.train(
-            lambda batch: {},
-            itertools.count(),
-            start=2,
-            stop=8,
-            actions=[
-                loop.every(3, lambda step, metrics: fired.append(("a", step))),
-                loop.every(0, lambda step, metrics: fired.append(("b", step))),
-            ],
-        )
-        self.assertEqual(fired, [("a", 3), ("a", 6), ("a", 8), ("b", 8)])
 
 
 if __name__ == "__main__":
