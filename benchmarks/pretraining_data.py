@@ -41,10 +41,10 @@ TINY = "A film.\nA plot.\n\nA story.\nAn end.\n\n"
 
 
 def ours(text, output):
-    from trainers import prepare
+    from bert_keras.training import prepare
 
-    prepare.prepare(
-        prepare.Settings(
+    prepare.run(
+        prepare.PrepareSettings(
             input=text,
             vocab=VOCAB.value,
             output=output,

@@ -15,8 +15,13 @@ _PUBLIC = {
     "BertModel": "model",
     "InputError": "errors",
     "Predictor": "predictor",
+    "Task": "tasks.base",
     "Tokenizer": "tokenizers.wordpiece",
+    "evaluate": "training.evaluate",
+    "finetune": "training.finetune",
     "load": "predictor",
+    "prepare": "training.prepare",
+    "pretrain": "training.pretrain",
 }
 
 __all__ = list(_PUBLIC)

@@ -5,13 +5,22 @@ Settings, tasks and networks declare what can be set as fields made by
 """
 
 import dataclasses
+import difflib
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bert_keras import errors
+
+# The help of an option that names the task of a checkpoint.
+TASK = (
+    "Dotted name of a module of yours that has the checkpoint's task. What a "
+    "folder names is not imported, what you name here is. Empty: a task that "
+    "comes with the package."
+)
 
 MOST_SEED = 2**31 - 1  # the stateless random ops of TensorFlow take int32
 
@@ -69,6 +78,42 @@ def check(*settings: Any) -> None:
         }
         check_types(type(each), values)
         check_bounds(type(each), values)
+
+
+def divide(
+    keywords: Mapping[str, Any], *classes: type, without: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Keyword arguments by the class that declares each of them.
+
+    Paths become strings. Raises InputError for a keyword that is no option of
+    the classes, or named in `without`.
+    """
+    names = [
+        {
+            field.name
+            for field in dataclasses.fields(cls)
+            if "help" in field.metadata and field.name not in without
+        }
+        for cls in classes
+    ]
+    known = set().union(*names)
+    for name in keywords:
+        if name in known:
+            continue
+        alike = difflib.get_close_matches(name, known)
+        hint = f"did you mean {' or '.join(alike)}?" if alike else ""
+        raise errors.InputError(
+            f"{name} is no setting; "
+            + (hint or f"expected some of {', '.join(sorted(known))}.")
+        )
+    values = {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in keywords.items()
+    }
+    return [
+        {name: value for name, value in values.items() if name in own}
+        for own in names
+    ]
 
 
 def require(name: str, value: Any) -> None:

@@ -62,7 +62,7 @@ class Settings:
         "What to convert: a run or step folder, or a folder of Google's, "
         "Hugging Face's or KerasHub's.",
     )
-    task: str = options.option("", flags.TASK)
+    task: str = options.option("", options.TASK)
     output: str = options.option("", "The folder to write; new, or empty.")
     format: str = options.option(
         OURS,

@@ -33,7 +33,7 @@ class Settings:
         "of BertConfig.",
     )
     checkpoint: str = options.option("", "A run, or one of its step folders.")
-    task: str = options.option("", flags.TASK)
+    task: str = options.option("", options.TASK)
     vocab_size: int = options.option(
         0,
         "Entries of the vocabulary; 0: what the model says, else 30,522.",

@@ -65,8 +65,8 @@ def read(settings: type[T], **more: Any) -> T:
     return made
 
 
-def define_task(default: str) -> type[base.Task]:
-    """--task and, after a first look at the command line, its settings."""
+def define_task(default: str) -> None:
+    """Defines --task and, after a first look at its value, its settings."""
     early = flags.FlagValues()
     flags.DEFINE_string("task", default, "", flag_values=early)
     early(sys.argv, known_only=True)
@@ -79,14 +79,11 @@ def define_task(default: str) -> type[base.Task]:
         module_name=sys.argv[0],
     )
     define(task)
-    return task
 
 
-TASK = (
-    "Dotted name of a module of yours that has the checkpoint's task. What a "
-    "folder names is not imported, what you name here is. Empty: a task that "
-    "comes with the package."
-)
+def read_task() -> base.Task:
+    """The task that --task names, with its settings."""
+    return read(base.find(flags.FLAGS.task))
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:

@@ -30,7 +30,7 @@ from trainers import flags
 @dataclasses.dataclass(frozen=True)
 class Settings:
     checkpoint: str = options.option("", "A run, or one of its step folders.")
-    task: str = options.option("", flags.TASK)
+    task: str = options.option("", options.TASK)
     input: str = options.option("", "File to read; empty: standard input.")
     output: str = options.option("", "File to write; empty: standard output.")
     batch_size: int = options.option(

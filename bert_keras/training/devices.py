@@ -1,6 +1,8 @@
 """Devices, replicas and numeric precision of a run."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -10,15 +12,29 @@ from bert_keras.training import cluster
 from bert_keras.training import settings as settings_lib
 
 
-def start(settings: settings_lib.TrainSettings) -> tf.distribute.Strategy:
-    """Sets precision and determinism; returns the strategy to build under."""
+@contextlib.contextmanager
+def configured(
+    settings: settings_lib.TrainSettings,
+) -> Iterator[tf.distribute.Strategy]:
+    """The strategy to build under, with seed, precision and determinism set.
+
+    Keras' dtype policy is the one of before in the end.
+    """
     options.require("output", settings.output)
+    before = keras.config.dtype_policy()
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_dtype_policy(settings.precision)
+    try:
+        if settings.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        yield _start(settings)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _start(settings: settings_lib.TrainSettings) -> tf.distribute.Strategy:
     if settings_lib.AUTO_MIXED_IS_ON and settings.precision == "mixed_float16":
         console.say(f"{settings_lib.AUTO_MIXED}=1: --precision=mixed_float16")
-    if settings.deterministic:
-        tf.config.experimental.enable_op_determinism()
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
     strategy = make_strategy(settings.strategy, settings.tpu)

@@ -1,10 +1,16 @@
-"""The settings that pretraining and fine-tuning share."""
+"""The settings of pretraining and fine-tuning."""
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
-from bert_keras import locks, optimizers, options
+from bert_keras import errors, locks, optimizers, options
+from bert_keras.networks import bert
+from bert_keras.tasks import base
 from bert_keras.training import profiler
+
+T = TypeVar("T")
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STRATEGIES = (
@@ -150,3 +156,95 @@ class TrainSettings:
     log_every: int = options.option(
         20, "Steps between log lines.", least=1, identity=False
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainSettings(TrainSettings):
+    """Those of pretraining on prepared records."""
+
+    records: str = options.option("", "Folder of prepared records.", reads=True)
+    model: str = options.option(
+        "base",
+        f"One of {', '.join(bert.SIZES)}, or a JSON file with the "
+        "fields of BertConfig.",
+        reads=True,
+    )
+    init: str = options.option(
+        "", "A checkpoint of any format that training starts from.", reads=True
+    )
+    steps: int = options.option(100_000, "Updates.", least=1)
+    batch_size: int = options.option(
+        256,
+        "Rows per update, over all replicas and accumulation steps.",
+        least=1,
+    )
+    learning_rate: float = options.option(1e-4, "Its highest value.", least=0.0)
+    warmup: float = options.option(
+        0.01,
+        "Steps in which the learning rate rises to --learning_rate; below 1: "
+        "a share of all steps. After it the rate falls linearly to 0.",
+        least=0.0,
+    )
+    evaluate_every: int = options.option(
+        5000, "Steps between evaluations on the held-out records.", least=0
+    )
+    evaluate_batches: int = options.option(
+        100, "Batches of held-out records that an evaluation reads.", least=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneSettings(TrainSettings):
+    """Those of fine-tuning on labelled examples."""
+
+    init: str = options.option(
+        "",
+        "The checkpoint to start from: a run or step folder, or a folder of "
+        "Google's, Hugging Face's or KerasHub's.",
+        reads=True,
+    )
+    train: str = options.option("", "Labelled rows to learn from.", reads=True)
+    dev: str = options.option(
+        "", "Labelled rows to score on; empty: none.", reads=True
+    )
+    dev_fraction: float = options.option(
+        0.0,
+        "Without --dev: share of the rows of --train, of each label, that is "
+        "scored on and not learned from.",
+        least=0.0,
+        most=0.5,
+    )
+    epochs: int = options.option(3, "Times every row is seen.", least=1)
+    random_start: bool = options.option(
+        False,
+        "Take shape and vocabulary from --init, but new random weights: what "
+        "would there be without pretraining?",
+    )
+
+
+def from_keywords(
+    cls: type[T],
+    task: str | base.Task,
+    keywords: Mapping[str, Any],
+    *,
+    without: Sequence[str] = (),
+) -> tuple[T, base.Task]:
+    """Settings and task of a call, by who declares which keyword.
+
+    A task that is given by its name takes its fields from the keywords; a
+    Task has them already. Fields named in `without` are not to be set.
+
+    Raises InputError for a keyword that is no option.
+    """
+    if isinstance(task, str):
+        named = base.find(task)
+        own, of_task = options.divide(keywords, cls, named, without=without)
+        return cls(**own), named(**of_task)
+    for name in {field.name for field in dataclasses.fields(task)}:
+        if name in keywords:
+            raise errors.InputError(
+                f"{name} is a field of the task: set it in the "
+                f"{type(task).__name__} that is given as task."
+            )
+    (own,) = options.divide(keywords, cls)
+    return cls(**own), task

@@ -338,7 +338,8 @@ def _best_metric(settings: settings_lib.TrainSettings, task: base.Task) -> str:
     name = settings.best_metric or task.metric_names[0]
     if name not in task.metric_names:
         raise errors.InputError(
-            f"--best_metric={name}: expected one of {', '.join(task.metric_names)}."
+            f"--best_metric={name}: expected one of "
+            f"{', '.join(task.metric_names)}."
         )
     return name
 

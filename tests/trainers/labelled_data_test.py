@@ -1,5 +1,6 @@
 """What predict and evaluate do with lines, labels and folders of any kind."""
 
+import collections
 import contextlib
 import dataclasses
 import io
@@ -14,8 +15,10 @@ from bert_keras import model as model_lib
 from bert_keras.data import records
 from bert_keras.networks import bert
 from bert_keras.tasks import classification, intent_slots, tagging
+from bert_keras.training import evaluate, finetune, labelled_records
+from bert_keras.training import settings as settings_lib
 from tests import tiny
-from trainers import evaluate, finetune, predict
+from trainers import predict
 
 
 class Files(parameterized.TestCase):
@@ -150,8 +153,8 @@ class EvaluateTest(Files):
         """(the table, what was said, the scores)."""
         out, said = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
-            scores = evaluate.evaluate(
-                evaluate.Settings(
+            scores = evaluate.run(
+                evaluate.EvaluateSettings(
                     checkpoint=self.run_of(task), data=data, **settings
                 )
             )
@@ -234,12 +237,12 @@ class EvaluateTest(Files):
     def test_training_without_rows_says_why_there_are_none(
         self, changes, message
     ):
-        settings = finetune.Settings(
+        settings = settings_lib.FinetuneSettings(
             init=self.run_of(self.TASK), train="here", **changes
         )
         task = mock.create_autospec(self.TASK, examples=lambda path: iter(()))
         with self.assertRaisesRegex(errors.InputError, message):
-            finetune._finetune(settings, task, None)
+            finetune._run(settings, task, None)
 
     def test_records_are_no_labelled_file(self):
         folder = self.create_tempdir().full_path
@@ -293,8 +296,8 @@ class EncodeTest(absltest.TestCase):
             {"text": text, "label": "1.0"}
             for text in ("a", "the film " * 20, "a film", "bad " * 9)
         ]
-        counts = finetune.collections.Counter()
-        list(finetune.encode(task, tiny.tokenizer(), rows, counts))
+        counts = collections.Counter()
+        list(labelled_records.encode(task, tiny.tokenizer(), rows, counts))
         self.assertEqual(counts, {"examples": 4, "truncated": 2})
 
 

@@ -6,12 +6,15 @@ import re
 from absl.testing import absltest
 
 from bert_keras.tasks import base
-from trainers import finetune, pretrain
+from bert_keras.training import settings
 
 FOLDER = os.path.join(
     os.path.dirname(__file__), "..", "..", "trainers", "recipes"
 )
-SETTINGS = {"pretrain": pretrain.Settings, "finetune": finetune.Settings}
+SETTINGS = {
+    "pretrain": settings.PretrainSettings,
+    "finetune": settings.FinetuneSettings,
+}
 
 
 class RecipesTest(absltest.TestCase):

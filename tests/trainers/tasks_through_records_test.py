@@ -15,10 +15,10 @@ from bert_keras.data import records as records_lib
 from bert_keras.networks import bert
 from bert_keras.tasks import base, classification, embedding
 from bert_keras.training import input_pipeline as inputs
+from bert_keras.training import labelled_records
 from bert_keras.training import step as step_lib
 from tests import tiny
 from tests.bert_keras.tasks import tasks_test
-from trainers import finetune
 
 ROWS = tasks_test.ROWS
 LABELLED = [name for name in ROWS if name != "masked_lm"]
@@ -28,8 +28,8 @@ WITHOUT_GRADIENT = ("span/score/bias",)
 
 def written(task, rows, folder):
     """The rows as the records of fine-tuning."""
-    encoded = list(finetune.encode(task, tiny.tokenizer(), rows))
-    per_token = finetune._per_token(task)
+    encoded = list(labelled_records.encode(task, tiny.tokenizer(), rows))
+    per_token = labelled_records._per_token(task)
     return write(folder, encoded, per_token)
 
 
@@ -176,7 +176,9 @@ class RecordsTest(absltest.TestCase):
             name = kind.__bases__[0].__module__.rpartition(".")[2]
             task = kind(seq_length=32).adapt(ROWS[name], tiny.tokenizer())
             with self.assertRaisesRegex(errors.InputError, message):
-                list(finetune.encode(task, tiny.tokenizer(), ROWS[name]))
+                list(
+                    labelled_records.encode(task, tiny.tokenizer(), ROWS[name])
+                )
 
     def test_another_per_token_feature_is_kept_where_it_is_declared(self):
         class WithStarts(base.find("tagging")):
@@ -186,7 +188,7 @@ class RecordsTest(absltest.TestCase):
         rows = ROWS["tagging"]
         raw = {"text": tf.constant([row["text"] for row in rows])}
         made = task.preprocess(raw, tiny.tokenizer())["start"].numpy()
-        encoded = list(finetune.encode(task, tiny.tokenizer(), rows))
+        encoded = list(labelled_records.encode(task, tiny.tokenizer(), rows))
         for row, start in zip(encoded, made, strict=True):
             np.testing.assert_array_equal(
                 row["inputs/start"], start[: len(row["inputs/token_ids"])]

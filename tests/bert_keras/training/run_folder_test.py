@@ -15,10 +15,17 @@ from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint, errors, locks
 from bert_keras.tasks import classification, masked_lm
+from bert_keras.training import (
+    evaluate,
+    finetune,
+    labelled_records,
+    prepare,
+    pretrain,
+)
+from bert_keras.training import settings as settings_lib
 from tests import tiny
 from tests.trainers import mains
 from tests.trainers.mains import call, write
-from trainers import evaluate, finetune, prepare, pretrain
 
 
 def tearDownModule():
@@ -144,11 +151,11 @@ class RunFolderTest(mains.Case):
     def test_records_in_a_run_are_cleared_of_its_own_files_only(self):
         records = os.path.join(self.output, "records")
         self.put("records/manifest.json", "records/shard-00003.safetensors")
-        finetune._clear(records)
+        labelled_records._clear(records)
         self.assertEqual(os.listdir(records), [])
         self.put("records/manifest.json", "records/mine")
         with self.assertRaisesRegex(errors.InputError, "holds mine"):
-            finetune._clear(records)
+            labelled_records._clear(records)
         self.assertLen(os.listdir(records), 2)
 
     @parameterized.parameters(
@@ -226,7 +233,7 @@ class RunFolderTest(mains.Case):
 
     def finetuned(self, **changes):
         task = changes.pop("task", {})
-        settings = finetune.Settings(
+        settings = settings_lib.FinetuneSettings(
             **{
                 "init": self.base,
                 "train": self.rows,
@@ -237,7 +244,7 @@ class RunFolderTest(mains.Case):
                 **changes,
             }
         )
-        return finetune.finetune(
+        return finetune.run(
             settings,
             classification.Classification(**{"seq_length": 16, **task}),
         )
@@ -300,8 +307,8 @@ class RunFolderTest(mains.Case):
         self.assertIsNone(line["dev/accuracy"])
         self.assertFalse(os.path.exists(os.path.join(self.output, "best")))
         answers = os.path.join(self.create_tempdir().full_path, "a.jsonl")
-        scores = evaluate.evaluate(
-            evaluate.Settings(
+        scores = evaluate.run(
+            evaluate.EvaluateSettings(
                 checkpoint=self.output, data=self.rows, output=answers
             )
         )
@@ -354,8 +361,8 @@ class RunFolderTest(mains.Case):
     def test_an_output_named_as_a_url_is_checked_alike(self):
         corpus = write(os.path.join(self.output, "corpus.txt"), mains.CORPUS)
         with self.assertRaisesRegex(errors.InputError, "is in --output"):
-            prepare.prepare(
-                prepare.Settings(
+            prepare.run(
+                prepare.PrepareSettings(
                     input=corpus,
                     output=f"file://{self.output}",
                     vocab=self.vocab,
@@ -365,18 +372,18 @@ class RunFolderTest(mains.Case):
 
     def test_a_picture_of_others_is_not_drawn_over(self):
         answers = os.path.join(self.output, "a.jsonl")
-        settings = evaluate.Settings(
+        settings = evaluate.EvaluateSettings(
             checkpoint=self.tuned, data=self.rows, output=answers
         )
         self.put("a-confusion.png")
         with self.assertRaisesRegex(errors.InputError, "a-confusion.png"):
-            evaluate.evaluate(settings)
+            evaluate.run(settings)
         self.assertFalse(os.path.exists(answers))
         os.remove(os.path.join(self.output, "a-confusion.png"))
         for _ in range(2):  # one of its own
-            evaluate.evaluate(settings)
+            evaluate.run(settings)
         with self.assertRaisesRegex(errors.InputError, "batch_size=0"):
-            evaluate.evaluate(dataclasses.replace(settings, batch_size=0))
+            evaluate.run(dataclasses.replace(settings, batch_size=0))
 
     def test_a_run_without_any_number_still_ends(self):
         def metrics(*_):
@@ -395,8 +402,8 @@ class RunFolderTest(mains.Case):
             pass
 
         with self.assertRaisesRegex(errors.InputError, "be loaded again"):
-            finetune.finetune(
-                finetune.Settings(
+            finetune.run(
+                settings_lib.FinetuneSettings(
                     init=self.base, train=self.rows, output=self.output
                 ),
                 Local(),
@@ -450,7 +457,7 @@ class RunFolderTest(mains.Case):
         self.assertNotIn(locks.NAME, os.listdir(flags["output"]))
 
     def test_pretraining_continues_only_with_its_records_and_network(self):
-        settings = pretrain.Settings(
+        settings = settings_lib.PretrainSettings(
             records=self.records,
             output=self.output,
             model=self.model,
@@ -458,12 +465,12 @@ class RunFolderTest(mains.Case):
             batch_size=8,
         )
         task = masked_lm.MaskedLM()
-        pretrain.pretrain(settings, task)
+        pretrain.run(settings, task)
         before = tree(self.output)
         records = self.path("other-records")
         if not os.path.exists(records):
-            prepare.prepare(
-                prepare.Settings(
+            prepare.run(
+                prepare.PrepareSettings(
                     input=self.corpus,
                     output=records,
                     vocab=self.vocab,
@@ -487,15 +494,13 @@ class RunFolderTest(mains.Case):
             ({"init": self.base}, "other contents of init"),
         ):
             with self.assertRaisesRegex(errors.InputError, message):
-                pretrain.pretrain(
-                    dataclasses.replace(settings, **changes), task
-                )
+                pretrain.run(dataclasses.replace(settings, **changes), task)
             self.assertEqual(tree(self.output), before)
         with self.assertRaisesRegex(errors.InputError, "masked_share=0.15"):
-            pretrain.pretrain(settings, masked_lm.MaskedLM(masked_share=0.3))
+            pretrain.run(settings, masked_lm.MaskedLM(masked_share=0.3))
         moved = os.path.join(self.create_tempdir().full_path, "records")
         shutil.copytree(self.records, moved)
-        pretrain.pretrain(dataclasses.replace(settings, records=moved), task)
+        pretrain.run(dataclasses.replace(settings, records=moved), task)
 
     def test_a_setting_of_a_later_version_is_refused_by_name(self):
         self.finetuned()

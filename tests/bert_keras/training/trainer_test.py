@@ -107,7 +107,9 @@ class TrainerTest(absltest.TestCase):
         task = question_answering.QuestionAnswering(seq_length=16)
         run = self.trainer(total=2, task=task)
         stream = list(batches(task, 2))
-        metrics = dict.fromkeys(task.metric_names, 0.5) | {"best_f1_threshold": 2.5}
+        metrics = dict.fromkeys(task.metric_names, 0.5) | {
+            "best_f1_threshold": 2.5
+        }
         run.train(stream, evaluate=lambda: (metrics, {}))
         saved = checkpoint.read(self.run_folder)
         self.assertEqual(saved.task.no_answer_threshold, 2.5)

@@ -1,0 +1,194 @@
+"""Scores a checkpoint on labelled examples, or a pretrained one on records."""
+
+import collections
+import dataclasses
+import os
+import time
+from typing import Any
+
+import tensorflow as tf
+
+from bert_keras import console, errors, files, options, predictor
+from bert_keras.data import batches as batches_lib
+from bert_keras.data import records as records_lib
+from bert_keras.tasks import base
+from bert_keras.training import input_pipeline, plots, scoring
+from bert_keras.training import step as step_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateSettings:
+    """What is scored on what."""
+
+    checkpoint: str = options.option("", "A run, or one of its step folders.")
+    task: str = options.option("", options.TASK)
+    data: str = options.option("", "A labelled file, or a folder of records.")
+    output: str = options.option(
+        "", "File for the answers, one JSON object per row; empty: none."
+    )
+    columns: str = options.option(
+        "", "Columns of the file, where they differ from training's."
+    )
+    batch_size: int = options.option(
+        32,
+        "A batch has as many tokens as this many rows of the longest length.",
+        least=1,
+    )
+    seed: int = options.option(
+        1, "Masks that are drawn on records.", least=0, most=options.MOST_SEED
+    )
+
+
+def evaluate(checkpoint: str, data: str, **settings: Any) -> dict[str, float]:
+    """Scores a checkpoint on labelled examples, or on records; the metrics.
+
+    >>> bert_keras.evaluate("runs/sst2", "dev.tsv")["accuracy"]
+
+    Args:
+      checkpoint: a run, or one of its step folders.
+      data: a labelled file; of a pretrained checkpoint a folder of records.
+      settings: the fields of EvaluateSettings.
+    """
+    values = {"checkpoint": checkpoint, "data": data} | settings
+    (chosen,) = options.divide(values, EvaluateSettings)
+    return run(EvaluateSettings(**chosen))
+
+
+def run(settings: EvaluateSettings) -> dict[str, float]:
+    options.check(settings)
+    options.require("checkpoint", settings.checkpoint)
+    options.require("data", settings.data)
+    files.check_output(
+        settings.output, data=settings.data, checkpoint=settings.checkpoint
+    )
+    plots.check_picture(_picture(settings.output))
+    base.register(settings.task)
+    model = predictor.load(settings.checkpoint)
+    began = time.monotonic()
+    facts: dict[str, str] = {}
+    if records_lib.is_complete(settings.data):
+        scores, count = _on_records(model, settings)
+    else:
+        scores, count, facts = _on_rows(model, settings)
+    seconds = time.monotonic() - began
+    console.table(
+        f"{settings.checkpoint} on {settings.data}",
+        {
+            "rows": count,
+            **facts,
+            **scores,
+            "time": f"{seconds:.1f} s, {count / seconds:.0f} rows/s",
+        },
+    )
+    return scores
+
+
+def _on_rows(model: predictor.Predictor, settings: EvaluateSettings):
+    task = model.task
+    if records_lib.is_complete(os.path.join(settings.data, "train")):
+        raise errors.InputError(
+            f"--data={settings.data} is the folder of trainers.prepare; score "
+            "a pretrained checkpoint on its dev, and any other on a labelled "
+            "file."
+        )
+    if settings.columns:
+        if not hasattr(task, "columns"):
+            raise errors.InputError(
+                f"--columns={settings.columns}: the files of {task.name} have "
+                "no columns to choose from; leave it out."
+            )
+        task = dataclasses.replace(task, columns=settings.columns)
+    examples = task.read_examples(settings.data)
+    rows = list(examples)
+    input_pipeline.say_note(examples)
+    unseen = _unseen(task, rows, settings)
+    answers = model.predict(rows, batch_size=settings.batch_size)
+    truncated = sum(answer["truncated"] for answer in answers)
+    facts = {
+        "rows truncated": f"{truncated:,} of {len(rows):,}, at "
+        f"{task.seq_length} tokens"
+    }
+    if skipped := getattr(examples, "skipped", 0):
+        facts["malformed rows left out"] = f"{skipped:,}"
+    if unseen:
+        facts["labels never seen in training"] = unseen
+    if settings.output:
+        with tf.io.gfile.GFile(settings.output, "w") as file:
+            for row, answer in zip(rows, answers, strict=True):
+                line = {"row": dict(row), "answer": answer}
+                file.write(predictor.as_json(line) + "\n")
+    scores, tables = scoring.score(task, answers, rows)
+    for name, table in tables.items():
+        console.numbers(name, **table._asdict())
+        if settings.output and name == "confusion":
+            files.write(_picture(settings.output), plots.confusion(table))
+    return scores, len(rows), facts
+
+
+def _picture(output: str) -> str:
+    """Where the confusion matrix goes, beside the answers."""
+    return output and f"{os.path.splitext(output)[0]}-confusion.png"
+
+
+def _unseen(
+    task: base.Task, rows: list[base.Row], settings: EvaluateSettings
+) -> str:
+    """How often which labels occur that training did not know."""
+    found = [set(task.unseen(row)) for row in rows]
+    counts = collections.Counter(label for each in found for label in each)
+    if not counts:
+        return ""
+    with_some = sum(map(bool, found))
+    shown = ", ".join(
+        f"{label!r} {count:,}" for label, count in counts.most_common(10)
+    )
+    more = f" and {len(counts) - 10:,} more" if len(counts) > 10 else ""
+    text = f"{with_some:,} of {len(rows):,} rows: {shown}{more}"
+    if with_some == len(rows):
+        raise errors.InputError(
+            f"{settings.data}: expected labels of the training file, found "
+            f"none: {text}. Write labels as there, or name another column."
+        )
+    console.say(
+        f"{settings.data}: labels never seen in training, which no answer can "
+        f"get right: {text}"
+    )
+    return text
+
+
+def _on_records(model: predictor.Predictor, settings: EvaluateSettings):
+    if type(model.task).metric_sums is base.Task.metric_sums:
+        raise errors.InputError(
+            f"--data={settings.data} is a folder of records, and "
+            f"{model.task.name} is scored on a labelled file; name that file."
+        )
+    records = records_lib.Records(settings.data)
+    if "seq_length" not in records.manifest:
+        raise errors.InputError(
+            f"{settings.data} are the rows of a fine-tuning run; score on a "
+            "labelled file."
+        )
+    theirs = input_pipeline.tokenizer_of(records)
+    if theirs.fingerprint != model.tokenizer.fingerprint:
+        raise errors.InputError(
+            f"{settings.data} was written with another vocabulary than "
+            f"{settings.checkpoint}'s; prepare it with that vocab.txt."
+        )
+    length = records.manifest["seq_length"]
+    task = dataclasses.replace(model.task, seq_length=length)
+    input_pipeline.fits(task, model.model.encoder.config)
+    plan = batches_lib.Plan(
+        records.lengths,
+        settings.batch_size,
+        seed=settings.seed,
+        shuffle=False,
+        buckets=batches_lib.buckets(length),
+    )
+    strategy = tf.distribute.get_strategy()
+    step = step_lib.make_evaluate_step(
+        model.model, model.task, strategy=strategy
+    )
+    batches = input_pipeline.batches(
+        strategy, model.task, records, plan, stop_step=plan.steps_per_epoch
+    )
+    return scoring.average(step, batches), len(records)

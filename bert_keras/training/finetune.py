@@ -1,0 +1,277 @@
+"""Fine-tunes a checkpoint on labelled examples."""
+
+import collections
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from bert_keras import checkpoint, console, errors, options, predictor
+from bert_keras import model as model_lib
+from bert_keras.data import batches
+from bert_keras.data import records as records_lib
+from bert_keras.tasks import base
+from bert_keras.tokenizers import wordpiece
+from bert_keras.training import (
+    cluster,
+    devices,
+    input_pipeline,
+    labelled_records,
+    run_folder,
+    scoring,
+)
+from bert_keras.training import settings as settings_lib
+from bert_keras.training import trainer as trainer_lib
+
+Metrics = dict[str, float | None]
+
+
+def finetune(
+    init: str,
+    train: str,
+    dev: str | None = None,
+    *,
+    task: str | base.Task,
+    output: str,
+    **settings: Any,
+) -> predictor.Predictor:
+    """Fine-tunes a checkpoint and returns the best one of the run.
+
+    >>> model = bert_keras.finetune(
+    ...     "runs/base", "train.tsv", "dev.tsv",
+    ...     task="classification", output="runs/sst2", epochs=3)
+    >>> model.predict(["a fine film"])
+
+    Args:
+      init: the checkpoint to start from: a run, or a folder of another format.
+      train, dev: labelled files to learn from and to score on.
+      task: a Task, or the name of one.
+      output: the folder of the run. The same call continues the run, or
+        returns at once where it is complete; a call with other settings is
+        refused.
+      settings: the fields of FinetuneSettings, and those of the task where
+        `task` is a name.
+    """
+    values = {"init": init, "train": train, "dev": dev or "", "output": output}
+    chosen, task = settings_lib.from_keywords(
+        settings_lib.FinetuneSettings, task, values | settings
+    )
+    run(chosen, task)
+    return predictor.load(chosen.output)
+
+
+def run(settings: settings_lib.FinetuneSettings, task: base.Task) -> Metrics:
+    """Trains for `epochs`; returns the metrics of the last evaluation."""
+    options.check(settings, task)
+    base.require_findable(type(task))
+    options.require("init", settings.init)
+    options.require("train", settings.train)
+    options.require("output", settings.output)
+    if settings.dev and settings.dev_fraction:
+        console.say(
+            f"--dev is given: --dev_fraction={settings.dev_fraction} holds "
+            "nothing out"
+        )
+    run_folder.refuse_inputs_inside(
+        settings.output,
+        init=settings.init,
+        train=settings.train,
+        dev=settings.dev,
+    )
+    with (
+        devices.configured(settings) as strategy,
+        run_folder.one_writer(settings, strategy),
+    ):
+        return _run(settings, task, strategy)
+
+
+def _run(
+    settings: settings_lib.FinetuneSettings,
+    asked: base.Task,
+    strategy: tf.distribute.Strategy,
+) -> Metrics:
+    start = input_pipeline.read_init(settings, settings.init)
+    tokenizer = start.tokenizer()
+    task = _adapted(settings, asked, start, tokenizer)
+    dev = _dev_examples(settings, task)
+    dev_counts = _check_labels(settings, task, tokenizer, dev)
+    with strategy.scope():
+        if settings.random_start:
+            encoder = start.config.build_encoder()
+            model = model_lib.BertModel(encoder, task)
+        else:
+            model = start.model(task)
+    workers = cluster.Workers(strategy)
+    identity = _identity(settings, asked, start, model)
+    run_folder.claim(settings, identity, workers)
+    if workers.is_chief:
+        labelled_records.write(settings, task, tokenizer)
+    workers.barrier()
+    records = records_lib.Records(os.path.join(settings.output, "records"))
+    truncated = _truncated(task, records.manifest, dev_counts)
+    if truncated:
+        console.say(f"truncated: {truncated}")
+    trainer = _train(settings, strategy, model, tokenizer, records, dev)
+    trainer.report(
+        {
+            "rows learned from": len(records),
+            "malformed rows left out": records.manifest["skipped"],
+            "rows scored on": len(dev),
+            **({"rows truncated": truncated} if truncated else {}),
+            "next": "python -m trainers.predict "
+            f"--checkpoint={settings.output}",
+        }
+    )
+    return trainer.state.metrics
+
+
+def _train(
+    settings: settings_lib.FinetuneSettings,
+    strategy: tf.distribute.Strategy,
+    model: model_lib.BertModel,
+    tokenizer: wordpiece.Tokenizer,
+    records: records_lib.Records,
+    dev: Sequence[base.Row],
+) -> trainer_lib.Trainer:
+    """Trains on the records, scoring on `dev` after every epoch."""
+    task = model.task
+    plan = batches.Plan(
+        records.lengths,
+        settings.batch_size,
+        seed=settings.seed,
+        buckets=input_pipeline.buckets(settings, task.seq_length),
+    )
+    total = plan.steps_per_epoch * settings.epochs
+    trainer = trainer_lib.Trainer(settings, strategy, model, tokenizer, total)
+    answers = predictor.Predictor(model, tokenizer)
+
+    def evaluate():
+        if not trainer.workers.is_chief:
+            return {}, {}
+        return scoring.score(task, answers.predict(dev), dev)
+
+    trainer.train(
+        input_pipeline.batches(
+            strategy,
+            task,
+            records,
+            plan,
+            start_step=trainer.state.step,
+            stop_step=total,
+        ),
+        evaluate=evaluate if dev else None,
+        evaluate_every=plan.steps_per_epoch,
+    )
+    return trainer
+
+
+def _adapted(
+    settings: settings_lib.FinetuneSettings,
+    asked: base.Task,
+    start: checkpoint.Checkpoint,
+    tokenizer: wordpiece.Tokenizer,
+) -> base.Task:
+    """The task with what only the training examples tell, such as labels."""
+    examples = asked.read_examples(settings.train)
+    training = labelled_records.training_examples(settings, examples)
+    first = list(itertools.islice(training, 1))
+    if not first:
+        if settings.dev or not settings.dev_fraction:
+            raise errors.InputError(
+                f"{settings.train}: expected rows to learn from, found none. "
+                "The file has no rows."
+            )
+        raise errors.InputError(
+            f"--dev_fraction={settings.dev_fraction}: expected rows to learn "
+            f"from, found none in {settings.train}; all are held out. Give a "
+            "file with --dev, or more articles."
+        )
+    task = asked.adapt(itertools.chain(first, training), tokenizer)
+    input_pipeline.fits(task, start.config)
+    input_pipeline.say_note(examples)
+    return task
+
+
+def _dev_examples(
+    settings: settings_lib.FinetuneSettings, task: base.Task
+) -> list[base.Row]:
+    """The examples to score on; none without `dev` and `dev_fraction`."""
+    if not (settings.dev or settings.dev_fraction):
+        return []
+    examples = task.read_examples(settings.dev or settings.train)
+    dev = list(labelled_records.dev_examples(settings, examples))
+    if settings.dev:
+        input_pipeline.say_note(examples)
+    if settings.dev and not dev:
+        raise errors.InputError(
+            f"{settings.dev}: expected rows to score on, found none. The "
+            "file has no rows."
+        )
+    if not dev:
+        raise errors.InputError(
+            f"--dev_fraction={settings.dev_fraction}: expected rows to "
+            f"score on, found none in {settings.train}: it has too few "
+            "articles, or rows of each label. Give a larger fraction, or "
+            "a file with --dev."
+        )
+    return dev
+
+
+def _check_labels(
+    settings: settings_lib.FinetuneSettings,
+    task: base.Task,
+    tokenizer: wordpiece.Tokenizer,
+    dev: Sequence[base.Row],
+) -> Mapping[str, int]:
+    """Raises InputError for a label that training does not know.
+
+    Here, not after the first epoch. Returns how many examples were encoded,
+    and how many of these were truncated.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    try:
+        for _ in labelled_records.encode(task, tokenizer, dev, counts):
+            pass
+    except errors.InputError as error:
+        where = settings.dev or (
+            f"{settings.train}, of which --dev_fraction holds a part out (a "
+            "label needs rows in both; give them with --dev)"
+        )
+        raise errors.InputError(f"{where}: {error}") from None
+    return counts
+
+
+def _identity(
+    settings: settings_lib.FinetuneSettings,
+    asked: base.Task,
+    start: checkpoint.Checkpoint,
+    model: model_lib.BertModel,
+) -> run_folder.Identity:
+    return run_folder.Identity(
+        "finetune",
+        (settings, asked),
+        {
+            "network": start.config.to_dict(),
+            "tokenizer": start.tokenizer().fingerprint,
+            "train": run_folder.content(settings.train),
+            "dev": settings.dev and run_folder.content(settings.dev),
+            "init": ""
+            if settings.random_start
+            else run_folder.of_start(model, start.parts(model.task)),
+        },
+    )
+
+
+def _truncated(
+    task: base.Task, manifest: Mapping[str, Any], dev: Mapping[str, int]
+) -> str:
+    """How many examples lose tokens, of those learned from and scored on."""
+    parts = []
+    for counts, what in ((manifest, "learned from"), (dev, "scored on")):
+        if counts.get("truncated"):
+            parts.append(
+                f"{counts['truncated']:,} of {counts['examples']:,} {what}"
+            )
+    return f"{', '.join(parts)}, at {task.seq_length} tokens" if parts else ""

@@ -1,0 +1,249 @@
+"""Labelled examples as training records in the run folder.
+
+Examples are tokenized once, when a run starts; the batches of every epoch are
+read from the records.
+"""
+
+import collections
+import hashlib
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from bert_keras import checkpoint, errors, files
+from bert_keras.data import corpus
+from bert_keras.data import records as records_lib
+from bert_keras.tasks import base
+from bert_keras.tokenizers import wordpiece
+from bert_keras.training import settings as settings_lib
+
+ROWS_PER_BATCH = 1000  # examples that are tokenized in one call
+ROWS_PER_SHARD = 100_000
+
+
+def split(
+    rows: Iterable[base.Row], fraction: float, seed: int
+) -> Iterator[tuple[base.Row, bool]]:
+    """Each example, and whether it is held out: `fraction` of every label.
+
+    Decided one by one, so no file is held in memory; the seed decides where
+    among the examples of a label the first one is. All examples of a group go
+    where its first one goes.
+    """
+    counts: dict[str, int] = {}
+    groups: dict[str, bool] = {}
+    for row in rows:
+        group = row.get("group")
+        if group in groups:
+            yield row, groups[group]
+            continue
+        label = "" if group else str(row.get("label", ""))
+        number = counts.get(label, 0)
+        counts[label] = number + 1
+        first = zlib.crc32(f"{seed} {label}".encode()) / 2**32
+        before = number * fraction + first
+        is_dev = int(before + fraction) > int(before)
+        if group:
+            groups[group] = is_dev
+        yield row, is_dev
+
+
+def training_examples(
+    settings: settings_lib.FinetuneSettings, rows: Iterable[base.Row]
+) -> Iterator[base.Row]:
+    """The examples of `train` that are learned from."""
+    fraction = 0.0 if settings.dev else settings.dev_fraction
+    for row, is_dev in split(rows, fraction, settings.seed):
+        if not is_dev:
+            yield row
+
+
+def dev_examples(
+    settings: settings_lib.FinetuneSettings, rows: Iterable[base.Row]
+) -> Iterator[base.Row]:
+    """The examples of `dev`, or those held out of `train`."""
+    if settings.dev:
+        yield from rows
+        return
+    for row, is_dev in split(rows, settings.dev_fraction, settings.seed):
+        if is_dev:
+            yield row
+
+
+def write(
+    settings: settings_lib.FinetuneSettings,
+    task: base.Task,
+    tokenizer: wordpiece.Tokenizer,
+) -> None:
+    """Writes the training examples as records into the run folder, once."""
+    folder = os.path.join(settings.output, "records")
+    if "://" in folder:
+        raise errors.InputError(
+            f"--output={settings.output}: the rows are mapped into memory, so "
+            "fine-tuning needs a local folder. Copy the run when it is done."
+        )
+    part = f"{settings.seed} {settings.dev_fraction}" * (not settings.dev)
+    fingerprint = _fingerprint(settings.train, task, tokenizer, part)
+    if records_lib.is_complete(folder):
+        found = records_lib.Records(folder)
+        if found.manifest["fingerprint"] == fingerprint:
+            return
+        if checkpoint.steps(settings.output):
+            raise errors.InputError(
+                f"{settings.train} or the task has changed since "
+                f"{settings.output} was begun; choose another --output."
+            )
+    _clear(folder)
+    found = task.read_examples(settings.train)
+    counts: collections.Counter[str] = collections.Counter()
+    rows = encode(task, tokenizer, training_examples(settings, found), counts)
+    shards = [
+        records_lib.write_shard(
+            os.path.join(folder, records_lib.shard_name(number)),
+            records_lib.columns_of(block, per_token=_per_token(task)),
+        )
+        for number, block in enumerate(_blocks(rows, ROWS_PER_SHARD))
+    ]
+    tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
+    skipped = getattr(found, "skipped", 0)
+    records_lib.write_manifest(
+        folder,
+        shards,
+        fingerprint=fingerprint,
+        skipped=skipped,
+        examples=counts["examples"],
+        truncated=counts["truncated"],
+    )
+
+
+def _clear(folder: str) -> None:
+    """Removes records that this run wrote before, and nothing else."""
+    if not os.path.exists(folder):
+        return
+    names = sorted(os.listdir(folder))
+    # The manifest first: a folder without it is not complete.
+    names.sort(key=lambda name: name != records_lib.MANIFEST)
+    own = re.compile(
+        r"(shard-\d+\.safetensors|manifest\.json|vocab\.txt)(\.\d+\.tmp)?"
+    )
+    others = [name for name in names if not own.fullmatch(name)]
+    if others:
+        raise errors.InputError(
+            f"{folder} holds {', '.join(others[:5])}, which no run has "
+            "written; choose another --output."
+        )
+    for name in names:
+        os.remove(os.path.join(folder, name))
+
+
+def encode(
+    task: base.Task,
+    tokenizer: wordpiece.Tokenizer,
+    rows: Iterable[base.Row],
+    counts: collections.Counter[str] | None = None,
+) -> Iterator[records_lib.Row]:
+    """Labelled examples -> rows of records, without padding.
+
+    counts: "examples" and, of these, "truncated" are added to it.
+    """
+    make_inputs = tf.function(
+        lambda raw: task.preprocess(raw, tokenizer),
+        reduce_retracing=True,
+        autograph=False,
+    )
+    for block in _blocks(rows, ROWS_PER_BATCH):
+        raw = {
+            name: tf.constant([row[name] for row in block]) for name in block[0]
+        }
+        inputs = make_inputs({name: raw[name] for name in task.text_columns})
+        if counts is not None:
+            cut = tf.boolean_mask(inputs["example_index"], inputs["truncated"])
+            counts["examples"] += len(block)
+            counts["truncated"] += len(set(cut.numpy().tolist()))
+        lengths = _lengths(task, inputs["padding_mask"].numpy())
+        arrays = {f"inputs/{name}": inputs[name] for name in _stored(task)}
+        for term, (labels, weights) in task.make_targets(raw, inputs).items():
+            arrays[f"targets/{term}/labels"] = labels
+            arrays[f"targets/{term}/weights"] = weights
+        arrays = {
+            name: _storable(task, name, value.numpy())
+            for name, value in arrays.items()
+        }
+        per_token = _per_token(task)
+        for number, length in enumerate(lengths):
+            yield {
+                name: value[number, :length]
+                if name in per_token
+                else value[number]
+                for name, value in arrays.items()
+            }
+
+
+def _stored(task: base.Task) -> set[str]:
+    """Names in `task.preprocess` that a record keeps."""
+    return {"token_ids", "segment_ids", *task.stored_features}
+
+
+def _lengths(task: base.Task, mask: np.ndarray) -> np.ndarray:
+    """Tokens of each row; raises where records would lose some of `mask`."""
+    lengths = (mask > 0).sum(axis=1)
+    if (mask[:, ::-1].cumsum(axis=1) > 0).sum() != lengths.sum():
+        raise errors.InputError(
+            f"{task.name}: expected padding at the end of each row, but "
+            "padding_mask has a 0 before the last token."
+        )
+    if mask.max(initial=0) > 1 and "padding_mask" not in task.stored_features:
+        raise errors.InputError(
+            f"{task.name}: padding_mask numbers several texts in a row, which "
+            'records would not keep. Name "padding_mask" in the task\'s '
+            "stored_features."
+        )
+    return lengths
+
+
+def _storable(task: base.Task, name: str, value: np.ndarray) -> np.ndarray:
+    """As int32 or float32, the types that batches have."""
+    if np.issubdtype(value.dtype, np.floating):
+        return value.astype(np.float32)
+    if np.issubdtype(value.dtype, np.integer):
+        small = value.astype(np.int32)
+        if (small == value).all():
+            return small
+    raise errors.InputError(
+        f"{task.name}: {name} has type {value.dtype}; expected numbers that "
+        "int32 or float32 can hold."
+    )
+
+
+def _per_token(task: base.Task) -> set[str]:
+    """Names of the record features that are as long as their row."""
+    names = {f"inputs/{name}" for name in _stored(task)}
+    for term in task.target_axes:
+        names |= {f"targets/{term}/labels", f"targets/{term}/weights"}
+    return names
+
+
+def _blocks(rows: Iterable[base.Row], size: int) -> Iterator[list[base.Row]]:
+    block = []
+    for row in rows:
+        block.append(row)
+        if len(block) == size:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _fingerprint(path, task, tokenizer, part) -> str:
+    digest = hashlib.sha256()
+    facts = f"{tokenizer.fingerprint} {task.to_dict()} {part}"
+    if task.stored_features:
+        facts += f" {sorted(task.stored_features)}"
+    digest.update(facts.encode())
+    for each in corpus.files([path]):
+        digest.update(files.checksum(each).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,62 @@
+"""What is reported of prepared records."""
+
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from bert_keras import files
+from bert_keras.data import corpus_chunks
+from bert_keras.data import records as records_lib
+from bert_keras.tokenizers import wordpiece
+from bert_keras.training import plots
+
+# What the labels 0 and 1 of a pair mean.
+LABELS = {
+    "nsp": ("next sentence", "random sentence"),
+    "sop": ("in order", "swapped"),
+}
+
+
+def make(
+    output: str,
+    objective: str,
+    plan: corpus_chunks.Plan,
+    tokenizer: wordpiece.Tokenizer,
+    seconds: float,
+) -> dict[str, Any]:
+    """Counts, lengths and some rows; also draws OUTPUT/lengths.png."""
+    manifest = files.read_json(
+        os.path.join(output, "train", records_lib.MANIFEST)
+    )
+    report = manifest["report"]
+    dev = os.path.join(output, "dev", records_lib.MANIFEST)
+    held_out = "none: too few documents, see --held_out"
+    if tf.io.gfile.exists(dev):
+        held_out = f"{files.read_json(dev)['rows']:,}"
+    picture = os.path.join(output, "lengths.png")
+    histogram = plots.histogram(
+        report["lengths"], title="Training rows by their tokens"
+    )
+    files.write(picture, histogram)
+    tokens = report["tokens"]
+    facts = {
+        "documents": plan.documents,
+        "left out as repeated": plan.repeated,
+        "sentences": report["sentences"],
+        "vocabulary": f"{tokenizer.vocab_size:,} entries, "
+        + ("lower case" if tokenizer.lowercase else "cased"),
+        "tokens of the text": tokens,
+        "[UNK]": f"{report['unknown'] / tokens:.4%} of the tokens",
+        "pieces in a word": tokens / max(1, report["words"]),
+        "training rows": manifest["rows"],
+        "held-out rows": held_out,
+        "tokens in a row": f"{manifest['tokens'] / manifest['rows']:.1f} on "
+        f"average, {manifest['longest']} at most; see {picture}",
+        "time": f"{seconds:.1f} s, {plan.bytes / 1e6 / seconds:.1f} MB/s",
+    }
+    for number, example in enumerate(report["examples"], 1):
+        label = example["label"]
+        told = "" if label is None else f"{LABELS[objective][label]}: "
+        facts[f"row {number}"] = told + example["text"]
+    return facts

@@ -1,0 +1,404 @@
+"""Turns raw text into records for pretraining; learns a vocabulary if asked."""
+
+import collections
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from bert_keras import checkpoint, console, errors, files, locks, options
+from bert_keras.data import (
+    corpus,
+    corpus_chunks,
+    import_tfrecords,
+    pretraining_records,
+    vocabulary_learner,
+)
+from bert_keras.data import records as records_lib
+from bert_keras.tokenizers import wordpiece
+from bert_keras.training import parallel_map, preparation_report, run_folder
+
+# Text for which starting one more process pays: TensorFlow takes seconds.
+BYTES_PER_WORKER = 30_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareSettings:
+    """What the records are made of, and how."""
+
+    input: str = options.option(
+        "", "Files, folders or globs, with commas between.", reads=True
+    )
+    output: str = options.option("", "Folder of the records.", identity=False)
+    vocab: str = options.option(
+        "", "A vocab.txt; empty: learn one.", reads=True
+    )
+    vocab_size: int = options.option(
+        0,
+        "Entries to learn from the input, where --vocab is not given.",
+        least=0,
+    )
+    lowercase: bool | None = options.option(
+        None,
+        "Fold case and drop accents. Not said: what --vocab tells by its "
+        "entries; for a learned vocabulary, yes.",
+        kind=bool,
+    )
+    seq_length: int = options.option(128, "Tokens in a row, at most.", least=8)
+    objective: str = options.option(
+        "nsp",
+        "Pairs: nsp = next sentence or a random one, sop = in order or "
+        "swapped, none = whole rows of one document.",
+        ("nsp", "sop", "none"),
+    )
+    passes: int = options.option(
+        1,
+        "Times the pairs are drawn from the text; masks are drawn anew while "
+        "training in any case.",
+        least=1,
+    )
+    deduplicate: bool = options.option(
+        True, "Leave out documents that came before, word for word."
+    )
+    format: str = options.option(
+        "records",
+        "records, whose masks are drawn anew while training, or the TFRecord "
+        "files of Google's create_pretraining_data.py.",
+        ("records", "google"),
+    )
+    masked_share: float = options.option(
+        0.15,
+        "For --format=google: part of the tokens that is hidden.",
+        least=0.01,
+        most=0.9,
+    )
+    max_predictions: int = options.option(
+        20, "For --format=google: masks in a row, at most.", least=1
+    )
+    held_out: float = options.option(
+        0.01,
+        "Share of the documents that is kept for evaluation.",
+        least=0.0,
+        most=0.5,
+    )
+    shard_mb: float = options.option(
+        corpus_chunks.BYTES / 1e6,
+        "Text in a shard, in MB; random sentences come from the same shard.",
+        least=0.001,
+    )
+    seed: int = options.option(
+        1, "Pairs and random sentences.", least=0, most=options.MOST_SEED
+    )
+    workers: int = options.option(
+        0,
+        "Processes; 0: one for each core, fewer for a small input.",
+        least=0,
+        identity=False,
+    )
+    runner: str = options.option(
+        "",
+        "Runner of Apache Beam (DirectRunner, FlinkRunner, SparkRunner, "
+        "DataflowRunner) in place of processes here.",
+        identity=False,
+    )
+    runner_options: str = options.option(
+        "",
+        "What the runner wants to know, as on a command line.",
+        identity=False,
+    )
+    break_lock: bool = options.option(False, locks.BREAK_LOCK, identity=False)
+
+
+def prepare(
+    input: str | Sequence[str], *, output: str, **settings: Any
+) -> dict[str, Any]:
+    """Turns raw text into records; returns what the closing table shows.
+
+    >>> bert_keras.prepare("wiki/*.jsonl.zst", output="records",
+    ...                    vocab_size=8000)
+
+    Args:
+      input: files, folders or globs, in a list or with commas between.
+      output: the folder of the records. The same call continues where it was
+        interrupted; a call with other settings is refused.
+      settings: the fields of PrepareSettings.
+    """
+    if not isinstance(input, (str, os.PathLike)):
+        input = ",".join(map(os.fspath, input))
+    values = {"input": input, "output": output} | settings
+    (chosen,) = options.divide(values, PrepareSettings)
+    return run(PrepareSettings(**chosen))
+
+
+def run(settings: PrepareSettings) -> dict[str, Any]:
+    """Writes OUTPUT/train and OUTPUT/dev."""
+    options.check(settings)
+    options.require("input", settings.input)
+    options.require("output", settings.output)
+    if bool(settings.vocab) == bool(settings.vocab_size):
+        raise errors.InputError("give one of --vocab and --vocab_size.")
+    paths = corpus.files(settings.input.split(","))
+    for path in paths:
+        run_folder.refuse_inputs_inside(settings.output, input=path)
+    run_folder.refuse_inputs_inside(settings.output, vocab=settings.vocab)
+    with locks.hold(settings.output, break_lock=settings.break_lock):
+        facts = _run(settings, paths)
+    console.table(settings.output, facts)
+    return facts
+
+
+def _run(settings: PrepareSettings, paths: Sequence[str]) -> dict[str, Any]:
+    identity = run_folder.Identity(
+        "prepare",
+        (settings,),
+        {
+            "input": [run_folder.content(path) for path in paths],
+            "vocab": settings.vocab and run_folder.content(settings.vocab),
+        },
+    )
+    train = os.path.join(settings.output, "train")
+    same = run_folder.check(
+        settings.output,
+        identity,
+        names=run_folder.PREPARATION,
+        begun=_is_begun(settings.output),
+    )
+    run_folder.take(settings.output, identity)
+    if records_lib.is_complete(train):
+        return {"already there": train}
+    began = time.monotonic()
+    tokenizer = _tokenizer(settings, paths, same=same)
+    then = (
+        f"python -m trainers.pretrain --records={settings.output} "
+        "--output=runs/base"
+    )
+    if all(path.endswith((".tfrecord", ".tf_record")) for path in paths):
+        rows, longest = import_tfrecords.take_over(
+            paths,
+            tokenizer,
+            output=settings.output,
+            objective=settings.objective,
+            held_out=settings.held_out,
+            input=settings.input,
+        )
+        return {
+            "rows": rows,
+            "longest": longest,
+            "masks": "as they stand in the files",
+            "next": then,
+        }
+    plan = _write(settings, paths, tokenizer)
+    facts = preparation_report.make(
+        settings.output,
+        settings.objective,
+        plan,
+        tokenizer,
+        time.monotonic() - began,
+    )
+    files.write_text(
+        os.path.join(settings.output, "report.json"),
+        json.dumps(facts, indent=1, ensure_ascii=False),
+    )
+    return facts | ({"next": then} if settings.format == "records" else {})
+
+
+def _write(
+    settings: PrepareSettings,
+    paths: Sequence[str],
+    tokenizer: wordpiece.Tokenizer,
+) -> corpus_chunks.Plan:
+    """Writes the records; returns the plan, which has counted the corpus."""
+    recipe = pretraining_records.Recipe(
+        folder=settings.output,
+        vocabulary=os.path.join(settings.output, checkpoint.VOCABULARY),
+        lowercase=tokenizer.lowercase,
+        seq_length=settings.seq_length,
+        objective=settings.objective,
+        passes=settings.passes,
+        seed=settings.seed,
+        masks=pretraining_records.Masks(
+            settings.masked_share, settings.max_predictions
+        )
+        if settings.format == "google"
+        else None,
+    )
+    size = _size(paths)
+    position = corpus.Position()
+    plan = corpus_chunks.Plan(
+        corpus.scan(paths, position=position),
+        held_out=settings.held_out,
+        deduplicate=settings.deduplicate,
+        chunk_bytes=int(settings.shard_mb * 1e6),
+    )
+    results = {"train": [], "dev": []}
+    with console.Progress("preparing", total=size / 1e6, unit="MB") as progress:
+        for split, done, result in _make(
+            settings, recipe, plan, position, size
+        ):
+            results[split].append(result)
+            progress.update(done / 1e6)
+    if not any(chunk["shards"] for chunk in results["train"]):
+        raise errors.InputError(
+            f"{settings.input} gives no training row; is it empty?"
+        )
+    # Training records last: their manifest means that all is complete.
+    for split in ("dev", "train"):
+        if any(chunk["shards"] for chunk in results[split]):
+            _finish(settings, split, results[split], tokenizer)
+    return plan
+
+
+def _is_begun(output: str) -> bool:
+    """Whether some rows are written."""
+    return any(
+        tf.io.gfile.glob(os.path.join(output, split, name))
+        for split in ("train", "dev")
+        for name in ("shard-*", "chunk-*.json", records_lib.MANIFEST)
+    )
+
+
+@dataclasses.dataclass
+class _Planned:
+    """The chunks of a plan; remembers where those handed out are from."""
+
+    plan: corpus_chunks.Plan
+    position: corpus.Position
+    # (split, bytes of the input so far) of the chunks without a result yet.
+    origins: collections.deque[tuple[str, int]] = dataclasses.field(
+        default_factory=collections.deque
+    )
+
+    def __iter__(self) -> Iterator[corpus_chunks.Chunk]:
+        for chunk in self.plan:
+            self.origins.append((chunk.split, self.position.bytes))
+            yield chunk
+
+
+def _make(
+    settings: PrepareSettings,
+    recipe: pretraining_records.Recipe,
+    plan: corpus_chunks.Plan,
+    position: corpus.Position,
+    size: int,
+) -> Iterator[tuple[str, int, dict]]:
+    """(split, bytes of the input so far, what was written) of every chunk."""
+    make = functools.partial(pretraining_records.make, recipe=recipe)
+    if settings.runner:
+        # Through files, as a plan can be larger than what a runner takes.
+        notes = list(_write_plan(settings.output, plan))
+        make_noted = functools.partial(make_from_note, recipe=recipe)
+        parallel_map.in_pipeline(
+            make_noted, notes, settings.runner, settings.runner_options
+        )
+        for note in notes:
+            yield _read_chunk(note).split, size, make_noted(note)
+            tf.io.gfile.remove(note)
+        return
+    workers = settings.workers or min(
+        os.cpu_count() or 1, max(1, size // BYTES_PER_WORKER)
+    )
+    planned = _Planned(plan, position)
+    for result in parallel_map.in_order(make, planned, workers):
+        yield *planned.origins.popleft(), result
+
+
+def make_from_note(note: str, *, recipe: pretraining_records.Recipe) -> dict:
+    """Writes the records of the chunk that a file describes; for Beam."""
+    return pretraining_records.make(_read_chunk(note), recipe)
+
+
+def _write_plan(folder: str, plan: corpus_chunks.Plan) -> Iterator[str]:
+    for number, chunk in enumerate(plan):
+        path = os.path.join(folder, "plan", f"{number:05d}.json")
+        files.write_text(path, json.dumps(chunk))
+        yield path
+
+
+def _read_chunk(path: str) -> corpus_chunks.Chunk:
+    with tf.io.gfile.GFile(path) as file:
+        split, number, documents = json.loads(file.read())
+    found = [corpus.Document(*document) for document in documents]
+    return corpus_chunks.Chunk(split, number, found)
+
+
+def _size(paths: Sequence[str]) -> int:
+    return sum(tf.io.gfile.stat(path).length for path in paths)
+
+
+def _tokenizer(settings: PrepareSettings, paths: Sequence[str], *, same: bool):
+    """The vocabulary, given or learned, and its copy in the output folder."""
+    copy = os.path.join(settings.output, checkpoint.VOCABULARY)
+    lowercase = settings.lowercase
+    if settings.vocab:
+        tokenizer = wordpiece.Tokenizer.from_file(
+            settings.vocab, lowercase=lowercase
+        )
+    elif same and tf.io.gfile.exists(copy):  # learned before a kill
+        tokenizer = wordpiece.Tokenizer.from_file(
+            copy, lowercase=lowercase is not False
+        )
+    else:
+        tokenizer = _learn(settings, paths, lowercase is not False)
+    if tokenizer.mask_id is None:
+        raise errors.InputError(
+            f"{settings.vocab} has no entry [MASK]; masked LM needs one."
+        )
+    files.write_text(copy, "".join(f"{p}\n" for p in tokenizer.vocabulary))
+    return tokenizer
+
+
+def _learn(settings: PrepareSettings, paths: Sequence[str], lowercase: bool):
+    progress = console.Progress(
+        "learning words", total=_size(paths) / 1e6, unit="MB"
+    )
+    with progress:
+        learned = vocabulary_learner.learn(
+            _texts(paths, progress), settings.vocab_size, lowercase=lowercase
+        )
+    return wordpiece.Tokenizer(learned, lowercase=lowercase)
+
+
+def _texts(paths: Sequence[str], progress: console.Progress) -> Iterator[str]:
+    position = corpus.Position()
+    for document in corpus.documents(paths, position=position):
+        yield from document
+        progress.update(position.bytes / 1e6)
+
+
+def _finish(settings, split, made, tokenizer) -> None:
+    folder = os.path.join(settings.output, split)
+    shards = list(itertools.chain(*(chunk["shards"] for chunk in made)))
+    kept = {entry["name"] for entry in shards}
+    others = [
+        path
+        for path in tf.io.gfile.glob(os.path.join(folder, "shard-*"))
+        if os.path.basename(path) not in kept
+    ]
+    if others:
+        console.say(f"not part of the records: {', '.join(others)}")
+    tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
+    records_lib.write_manifest(
+        folder,
+        shards,
+        seq_length=settings.seq_length,
+        objective=settings.objective,
+        lowercase=tokenizer.lowercase,
+        tokenizer=tokenizer.fingerprint,
+        seed=settings.seed,
+        input=settings.input,
+        **(
+            {"format": records_lib.GOOGLE}
+            if settings.format == "google"
+            else {}
+        ),
+        report=pretraining_records.add_reports(
+            [chunk["report"] for chunk in made]
+        ),
+    )
+    pretraining_records.forget(folder, len(made))

@@ -1,0 +1,169 @@
+"""Pretrains on prepared records: masked LM and the sentence objective."""
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+from bert_keras import model as model_lib
+from bert_keras import options, predictor
+from bert_keras.data import batches as batches_lib
+from bert_keras.data import records as records_lib
+from bert_keras.networks import bert as bert_lib
+from bert_keras.tasks import masked_lm
+from bert_keras.tokenizers import wordpiece
+from bert_keras.training import (
+    cluster,
+    devices,
+    input_pipeline,
+    run_folder,
+    scoring,
+)
+from bert_keras.training import settings as settings_lib
+from bert_keras.training import step as step_lib
+from bert_keras.training import trainer as trainer_lib
+
+Metrics = dict[str, float | None]
+
+# Fields of the task that the records tell.
+OF_RECORDS = ("seq_length",)
+
+
+def pretrain(
+    records: str, *, output: str, **settings: Any
+) -> predictor.Predictor:
+    """Pretrains on records and returns the best checkpoint of the run.
+
+    >>> model = bert_keras.pretrain(
+    ...     "records", output="runs/base", model="small", steps=10_000)
+    >>> model.predict(["a [MASK] film"])
+
+    Args:
+      records: a folder that `bert_keras.prepare` made.
+      output: the folder of the run. The same call continues the run, or
+        returns at once where it is complete; a call with other settings is
+        refused.
+      settings: the fields of PretrainSettings and of MaskedLM.
+    """
+    chosen, task = settings_lib.from_keywords(
+        settings_lib.PretrainSettings,
+        "masked_lm",
+        {"records": records, "output": output} | settings,
+        without=OF_RECORDS,
+    )
+    run(chosen, task)
+    return predictor.load(chosen.output)
+
+
+def run(
+    settings: settings_lib.PretrainSettings, task: masked_lm.MaskedLM
+) -> Metrics:
+    """Trains to `steps`; returns the metrics of the last evaluation."""
+    options.check(settings, task)
+    options.require("records", settings.records)
+    options.require("output", settings.output)
+    run_folder.refuse_inputs_inside(
+        settings.output, records=settings.records, init=settings.init
+    )
+    with (
+        devices.configured(settings) as strategy,
+        run_folder.one_writer(settings, strategy),
+    ):
+        return _run(settings, task, strategy)
+
+
+def _run(
+    settings: settings_lib.PretrainSettings,
+    asked: masked_lm.MaskedLM,
+    strategy: tf.distribute.Strategy,
+) -> Metrics:
+    train, dev = input_pipeline.open_records(settings.records)
+    tokenizer = input_pipeline.tokenizer_of(train)
+    task = dataclasses.replace(
+        asked,
+        seq_length=train.manifest["seq_length"],
+        objective=train.manifest["objective"],
+    ).adapt([], tokenizer)
+    with strategy.scope():
+        model, parts = _model(settings, task, tokenizer)
+    identity = run_folder.Identity(
+        "pretrain",
+        (settings, asked),
+        {
+            "network": model.encoder.config.to_dict(),
+            "tokenizer": tokenizer.fingerprint,
+            "records": train.fingerprint,
+            "dev records": dev.fingerprint if dev else "",
+            "init": run_folder.of_start(model, parts) if settings.init else "",
+        },
+    )
+    run_folder.claim(settings, identity, cluster.Workers(strategy))
+    trainer = _train(settings, strategy, model, tokenizer, train, dev)
+    trainer.report(
+        {"next": f"python -m trainers.finetune --init={settings.output} ..."}
+    )
+    return trainer.state.metrics
+
+
+def _train(
+    settings: settings_lib.PretrainSettings,
+    strategy: tf.distribute.Strategy,
+    model: model_lib.BertModel,
+    tokenizer: wordpiece.Tokenizer,
+    train: records_lib.Records,
+    dev: records_lib.Records | None,
+) -> trainer_lib.Trainer:
+    """Trains on the records, evaluating on the held-out ones."""
+    task = model.task
+    lengths = input_pipeline.buckets(settings, task.seq_length)
+
+    def batches(records, shuffle, **span):
+        plan = batches_lib.Plan(
+            records.lengths,
+            settings.batch_size,
+            seed=settings.seed,
+            shuffle=shuffle,
+            buckets=lengths,
+        )
+        return input_pipeline.batches(strategy, task, records, plan, **span)
+
+    evaluate_step = step_lib.make_evaluate_step(
+        model, task, strategy=strategy, xla=settings.xla
+    )
+
+    def evaluate():
+        count = -(-len(dev) // settings.batch_size)
+        stop = min(count, settings.evaluate_batches)
+        dev_batches = batches(dev, False, stop_step=stop)
+        return scoring.average(evaluate_step, dev_batches), {}
+
+    trainer = trainer_lib.Trainer(
+        settings, strategy, model, tokenizer, settings.steps
+    )
+    trainer.train(
+        batches(
+            train,
+            True,
+            start_step=trainer.state.step,
+            stop_step=settings.steps,
+        ),
+        evaluate=None if dev is None else evaluate,
+        evaluate_every=settings.evaluate_every,
+    )
+    return trainer
+
+
+def _model(
+    settings: settings_lib.PretrainSettings,
+    task: masked_lm.MaskedLM,
+    tokenizer: wordpiece.Tokenizer,
+) -> tuple[model_lib.BertModel, set[str] | None]:
+    """The model, and which parts of its head it starts from."""
+    if settings.init:
+        start = input_pipeline.read_init(settings, settings.init)
+        input_pipeline.same_vocabulary(start, tokenizer, settings.records)
+        input_pipeline.fits(task, start.config)
+        return start.model(task), start.parts(task)
+    bert = bert_lib.parse(settings.model, vocab_size=tokenizer.vocab_size)
+    input_pipeline.fits(task, bert)
+    return model_lib.BertModel(bert_lib.BertEncoder(bert), task), set()
