@@ -35,6 +35,8 @@ def option(
     kind: type | None = None,
     reads: bool = False,
     identity: bool = True,
+    formerly: Sequence[str] = (),
+    absent: Any = None,
 ) -> Any:
     """A field that a user may set.
 
@@ -47,6 +49,10 @@ def option(
       reads: the value is the path of an input, whose contents are part of
         what identifies a run in place of the path.
       identity: whether a run that continues must have the same value.
+      formerly: names that the field had before. Folders and command lines may
+        still use them.
+      absent: the value that a run had before there was the field, where that
+        is not the default.
     """
     bounds = {"lower_bound": least, "upper_bound": most}
     bounds = {
@@ -61,8 +67,21 @@ def option(
             "kind": kind or type(default),
             "reads": reads,
             "identity": identity and not reads,
+            "formerly": tuple(formerly),
+            "absent": default if absent is None else absent,
         },
     )
+
+
+def renamed(values: Mapping[str, Any], *classes: type) -> dict[str, Any]:
+    """Saved values of fields, under the names that the fields have today."""
+    today = {
+        old: field.name
+        for cls in classes
+        for field in dataclasses.fields(cls)
+        for old in field.metadata.get("formerly", ())
+    }
+    return {today.get(name, name): value for name, value in values.items()}
 
 
 def check(*settings: Any) -> None:

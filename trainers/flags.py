@@ -51,6 +51,8 @@ def define(settings: type, *, without: Sequence[str] = ()) -> None:
             kind = field.metadata.get("kind", type(field.default))
             where |= field.metadata["bounds"]
             _DEFINERS[kind](field.name, field.default, help, **where)
+        for old in field.metadata["formerly"]:
+            flags.DEFINE_alias(old, field.name, module_name=sys.argv[0])
 
 
 def read(settings: type[T], **more: Any) -> T:

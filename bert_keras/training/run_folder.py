@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors, files, locks
+from bert_keras import checkpoint, errors, files, locks, options
 from bert_keras import model as model_lib
 from bert_keras.data import corpus
 from bert_keras.data import records as records_lib
@@ -71,6 +71,10 @@ class Identity:
             for field in dataclasses.fields(each)
             if "help" in field.metadata
         }
+
+    def renamed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that a folder holds, under the names of today."""
+        return options.renamed(settings, *map(type, self.settings))
 
     def values(self) -> dict[str, Any]:
         """Every setting, also those that do not count."""
@@ -225,10 +229,13 @@ def _owner(folder: str, identity: Identity) -> dict[str, Any] | None:
     path = os.path.join(folder, IDENTITY)
     if tf.io.gfile.exists(path):
         values = files.read_json(path)
-        if isinstance(values.get("settings"), dict) and isinstance(
-            values.get("reads"), dict
-        ):
-            return {"command": values.get("command"), **values}
+        settings, reads = values.get("settings"), values.get("reads")
+        if isinstance(settings, dict) and isinstance(reads, dict):
+            return {
+                "command": values.get("command"),
+                "settings": identity.renamed(settings),
+                "reads": reads,
+            }
         raise errors.InputError(
             f"{path} is not the file of a run: expected the fields command, "
             "settings and reads. Choose another --output."
@@ -261,12 +268,14 @@ def _older(folder: str, identity: Identity) -> dict[str, Any] | None:
         or not all(line.startswith("--") for line in text.splitlines())
     ):
         return None
-    defaults = {
-        name: str(field.default)
+    # A flag that it lacks had its default, or did not exist yet.
+    absent = {
+        name: str(field.metadata["absent"])
         for name, field in identity.fields().items()
-        if field.default is not None
+        if field.metadata["absent"] is not None
     }
-    return {"command": command, "settings": defaults | values, "reads": None}
+    settings = absent | identity.renamed(values)
+    return {"command": command, "settings": settings, "reads": None}
 
 
 def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
@@ -285,7 +294,10 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
             # Files used to be known by their paths.
             if not (old and field.metadata.get("reads")):
                 continue
-        absent = field.default if field is not None and not old else None
+        # A field that it lacks did not exist yet.
+        absent = None
+        if field is not None and not old:
+            absent = field.metadata["absent"]
         before, after = there.get(name, absent), now.get(name, absent)
         if field is None and name != "task":
             if not old:  # of a later version, or of another task
