@@ -138,7 +138,7 @@ def divide(
 def require(name: str, value: Any) -> None:
     """Raises InputError if an option without a default is not given."""
     if not value:
-        raise errors.InputError(f"--{name} is missing; see --help.")
+        raise errors.InputError(f"`{name}` is missing.", argument=name)
 
 
 def check_types(cls: type, values: Mapping[str, Any]) -> None:
@@ -152,7 +152,8 @@ def check_types(cls: type, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name in hints and not _fits(hints[name], value):
             raise errors.InputError(
-                f"{name} is {_shown(value)}; expected {_name(hints[name])}."
+                f"{name} is {_shown(value)}; expected {_name(hints[name])}.",
+                argument=name,
             )
 
 
@@ -168,7 +169,8 @@ def check_bounds(cls: type, values: Mapping[str, Any]) -> None:
         choices = field.metadata.get("choices")
         if choices and value not in choices:
             raise errors.InputError(
-                f"--{field.name}={value}: expected one of {', '.join(choices)}."
+                f"{field.name}={value}: expected one of {', '.join(choices)}.",
+                argument=field.name,
             )
         bounds = field.metadata.get("bounds")
         if not bounds or value is None:
@@ -177,9 +179,10 @@ def check_bounds(cls: type, values: Mapping[str, Any]) -> None:
         most = bounds.get("upper_bound", value)
         if not least <= value <= most:
             raise errors.InputError(
-                f"--{field.name}={value}: expected "
+                f"{field.name}={value}: expected "
                 f"{bounds.get('lower_bound', 'anything')} to "
-                f"{bounds.get('upper_bound', 'anything')}."
+                f"{bounds.get('upper_bound', 'anything')}.",
+                argument=field.name,
             )
 
 

@@ -126,4 +126,5 @@ def _console() -> rich.console.Console:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return errors.as_flags(text, set(flags.FLAGS))

@@ -37,10 +37,12 @@ FILE_ERRORS = (
 
 def define(settings: type, *, without: Sequence[str] = ()) -> None:
     """One flag for every field of `settings` that carries a help text."""
+    names = {field.name for field in dataclasses.fields(settings)}
     for field in dataclasses.fields(settings):
         if "help" not in field.metadata or field.name in without:
             continue
-        help, choices = field.metadata["help"], field.metadata.get("choices")
+        help = errors.as_flags(field.metadata["help"], names)
+        choices = field.metadata["choices"]
         # absl lists under --help what belongs to the program itself.
         where = {"module_name": sys.argv[0]}
         if choices:
@@ -48,7 +50,7 @@ def define(settings: type, *, without: Sequence[str] = ()) -> None:
                 field.name, field.default, list(choices), help, **where
             )
         else:
-            kind = field.metadata.get("kind", type(field.default))
+            kind = field.metadata["kind"]
             where |= field.metadata["bounds"]
             _DEFINERS[kind](field.name, field.default, help, **where)
         for old in field.metadata["formerly"]:
@@ -98,7 +100,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
             define_flags()
             return flags.FLAGS(arguments)
         except (errors.InputError, flags.Error) as error:
-            sys.exit(f"error: {_one_line(error)}")
+            sys.exit(f"error: {_line(error)}")
 
     def guarded(arguments):
         streams.as_utf8(sys.stdout)
@@ -110,12 +112,14 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
                 )
             main()
         except (errors.InputError, OSError, *FILE_ERRORS) as error:
-            sys.exit(f"error: {_one_line(error)}")
+            sys.exit(f"error: {_line(error)}")
         except KeyboardInterrupt:
             sys.exit("stopped: run the same command again to go on")
 
     app.run(guarded, flags_parser=parse)
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _line(error: BaseException) -> str:
+    """An error in one line; arguments that it names are flags here."""
+    text = " ".join(str(error).split())
+    return errors.as_flags(text, set(flags.FLAGS))

@@ -55,7 +55,7 @@ def make_strategy() -> tf.distribute.Strategy:
     count = in_cluster()
     if not count:
         raise errors.InputError(
-            "--strategy=multi_worker_mirrored: expected the environment "
+            "strategy=multi_worker_mirrored: expected the environment "
             f"variable TF_CONFIG with something like {EXAMPLE}; it is not set."
         )
     return tf.distribute.MultiWorkerMirroredStrategy()
@@ -106,7 +106,7 @@ class Workers:
         if len(set(self.all_gather(same))) > 1:
             raise errors.InputError(
                 f"the workers do not have the same {what}. Start all with "
-                f"the same command, and let --output={output} be a folder that "
+                f"the same command, and let output={output} be a folder that "
                 "all of them see."
             )
 

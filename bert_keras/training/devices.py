@@ -34,7 +34,7 @@ def configured(
 
 def _start(settings: settings_lib.TrainSettings) -> tf.distribute.Strategy:
     if settings_lib.AUTO_MIXED_IS_ON and settings.precision == "mixed_float16":
-        console.say(f"{settings_lib.AUTO_MIXED}=1: --precision=mixed_float16")
+        console.say(f"{settings_lib.AUTO_MIXED}=1: precision=mixed_float16")
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
     strategy = make_strategy(settings.strategy, settings.tpu)
@@ -45,10 +45,11 @@ def _start(settings: settings_lib.TrainSettings) -> tf.distribute.Strategy:
     )
     if settings.batch_size < 1 or settings.batch_size % shares:
         raise errors.InputError(
-            f"--batch_size={settings.batch_size} must be a multiple of "
+            f"batch_size={settings.batch_size} must be a multiple of "
             f"{shares}: {strategy.num_replicas_in_sync} replicas times "
-            f"--gradient_accumulation_steps="
-            f"{settings.gradient_accumulation_steps}."
+            f"gradient_accumulation_steps="
+            f"{settings.gradient_accumulation_steps}.",
+            argument="batch_size",
         )
     return strategy
 
@@ -78,6 +79,6 @@ def _tpu(name: str) -> tf.distribute.Strategy:
     except Exception as error:
         # Every library below has its own class for "no such TPU".
         raise errors.InputError(
-            f"--tpu={name}: no TPU answers there ({error})."
+            f"tpu={name}: no TPU answers there ({error}).", argument="tpu"
         ) from None
     return tf.distribute.TPUStrategy(resolver)

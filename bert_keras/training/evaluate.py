@@ -87,14 +87,14 @@ def _on_rows(model: predictor.Predictor, settings: EvaluateSettings):
     task = model.task
     if records_lib.is_complete(os.path.join(settings.data, "train")):
         raise errors.InputError(
-            f"--data={settings.data} is the folder of trainers.prepare; score "
+            f"data={settings.data} is the folder of trainers.prepare; score "
             "a pretrained checkpoint on its dev, and any other on a labelled "
             "file."
         )
     if settings.columns:
         if not hasattr(task, "columns"):
             raise errors.InputError(
-                f"--columns={settings.columns}: the files of {task.name} have "
+                f"columns={settings.columns}: the files of {task.name} have "
                 "no columns to choose from; leave it out."
             )
         task = dataclasses.replace(task, columns=settings.columns)
@@ -159,7 +159,7 @@ def _unseen(
 def _on_records(model: predictor.Predictor, settings: EvaluateSettings):
     if type(model.task).metric_sums is base.Task.metric_sums:
         raise errors.InputError(
-            f"--data={settings.data} is a folder of records, and "
+            f"data={settings.data} is a folder of records, and "
             f"{model.task.name} is scored on a labelled file; name that file."
         )
     records = records_lib.Records(settings.data)

@@ -71,7 +71,7 @@ def run(settings: settings_lib.FinetuneSettings, task: base.Task) -> Metrics:
     options.require("output", settings.output)
     if settings.dev and settings.dev_fraction:
         console.say(
-            f"--dev is given: --dev_fraction={settings.dev_fraction} holds "
+            f"`dev` is given: dev_fraction={settings.dev_fraction} holds "
             "nothing out"
         )
     run_folder.refuse_inputs_inside(
@@ -184,9 +184,10 @@ def _adapted(
                 "The file has no rows."
             )
         raise errors.InputError(
-            f"--dev_fraction={settings.dev_fraction}: expected rows to learn "
+            f"dev_fraction={settings.dev_fraction}: expected rows to learn "
             f"from, found none in {settings.train}; all are held out. Give a "
-            "file with --dev, or more articles."
+            "file with `dev`, or more articles.",
+            argument="dev_fraction",
         )
     task = asked.adapt(itertools.chain(first, training), tokenizer)
     input_pipeline.fits(task, start.config)
@@ -211,10 +212,11 @@ def _dev_examples(
         )
     if not dev:
         raise errors.InputError(
-            f"--dev_fraction={settings.dev_fraction}: expected rows to "
+            f"dev_fraction={settings.dev_fraction}: expected rows to "
             f"score on, found none in {settings.train}: it has too few "
             "articles, or rows of each label. Give a larger fraction, or "
-            "a file with --dev."
+            "a file with `dev`.",
+            argument="dev_fraction",
         )
     return dev
 
@@ -236,8 +238,8 @@ def _check_labels(
             pass
     except errors.InputError as error:
         where = settings.dev or (
-            f"{settings.train}, of which --dev_fraction holds a part out (a "
-            "label needs rows in both; give them with --dev)"
+            f"{settings.train}, of which `dev_fraction` holds a part out (a "
+            "label needs rows in both; give them with `dev`)"
         )
         raise errors.InputError(f"{where}: {error}") from None
     return counts

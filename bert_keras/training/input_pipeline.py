@@ -122,9 +122,10 @@ def fits(task: base.Task, network: networks.NetworkConfig) -> None:
     longest = network.max_length
     if longest is not None and task.num_positions > longest:
         raise errors.InputError(
-            f"--seq_length={task.seq_length} makes texts of "
+            f"seq_length={task.seq_length} makes texts of "
             f"{task.num_positions} tokens, but the network has {longest} "
-            "positions; lower it."
+            "positions; lower it.",
+            argument="seq_length",
         )
 
 

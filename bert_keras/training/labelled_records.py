@@ -83,8 +83,9 @@ def write(
     folder = os.path.join(settings.output, "records")
     if "://" in folder:
         raise errors.InputError(
-            f"--output={settings.output}: the rows are mapped into memory, so "
-            "fine-tuning needs a local folder. Copy the run when it is done."
+            f"output={settings.output}: the rows are mapped into memory, so "
+            "fine-tuning needs a local folder. Copy the run when it is done.",
+            argument="output",
         )
     part = f"{settings.seed} {settings.dev_fraction}" * (not settings.dev)
     fingerprint = _fingerprint(settings.train, task, tokenizer, part)
@@ -95,7 +96,8 @@ def write(
         if checkpoint.steps(settings.output):
             raise errors.InputError(
                 f"{settings.train} or the task has changed since "
-                f"{settings.output} was begun; choose another --output."
+                f"{settings.output} was begun; choose another `output`.",
+                argument="output",
             )
     _clear(folder)
     found = task.read_examples(settings.train)
@@ -134,7 +136,8 @@ def _clear(folder: str) -> None:
     if others:
         raise errors.InputError(
             f"{folder} holds {', '.join(others[:5])}, which no run has "
-            "written; choose another --output."
+            "written; choose another `output`.",
+            argument="output",
         )
     for name in names:
         os.remove(os.path.join(folder, name))

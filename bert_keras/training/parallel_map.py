@@ -45,7 +45,8 @@ def in_order(
         except concurrent.futures.process.BrokenProcessPool:
             raise errors.InputError(
                 "a worker process was killed, perhaps for want of memory. Run "
-                "the same command again, with fewer --workers."
+                "the same command again, with fewer `workers`.",
+                argument="workers",
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
@@ -81,8 +82,9 @@ def in_pipeline(
         from apache_beam.options import pipeline_options
     except ImportError:
         raise errors.InputError(
-            f"--runner={runner} needs Apache Beam: pip install "
-            "'bert-keras[beam]', or pip install apache-beam."
+            f"runner={runner} needs Apache Beam: pip install "
+            "'bert-keras[beam]', or pip install apache-beam.",
+            argument="runner",
         ) from None
     chosen = pipeline_options.PipelineOptions(
         [f"--runner={runner}", *options.split()]

@@ -74,7 +74,8 @@ def check_picture(path: str) -> None:
         if SOFTWARE.encode() not in file.read(1000):
             raise errors.InputError(
                 f"{path} is there, and no command here has drawn it; choose "
-                "another --output."
+                "another `output`.",
+                argument="output",
             )
 
 

@@ -41,12 +41,12 @@ class PrepareSettings:
     )
     vocab_size: int = options.option(
         0,
-        "Entries to learn from the input, where --vocab is not given.",
+        "Entries to learn from the input, where `vocab` is not given.",
         least=0,
     )
     lowercase: bool | None = options.option(
         None,
-        "Fold case and drop accents. Not said: what --vocab tells by its "
+        "Fold case and drop accents. Not said: what `vocab` tells by its "
         "entries; for a learned vocabulary, yes.",
         kind=bool,
     )
@@ -74,12 +74,12 @@ class PrepareSettings:
     )
     masked_share: float = options.option(
         0.15,
-        "For --format=google: part of the tokens that is hidden.",
+        "For format=google: part of the tokens that is hidden.",
         least=0.01,
         most=0.9,
     )
     max_predictions: int = options.option(
-        20, "For --format=google: masks in a row, at most.", least=1
+        20, "For format=google: masks in a row, at most.", least=1
     )
     held_out: float = options.option(
         0.01,
@@ -142,7 +142,7 @@ def run(settings: PrepareSettings) -> dict[str, Any]:
     options.require("input", settings.input)
     options.require("output", settings.output)
     if bool(settings.vocab) == bool(settings.vocab_size):
-        raise errors.InputError("give one of --vocab and --vocab_size.")
+        raise errors.InputError("give one of `vocab` and `vocab_size`.")
     paths = corpus.files(settings.input.split(","))
     for path in paths:
         run_folder.refuse_inputs_inside(settings.output, input=path)

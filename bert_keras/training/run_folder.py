@@ -132,9 +132,11 @@ def check(
     changed = _differences(owner, identity)
     if changed and (begun or owner["command"] != identity.command):
         raise errors.InputError(
-            f"{folder} was begun with other flags ({'; '.join(changed)}). "
-            f"Go on with --flagfile={os.path.join(folder, FLAGS)} "
-            f"--output={folder}, or choose another --output."
+            f"{folder} was begun with other settings ({'; '.join(changed)}). "
+            f"Go on with those of {os.path.join(folder, IDENTITY)}, on a "
+            f"command line --flagfile={os.path.join(folder, FLAGS)} and "
+            f"output={folder}, or choose another `output`.",
+            argument="output",
         )
     return not changed
 
@@ -171,7 +173,7 @@ def claim(
     folder is another run's.
     """
     workers.require_same(
-        "flags and inputs", identity.fingerprint, settings.output
+        "settings and inputs", identity.fingerprint, settings.output
     )
     check(
         settings.output,
@@ -191,8 +193,9 @@ def refuse_inputs_inside(folder: str, **inputs: str) -> None:
         there = files.local_path(path)
         if own and there and files.is_inside(there, own):
             raise errors.InputError(
-                f"--{name}={path} is in --output={folder}, which is written. "
-                "Choose another --output."
+                f"{name}={path} is in output={folder}, which is written. "
+                "Choose another `output`.",
+                argument="output",
             )
 
 
@@ -238,7 +241,8 @@ def _owner(folder: str, identity: Identity) -> dict[str, Any] | None:
             }
         raise errors.InputError(
             f"{path} is not the file of a run: expected the fields command, "
-            "settings and reads. Choose another --output."
+            "settings and reads. Choose another `output`.",
+            argument="output",
         )
     return _older(folder, identity)
 
@@ -301,10 +305,10 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
         before, after = there.get(name, absent), now.get(name, absent)
         if field is None and name != "task":
             if not old:  # of a later version, or of another task
-                changed.append(f"--{name}={before} there, unknown now")
+                changed.append(f"{name}={before} there, unknown now")
         elif before != after:
             changed.append(
-                f"--{name}={'' if before is None else before} there, "
+                f"{name}={'' if before is None else before} there, "
                 f"{'' if after is None else after} now"
             )
     if not old:
@@ -351,7 +355,8 @@ def _refuse_others(folder: str, names: Collection[str]) -> None:
         raise errors.InputError(
             f"{folder} holds {', '.join(others[:5])}, which no run of this "
             "command has written and which it would write over. Choose "
-            "another --output."
+            "another `output`.",
+            argument="output",
         )
 
 

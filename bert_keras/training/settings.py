@@ -59,7 +59,7 @@ class TrainSettings:
     learning_rate: float = options.option(5e-5, "Its highest value.", least=0.0)
     warmup: float = options.option(
         0.1,
-        "Steps in which the learning rate rises to --learning_rate; below 1: "
+        "Steps in which the learning rate rises to `learning_rate`; below 1: "
         "a share of all steps. After it the rate falls linearly to 0.",
         least=0.0,
     )
@@ -75,13 +75,13 @@ class TrainSettings:
     )
     lowercase: bool | None = options.option(
         None,
-        "Fold case and drop accents, for an --init of another format. Not "
+        "Fold case and drop accents, for an `init` of another format. Not "
         "said: what its files tell.",
         kind=bool,
     )
     allow_missing: str = options.option(
         "",
-        "Regular expression of variables that an --init of another format may "
+        "Regular expression of variables that an `init` of another format may "
         "lack; they start at random.",
     )
     seed: int = options.option(
@@ -92,7 +92,7 @@ class TrainSettings:
     )
     strategy: str = options.option(
         "auto",
-        "Devices: auto takes the TPU of --tpu, else the workers of TF_CONFIG, "
+        "Devices: auto takes the TPU of `tpu`, else the workers of TF_CONFIG, "
         "else all GPUs, else the CPU.",
         STRATEGIES,
     )
@@ -181,7 +181,7 @@ class PretrainSettings(TrainSettings):
     learning_rate: float = options.option(1e-4, "Its highest value.", least=0.0)
     warmup: float = options.option(
         0.01,
-        "Steps in which the learning rate rises to --learning_rate; below 1: "
+        "Steps in which the learning rate rises to `learning_rate`; below 1: "
         "a share of all steps. After it the rate falls linearly to 0.",
         least=0.0,
     )
@@ -209,7 +209,7 @@ class FinetuneSettings(TrainSettings):
     )
     dev_fraction: float = options.option(
         0.0,
-        "Without --dev: share of the rows of --train, of each label, that is "
+        "Without `dev`: share of the rows of `train`, of each label, that is "
         "scored on and not learned from.",
         least=0.0,
         most=0.5,
@@ -217,7 +217,7 @@ class FinetuneSettings(TrainSettings):
     epochs: int = options.option(3, "Times every row is seen.", least=1)
     random_start: bool = options.option(
         False,
-        "Take shape and vocabulary from --init, but new random weights: what "
+        "Take shape and vocabulary from `init`, but new random weights: what "
         "would there be without pretraining?",
     )
 

@@ -198,8 +198,9 @@ class Trainer:
                 good = checkpoint.step_folder(self.settings.output, steps[-1])
             raise errors.InputError(
                 f"no gradient was finite in the {in_a_row} steps up to {step}. "
-                "Lower --learning_rate, or go on in another --output with "
-                f"--init={good}."
+                "Lower `learning_rate`, or go on in another `output` with "
+                f"init={good}.",
+                argument="learning_rate",
             )
 
     def _log(
@@ -260,7 +261,7 @@ class Trainer:
         ):
             console.say(
                 f"step {step:,}: the weights hold NaN or infinity; take an "
-                "earlier checkpoint and a lower --learning_rate"
+                "earlier checkpoint and a lower `learning_rate`"
             )
         state.loss_scale = float(self.loss_scale.scale.numpy())
         state.finite_steps = int(self.loss_scale.finite_steps.numpy())
@@ -338,8 +339,9 @@ def _best_metric(settings: settings_lib.TrainSettings, task: base.Task) -> str:
     name = settings.best_metric or task.metric_names[0]
     if name not in task.metric_names:
         raise errors.InputError(
-            f"--best_metric={name}: expected one of "
-            f"{', '.join(task.metric_names)}."
+            f"best_metric={name}: expected one of "
+            f"{', '.join(task.metric_names)}.",
+            argument="best_metric",
         )
     return name
 

@@ -222,9 +222,9 @@ class UsersTaskTest(parameterized.TestCase):
             base.find("tensorx_tasks.task")
 
     @parameterized.parameters(
-        ({"pooling": "avg"}, "--pooling=avg: expected one of first"),
-        ({"kind": "regression"}, "--kind=regression: expected one of single"),
-        ({"seq_length": 0}, "--seq_length=0: expected 4 to"),
+        ({"pooling": "avg"}, "pooling=avg: expected one of first"),
+        ({"kind": "regression"}, "kind=regression: expected one of single"),
+        ({"seq_length": 0}, "seq_length=0: expected 4 to"),
         ({"labels": ["good", "good"]}, "labels has .'good'. more than once"),
         ({"weights": [1.0]}, "a weight for each of 2 labels"),
         ({"labels": ["a\ud800"]}, "expected a list, each item a string"),

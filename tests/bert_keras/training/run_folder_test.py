@@ -257,10 +257,10 @@ class RunFolderTest(mains.Case):
         base = os.path.join(self.create_tempdir().full_path, "base")
         shutil.copytree(self.base, base)
         for changes, message in (
-            ({"learning_rate": 1e-3}, "--learning_rate=5e-05 there, 0.001 now"),
-            ({"seed": 2}, "--seed=1 there, 2 now"),
-            ({"task": {"pooling": "mean"}}, "--pooling=first there, mean now"),
-            ({"task": {"seq_length": 8}}, "--seq_length=16 there, 8 now"),
+            ({"learning_rate": 1e-3}, "learning_rate=5e-05 there, 0.001 now"),
+            ({"seed": 2}, "seed=1 there, 2 now"),
+            ({"task": {"pooling": "mean"}}, "pooling=first there, mean now"),
+            ({"task": {"seq_length": 8}}, "seq_length=16 there, 8 now"),
             ({"train": other}, "other contents of train"),
             ({"dev": other}, "other contents of dev"),
             ({"dev": ""}, "other contents of dev"),
@@ -360,7 +360,7 @@ class RunFolderTest(mains.Case):
 
     def test_an_output_named_as_a_url_is_checked_alike(self):
         corpus = write(os.path.join(self.output, "corpus.txt"), mains.CORPUS)
-        with self.assertRaisesRegex(errors.InputError, "is in --output"):
+        with self.assertRaisesRegex(errors.InputError, "is in output="):
             prepare.run(
                 prepare.PrepareSettings(
                     input=corpus,
@@ -413,13 +413,13 @@ class RunFolderTest(mains.Case):
     def test_settings_are_checked_from_python_too(self):
         for changes, message in (
             ({"learning_rate": math.nan}, "learning_rate is nan"),
-            ({"learning_rate": -1.0}, "--learning_rate=-1.0: expected 0.0 to"),
-            ({"seed": 2**31}, "--seed=2147483648: expected 0 to 2147483647"),
+            ({"learning_rate": -1.0}, "learning_rate=-1.0: expected 0.0 to"),
+            ({"seed": 2**31}, "seed=2147483648: expected 0 to 2147483647"),
             ({"batch_size": "8"}, "batch_size is '8'; expected a whole"),
-            ({"optimizer": "adan"}, "--optimizer=adan: expected one of adamw"),
-            ({"dev_fraction": 0.7}, "--dev_fraction=0.7: expected 0.0 to 0.5"),
-            ({"task": {"kind": "both"}}, "--kind=both: expected one of single"),
-            ({"task": {"seq_length": 0}}, "--seq_length=0: expected 4 to"),
+            ({"optimizer": "adan"}, "optimizer=adan: expected one of adamw"),
+            ({"dev_fraction": 0.7}, "dev_fraction=0.7: expected 0.0 to 0.5"),
+            ({"task": {"kind": "both"}}, "kind=both: expected one of single"),
+            ({"task": {"seq_length": 0}}, "seq_length=0: expected 4 to"),
         ):
             with self.assertRaisesRegex(errors.InputError, message):
                 self.finetuned(**changes)
@@ -510,7 +510,7 @@ class RunFolderTest(mains.Case):
         values["settings"]["sharpness"] = 3
         write(path, json.dumps(values))
         with self.assertRaisesRegex(
-            errors.InputError, "--sharpness=3 there, unknown now"
+            errors.InputError, "sharpness=3 there, unknown now"
         ):
             self.finetuned()
         del values["settings"]["sharpness"], values["settings"]["clip_norm"]
@@ -518,7 +518,7 @@ class RunFolderTest(mains.Case):
         self.finetuned()  # before there was --clip_norm it was the default
         del values["settings"]["xla"]
         write(path, json.dumps(values))
-        with self.assertRaisesRegex(errors.InputError, "--xla=False there"):
+        with self.assertRaisesRegex(errors.InputError, "xla=False there"):
             self.finetuned(xla=True)
 
 
