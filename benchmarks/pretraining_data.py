@@ -41,10 +41,10 @@ TINY = "A film.\nA plot.\n\nA story.\nAn end.\n\n"
 
 
 def ours(text, output):
-    from bert_keras.training import prepare
+    from bert_keras.training import prepare, settings
 
     prepare.run(
-        prepare.PrepareSettings(
+        settings.PrepareSettings(
             input=text,
             vocab=VOCAB.value,
             output=output,

@@ -19,13 +19,13 @@ The output depends on the input and the flags, not on the number of workers or
 where they run. Killed and run again, it keeps the shards that are whole.
 """
 
-from bert_keras.training import prepare
+from bert_keras.training import prepare, settings
 from trainers import flags
 
 
 def main() -> None:
-    prepare.run(flags.read(prepare.PrepareSettings))
+    prepare.run(flags.read(settings.PrepareSettings))
 
 
 if __name__ == "__main__":
-    flags.run(main, lambda: flags.define(prepare.PrepareSettings))
+    flags.run(main, lambda: flags.define(settings.PrepareSettings))

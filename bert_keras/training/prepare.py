@@ -23,96 +23,10 @@ from bert_keras.data import (
 from bert_keras.data import records as records_lib
 from bert_keras.tokenizers import wordpiece
 from bert_keras.training import parallel_map, preparation_report, run_folder
+from bert_keras.training import settings as settings_lib
 
 # Text for which starting one more process pays: TensorFlow takes seconds.
 BYTES_PER_WORKER = 30_000_000
-
-
-@dataclasses.dataclass(frozen=True)
-class PrepareSettings:
-    """What the records are made of, and how."""
-
-    input: str = options.option(
-        "", "Files, folders or globs, with commas between.", reads=True
-    )
-    output: str = options.option("", "Folder of the records.", identity=False)
-    vocab: str = options.option(
-        "", "A vocab.txt; empty: learn one.", reads=True
-    )
-    vocab_size: int = options.option(
-        0,
-        "Entries to learn from the input, where `vocab` is not given.",
-        least=0,
-    )
-    lowercase: bool | None = options.option(
-        None,
-        "Fold case and drop accents. Not said: what `vocab` tells by its "
-        "entries; for a learned vocabulary, yes.",
-        kind=bool,
-    )
-    seq_length: int = options.option(128, "Tokens in a row, at most.", least=8)
-    objective: str = options.option(
-        "nsp",
-        "Pairs: nsp = next sentence or a random one, sop = in order or "
-        "swapped, none = whole rows of one document.",
-        ("nsp", "sop", "none"),
-    )
-    passes: int = options.option(
-        1,
-        "Times the pairs are drawn from the text; masks are drawn anew while "
-        "training in any case.",
-        least=1,
-    )
-    deduplicate: bool = options.option(
-        True, "Leave out documents that came before, word for word."
-    )
-    format: str = options.option(
-        "records",
-        "records, whose masks are drawn anew while training, or the TFRecord "
-        "files of Google's create_pretraining_data.py.",
-        ("records", "google"),
-    )
-    masked_share: float = options.option(
-        0.15,
-        "For format=google: part of the tokens that is hidden.",
-        least=0.01,
-        most=0.9,
-    )
-    max_predictions: int = options.option(
-        20, "For format=google: masks in a row, at most.", least=1
-    )
-    held_out: float = options.option(
-        0.01,
-        "Share of the documents that is kept for evaluation.",
-        least=0.0,
-        most=0.5,
-    )
-    shard_mb: float = options.option(
-        corpus_chunks.BYTES / 1e6,
-        "Text in a shard, in MB; random sentences come from the same shard.",
-        least=0.001,
-    )
-    seed: int = options.option(
-        1, "Pairs and random sentences.", least=0, most=options.MOST_SEED
-    )
-    workers: int = options.option(
-        0,
-        "Processes; 0: one for each core, fewer for a small input.",
-        least=0,
-        identity=False,
-    )
-    runner: str = options.option(
-        "",
-        "Runner of Apache Beam (DirectRunner, FlinkRunner, SparkRunner, "
-        "DataflowRunner) in place of processes here.",
-        identity=False,
-    )
-    runner_options: str = options.option(
-        "",
-        "What the runner wants to know, as on a command line.",
-        identity=False,
-    )
-    break_lock: bool = options.option(False, locks.BREAK_LOCK, identity=False)
 
 
 def prepare(
@@ -132,11 +46,11 @@ def prepare(
     if not isinstance(input, (str, os.PathLike)):
         input = ",".join(map(os.fspath, input))
     values = {"input": input, "output": output} | settings
-    (chosen,) = options.divide(values, PrepareSettings)
-    return run(PrepareSettings(**chosen))
+    (chosen,) = options.divide(values, settings_lib.PrepareSettings)
+    return run(settings_lib.PrepareSettings(**chosen))
 
 
-def run(settings: PrepareSettings) -> dict[str, Any]:
+def run(settings: settings_lib.PrepareSettings) -> dict[str, Any]:
     """Writes OUTPUT/train and OUTPUT/dev."""
     options.check(settings)
     options.require("input", settings.input)
@@ -153,7 +67,9 @@ def run(settings: PrepareSettings) -> dict[str, Any]:
     return facts
 
 
-def _run(settings: PrepareSettings, paths: Sequence[str]) -> dict[str, Any]:
+def _run(
+    settings: settings_lib.PrepareSettings, paths: Sequence[str]
+) -> dict[str, Any]:
     identity = run_folder.Identity(
         "prepare",
         (settings,),
@@ -209,7 +125,7 @@ def _run(settings: PrepareSettings, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def _write(
-    settings: PrepareSettings,
+    settings: settings_lib.PrepareSettings,
     paths: Sequence[str],
     tokenizer: wordpiece.Tokenizer,
 ) -> corpus_chunks.Plan:
@@ -281,7 +197,7 @@ class _Planned:
 
 
 def _make(
-    settings: PrepareSettings,
+    settings: settings_lib.PrepareSettings,
     recipe: pretraining_records.Recipe,
     plan: corpus_chunks.Plan,
     position: corpus.Position,
@@ -331,7 +247,9 @@ def _size(paths: Sequence[str]) -> int:
     return sum(tf.io.gfile.stat(path).length for path in paths)
 
 
-def _tokenizer(settings: PrepareSettings, paths: Sequence[str], *, same: bool):
+def _tokenizer(
+    settings: settings_lib.PrepareSettings, paths: Sequence[str], *, same: bool
+):
     """The vocabulary, given or learned, and its copy in the output folder."""
     copy = os.path.join(settings.output, checkpoint.VOCABULARY)
     lowercase = settings.lowercase
@@ -353,7 +271,11 @@ def _tokenizer(settings: PrepareSettings, paths: Sequence[str], *, same: bool):
     return tokenizer
 
 
-def _learn(settings: PrepareSettings, paths: Sequence[str], lowercase: bool):
+def _learn(
+    settings: settings_lib.PrepareSettings,
+    paths: Sequence[str],
+    lowercase: bool,
+):
     progress = console.Progress(
         "learning words", total=_size(paths) / 1e6, unit="MB"
     )

@@ -1,4 +1,4 @@
-"""The settings of pretraining and fine-tuning."""
+"""The settings of preparation, pretraining and fine-tuning."""
 
 import dataclasses
 import os
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from bert_keras import errors, locks, optimizers, options
+from bert_keras.data import corpus_chunks
 from bert_keras.networks import bert
 from bert_keras.tasks import base
 from bert_keras.training import profiler
@@ -43,7 +44,7 @@ class TrainSettings:
     )
     gradient_accumulation_steps: int = options.option(
         1,
-        "Parts a batch is computed in, one after the other, to save memory.",
+        "Micro-batches that a batch is computed in, to save memory.",
         least=1,
     )
     optimizer: str = options.option(
@@ -56,11 +57,13 @@ class TrainSettings:
         "Correction of the first steps of adamw, adam and lamb; Google's BERT "
         "and ALBERT go without.",
     )
-    learning_rate: float = options.option(5e-5, "Its highest value.", least=0.0)
+    learning_rate: float = options.option(
+        5e-5, "Peak learning rate.", least=0.0
+    )
     warmup: float = options.option(
         0.1,
-        "Steps in which the learning rate rises to `learning_rate`; below 1: "
-        "a share of all steps. After it the rate falls linearly to 0.",
+        "Steps of linear warm-up to `learning_rate`; below 1: a fraction of "
+        "all steps. After it the learning rate decays linearly to 0.",
         least=0.0,
     )
     weight_decay: float = options.option(
@@ -70,13 +73,13 @@ class TrainSettings:
     )
     clip_norm: float = options.option(
         1.0,
-        "Longest global gradient; longer is scaled down. 0: no limit.",
+        "Maximum global gradient norm; 0 disables clipping.",
         least=0.0,
     )
     lowercase: bool | None = options.option(
         None,
-        "Fold case and drop accents, for an `init` of another format. Not "
-        "said: what its files tell.",
+        "Fold case and drop accents, for an `init` of another format. "
+        "Default: inferred from its files.",
         kind=bool,
     )
     allow_missing: str = options.option(
@@ -86,7 +89,7 @@ class TrainSettings:
     )
     seed: int = options.option(
         1,
-        "Order, masks, dropout and new weights.",
+        "Seed of shuffling, masking, dropout and initialisation.",
         least=0,
         most=options.MOST_SEED,
     )
@@ -108,7 +111,7 @@ class TrainSettings:
     )
     loss_scale: float = options.option(
         0.0,
-        "Fixed factor of the loss for mixed_float16; 0: found while training.",
+        "Fixed loss scale for mixed_float16; 0: dynamic loss scaling.",
         least=0.0,
     )
     max_skipped: int = options.option(
@@ -122,8 +125,8 @@ class TrainSettings:
     xla: bool = options.option(False, "Compile the step with XLA.")
     bucket_lengths: bool = options.option(
         True,
-        "Put rows of similar length in a batch and pad it to one of a few "
-        "lengths; off, rows meet by chance and all have the longest length.",
+        "Batch rows of similar length and pad them to one of a few lengths; "
+        "if false, batches are random and padded to the longest length.",
     )
     profile: bool = options.option(
         False,
@@ -159,6 +162,93 @@ class TrainSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class PrepareSettings:
+    """What the records are made of, and how."""
+
+    input: str = options.option(
+        "", "Files, folders or globs, with commas between.", reads=True
+    )
+    output: str = options.option("", "Folder of the records.", identity=False)
+    vocab: str = options.option(
+        "", "A vocab.txt; empty: learn one.", reads=True
+    )
+    vocab_size: int = options.option(
+        0,
+        "Entries to learn from the input, where `vocab` is not given.",
+        least=0,
+    )
+    lowercase: bool | None = options.option(
+        None,
+        "Fold case and drop accents. Not said: what `vocab` tells by its "
+        "entries; for a learned vocabulary, yes.",
+        kind=bool,
+    )
+    seq_length: int = options.option(128, "Tokens in a row, at most.", least=8)
+    objective: str = options.option(
+        "nsp",
+        "Pairs: nsp = next sentence or a random one, sop = in order or "
+        "swapped, none = whole rows of one document.",
+        ("nsp", "sop", "none"),
+    )
+    passes: int = options.option(
+        1,
+        "Times the pairs are drawn from the text; masks are drawn anew while "
+        "training in any case.",
+        least=1,
+    )
+    deduplicate: bool = options.option(
+        True, "Leave out documents that came before, word for word."
+    )
+    format: str = options.option(
+        "records",
+        "records, whose masks are drawn anew while training, or the TFRecord "
+        "files of Google's create_pretraining_data.py.",
+        ("records", "google"),
+    )
+    masked_share: float = options.option(
+        0.15,
+        "For format=google: part of the tokens that is hidden.",
+        least=0.01,
+        most=0.9,
+    )
+    max_predictions: int = options.option(
+        20, "For format=google: masks in a row, at most.", least=1
+    )
+    held_out: float = options.option(
+        0.01,
+        "Share of the documents that is kept for evaluation.",
+        least=0.0,
+        most=0.5,
+    )
+    shard_mb: float = options.option(
+        corpus_chunks.BYTES / 1e6,
+        "Text in a shard, in MB; random sentences come from the same shard.",
+        least=0.001,
+    )
+    seed: int = options.option(
+        1, "Pairs and random sentences.", least=0, most=options.MOST_SEED
+    )
+    workers: int = options.option(
+        0,
+        "Processes; 0: one for each core, fewer for a small input.",
+        least=0,
+        identity=False,
+    )
+    runner: str = options.option(
+        "",
+        "Runner of Apache Beam (DirectRunner, FlinkRunner, SparkRunner, "
+        "DataflowRunner) in place of processes here.",
+        identity=False,
+    )
+    runner_options: str = options.option(
+        "",
+        "What the runner wants to know, as on a command line.",
+        identity=False,
+    )
+    break_lock: bool = options.option(False, locks.BREAK_LOCK, identity=False)
+
+
+@dataclasses.dataclass(frozen=True)
 class PretrainSettings(TrainSettings):
     """Those of pretraining on prepared records."""
 
@@ -178,11 +268,13 @@ class PretrainSettings(TrainSettings):
         "Rows per update, over all replicas and accumulation steps.",
         least=1,
     )
-    learning_rate: float = options.option(1e-4, "Its highest value.", least=0.0)
+    learning_rate: float = options.option(
+        1e-4, "Peak learning rate.", least=0.0
+    )
     warmup: float = options.option(
         0.01,
-        "Steps in which the learning rate rises to `learning_rate`; below 1: "
-        "a share of all steps. After it the rate falls linearly to 0.",
+        "Steps of linear warm-up to `learning_rate`; below 1: a fraction of "
+        "all steps. After it the learning rate decays linearly to 0.",
         least=0.0,
     )
     evaluate_every: int = options.option(
@@ -214,11 +306,11 @@ class FinetuneSettings(TrainSettings):
         least=0.0,
         most=0.5,
     )
-    epochs: int = options.option(3, "Times every row is seen.", least=1)
+    epochs: int = options.option(3, "Passes over the training rows.", least=1)
     random_start: bool = options.option(
         False,
-        "Take shape and vocabulary from `init`, but new random weights: what "
-        "would there be without pretraining?",
+        "Train from randomly initialised weights, with the shape and the "
+        "vocabulary of `init`: the baseline without pretraining.",
     )
 
 

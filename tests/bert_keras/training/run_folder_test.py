@@ -362,7 +362,7 @@ class RunFolderTest(mains.Case):
         corpus = write(os.path.join(self.output, "corpus.txt"), mains.CORPUS)
         with self.assertRaisesRegex(errors.InputError, "is in output="):
             prepare.run(
-                prepare.PrepareSettings(
+                settings_lib.PrepareSettings(
                     input=corpus,
                     output=f"file://{self.output}",
                     vocab=self.vocab,
@@ -470,7 +470,7 @@ class RunFolderTest(mains.Case):
         records = self.path("other-records")
         if not os.path.exists(records):
             prepare.run(
-                prepare.PrepareSettings(
+                settings_lib.PrepareSettings(
                     input=self.corpus,
                     output=records,
                     vocab=self.vocab,
