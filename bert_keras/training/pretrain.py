@@ -166,4 +166,4 @@ def _model(
         return start.model(task), start.parts(task)
     bert = bert_lib.parse(settings.model, vocab_size=tokenizer.vocab_size)
     input_pipeline.fits(task, bert)
-    return model_lib.BertModel(bert_lib.BertEncoder(bert), task), set()
+    return model_lib.BertModel(bert.build_encoder(), task), set()
