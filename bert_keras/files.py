@@ -130,12 +130,17 @@ def read_json(path: str) -> dict[str, Any]:
     """
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
-            values = json.loads(file.read().decode("utf-8-sig"))
+            text = file.read().decode("utf-8-sig")
+        values = json.loads(text, object_pairs_hook=_unique)
     except (tf.errors.OpError, OSError) as error:
         reason = getattr(error, "message", None) or error
         raise errors.InputError(f"{path} cannot be read: {reason}") from None
+    except RecursionError:
+        raise errors.InputError(
+            f"{path} cannot be read: it is nested too deeply."
+        ) from None
     # Also UnicodeDecodeError, and numbers of more than 4,300 digits.
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise errors.InputError(
             f"{path} cannot be read: expected JSON in UTF-8 ({error})."
         ) from None
@@ -144,6 +149,18 @@ def read_json(path: str) -> dict[str, Any]:
             f"{path} cannot be read: expected a JSON object, found "
             f"{type(values).__name__}."
         )
+    return values
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError for a key that occurs twice: one would be lost."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"an object has the key {key!r:.60} twice")
+            seen.add(key)
     return values
 
 

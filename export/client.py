@@ -445,12 +445,7 @@ def read(lines: Iterable[str]) -> Iterator[Row]:
         if not line.startswith("{"):
             yield {"text": json_lines.valid_text(line)}
             continue
-        try:
-            row = json_lines.loads(line)
-        except json_lines.JsonError as error:
-            raise errors.InputError(
-                f"line {number} begins with {{ but is no JSON object: {error}."
-            ) from None
+        row = json_lines.object_of(line, number)
         if not row:
             raise errors.InputError(
                 f"line {number}: expected the model's columns, found none."

@@ -58,12 +58,7 @@ def parse(line: str, texts: tuple[str, ...], number: int) -> Mapping[str, str]:
     """The columns `texts` of a line; InputError names the line's number."""
     line = line.rstrip("\r\n").removeprefix("\ufeff")
     if line.startswith("{"):
-        try:
-            row = json_lines.loads(line)
-        except json_lines.JsonError as error:
-            raise errors.InputError(
-                f"line {number} begins with {{ but is no JSON object: {error}."
-            ) from None
+        row = json_lines.object_of(line, number)
         missing = [name for name in texts if name not in row]
         if missing:
             raise errors.InputError(

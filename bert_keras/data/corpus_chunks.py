@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from bert_keras.data import corpus
+from bert_keras.data import held_out as held_out_lib
 
 # Random sentences are drawn within a chunk, and a chunk is held in memory.
 BYTES = 4_000_000
@@ -118,10 +119,9 @@ class Plan:
             if self.seen and not self.seen.add(found.digest):
                 self.repeated += 1
                 continue
-            before = self.documents * self.held_out
+            is_dev = held_out_lib.is_held_out(self.documents, self.held_out)
             self.documents += 1
             self.bytes += found.stop - found.start
-            is_dev = int(before + self.held_out) > int(before)
             split = "dev" if is_dev else "train"
             if chunk := open_[split].add(found):
                 yield open_[split].named(split, chunk)

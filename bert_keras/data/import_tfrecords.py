@@ -7,6 +7,7 @@ from typing import Any
 
 from bert_keras import checkpoint
 from bert_keras.data import google_tfrecords
+from bert_keras.data import held_out as held_out_lib
 from bert_keras.data import records as records_lib
 from bert_keras.tokenizers import wordpiece
 
@@ -36,7 +37,7 @@ def take_over(
             if objective == "none":
                 for part in ("labels", "weights"):
                     del row[f"targets/next_sentence/{part}"]
-            is_dev = int((number + 1) * held_out) > int(number * held_out)
+            is_dev = held_out_lib.is_held_out(number, held_out)
             parts["dev" if is_dev else "train"].append(row)
             longest = max(longest, len(row["inputs/token_ids"]))
         total += len(block)

@@ -9,6 +9,8 @@ import json
 import re
 from typing import Any
 
+from bert_keras import errors
+
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -44,6 +46,16 @@ def loads(text: str) -> Any:
         raise
     except ValueError:  # Python's limit, which guards from slow conversion
         raise JsonError("a whole number has more than 4,300 digits") from None
+
+
+def object_of(line: str, number: int) -> dict[str, Any]:
+    """The object in a line that begins with {; InputError names the line."""
+    try:
+        return loads(line)
+    except JsonError as error:
+        raise errors.InputError(
+            f"line {number} begins with {{ but is no JSON object: {error}."
+        ) from None
 
 
 def valid_text(text: str) -> str:

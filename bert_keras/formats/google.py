@@ -98,7 +98,7 @@ def read(
     names = tf.io.gfile.listdir(path)
     albert = BERT_CONFIG not in names
     config_path = os.path.join(path, ALBERT_CONFIG if albert else BERT_CONFIG)
-    values = weight_mapping.read_json(config_path)
+    values = files.read_json(config_path)
     config = _read_config(values, config_path, albert=albert)
     tensors = _Tensors(os.path.join(path, _prefix(path, names)))
     if lowercase is None:

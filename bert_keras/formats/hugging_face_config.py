@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bert_keras import errors
+from bert_keras import errors, files
 from bert_keras.formats import weight_mapping
 from bert_keras.networks import bert
 
@@ -63,7 +63,7 @@ def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
     training alone.
     """
     path = os.path.join(folder, CONFIG)
-    values = weight_mapping.read_json(path)
+    values = files.read_json(path)
     if "model_type" not in values:
         raise errors.InputError(
             f'{path} has no model_type; write "model_type": "bert" into it '

@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import errors
+from bert_keras import errors, files
 from bert_keras.formats import hugging_face_fast as fast_lib
 from bert_keras.formats import weight_mapping
 from bert_keras.tokenizers import wordpiece
@@ -118,7 +118,7 @@ def settings_of(words: wordpiece.Tokenizer, *, longest: int) -> dict[str, Any]:
 
 def _optional(folder: str, name: str) -> dict[str, Any]:
     path = os.path.join(folder, name)
-    return weight_mapping.read_json(path) if tf.io.gfile.exists(path) else {}
+    return files.read_json(path) if tf.io.gfile.exists(path) else {}
 
 
 def _check_settings(
@@ -360,12 +360,12 @@ def _check_added(
         if of_text != [expected[piece]]
     ]
     if split:
-        files = dict.fromkeys(named[p] for p in split if p in named)
+        names = dict.fromkeys(named[p] for p in split if p in named)
         raise errors.InputError(
             f"{folder}: its tokenizer finds the added tokens "
             f"{weight_mapping.shown(split[:5], 300)} in text; this one splits "
             "them. "
             "To have them split, name their rows at the end of "
             f"{VOCABULARY} ([unused1], ...) and remove them from "
-            f"{', '.join(dict.fromkeys((ADDED, SETTINGS, *files)))} and {FAST}."
+            f"{', '.join(dict.fromkeys((ADDED, SETTINGS, *names)))} and {FAST}."
         )

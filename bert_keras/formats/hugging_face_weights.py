@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors
+from bert_keras import checkpoint, errors, files
 from bert_keras.formats import weight_mapping
 from bert_keras.networks import bert
 from bert_keras.tasks import base
@@ -182,7 +182,7 @@ class Tensors:
         if tf.io.gfile.exists(whole):
             return [checkpoint.fetch(whole)]
         path = os.path.join(self.folder, INDEX)
-        shards = weight_mapping.read_json(path).get("weight_map")
+        shards = files.read_json(path).get("weight_map")
         if not isinstance(shards, dict):
             raise errors.InputError(f"{path}: expected a weight_map.")
         names = weight_mapping.check_shards(path, shards.values())

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_keras import errors
+from bert_keras import files as files_lib
 from bert_keras.formats import weight_mapping
 from bert_keras.networks import bert
 
@@ -112,7 +113,7 @@ def files(folder: str, part: str) -> dict[str, str]:
     paths = [f"{part}.weights.h5"]
     shards = os.path.join(folder, f"{part}.weights.json")
     if tf.io.gfile.exists(shards):
-        mapping = weight_mapping.read_json(shards)
+        mapping = files_lib.read_json(shards)
         parts = weight_mapping.field(mapping, "weight_map", dict, shards) or {}
         paths = weight_mapping.check_shards(
             shards,

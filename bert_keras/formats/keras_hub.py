@@ -28,6 +28,7 @@ from typing import Any
 import tensorflow as tf
 
 from bert_keras import checkpoint, errors
+from bert_keras import files as files_lib
 from bert_keras import model as model_lib
 from bert_keras.formats import keras_h5, weight_mapping
 from bert_keras.networks import bert
@@ -64,7 +65,7 @@ def recognises(path: str) -> bool:
     if not tf.io.gfile.exists(config_path):
         return False
     try:
-        described = weight_mapping.read_json(config_path)
+        described = files_lib.read_json(config_path)
     except errors.InputError:
         # Damaged, which `read` says, where the weights are KerasHub's.
         names = ("model.weights.h5", "model.weights.json")
@@ -181,7 +182,7 @@ def write(
 
 def _config(folder: str) -> bert.BertConfig:
     path = os.path.join(folder, CONFIG)
-    described = weight_mapping.read_json(path)
+    described = files_lib.read_json(path)
     name = _class_name(described)
     if name != "BertBackbone":
         raise errors.InputError(
@@ -255,7 +256,7 @@ def _tokenizer(folder: str, lowercase: bool | None) -> wordpiece.Tokenizer:
             f"{path} is missing; write it with `save_to_preset` of the model's "
             "BertTokenizer."
         )
-    described = weight_mapping.read_json(path)
+    described = files_lib.read_json(path)
     name = _class_name(described)
     if name != "BertTokenizer":
         raise errors.InputError(
@@ -289,7 +290,7 @@ def _task(
     if not tf.io.gfile.exists(os.path.join(folder, "task.json")):
         return None
     path = os.path.join(folder, "task.json")
-    described = weight_mapping.read_json(path)
+    described = files_lib.read_json(path)
     values = weight_mapping.field(described, "config", dict, path) or {}
     classes = values.get("num_classes", 0)
     if (
@@ -311,9 +312,7 @@ def _task(
     path = os.path.join(folder, METADATA)
     if tf.io.gfile.exists(path):
         facts = (
-            weight_mapping.field(
-                weight_mapping.read_json(path), OURS, dict, path
-            )
+            weight_mapping.field(files_lib.read_json(path), OURS, dict, path)
             or {}
         )
     labels = weight_mapping.field(facts, "labels", list, path)
@@ -335,7 +334,7 @@ def _task(
 def _note(folder: str, facts: Mapping[str, Any]) -> None:
     """Keeps what KerasHub has no field for."""
     path = os.path.join(folder, METADATA)
-    values = weight_mapping.read_json(path) | {OURS: facts}
+    values = files_lib.read_json(path) | {OURS: facts}
     with open(path, "w", encoding="utf-8") as file:
         json.dump(values, file, indent=4)
 

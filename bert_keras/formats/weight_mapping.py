@@ -1,7 +1,6 @@
 """What all foreign formats share: names put in pairs, checked both ways."""
 
 import dataclasses
-import json
 import math
 import os
 import re
@@ -223,43 +222,6 @@ def say(message: str) -> None:
     """Tells what was done with a folder that a reader might not expect."""
     # Of the package, on one line: whose code it is helps nobody.
     warnings.warn_explicit(message, UserWarning, "bert_keras", 1)
-
-
-def read_json(path: str) -> dict[str, Any]:
-    """The object in a JSON file; raises InputError when there is none."""
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            values = json.loads(
-                file.read().decode("utf-8-sig"), object_pairs_hook=_object
-            )
-    except tf.errors.OpError as error:
-        raise errors.InputError(
-            f"{path} cannot be read: {error.message}."
-        ) from None
-    except RecursionError:
-        raise errors.InputError(
-            f"{path} cannot be read: it is nested too deeply."
-        ) from None
-    # Also UnicodeDecodeError, and numbers of more than 4,300 digits.
-    except ValueError as error:
-        raise errors.InputError(f"{path} cannot be read: {error}.") from None
-    if not isinstance(values, dict):
-        raise errors.InputError(
-            f"{path}: expected a JSON object, got {type(values).__name__}."
-        )
-    return values
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Raises ValueError where a key stands twice: one would be lost."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise ValueError(f"an object has the key {shown(key)} twice")
-            seen.add(key)
-    return values
 
 
 def field(

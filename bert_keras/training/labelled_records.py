@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_keras import checkpoint, errors, files
-from bert_keras.data import corpus
+from bert_keras.data import corpus, held_out
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
@@ -45,8 +45,7 @@ def split(
         number = counts.get(label, 0)
         counts[label] = number + 1
         first = zlib.crc32(f"{seed} {label}".encode()) / 2**32
-        before = number * fraction + first
-        is_dev = int(before + fraction) > int(before)
+        is_dev = held_out.is_held_out(number, fraction, first)
         if group:
             groups[group] = is_dev
         yield row, is_dev

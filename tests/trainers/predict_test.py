@@ -51,7 +51,7 @@ class PredictTest(absltest.TestCase):
         process = self.start(**LATIN)
         _, said = process.communicate(b"a \xff film\n")
         self.assertEqual(process.returncode, 1)
-        self.assertIn(b"error: the input is not UTF-8", said)
+        self.assertIn(b"error: standard input, line 1: expected UTF-8", said)
         self.assertNotIn(b"Traceback", said)
 
     def test_a_reader_that_leaves_ends_it_quietly(self):

@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
+from bert_keras import model as model_lib
+from bert_keras.formats import keras_hub
 from bert_keras.networks import bert as bert_lib
 from tests import tiny
 
@@ -167,20 +169,15 @@ class EncoderTest(parameterized.TestCase):
     def test_equals_keras_hub_with_the_same_weights(self):
         import keras_nlp
 
-        bert = tiny.bert(activation="gelu_tanh")
-        theirs = keras_nlp.models.BertBackbone(
-            vocabulary_size=bert.vocab_size,
-            num_layers=bert.num_layers,
-            num_heads=bert.num_heads,
-            hidden_dim=bert.hidden_size,
-            intermediate_dim=bert.intermediate_size,
-            max_sequence_length=bert.max_position_embeddings,
-        )
-        ours = bert_lib.BertEncoder(bert)
+        ours = bert_lib.BertEncoder(tiny.bert(activation="gelu_tanh"))
         random = np.random.default_rng(1)
         for variable in ours.trainable_variables:
             variable.assign(random.normal(0, 0.3, variable.shape))
-        copy_to_keras_hub(ours, theirs)
+        with tempfile.TemporaryDirectory() as folder:
+            keras_hub.write(
+                folder, model_lib.BertModel(ours, None), tiny.tokenizer()
+            )
+            theirs = keras_nlp.models.BertBackbone.from_preset(folder)
         inputs = tiny.inputs()
         expected = theirs(inputs)
         encoded = encode(ours, inputs)
@@ -204,76 +201,6 @@ class EncoderTest(parameterized.TestCase):
         np.testing.assert_array_equal(
             expected, encode(again, tiny.inputs())["pooled"]
         )
-
-
-def copy_to_keras_hub(ours, theirs):
-    """Their layers keep one kernel (H, N, D) for each of q, k and v."""
-    ours_by_path = {
-        v.path.removeprefix("encoder/"): v.numpy() for v in ours.weights
-    }
-    bert = ours.config
-    split = (bert.hidden_size, bert.num_heads, bert.head_width)
-    embeddings = {
-        "token_embedding": ["embeddings/token"],
-        "segment_embedding": ["embeddings/segment"],
-        "position_embedding": ["embeddings/position"],
-        "embeddings_layer_norm": [
-            "embeddings/norm/gamma",
-            "embeddings/norm/beta",
-        ],
-        "pooled_dense": ["pooler/kernel", "pooler/bias"],
-    }
-    for name, paths in embeddings.items():
-        layer = theirs.get_layer(name)
-        values = [ours_by_path[path] for path in paths]
-        if name == "token_embedding":  # may hold a reverse table as well
-            layer.embeddings.assign(values[0])
-        else:
-            layer.set_weights(values)
-    for number in range(bert.num_layers):
-        layer = theirs.get_layer(f"transformer_layer_{number}")
-        block = f"block_{number}/"
-
-        def take(path, block=block):
-            return ours_by_path[block + path]
-
-        attention = layer._self_attention_layer
-        kernels = np.split(take("attention/qkv/kernel"), 3, axis=1)
-        biases = np.split(take("attention/qkv/bias"), 3)
-        for dense, kernel, bias in zip(
-            (
-                attention.query_dense,
-                attention.key_dense,
-                attention.value_dense,
-            ),
-            kernels,
-            biases,
-            strict=True,
-        ):
-            dense.kernel.assign(kernel.reshape(split))
-            dense.bias.assign(bias.reshape(split[1:]))
-        out = attention.output_dense
-        out.kernel.assign(
-            take("attention/out/kernel").reshape(split[1], split[2], split[0])
-        )
-        out.bias.assign(take("attention/out/bias"))
-        for theirs_part, ours_part in (
-            (layer._self_attention_layer_norm, "attention_norm"),
-            (layer._feedforward_layer_norm, "feed_forward_norm"),
-        ):
-            theirs_part.set_weights(
-                [take(ours_part + "/gamma"), take(ours_part + "/beta")]
-            )
-        for theirs_part, ours_part in (
-            (layer._feedforward_intermediate_dense, "inner"),
-            (layer._feedforward_output_dense, "outer"),
-        ):
-            theirs_part.set_weights(
-                [
-                    take(f"feed_forward/{ours_part}/kernel"),
-                    take(f"feed_forward/{ours_part}/bias"),
-                ]
-            )
 
 
 if __name__ == "__main__":
