@@ -232,7 +232,7 @@ def _write(folder, model, tokenizer, step, optimizer, task, facts) -> None:
     def tensors(name, variables):
         write(name, lambda path: write_tensors(path, variables))
 
-    write(VOCABULARY, tokenizer.save)
+    write(VOCABULARY, tokenizer.save_vocabulary)
     tensors(ENCODER, weights(model.encoder))
     tensors(HEAD, weights(model.head))
     if optimizer is not None:

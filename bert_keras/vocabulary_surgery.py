@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors, layers
+from bert_keras import checkpoint, errors, layers, text_cleaning
 from bert_keras import model as model_lib
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base, masked_lm
@@ -227,5 +227,5 @@ def _ids(
 
 def _clean(tokenizer: wordpiece.Tokenizer, texts: tf.Tensor) -> list[str]:
     """Texts (B,) as they are when they are split into words."""
-    clean = wordpiece.normalize(texts, lowercase=tokenizer.lowercase)
+    clean = text_cleaning.normalize(texts, lowercase=tokenizer.lowercase)
     return [text.decode() for text in clean.numpy()]

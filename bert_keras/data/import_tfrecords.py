@@ -5,7 +5,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from bert_keras import checkpoint
 from bert_keras.data import google_tfrecords
 from bert_keras.data import held_out as held_out_lib
 from bert_keras.data import records as records_lib
@@ -53,7 +52,7 @@ def take_over(
     for split in ("dev", "train"):
         if made[split]:
             folder = os.path.join(output, split)
-            tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
+            tokenizer.save(folder)
             records_lib.write_manifest(
                 folder,
                 made[split],

@@ -32,7 +32,7 @@ def write(
     Refuses when other ones lie in `output`: models there are read with them.
     """
     names = [VOCABULARY]
-    predictor.tokenizer.save(os.path.join(folder, VOCABULARY))
+    predictor.tokenizer.save(folder)
     if labels := _labels(predictor):
         if broken := [each for each in labels if len(each.split("\n")) > 1]:
             raise errors.InputError(

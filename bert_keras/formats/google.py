@@ -186,7 +186,7 @@ def write(
             {
                 data: move(data),
                 index: move(index),
-                VOCABULARY: tokenizer.save,
+                VOCABULARY: tokenizer.save_vocabulary,
                 config_name: lambda path: files.write_json(
                     path, values, sort_keys=True
                 ),

@@ -261,7 +261,7 @@ def write(
             weights.WEIGHTS: lambda path: safetensors.numpy.save_file(
                 tensors, path, metadata={"format": "pt"}
             ),
-            tokenizers.VOCABULARY: tokenizer.save,
+            tokenizers.VOCABULARY: tokenizer.save_vocabulary,
             tokenizers.SETTINGS: lambda path: files.write_json(path, settings),
             configs.CONFIG: lambda path: files.write_json(path, config),
         },

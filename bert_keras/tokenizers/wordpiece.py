@@ -1,80 +1,42 @@
-"""Text to WordPiece ids, inside the graph; vocabulary and casing in one object.
+"""WordPiece, the tokenizer of BERT, inside the graph.
 
-The ids are those of Google's BERT tokenization.py. The slow part is one
+The ids are those of Google's tokenization.py. The slow part is one
 tensorflow_text op, which splits at white space, punctuation and Chinese
-characters and looks up the longest pieces; what it leaves undone (clean-up,
-lower case, accents, Google's limit of 200 characters per word) is done before
-it by a few passes over the bytes. tensorflow_text's own normaliser is not used:
-it folds compatibility forms (`，` to `,`), which Google's does not.
-
-Nothing is split into code points, so the speed is that of the op; only offsets
-cost a decoding. There are no assets: the vocabulary is a constant of the graph.
+characters and looks up the longest wordpieces; text_cleaning does before it
+what it leaves undone. There are no assets: the vocabulary is a constant of the
+graph.
 """
 
 import hashlib
 import itertools
+import os
 import re
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from bert_keras import errors
+from bert_keras import errors, files, text_cleaning
+from bert_keras.tokenizers import base
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-
-MAX_WORD_LENGTH = 200  # characters; longer words are [UNK], as in Google's code
-
-# Classes of characters, written for RE2.
-# Google drops these. Surrogates are listed because RE2 takes them for UTF-8.
-_DROPPED = r"\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F\p{Cf}\x{D800}-\x{DFFF}\x{FFFD}"
-_ASCII_PUNCTUATION = r"!-/:-@\[-`{-~"
-_CHINESE = (
-    r"\x{3400}-\x{4DBF}\x{4E00}-\x{9FFF}\x{F900}-\x{FAFF}\x{20000}-\x{2A6DF}"
-    r"\x{2A700}-\x{2CEAF}\x{2F800}-\x{2FA1F}"
-)
-
-_CLEAN = f"[^{_DROPPED}]*"
-# Blocks with combining marks, letters among them where these are written with
-# spaces: `\p{M}` makes the automaton too large, and lacks Unicode 16.
-_MARKS = (
-    r"\x{0300}-\x{036F}\x{0483}-\x{0487}\x{0591}-\x{05C7}\x{0610}-\x{061A}"
-    r"\x{064B}-\x{065F}\x{0670}\x{06D6}-\x{06ED}\x{0711}-\x{0DFF}"
-    r"\x{0E38}-\x{0E3A}\x{0E48}-\x{0E4B}\x{0EB8}-\x{0EBA}\x{0EC8}-\x{0ECB}"
-    r"\x{0F18}-\x{0F39}\x{0F71}-\x{0FC6}\x{1037}-\x{103A}\x{108D}"
-    r"\x{135D}-\x{135F}\x{1714}-\x{1734}\x{17D2}-\x{17DD}\x{18A9}-\x{1DFF}"
-    r"\x{20D0}-\x{20FF}\x{2CEF}-\x{2CF1}\x{2D7F}\x{2DE0}-\x{2DFF}"
-    r"\x{302A}-\x{302F}\x{3099}\x{309A}\x{A66F}-\x{A6F1}\x{A806}-\x{ABFF}"
-    r"\x{FB1E}\x{FE20}-\x{FE2F}\x{101FD}-\x{1037A}\x{10A0D}-\x{11FFF}"
-    r"\x{16100}-\x{16FFF}\x{1BC9E}\x{1D165}-\x{1D244}\x{1E000}-\x{1E94A}"
-)
-_MARK_RUN = f"[{_MARKS}]{{32}}"
-# May hold a word that is too long: only the frequent word ends are named, the
-# more the slower, and `_without_long_words` looks closer at what this finds.
-_LONG_RUN = f"[^ {_ASCII_PUNCTUATION}{_CHINESE}]{{{MAX_WORD_LENGTH + 1}}}"
-_WORD_END = f"([{_ASCII_PUNCTUATION}{_CHINESE}\\p{{P}}])"
-_LONG_WORD = f"[^\\s\\p{{Z}}]{{{MAX_WORD_LENGTH + 1},}}"
-_MAX_BYTES = 4 * MAX_WORD_LENGTH  # of UTF-8
-_UNKNOWN_WORD = "x" * (_MAX_BYTES + 1)  # the op gives [UNK], whatever it knows
-_UNKNOWN_PART = (
-    "x" * 5
-)  # for each character of a long word: more than _MAX_BYTES
+MAX_WORD_LENGTH = text_cleaning.MAX_WORD_LENGTH
+VOCABULARY = "vocab.txt"  # one wordpiece per line, by id
 
 
-class Tokenizer:
-    """WordPiece as BERT was trained with; `tokenizer(text)` gives ids.
+class Tokenizer(base.Tokenizer):
+    """Lower-cases on request, and looks up the longest known wordpieces.
 
-    vocabulary: the pieces, by id.
-    lowercase: fold case and drop accents before looking pieces up.
-    fingerprint: tells whether ids made by another tokenizer mean the same here.
+    vocabulary: the wordpieces, by id.
+    lowercase: fold case and drop accents before looking wordpieces up.
+    fingerprint: that of the vocabulary and the casing.
     """
 
     def __init__(self, vocabulary: Sequence[str], *, lowercase: bool):
         self.vocabulary = tuple(vocabulary)
         self.lowercase = bool(lowercase)
         _check(self.vocabulary)
-        self.vocab_size = len(self.vocabulary)
         specials = {
             piece: self.vocabulary.index(piece)
             for piece in SPECIAL_TOKENS
@@ -85,8 +47,12 @@ class Tokenizer:
         self.cls_id = specials["[CLS]"]
         self.sep_id = specials["[SEP]"]
         self.mask_id = specials.get("[MASK]")
+        self.frame = base.Frame((self.cls_id,), (self.sep_id,), (self.sep_id,))
         self.fingerprint = _fingerprint(self.vocabulary, self.lowercase)
         self._specials = specials
+        self._continues = np.array(
+            [len(p) > 2 and p.startswith("##") for p in self.vocabulary]
+        )
         # The op keeps its model in a tensor. Outside of any graph that tensor
         # becomes one constant of every graph, however often it is called there.
         with tf.init_scope():
@@ -94,7 +60,7 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path, *, lowercase: bool | None = None) -> "Tokenizer":
-        """Reads a vocab.txt; infers the casing from its pieces unless given."""
+        """Reads a vocab.txt; infers the casing from it unless given."""
         vocabulary = _read(str(path))
         if lowercase is None:
             lowercase = not _looks_cased(vocabulary)
@@ -103,36 +69,42 @@ class Tokenizer:
         except errors.InputError as error:
             raise errors.InputError(f"{path}: {error}") from None
 
-    def save(self, path):
-        """Writes a vocab.txt: one piece per line, and not the casing."""
-        with tf.io.gfile.GFile(str(path), "wb") as file:
-            file.write("".join(f"{p}\n" for p in self.vocabulary).encode())
+    @classmethod
+    def read_files(cls, folder: str, *, lowercase: bool) -> "Tokenizer":
+        path = os.path.join(folder, VOCABULARY)
+        return cls.from_file(path, lowercase=lowercase)
+
+    def save(self, folder: str) -> list[str]:
+        self.save_vocabulary(os.path.join(folder, VOCABULARY))
+        return [VOCABULARY]
+
+    def save_vocabulary(self, path: str) -> None:
+        """Writes a vocab.txt: one wordpiece per line, and not the casing."""
+        files.write_text(
+            str(path), "".join(f"{piece}\n" for piece in self.vocabulary)
+        )
+
+    def to_dict(self):
+        return super().to_dict() | {"lowercase": self.lowercase}
 
     def __call__(self, text, *, special_tokens: bool = False):
-        """text (B,) string -> ragged (B, None) int32, without [CLS] and [SEP].
-
-        Works on the host and in a graph. Bytes that are not UTF-8 are dropped.
-        special_tokens: a literal [MASK], [SEP].. in the text is that token;
-        otherwise it is a word between brackets, as everything users write.
-        """
         text = tf.ensure_shape(tf.convert_to_tensor(text, tf.string), (None,))
         if special_tokens:
             return self._with_special_tokens(text)
-        return self._pieces.tokenize(
-            _without_long_words(normalize(text, lowercase=self.lowercase))
-        )
+        text = text_cleaning.normalize(text, lowercase=self.lowercase)
+        return self._pieces.tokenize(text_cleaning.without_long_words(text))
 
     def with_offsets(self, text):
-        """text (B,) string -> (ids, starts, ends), ragged (B, None) int32 each.
+        """See base.Tokenizer; text[start:end] in detail:
 
-        ids are those of `self(text)`. text[start:end] is what a piece came
-        from, in code points of the text without the bytes that are not UTF-8
-        (`text.decode("utf-8", "ignore")`). Accents and variation selectors
-        that were dropped belong to the character before them. A character
-        that became several pieces (한, in full) is the source of each.
+        Accents and variation selectors that were dropped belong to the
+        character before them. A character that became several wordpieces (한,
+        in full) is the source of each.
         """
         text = tf.ensure_shape(tf.convert_to_tensor(text, tf.string), (None,))
-        clean, source = _with_source(text, lowercase=self.lowercase)
+        clean, source = text_cleaning.with_source(
+            text, lowercase=self.lowercase
+        )
         ids, starts, ends = self._pieces.tokenize_with_offsets(clean)
         row = ids.value_rowids()
         return (
@@ -141,14 +113,37 @@ class Tokenizer:
             ids.with_values(source.end(row, ends.values)),
         )
 
-    def tokens(self, ids) -> list[str]:
-        """The pieces of one sequence of ids, on the host."""
-        return [self.vocabulary[i] for i in ids]
+    def word_starts(self, ids):
+        continues = tf.gather(self._continues, ids.values)
+        return ids.with_values(tf.logical_not(continues))
+
+    def detokenize(self, ids):
+        """Words with a space between, but for that beside a Chinese character.
+
+        [CLS], [SEP] and [PAD] are left out.
+        """
+        if not isinstance(ids, tf.RaggedTensor):
+            ids = tf.RaggedTensor.from_tensor(ids)
+        outside = tf.constant([self.pad_id, self.cls_id, self.sep_id])
+        kept = tf.reduce_all(ids.values[:, tf.newaxis] != outside, axis=1)
+        ids = tf.ragged.boolean_mask(ids, ids.with_values(kept))
+        text = tf.gather(tf.constant(self.vocabulary), ids.values)
+        continues = tf.gather(self._continues, ids.values)
+        chinese = tf.strings.regex_full_match(
+            text, f"[{text_cleaning.CHINESE}]"
+        )
+        # The space before a row's first word is stripped in the end.
+        after_chinese = tf.concat([[False], chinese], 0)[:-1]
+        spaced = tf.logical_not(continues | chinese | after_chinese)
+        text = tf.strings.regex_replace(text, "^##(.)", r"\1")
+        text = tf.where(spaced, tf.strings.join([" ", text]), text)
+        text = tf.strings.reduce_join(ids.with_values(text), axis=-1)
+        return tf.strings.strip(text)
 
     def _with_special_tokens(self, text):
         pattern = "|".join(re.escape(piece) for piece in self._specials)
         # regex_split takes a NUL for the end of the text.
-        text = _without_controls(text)
+        text = text_cleaning.without_controls(text)
         parts = tf_text.regex_split(text, pattern, pattern)  # (B, parts)
         flat = parts.flat_values
         special_ids = tf.fill(tf.shape(flat), -1)
@@ -169,210 +164,6 @@ class Tokenizer:
         return parts.with_flat_values(ids).merge_dims(1, 2)
 
 
-def normalize(text, *, lowercase: bool):
-    """Cleans text (B,) as Google does, up to where it is split into words."""
-    text = _without_controls(text)
-    return _without_accents(text) if lowercase else text
-
-
-def _without_accents(text):
-    """Folds case and drops the accents of clean text (B,)."""
-    text = tf.strings.lower(text, "utf-8")
-    run = tf.strings.regex_full_match(text, f"(?s).*{_MARK_RUN}.*")
-    rows = tf.where(run)
-    sorted_ = _without_mark_runs(tf.gather_nd(text, rows))
-    text = tf_text.normalize_utf8(tf.where(run, "", text), "NFD")
-    text = tf.strings.regex_replace(text, r"\p{Mn}+", "")
-    return tf.tensor_scatter_nd_update(text, rows, sorted_)
-
-
-def _without_mark_runs(text):
-    """Decomposes text (R,) as NFD does and drops its accents, in n log n.
-
-    NFD orders the marks behind a letter by their combining class. ICU inserts
-    them one by one: half a minute for 160 KB. Here the few marks that are no
-    accents (of Indic scripts, of music) are sorted. Classes are not listed:
-    ICU itself tells, for two marks, which one comes first.
-    """
-    points = _decomposed(tf.strings.unicode_decode(text, "UTF-8"))
-    distinct, index = tf.unique(points.values)
-    accent = tf.strings.regex_full_match(_characters(distinct), r"\p{Mn}")
-    # Nothing moves past a character of class 0; the others are 1 to 240.
-    lowest, highest = (
-        tf.fill(tf.shape(distinct), ord(c)) for c in "\u0334\u0345"
-    )
-    mark = tf.logical_or(
-        _swapped(distinct, lowest), _swapped(highest, distinct)
-    )
-    sorted_ = tf.where(tf.logical_and(mark, tf.logical_not(accent)))
-    marks = tf.gather_nd(distinct, sorted_)
-    count = tf.size(marks)
-    lower = tf.reshape(
-        _swapped(tf.repeat(marks, count), tf.tile(marks, [count])),
-        [count, count],
-    )
-    rank = 1 + tf.reduce_sum(tf.cast(lower, tf.int64), axis=1)
-    rank = tf.scatter_nd(sorted_, rank, tf.shape(distinct, tf.int64))
-
-    starter = tf.gather(tf.cast(tf.logical_not(mark), tf.int64), index)
-    group = tf.cumsum(starter) + points.value_rowids()
-    key = group * tf.cast(count + 1, tf.int64) + tf.gather(rank, index)
-    kept = tf.logical_not(tf.gather(accent, index))
-    points = tf.ragged.boolean_mask(points, points.with_values(kept))
-    order = tf.argsort(tf.boolean_mask(key, kept), stable=True)
-    return tf.strings.unicode_encode(
-        points.with_values(tf.gather(points.values, order)), "UTF-8"
-    )
-
-
-def _decomposed(points):
-    """Ragged code points (R, None), each in place of its decomposition."""
-    distinct, index = tf.unique(points.values)
-    forms = tf.strings.unicode_decode(
-        tf_text.normalize_utf8(_characters(distinct), "NFD"), "UTF-8"
-    )
-    return points.with_values(tf.gather(forms, index)).merge_dims(1, 2)
-
-
-def _characters(points):
-    return tf.strings.unicode_encode(points[:, tf.newaxis], "UTF-8")
-
-
-def _swapped(first, second):
-    """Whether NFD puts code point `second` (N,) before `first` (N,)."""
-    both = tf.strings.unicode_encode(tf.stack([first, second], 1), "UTF-8")
-    return tf_text.normalize_utf8(both, "NFD") != both
-
-
-def _without_controls(text):
-    # Nearly no text holds anything to drop; looking is cheaper than copying.
-    return _where(
-        tf.logical_not(tf.strings.regex_full_match(text, _CLEAN)),
-        lambda dirty: tf.strings.regex_replace(
-            tf.strings.unicode_transcode(
-                dirty, "UTF-8", "UTF-8", errors="ignore"
-            ),
-            f"[{_DROPPED}]+",
-            "",
-        ),
-        text,
-    )
-
-
-def _may_hold_long_word(text):
-    return tf.strings.regex_full_match(text, f"(?s).*{_LONG_RUN}.*")
-
-
-def _without_long_words(text):
-    """Puts an unknown word for every word of more than MAX_WORD_LENGTH."""
-    return _where(
-        _may_hold_long_word(text),
-        lambda long: tf.strings.regex_replace(
-            tf.strings.regex_replace(long, _WORD_END, r" \1 "),
-            _LONG_WORD,
-            _UNKNOWN_WORD,
-        ),
-        text,
-    )
-
-
-class _Source(NamedTuple):
-    """Which code point each byte of the clean texts came from.
-
-    All flat, over the code points of all texts: sums (N,) of the bytes they
-    became; follow (N,): the next code point that is not an accent of this one;
-    splits (B + 1,): where the texts begin and end.
-    """
-
-    sums: tf.Tensor
-    follow: tf.Tensor
-    splits: tf.Tensor
-
-    def first(self, row, byte):
-        """Places in texts `row` (P,) of the code points at `byte` (P,)."""
-        return self._point(row, byte) - tf.gather(self.splits, row)
-
-    def end(self, row, byte):
-        """The places behind those whose bytes end at `byte` (P,)."""
-        point = self._point(row, byte - 1)
-        stop = tf.gather(self.splits, row + 1)
-        follow = tf.minimum(tf.gather(self.follow, point), stop)
-        return follow - tf.gather(self.splits, row)
-
-    def _point(self, row, byte):
-        before = tf.gather(tf.pad(self.sums, [[1, 0]]), self.splits)
-        byte = tf.gather(before, row) + tf.cast(byte, tf.int32)
-        return tf.searchsorted(self.sums, byte, side="right")
-
-
-def _with_source(text, *, lowercase: bool):
-    """What the op reads for each text (B,), and where it came from.
-
-    Lower-casing and NFD of a whole text give as many bytes as of its code
-    points one by one: a final sigma is as long as another, and a reordering of
-    accents moves nothing out of the group that is dropped. There are few
-    different code points, so each is normalised once.
-    """
-    clean = normalize(text, lowercase=lowercase)
-    points = tf.strings.unicode_decode(text, "UTF-8", errors="ignore")
-    distinct, kind = tf.unique(points.values)
-    characters = tf.strings.unicode_encode(distinct[:, tf.newaxis], "UTF-8")
-    forms = normalize(characters, lowercase=lowercase)
-    sizes = tf.gather(tf.strings.length(forms), kind)  # in bytes
-    dropped_accent = tf.logical_and(
-        forms == "", tf.strings.regex_full_match(characters, r"\p{Mn}")
-    )
-
-    long = _may_hold_long_word(clean)
-    rows = tf.where(long)
-    changed, char_sizes = _spread_long_words(tf.gather_nd(clean, rows))
-    places = tf.where(tf.gather(long, points.value_rowids()))
-    chars = tf.gather_nd(
-        tf.gather(tf.strings.length(forms, "UTF8_CHAR"), kind), places
-    )
-    ends = tf.cumsum(chars)
-    sums = tf.pad(tf.cumsum(char_sizes), [[1, 0]])
-    sizes = tf.tensor_scatter_nd_update(
-        sizes, places, tf.gather(sums, ends) - tf.gather(sums, ends - chars)
-    )
-
-    base = tf.logical_not(tf.gather(dropped_accent, kind))
-    count = tf.size(kind)
-    bases = tf.cast(tf.where(base)[:, 0], tf.int32)
-    follow = tf.gather(
-        tf.concat([bases, [count]], 0), tf.cumsum(tf.cast(base, tf.int32))
-    )
-    return (
-        tf.tensor_scatter_nd_update(clean, rows, changed),
-        _Source(tf.cumsum(sizes), follow, tf.cast(points.row_splits, tf.int32)),
-    )
-
-
-def _spread_long_words(text):
-    """`_without_long_words` for texts (R,) that keeps track.
-
-    -> the texts (R,), and the bytes (C,) that each of their characters became.
-    """
-    chars = tf.strings.unicode_split(text, "UTF-8")
-    flat = chars.values
-    end = tf.strings.regex_full_match(flat, _WORD_END)
-    inside = tf.logical_not(
-        tf.logical_or(end, tf.strings.regex_full_match(flat, r"[\s\p{Z}]"))
-    )
-    # Words are numbered by how many characters between words came before, and
-    # no word goes on in the next text.
-    between = tf.cast(tf.logical_not(inside), tf.int64)
-    word = tf.cumsum(between) + chars.value_rowids()
-    length = tf.math.unsorted_segment_sum(
-        tf.cast(inside, tf.int32), word, tf.size(flat) + tf.size(text)
-    )
-    long = tf.gather(length, word) > MAX_WORD_LENGTH
-    flat = tf.where(end, tf.strings.join([" ", flat, " "]), flat)
-    flat = tf.where(tf.logical_and(long, inside), _UNKNOWN_PART, flat)
-    joined = tf.strings.reduce_join(chars.with_values(flat), axis=-1)
-    return joined, tf.strings.length(flat)
-
-
 def _op(vocabulary: Sequence[str]) -> tf_text.FastWordpieceTokenizer:
     """Splits clean text into pieces."""
     try:
@@ -383,7 +174,7 @@ def _op(vocabulary: Sequence[str]) -> tf_text.FastWordpieceTokenizer:
                 f"!{index}" if re.search(r"[\s\0]", piece) else piece
                 for index, piece in enumerate(vocabulary)
             ],
-            max_bytes_per_word=_MAX_BYTES,
+            max_bytes_per_word=text_cleaning.MAX_BYTES,
             token_out_type=tf.int32,
             unknown_token="[UNK]",
         )
@@ -392,14 +183,6 @@ def _op(vocabulary: Sequence[str]) -> tf_text.FastWordpieceTokenizer:
             "Expected a WordPiece vocabulary; tensorflow_text cannot use this "
             f"one: {error}"
         ) from None
-
-
-def _where(condition, change: Callable, text):
-    """Changes the texts for which the condition holds, and only those."""
-    rows = tf.where(condition)
-    return tf.tensor_scatter_nd_update(
-        text, rows, change(tf.gather_nd(text, rows))
-    )
 
 
 def _read(path: str) -> list[str]:
@@ -484,7 +267,8 @@ def _looks_cased(vocabulary: Sequence[str]) -> bool:
     ]
     text = tf.constant(pieces, tf.string)
     changed = tf.math.count_nonzero(
-        normalize(text, lowercase=True) != normalize(text, lowercase=False)
+        text_cleaning.normalize(text, lowercase=True)
+        != text_cleaning.normalize(text, lowercase=False)
     )
     return int(changed) > 0.01 * len(vocabulary)
 

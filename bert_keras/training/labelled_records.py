@@ -109,7 +109,7 @@ def write(
         )
         for number, block in enumerate(_blocks(rows, ROWS_PER_SHARD))
     ]
-    tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
+    tokenizer.save(folder)
     skipped = getattr(found, "skipped", 0)
     records_lib.write_manifest(
         folder,

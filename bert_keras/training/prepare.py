@@ -267,7 +267,7 @@ def _tokenizer(
         raise errors.InputError(
             f"{settings.vocab} has no entry [MASK]; masked LM needs one."
         )
-    files.write_text(copy, "".join(f"{p}\n" for p in tokenizer.vocabulary))
+    tokenizer.save(settings.output)
     return tokenizer
 
 
@@ -304,7 +304,7 @@ def _finish(settings, split, made, tokenizer) -> None:
     ]
     if others:
         console.say(f"not part of the records: {', '.join(others)}")
-    tokenizer.save(os.path.join(folder, checkpoint.VOCABULARY))
+    tokenizer.save(folder)
     records_lib.write_manifest(
         folder,
         shards,

@@ -82,7 +82,7 @@ class StopTest(parameterized.TestCase):
         super().setUpClass()
         cls.folder = tempfile.mkdtemp()
         path = cls.path = functools.partial(os.path.join, cls.folder)
-        tiny.tokenizer().save(path("vocab.txt"))
+        tiny.tokenizer().save_vocabulary(path("vocab.txt"))
         with open(path("corpus.txt"), "w") as file:
             for number in range(60):
                 words = tiny.WORDS[number % 9 :]

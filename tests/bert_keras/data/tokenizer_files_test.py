@@ -38,7 +38,7 @@ class VocabularyTest(parameterized.TestCase):
             [*wordpiece.SPECIAL_TOKENS, "word", "a\u2028", "\u3000", "\x85"],
             lowercase=False,
         )
-        ours.save(self.path)
+        ours.save_vocabulary(self.path)
         again = wordpiece.Tokenizer.from_file(self.path, lowercase=False)
         self.assertEqual(again.vocabulary, ours.vocabulary)
         self.assertEqual(again.fingerprint, ours.fingerprint)

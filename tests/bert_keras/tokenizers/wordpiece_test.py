@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 from absl.testing import absltest, parameterized
 
+from bert_keras import text_cleaning
 from bert_keras.tokenizers import wordpiece
 from tests.bert_keras.data import reference_tokenizer
 
@@ -99,7 +100,9 @@ class RulesTest(parameterized.TestCase):
             vocabulary, lowercase=lowercase
         )
         texts = [f"a{c}b" for c in characters]
-        normal = wordpiece.normalize(tf.constant(texts), lowercase=lowercase)
+        normal = text_cleaning.normalize(
+            tf.constant(texts), lowercase=lowercase
+        )
         for text, ids, clean in zip(
             texts, ours(texts).to_list(), normal.numpy(), strict=True
         ):
@@ -154,7 +157,7 @@ class RulesTest(parameterized.TestCase):
         rules = reference_tokenizer.ReferenceTokenizer(
             ["[UNK]"], lowercase=True
         )
-        clean = wordpiece.normalize(tf.constant(texts), lowercase=True)
+        clean = text_cleaning.normalize(tf.constant(texts), lowercase=True)
         for text, ours in zip(texts, clean.numpy(), strict=True):
             self.assertEqual(
                 "".join(ours.decode().split()),
@@ -168,17 +171,19 @@ class RulesTest(parameterized.TestCase):
             *range(0xE000, 0x20000),
             *range(0xE0000, 0xE0200),
         ]
-        characters = wordpiece._characters(tf.constant(codes))
+        characters = text_cleaning._characters(tf.constant(codes))
         simple = tf_text.normalize_utf8(characters, "NFD") == characters
         moved = tf.logical_or(
-            wordpiece._swapped(
+            text_cleaning._swapped(
                 tf.constant(codes), tf.fill([len(codes)], 0x334)
             ),
-            wordpiece._swapped(
+            text_cleaning._swapped(
                 tf.fill([len(codes)], 0x345), tf.constant(codes)
             ),
         )
-        known = tf.strings.regex_full_match(characters, f"[{wordpiece._MARKS}]")
+        known = tf.strings.regex_full_match(
+            characters, f"[{text_cleaning._MARKS}]"
+        )
         lost = tf.logical_and(moved, tf.logical_and(simple, ~known))
         self.assertEmpty([hex(codes[i]) for i in tf.where(lost)[:, 0]])
         self.assertGreater(int(tf.math.count_nonzero(moved & simple)), 900)
@@ -337,7 +342,7 @@ class OffsetsTest(parameterized.TestCase):
                     pieces.append(ours.vocabulary[piece])
         if not sources:
             return
-        normal = wordpiece.normalize(
+        normal = text_cleaning.normalize(
             tf.constant(sources), lowercase=ours.lowercase
         )
         for source, form, piece in zip(

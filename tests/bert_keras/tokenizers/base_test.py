@@ -1,0 +1,127 @@
+"""What every tokenizer states, shown on WordPiece."""
+
+import pickle
+
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+from bert_keras import errors
+from bert_keras.tokenizers import base, wordpiece
+from tests import tiny
+
+
+class FrameTest(absltest.TestCase):
+    def test_room_is_what_the_frame_leaves(self):
+        bert = base.Frame((2,), (3,), (3,))
+        self.assertEqual([bert.room(9), bert.room(9, 2)], [7, 6])
+        roberta = base.Frame((0,), (2, 2), (2,))
+        self.assertEqual([roberta.room(9), roberta.room(9, 2)], [7, 5])
+        self.assertEqual(base.Frame((), (), ()).room(9, 2), 9)
+
+
+class WordPieceTest(parameterized.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.tokenizer = tiny.tokenizer()
+
+    def test_states_its_ids(self):
+        self.assertEqual(self.tokenizer.frame, ((2,), (3,), (3,), "token_ids"))
+        self.assertEqual(self.tokenizer.feature, "token_ids")
+        self.assertEqual(self.tokenizer.special_ids, (2, 3))
+        self.assertEqual(self.tokenizer.vocab_size, len(tiny.VOCABULARY))
+
+    @parameterized.parameters(
+        ("films acted", "1 0 1 0"),
+        ("plot,plot plots", "1 1 1 1 0"),
+        ("很好film好s", "1 1 1 1 1"),
+        ("", ""),
+    )
+    def test_words_start_after_white_space_and_at_marks(self, text, starts):
+        tokenizer = wordpiece.Tokenizer(
+            [*tiny.VOCABULARY, "act", "s"], lowercase=True
+        )
+        found = tokenizer.word_starts(tokenizer([text]))
+        want = [bool(int(start)) for start in starts.split()]
+        self.assertEqual(found.to_list(), [want])
+
+    def test_words_of_no_text_are_none(self):
+        ids = self.tokenizer(tf.constant([], tf.string))
+        self.assertEqual(self.tokenizer.word_starts(ids).shape[0], 0)
+        self.assertEqual(self.tokenizer.detokenize(ids).shape, (0,))
+
+    @parameterized.parameters(
+        "the films", "plot , the plots !", "电影很好 good 坏?", "", "好"
+    )
+    def test_text_of_its_ids_has_the_same_ids(self, text):
+        ids = self.tokenizer([text])
+        (again,) = self.tokenizer.detokenize(ids).numpy()
+        self.assertEqual(self.tokenizer([again]).to_list(), ids.to_list())
+
+    def test_detokenizes_rows_without_frame_and_padding(self):
+        tokens = [
+            "[CLS]",
+            "film",
+            "##s",
+            "good",
+            "[SEP]",
+            "电",
+            "影",
+            ".",
+            "[SEP]",
+        ]
+        ids = [tiny.VOCABULARY.index(token) for token in tokens] + [0, 0]
+        mask = [2, self.tokenizer.mask_id, 1, 3] + [0] * 7
+        text = self.tokenizer.detokenize(tf.constant([ids, mask]))
+        self.assertEqual(
+            [each.decode() for each in text.numpy()],
+            ["films good电影.", "[MASK] [UNK]"],
+        )
+
+
+class FolderTest(parameterized.TestCase):
+    def test_a_folder_keeps_all_of_it(self):
+        folder = self.create_tempdir().full_path
+        for lowercase in (True, False):
+            ours = wordpiece.Tokenizer(tiny.VOCABULARY, lowercase=lowercase)
+            self.assertEqual(ours.save(folder), ["vocab.txt"])
+            values = ours.to_dict()
+            self.assertEqual(
+                values, {"name": "wordpiece", "lowercase": lowercase}
+            )
+            again = base.from_dict(values, folder)
+            self.assertEqual(again.fingerprint, ours.fingerprint)
+            self.assertEqual(again.vocabulary, ours.vocabulary)
+
+    @parameterized.parameters(
+        ({"name": "os"}, "the module 'os', which is none of wordpiece and"),
+        ({"name": "base"}, "which is none of wordpiece"),
+        ({}, "the module None"),
+        ({"name": "wordpiece"}, r"settings \[\]; expected \['lowercase'\]"),
+        (
+            {"name": "wordpiece", "lowercase": True, "path": "/"},
+            r"settings \['lowercase', 'path'\]; expected \['lowercase'\]",
+        ),
+        ({"name": "wordpiece", "lowercase": "no"}, "lowercase is 'no'"),
+    )
+    def test_what_a_folder_says_is_checked(self, values, message):
+        folder = self.create_tempdir().full_path
+        tiny.tokenizer().save(folder)
+        with self.assertRaisesRegex(errors.InputError, message):
+            base.from_dict(values, folder)
+
+    def test_it_pickles_as_its_folder_and_settings(self):
+        folder = self.create_tempdir().full_path
+        tiny.tokenizer().save(folder)
+        ours = wordpiece.Tokenizer.from_folder(folder, lowercase=True)
+        data = pickle.dumps(ours)
+        self.assertLess(len(data), 500)
+        again = pickle.loads(data)
+        self.assertIs(again, pickle.loads(data))
+        self.assertEqual(again(["films"]).to_list(), ours(["films"]).to_list())
+        with self.assertRaisesRegex(errors.InputError, "made in memory"):
+            pickle.dumps(tiny.tokenizer())
+
+
+if __name__ == "__main__":
+    absltest.main()
