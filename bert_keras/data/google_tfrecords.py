@@ -215,7 +215,7 @@ def _columns(
         tf.constant(seeds, tf.int32),
         share=share,
         mask_id=tokenizer.mask_id,
-        special_ids=(tokenizer.cls_id, tokenizer.sep_id),
+        special_ids=tokenizer.special_ids,
         vocab_size=tokenizer.vocab_size,
         places=min(max_predictions, seq_length),
     )

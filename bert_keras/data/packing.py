@@ -1,18 +1,21 @@
-"""Segments of ids -> [CLS] a [SEP] b [SEP], in graph and on arrays."""
+"""Puts segments of ids into the frame of a row, in graph and on arrays."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_text as tf_text
+
+from bert_keras.tokenizers import base
 
 
 def pack(
-    segments: list[tf.RaggedTensor],
+    segments: Sequence[tf.RaggedTensor],
+    frame: base.Frame,
     *,
-    cls_id: int,
-    sep_id: int,
     seq_length: int,
+    facts: Mapping[str, Sequence[tf.RaggedTensor | None]] | None = None,
+    filler: int = 0,
 ) -> dict[str, tf.Tensor]:
     """One or two ragged (T, None) int32 segments -> rows (T, S) int32.
 
@@ -20,22 +23,82 @@ def pack(
     tokens from the end of its longer segment, one by one (Google's
     `_truncate_seq_pair`, of equal ones the second). "truncated" (T,) bool
     tells which rows lost some.
+
+    facts: further int32 numbers of the tokens of each segment (None: the
+    filler), truncated alike. They become (T, S), and are the filler where the
+    frame and padding are. For example, with [CLS] 2 and [SEP] 3:
+
+      pack([[[7, 8]]], frame, seq_length=5, facts={"start": [[[0, 3]]]},
+           filler=-1)
+      token_ids [[2, 7, 8, 3]]  start [[-1, 0, 3, -1]]
     """
-    room = seq_length - 1 - len(segments)
-    wanted = tf.add_n([segment.row_lengths() for segment in segments])
-    ids, segment_ids = tf_text.combine_segments(
-        _truncate(segments, room), cls_id, sep_id
-    )
+    room = frame.room(seq_length, len(segments))
+    length = tf.add_n([segment.row_lengths() for segment in segments])
+    kept = _kept(segments, room)
+    ids = _join(_gather(segments, kept), *frame[:3])
     token_ids = dense(ids)
-    return {
-        "token_ids": token_ids,
-        "segment_ids": dense(segment_ids),
-        "padding_mask": tf.sequence_mask(
-            ids.row_lengths(), tf.shape(token_ids)[1], dtype=tf.int32
-        ),
-        "example_index": tf.range(tf.shape(token_ids)[0]),
-        "truncated": wanted > room,
+    padding_mask = tf.sequence_mask(
+        ids.row_lengths(), tf.shape(token_ids)[1], dtype=tf.int32
+    )
+    features = {
+        frame.feature: token_ids,
+        "segment_ids": tf.zeros_like(padding_mask),
+        "padding_mask": padding_mask,
+        "example_index": tf.range(tf.shape(padding_mask)[0]),
+        "truncated": length > room,
     }
+    if len(segments) == 2:
+        first = len(frame.start) + kept[0].row_lengths() + len(frame.between)
+        index = tf.range(tf.shape(padding_mask)[1], dtype=tf.int64)
+        is_second = tf.cast(index >= first[:, tf.newaxis], tf.int32)
+        features["segment_ids"] = is_second * padding_mask
+    outside = [(filler,) * len(part) for part in frame[:3]]
+    for name, values in (facts or {}).items():
+        complete = [
+            _fill_like(segment, filler) if value is None else value
+            for value, segment in zip(values, segments, strict=True)
+        ]
+        fact = _join(_gather(complete, kept), *outside)
+        features[name] = dense(fact, filler)
+    return features
+
+
+def pack_separately(
+    texts: Sequence[tf.RaggedTensor], frame: base.Frame, *, seq_length: int
+) -> dict[str, tf.Tensor]:
+    """Texts, ragged (T, None) int32 each, that share a row and nothing else.
+
+    Each has a frame of its own and an equal part of `seq_length`, longer ones
+    are truncated. padding_mask (T, S) is k on the k-th text, so that texts do
+    not attend to each other; `position_ids` counts the positions in each.
+    """
+    seq_length = seq_length // len(texts)
+    room = frame.room(seq_length)
+    rows = [
+        _join(_gather([text], _kept([text], room)), *frame[:3])
+        for text in texts
+    ]
+    numbers = [_fill_like(row, number) for number, row in enumerate(rows, 1)]
+    padding_mask = dense(tf.concat(numbers, axis=1))
+    return {
+        frame.feature: dense(tf.concat(rows, axis=1)),
+        "segment_ids": tf.zeros_like(padding_mask),
+        "padding_mask": padding_mask,
+        "example_index": tf.range(tf.shape(padding_mask)[0]),
+        "truncated": tf.reduce_any(
+            [text.row_lengths() > room for text in texts], axis=0
+        ),
+    }
+
+
+def position_ids(padding_mask: tf.Tensor, texts: int) -> tf.Tensor:
+    """(B, S) int32: each of the texts that the mask numbers starts at 0."""
+    begin = tf.zeros_like(padding_mask)
+    for number in range(1, texts):
+        there = tf.cast(padding_mask == number, tf.int32)
+        length = tf.reduce_sum(there, axis=1, keepdims=True)
+        begin += tf.where(padding_mask > number, length, 0)
+    return tf.range(tf.shape(padding_mask)[1]) - begin
 
 
 class Windows(NamedTuple):
@@ -93,9 +156,7 @@ def pack_spans(
     ids: np.ndarray,
     first: np.ndarray,
     second: np.ndarray,
-    *,
-    cls_id: int,
-    sep_id: int,
+    frame: base.Frame,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same for spans of a flat text; all of a row must fit.
 
@@ -105,48 +166,94 @@ def pack_spans(
     uint8.
     """
     sizes = [span[:, 1] - span[:, 0] for span in (first, second)]
-    pieces = [sizes[0] + 2, sizes[1] + (sizes[1] > 0)]  # with [CLS] and [SEP]
-    ends = np.cumsum(np.stack(pieces, axis=1))  # of a first, a second, ...
+    pairs = sizes[1] > 0
+    # Of the first segment with its frame, and of the second.
+    lengths = [
+        len(frame.start)
+        + sizes[0]
+        + np.where(pairs, len(frame.between), len(frame.end)),
+        np.where(pairs, sizes[1] + len(frame.end), 0),
+    ]
+    ends = np.cumsum(np.stack(lengths, axis=1))  # of a first, a second, ...
     row_splits = np.append(0, ends[1::2])
-    begins = row_splits[:-1] + 1, ends[::2]
-    # All that is not filled below is a [SEP].
-    token_ids = np.full(row_splits[-1], sep_id, np.int32)
-    token_ids[row_splits[:-1]] = cls_id
+    begins = row_splits[:-1] + len(frame.start), ends[::2]
+    token_ids = np.zeros(row_splits[-1], np.int32)
     for span, size, begin in zip((first, second), sizes, begins, strict=True):
         within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
         token_ids[within + np.repeat(begin, size)] = ids[
             within + np.repeat(span[:, 0], size)
         ]
+    for begin, part in (
+        (row_splits[:-1], frame.start),
+        ((begins[0] + sizes[0])[pairs], frame.between),
+        (row_splits[1:] - len(frame.end), frame.end),
+    ):
+        for number, token in enumerate(part):
+            token_ids[begin + number] = token
     segment_ids = np.repeat(
         np.tile(np.array([0, 1], np.uint8), len(first)),
-        np.stack(pieces, axis=1).ravel(),
+        np.stack(lengths, axis=1).ravel(),
     )
     return row_splits, token_ids, segment_ids
 
 
-def dense(ids: tf.RaggedTensor) -> tf.Tensor:
-    """Padded with 0; no row still has room for [CLS] and [SEP]."""
-    padded = ids.to_tensor()
+def dense(ids: tf.RaggedTensor, filler: int = 0) -> tf.Tensor:
+    """Padded with the filler, to two tokens at least, also if T is 0."""
+    filler = tf.cast(filler, ids.dtype)
+    padded = ids.to_tensor(filler)
     missing = tf.maximum(2 - tf.shape(padded)[1], 0)
-    return tf.pad(padded, [[0, 0], [0, missing]])
+    padding = [[0, 0], [0, missing]] + [[0, 0]] * (padded.shape.rank - 2)
+    return tf.pad(padded, padding, constant_values=filler)
 
 
-def _truncate(
-    segments: list[tf.RaggedTensor], room: int
+def _kept(
+    segments: Sequence[tf.RaggedTensor], room: int
 ) -> list[tf.RaggedTensor]:
+    """Of each segment, ragged: which of its flat values are kept."""
+    lengths = [segment.row_lengths() for segment in segments]
     if len(segments) == 1:
-        return [segments[0][:, :room]]
-    first, second = segments
-    length = first.row_lengths()
-    kept = tf.minimum(
-        second.row_lengths(), tf.maximum(room - length, room // 2)
-    )
+        counts = [tf.minimum(lengths[0], room)]
+    else:
+        first, second = lengths
+        second = tf.minimum(second, tf.maximum(room - first, room // 2))
+        counts = [tf.minimum(first, room - second), second]
+    starts = [segment.row_starts() for segment in segments]
     return [
-        _first_tokens(first, tf.minimum(length, room - kept)),
-        _first_tokens(second, kept),
+        tf.ragged.range(start, start + count)
+        for start, count in zip(starts, counts, strict=True)
     ]
 
 
-def _first_tokens(ids: tf.RaggedTensor, count: tf.Tensor) -> tf.RaggedTensor:
-    place = tf.ragged.range(ids.row_lengths())
-    return tf.ragged.boolean_mask(ids, place < tf.expand_dims(count, 1))
+def _gather(
+    segments: Sequence[tf.RaggedTensor], kept: Sequence[tf.RaggedTensor]
+) -> list[tf.RaggedTensor]:
+    return [
+        index.with_values(tf.gather(segment.values, index.values))
+        for segment, index in zip(segments, kept, strict=True)
+    ]
+
+
+def _join(
+    segments: Sequence[tf.RaggedTensor],
+    start: Sequence,
+    between: Sequence,
+    end: Sequence,
+) -> tf.RaggedTensor:
+    """Segments with these values before, between and after them."""
+    rows, dtype = segments[0].nrows(), segments[0].dtype
+
+    def repeat(values: Sequence) -> list[tf.RaggedTensor]:
+        if not values:
+            return []
+        row = tf.constant(values, dtype)[tf.newaxis]
+        return [tf.RaggedTensor.from_tensor(tf.repeat(row, rows, axis=0))]
+
+    parts = repeat(start)
+    for number, segment in enumerate(segments):
+        parts += [*(repeat(between) if number else []), segment]
+    return tf.concat([*parts, *repeat(end)], axis=1)
+
+
+def _fill_like(ids: tf.RaggedTensor, value: int) -> tf.RaggedTensor:
+    size = tf.shape(ids.values)[:1]
+    return ids.with_values(tf.fill(size, tf.constant(value, tf.int32)))

@@ -161,7 +161,9 @@ def draw(
     key = [recipe.seed, 2 * number + (split == "dev")]
     passes = sentence_pairs.draw(
         text,
-        max_tokens=recipe.seq_length - (3 if pairs else 2),
+        max_tokens=recipe.tokenizer.frame.room(
+            recipe.seq_length, segments=2 if pairs else 1
+        ),
         objective=recipe.objective,
         passes=recipe.passes,
         generator=np.random.Generator(np.random.Philox(key=key)),
@@ -171,8 +173,7 @@ def draw(
             text.token_ids,
             drawn.first,
             drawn.second,
-            cls_id=recipe.tokenizer.cls_id,
-            sep_id=recipe.tokenizer.sep_id,
+            recipe.tokenizer.frame,
         )
         per_token = {
             "inputs/token_ids": token_ids,
@@ -208,15 +209,21 @@ def _report(text: sentence_pairs.Text, recipe: Recipe) -> dict[str, Any]:
         "sentences": len(text.sentence_ends),
         "tokens": len(text.token_ids),
         "unknown": int((text.token_ids == tokenizer.unk_id).sum()),
-        "words": int(_starts_word(tokenizer)[text.token_ids].sum()),
+        "words": _count_words(text, tokenizer),
         "lengths": [0] * (recipe.seq_length + 1),  # rows of each length
         "examples": [],
     }
 
 
-@functools.cache
-def _starts_word(tokenizer: wordpiece.Tokenizer) -> np.ndarray:
-    return np.array([not p.startswith("##") for p in tokenizer.vocabulary])
+def _count_words(
+    text: sentence_pairs.Text, tokenizer: wordpiece.Tokenizer
+) -> int:
+    ids = tf.RaggedTensor.from_row_splits(
+        tf.constant(text.token_ids, tf.int32),
+        np.append(0, text.sentence_ends),
+        validate=False,
+    )
+    return int(tf.math.count_nonzero(tokenizer.word_starts(ids).values))
 
 
 def _count_rows(

@@ -128,8 +128,7 @@ class Classification(base.Task):
     def preprocess(self, raw, tokenizer):
         return packing.pack(
             [tokenizer(raw[name]) for name in self.text_columns],
-            cls_id=tokenizer.cls_id,
-            sep_id=tokenizer.sep_id,
+            tokenizer.frame,
             seq_length=self.seq_length,
         )
 

@@ -101,38 +101,11 @@ class Embedding(base.Task):
 
     def preprocess(self, raw, tokenizer):
         """padding_mask: 1 on the first text, 2 on the second."""
-        parts = [
-            packing.pack(
-                [tokenizer(raw[name])],
-                cls_id=tokenizer.cls_id,
-                sep_id=tokenizer.sep_id,
-                seq_length=self.num_positions,
-            )
-            for name in self.text_columns
-        ]
-        lengths = [tf.reduce_sum(p["padding_mask"], axis=1) for p in parts]
-        packed = {
-            name: packing.dense(
-                tf.concat(
-                    [
-                        tf.RaggedTensor.from_tensor(part[name], length)
-                        for part, length in zip(parts, lengths, strict=True)
-                    ],
-                    axis=1,
-                )
-            )
-            for name in ("token_ids", "segment_ids")
-        }
-        ends = tf.cumsum(tf.stack(lengths, axis=1), axis=1)  # (T, texts)
-        place = tf.range(tf.shape(packed["token_ids"])[1])
-        ended = tf.cast(place >= ends[:, :, tf.newaxis], tf.int32)
-        number = 1 + tf.reduce_sum(ended, axis=1)
-        number = tf.where(number > len(self.text_columns), 0, number)
-        return packed | {
-            "padding_mask": number,
-            "example_index": parts[0]["example_index"],
-            "truncated": tf.reduce_any([p["truncated"] for p in parts], axis=0),
-        }
+        return packing.pack_separately(
+            [tokenizer(raw[name]) for name in self.text_columns],
+            tokenizer.frame,
+            seq_length=self.seq_length,
+        )
 
     def make_targets(self, raw, inputs):
         del inputs
@@ -145,10 +118,10 @@ class Embedding(base.Task):
 
     def add_derived_features(self, inputs):
         """Each text counts its positions from 0."""
-        mask = inputs["padding_mask"]
-        first = tf.reduce_sum(tf.cast(mask == 1, tf.int32), 1, keepdims=True)
-        place = tf.range(tf.shape(mask)[1])
-        return inputs | {"position_ids": place - tf.where(mask == 2, first, 0)}
+        positions = packing.position_ids(
+            inputs["padding_mask"], len(self.text_columns)
+        )
+        return inputs | {"position_ids": positions}
 
     def head(self, config):
         return EmbeddingHead(config, self.text_columns, name="head")

@@ -56,7 +56,7 @@ class MaskedLM(base.Task):
             self,
             vocab_size=tokenizer.vocab_size,
             mask_id=tokenizer.mask_id,
-            special_ids=(tokenizer.cls_id, tokenizer.sep_id),
+            special_ids=tokenizer.special_ids,
         )
 
     def head(self, config):
@@ -68,8 +68,7 @@ class MaskedLM(base.Task):
         ids = tokenizer(raw["text"], special_tokens=True)
         return packing.pack(
             [ids],
-            cls_id=tokenizer.cls_id,
-            sep_id=tokenizer.sep_id,
+            tokenizer.frame,
             seq_length=self.seq_length,
         )
 

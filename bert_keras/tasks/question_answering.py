@@ -127,30 +127,24 @@ class QuestionAnswering(base.Task):
         for all other tokens.
         """
         # At least half of a row is context.
-        longest = min(self.max_question_length, (self.seq_length - 3) // 2)
+        room = tokenizer.frame.room(self.seq_length, segments=2)
+        longest = min(self.max_question_length, room // 2)
         whole = tokenizer(_valid(raw["question"]))
         question = whole[:, :longest]
-        room = self.seq_length - 3 - tf.cast(question.row_lengths(), tf.int32)
+        room -= tf.cast(question.row_lengths(), tf.int32)
         ids, starts, ends = (
             packing.windows(values, room, self.doc_stride)
             for values in tokenizer.with_offsets(_valid(raw["context"]))
         )
         question = tf.gather(question, ids.text)
-        nothing = tf.zeros_like(question)
-
-        def pack(first, second, cls_id, sep_id):
-            return packing.pack(
-                [first, second.ids],
-                cls_id=cls_id,
-                sep_id=sep_id,
-                seq_length=self.seq_length,
-            )
-
-        return pack(question, ids, tokenizer.cls_id, tokenizer.sep_id) | {
+        return packing.pack(
+            [question, ids.ids],
+            tokenizer.frame,
+            seq_length=self.seq_length,
+            facts={"starts": [None, starts.ids], "ends": [None, ends.ids]},
+        ) | {
             "example_index": ids.text,
             "truncated": tf.gather(whole.row_lengths() > longest, ids.text),
-            "starts": pack(nothing, starts, 0, 0)["token_ids"],
-            "ends": pack(nothing, ends, 0, 0)["token_ids"],
         }
 
     def make_targets(self, raw, inputs):

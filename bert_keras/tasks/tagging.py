@@ -110,42 +110,39 @@ class Tagging(base.Task):
         """
         ids, starts, ends = tokenizer.with_offsets(raw["text"])
         size, text = tf.size(ids.values), ids.value_rowids()
-        goes_on = tf.gather(_going_on(tokenizer), ids.values)
-        # The first piece of a text never goes on with a word.
-        word = tf.cumsum(1 - tf.cast(goes_on, tf.int32)) - 1
+        starts_word = tokenizer.word_starts(ids).values
+        word = tf.cumsum(tf.cast(starts_word, tf.int32)) - 1
         word_ends = tf.math.unsorted_segment_max(ends.values, word, size)
 
         found = packing.windows(
-            ids.with_values(tf.range(size)), self.seq_length - 2, self.stride
+            ids.with_values(tf.range(size)),
+            tokenizer.frame.room(self.seq_length),
+            self.stride,
         )
         token, row = found.ids.values, found.ids.value_rowids()
         place = token - tf.cast(
             tf.gather(ids.row_starts(), tf.gather(text, token)), tf.int32
         )
-        counts = tf.logical_and(
-            tf.logical_not(tf.gather(goes_on, token)),
-            tf.logical_and(
-                place >= tf.gather(found.first, row),
-                place < tf.gather(found.last, row),
-            ),
+        counts = (
+            tf.gather(starts_word, token)
+            & (place >= tf.gather(found.first, row))
+            & (place < tf.gather(found.last, row))
         )
 
-        def at_first_pieces(values):
+        def at_word_starts(values):
             values = tf.where(counts, tf.gather(values, token), -1)
-            dense = found.ids.with_values(values).to_tensor(-1)
-            return tf.pad(dense, [[0, 0], [1, 1]], constant_values=-1)
+            return [found.ids.with_values(values)]
 
-        packed = packing.pack(
+        return packing.pack(
             [found.ids.with_values(tf.gather(ids.values, token))],
-            cls_id=tokenizer.cls_id,
-            sep_id=tokenizer.sep_id,
+            tokenizer.frame,
             seq_length=self.seq_length,
-        )
-        return packed | {
-            "example_index": found.text,
-            "start": at_first_pieces(starts.values),
-            "end": at_first_pieces(tf.gather(word_ends, word)),
-        }
+            facts={
+                "start": at_word_starts(starts.values),
+                "end": at_word_starts(tf.gather(word_ends, word)),
+            },
+            filler=-1,
+        ) | {"example_index": found.text}
 
     def make_targets(self, raw, inputs):
         """{"tag": (labels (W, S) int32, weights (W, S))}; not in a graph.
@@ -341,16 +338,6 @@ class TagHead(keras.layers.Layer):
     def call(self, encoded, inputs, table, training=None):
         del inputs, table
         return {"tag": self.tag(encoded["hidden"][-1], training=training)}
-
-
-def _going_on(tokenizer) -> tf.Tensor:
-    """(V,) bool: pieces that go on with the word of the piece before."""
-    return tf.constant(
-        [
-            len(piece) > 2 and piece.startswith("##")
-            for piece in tokenizer.vocabulary
-        ]
-    )
 
 
 def _columns(raw):

@@ -3,8 +3,12 @@ import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from bert_keras.data import packing
+from bert_keras.tokenizers import base
 
 CLS, SEP = 101, 102
+BERT = base.Frame((CLS,), (SEP,), (SEP,))
+ROBERTA = base.Frame((0,), (2, 2), (2,))
+NONE = base.Frame((), (), ())
 
 
 def truncated(first, second, room):
@@ -30,8 +34,7 @@ class PackTest(parameterized.TestCase):
         seconds = [list(range(21, b + 21)) for _, b in lengths]
         packed = packing.pack(
             [ragged(firsts), ragged(seconds)],
-            cls_id=CLS,
-            sep_id=SEP,
+            BERT,
             seq_length=seq_length,
         )
         for row, (first, second) in enumerate(
@@ -56,8 +59,7 @@ class PackTest(parameterized.TestCase):
         packed = packing.pack(
             [ragged([[7] * length for length in lengths])]
             + [ragged([[8]] * len(lengths))] * (segments - 1),
-            cls_id=CLS,
-            sep_id=SEP,
+            BERT,
             seq_length=10,
         )
         there = packed["padding_mask"].numpy().sum(axis=1)
@@ -72,7 +74,7 @@ class PackTest(parameterized.TestCase):
         spans[..., 1] += spans[..., 0] == spans[..., 1]  # none is empty
         for second in (spans[1], np.zeros_like(spans[1])):
             row_splits, token_ids, segment_ids = packing.pack_spans(
-                ids, spans[0], second, cls_id=CLS, sep_id=SEP
+                ids, spans[0], second, BERT
             )
             segments = [
                 [ids[slice(*span)].tolist() for span in part]
@@ -81,8 +83,7 @@ class PackTest(parameterized.TestCase):
             segments = segments if second.any() else segments[:1]
             packed = packing.pack(
                 [ragged(segment) for segment in segments],
-                cls_id=CLS,
-                sep_id=SEP,
+                BERT,
                 seq_length=500,
             )
             real = packed["padding_mask"].numpy() > 0
@@ -95,9 +96,7 @@ class PackTest(parameterized.TestCase):
 
     def test_no_text_gives_no_row(self):
         for segments in ([ragged([])], [ragged([]), ragged([])]):
-            packed = packing.pack(
-                segments, cls_id=CLS, sep_id=SEP, seq_length=8
-            )
+            packed = packing.pack(segments, BERT, seq_length=8)
             self.assertEqual(packed["token_ids"].shape[0], 0)
 
 

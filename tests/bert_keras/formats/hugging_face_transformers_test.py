@@ -153,8 +153,7 @@ def pack(tokenizer, rows, length):
             tokenizer(column, special_tokens=True)
             for column in zip(*rows, strict=True)
         ],
-        cls_id=tokenizer.cls_id,
-        sep_id=tokenizer.sep_id,
+        tokenizer.frame,
         seq_length=length,
     )
     return {
