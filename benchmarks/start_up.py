@@ -34,11 +34,11 @@ mark("import tensorflow_text")
 import keras
 mark("import keras, beyond what tensorflow took of it")
 from bert_keras import predictor
-from trainers import predict
+from bert_keras.data import unlabelled_texts
 mark("import what is ours")
 model = predictor.load(sys.argv[2])
 mark("read the checkpoint, make the network")
-rows = [predict.parse(sys.argv[3], model.task.text_columns, 1)]
+rows = [unlabelled_texts.parse(sys.argv[3], model.task.text_columns, 1)]
 model.predict(rows)
 mark("make the graph, first answer")
 model.predict(rows)

@@ -17,6 +17,8 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 SCRIPT = """
 import json, os, pathlib, sys
 import bert_keras
+from bert_keras.device import tflite
+from bert_keras.serving import saved_model
 
 def refused(call, *arguments, **settings):
     try:
@@ -44,6 +46,8 @@ found = {
     "answers": tuned.predict(["a good film"]),
     "loaded": bert_keras.load(str(folder / "tuned")).predict(["a good film"]),
     "metrics": bert_keras.evaluate(folder / "tuned", rows),
+    "served": saved_model.export(tuned, str(folder / "served")),
+    "device": tflite.export(tuned, str(folder / "device"), seq_length=16),
     "policy": tuned.model.dtype_policy.name,
     "modules": sorted({name.split(".")[0] for name in sys.modules}),
     "steps": sorted(os.listdir(folder / "tuned")),
@@ -98,6 +102,10 @@ class PythonApiTest(absltest.TestCase):
         self.assertIn(answer["label"], ("bad", "good"))
         self.assertEqual(self.found["answers"], self.found["loaded"])
         self.assertBetween(self.found["metrics"]["accuracy"], 0, 1)
+
+    def test_it_is_exported_for_a_server_and_for_a_phone(self):
+        for path in (self.found["served"], self.found["device"]):
+            self.assertTrue(os.path.exists(path), path)
 
     def test_no_main_and_no_flags_are_needed(self):
         self.assertNoCommonElements(

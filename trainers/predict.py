@@ -13,7 +13,6 @@ converse; for many, --input is faster.
 
 import dataclasses
 import os
-import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,8 +20,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import console, errors, files, options, predictor, streams
-from bert_keras.data import corpus, json_lines, labelled_files, text_lines
+from bert_keras import console, files, options, predictor, streams
+from bert_keras.data import unlabelled_texts
 from bert_keras.tasks import base
 from trainers import flags
 
@@ -46,106 +45,12 @@ def predict(
     **batching: int,
 ) -> Iterator[dict[str, Any]]:
     examples = (
-        parse(line, model.task.text_columns, number)
+        unlabelled_texts.parse(line, model.task.text_columns, number)
         if isinstance(line, str)
         else line
         for number, line in enumerate(lines, start=1)
     )
     return model.stream(examples, **batching)
-
-
-def parse(line: str, texts: tuple[str, ...], number: int) -> Mapping[str, str]:
-    """The columns `texts` of a line; InputError names the line's number."""
-    line = line.rstrip("\r\n").removeprefix("\ufeff")
-    if line.startswith("{"):
-        row = json_lines.object_of(line, number)
-        missing = [name for name in texts if name not in row]
-        if missing:
-            raise errors.InputError(
-                f"line {number}: expected {', '.join(texts)}, found "
-                f"{', '.join(row) or 'nothing'}."
-            )
-        for name in texts:
-            if not isinstance(row[name], str):
-                raise errors.InputError(
-                    f"line {number}, column {name!r}: expected text, found "
-                    f"{json_lines.name_of(row[name])}."
-                )
-        return {name: row[name] for name in texts}
-    parts = line.split("\t") if len(texts) > 1 else [line]
-    if len(parts) != len(texts):
-        raise errors.InputError(
-            f"line {number}: expected {len(texts)} texts ({', '.join(texts)}) "
-            f"with a TAB between, found {len(parts)}."
-        )
-    return dict(zip(texts, parts, strict=True))
-
-
-def read(path: str, task: base.Task) -> Iterator[str | base.Row]:
-    """The lines of a file, or the rows of a table: .csv, and .tsv with names.
-
-    A .tsv file for a task of several texts may hold them without a header.
-    """
-    table = re.search(r"\.([ct]sv)(\.gz|\.zst)?$", path, re.IGNORECASE)
-    if not table:
-        return read_lines(path)
-    if table[1].lower() == "tsv" and len(task.text_columns) > 1:
-        first = next(text_lines.read(path), b"").decode(errors="replace")
-        cells = [cell.strip() for cell in first.split("\t")]
-        named = set(_columns(task).values())
-        if not (
-            labelled_files.are_names(cells) or (named and named <= set(cells))
-        ):
-            return read_lines(path)
-    return _table(path, task)
-
-
-def _table(path: str, task: base.Task) -> Iterator[base.Row]:
-    """The texts of a table under the names that training read, labels aside."""
-    columns = _columns(task)
-    if not set(task.text_columns) <= labelled_files.COMMON_COLUMNS.keys():
-        columns = {name: name for name in task.text_columns}
-    try:
-        yield from labelled_files.read(
-            path,
-            columns=columns or None,
-            needed=task.text_columns,
-            label=lambda _: "",
-        )
-    except errors.InputError as error:
-        raise errors.InputError(
-            f"{error} Columns are those that training named, or have common "
-            "names; other texts can be given as .txt or .jsonl."
-        ) from None
-
-
-def _columns(task: base.Task) -> dict[str, str]:
-    """Where training read the texts of the task, as far as it was told."""
-    columns = labelled_files.parse_columns(getattr(task, "columns", "")) or {}
-    return {
-        name: columns[name] for name in task.text_columns if name in columns
-    }
-
-
-def read_lines(path: str) -> Iterator[str]:
-    """The lines of a file, or of standard input; blank ones are texts, too."""
-    lines = text_lines.read(path) if path else sys.stdin.buffer
-    is_json = corpus.is_json(path)
-    for number, line in enumerate(lines, 1):
-        try:
-            text = text_lines.decode(line.removesuffix(b"\n"))
-        except ValueError as problem:
-            raise errors.InputError(
-                f"{path or 'standard input'}, line {number}: {problem}. "
-                "Convert it first, for example with iconv -t UTF-8."
-            ) from None
-        if is_json and text.strip() and not text.lstrip().startswith("{"):
-            raise errors.InputError(
-                f"{path}, line {number}: expected one JSON object a line, "
-                f"found {text.strip()[:40]!r}. Write the objects of an array "
-                "into lines of their own, for example with jq -c '.[]'."
-            )
-        yield text.lstrip() if is_json else text
 
 
 def main() -> None:
@@ -156,7 +61,10 @@ def main() -> None:
     )
     base.register(settings.task)
     model = predictor.load(settings.checkpoint)
-    lines = read(settings.input, model.task)
+    task = model.task
+    lines = unlabelled_texts.read(
+        settings.input, task.text_columns, getattr(task, "columns", "")
+    )
     # Another program may wait for each answer; a file does not.
     if settings.input or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode):
         answers = predict(model, lines, batch_size=settings.batch_size)

@@ -12,13 +12,12 @@ from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint, console, errors
 from bert_keras import model as model_lib
-from bert_keras.data import records
+from bert_keras.data import records, unlabelled_texts
 from bert_keras.networks import bert
 from bert_keras.tasks import classification, intent_slots, tagging
 from bert_keras.training import evaluate, finetune, labelled_records
 from bert_keras.training import settings as settings_lib
 from tests import tiny
-from trainers import predict
 
 
 class Files(parameterized.TestCase):
@@ -39,8 +38,10 @@ class LinesTest(Files):
             errors.InputError,
             "line 7, column 'text_pair': expected text, found ",
         ):
-            predict.parse(line, ("text", "text_pair"), 7)
-        self.assertEqual(predict.parse(line, ("text",), 7), {"text": "a"})
+            unlabelled_texts.parse(line, ("text", "text_pair"), 7)
+        self.assertEqual(
+            unlabelled_texts.parse(line, ("text",), 7), {"text": "a"}
+        )
 
     @parameterized.parameters(
         ('{"a":' * 10_000, "nested too deeply"),
@@ -52,7 +53,7 @@ class LinesTest(Files):
         self, line, message
     ):
         with self.assertRaisesRegex(errors.InputError, f"line 7 .*{message}"):
-            predict.parse(line, ("text",), 7)
+            unlabelled_texts.parse(line, ("text",), 7)
 
     @parameterized.parameters(
         ('{"text": "cut \\ud83d"}', "cut \ufffd"),
@@ -62,14 +63,16 @@ class LinesTest(Files):
         ("[/b]", "[/b]"),
     )
     def test_a_line_becomes_a_text(self, line, text):
-        self.assertEqual(predict.parse(line, ("text",), 1), {"text": text})
+        self.assertEqual(
+            unlabelled_texts.parse(line, ("text",), 1), {"text": text}
+        )
 
     def test_lines_are_those_of_the_file_packed_or_not(self):
         content = "\ufeffa\r\n\nb\u2028c\n".encode()
         for name in ("x.txt", "x"):
             path = self.file(name, content)
             self.assertEqual(
-                list(predict.read_lines(path)), ["a", "", "b\u2028c"]
+                list(unlabelled_texts.read_lines(path)), ["a", "", "b\u2028c"]
             )
 
     @parameterized.parameters(
@@ -82,9 +85,9 @@ class LinesTest(Files):
     def test_files_of_another_kind_are_named(self, name, content, message):
         path = self.file(name, content)
         with self.assertRaisesRegex(errors.InputError, f"{path}.*{message}"):
-            list(predict.read_lines(path))
+            list(unlabelled_texts.read_lines(path))
         with self.assertRaisesRegex(errors.InputError, "found a folder"):
-            list(predict.read_lines(os.path.dirname(path)))
+            list(unlabelled_texts.read_lines(os.path.dirname(path)))
 
     ONE = classification.Classification()
     PAIR = classification.Classification(pair=True)
@@ -106,7 +109,11 @@ class LinesTest(Files):
     def test_a_table_is_read_by_the_columns_of_training(
         self, task, name, content
     ):
-        found = list(predict.read(self.file(name, content), task))
+        found = list(
+            unlabelled_texts.read(
+                self.file(name, content), task.text_columns, task.columns
+            )
+        )
         texts = [
             {name: row[name] for name in task.text_columns} for row in found
         ]
@@ -126,16 +133,17 @@ class LinesTest(Files):
     ):
         path = self.file(name, content)
         with self.assertRaisesRegex(errors.InputError, f"{path}.*{message}"):
-            list(predict.read(path, task))
+            list(unlabelled_texts.read(path, task.text_columns))
 
     def test_a_tsv_file_of_pairs_needs_no_header(self):
         path = self.file("x.tsv", "a\tb\nc\td\n")
-        self.assertEqual(list(predict.read(path, self.PAIR)), ["a\tb", "c\td"])
+        found = list(unlabelled_texts.read(path, self.PAIR.text_columns))
+        self.assertEqual(found, ["a\tb", "c\td"])
 
     def test_json_lines_are_known_by_all_their_names(self):
         for name in ("x.JSONL", "x.ndjson", "x.Json"):
             path = self.file(name, b' {"text": "a"}\nb\n')
-            lines = predict.read_lines(path)
+            lines = unlabelled_texts.read_lines(path)
             self.assertEqual(next(lines), '{"text": "a"}')
             with self.assertRaisesRegex(errors.InputError, "line 2: .*JSON"):
                 next(lines)

@@ -1,0 +1,107 @@
+"""Texts to answer: lines, JSON lines, or the rows of a table."""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from bert_keras import errors
+from bert_keras.data import corpus, json_lines, labelled_files, text_lines
+
+
+def parse(
+    line: str, text_columns: Sequence[str], number: int
+) -> Mapping[str, str]:
+    """The texts of a line; InputError names the line's number."""
+    line = line.rstrip("\r\n").removeprefix("\ufeff")
+    if line.startswith("{"):
+        row = json_lines.object_of(line, number)
+        missing = [name for name in text_columns if name not in row]
+        if missing:
+            raise errors.InputError(
+                f"line {number}: expected {', '.join(text_columns)}, found "
+                f"{', '.join(row) or 'nothing'}."
+            )
+        for name in text_columns:
+            if not isinstance(row[name], str):
+                raise errors.InputError(
+                    f"line {number}, column {name!r}: expected text, found "
+                    f"{json_lines.name_of(row[name])}."
+                )
+        return {name: row[name] for name in text_columns}
+    parts = line.split("\t") if len(text_columns) > 1 else [line]
+    if len(parts) != len(text_columns):
+        raise errors.InputError(
+            f"line {number}: expected {len(text_columns)} texts "
+            f"({', '.join(text_columns)}) with a TAB between, found "
+            f"{len(parts)}."
+        )
+    return dict(zip(text_columns, parts, strict=True))
+
+
+def read(
+    path: str, text_columns: Sequence[str], columns: str = ""
+) -> Iterator[str | Mapping[str, str]]:
+    """The lines of a file, or the rows of a table: .csv, and .tsv with names.
+
+    A .tsv file of several texts a row needs no header.
+
+    Args:
+      path: the file; empty: standard input.
+      text_columns: the names of the texts of a row.
+      columns: where training read them, as text=NAME,text_pair=NAME.
+    """
+    table = re.search(r"\.([ct]sv)(\.gz|\.zst)?$", path, re.IGNORECASE)
+    if not table:
+        return read_lines(path)
+    sources = labelled_files.parse_columns(columns) or {}
+    sources = {k: v for k, v in sources.items() if k in text_columns}
+    if table[1].lower() == "tsv" and len(text_columns) > 1:
+        first = next(text_lines.read(path), b"").decode(errors="replace")
+        cells = [cell.strip() for cell in first.split("\t")]
+        named = set(sources.values())
+        if not (
+            labelled_files.are_names(cells) or (named and named <= set(cells))
+        ):
+            return read_lines(path)
+    return _table(path, text_columns, sources)
+
+
+def _table(
+    path: str, text_columns: Sequence[str], sources: Mapping[str, str]
+) -> Iterator[Mapping[str, str]]:
+    """The texts of a table; sources: from which columns training read them."""
+    if not set(text_columns) <= labelled_files.COMMON_COLUMNS.keys():
+        sources = {name: name for name in text_columns}
+    try:
+        yield from labelled_files.read(
+            path,
+            columns=sources or None,
+            needed=text_columns,
+            label=lambda _: "",
+        )
+    except errors.InputError as error:
+        raise errors.InputError(
+            f"{error} Columns are those that training named, or have common "
+            "names; other texts can be given as .txt or .jsonl."
+        ) from None
+
+
+def read_lines(path: str) -> Iterator[str]:
+    """The lines of a file, or of standard input; blank ones are texts, too."""
+    lines = text_lines.read(path) if path else sys.stdin.buffer
+    is_json = corpus.is_json(path)
+    for number, line in enumerate(lines, 1):
+        try:
+            text = text_lines.decode(line.removesuffix(b"\n"))
+        except ValueError as problem:
+            raise errors.InputError(
+                f"{path or 'standard input'}, line {number}: {problem}. "
+                "Convert it first, for example with iconv -t UTF-8."
+            ) from None
+        if is_json and text.strip() and not text.lstrip().startswith("{"):
+            raise errors.InputError(
+                f"{path}, line {number}: expected one JSON object a line, "
+                f"found {text.strip()[:40]!r}. Write the objects of an array "
+                "into lines of their own, for example with jq -c '.[]'."
+            )
+        yield text.lstrip() if is_json else text
