@@ -4,7 +4,8 @@
       best, latest            text files with the number of a step
       step-00012000/
         vocab.txt  encoder.safetensors  head.safetensors
-        optimizer.safetensors   only needed to resume
+        optimizer.safetensors   only needed to resume: slots, and weights that
+                                are trained and not served
         config.json             written last: present means complete
 
 Weights are keyed by variable path, so names and shapes are compared both
@@ -88,9 +89,15 @@ class Checkpoint:
         variables = of_parts(weights(head))
         self._assign(HEAD, variables, of_parts(self.head_values()))
 
-    def load_optimizer(self, optimizer: optimizers.Optimizer) -> None:
+    def load_run(
+        self, model: model_lib.BertModel, optimizer: optimizers.Optimizer
+    ) -> None:
+        """All that a run of the same task needs to continue."""
+        self.load_encoder(model.encoder)
+        served, only_trained = head_weights(model)
+        self._assign(HEAD, served, self.head_values())
         values = safetensors_mmap.tensors(self._checked(OPTIMIZER))
-        self._assign(OPTIMIZER, optimizer.state(), values)
+        self._assign(OPTIMIZER, only_trained | optimizer.state(), values)
 
     def model(self, task: base.Task | None = None) -> model_lib.BertModel:
         """The saved model, or the saved encoder under another task's head.
@@ -200,9 +207,9 @@ def save(
 
     Raises OSError, for example on a full disk; nothing half-written stays.
     """
-    model.check_head()
+    model.check_heads()
     task = task or model.task
-    task = task.to_dict() if task else None  # may be refused
+    task = task.for_serving().to_dict() if task else None  # may be refused
     folder = step_folder(run, step)
     tf.io.gfile.makedirs(folder)
     if tf.io.gfile.exists(os.path.join(folder, CONFIG)):
@@ -234,9 +241,10 @@ def _write(folder, model, tokenizer, step, optimizer, task, facts) -> None:
 
     write(VOCABULARY, tokenizer.save_vocabulary)
     tensors(ENCODER, weights(model.encoder))
-    tensors(HEAD, weights(model.head))
+    served, only_trained = head_weights(model)
+    tensors(HEAD, served)
     if optimizer is not None:
-        tensors(OPTIMIZER, optimizer.state())
+        tensors(OPTIMIZER, only_trained | optimizer.state())
     config = {
         "format": FORMAT,
         "step": step,
@@ -422,6 +430,33 @@ def weights(layer) -> dict[str, Any]:
 def values(layer) -> dict[str, np.ndarray]:
     """The values of `weights`."""
     return {path: value.numpy() for path, value in weights(layer).items()}
+
+
+def head_weights(
+    model: model_lib.BertModel,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Weights of the heads that are served, and of those only trained.
+
+    The first by their path in the head, as `weights` gives them, the second by
+    their full path, as the optimizer's slots.
+    """
+    variables = weights(model.head)
+    if model.task is None:
+        return variables, {}
+    names = set(model.task.for_serving().head_signatures)
+    unknown = names - set(model.task.head_signatures)
+    if unknown:
+        raise errors.InputError(
+            f"the task {model.task.name} is served with the heads "
+            f"{', '.join(sorted(unknown))}, which it does not have itself."
+        )
+    served, only_trained = {}, {}
+    for path, variable in variables.items():
+        if path.split("/", 1)[0] in names:
+            served[path] = variable
+        else:
+            only_trained[variable.path] = variable
+    return served, only_trained
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

@@ -74,6 +74,19 @@ class NextSentenceHead(keras.layers.Layer):
         return self.score(pooled)
 
 
+def pool(hidden, padding_mask, number: int | None = None):
+    """The mean of a text's hidden states, the `number`-th of its row.
+
+    hidden (B, S, H), padding_mask (B, S): k on the k-th text -> (B, H) float32;
+    zeros in rows that do not have the text. None: all texts of a row as one.
+    """
+    mask = padding_mask > 0 if number is None else padding_mask == number
+    # Sums in float32: a long text's would lose bits in 16.
+    weights = ops.cast(ops.expand_dims(mask, -1), "float32")  # (B, S, 1)
+    total = ops.sum(ops.cast(hidden, "float32") * weights, axis=1)
+    return total / ops.maximum(ops.sum(weights, axis=1), 1.0)
+
+
 # What a text's one vector is made of.
 POOLINGS = ("first", "last", "mean", "max", "layers", "lstm")
 _LAYERS = 4  # of "layers": the last ones (Devlin et al. 2019, table 7)
@@ -123,12 +136,9 @@ class Pooling(keras.layers.Layer):
             return ops.concatenate(
                 [layer[:, 0] for layer in encoded["hidden"][-count:]], axis=-1
             )
-        mask = ops.expand_dims(padding_mask > 0, -1)  # (B, S, 1)
         if self.kind == "mean":
-            # Sums in float32: a long text's would lose bits in 16.
-            weights = ops.cast(mask, "float32")
-            total = ops.sum(ops.cast(hidden, "float32") * weights, axis=1)
-            return total / ops.maximum(ops.sum(weights, axis=1), 1.0)
+            return pool(hidden, padding_mask)
+        mask = ops.expand_dims(padding_mask > 0, -1)  # (B, S, 1)
         if self.kind == "max":
             least = ops.cast(layers.MASKED_SCORE, "float32")
             return ops.max(

@@ -1,4 +1,4 @@
-"""BertModel: an encoder and the head of a task, one keras.Model."""
+"""BertModel: an encoder and the heads of a task, one keras.Model."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +14,9 @@ from bert_keras.networks import base as networks
 class BertModel(keras.Model):
     """What is trained, saved and served.
 
-    inputs {"token_ids", "segment_ids", "padding_mask" (B, S) int32, and what
-    the task's head reads} -> the head's outputs {name: (B, ...)}. Without a
-    task, on its way to one: the encoder's outputs.
+    features {what the network's `inputs` name (B, S, ...) int32, and what the
+    task reads} -> the task's outputs {name: (B, ...)}. Without a task, on its
+    way to one: the encoder's outputs. The heads are `model.head.NAME`.
 
     An ordinary keras.Model: `summary`, `fit`, `get_config` and saving as
     `.keras` work. It is complete when constructed.
@@ -27,43 +27,51 @@ class BertModel(keras.Model):
         self.encoder = encoder
         self.task = task
         with layers.global_policy(self.dtype_policy):
-            self.head = (
-                task.head(encoder.config) if task else NoHead(name="head")
-            )
+            heads = task.build_heads(encoder.config) if task else {}
+            self.head = Heads(heads, name="head")
         self.head.build()
         self.built = True
-        self.check_head()
+        self.check_heads()
 
-    def check_head(self):
-        """Raises InputError for weights of the head that no load would find.
+    def check_heads(self) -> None:
+        """Raises InputError for heads and weights that no load would find.
 
-        Checkpoints know the parts of a head by `Task.head_signatures`.
+        Checkpoints know heads by the names in `Task.head_signatures`.
         """
         if self.task is None:
             return
-        parts = {
-            variable.path.split("/")[1]
+        heads, signatures = self.head.by_name(), self.task.head_signatures
+        if set(heads) != set(signatures):
+            raise errors.InputError(
+                f"the task {self.task.name} builds the heads "
+                f"{', '.join(heads) or 'none'}, but its `head_signatures` "
+                f"names {', '.join(signatures) or 'none'}: heads would be "
+                "saved and never loaded. Name every head there, with what its "
+                "outputs mean."
+            )
+        late = [
+            variable.path
             for variable in self.head.weights
             if not variable.path.endswith("seed_generator_state")
-        }
-        unknown = sorted(parts - set(self.task.head_signatures))
-        if unknown:
+            and variable.path not in self.head.built_paths
+        ]
+        if late:
             raise errors.InputError(
-                f"the head of {self.task.name} has weights in "
-                f"{', '.join(unknown)}, but the task's `head_signatures` names "
-                f"{', '.join(self.task.head_signatures) or 'nothing'}: they "
-                "would be saved and never loaded. Name every layer of the head "
-                "there, with what its outputs mean."
+                f"a head of {self.task.name} made weights when it was called, "
+                f"which would be saved and never loaded: {', '.join(late)}. "
+                "Build every layer in the head's `build`."
             )
 
-    def call(self, inputs, training=None):
-        encoded = self.encoder(
-            **{name: inputs[name] for name in self.encoder.config.inputs},
-            position_ids=inputs.get("position_ids"),
+    def call(self, features, targets=None, training=None):
+        """targets: those of the batch where a loss follows, else None."""
+        if self.task is None:
+            return networks.encode(self.encoder, features, training=training)
+        return self.task.forward(
+            self.encoder,
+            self.head.by_name(),
+            features,
+            targets=targets,
             training=training,
-        )
-        return self.head(
-            encoded, inputs, self.encoder.token_table, training=training
         )
 
     def build_from_config(self, config):
@@ -140,12 +148,31 @@ def _subclasses(base: type) -> Iterator[type]:
         yield from _subclasses(each)
 
 
-class NoHead(keras.layers.Layer):
-    """Gives what the encoder gave; has no weights."""
+class Heads(keras.layers.Layer):
+    """The heads of a task, each an attribute under its name.
+
+    A container: the names of weights begin with its own, and nobody calls it.
+    """
+
+    def __init__(self, heads: Mapping[str, keras.layers.Layer], **kwargs):
+        super().__init__(**kwargs)
+        taken = set(dir(self))
+        for name, head in heads.items():
+            if name in taken or not name.isidentifier():
+                raise errors.InputError(
+                    f"a head cannot have the name {name!r}: it has to be an "
+                    "identifier, and none of a Keras layer's attributes."
+                )
+            head.name = name
+            setattr(self, name, head)
+        self._names = tuple(heads)
+
+    # Not a property: Keras saves the layers of all attributes by their names.
+    def by_name(self) -> dict[str, keras.layers.Layer]:
+        return {name: getattr(self, name) for name in self._names}
 
     def build(self, input_shape=None):
+        for head in self.by_name().values():
+            head.build()
+        self.built_paths = tuple(variable.path for variable in self.weights)
         self.built = True
-
-    def call(self, encoded, inputs, table, training=None):
-        del inputs, table, training
-        return encoded

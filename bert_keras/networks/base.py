@@ -128,3 +128,17 @@ def find(name: Any) -> type[NetworkConfig]:
 def names() -> list[str]:
     """Networks that come with the package."""
     return registry.names(_PACKAGE)
+
+
+def encode(
+    encoder: Any, features: Mapping[str, Any], *, training: bool | None = False
+) -> dict[str, Any]:
+    """The encoder's outputs for features that hold its inputs and more.
+
+    {"hidden": L + 1 of (B, S, H), "pooled": (B, H)}. position_ids (B, S) are
+    read if features have them.
+    """
+    inputs = {name: features[name] for name in encoder.config.inputs}
+    return encoder(
+        **inputs, position_ids=features.get("position_ids"), training=training
+    )

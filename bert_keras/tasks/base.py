@@ -30,6 +30,7 @@ if keras.backend.backend() != "tensorflow":
 
 Tensors = dict[str, tf.Tensor]
 Targets = dict[str, tuple[tf.Tensor, tf.Tensor]]
+Heads = Mapping[str, keras.layers.Layer]
 Row = Mapping[str, str]
 
 
@@ -53,6 +54,7 @@ _FORMER_NAMES = {
     "complete": "add_derived_features",
     "draw": "randomize",
     "examples": "read_examples",
+    "head": "build_heads",
     "inputs": "preprocess",
     "learn": "adapt",
     "on_device": "for_device",
@@ -130,11 +132,10 @@ class Task:
 
     @property
     def head_signatures(self) -> Mapping[str, Any]:
-        """Part of the head -> what its outputs mean.
+        """Head -> what its outputs mean; the names are `build_heads`'.
 
-        A part that was trained for one task is taken over by another whose
-        part of this name means the same. A part is the first name in the
-        paths of the head's variables.
+        A head that was trained for one task is taken over by another whose
+        head of this name means the same.
         """
         return {}
 
@@ -196,6 +197,14 @@ class Task:
     def calibrated(self, scores: Mapping[str, float]) -> "Task":
         """This task with what `metrics` of the dev rows tell filled in."""
         del scores
+        return self
+
+    def for_serving(self) -> "Task":
+        """This task as checkpoints save and load it.
+
+        Its heads are some of this task's, or all: the others are only needed
+        to continue the run, and stay with the optimizer's state.
+        """
         return self
 
     def for_device(self) -> "Task":
@@ -271,10 +280,50 @@ class Task:
         """`preprocess` with what the head reads and the ids alone tell."""
         return inputs
 
-    def head(self, config: networks.NetworkConfig) -> keras.layers.Layer:
-        """A layer called as head(encoded, inputs, table, training=...).
+    def build_heads(
+        self, config: networks.NetworkConfig
+    ) -> dict[str, keras.layers.Layer]:
+        """The layers with weights that stand on the encoder, by name.
 
-        Named "head"; its `build` needs no input shape.
+        A layer gets the name it has here, so the paths of its weights begin
+        with it; its `build` makes all weights and needs no input shape.
+        """
+        raise NotImplementedError
+
+    def forward(
+        self,
+        encoder: keras.Model,
+        heads: Heads,
+        features: Tensors,
+        *,
+        targets: Targets | None = None,
+        training: bool | None = False,
+    ) -> Tensors:
+        """Features (B, ...) -> what `loss` and `decode` read (B, ...).
+
+        targets: given where a loss follows, in training and in evaluation on
+          records; None where the model answers.
+        training: dropout is on, and nothing else differs.
+        A task that needs more than the encoder's outputs overrides this. Under
+        a mixed precision Keras casts float arguments: read integers only.
+        """
+        del targets
+        encoded = networks.encode(encoder, features, training=training)
+        encoded["token_table"] = encoder.token_table
+        return self.outputs(encoded, heads, features, training=training)
+
+    def outputs(
+        self,
+        encoded: dict[str, Any],
+        heads: Heads,
+        features: Tensors,
+        *,
+        training: bool | None,
+    ) -> Tensors:
+        """The outputs of the heads, {name: (B, ...)}.
+
+        encoded: {"hidden": L + 1 of (B, S, H), "pooled": (B, H)}, and the
+          encoder's "token_table" (V, E), which some heads borrow.
         """
         raise NotImplementedError
 

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors, heads, options
+from bert_keras import errors, options
+from bert_keras import heads as heads_lib
 from bert_keras.data import labelled_files as rows
 from bert_keras.data import labels as labels_lib
 from bert_keras.data import packing
@@ -55,7 +56,7 @@ class Classification(base.Task):
         "How hidden states become one vector: the [CLS] through the pooler, "
         "the last token, mean or max of the tokens, the [CLS] of the last "
         "four layers, or two LSTMs.",
-        choices=heads.POOLINGS,
+        choices=heads_lib.POOLINGS,
     )
     # Told by the training rows.
     labels: tuple[str, ...] = ()
@@ -140,13 +141,19 @@ class Classification(base.Task):
             weights = tf.gather(tf.constant(self.weights), labels)
         return {"label": (labels, weights)}
 
-    def head(self, config):
+    def build_heads(self, config):
         size = self._kind.size(self.labels)
         if not size:
             raise errors.InputError(
                 "a classifier has no labels before its `adapt` has seen rows."
             )
-        return LabelHead(config, size, self.pooling, name="head")
+        head = heads_lib.ClassificationHead(config, size, self.pooling)
+        return {"label": head}
+
+    def outputs(self, encoded, heads, features, *, training):
+        """{"label": (B, C) float32 logits}."""
+        mask = features["padding_mask"]
+        return {"label": heads["label"](encoded, mask, training=training)}
 
     def loss(self, outputs, inputs, targets):
         labels, weights = targets["label"]
@@ -449,22 +456,3 @@ def _check_known(found, labels):
                 f"label {label!r} does not occur in the training file, whose "
                 f"labels are {list(labels)}."
             )
-
-
-class LabelHead(keras.layers.Layer):
-    """{"label": (B, C)} float32 logits."""
-
-    def __init__(self, config, num_classes: int, pooling: str, **kwargs):
-        super().__init__(**kwargs)
-        self.label = heads.ClassificationHead(
-            config, num_classes, pooling, name="label"
-        )
-
-    def build(self, input_shape=None):
-        self.label.build()
-        self.built = True
-
-    def call(self, encoded, inputs, table, training=None):
-        del table
-        logits = self.label(encoded, inputs["padding_mask"], training=training)
-        return {"label": logits}

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors, heads, options
+from bert_keras import errors, options
+from bert_keras import heads as heads_lib
 from bert_keras.data import labelled_files as rows
 from bert_keras.data import labels, packing
 from bert_keras.metrics import classification
@@ -123,8 +124,18 @@ class Embedding(base.Task):
         )
         return inputs | {"position_ids": positions}
 
-    def head(self, config):
-        return EmbeddingHead(config, self.text_columns, name="head")
+    def build_heads(self, config):
+        return {}
+
+    def outputs(self, encoded, heads, features, *, training):
+        """{"embedding", and of pairs "embedding_pair": (B, H)}."""
+        hidden, mask = encoded["hidden"][-1], features["padding_mask"]
+        return {
+            name.replace("text", "embedding"): _unit(
+                heads_lib.pool(hidden, mask, number)
+            )
+            for number, name in enumerate(self.text_columns, 1)
+        }
 
     def loss(self, outputs, inputs, targets):
         share, weights = targets["similarity"]
@@ -149,29 +160,6 @@ class Embedding(base.Task):
         return {
             "spearman": classification.spearman(gold, answers),
             "pearson": classification.pearson(gold, answers),
-        }
-
-
-class EmbeddingHead(keras.layers.Layer):
-    """{"embedding", and of pairs "embedding_pair": (B, H)}; no weights."""
-
-    def __init__(self, config, texts, **kwargs):
-        super().__init__(**kwargs)
-        self.names = [text.replace("text", "embedding") for text in texts]
-        self.pooling = heads.Pooling(config, "mean", name="pooling")
-
-    def build(self, input_shape=None):
-        self.pooling.build()
-        self.built = True
-
-    def call(self, encoded, inputs, table, training=None):
-        del table, training
-        mask = inputs["padding_mask"]
-        return {
-            name: _unit(
-                self.pooling(encoded, keras.ops.cast(mask == number, "int32"))
-            )
-            for number, name in enumerate(self.names, 1)
         }
 
 

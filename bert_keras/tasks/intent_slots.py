@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from bert_keras import errors, heads
+from bert_keras import errors
+from bert_keras import heads as heads_lib
 from bert_keras.data import conll, labels, tag_schemes, text_lines
 from bert_keras.tasks import base, tagging
 
@@ -123,10 +124,18 @@ class IntentSlots(tagging.Tagging):
             "intent": (tf.gather(numbers, text), weights)
         }
 
-    def head(self, config):
-        return IntentSlotsHead(
-            config, len(self.labels), len(self.intents), name="head"
-        )
+    def build_heads(self, config):
+        count = len(self.intents)
+        return super().build_heads(config) | {
+            "intent": heads_lib.ClassificationHead(config, count)
+        }
+
+    def outputs(self, encoded, heads, features, *, training):
+        """Also {"intent": (B, C) float32 logits}, from the pooled [CLS]."""
+        mask = features["padding_mask"]
+        return super().outputs(encoded, heads, features, training=training) | {
+            "intent": heads["intent"](encoded, mask, training=training)
+        }
 
     def loss(self, outputs, inputs, targets):
         intents, weights = targets["intent"]
@@ -192,22 +201,3 @@ def _lines(path: str) -> Iterator[str]:
 def _words(line: str) -> list[str]:
     """Split at blanks and TABs; a no-break space is part of a word."""
     return [word for word in re.split("[ \t\r]+", line) if word]
-
-
-class IntentSlotsHead(tagging.TagHead):
-    """Also {"intent": (B, C)} float32 logits, from the pooled [CLS]."""
-
-    def __init__(self, config, num_tags: int, num_intents: int, **kwargs):
-        super().__init__(config, num_tags, **kwargs)
-        self.intent = heads.ClassificationHead(
-            config, num_intents, name="intent"
-        )
-
-    def build(self, input_shape=None):
-        self.intent.build()
-        super().build()
-
-    def call(self, encoded, inputs, table, training=None):
-        tags = super().call(encoded, inputs, table, training=training)
-        intent = self.intent(encoded, inputs["padding_mask"], training=training)
-        return tags | {"intent": intent}

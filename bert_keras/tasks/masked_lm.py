@@ -5,7 +5,8 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from bert_keras import heads, options
+from bert_keras import heads as heads_lib
+from bert_keras import options
 from bert_keras.data import masking, packing
 from bert_keras.tasks import base
 
@@ -59,10 +60,24 @@ class MaskedLM(base.Task):
             special_ids=tokenizer.special_ids,
         )
 
-    def head(self, config):
-        return PretrainingHead(
-            config, sentences=self.objective != "none", name="head"
-        )
+    def build_heads(self, config):
+        heads = {"masked_lm": heads_lib.MaskedLMHead(config)}
+        if self.objective != "none":
+            heads["next_sentence"] = heads_lib.NextSentenceHead(config)
+        return heads
+
+    def outputs(self, encoded, heads, features, *, training):
+        """{"masked_lm": (B, P, V), "next_sentence": (B, 2)}, float32 logits."""
+        outputs = {
+            "masked_lm": heads["masked_lm"](
+                encoded["hidden"][-1],
+                features["positions"],
+                encoded["token_table"],
+            )
+        }
+        if "next_sentence" in heads:
+            outputs["next_sentence"] = heads["next_sentence"](encoded["pooled"])
+        return outputs
 
     def preprocess(self, raw, tokenizer):
         ids = tokenizer(raw["text"], special_tokens=True)
@@ -136,33 +151,3 @@ class MaskedLM(base.Task):
             "token": tf.where(valid, tokens, ""),
             "score": tf.where(valid, decoded["score"], 0.0),
         }
-
-
-class PretrainingHead(keras.layers.Layer):
-    """{"masked_lm": (B, P, V), "next_sentence": (B, 2)}, float32 logits."""
-
-    def __init__(self, config, *, sentences: bool, **kwargs):
-        super().__init__(**kwargs)
-        self.masked_lm = heads.MaskedLMHead(config, name="masked_lm")
-        self.next_sentence = None
-        if sentences:
-            self.next_sentence = heads.NextSentenceHead(
-                config, name="next_sentence"
-            )
-
-    def build(self, input_shape=None):
-        self.masked_lm.build()
-        if self.next_sentence:
-            self.next_sentence.build()
-        self.built = True
-
-    def call(self, encoded, inputs, table, training=None):
-        del training
-        outputs = {
-            "masked_lm": self.masked_lm(
-                encoded["hidden"][-1], inputs["positions"], table
-            )
-        }
-        if self.next_sentence:
-            outputs["next_sentence"] = self.next_sentence(encoded["pooled"])
-        return outputs

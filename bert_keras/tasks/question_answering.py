@@ -7,7 +7,8 @@ import re
 import keras
 import tensorflow as tf
 
-from bert_keras import heads, options
+from bert_keras import heads as heads_lib
+from bert_keras import options
 from bert_keras.data import packing, squad
 from bert_keras.metrics import answers as answers_lib
 from bert_keras.tasks import base
@@ -178,8 +179,13 @@ class QuestionAnswering(base.Task):
             "end": (tf.where(held, last, 0), weights),
         }
 
-    def head(self, config):
-        return SpanHead(config, name="head")
+    def build_heads(self, config):
+        return {"span": heads_lib.SpanHead(config)}
+
+    def outputs(self, encoded, heads, features, *, training):
+        """{"start", "end": (B, S) float32 logits}."""
+        start, end = heads["span"](encoded["hidden"][-1])
+        return {"start": start, "end": end}
 
     def loss(self, outputs, inputs, targets):
         context = _context(inputs)
@@ -332,23 +338,6 @@ class QuestionAnswering(base.Task):
             name: [getattr(score, name) for score in scores]
             for name in ("f1", "exact_match")
         }
-
-
-class SpanHead(keras.layers.Layer):
-    """{"start", "end": (B, S)} float32 logits, from the last hidden states."""
-
-    def __init__(self, config, **kwargs):
-        super().__init__(**kwargs)
-        self.span = heads.SpanHead(config, name="span")
-
-    def build(self, input_shape=None):
-        self.span.build()
-        self.built = True
-
-    def call(self, encoded, inputs, table, training=None):
-        del inputs, table, training
-        start, end = self.span(encoded["hidden"][-1])
-        return {"start": start, "end": end}
 
 
 def _valid(text):

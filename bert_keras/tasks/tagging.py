@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors, heads, options
+from bert_keras import errors, options
+from bert_keras import heads as heads_lib
 from bert_keras.data import conll, packing, tag_schemes
 from bert_keras.tasks import base
 
@@ -175,8 +176,13 @@ class Tagging(base.Task):
         weights = tf.constant(start >= 0, tf.float32)
         return {"tag": (tf.constant(labels), weights)}
 
-    def head(self, config):
-        return TagHead(config, len(self.labels), name="head")
+    def build_heads(self, config):
+        count = len(self.labels)
+        return {"tag": heads_lib.TokenClassificationHead(config, count)}
+
+    def outputs(self, encoded, heads, features, *, training):
+        """{"tag": (B, S, C) float32 logits}."""
+        return {"tag": heads["tag"](encoded["hidden"][-1], training=training)}
 
     def loss(self, outputs, inputs, targets):
         labels, weights = targets["tag"]
@@ -322,22 +328,6 @@ class Tagging(base.Task):
             [tag_schemes.continues(before, tag) for tag in self.labels]
             for before in self.labels
         ]
-
-
-class TagHead(keras.layers.Layer):
-    """{"tag": (B, S, C)} float32 logits, from the last hidden states."""
-
-    def __init__(self, config, num_tags: int, **kwargs):
-        super().__init__(**kwargs)
-        self.tag = heads.TokenClassificationHead(config, num_tags, name="tag")
-
-    def build(self, input_shape=None):
-        self.tag.build()
-        self.built = True
-
-    def call(self, encoded, inputs, table, training=None):
-        del inputs, table
-        return {"tag": self.tag(encoded["hidden"][-1], training=training)}
 
 
 def _columns(raw):

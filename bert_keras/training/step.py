@@ -183,7 +183,7 @@ class TrainStep:
         inputs, targets = batch["inputs"], batch["targets"]
         variables = [v.value for v in self.optimizer.variables]
         with tf.GradientTape() as tape:
-            outputs = self.model(inputs, training=True)
+            outputs = self.model(inputs, targets, training=True)
             self._check_variables()
             losses = self.task.loss(outputs, inputs, targets)
             losses = [losses[term] for term in terms]
@@ -217,9 +217,9 @@ class TrainStep:
         ]
         if late:
             raise errors.InputError(
-                f"the head of {self.task.name} made weights when it was "
-                f"called, which nothing would train: {', '.join(late)}. Build "
-                "every layer in the head's `build`."
+                f"a head of {self.task.name} made weights when it was called, "
+                f"which nothing would train: {', '.join(late)}. Build every "
+                "layer in the head's `build`."
             )
 
     def _seed_dropout(self, step, place):
@@ -328,7 +328,7 @@ def make_evaluate_step(
     compiled = _compiled_by(strategy, xla)
 
     def compute(inputs, targets):
-        outputs = model(inputs, training=False)
+        outputs = model(inputs, targets, training=False)
         sums = {
             f"loss/{term}": (loss, tf.reduce_sum(targets[term][1]))
             for term, loss in task.loss(outputs, inputs, targets).items()

@@ -154,9 +154,7 @@ class Trainer:
             raise errors.InputError(
                 f"{folder} has another vocabulary than this run."
             )
-        saved.load_encoder(self.model.encoder)
-        saved.load_head(self.model.head)
-        saved.load_optimizer(self.optimizer)
+        saved.load_run(self.model, self.optimizer)
         try:
             state = state_lib.TrainerState.from_dict(step, saved.facts)
         except errors.InputError as error:

@@ -4,8 +4,17 @@ import os
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, errors, optimizers, predictor
-from bert_keras.tasks import classification
+from bert_keras import (
+    checkpoint,
+    errors,
+    heads,
+    optimizers,
+    predictor,
+    safetensors_mmap,
+)
+from bert_keras import model as model_lib
+from bert_keras.networks import bert
+from bert_keras.tasks import classification, masked_lm
 from tests import tiny
 
 
@@ -15,6 +24,21 @@ def optimizer(model):
         rule=optimizers.AdamW(),
         schedule=optimizers.Schedule(1e-3, 1, 10),
     )
+
+
+class Coached(classification.Classification):
+    """Has a second head, which nothing but the training needs."""
+
+    @property
+    def head_signatures(self):
+        return super().head_signatures | {"coach": "of training"}
+
+    def build_heads(self, config):
+        coach = heads.ClassificationHead(config, 3)
+        return super().build_heads(config) | {"coach": coach}
+
+    def for_serving(self):
+        return classification.Classification(**self.get_config())
 
 
 class CheckpointTest(parameterized.TestCase):
@@ -45,9 +69,69 @@ class CheckpointTest(parameterized.TestCase):
             slot.assign(random.normal(size=slot.shape))
         self.save(5, optimizer=slots)
         again = optimizer(self.model)
-        checkpoint.read(self.run_folder).load_optimizer(again)
+        checkpoint.read(self.run_folder).load_run(self.model, again)
         for name, slot in again.state().items():
             np.testing.assert_array_equal(slot, slots.state()[name])
+
+    def test_a_head_that_is_only_trained_stays_with_the_optimizer(self):
+        def coached():
+            task = Coached(seq_length=32, labels=("bad", "good"))
+            model = model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
+            return model, optimizer(model)
+
+        def state(model, slots):
+            weights = {w.path: w for w in model.trainable_weights}
+            return weights | slots.state()
+
+        self.model, slots = coached()
+        random = np.random.default_rng(0)
+        for variable in state(self.model, slots).values():
+            variable.assign(random.normal(size=variable.shape))
+        folder = self.save(5, optimizer=slots)
+
+        found = {
+            name: set(safetensors_mmap.tensors(os.path.join(folder, name)))
+            for name in (checkpoint.HEAD, checkpoint.OPTIMIZER)
+        }
+        self.assertEqual(
+            found[checkpoint.HEAD], {"label/score/bias", "label/score/kernel"}
+        )
+        self.assertEqual(
+            found[checkpoint.OPTIMIZER] - set(slots.state()),
+            {"head/coach/score/bias", "head/coach/score/kernel"},
+        )
+
+        model, again = coached()
+        checkpoint.read(self.run_folder).load_run(model, again)
+        for path, value in state(self.model, slots).items():
+            np.testing.assert_array_equal(
+                state(model, again)[path].numpy(), value.numpy(), path
+            )
+
+        served = predictor.load(self.run_folder)
+        self.assertIs(type(served.task), classification.Classification)
+        self.assertEqual(
+            served.predict(["a good film"]),
+            predictor.Predictor(self.model, self.tokenizer).predict(
+                ["a good film"]
+            ),
+        )
+        with self.assertRaisesRegex(
+            errors.InputError, "optimizer.safetensors .* not in the model head/"
+        ):
+            saved = checkpoint.read(self.run_folder)
+            saved.load_run(served.model, optimizer(served.model))
+
+    def test_a_task_is_served_with_heads_of_its_own(self):
+        class Another(Coached):
+            def for_serving(self):
+                return masked_lm.MaskedLM()
+
+        task = Another(seq_length=32, labels=("bad", "good"))
+        self.model = model_lib.BertModel(self.model.encoder, task)
+        with self.assertRaisesRegex(errors.InputError, "heads masked_lm, next"):
+            self.save(1)
+        self.assertEmpty(os.listdir(self.run_folder))
 
     def test_a_run_stands_for_its_best_else_its_latest(self):
         for step in (1, 2, 3):

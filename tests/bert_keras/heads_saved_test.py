@@ -9,7 +9,7 @@ import numpy as np
 import safetensors.numpy
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, errors, layers
+from bert_keras import checkpoint, errors, heads, layers, safetensors_mmap
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
 from bert_keras.tasks import base, classification
@@ -17,7 +17,7 @@ from tests import tiny
 from tests.bert_keras.tasks import tasks_test
 
 
-class Head(classification.LabelHead):
+class Head(heads.ClassificationHead):
     """Also a temperature () and a matrix without a row (0, 3)."""
 
     def build(self, input_shape=None):
@@ -29,44 +29,47 @@ class Head(classification.LabelHead):
 class Other(keras.layers.Layer):
     """Two layers of one name."""
 
+    def __init__(self, config, num_classes, **kwargs):
+        super().__init__(**kwargs)
+
     def build(self, input_shape=None):
-        self.first = keras.layers.Dense(2, name="label")
-        self.second = keras.layers.Dense(2, name="label")
+        self.first = keras.layers.Dense(2, name="score")
+        self.second = keras.layers.Dense(2, name="score")
         self.first.build((None, 16))
         self.second.build((None, 16))
         self.built = True
 
 
-class Late(classification.LabelHead):
+class Late(heads.ClassificationHead):
     """Makes a weight when it is called."""
 
-    def __init__(self, config, num_classes, pooling, **kwargs):
-        super().__init__(config, num_classes, pooling, **kwargs)
+    def __init__(self, config, num_classes, **kwargs):
+        super().__init__(config, num_classes, **kwargs)
         self.more = keras.layers.Dense(2, name="more")
 
-    def call(self, encoded, inputs, table, training=None):
-        outputs = super().call(encoded, inputs, table, training=training)
-        return {"label": self.more(outputs["label"])}
+    def call(self, encoded, padding_mask, training=None):
+        return self.more(super().call(encoded, padding_mask, training=training))
 
 
 class Custom(classification.Classification):
-    """Tells which layer is its head, and what it says of it."""
+    """Says which layers are its heads, and which of them it names."""
 
-    layer = classification.LabelHead
-    parts = ("label",)
+    layers = {"label": heads.ClassificationHead}
+    named = ("label",)
 
     @property
     def head_signatures(self):
-        return dict.fromkeys(self.parts, self.labels)
+        return dict.fromkeys(self.named, self.labels)
 
-    def head(self, config):
-        if self.layer is Other:
-            return Other(name="head")
-        return self.layer(config, len(self.labels), "first", name="head")
+    def build_heads(self, config):
+        return {
+            name: layer(config, len(self.labels))
+            for name, layer in self.layers.items()
+        }
 
 
-def make(layer=classification.LabelHead, parts=("label",)):
-    kind = type("Made", (Custom,), {"layer": layer, "parts": parts})
+def make(named=("label",), **heads_by_name):
+    kind = type("Made", (Custom,), {"named": named, "layers": heads_by_name})
     task = kind(seq_length=32, labels=("bad", "good"))
     return model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
 
@@ -102,37 +105,43 @@ class HeadsTest(parameterized.TestCase):
                         np.testing.assert_array_equal(got[path], value, path)
 
     def test_weights_of_no_and_of_one_number_come_back(self):
-        parts = ("label", "temperature", "empty")
-        model = make(Head, parts)
+        model = make(label=Head)
         fill(model.head)
         values = checkpoint.weights(model.head)
-        self.assertEqual(values["temperature"].shape, ())
+        self.assertEqual(values["label/temperature"].shape, ())
         folder = self.create_tempdir().full_path
         path = os.path.join(folder, "head.safetensors")
         checkpoint.write_tensors(path, values)
-        read = checkpoint.mapped.tensors(path)
+        read = safetensors_mmap.tensors(path)
         self.assertEqual(set(read), set(values))
         for name, value in values.items():
             self.assertEqual(read[name].shape, tuple(value.shape), name)
             np.testing.assert_array_equal(read[name], value)
 
     @parameterized.parameters(
-        (classification.LabelHead, (), "weights in label.* names nothing"),
-        (classification.LabelHead, ("labels",), "weights in label, .*labels"),
-        (Head, ("label",), "weights in empty, temperature"),
+        ((), ("label",), "builds the heads label, .* names none"),
+        (("labels",), ("label",), "builds the heads label, .* names labels"),
+        (("label",), ("label", "more"), "heads label, more, .* names label:"),
+        (("label", "more"), ("label",), "heads label, .* names label, more:"),
+        (("label",), (), "builds the heads none, .* names label:"),
     )
-    def test_weights_that_answers_does_not_name_are_refused(
-        self, layer, parts, message
+    def test_heads_and_signatures_have_the_same_names(
+        self, named, built, message
     ):
         with self.assertRaisesRegex(errors.InputError, message):
-            make(layer, parts)
+            make(named, **dict.fromkeys(built, heads.ClassificationHead))
+
+    @parameterized.parameters("build", "name", "trainable", "a/b", "")
+    def test_a_head_has_a_name_of_its_own(self, name):
+        with self.assertRaisesRegex(errors.InputError, "cannot have the name"):
+            make((name,), **{name: heads.ClassificationHead})
 
     def test_two_weights_of_one_path_are_refused(self):
-        with self.assertRaisesRegex(errors.InputError, "label/kernel"):
-            checkpoint.weights(make(Other).head)
+        with self.assertRaisesRegex(errors.InputError, "label/score/kernel"):
+            checkpoint.weights(make(label=Other).head)
 
     def test_a_weight_made_later_is_refused_when_it_is_saved(self):
-        model = make(Late)
+        model = make(label=Late)
         model(tiny.inputs())
         with self.assertRaisesRegex(errors.InputError, "would be saved and"):
             self.save(model)

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import errors
+from bert_keras import errors, heads
 from bert_keras.tasks import base, tagging
 from bert_keras.training import scoring
 from bert_keras.training import step as step_lib
@@ -25,21 +25,20 @@ class Infinite(tagging.Tagging):
         return {"tag": loss * tf.where(marked, np.inf, 1.0)}
 
 
-class LateHead(tagging.TagHead):
+class LateHead(heads.TokenClassificationHead):
     """Has a layer that is first built when it is called."""
 
-    def __init__(self, config, num_tags, **kwargs):
-        super().__init__(config, num_tags, **kwargs)
-        self.more = keras.layers.Dense(num_tags, name="more")
+    def __init__(self, config, num_classes, **kwargs):
+        super().__init__(config, num_classes, **kwargs)
+        self.more = keras.layers.Dense(num_classes, name="more")
 
-    def call(self, encoded, inputs, table, training=None):
-        outputs = super().call(encoded, inputs, table, training=training)
-        return {"tag": self.more(outputs["tag"])}
+    def call(self, hidden, training=None):
+        return self.more(super().call(hidden, training=training))
 
 
 class Late(tagging.Tagging):
-    def head(self, config):
-        return LateHead(config, len(self.labels), name="head")
+    def build_heads(self, config):
+        return {"tag": LateHead(config, len(self.labels))}
 
 
 class TrainStepTest(parameterized.TestCase):
