@@ -18,7 +18,7 @@ import time
 import rich.table
 from absl import app, flags
 
-from bert_keras import checkpoint, console, formats
+from bert_keras import checkpoint, console, formats, loading
 from bert_keras import model as model_lib
 from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import masked_lm
@@ -55,7 +55,7 @@ def load(folder: str) -> tuple[float, float, float]:
     found = formats.read(folder)
     found.tokenizer()
     task = found.task or masked_lm.MaskedLM(objective="none")
-    found.model(task)
+    loading.load_model(found, task)
     seconds = time.perf_counter() - start
     return seconds, peak_megabytes(), before
 

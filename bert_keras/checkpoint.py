@@ -12,31 +12,28 @@ Weights are keyed by variable path, so names and shapes are compared both
 ways and any difference stops the load.
 """
 
-import atexit
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import safetensors
-import safetensors.numpy
 import tensorflow as tf
 
-from bert_keras import errors, files, layers, optimizers, safetensors_mmap
+from bert_keras import errors, files, named_tensors, safetensors_mmap
 from bert_keras import model as model_lib
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
 
-FORMAT = "bert_keras.checkpoint.1"
+FORMAT = "bert_keras.checkpoint.2"
+# Of before networks had names: the key of the network's fields was "bert".
+FORMAT_1 = "bert_keras.checkpoint.1"
 CONFIG = "config.json"
 ENCODER, HEAD = "encoder.safetensors", "head.safetensors"
 OPTIMIZER, VOCABULARY = "optimizer.safetensors", "vocab.txt"
@@ -44,7 +41,7 @@ OPTIMIZER, VOCABULARY = "optimizer.safetensors", "vocab.txt"
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Weights of an encoder and of a head, read when they are asked for.
+    """Weights of an encoder and of a head, loaded lazily.
 
     Ours lie in a step folder; other people's formats are subclasses that
     override `tokenizer`, `encoder_values` and `head_values`.
@@ -55,8 +52,10 @@ class Checkpoint:
     task: base.Task | None  # None: an encoder without a head
     step: int
     facts: Mapping[str, Any]  # what the trainer wrote beside: scores, scale
-    # Why `task` is None although there is a head.
+    # Why `task` is None although there is a head: nobody has imported it, or
+    # the format keeps one that is not read.
     unknown_task: str = dataclasses.field(default="", kw_only=True)
+    left_out: str = dataclasses.field(default="", kw_only=True)
 
     def tokenizer(self) -> wordpiece.Tokenizer:
         return wordpiece.Tokenizer.from_file(
@@ -90,56 +89,39 @@ class Checkpoint:
         self._assign(HEAD, variables, of_parts(self.head_values()))
 
     def load_run(
-        self, model: model_lib.BertModel, optimizer: optimizers.Optimizer
+        self, model: model_lib.BertModel, optimizer: Mapping[str, Any]
     ) -> None:
-        """All that a run of the same task needs to continue."""
+        """All that a run of the same task needs to continue.
+
+        optimizer: the optimizer's variables by name.
+        """
         self.load_encoder(model.encoder)
         served, only_trained = head_weights(model)
         self._assign(HEAD, served, self.head_values())
         values = safetensors_mmap.tensors(self._checked(OPTIMIZER))
-        self._assign(OPTIMIZER, only_trained | optimizer.state(), values)
+        self._assign(OPTIMIZER, {**only_trained, **optimizer}, values)
 
-    def model(self, task: base.Task | None = None) -> model_lib.BertModel:
-        """The saved model, or the saved encoder under another task's head.
+    def for_task(self, task: base.Task) -> "Checkpoint":
+        """This checkpoint as it is read for a task."""
+        del task
+        return self
 
-        A head is taken over when it was trained for the same answers.
-        """
-        if task is None and self.unknown_task:
-            raise base.UnknownTaskError(f"{self.folder}: {self.unknown_task}")
-        if task is None and self.task is None:
-            raise errors.InputError(
-                f"{self.folder} holds an encoder without a head; fine-tune it "
-                "with `python -m trainers.finetune`."
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has every weight, so that none starts at random."""
+        return True
+
+    def check_sizes(self) -> None:
+        """Raises InputError where config.json is not that of the tensors."""
+        values = self.encoder_values()
+        try:
+            self.config.check_shapes(
+                {path: tuple(value.shape) for path, value in values.items()}
             )
-        task = task or self.task
-        self._check_sizes()
-        parts = self.parts(task)
-        with self._unfilled(True):
-            encoder = self.config.build_encoder()
-        with self._unfilled(parts is None):
-            model = model_lib.BertModel(encoder, task)
-        self.load_encoder(encoder)
-        if parts is None or parts:
-            self.load_head(model.head, parts)
-        return model
-
-    def _check_sizes(self) -> None:
-        """Raises InputError where config.json is not that of the tensors.
-
-        Before anything of the sizes that it says is made.
-        """
-        shapes = {k: tuple(v.shape) for k, v in self.encoder_values().items()}
-        config, name = self.config, "embeddings/token"
-        wanted = {name: (config.vocab_size, config.embedding_width)}
-        blocks = {key.split("/")[0] for key in shapes if "block_" in key}
-        groups = config.num_hidden_groups or config.num_layers
-        if {name: shapes.get(name)} != wanted or groups > 10 * len(blocks) + 10:
+        except errors.InputError as error:
             raise errors.InputError(
-                f"{os.path.join(self.folder, ENCODER)} does not fit the model: "
-                f"{name} is {shapes.get(name)} there and {wanted[name]} in the "
-                f"model, with {len(blocks)} blocks there and {groups} in the "
-                "model."
-            )
+                f"{os.path.join(self.folder, ENCODER)} {error}"
+            ) from None
 
     def parts(self, task: base.Task) -> set[str] | None:
         """Parts of the saved head that a task takes over; None: all of it."""
@@ -158,13 +140,9 @@ class Checkpoint:
             if part in saved and saved[part] == meaning
         }
 
-    def _unfilled(self, read: bool) -> contextlib.AbstractContextManager:
-        """New weights that will all be read need no random numbers."""
-        return layers.unfilled() if read else contextlib.nullcontext()
-
     def _checked(self, name: str) -> str:
         """A local path of the file, once its checksum was compared."""
-        path = fetch(os.path.join(self.folder, name))
+        path = files.fetch(os.path.join(self.folder, name))
         expected = self.facts["sha256"].get(name)
         if files.checksum(path) != expected:
             raise errors.InputError(
@@ -180,15 +158,8 @@ class Checkpoint:
         variables: Mapping[str, Any],
         values: Mapping[str, np.ndarray],
     ) -> None:
-        theirs = {key: tuple(value.shape) for key, value in values.items()}
-        ours = {key: tuple(value.shape) for key, value in variables.items()}
-        if theirs != ours:
-            raise errors.InputError(
-                f"{os.path.join(self.folder, name)} does not fit the model: "
-                + differences(ours, theirs)
-            )
-        for key, variable in variables.items():
-            variable.assign(values[key])
+        path = os.path.join(self.folder, name)
+        named_tensors.assign(variables, values, path)
 
 
 def save(
@@ -198,18 +169,22 @@ def save(
     *,
     step: int,
     task: base.Task | None = None,
-    optimizer: optimizers.Optimizer | None = None,
+    optimizer: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> str:
     """Writes `run`/step-N and names it the latest; returns the folder.
 
     task: what is saved in place of the model's, where it was calibrated.
+    optimizer: its variables by name, which only a run that resumes reads.
 
     Raises OSError, for example on a full disk; nothing half-written stays.
     """
     model.check_heads()
     task = task or model.task
-    task = task.for_serving().to_dict() if task else None  # may be refused
+    described = {  # either may be refused
+        "network": model.encoder.config.to_dict(),
+        "task": task.for_serving().to_dict() if task else None,
+    }
     folder = step_folder(run, step)
     tf.io.gfile.makedirs(folder)
     if tf.io.gfile.exists(os.path.join(folder, CONFIG)):
@@ -217,7 +192,7 @@ def save(
         tf.io.gfile.remove(os.path.join(folder, CONFIG))
     facts = {"lowercase": tokenizer.lowercase, **(facts or {})}
     try:
-        _write(folder, model, tokenizer, step, optimizer, task, facts)
+        _write(folder, model, tokenizer, step, optimizer, described | facts)
     except BaseException as error:
         _remove(folder)
         # safetensors has its own class for a full disk.
@@ -228,7 +203,7 @@ def save(
     return folder
 
 
-def _write(folder, model, tokenizer, step, optimizer, task, facts) -> None:
+def _write(folder, model, tokenizer, step, optimizer, described) -> None:
     checksums = {}
 
     def write(name, writer):
@@ -237,36 +212,24 @@ def _write(folder, model, tokenizer, step, optimizer, task, facts) -> None:
             checksums[name] = files.checksum(path)
 
     def tensors(name, variables):
-        write(name, lambda path: write_tensors(path, variables))
+        write(name, lambda path: named_tensors.write(path, variables))
 
     write(VOCABULARY, tokenizer.save_vocabulary)
     tensors(ENCODER, weights(model.encoder))
     served, only_trained = head_weights(model)
     tensors(HEAD, served)
     if optimizer is not None:
-        tensors(OPTIMIZER, only_trained | optimizer.state())
+        tensors(OPTIMIZER, {**only_trained, **optimizer})
     config = {
         "format": FORMAT,
         "step": step,
-        "bert": model.encoder.config.to_dict(),
-        "task": task,
-        **facts,
+        **described,
         "sha256": checksums,
     }
     # As it is read back: JSON has no tuples.
     config["checksum"] = _of_values(json.loads(json.dumps(config)))
 
     write(CONFIG, lambda path: files.write_json(path, config, indent=1))
-
-
-def write_tensors(path: str, variables: Mapping[str, Any]) -> None:
-    """Writes variables to a local safetensors file."""
-    values = {
-        # Not ascontiguousarray, which makes a shape () into (1,).
-        key: np.asarray(value.numpy(), order="C")
-        for key, value in variables.items()
-    }
-    safetensors.numpy.save_file(values, path)
 
 
 def is_checkpoint(path: str) -> bool:
@@ -295,10 +258,10 @@ def read(path: str) -> Checkpoint:
         values = files.read_json(os.path.join(folder, CONFIG))
     except errors.InputError as error:
         raise errors.InputError(f"{error} Use an earlier step.") from None
-    if values.get("format") != FORMAT:
+    if values.get("format") not in (FORMAT, FORMAT_1):
         raise errors.InputError(
             f"{folder} has format {values.get('format')!r}; this version "
-            f"reads {FORMAT!r}."
+            f"reads {FORMAT!r} and {FORMAT_1!r}."
         )
     checksum = values.pop("checksum", None)
     if checksum and checksum != _of_values(values):
@@ -309,12 +272,14 @@ def read(path: str) -> Checkpoint:
         )
     task, unknown_task = None, ""
     try:
-        _check_fields(values)
-        config = networks.from_dict(values["bert"])
-        if values["task"]:
-            task = base.from_dict(values["task"])
-    except base.UnknownTaskError as error:
-        unknown_task = str(error)
+        network = "bert" if values["format"] == FORMAT_1 else "network"
+        _check_fields(values, network)
+        config = networks.from_dict(values[network])
+        try:
+            if values["task"]:
+                task = base.from_dict(values["task"])
+        except base.UnknownTaskError as error:
+            unknown_task = str(error)
     except errors.InputError as error:
         raise errors.InputError(
             f"{os.path.join(folder, CONFIG)}: {error}"
@@ -329,10 +294,10 @@ def read(path: str) -> Checkpoint:
     )
 
 
-def _check_fields(values: Mapping[str, Any]) -> None:
+def _check_fields(values: Mapping[str, Any], network: str) -> None:
     """Raises InputError where config.json lacks what every reader needs."""
     for name, kinds in (
-        ("bert", dict),
+        (network, dict),
         ("task", (dict, type(None))),
         ("step", int),
         ("lowercase", bool),
@@ -457,41 +422,6 @@ def head_weights(
         else:
             only_trained[variable.path] = variable
     return served, only_trained
-
-
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """One line: what is missing, left over, or of another shape."""
-    parts = []
-    missing = sorted(set(ours) - set(theirs))
-    extra = sorted(set(theirs) - set(ours))
-    if missing:
-        parts.append(f"missing {_some(missing)}")
-    if extra:
-        parts.append(f"not in the model {_some(extra)}")
-    for key in sorted(set(ours) & set(theirs)):
-        if ours[key] != theirs[key]:
-            parts.append(
-                f"{key} is {theirs[key]} there and {ours[key]} in the model"
-            )
-    return "; ".join(parts) + "."
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def fetch(path: str) -> str:
-    """A local path with the content of a file of any gfile path."""
-    if not tf.io.gfile.exists(path):
-        raise errors.InputError(f"{path} is missing; copy the folder again.")
-    if (own := files.local_path(path)) is not None:
-        return own
-    folder = tempfile.mkdtemp()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    local = os.path.join(folder, os.path.basename(path))
-    tf.io.gfile.copy(path, local)
-    return local
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:

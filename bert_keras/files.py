@@ -1,9 +1,11 @@
 """Files that are whole or not there, on any path of tf.io.gfile."""
 
+import atexit
 import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -84,6 +86,19 @@ def local_path(path: str) -> str | None:
     """A path of the local file system, without file://; None: of another."""
     path = path.removeprefix("file://")
     return None if "://" in path else path
+
+
+def fetch(path: str) -> str:
+    """A local path with the content of the file, from any gfile path."""
+    if not tf.io.gfile.exists(path):
+        raise errors.InputError(f"{path} is missing; copy the folder again.")
+    if (own := local_path(path)) is not None:
+        return own
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    local = os.path.join(folder, os.path.basename(path))
+    tf.io.gfile.copy(path, local)
+    return local
 
 
 def is_inside(path: str, folder: str) -> bool:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors, formats, length_batching
+from bert_keras import errors, formats, length_batching, loading
 from bert_keras import model as model_lib
 from bert_keras.data import json_lines
 from bert_keras.tasks import base
@@ -265,7 +265,7 @@ def load(
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy(precision or before)
-        return Predictor(found.model(), found.tokenizer())
+        return Predictor(loading.load_model(found), found.tokenizer())
     finally:
         keras.config.set_dtype_policy(before)
 

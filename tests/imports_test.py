@@ -23,7 +23,7 @@ _DATA = {"tokenizers", "data", "metrics"}
 _TASKS = _DATA | {"networks.base", "tasks", "heads"}
 _MODEL = _NETWORK | _TASKS | {"model"}
 _CHECKPOINT = _MODEL | {"checkpoint"}
-_PREDICTOR = _CHECKPOINT | {"formats", "predictor"}
+_PREDICTOR = _CHECKPOINT | {"formats", "loading", "predictor"}
 _EXPORT = _PREDICTOR | {"verification", "staging", "signatures"}
 INSIDE = {
     "errors": set(),
@@ -33,6 +33,7 @@ INSIDE = {
     "streams": set(),
     "locks": set(),
     "safetensors_mmap": set(),
+    "named_tensors": set(),
     "tensorflow_import": set(),
     "kernels": set(),
     "networks.base": set(),
@@ -47,10 +48,11 @@ INSIDE = {
     "tasks": _TASKS,
     "model": {"layers", "networks.base", "tasks.base"},
     "optimizers": set(),
-    "checkpoint": _MODEL | {"optimizers", "safetensors_mmap"},
-    "formats": _CHECKPOINT | {"formats", "locks"},
+    "checkpoint": _MODEL | {"named_tensors", "safetensors_mmap"},
+    "formats": _CHECKPOINT | {"formats", "locks", "named_tensors"},
+    "loading": _CHECKPOINT | {"formats"},
     "length_batching": set(),
-    "predictor": _CHECKPOINT | {"formats", "length_batching"},
+    "predictor": _CHECKPOINT | {"formats", "loading", "length_batching"},
     "vocabulary_surgery": _CHECKPOINT | {"text_cleaning"},
     "console": set(),
     "verification": {"tasks.base"},

@@ -39,7 +39,9 @@ from bert_keras import (
     errors,
     formats,
     layers,
+    loading,
     locks,
+    named_tensors,
     options,
     vocabulary_surgery,
 )
@@ -203,7 +205,7 @@ def _check_empty(folder: str) -> None:
 def _model(source: checkpoint.Checkpoint) -> model_lib.BertModel:
     """The saved model, even if it is an encoder alone."""
     if source.task is not None or source.unknown_task:
-        return source.model()
+        return loading.load_model(source)
     model = model_lib.BertModel(source.config.build_encoder(), None)
     source.load_encoder(model.encoder)
     return model
@@ -259,7 +261,9 @@ def _difference(
     """The largest. A pooler that no head reads need not be there."""
     needed = {name for name in ours if not name.startswith("pooler/")}
     if not needed <= set(theirs) <= set(ours):
-        raise RuntimeError(f"{folder}: {checkpoint.differences(ours, theirs)}")
+        raise RuntimeError(
+            f"{folder}: {named_tensors.differences(ours, theirs)}"
+        )
     return max(
         (float(np.abs(ours[name] - theirs[name]).max()) for name in theirs),
         default=0.0,

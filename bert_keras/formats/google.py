@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors, files
+from bert_keras import checkpoint, errors, files, named_tensors
 from bert_keras import model as model_lib
 from bert_keras.formats import google_weights, weight_mapping
 from bert_keras.networks import bert
@@ -451,7 +451,7 @@ def _check_shapes(
     if ours != theirs:
         raise errors.InputError(
             f"{tensors.prefix} does not fit {config_path}: "
-            + checkpoint.differences(ours, theirs)
+            + named_tensors.differences(ours, theirs)
         )
     for name in ours:
         if not tensors.is_float(name):

@@ -144,15 +144,11 @@ class HuggingFace(weight_mapping.Foreign):
 
     unread: str = ""  # regular expression of what its own head does not read
 
-    def model(self, task: base.Task | None = None) -> model_lib.BertModel:
-        found = self
-        if (
-            self.task
-            and (task or self.task).head_signatures == self.task.head_signatures
-        ):
-            allowed = _either(self.allow_missing, self.unread)
-            found = dataclasses.replace(self, allow_missing=allowed)
-        return super(HuggingFace, found).model(task)
+    def for_task(self, task: base.Task) -> "HuggingFace":
+        if not self.task or task.head_signatures != self.task.head_signatures:
+            return self
+        allowed = _either(self.allow_missing, self.unread)
+        return dataclasses.replace(self, allow_missing=allowed)
 
 
 def recognises(path: str) -> bool:

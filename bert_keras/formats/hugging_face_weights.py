@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors, files
+from bert_keras import errors, files
 from bert_keras.formats import weight_mapping
 from bert_keras.networks import bert
 from bert_keras.tasks import base
@@ -180,7 +180,7 @@ class Tensors:
     def _files(self) -> Iterable[str]:
         whole = os.path.join(self.folder, WEIGHTS)
         if tf.io.gfile.exists(whole):
-            return [checkpoint.fetch(whole)]
+            return [files.fetch(whole)]
         path = os.path.join(self.folder, INDEX)
         shards = files.read_json(path).get("weight_map")
         if not isinstance(shards, dict):
@@ -196,9 +196,7 @@ class Tensors:
                 f"{self.folder} lacks {', '.join(missing)} of the "
                 f"{len(names)} files in {INDEX}; copy the folder again."
             )
-        return [
-            checkpoint.fetch(os.path.join(self.folder, name)) for name in names
-        ]
+        return [files.fetch(os.path.join(self.folder, name)) for name in names]
 
     def rows(self, name: str) -> int:
         """The first dimension of a tensor, 0 where it is absent."""

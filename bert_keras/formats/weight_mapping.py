@@ -13,10 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors, files, locks
-from bert_keras import model as model_lib
+from bert_keras import checkpoint, errors, files, locks, named_tensors
 from bert_keras.networks import bert
-from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
 
 
@@ -107,7 +105,7 @@ def present(
     used = {name for place in places for name in place.theirs}
     extra = {name for name in names - used if not re.search(ignored, name)}
     if absent or extra:
-        difference = checkpoint.differences(
+        difference = named_tensors.differences(
             dict.fromkeys(absent), dict.fromkeys(extra)
         )
         raise errors.InputError(
@@ -126,18 +124,12 @@ class Foreign(checkpoint.Checkpoint):
     encoder_places: Sequence[Place]
     head_places: Sequence[Place] = ()
     allow_missing: str = ""
-    left_out: str = ""  # which head the folder has that is not read, and why
 
-    def model(self, task: base.Task | None = None) -> model_lib.BertModel:
-        if task is None and self.task is None and self.left_out:
-            raise errors.InputError(
-                f"{self.folder} holds an encoder without a head that can be "
-                f"read: {self.left_out}. Fine-tune it with `python -m "
-                "trainers.finetune`."
-            )
-        return super().model(task)
+    @property
+    def is_complete(self) -> bool:
+        return not self.allow_missing
 
-    def _check_sizes(self) -> None:
+    def check_sizes(self) -> None:
         pass  # each format compares its sizes before it gets here
 
     def tokenizer(self) -> wordpiece.Tokenizer:
@@ -148,9 +140,6 @@ class Foreign(checkpoint.Checkpoint):
 
     def head_values(self) -> Mapping[str, np.ndarray]:
         return join(self.head_places, self.tensor)
-
-    def _unfilled(self, read: bool):
-        return super()._unfilled(read and not self.allow_missing)
 
     def _assign(self, name, variables, values) -> None:
         if self.allow_missing:
@@ -164,7 +153,7 @@ class Foreign(checkpoint.Checkpoint):
         if missing:
             raise errors.InputError(
                 f"{self.folder} does not fit: "
-                f"{checkpoint.differences(missing, {})} What may be missing "
+                f"{named_tensors.differences(missing, {})} What may be missing "
                 "can be named with --allow_missing."
             )
         super()._assign(name, variables, values)

@@ -59,6 +59,13 @@ class NetworkConfig:
         """
         raise NotImplementedError
 
+    def check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises InputError where an encoder's tensors, by path, do not fit.
+
+        It is called before the encoder is built, so that fields which ask for
+        more than memory holds are found before any of it is taken.
+        """
+
     def layer_index(self, path: str) -> int:
         """How deep a variable is, by its path in a BertModel.
 

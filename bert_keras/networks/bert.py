@@ -124,6 +124,18 @@ class BertConfig(layers.TransformerConfig):
     def build_encoder(self) -> "BertEncoder":
         return BertEncoder(self)
 
+    def check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        name = "embeddings/token"
+        expected = (self.vocab_size, self.embedding_width)
+        blocks = {path.split("/")[0] for path in shapes if "block_" in path}
+        groups = self.num_hidden_groups or self.num_layers
+        if shapes.get(name) != expected or groups > 10 * len(blocks) + 10:
+            raise errors.InputError(
+                f"does not fit the model: {name} is {shapes.get(name)} there "
+                f"and {expected} in the model, with {len(blocks)} blocks there "
+                f"and {groups} in the model."
+            )
+
     def layer_index(self, path: str) -> int:
         top, *rest = path.split("/")
         part = rest[0] if rest and top != "head" else ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import checkpoint, console, errors, options, predictor
+from bert_keras import checkpoint, console, errors, loading, options, predictor
 from bert_keras import model as model_lib
 from bert_keras.data import batches
 from bert_keras.data import records as records_lib
@@ -102,7 +102,7 @@ def _run(
             encoder = start.config.build_encoder()
             model = model_lib.BertModel(encoder, task)
         else:
-            model = start.model(task)
+            model = loading.load_model(start, task)
     workers = cluster.Workers(strategy)
     identity = _identity(settings, asked, start, model)
     run_folder.claim(settings, identity, workers)

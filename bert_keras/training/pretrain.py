@@ -5,8 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from bert_keras import loading, options, predictor
 from bert_keras import model as model_lib
-from bert_keras import options, predictor
 from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
 from bert_keras.networks import bert as bert_lib
@@ -163,7 +163,7 @@ def _model(
         start = input_pipeline.read_init(settings, settings.init)
         input_pipeline.same_vocabulary(start, tokenizer, settings.records)
         input_pipeline.fits(task, start.config)
-        return start.model(task), start.parts(task)
+        return loading.load_model(start, task), start.parts(task)
     bert = bert_lib.parse(settings.model, vocab_size=tokenizer.vocab_size)
     input_pipeline.fits(task, bert)
     return model_lib.BertModel(bert.build_encoder(), task), set()

@@ -154,7 +154,7 @@ class Trainer:
             raise errors.InputError(
                 f"{folder} has another vocabulary than this run."
             )
-        saved.load_run(self.model, self.optimizer)
+        saved.load_run(self.model, self.optimizer.state())
         try:
             state = state_lib.TrainerState.from_dict(step, saved.facts)
         except errors.InputError as error:
@@ -270,7 +270,7 @@ class Trainer:
                 self.tokenizer,
                 step=step,
                 task=self._task_to_save(),
-                optimizer=self.optimizer,
+                optimizer=self.optimizer.state(),
                 facts=state.to_dict(),
             )
         except OSError as error:

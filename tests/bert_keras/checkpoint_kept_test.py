@@ -2,7 +2,7 @@
 
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint
+from bert_keras import checkpoint, loading
 from tests import tiny
 from tests.bert_keras.checkpoint_test import optimizer
 
@@ -18,10 +18,10 @@ class EndingTokenizer(type(tiny.tokenizer())):
         raise Killed
 
 
-class EndingOptimizer:
-    """Ends the process when its slots are read."""
+class EndingVariable:
+    """Ends the process when it is read."""
 
-    def state(self):
+    def numpy(self):
         raise Killed
 
 
@@ -39,21 +39,21 @@ class KeptTest(parameterized.TestCase):
     @parameterized.parameters("vocabulary", "optimizer")
     def test_a_step_that_is_written_again_is_whole_or_not_listed(self, where):
         self.save(1)
-        self.save(2, optimizer=optimizer(self.model))
+        self.save(2, optimizer=optimizer(self.model).state())
         options = {"model": tiny.classifier()}  # of other weights
         if where == "vocabulary":
             options["tokenizer"] = EndingTokenizer(
                 tiny.VOCABULARY, lowercase=True
             )
         else:
-            options["optimizer"] = EndingOptimizer()
+            options["optimizer"] = {"slot": EndingVariable()}
         with self.assertRaises(Killed):
             self.save(2, **options)
         listed = checkpoint.steps(self.run_folder)
         self.assertIn(1, listed)
         for step in listed:  # a damaged one would raise
             folder = checkpoint.step_folder(self.run_folder, step)
-            checkpoint.read(folder).model()
+            loading.load_model(checkpoint.read(folder))
 
     def test_the_latest_stays_though_it_is_not_the_last(self):
         for step in (1, 2, 3, 4):

@@ -8,6 +8,7 @@ from bert_keras import (
     checkpoint,
     errors,
     heads,
+    loading,
     optimizers,
     predictor,
     safetensors_mmap,
@@ -67,9 +68,9 @@ class CheckpointTest(parameterized.TestCase):
         random = np.random.default_rng(0)
         for slot in slots.state().values():
             slot.assign(random.normal(size=slot.shape))
-        self.save(5, optimizer=slots)
+        self.save(5, optimizer=slots.state())
         again = optimizer(self.model)
-        checkpoint.read(self.run_folder).load_run(self.model, again)
+        checkpoint.read(self.run_folder).load_run(self.model, again.state())
         for name, slot in again.state().items():
             np.testing.assert_array_equal(slot, slots.state()[name])
 
@@ -87,7 +88,7 @@ class CheckpointTest(parameterized.TestCase):
         random = np.random.default_rng(0)
         for variable in state(self.model, slots).values():
             variable.assign(random.normal(size=variable.shape))
-        folder = self.save(5, optimizer=slots)
+        folder = self.save(5, optimizer=slots.state())
 
         found = {
             name: set(safetensors_mmap.tensors(os.path.join(folder, name)))
@@ -102,7 +103,7 @@ class CheckpointTest(parameterized.TestCase):
         )
 
         model, again = coached()
-        checkpoint.read(self.run_folder).load_run(model, again)
+        checkpoint.read(self.run_folder).load_run(model, again.state())
         for path, value in state(self.model, slots).items():
             np.testing.assert_array_equal(
                 state(model, again)[path].numpy(), value.numpy(), path
@@ -120,7 +121,7 @@ class CheckpointTest(parameterized.TestCase):
             errors.InputError, "optimizer.safetensors .* not in the model head/"
         ):
             saved = checkpoint.read(self.run_folder)
-            saved.load_run(served.model, optimizer(served.model))
+            saved.load_run(served.model, optimizer(served.model).state())
 
     def test_a_task_is_served_with_heads_of_its_own(self):
         class Another(Coached):
@@ -150,7 +151,7 @@ class CheckpointTest(parameterized.TestCase):
     def test_encoder_loads_under_another_task(self):
         self.save(1)
         task = classification.Classification(labels=("x", "y", "z"))
-        model = checkpoint.read(self.run_folder).model(task)
+        model = loading.load_model(checkpoint.read(self.run_folder), task)
         np.testing.assert_array_equal(
             model.encoder.token_table, self.model.encoder.token_table
         )
@@ -188,7 +189,9 @@ class CheckpointTest(parameterized.TestCase):
             ({"intermediate_size": 48}, r"\(16, 32\) there and \(16, 48\)"),
         ):
             with open(path, "w") as file:
-                json.dump(config | {"bert": config["bert"] | change}, file)
+                json.dump(
+                    config | {"network": config["network"] | change}, file
+                )
             with self.assertRaisesRegex(errors.InputError, message):
                 predictor.load(self.run_folder)
 
@@ -199,8 +202,10 @@ class CheckpointTest(parameterized.TestCase):
         (b"\xff\xfe{}", "expected JSON in UTF-8"),
         ("[1]", "expected a JSON object, found list"),
         ("{}", "has format None"),
-        ({"bert": None}, "'bert' is 'None'"),
-        ({"bert": {}}, "missing:"),
+        ({"network": None}, "'network' is 'None'"),
+        ({"network": {}}, "missing:"),
+        ({"network": {"name": "os.path"}}, "os.path', which is none of bert"),
+        ({"network": {"name": ["bert"]}}, "which is none of bert"),
         ({"step": "x"}, "'step' is 'x'"),
         ({"step": True}, "'step' is True"),
         ({"step": -3}, "'step' is -3"),
@@ -252,12 +257,12 @@ class CheckpointTest(parameterized.TestCase):
             config = json.load(file)
         del config["checksum"]
         with open(path, "w") as file:
-            json.dump(config | {"bert": config["bert"] | change}, file)
+            json.dump(config | {"network": config["network"] | change}, file)
         with self.assertRaisesRegex(errors.InputError, "does not fit the mod"):
             predictor.load(self.run_folder)
 
     @parameterized.parameters(
-        "format", "step", "bert", "task", "lowercase", "sha256"
+        "format", "step", "network", "task", "lowercase", "sha256"
     )
     def test_a_config_without_a_field_is_refused(self, name):
         path = os.path.join(self.save(1), checkpoint.CONFIG)
@@ -268,6 +273,24 @@ class CheckpointTest(parameterized.TestCase):
             json.dump(config, file)
         with self.assertRaisesRegex(errors.InputError, name):
             predictor.load(self.run_folder)
+
+    def test_a_folder_of_format_1_opens(self):
+        """There the network was the fields of "bert", and had no name."""
+        path = os.path.join(self.save(1), checkpoint.CONFIG)
+        with open(path) as file:
+            config = json.load(file)
+        self.assertEqual(config["format"], "bert_keras.checkpoint.2")
+        self.assertEqual(config["network"]["name"], "bert")
+        network = config.pop("network")
+        del config["checksum"], network["name"], network["embedding_norm"]
+        config |= {"format": "bert_keras.checkpoint.1", "bert": network}
+        with open(path, "w") as file:
+            json.dump(config, file)
+        again = loading.load_model(checkpoint.read(self.run_folder))
+        self.assertEqual(again.encoder.config, self.model.encoder.config)
+        np.testing.assert_array_equal(
+            again(tiny.inputs())["label"], self.model(tiny.inputs())["label"]
+        )
 
     def test_a_folder_that_is_none_is_named(self):
         with self.assertRaisesRegex(errors.InputError, "not a checkpoint"):

@@ -9,7 +9,15 @@ import numpy as np
 import safetensors.numpy
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, errors, heads, layers, safetensors_mmap
+from bert_keras import (
+    checkpoint,
+    errors,
+    heads,
+    layers,
+    loading,
+    named_tensors,
+    safetensors_mmap,
+)
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
 from bert_keras.tasks import base, classification
@@ -96,7 +104,7 @@ class HeadsTest(parameterized.TestCase):
                 run = self.create_tempdir().full_path
                 fill(model.model)
                 checkpoint.save(run, model.model, model.tokenizer, step=1)
-                again = checkpoint.read(run).model()
+                again = loading.load_model(checkpoint.read(run))
                 for layer in ("encoder", "head"):
                     want = checkpoint.weights(getattr(model.model, layer))
                     got = checkpoint.weights(getattr(again, layer))
@@ -111,7 +119,7 @@ class HeadsTest(parameterized.TestCase):
         self.assertEqual(values["label/temperature"].shape, ())
         folder = self.create_tempdir().full_path
         path = os.path.join(folder, "head.safetensors")
-        checkpoint.write_tensors(path, values)
+        named_tensors.write(path, values)
         read = safetensors_mmap.tensors(path)
         self.assertEqual(set(read), set(values))
         for name, value in values.items():
@@ -182,7 +190,7 @@ class HeadsTest(parameterized.TestCase):
             json.dump(values, file)
         for task in (None, model.task):
             with self.assertRaisesRegex(errors.InputError, message):
-                checkpoint.read(folder).model(task)
+                loading.load_model(checkpoint.read(folder), task)
 
     def test_weights_that_are_not_read_have_random_numbers(self):
         self.save(tiny.classifier())
@@ -190,7 +198,7 @@ class HeadsTest(parameterized.TestCase):
             task = base.find("classification")(
                 labels=labels, pooling="lstm" if len(labels) == 2 else "first"
             )
-            model = checkpoint.read(self.run_folder).model(task)
+            model = loading.load_model(checkpoint.read(self.run_folder), task)
             for path, value in checkpoint.weights(model.head).items():
                 if path.endswith("kernel"):
                     self.assertGreater(np.abs(value.numpy()).max(), 0, path)
@@ -209,7 +217,7 @@ class HeadsTest(parameterized.TestCase):
         }
         self.assertNotEmpty(zero)
         again = checkpoint.weights(
-            checkpoint.read(self.run_folder).model().head
+            loading.load_model(checkpoint.read(self.run_folder)).head
         )
         for path in zero:
             self.assertTrue(np.all(again[path]), path)

@@ -9,6 +9,7 @@ from bert_keras import (
     checkpoint,
     errors,
     formats,
+    loading,
     predictor,
     vocabulary_surgery,
 )
@@ -84,7 +85,7 @@ class ConvertTest(parameterized.TestCase):
         self.convert(add_words=words, positions=100)
         found = checkpoint.read(self.path("out"))
         self.assertIsNone(found.task)
-        model = found.model(tiny.classifier().task)
+        model = loading.load_model(found, tiny.classifier().task)
         self.assertEqual(model.encoder.token_table.shape, (37, 16))
         with self.assertRaisesRegex(errors.InputError, "without a head"):
             predictor.load(self.path("out"))

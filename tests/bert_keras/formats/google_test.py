@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, errors, formats
+from bert_keras import checkpoint, errors, formats, loading
 from bert_keras import model as model_lib
 from bert_keras.formats import google
 from bert_keras.networks import bert
@@ -173,7 +173,7 @@ class GoogleTest(parameterized.TestCase):
             name: tf.constant(expected[name])
             for name in ("token_ids", "segment_ids", "padding_mask")
         }
-        found = formats.read(KERAS_BERT).model()
+        found = loading.load_model(formats.read(KERAS_BERT))
         encoded = found.encoder(**inputs)
         outputs = found(inputs | {"positions": expected["positions"]})
         pairs = {
@@ -195,7 +195,7 @@ class GoogleTest(parameterized.TestCase):
     def test_google_s_own_checkpoint_is_written_back_bit_equal(self):
         need(KERAS_BERT)
         found = formats.read(KERAS_BERT)
-        google.write(self.folder, found.model(), found.tokenizer())
+        google.write(self.folder, loading.load_model(found), found.tokenizer())
         theirs, ours = tensors(KERAS_BERT), tensors(self.folder)
         self.assertSameElements(theirs, ours)
         for name, value in theirs.items():
@@ -242,7 +242,7 @@ class GoogleTest(parameterized.TestCase):
         self.assertNotEmpty(found.head_places)
         # Without its data it is looked at, and not loaded.
         with self.assertRaisesRegex(errors.InputError, "missing or damage"):
-            found.model()
+            loading.load_model(found)
 
     @parameterized.named_parameters(
         ("nsp", masked_lm_task(), {}),
@@ -256,7 +256,7 @@ class GoogleTest(parameterized.TestCase):
     def test_ours_to_google_s_to_ours_is_bit_equal(self, task, changes):
         written = self.write(task, **changes)
         found = formats.read(self.folder)
-        again = found.model()
+        again = loading.load_model(found)
         self.assertEqual(again.encoder.config, written.encoder.config)
         self.assertEqual(again.task, task)
         self.assertEqual(
@@ -310,9 +310,9 @@ class GoogleTest(parameterized.TestCase):
         found = formats.read(self.folder)
         self.assertIsNone(found.task)
         with self.assertRaisesRegex(errors.InputError, "without a head"):
-            found.model()
+            loading.load_model(found)
         np.testing.assert_array_equal(
-            found.model(classifier_task()).encoder.token_table,
+            loading.load_model(found, classifier_task()).encoder.token_table,
             written.encoder.token_table,
         )
 
@@ -326,7 +326,7 @@ class GoogleTest(parameterized.TestCase):
         with self.assertRaisesRegex(
             errors.InputError, "output_weights are a regression's"
         ):
-            found.model()
+            loading.load_model(found)
 
     def test_what_training_left_is_not_taken_for_weights(self):
         made = self.write()
@@ -344,7 +344,7 @@ class GoogleTest(parameterized.TestCase):
             }
         )
         self.assertEqual(
-            values(google.read(self.folder).model()).keys(),
+            values(loading.load_model(google.read(self.folder))).keys(),
             values(made).keys(),
         )
 
@@ -368,7 +368,8 @@ class GoogleTest(parameterized.TestCase):
         self.assertEqual(found.words.vocabulary[-1], "[unused_row49]")
         self.assertEqual(found.words.vocabulary[:36], tuple(tiny.VOCABULARY))
         np.testing.assert_array_equal(
-            found.model().encoder.token_table, made.encoder.token_table
+            loading.load_model(found).encoder.token_table,
+            made.encoder.token_table,
         )
         self.change_config(vocab_size=2_000_000_000)
         with self.assertRaisesRegex(errors.InputError, "word_embeddings"):
@@ -404,7 +405,7 @@ class GoogleTest(parameterized.TestCase):
         with open(self.path("latest"), "w") as file:
             file.write("global_step1000")
         self.assertIs(formats.find(self.folder), google)
-        formats.read(self.folder).model()
+        loading.load_model(formats.read(self.folder))
 
     def test_rows_are_no_longer_than_the_positions(self):
         self.write(max_position_embeddings=20)
@@ -507,7 +508,7 @@ class GoogleTest(parameterized.TestCase):
             with open(path, "wb") as file:
                 file.write(new[damage])
         with self.assertRaises(errors.InputError) as raised:
-            formats.read(self.folder).model()
+            loading.load_model(formats.read(self.folder))
         message = str(raised.exception)
         self.assertNotIn("\n", message)
         self.assertIn(self.folder, message)
@@ -543,7 +544,7 @@ class GoogleTest(parameterized.TestCase):
         with self.assertRaisesRegex(errors.InputError, "bert/pooler/dense/"):
             google.read(self.folder)
         found = google.read(self.folder, allow_missing="^pooler/")
-        again = found.model()
+        again = loading.load_model(found)
         pooler = ("encoder", "pooler/kernel")
         self.assertGreater(
             np.abs(values(again)[pooler] - values(written)[pooler]).max(), 1

@@ -8,7 +8,7 @@ import numpy as np
 import safetensors.numpy
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, errors, formats, predictor
+from bert_keras import checkpoint, errors, formats, loading, predictor
 from bert_keras import model as model_lib
 from bert_keras.formats import hugging_face
 from bert_keras.networks import bert
@@ -101,7 +101,7 @@ class HuggingFaceTest(parameterized.TestCase):
             np.testing.assert_array_equal(variable, other[path], path)
 
     def assert_reads_back(self, made):
-        again = hugging_face.read(self.folder).model()
+        again = loading.load_model(hugging_face.read(self.folder))
         self.assert_same_weights(made.encoder, again.encoder)
         self.assert_same_weights(made.head, again.head)
 
@@ -123,10 +123,10 @@ class HuggingFaceTest(parameterized.TestCase):
         self.assertIn("embeddings.word_embeddings.weight", names)
         found = hugging_face.read(self.folder)
         self.assertIsNone(found.task)
-        again = found.model(made.task)
+        again = loading.load_model(found, made.task)
         self.assert_same_weights(made.encoder, again.encoder)
         with self.assertRaisesRegex(errors.InputError, "without a head"):
-            found.model()
+            loading.load_model(found)
 
     def test_a_folder_is_found_by_what_lies_in_it(self):
         made = self.write()
@@ -174,7 +174,7 @@ class HuggingFaceTest(parameterized.TestCase):
         self.change_tensors(
             lambda tensors: {k: v.astype(kind) for k, v in tensors.items()}
         )
-        again = hugging_face.read(self.folder).model()
+        again = loading.load_model(hugging_face.read(self.folder))
         expected = made.encoder.token_table.numpy().astype(kind)
         np.testing.assert_array_equal(
             again.encoder.token_table, expected.astype(np.float32)
@@ -229,7 +229,7 @@ class HuggingFaceTest(parameterized.TestCase):
         )
         found = hugging_face.read(self.folder)
         self.assertIsNone(found.task)
-        again = found.model(made.task)
+        again = loading.load_model(found, made.task)
         self.assert_same_weights(made.encoder, again.encoder)
 
     def test_tags_in_an_order_of_their_own_are_not_taken_over(self):
@@ -253,24 +253,24 @@ class HuggingFaceTest(parameterized.TestCase):
                 errors.InputError,
                 f"problem_type '{problem}'.*trainers.finetune",
             ):
-                found.model()
-            self.assertIsNotNone(found.model(model().task))
+                loading.load_model(found)
+            self.assertIsNotNone(loading.load_model(found, model().task))
 
     def test_why_a_head_is_left_out_is_said(self):
         self.write(model(tagging.Tagging(types=("PER",))))
         labels = {"0": "B-PER", "1": "I-PER", "2": "O"}
         self.change(CONFIG, id2label=labels, label2id=None, bert_keras=None)
         with self.assertRaisesRegex(errors.InputError, "'I-PER', 'O'.*scheme"):
-            hugging_face.read(self.folder).model()
+            loading.load_model(hugging_face.read(self.folder))
         self.folder = self.create_tempdir().full_path
         self.write()
         self.change(CONFIG, architectures=["BertForMultipleChoice"])
         with self.assertRaisesRegex(errors.InputError, "BertForMultipleChoice"):
-            hugging_face.read(self.folder).model()
+            loading.load_model(hugging_face.read(self.folder))
         self.folder = self.create_tempdir().full_path
         self.write(model().encoder)
         with self.assertRaisesRegex(errors.InputError, "without a head;"):
-            hugging_face.read(self.folder).model()
+            loading.load_model(hugging_face.read(self.folder))
 
     @parameterized.parameters(5, "text_classification", (["regression"],), True)
     def test_a_problem_type_that_is_none_is_refused(self, value):
@@ -305,17 +305,20 @@ class HuggingFaceTest(parameterized.TestCase):
         found = hugging_face.read(self.folder)
         text = ["a [MASK] film"]
         self.assertEqual(
-            predictor.Predictor(found.model(), found.tokenizer()).predict(text),
+            predictor.Predictor(
+                loading.load_model(found), found.tokenizer()
+            ).predict(text),
             predictor.Predictor(made, tiny.tokenizer()).predict(text),
         )
         task = classification.Classification(labels=LABELS)
         with self.assertRaisesRegex(
             errors.InputError, "missing pooler/.*--allow_missing"
         ):
-            found.model(task)
+            loading.load_model(found, task)
         found = hugging_face.read(self.folder, allow_missing="pooler")
         np.testing.assert_array_equal(
-            found.model(task).encoder.token_table, made.encoder.token_table
+            loading.load_model(found, task).encoder.token_table,
+            made.encoder.token_table,
         )
 
     # Vocabulary and casing.
@@ -647,7 +650,7 @@ class HuggingFaceTest(parameterized.TestCase):
                 file.write("global_step1000")
         found = formats.read(self.folder)
         self.assertIs(formats.find(self.folder), hugging_face)
-        self.assert_same_weights(made.head, found.model().head)
+        self.assert_same_weights(made.head, loading.load_model(found).head)
 
     @parameterized.parameters("module.", "_orig_mod.", "module._orig_mod.")
     def test_a_wrapper_s_prefix_is_taken_off_and_the_load_says_so(self, prefix):
@@ -802,7 +805,7 @@ class HuggingFaceTest(parameterized.TestCase):
         self.change_tensors(without("pooler"))
         self.assert_refused("missing pooler.dense.bias")
         found = hugging_face.read(self.folder, allow_missing="^pooler")
-        again = found.model()
+        again = loading.load_model(found)
         np.testing.assert_array_equal(
             again.encoder.token_table, made.encoder.token_table
         )

@@ -10,7 +10,7 @@ import keras_nlp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, errors, formats
+from bert_keras import checkpoint, errors, formats, loading
 from bert_keras.formats import keras_hub
 from bert_keras.tokenizers import wordpiece
 from tests import tiny
@@ -111,7 +111,7 @@ class KerasHubTest(parameterized.TestCase):
     def test_what_was_written_comes_back_bit_equal(self):
         model = self.write()
         found = formats.read(self.folder)
-        again = found.model()
+        again = loading.load_model(found)
         self.assertEqual(again.encoder.config, model.encoder.config)
         self.assertEqual(again.task, model.task)
         self.assertEqual(
@@ -148,7 +148,7 @@ class KerasHubTest(parameterized.TestCase):
         self.assertIsNone(found.task)
         self.assertFalse(found.tokenizer().lowercase)
         self.assertEqual(found.config.attention_dropout, 0.2)
-        model = found.model(tiny.classifier().task)
+        model = loading.load_model(found, tiny.classifier().task)
         self.assert_equal_outputs(model.encoder, backbone)
 
     def test_equals_their_classifier(self):
@@ -158,7 +158,7 @@ class KerasHubTest(parameterized.TestCase):
         self.assertEqual(found.task.labels, ("0", "1", "2"))
         self.assertEqual(found.task.seq_length, 24)
         np.testing.assert_allclose(
-            found.model()(tiny.inputs())["label"],
+            loading.load_model(found)(tiny.inputs())["label"],
             classifier(tiny.inputs()),
             atol=1e-5,
         )
@@ -169,7 +169,7 @@ class KerasHubTest(parameterized.TestCase):
         found = formats.read(self.folder)
         self.assertIsNone(found.task)
         with self.assertRaisesRegex(errors.InputError, "task.json describes"):
-            found.model()
+            loading.load_model(found)
 
     def test_their_masked_lm_is_read_as_an_encoder(self):
         if sys.version_info < (3, 11):
@@ -211,7 +211,9 @@ class KerasHubTest(parameterized.TestCase):
         self.save_theirs()
         self.change("config.json", **changes)
         with self.assertRaisesRegex(errors.InputError, message):
-            formats.read(self.folder).model(tiny.classifier().task)
+            loading.load_model(
+                formats.read(self.folder), tiny.classifier().task
+            )
 
     @parameterized.parameters(
         ({"num_layers": 10**9}, "1,000,000,000"),
@@ -333,7 +335,7 @@ class KerasHubTest(parameterized.TestCase):
         with self.assertRaisesRegex(errors.InputError, "missing model/layers"):
             formats.read(self.folder)
         found = formats.read(self.folder, allow_missing="^pooler/")
-        found.model(tiny.classifier().task)
+        loading.load_model(found, tiny.classifier().task)
 
     def test_a_left_over_tensor_is_named(self):
         self.save_theirs(their_classifier())

@@ -10,7 +10,7 @@ import zipfile
 import keras
 from absl.testing import absltest, parameterized
 
-from bert_keras import errors, formats
+from bert_keras import errors, formats, loading
 from bert_keras.formats import google, hugging_face, keras_hub
 from tests import tiny
 
@@ -45,7 +45,7 @@ class UntrustedTest(parameterized.TestCase):
             found = formats.read(self.folder)
             found.encoder_values()
             if found.task is not None:
-                found.model()
+                loading.load_model(found)
             return ""
         except errors.InputError as error:
             return str(error)

@@ -10,7 +10,7 @@ import textwrap
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, errors, formats, predictor
+from bert_keras import checkpoint, errors, formats, loading, predictor
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
 from bert_keras.tasks import base, classification
@@ -96,7 +96,10 @@ class UsersTaskTest(parameterized.TestCase):
     )
     def test_what_a_folder_names_is_not_imported(self, name):
         folder = self.run_folder(name)
-        for load in (predictor.load, lambda path: formats.read(path).model()):
+        for load in (
+            predictor.load,
+            lambda path: loading.load_model(formats.read(path)),
+        ):
             with self.assertRaisesRegex(
                 errors.InputError, "not imported here.*import it before loading"
             ):
@@ -108,7 +111,7 @@ class UsersTaskTest(parameterized.TestCase):
 
     def test_its_encoder_can_still_be_taken(self):
         found = formats.read(self.run_folder("unseen.task"))
-        model = found.model(TASK)
+        model = loading.load_model(found, TASK)
         self.assertEqual(model(tiny.inputs())["label"].shape, (4, 2))
 
     def test_a_module_that_the_user_names_is_used(self):
@@ -193,7 +196,7 @@ class UsersTaskTest(parameterized.TestCase):
         model.head.label.score.bias.assign([3.0, 4.0])
         run = self.create_tempdir().full_path
         checkpoint.save(run, model, tiny.tokenizer(), step=1)
-        again = checkpoint.read(run).model(task)
+        again = loading.load_model(checkpoint.read(run), task)
         self.assertEqual(
             again.head.label.score.bias.numpy().tolist(), [3.0, 4.0]
         )

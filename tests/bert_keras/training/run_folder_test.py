@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, errors, locks
+from bert_keras import checkpoint, errors, loading, locks
 from bert_keras.tasks import classification, masked_lm
 from bert_keras.training import (
     evaluate,
@@ -339,7 +339,7 @@ class RunFolderTest(mains.Case):
         shutil.copytree(self.tuned, start)
         self.finetuned(init=start)
         loaded = checkpoint.read(start)
-        model = loaded.model()
+        model = loading.load_model(loaded)
         model.head.label.score.bias.assign([1.0, -1.0])
         other = self.create_tempdir().full_path
         checkpoint.save(other, model, loaded.tokenizer(), step=1)

@@ -1,0 +1,43 @@
+"""Builds the models that checkpoints describe and fills in their weights."""
+
+import contextlib
+
+from bert_keras import checkpoint, errors, layers
+from bert_keras import model as model_lib
+from bert_keras.tasks import base
+
+
+def load_model(
+    source: checkpoint.Checkpoint, task: base.Task | None = None
+) -> model_lib.BertModel:
+    """The saved model, or the saved encoder under another task's head.
+
+    A part of the head is taken over where it was trained for the same.
+    """
+    if task is None and source.unknown_task:
+        raise base.UnknownTaskError(f"{source.folder}: {source.unknown_task}")
+    task = task or source.task
+    if task is None:
+        head = "without a head"
+        if source.left_out:
+            head += f" that can be read: {source.left_out}"
+        raise errors.InputError(
+            f"{source.folder} holds an encoder {head}. Fine-tune it with "
+            "`python -m trainers.finetune`."
+        )
+    source = source.for_task(task)
+    source.check_sizes()
+    parts = source.parts(task)
+    with _unfilled(source.is_complete):
+        encoder = source.config.build_encoder()
+    with _unfilled(source.is_complete and parts is None):
+        model = model_lib.BertModel(encoder, task)
+    source.load_encoder(encoder)
+    if parts is None or parts:
+        source.load_head(model.head, parts)
+    return model
+
+
+def _unfilled(is_read: bool) -> contextlib.AbstractContextManager:
+    """New weights that will all be read need no random numbers."""
+    return layers.unfilled() if is_read else contextlib.nullcontext()
