@@ -18,12 +18,10 @@ def load_model(
         raise base.UnknownTaskError(f"{source.folder}: {source.unknown_task}")
     task = task or source.task
     if task is None:
-        head = "without a head"
-        if source.left_out:
-            head += f" that can be read: {source.left_out}"
+        reason = source.left_out and f" that can be read: {source.left_out}"
         raise errors.InputError(
-            f"{source.folder} holds an encoder {head}. Fine-tune it with "
-            "`python -m trainers.finetune`."
+            f"{source.folder} holds an encoder without a head{reason}; "
+            "fine-tune it with `python -m trainers.finetune`."
         )
     source = source.for_task(task)
     source.check_sizes()
