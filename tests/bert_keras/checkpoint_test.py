@@ -197,7 +197,7 @@ class CheckpointTest(parameterized.TestCase):
 
     @parameterized.parameters(
         ("{", "expected JSON"),
-        ("[" * 100_000, "expected JSON"),
+        ("[" * 100_000, "nested too deeply"),
         ('{"step": ' + "1" * 5000 + "}", "expected JSON"),
         (b"\xff\xfe{}", "expected JSON in UTF-8"),
         ("[1]", "expected a JSON object, found list"),
