@@ -19,7 +19,7 @@ import tensorflow as tf
 from bert_keras import errors, files
 from bert_keras.data import masking
 from bert_keras.data import records as records_lib
-from bert_keras.tokenizers import wordpiece
+from bert_keras.tokenizers import base as tokenizers
 
 FEATURES = {
     "input_ids": tf.int64,
@@ -77,7 +77,7 @@ def write(
     share: float,
     seed: int,
     number: int,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
 ) -> dict[str, Any]:
     """Masks rows and writes them; returns the file's manifest entry.
 
@@ -199,7 +199,7 @@ def _columns(
     seq_length: int,
     max_predictions: int,
     share: float,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
 ) -> dict[str, np.ndarray]:
     """Rows of these numbers, padded and masked, under Google's names."""
     mask = np.arange(seq_length) < rows.lengths[numbers][:, np.newaxis]

@@ -8,14 +8,14 @@ from typing import Any
 from bert_keras.data import google_tfrecords
 from bert_keras.data import held_out as held_out_lib
 from bert_keras.data import records as records_lib
-from bert_keras.tokenizers import wordpiece
+from bert_keras.tokenizers import base as tokenizers
 
 ROWS_PER_SHARD = 100_000
 
 
 def take_over(
     paths: Sequence[str],
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
     *,
     output: str,
     objective: str,
@@ -58,8 +58,7 @@ def take_over(
                 made[split],
                 seq_length=longest,
                 objective=objective,
-                lowercase=tokenizer.lowercase,
-                tokenizer=tokenizer.fingerprint,
+                **records_lib.tokenizer_facts(tokenizer),
                 **facts,
             )
     return total, longest

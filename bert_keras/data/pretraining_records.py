@@ -6,7 +6,6 @@ alike, and a second call finds what the first has made.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from bert_keras.data import (
     records,
     sentence_pairs,
 )
-from bert_keras.tokenizers import wordpiece
+from bert_keras.tokenizers import base as tokenizers
 
 EXAMPLES = 3  # rows that are shown to people
 # All of a chunk at once take 100 MB more and no less time. So does looking up
@@ -38,8 +37,7 @@ class Recipe:
     """All that the rows of a chunk depend on beside its text."""
 
     folder: str  # shards go to its train and dev
-    vocabulary: str  # a vocab.txt
-    lowercase: bool
+    tokenizer: tokenizers.Tokenizer
     seq_length: int
     objective: str  # nsp, sop or none
     passes: int = 1
@@ -47,20 +45,11 @@ class Recipe:
     # Of Google's files, whose masks are drawn here; None: of records.
     masks: "Masks | None" = None
 
-    @property
-    def tokenizer(self) -> wordpiece.Tokenizer:
-        return _tokenizer(self.vocabulary, self.lowercase)
-
 
 @dataclasses.dataclass(frozen=True)
 class Masks:
     share: float = 0.15
     max_predictions: int = 20
-
-
-@functools.cache
-def _tokenizer(path: str, lowercase: bool) -> wordpiece.Tokenizer:
-    return wordpiece.Tokenizer.from_file(path, lowercase=lowercase)
 
 
 def make(chunk: corpus_chunks.Chunk, recipe: Recipe) -> dict[str, Any]:
@@ -123,7 +112,7 @@ def _note(folder: str, number: int) -> str:
 
 
 def encode(
-    chunk: corpus_chunks.Chunk, tokenizer: wordpiece.Tokenizer
+    chunk: corpus_chunks.Chunk, tokenizer: tokenizers.Tokenizer
 ) -> sentence_pairs.Text:
     """The documents of a chunk as ids."""
     documents = list(corpus.read(chunk.documents))
@@ -140,7 +129,7 @@ def encode(
 
 
 def _ids(
-    sentences: Sequence[str], tokenizer: wordpiece.Tokenizer
+    sentences: Sequence[str], tokenizer: tokenizers.Tokenizer
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ids of all sentences, one after the other, and how many each has."""
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
@@ -216,7 +205,7 @@ def _report(text: sentence_pairs.Text, recipe: Recipe) -> dict[str, Any]:
 
 
 def _count_words(
-    text: sentence_pairs.Text, tokenizer: wordpiece.Tokenizer
+    text: sentence_pairs.Text, tokenizer: tokenizers.Tokenizer
 ) -> int:
     ids = tf.RaggedTensor.from_row_splits(
         tf.constant(text.token_ids, tf.int32),
@@ -244,10 +233,17 @@ def _count_rows(
 
 
 def _fingerprint(chunk: corpus_chunks.Chunk, recipe: Recipe) -> str:
-    facts = dataclasses.asdict(recipe)
-    # Wherever they lie, the same text and vocabulary make the same rows.
-    facts["vocabulary"] = recipe.tokenizer.fingerprint
-    del facts["folder"]
+    # Wherever they lie, the same text and vocabulary make the same rows. The
+    # order is part of the fingerprint, by which an earlier call is found.
+    facts = {
+        "vocabulary": recipe.tokenizer.fingerprint,
+        **recipe.tokenizer.settings,
+        "seq_length": recipe.seq_length,
+        "objective": recipe.objective,
+        "passes": recipe.passes,
+        "seed": recipe.seed,
+        "masks": recipe.masks and dataclasses.asdict(recipe.masks),
+    }
     digests = [document.digest for document in chunk.documents]
     text = json.dumps([facts, chunk.split, chunk.number, digests])
     return hashlib.sha256(text.encode()).hexdigest()

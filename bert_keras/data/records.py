@@ -2,7 +2,7 @@
 
     records/
       shard-00000.safetensors ...   rows, one after the other, of every feature
-      vocab.txt
+      vocab.txt                     or other files of the tokenizer
       manifest.json                 written last: present means complete
 
 A feature is either one value per token, kept without padding, or an array of
@@ -22,9 +22,12 @@ import numpy as np
 import safetensors.numpy
 
 from bert_keras import errors, files, safetensors_mmap
+from bert_keras.tokenizers import base as tokenizers
 
 FORMAT = "bert_keras.records.1"
 MANIFEST = "manifest.json"
+# In a manifest; "tokenizer" is the fingerprint, which covers the settings.
+SETTINGS = "tokenizer_settings"
 
 GOOGLE = "google"  # a folder of Google's files: see google_examples
 PER_TOKEN = ("inputs/token_ids", "inputs/segment_ids")
@@ -91,7 +94,10 @@ def entry(path: str, columns: Columns, checksum: str) -> dict[str, Any]:
 def write_manifest(
     folder: str, shards: Sequence[Mapping[str, Any]], **facts: Any
 ) -> None:
-    """Makes the folder complete. `facts`: whatever describes the rows."""
+    """Makes the folder complete. `facts`: whatever describes the rows.
+
+    `tokenizer_facts` are among them where others read the tokenizer.
+    """
     manifest = {
         "format": FORMAT,
         "rows": sum(shard["rows"] for shard in shards),
@@ -103,6 +109,15 @@ def write_manifest(
     files.write_text(
         os.path.join(folder, MANIFEST), json.dumps(manifest, indent=1)
     )
+
+
+def tokenizer_facts(tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
+    """What a manifest keeps of the tokenizer whose files lie beside it."""
+    values = tokenizer.to_dict()
+    facts = {"tokenizer": tokenizer.fingerprint, SETTINGS: values}
+    if "lowercase" in values:  # has always been part of the fingerprint
+        facts["lowercase"] = values["lowercase"]
+    return facts
 
 
 def is_complete(folder: str) -> bool:
@@ -176,10 +191,18 @@ class Records:
         values = {
             name: value
             for name, value in self.manifest.items()
-            if name not in ("input", "report")
+            if name not in ("input", "report", SETTINGS)
         }
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """The tokenizer that made the rows."""
+        settings = self.manifest.get(SETTINGS)
+        if settings is None:  # of before there were several
+            lowercase = self.manifest["lowercase"]
+            settings = {"name": "wordpiece", "lowercase": lowercase}
+        return tokenizers.from_dict(settings, self.folder)
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -52,6 +52,7 @@ class Tokenizer:
     pad_id: int
     unk_id: int
     mask_id: int | None  # None: not for masked language models
+    files: tuple[str, ...]  # names of what `save` writes
     folder: str | None = None  # that it was read from
 
     def __call__(self, text, *, special_tokens: bool = False):
@@ -86,7 +87,7 @@ class Tokenizer:
         raise NotImplementedError
 
     def save(self, folder: str) -> Sequence[str]:
-        """Writes what `read_files` needs; returns the names of the files."""
+        """Writes what `read_files` needs; returns `files`."""
         raise NotImplementedError
 
     @classmethod
@@ -112,6 +113,13 @@ class Tokenizer:
         """
         registry.require_findable(PACKAGE, type(self), Tokenizer)
         return {"name": registry.name_of(PACKAGE, type(self))}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `read_files` takes beside the folder."""
+        settings = self.to_dict()
+        del settings["name"]
+        return settings
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -148,9 +156,8 @@ class Tokenizer:
                 "build their own; this one was made in memory. Save it and "
                 "read it with `from_folder`."
             )
-        settings = self.to_dict()
-        del settings["name"]
-        return _unpickle, (type(self), self.folder, tuple(settings.items()))
+        settings = tuple(self.settings.items())
+        return _unpickle, (type(self), self.folder, settings)
 
 
 @functools.cache  # once per process, however often it is sent there

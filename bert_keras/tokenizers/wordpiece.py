@@ -33,6 +33,8 @@ class Tokenizer(base.Tokenizer):
     fingerprint: that of the vocabulary and the casing.
     """
 
+    files = (VOCABULARY,)
+
     def __init__(self, vocabulary: Sequence[str], *, lowercase: bool):
         self.vocabulary = tuple(vocabulary)
         self.lowercase = bool(lowercase)
@@ -74,9 +76,9 @@ class Tokenizer(base.Tokenizer):
         path = os.path.join(folder, VOCABULARY)
         return cls.from_file(path, lowercase=lowercase)
 
-    def save(self, folder: str) -> list[str]:
+    def save(self, folder: str) -> tuple[str, ...]:
         self.save_vocabulary(os.path.join(folder, VOCABULARY))
-        return [VOCABULARY]
+        return self.files
 
     def save_vocabulary(self, path: str) -> None:
         """Writes a vocab.txt: one wordpiece per line, and not the casing."""

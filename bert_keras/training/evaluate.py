@@ -168,7 +168,7 @@ def _on_records(model: predictor.Predictor, settings: EvaluateSettings):
             f"{settings.data} are the rows of a fine-tuning run; score on a "
             "labelled file."
         )
-    theirs = input_pipeline.tokenizer_of(records)
+    theirs = records.tokenizer()
     if theirs.fingerprint != model.tokenizer.fingerprint:
         raise errors.InputError(
             f"{settings.data} was written with another vocabulary than "

@@ -11,7 +11,7 @@ from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
-from bert_keras.tokenizers import wordpiece
+from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import step as step_lib
 
@@ -95,16 +95,9 @@ def open_records(folder: str):
     return train, held_out
 
 
-def tokenizer_of(records: records_lib.Records) -> wordpiece.Tokenizer:
-    return wordpiece.Tokenizer.from_file(
-        os.path.join(records.folder, checkpoint.VOCABULARY),
-        lowercase=records.manifest["lowercase"],
-    )
-
-
 def same_vocabulary(
     found: checkpoint.Checkpoint,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
     records: str,
 ) -> None:
     theirs = found.tokenizer()

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -98,7 +98,7 @@ def write(
                 f"{settings.output} was begun; choose another `output`.",
                 argument="output",
             )
-    _clear(folder)
+    _clear(folder, tokenizer.files)
     found = task.read_examples(settings.train)
     counts: collections.Counter[str] = collections.Counter()
     rows = encode(task, tokenizer, training_examples(settings, found), counts)
@@ -121,16 +121,15 @@ def write(
     )
 
 
-def _clear(folder: str) -> None:
+def _clear(folder: str, more: Sequence[str]) -> None:
     """Removes records that this run wrote before, and nothing else."""
     if not os.path.exists(folder):
         return
     names = sorted(os.listdir(folder))
     # The manifest first: a folder without it is not complete.
     names.sort(key=lambda name: name != records_lib.MANIFEST)
-    own = re.compile(
-        r"(shard-\d+\.safetensors|manifest\.json|vocab\.txt)(\.\d+\.tmp)?"
-    )
+    more = [re.escape(name) for name in (records_lib.MANIFEST, *more)]
+    own = re.compile(rf"(shard-\d+\.safetensors|{'|'.join(more)})(\.\d+\.tmp)?")
     others = [name for name in names if not own.fullmatch(name)]
     if others:
         raise errors.InputError(

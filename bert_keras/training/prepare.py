@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import checkpoint, console, errors, files, locks, options
+from bert_keras import console, errors, files, locks, options
 from bert_keras.data import (
     corpus,
     corpus_chunks,
@@ -132,8 +132,7 @@ def _write(
     """Writes the records; returns the plan, which has counted the corpus."""
     recipe = pretraining_records.Recipe(
         folder=settings.output,
-        vocabulary=os.path.join(settings.output, checkpoint.VOCABULARY),
-        lowercase=tokenizer.lowercase,
+        tokenizer=tokenizer,
         seq_length=settings.seq_length,
         objective=settings.objective,
         passes=settings.passes,
@@ -251,7 +250,7 @@ def _tokenizer(
     settings: settings_lib.PrepareSettings, paths: Sequence[str], *, same: bool
 ):
     """The vocabulary, given or learned, and its copy in the output folder."""
-    copy = os.path.join(settings.output, checkpoint.VOCABULARY)
+    copy = os.path.join(settings.output, wordpiece.VOCABULARY)
     lowercase = settings.lowercase
     if settings.vocab:
         tokenizer = wordpiece.Tokenizer.from_file(
@@ -268,7 +267,10 @@ def _tokenizer(
             f"{settings.vocab} has no entry [MASK]; masked LM needs one."
         )
     tokenizer.save(settings.output)
-    return tokenizer
+    # From there, because processes and pipelines build their own.
+    return wordpiece.Tokenizer.from_folder(
+        settings.output, lowercase=tokenizer.lowercase
+    )
 
 
 def _learn(
@@ -310,8 +312,7 @@ def _finish(settings, split, made, tokenizer) -> None:
         shards,
         seq_length=settings.seq_length,
         objective=settings.objective,
-        lowercase=tokenizer.lowercase,
-        tokenizer=tokenizer.fingerprint,
+        **records_lib.tokenizer_facts(tokenizer),
         seed=settings.seed,
         input=settings.input,
         **(

@@ -78,7 +78,7 @@ def _run(
     strategy: tf.distribute.Strategy,
 ) -> Metrics:
     train, dev = input_pipeline.open_records(settings.records)
-    tokenizer = input_pipeline.tokenizer_of(train)
+    tokenizer = train.tokenizer()
     task = dataclasses.replace(
         asked,
         seq_length=train.manifest["seq_length"],

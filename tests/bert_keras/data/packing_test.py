@@ -67,14 +67,16 @@ class PackTest(parameterized.TestCase):
         np.testing.assert_array_equal(packed["truncated"], there < wanted)
         np.testing.assert_array_equal(there, np.minimum(wanted, 10))
 
-    def test_spans_of_arrays_pack_alike(self):
+    @parameterized.parameters(BERT, ROBERTA, NONE)
+    def test_spans_of_arrays_pack_alike(self, *frame):
+        frame = base.Frame(*frame)
         random = np.random.default_rng(0)
         ids = random.integers(5, 99, 200).astype(np.uint16)
         spans = np.sort(random.integers(0, 200, (2, 30, 2)), axis=-1)
         spans[..., 1] += spans[..., 0] == spans[..., 1]  # none is empty
         for second in (spans[1], np.zeros_like(spans[1])):
             row_splits, token_ids, segment_ids = packing.pack_spans(
-                ids, spans[0], second, BERT
+                ids, spans[0], second, frame
             )
             segments = [
                 [ids[slice(*span)].tolist() for span in part]
@@ -83,7 +85,7 @@ class PackTest(parameterized.TestCase):
             segments = segments if second.any() else segments[:1]
             packed = packing.pack(
                 [ragged(segment) for segment in segments],
-                BERT,
+                frame,
                 seq_length=500,
             )
             real = packed["padding_mask"].numpy() > 0
@@ -93,6 +95,100 @@ class PackTest(parameterized.TestCase):
             ):
                 np.testing.assert_array_equal(packed[name].numpy()[real], found)
             np.testing.assert_array_equal(np.diff(row_splits), real.sum(axis=1))
+
+    @parameterized.product(frame=(BERT, ROBERTA, NONE), segments=(1, 2))
+    def test_rows_have_the_frame_of_their_tokenizer(self, frame, segments):
+        random = np.random.default_rng(1)
+        texts = [
+            [
+                random.integers(5, 99, n).tolist()
+                for n in random.integers(9, size=40)
+            ]
+            for _ in range(segments)
+        ]
+        room = frame.room(9, segments)
+        packed = packing.pack(list(map(ragged, texts)), frame, seq_length=9)
+        for row, parts in enumerate(zip(*texts, strict=True)):
+            kept = truncated(*parts, *[[]] * (2 - segments), room)[:segments]
+            expected = [*frame.start]
+            for number, part in enumerate(kept):
+                expected += [*(frame.between if number else ()), *part]
+            expected += frame.end
+            mask = packed["padding_mask"][row].numpy()
+            ids = packed["token_ids"][row].numpy()
+            self.assertEqual(ids[mask > 0].tolist(), expected)
+            second = packed["segment_ids"][row].numpy().sum()
+            last = len(kept[1]) + len(frame.end) if segments == 2 else 0
+            self.assertEqual(second, last)
+
+    def test_facts_stay_with_their_tokens(self):
+        random = np.random.default_rng(2)
+        first, second = (
+            ragged(
+                [
+                    range(100 * k, 100 * k + n)
+                    for n in random.integers(9, size=30)
+                ]
+            )
+            for k in (5, 6)
+        )
+        for frame in (BERT, ROBERTA, NONE):
+            packed = packing.pack(
+                [first, second],
+                frame,
+                seq_length=11,
+                facts={
+                    "next": [first + 1, second + 1],
+                    "second": [None, second],
+                },
+                filler=-1,
+            )
+            ids = packed["token_ids"].numpy()
+            np.testing.assert_array_equal(
+                packed["next"], np.where(ids >= 500, ids + 1, -1)
+            )
+            np.testing.assert_array_equal(
+                packed["second"], np.where(ids >= 600, ids, -1)
+            )
+
+    def test_ids_may_be_rows_of_numbers(self):
+        frame = base.Frame(((1, 1),), (), ((2, 2),), feature="characters")
+        ids = ragged([[3, 4], [5]]).with_values(
+            tf.constant([[3, 3], [4, 4], [5, 5]])
+        )
+        packed = packing.pack([ids], frame, seq_length=3)
+        self.assertEqual(
+            packed["characters"].numpy().tolist(),
+            [[[1, 1], [3, 3], [2, 2]], [[1, 1], [5, 5], [2, 2]]],
+        )
+        self.assertEqual(packed["truncated"].numpy().tolist(), [True, False])
+
+    def test_texts_that_share_a_row_are_the_rows_of_each(self):
+        random = np.random.default_rng(3)
+        texts = [
+            ragged(
+                [random.integers(5, 99, n) for n in random.integers(9, size=20)]
+            )
+            for _ in range(3)
+        ]
+        shared = packing.pack_separately(texts, BERT, seq_length=19)
+        positions = packing.position_ids(shared["padding_mask"], 3)
+        alone = [packing.pack([text], BERT, seq_length=6) for text in texts]
+        for row in range(20):
+            for number, one in enumerate(alone, 1):
+                of_text = shared["padding_mask"][row].numpy() == number
+                real = one["padding_mask"][row].numpy() > 0
+                np.testing.assert_array_equal(
+                    shared["token_ids"][row].numpy()[of_text],
+                    one["token_ids"][row].numpy()[real],
+                )
+                np.testing.assert_array_equal(
+                    positions[row].numpy()[of_text], np.arange(real.sum())
+                )
+        np.testing.assert_array_equal(
+            shared["truncated"],
+            np.any([one["truncated"] for one in alone], axis=0),
+        )
 
     def test_no_text_gives_no_row(self):
         for segments in ([ragged([])], [ragged([]), ragged([])]):

@@ -84,7 +84,7 @@ class FolderTest(parameterized.TestCase):
         folder = self.create_tempdir().full_path
         for lowercase in (True, False):
             ours = wordpiece.Tokenizer(tiny.VOCABULARY, lowercase=lowercase)
-            self.assertEqual(ours.save(folder), ["vocab.txt"])
+            self.assertEqual(ours.save(folder), ("vocab.txt",))
             values = ours.to_dict()
             self.assertEqual(
                 values, {"name": "wordpiece", "lowercase": lowercase}
