@@ -3,7 +3,8 @@
     run/
       best, latest            text files with the number of a step
       step-00012000/
-        vocab.txt  encoder.safetensors  head.safetensors
+        encoder.safetensors  head.safetensors
+        vocab.txt               or other files of the tokenizer
         optimizer.safetensors   only needed to resume: slots, and weights that
                                 are trained and not served
         config.json             written last: present means complete
@@ -13,10 +14,13 @@ ways and any difference stops the load.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -29,14 +33,14 @@ from bert_keras import errors, files, named_tensors, safetensors_mmap
 from bert_keras import model as model_lib
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
-from bert_keras.tokenizers import wordpiece
+from bert_keras.tokenizers import base as tokenizers
 
 FORMAT = "bert_keras.checkpoint.2"
-# Of before networks had names: the key of the network's fields was "bert".
+# Of before networks and tokenizers had names.
 FORMAT_1 = "bert_keras.checkpoint.1"
 CONFIG = "config.json"
 ENCODER, HEAD = "encoder.safetensors", "head.safetensors"
-OPTIMIZER, VOCABULARY = "optimizer.safetensors", "vocab.txt"
+OPTIMIZER = "optimizer.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +61,11 @@ class Checkpoint:
     unknown_task: str = dataclasses.field(default="", kw_only=True)
     left_out: str = dataclasses.field(default="", kw_only=True)
 
-    def tokenizer(self) -> wordpiece.Tokenizer:
-        return wordpiece.Tokenizer.from_file(
-            self._checked(VOCABULARY), lowercase=self.facts["lowercase"]
-        )
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        values = self.facts["tokenizer"]
+        for name in tokenizers.lookup(values).files:
+            self._checked(name)
+        return tokenizers.from_dict(values, self.folder)
 
     def encoder_values(self) -> Mapping[str, np.ndarray]:
         """Weights by variable path, in float32."""
@@ -165,7 +170,7 @@ class Checkpoint:
 def save(
     run: str,
     model: model_lib.BertModel,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
     *,
     step: int,
     task: base.Task | None = None,
@@ -190,11 +195,10 @@ def save(
     if tf.io.gfile.exists(os.path.join(folder, CONFIG)):
         # Written again: not whole until the new config.json stands.
         tf.io.gfile.remove(os.path.join(folder, CONFIG))
-    facts = {"lowercase": tokenizer.lowercase, **(facts or {})}
     try:
-        _write(folder, model, tokenizer, step, optimizer, described | facts)
+        _write(folder, model, tokenizer, step, optimizer, described)
     except BaseException as error:
-        _remove(folder)
+        _remove(folder, tokenizer)
         # safetensors has its own class for a full disk.
         if isinstance(error, safetensors.SafetensorError | tf.errors.OpError):
             raise OSError(str(error)) from error
@@ -214,7 +218,10 @@ def _write(folder, model, tokenizer, step, optimizer, described) -> None:
     def tensors(name, variables):
         write(name, lambda path: named_tensors.write(path, variables))
 
-    write(VOCABULARY, tokenizer.save_vocabulary)
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in tokenizer.save(temporary):
+            source = os.path.join(temporary, name)
+            write(name, functools.partial(shutil.copyfile, source))
     tensors(ENCODER, weights(model.encoder))
     served, only_trained = head_weights(model)
     tensors(HEAD, served)
@@ -272,9 +279,10 @@ def read(path: str) -> Checkpoint:
         )
     task, unknown_task = None, ""
     try:
-        network = "bert" if values["format"] == FORMAT_1 else "network"
-        _check_fields(values, network)
-        config = networks.from_dict(values[network])
+        _check_fields(values)
+        if values["format"] == FORMAT_1:
+            values = values | _renamed(values)
+        config = networks.from_dict(values["network"])
         try:
             if values["task"]:
                 task = base.from_dict(values["task"])
@@ -294,15 +302,13 @@ def read(path: str) -> Checkpoint:
     )
 
 
-def _check_fields(values: Mapping[str, Any], network: str) -> None:
+def _check_fields(values: Mapping[str, Any]) -> None:
     """Raises InputError where config.json lacks what every reader needs."""
-    for name, kinds in (
-        (network, dict),
-        ("task", (dict, type(None))),
-        ("step", int),
-        ("lowercase", bool),
-        ("sha256", dict),
-    ):
+    fields = {"network": dict, "tokenizer": dict}
+    if values["format"] == FORMAT_1:
+        fields = {"bert": dict, "lowercase": bool}
+    fields |= {"task": (dict, type(None)), "step": int, "sha256": dict}
+    for name, kinds in fields.items():
         if name not in values:
             raise errors.InputError(f"expected the field {name!r}; it is gone.")
         if not isinstance(values[name], kinds):
@@ -313,6 +319,12 @@ def _check_fields(values: Mapping[str, Any], network: str) -> None:
     step = values["step"]
     if isinstance(step, bool) or not 0 <= step < 10**15:
         raise errors.InputError(f"'step' is {step}; expected a step's number.")
+
+
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of format 2 that format 1 has under other names."""
+    tokenizer = {"name": "wordpiece", "lowercase": values["lowercase"]}
+    return {"network": values["bert"], "tokenizer": tokenizer}
 
 
 def steps(run: str) -> list[int]:
@@ -352,19 +364,19 @@ def marked(run: str, name: str) -> str | None:
     return step_folder(run, int(text))
 
 
-def keep(run: str, count: int) -> None:
+def keep(run: str, count: int, tokenizer: tokenizers.Tokenizer) -> None:
     """Removes all but the last `count` checkpoints, the best and the latest."""
     named = {marked(run, "best"), marked(run, "latest")}
     for step in steps(run)[:-count]:
         folder = step_folder(run, step)
         if folder not in named:
-            _remove(folder)
+            _remove(folder, tokenizer)
 
 
-def _remove(folder: str) -> None:
+def _remove(folder: str, tokenizer: tokenizers.Tokenizer) -> None:
     """Removes what `save` writes, and the folder if nothing else is in it."""
     # Incomplete first: a kill in between leaves no false whole.
-    names = (CONFIG, OPTIMIZER, HEAD, ENCODER, VOCABULARY)
+    names = (CONFIG, OPTIMIZER, HEAD, ENCODER, *tokenizer.files)
     for name in (*names, *(f"{name}.tmp" for name in names)):
         path = os.path.join(folder, name)
         if tf.io.gfile.exists(path):

@@ -311,7 +311,7 @@ def _describe(
         "task": predictor.task.to_dict(),
         "bert": predictor.model.encoder.config.to_dict(),
         "tokenizer": {
-            "lowercase": predictor.tokenizer.lowercase,
+            **predictor.tokenizer.settings,
             "fingerprint": predictor.tokenizer.fingerprint,
         },
         "versions": {"python": platform.python_version()}

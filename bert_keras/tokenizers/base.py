@@ -165,13 +165,18 @@ def _unpickle(cls, folder, settings):
     return cls.from_folder(folder, **dict(settings))
 
 
+def lookup(values: Mapping[str, Any]) -> type[Tokenizer]:
+    """The class of the tokenizer that `to_dict` described."""
+    return registry.lookup(PACKAGE, values.get("name"), Tokenizer)
+
+
 def from_dict(values: Mapping[str, Any], folder: str) -> Tokenizer:
-    """The tokenizer that `to_dict` and `save` wrote.
+    """The tokenizer that `to_dict` described and `save` wrote.
 
     Raises InputError for values that do not fit its class.
     """
-    settings = dict(values)
-    cls = registry.lookup(PACKAGE, settings.pop("name", None), Tokenizer)
+    cls = lookup(values)
+    settings = {k: v for k, v in values.items() if k != "name"}
     parameters = dict(inspect.signature(cls.read_files).parameters)
     del parameters["folder"]
     required = {

@@ -281,7 +281,7 @@ class Trainer:
             ) from None
         if state.best_step is not None:
             checkpoint.mark(run, "best", state.best_step)
-        checkpoint.keep(run, self.settings.keep)
+        checkpoint.keep(run, self.settings.keep, self.tokenizer)
 
     def _task_to_save(self) -> base.Task:
         """The model's task, calibrated on the last evaluation.

@@ -145,8 +145,9 @@ class CheckpointTest(parameterized.TestCase):
         for step in (1, 2, 3, 4, 5, 6):
             self.save(step)
         checkpoint.mark(self.run_folder, "best", 1)
-        checkpoint.keep(self.run_folder, 2)
+        checkpoint.keep(self.run_folder, 2, self.tokenizer)
         self.assertEqual(checkpoint.steps(self.run_folder), [1, 5, 6])
+        self.assertLen(os.listdir(self.run_folder), 3 + 2)
 
     def test_encoder_loads_under_another_task(self):
         self.save(1)
@@ -165,9 +166,7 @@ class CheckpointTest(parameterized.TestCase):
         with self.assertRaisesRegex(errors.InputError, "cannot be read"):
             checkpoint.read(self.run_folder)
 
-    @parameterized.parameters(
-        checkpoint.ENCODER, checkpoint.HEAD, checkpoint.VOCABULARY
-    )
+    @parameterized.parameters(checkpoint.ENCODER, checkpoint.HEAD, "vocab.txt")
     def test_one_flipped_bit_is_noticed(self, name):
         path = os.path.join(self.save(1), name)
         with open(path, "r+b") as file:
@@ -211,7 +210,9 @@ class CheckpointTest(parameterized.TestCase):
         ({"step": -3}, "'step' is -3"),
         ({"step": 10**30}, "'step' is 1000"),
         ({"sha256": []}, "'sha256' is"),
-        ({"lowercase": 1}, "'lowercase' is '1'"),
+        ({"tokenizer": 1}, "'tokenizer' is '1'"),
+        ({"tokenizer": {"name": "os"}}, "tokenizer is the module 'os'"),
+        ({"tokenizer": {"name": "wordpiece"}}, "has the settings"),
         ({"task": "classification"}, "'task' is 'classification'"),
     )
     def test_a_damaged_config_is_refused_in_one_line(self, content, message):
@@ -262,7 +263,7 @@ class CheckpointTest(parameterized.TestCase):
             predictor.load(self.run_folder)
 
     @parameterized.parameters(
-        "format", "step", "network", "task", "lowercase", "sha256"
+        "format", "step", "network", "task", "tokenizer", "sha256"
     )
     def test_a_config_without_a_field_is_refused(self, name):
         path = os.path.join(self.save(1), checkpoint.CONFIG)
@@ -275,7 +276,7 @@ class CheckpointTest(parameterized.TestCase):
             predictor.load(self.run_folder)
 
     def test_a_folder_of_format_1_opens(self):
-        """There the network was the fields of "bert", and had no name."""
+        """There, network and tokenizer had no name, but "bert", "lowercase"."""
         path = os.path.join(self.save(1), checkpoint.CONFIG)
         with open(path) as file:
             config = json.load(file)
@@ -283,9 +284,16 @@ class CheckpointTest(parameterized.TestCase):
         self.assertEqual(config["network"]["name"], "bert")
         network = config.pop("network")
         del config["checksum"], network["name"], network["embedding_norm"]
+        self.assertEqual(
+            config.pop("tokenizer"), {"name": "wordpiece", "lowercase": True}
+        )
         config |= {"format": "bert_keras.checkpoint.1", "bert": network}
-        with open(path, "w") as file:
-            json.dump(config, file)
+        for lowercase in (False, True):
+            with open(path, "w") as file:
+                json.dump(config | {"lowercase": lowercase}, file)
+            tokenizer = checkpoint.read(self.run_folder).tokenizer()
+            self.assertEqual(tokenizer.vocabulary, self.tokenizer.vocabulary)
+            self.assertEqual(tokenizer.lowercase, lowercase)
         again = loading.load_model(checkpoint.read(self.run_folder))
         self.assertEqual(again.encoder.config, self.model.encoder.config)
         np.testing.assert_array_equal(

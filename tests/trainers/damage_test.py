@@ -99,7 +99,7 @@ class DamageTest(parameterized.TestCase):
         (checkpoint.ENCODER, cut_short, "is damaged: its checksum"),
         (checkpoint.OPTIMIZER, flip_a_bit, "is damaged: its checksum"),
         (checkpoint.HEAD, None, "is missing"),
-        (checkpoint.VOCABULARY, another_word, "is damaged: its checksum"),
+        ("vocab.txt", another_word, "is damaged: its checksum"),
         (checkpoint.CONFIG, cut_short, "cannot be read"),
         (checkpoint.CONFIG, another_number, "is damaged: its checksum"),
         (checkpoint.CONFIG, None, ""),  # as if killed while saving

@@ -1,0 +1,134 @@
+"""A tokenizer of one file, which holds a table, goes through everything."""
+
+import functools
+import os
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest
+
+import bert_keras
+from bert_keras import checkpoint, predictor
+from bert_keras import model as model_lib
+from bert_keras.data import corpus, corpus_chunks, pretraining_records, records
+from bert_keras.networks import bert
+from bert_keras.serving import saved_model
+from bert_keras.training import parallel_map
+from tests import tiny
+from tests.bert_keras.tokenizers import characters
+
+KNOWN = "abcdefghilmnoprstuvwy.,!电影很好"
+TEXTS = ["a good film!", "dull, very dull.", "电影 good", "", " Q q "]
+
+
+class CharactersTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        folder = self.folder()
+        characters.Characters(KNOWN).save(folder)
+        self.tokenizer = characters.Characters.from_folder(folder)
+
+    def folder(self):
+        return self.create_tempdir().full_path
+
+    def test_words_and_text_can_be_told_from_ids(self):
+        ids, starts, ends = self.tokenizer.with_offsets(TEXTS)
+        words = tf.reduce_sum(
+            tf.cast(self.tokenizer.word_starts(ids), tf.int32), axis=1
+        )
+        self.assertEqual(words.numpy().tolist(), [4, 5, 3, 0, 2])
+        text = self.tokenizer.detokenize(ids).numpy()
+        self.assertEqual(text[0].decode(), "a good film !")
+        self.assertEqual(self.tokenizer(text[:2]).to_list(), ids[:2].to_list())
+        for row, text in enumerate(TEXTS):
+            for token, start, end in zip(
+                self.tokenizer.tokens(ids[row].numpy()),
+                *(x[row].numpy() for x in (starts, ends)),
+                strict=True,
+            ):
+                self.assertIn(
+                    token, (f"▁{text[start:end]}", text[start:end], "[UNK]")
+                )
+
+    def test_processes_that_write_records_build_their_own(self):
+        path = os.path.join(self.folder(), "corpus.txt")
+        with open(path, "w", encoding="utf-8") as file:
+            for number in range(12):
+                file.write(f"A good film.\nVery {'dull ' * number}.\n\n")
+        shards = []
+        for workers in (1, 2):
+            recipe = pretraining_records.Recipe(
+                folder=self.folder(),
+                tokenizer=self.tokenizer,
+                seq_length=32,
+                objective="none",
+            )
+            plan = corpus_chunks.Plan(
+                corpus.scan([path]),
+                held_out=0.0,
+                deduplicate=True,
+                chunk_bytes=100,
+            )
+            make = functools.partial(pretraining_records.make, recipe=recipe)
+            made = list(parallel_map.in_order(make, plan, workers))
+            self.assertGreater(len(made), 1)
+            shards.append([each["shards"] for each in made])
+        self.assertEqual(*shards)
+        folder = os.path.join(recipe.folder, "train")
+        self.tokenizer.save(folder)
+        records.write_manifest(
+            folder,
+            [entry for entries in shards[0] for entry in entries],
+            **records.tokenizer_facts(self.tokenizer),
+        )
+        found = records.Records(folder)
+        self.assertEqual(
+            found.tokenizer().fingerprint, self.tokenizer.fingerprint
+        )
+        ids = found.read(np.arange(1), 32)["inputs/token_ids"]
+        self.assertEqual(
+            self.tokenizer.detokenize(tf.constant(ids)).numpy()[0][:4], b"[UNK"
+        )
+
+    def test_it_fine_tunes_predicts_and_is_served(self):
+        table = os.path.join(self.folder(), "rows.tsv")
+        with open(table, "w", encoding="utf-8") as file:
+            file.write("text\tlabel\n")
+            for _ in range(4):
+                file.write("a good film\tgood\nvery, very dull\tbad\n")
+        init, output = self.folder(), os.path.join(self.folder(), "run")
+        encoder = bert.BertEncoder(
+            tiny.bert(vocab_size=self.tokenizer.vocab_size)
+        )
+        checkpoint.save(
+            init, model_lib.BertModel(encoder, None), self.tokenizer, step=1
+        )
+        model = bert_keras.finetune(
+            init,
+            table,
+            table,
+            task="classification",
+            output=output,
+            seq_length=16,
+            epochs=2,
+            batch_size=4,
+            keep=1,
+        )
+        self.assertIn(
+            "characters.txt", os.listdir(os.path.join(output, "records"))
+        )
+        self.assertIsInstance(model.tokenizer, characters.Characters)
+        again = predictor.load(output)
+        self.assertEqual(again.predict(TEXTS), model.predict(TEXTS))
+        served = tf.saved_model.load(
+            saved_model.export(model, os.path.join(self.folder(), "served"))
+        )
+        answers = served.signatures["serving_default"](text=tf.constant(TEXTS))
+        self.assertEqual(
+            [label.decode() for label in answers["label"].numpy()],
+            [answer["label"] for answer in model.predict(TEXTS)],
+        )
+
+
+if __name__ == "__main__":
+    absltest.main()
