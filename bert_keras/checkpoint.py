@@ -186,9 +186,11 @@ def save(
     """
     model.check_heads()
     task = task or model.task
-    described = {  # either may be refused
+    described = {  # each may be refused
         "network": model.encoder.config.to_dict(),
+        "tokenizer": tokenizer.to_dict(),
         "task": task.for_serving().to_dict() if task else None,
+        **(facts or {}),
     }
     folder = step_folder(run, step)
     tf.io.gfile.makedirs(folder)
