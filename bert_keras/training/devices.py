@@ -18,7 +18,7 @@ def configured(
 ) -> Iterator[tf.distribute.Strategy]:
     """The strategy to build under, with seed, precision and determinism set.
 
-    Keras' dtype policy is the one of before in the end.
+    In the end Keras' dtype policy is what it was before.
     """
     options.require("output", settings.output)
     before = keras.config.dtype_policy()

@@ -1,4 +1,4 @@
-"""What a run reads: records, rows, and whether they fit the network."""
+"""What a run reads: checkpoints, records and batches, and whether they fit."""
 
 import itertools
 import os
@@ -23,7 +23,7 @@ def batches(
     plan: batches_lib.Plan,
     **span: int,
 ) -> Iterable[step_lib.Batch]:
-    """The stream of a plan with the task's draws made, for each replica."""
+    """The batches of a plan, randomized by the task, for each replica."""
 
     def draw(batch):
         batch = dict(batch)
@@ -111,7 +111,7 @@ def same_vocabulary(
 
 
 def fits(task: base.Task, network: networks.NetworkConfig) -> None:
-    """Raises InputError when rows can be longer than the positions."""
+    """Raises InputError when a row can be longer than the network allows."""
     longest = network.max_length
     if longest is not None and task.num_positions > longest:
         raise errors.InputError(
@@ -131,7 +131,7 @@ def say_note(rows: Iterable[base.Row]) -> None:
 def read_init(
     settings: settings_lib.TrainSettings, init: str
 ) -> checkpoint.Checkpoint:
-    """Whatever checkpoint the run starts from."""
+    """The checkpoint that a run starts from, of any format."""
     return formats.read(
         init,
         lowercase=settings.lowercase,

@@ -190,7 +190,7 @@ def _stored(task: base.Task) -> set[str]:
 
 
 def _lengths(task: base.Task, mask: np.ndarray) -> np.ndarray:
-    """Tokens of each row; raises where records would lose some of `mask`."""
+    """Tokens of each row; raises where records would lose a part of `mask`."""
     lengths = (mask > 0).sum(axis=1)
     if (mask[:, ::-1].cumsum(axis=1) > 0).sum() != lengths.sum():
         raise errors.InputError(

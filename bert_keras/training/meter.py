@@ -51,7 +51,7 @@ class Meter:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens within is not counted as time of training."""
+        """Excludes the time within from the rates."""
         start = time.monotonic()
         yield
         self.since += time.monotonic() - start

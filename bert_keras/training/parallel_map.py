@@ -1,4 +1,4 @@
-"""Runs a function over items: here, in processes, or in a Beam pipeline."""
+"""Maps a function over items: here, in processes, or in a Beam pipeline."""
 
 import collections
 import concurrent.futures
@@ -19,7 +19,7 @@ def in_order(
 ) -> Iterator[Any]:
     """function(item) of every item, in order, over `workers` processes.
 
-    Items are taken as they are needed, so a long list of them is never held.
+    Items are taken as they are needed, so a long list is never in memory.
     """
     if workers <= 1:
         yield from map(function, items)
@@ -44,7 +44,7 @@ def in_order(
                 yield running.popleft().result()
         except concurrent.futures.process.BrokenProcessPool:
             raise errors.InputError(
-                "a worker process was killed, perhaps for want of memory. Run "
+                "a worker process was killed, probably out of memory. Run "
                 "the same command again, with fewer `workers`.",
                 argument="workers",
             ) from None
@@ -60,7 +60,7 @@ def _begin(parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """A killed parent cannot tell its children."""
+    """Ends this process soon after its parent, which may have been killed."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -72,10 +72,10 @@ def in_pipeline(
     runner: str,
     options: str,
 ) -> None:
-    """The same on the workers of an Apache Beam runner; nothing comes back.
+    """The same on the workers of an Apache Beam runner; returns nothing.
 
     Args:
-      options: what the runner wants to know, as on a command line.
+      options: the runner's own options, as on a command line.
     """
     try:
         import apache_beam as beam
@@ -93,7 +93,7 @@ def in_pipeline(
         (
             pipeline
             | beam.Create(list(items))
-            # Each item is large: they go to whoever is free.
+            # Items are large: reshuffle, so that idle workers pick them up.
             | beam.Reshuffle()
             | beam.Map(function)
         )

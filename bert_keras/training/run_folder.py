@@ -1,9 +1,10 @@
-"""Whose a folder is: a run owns what it writes, and nothing else is touched.
+"""The folder of a run: who owns it, and what the run is identified by.
 
-`settings.json` holds what a run is known by: its command, its settings and
-the contents of what it reads. Continued with anything else, a run would give
-neither the one result nor the other, so that is refused, from Python and from
-the command line alike.
+A run owns the files that it writes; nothing else in its folder is touched.
+`settings.json` identifies the run: its command, its settings, and fingerprints
+of what it reads. Continued with anything else, a run would give neither the
+one result nor the other, so that is refused, from Python and from the command
+line alike.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from bert_keras.training import settings as settings_lib
 
 IDENTITY, FLAGS = "settings.json", "flags.txt"
 
-# Names that a command writes into its folder.
+# What a command writes into its folder, as patterns.
 TRAINING = (
     "log.jsonl*",
     "tensorboard",
@@ -47,17 +48,17 @@ PREPARATION = (
     "report.json",
 )
 
-# A flag by which the flags of a command are recognised.
+# Flags that only one command has; they identify an older run's command.
 _OWN_FLAG = {"prepare": "input", "pretrain": "records", "finetune": "train"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What a run is known by.
+    """What identifies a run.
 
-    command: prepare, pretrain or finetune. settings: dataclasses; fields with
-    identity=False do not count. reads: what is read -> a fingerprint of its
-    contents, or its values.
+    command: prepare, pretrain or finetune. settings: dataclasses of options;
+    fields with identity=False do not count. reads: each thing that the run
+    reads -> a fingerprint of its contents, or its values.
     """
 
     command: str
@@ -77,7 +78,7 @@ class Identity:
         return options.renamed(settings, *map(type, self.settings))
 
     def values(self) -> dict[str, Any]:
-        """Every setting, also those that do not count."""
+        """All settings, those that do not count included."""
         values = {}
         for each in self.settings:
             if isinstance(each, base.Task):
@@ -96,7 +97,7 @@ class Identity:
         return json.loads(json.dumps(values))  # JSON has no tuples
 
     def counting(self) -> dict[str, Any]:
-        """What has to be the same when a run continues."""
+        """What must be the same when a run continues."""
         values = self.to_dict()
         for name, field in self.fields().items():
             if not field.metadata.get("identity", True):
@@ -116,14 +117,14 @@ def check(
     names: Collection[str],
     begun: bool,
 ) -> bool:
-    """Whether `folder` is this run's already; changes nothing.
+    """Returns whether `folder` belongs to this run already; changes nothing.
 
     Args:
-      names: what the run will write there, as patterns.
-      begun: whether there is something in it that other settings would spoil.
+      names: patterns of the files that the run will write there.
+      begun: whether the folder holds results that other settings would spoil.
 
-    Raises InputError when it is another run's, or when it holds something of
-    these names that no run has written.
+    Raises InputError when the folder is another run's, or when it holds files
+    of these names that no run has written.
     """
     owner = _owner(folder, identity)
     if owner is None:
@@ -142,7 +143,7 @@ def check(
 
 
 def take(folder: str, identity: Identity) -> None:
-    """Makes `folder` this run's, once it was checked."""
+    """Makes a folder that was checked this run's."""
     files.write_text(
         os.path.join(folder, IDENTITY), json.dumps(identity.to_dict(), indent=1)
     )
@@ -154,7 +155,7 @@ def take(folder: str, identity: Identity) -> None:
 def one_writer(
     settings: settings_lib.TrainSettings, strategy: tf.distribute.Strategy
 ) -> Iterator[None]:
-    """Lets no other run write into the run folder; the chief sees to it."""
+    """Locks the run folder on the chief, so that no other run writes there."""
     if cluster.Workers(strategy).is_chief:
         with locks.hold(settings.output, break_lock=settings.break_lock):
             yield
@@ -181,13 +182,13 @@ def claim(
         names=TRAINING,
         begun=bool(checkpoint.steps(settings.output)),
     )
-    workers.barrier()  # nobody checks what the chief is writing
+    workers.barrier()  # before the chief writes what the others check
     if workers.is_chief:
         take(settings.output, identity)
 
 
 def refuse_inputs_inside(folder: str, **inputs: str) -> None:
-    """Raises InputError where an input is in the folder that is written."""
+    """Raises InputError where an input lies in the output folder."""
     own = files.local_path(folder)
     for name, path in inputs.items():
         there = files.local_path(path)

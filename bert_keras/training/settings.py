@@ -33,8 +33,8 @@ class TrainSettings:
 
     output: str = options.option(
         "",
-        "Folder of the run. Run again with the same folder, it goes on where "
-        "it stopped.",
+        "Folder of the run. Run again with the same folder, it continues "
+        "where it stopped.",
         identity=False,
     )
     batch_size: int = options.option(
@@ -146,12 +146,12 @@ class TrainSettings:
     )
     best_metric: str = options.option(
         "",
-        "Score of the evaluation that picks the best checkpoint, a loss/... "
-        "by its lowest value. Empty: the task's first.",
+        "Metric of the evaluation that picks the best checkpoint; of a "
+        "loss/... the lowest value is best. Empty: the task's first metric.",
     )
     early_stopping: int = options.option(
         0,
-        "Evaluations in a row without a better score that end the run; 0: "
+        "Evaluations without an improvement after which the run ends; 0: "
         "never.",
         least=0,
     )
@@ -242,7 +242,7 @@ class PrepareSettings:
     )
     runner_options: str = options.option(
         "",
-        "What the runner wants to know, as on a command line.",
+        "The runner's own options, as on a command line.",
         identity=False,
     )
     break_lock: bool = options.option(False, locks.BREAK_LOCK, identity=False)

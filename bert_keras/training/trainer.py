@@ -52,7 +52,7 @@ class Trainer:
             )
             self.loss_scale = make_loss_scale(settings)
         self.state = self._restore()
-        # Workers that resume from different steps would wait for ever.
+        # Workers that resume from different steps would deadlock.
         self.workers.require_same(
             "last checkpoint", self.state.step, settings.output
         )
@@ -174,7 +174,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _paused(self, meter: meter_lib.Meter) -> Iterator[None]:
-        """For what is not training; the steps before it count as training."""
+        """Excludes what happens within from the time of training."""
         self._count_steps(meter)
         with meter.paused():
             yield
@@ -211,7 +211,7 @@ class Trainer:
         self.writer.write(step, values | meter.rates(step))
 
     def _figures(self, metrics: step_lib.Metrics) -> str:
-        """What stands beside the progress bar."""
+        """The text beside the progress bar."""
         text = f"loss {float(metrics['loss']):.3f}"
         if self.state.skipped:
             text += f"  {self.state.skipped:,} skipped"

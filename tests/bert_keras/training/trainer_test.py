@@ -1,5 +1,6 @@
 """The loop: what happens after which step, and what a checkpoint keeps."""
 
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -11,7 +12,14 @@ from bert_keras import checkpoint, errors
 from bert_keras import model as model_lib
 from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import classification, question_answering
-from bert_keras.training import devices, meter, settings, state, trainer
+from bert_keras.training import (
+    cluster,
+    devices,
+    meter,
+    settings,
+    state,
+    trainer,
+)
 from tests import tiny
 from tests.trainers.runs import batches
 
@@ -123,6 +131,28 @@ class TrainerTest(absltest.TestCase):
             line = json.loads(file.readline())
         self.assertTrue(set(meter.TIMES) <= set(line))
         self.assertGreater(line["rows_per_second"], 0)
+
+
+class PreemptionNoticeTest(absltest.TestCase):
+    def test_a_flag_is_read_one_step_late(self):
+        with cluster.PreemptionNotice() as notice:
+            due, flags = [], []
+            for step in range(5):
+                if step == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                flags.append(float(notice.flag()))
+                due.append(notice.is_due({"asked": flags[-1]}))
+        self.assertEqual(flags, [0, 0, 1, 1, 1])
+        self.assertEqual(due, [False, False, False, True, True])
+
+    def test_in_another_thread_training_works_without_it(self):
+        # Python lets only the main thread handle signals.
+        def use():
+            with cluster.PreemptionNotice() as notice:
+                return float(notice.flag())
+
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            self.assertEqual(pool.submit(use).result(), 0)
 
 
 class TrainerStateTest(absltest.TestCase):
