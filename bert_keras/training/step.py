@@ -1,7 +1,7 @@
 """The training step and the evaluation step.
 
 One call of a train step is one global update: N replicas, each with k
-accumulation steps, give what one replica with the whole batch would give.
+accumulation steps, make the update of one replica with the whole batch.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ def fixed_loss_scale(scale: float = 1.0) -> LossScale:
     return LossScale(initial=scale, growth_steps=0)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class TrainStep:
     """One global update; made by `make_train_step`."""
 
@@ -61,7 +61,7 @@ class TrainStep:
     # Whether the gradients alone are compiled: a reduce between replicas and
     # what follows it are not XLA's outside a TPU.
     compile_gradients: bool = False
-    # Which variables the losses depend on; filled in by the first trace.
+    # Which variables the losses depend on; recorded when the step is traced.
     used: list[bool] = dataclasses.field(default_factory=list)
 
     def replica(self, batch: Batch, asked: tf.Tensor) -> Metrics:
@@ -192,8 +192,8 @@ class TrainStep:
             )
             total *= self.loss_scale.scale
         gradients = tape.gradient(total, variables)
-        # Known while the graph is made: a pooler that no term reads must not
-        # decay to nothing.
+        # Recorded at trace time: a variable without a gradient, such as a
+        # pooler that no term reads, is skipped, or decay would shrink it to 0.
         self.used[:] = [gradient is not None for gradient in gradients]
         tokens = tf.reduce_sum(tf.cast(inputs["padding_mask"] > 0, tf.float32))
         return (
