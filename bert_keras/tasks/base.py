@@ -371,6 +371,7 @@ class Task:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Task":
+        config = options.renamed(config, cls)
         # JSON has no tuples.
         values = {
             key: tuple(value) if isinstance(value, list) else value

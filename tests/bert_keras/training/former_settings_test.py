@@ -7,6 +7,7 @@ import os
 from absl.testing import absltest
 
 from bert_keras import errors, options
+from bert_keras.tasks import base
 from bert_keras.training import run_folder
 
 
@@ -84,6 +85,22 @@ class FormerSettingsTest(absltest.TestCase):
             errors.InputError, "sharpness=3 there, unknown now"
         ):
             self.check()
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed(base.Task):
+    """Its field was called otherwise once."""
+
+    problem_type: str = options.option("one", "A word.", formerly=("kind",))
+
+
+class FormerTaskTest(absltest.TestCase):
+    def test_a_saved_task_is_read_through_its_former_names(self):
+        for name in ("kind", "problem_type"):
+            task = Renamed.from_config({name: "several", "seq_length": 32})
+            self.assertEqual(task, Renamed(32, problem_type="several"))
+        with self.assertRaisesRegex(errors.InputError, "unknown.*sort"):
+            Renamed.from_config({"sort": "several"})
 
 
 if __name__ == "__main__":
