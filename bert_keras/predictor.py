@@ -18,7 +18,7 @@ from bert_keras import errors, formats, length_batching, loading
 from bert_keras import model as model_lib
 from bert_keras.data import json_lines
 from bert_keras.tasks import base
-from bert_keras.tokenizers import wordpiece
+from bert_keras.tokenizers import base as tokenizers
 
 # A text, a pair, or a row with the task's text columns. Bytes are UTF-8.
 Text = str | bytes
@@ -37,7 +37,7 @@ class Predictor:
     def __init__(
         self,
         model: model_lib.BertModel,
-        tokenizer: wordpiece.Tokenizer,
+        tokenizer: tokenizers.Tokenizer,
     ):
         self.model = model
         self.task = model.task

@@ -47,6 +47,7 @@ def grow(
 
     Raises InputError for a word that text is split within.
     """
+    wordpiece.require(tokenizer, "Changing the vocabulary")
     known = {"", *tokenizer.vocabulary}
     new = [word.strip() for word in words if word.strip() not in known]
     cleaned = dict.fromkeys(_clean(tokenizer, tf.constant(new, tf.string)))
@@ -75,6 +76,7 @@ def trim(
     They stay in their order, so ids are mapped. Answers on these texts are
     unchanged; a masked LM can of course guess only pieces that are left.
     """
+    wordpiece.require(tokenizer, "Changing the vocabulary")
     kept = np.array(sorted(_used(tokenizer, texts)))
     if len(kept) <= len(wordpiece.SPECIAL_TOKENS):
         raise errors.InputError(

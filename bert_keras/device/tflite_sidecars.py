@@ -20,6 +20,7 @@ from bert_keras.device import (
     tflite_readme,
     tflite_runner,
 )
+from bert_keras.tokenizers import wordpiece
 
 VOCABULARY, LABELS = "vocab.txt", "labels.txt"
 
@@ -31,6 +32,7 @@ def write(
 
     Refuses when other ones lie in `output`: models there are read with them.
     """
+    wordpiece.require(predictor.tokenizer, "A model on a device")
     names = [VOCABULARY]
     predictor.tokenizer.save(folder)
     if labels := _labels(predictor):

@@ -154,6 +154,7 @@ def write(
 
     Raises InputError where Google's code would compute something else.
     """
+    wordpiece.require(tokenizer, "Google's code")
     config = weight_mapping.config_of_bert(model.encoder)
     albert = (
         config.num_hidden_groups not in (None, config.num_layers)

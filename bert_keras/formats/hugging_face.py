@@ -228,6 +228,7 @@ def write(
     An encoder without a head is written as their BertModel. The settings of
     a task that theirs lack stand in config.json under "bert_keras".
     """
+    wordpiece.require(tokenizer, "Hugging Face's BERT")
     task = getattr(model, "task", None)
     encoder = getattr(model, "encoder", model)
     network = weight_mapping.config_of_bert(encoder)

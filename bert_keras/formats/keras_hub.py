@@ -140,6 +140,7 @@ def write(
 
     Raises InputError for a model that KerasHub's cannot be.
     """
+    wordpiece.require(tokenizer, "KerasHub's BERT")
     config = weight_mapping.config_of_bert(model.encoder)
     task = model.task
     arguments = _arguments(config)

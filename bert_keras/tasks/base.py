@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from bert_keras import errors, options
 from bert_keras.networks import base as networks
-from bert_keras.tokenizers import wordpiece
+from bert_keras.tokenizers import base as tokenizers
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -188,7 +188,7 @@ class Task:
         )
 
     def adapt(
-        self, rows: Iterable[Row], tokenizer: wordpiece.Tokenizer
+        self, rows: Iterable[Row], tokenizer: tokenizers.Tokenizer
     ) -> "Task":
         """This task with what only data and vocabulary tell filled in."""
         del rows, tokenizer
@@ -236,7 +236,7 @@ class Task:
     # In graph, on the host: strings and random draws.
 
     def preprocess(
-        self, raw: Tensors, tokenizer: wordpiece.Tokenizer
+        self, raw: Tensors, tokenizer: tokenizers.Tokenizer
     ) -> Tensors:
         """T strings each -> W rows.
 
@@ -269,7 +269,7 @@ class Task:
         decoded: Tensors,
         inputs: Tensors,
         raw: Tensors,
-        tokenizer: wordpiece.Tokenizer,
+        tokenizer: tokenizers.Tokenizer,
     ) -> Tensors:
         """T answers, dense, batch first; windows of a text are merged."""
         raise NotImplementedError

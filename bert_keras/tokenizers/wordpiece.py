@@ -166,6 +166,15 @@ class Tokenizer(base.Tokenizer):
         return parts.with_flat_values(ids).merge_dims(1, 2)
 
 
+def require(tokenizer: base.Tokenizer, where: str) -> None:
+    """Raises InputError if the tokenizer of a model is another one."""
+    if not isinstance(tokenizer, Tokenizer):
+        raise errors.InputError(
+            f"{where} takes WordPiece vocabularies only, and the tokenizer of "
+            f"this model is {type(tokenizer).__name__}."
+        )
+
+
 def _op(vocabulary: Sequence[str]) -> tf_text.FastWordpieceTokenizer:
     """Splits clean text into pieces."""
     try:

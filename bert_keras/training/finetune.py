@@ -13,7 +13,7 @@ from bert_keras import model as model_lib
 from bert_keras.data import batches
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
-from bert_keras.tokenizers import wordpiece
+from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import (
     cluster,
     devices,
@@ -131,7 +131,7 @@ def _train(
     settings: settings_lib.FinetuneSettings,
     strategy: tf.distribute.Strategy,
     model: model_lib.BertModel,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
     records: records_lib.Records,
     dev: Sequence[base.Row],
 ) -> trainer_lib.Trainer:
@@ -171,7 +171,7 @@ def _adapted(
     settings: settings_lib.FinetuneSettings,
     asked: base.Task,
     start: checkpoint.Checkpoint,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
 ) -> base.Task:
     """The task with what only the training examples tell, such as labels."""
     examples = asked.read_examples(settings.train)
@@ -224,7 +224,7 @@ def _dev_examples(
 def _check_labels(
     settings: settings_lib.FinetuneSettings,
     task: base.Task,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
     dev: Sequence[base.Row],
 ) -> Mapping[str, int]:
     """Raises InputError for a label that training does not know.

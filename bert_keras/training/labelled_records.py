@@ -18,7 +18,7 @@ from bert_keras import checkpoint, errors, files
 from bert_keras.data import corpus, held_out
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
-from bert_keras.tokenizers import wordpiece
+from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import settings as settings_lib
 
 ROWS_PER_BATCH = 1000  # examples that are tokenized in one call
@@ -76,7 +76,7 @@ def dev_examples(
 def write(
     settings: settings_lib.FinetuneSettings,
     task: base.Task,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
 ) -> None:
     """Writes the training examples as records into the run folder, once."""
     folder = os.path.join(settings.output, "records")
@@ -143,7 +143,7 @@ def _clear(folder: str, more: Sequence[str]) -> None:
 
 def encode(
     task: base.Task,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
     rows: Iterable[base.Row],
     counts: collections.Counter[str] | None = None,
 ) -> Iterator[records_lib.Row]:

@@ -11,7 +11,7 @@ from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
 from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import masked_lm
-from bert_keras.tokenizers import wordpiece
+from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import (
     cluster,
     devices,
@@ -109,7 +109,7 @@ def _train(
     settings: settings_lib.PretrainSettings,
     strategy: tf.distribute.Strategy,
     model: model_lib.BertModel,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
     train: records_lib.Records,
     dev: records_lib.Records | None,
 ) -> trainer_lib.Trainer:
@@ -156,7 +156,7 @@ def _train(
 def _model(
     settings: settings_lib.PretrainSettings,
     task: masked_lm.MaskedLM,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
 ) -> tuple[model_lib.BertModel, set[str] | None]:
     """The model, and which parts of its head it starts from."""
     if settings.init:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from bert_keras import checkpoint, console, errors, optimizers
 from bert_keras import model as model_lib
 from bert_keras.tasks import base
-from bert_keras.tokenizers import wordpiece
+from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import cluster, metric_writer, plots, profiler
 from bert_keras.training import meter as meter_lib
 from bert_keras.training import settings as settings_lib
@@ -36,7 +36,7 @@ class Trainer:
         settings: settings_lib.TrainSettings,
         strategy: tf.distribute.Strategy,
         model: model_lib.BertModel,
-        tokenizer: wordpiece.Tokenizer,
+        tokenizer: tokenizers.Tokenizer,
         total_steps: int,
     ):
         self.settings = settings

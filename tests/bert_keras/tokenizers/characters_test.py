@@ -8,9 +8,11 @@ import tensorflow as tf
 from absl.testing import absltest
 
 import bert_keras
-from bert_keras import checkpoint, predictor
+from bert_keras import checkpoint, errors, predictor, vocabulary_surgery
 from bert_keras import model as model_lib
 from bert_keras.data import corpus, corpus_chunks, pretraining_records, records
+from bert_keras.device import tflite_sidecars
+from bert_keras.formats import google, hugging_face, keras_hub
 from bert_keras.networks import bert
 from bert_keras.serving import saved_model
 from bert_keras.training import parallel_map
@@ -89,6 +91,24 @@ class CharactersTest(absltest.TestCase):
         self.assertEqual(
             self.tokenizer.detokenize(tf.constant(ids)).numpy()[0][:4], b"[UNK"
         )
+
+    def test_what_is_made_for_wordpieces_refuses_it(self):
+        model = tiny.masked_lm_model(vocab_size=self.tokenizer.vocab_size)
+        answers = predictor.Predictor(model, self.tokenizer)
+        folder = self.folder()
+        for refuse in (
+            lambda: google.write(folder, model, self.tokenizer),
+            lambda: hugging_face.write(folder, model, self.tokenizer),
+            lambda: keras_hub.write(folder, model, self.tokenizer),
+            lambda: vocabulary_surgery.grow(model, self.tokenizer, ["x"]),
+            lambda: vocabulary_surgery.trim(model, self.tokenizer, ["x"]),
+            lambda: tflite_sidecars.write(answers, folder, folder),
+        ):
+            with self.assertRaisesRegex(
+                errors.InputError, "WordPiece .* this model is Characters"
+            ):
+                refuse()
+        self.assertEmpty(os.listdir(folder))
 
     def test_it_fine_tunes_predicts_and_is_served(self):
         table = os.path.join(self.folder(), "rows.tsv")
