@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
+from bert_keras import checkpoint, errors
 from bert_keras import model as model_lib
 from bert_keras.formats import keras_hub
 from bert_keras.networks import bert as bert_lib
@@ -22,6 +23,40 @@ PARAMETERS = {
     "base": 109_482_240,
     "large": 335_141_888,
 }
+
+
+def gpt(weights, token_ids):
+    """GPT's decoder for one text (S,) -> (S, H), with heads of width 8."""
+    weights = {name: np.float64(value) for name, value in weights.items()}
+
+    def dense(x, name):
+        return x @ weights[f"{name}/kernel"] + weights[f"{name}/bias"]
+
+    def norm(x, name):
+        x = x - x.mean(-1, keepdims=True)
+        x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5)
+        return x * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
+
+    length = len(token_ids)
+    x = weights["embeddings/token"][token_ids]
+    x = x + weights["embeddings/position"][:length]
+    for block in ("block_0", "block_1"):
+        heads = []
+        for head in range(2):
+            query, key, value = (
+                part[:, 8 * head : 8 * head + 8]
+                for part in np.split(dense(x, f"{block}/attention/qkv"), 3, -1)
+            )
+            scores = np.exp(query @ key.T / np.sqrt(8)) * np.tri(length)
+            heads.append(scores / scores.sum(-1, keepdims=True) @ value)
+        attended = dense(np.concatenate(heads, -1), f"{block}/attention/out")
+        x = norm(x + attended, f"{block}/attention_norm")
+        inner = dense(x, f"{block}/feed_forward/inner")
+        cubic = np.sqrt(2 / np.pi) * (inner + 0.044715 * inner**3)
+        inner = inner * (1 + np.tanh(cubic)) / 2
+        outer = dense(inner, f"{block}/feed_forward/outer")
+        x = norm(x + outer, f"{block}/feed_forward_norm")
+    return x
 
 
 def encode(network, inputs, **options):
@@ -190,6 +225,105 @@ class EncoderTest(parameterized.TestCase):
         np.testing.assert_allclose(
             encoded["pooled"], expected["pooled_output"], atol=1e-5
         )
+
+    def test_call_is_start_blocks_finish(self):
+        network = bert_lib.BertEncoder(tiny.bert(norm_first=True))
+        inputs = tiny.inputs()
+        x, mask = network.start(**inputs)
+        hidden = [x]
+        for block in network.blocks:
+            x = block(x, mask)
+            hidden.append(x)
+        walked = network.finish(hidden, inputs["padding_mask"])
+        called = encode(network, inputs)
+        for one, two in zip(walked["hidden"], called["hidden"], strict=True):
+            np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(walked["pooled"], called["pooled"])
+
+    def test_every_weight_has_a_depth(self):
+        """0: embeddings, 1 to L: blocks, L + 1: what follows, and heads."""
+        config = tiny.bert(
+            num_layers=6, num_hidden_groups=3, embedding_size=8, norm_first=True
+        )
+        task = tiny.classifier().task
+        model = model_lib.BertModel(config.build_encoder(), task)
+        depths = {}
+        for variable in model.trainable_variables:
+            part = "/".join(variable.path.split("/")[:2])
+            depths.setdefault(part, config.layer_index(variable.path))
+        self.assertEqual(
+            depths,
+            {
+                "encoder/embeddings": 0,
+                "encoder/block_0": 1,
+                "encoder/block_1": 3,
+                "encoder/block_2": 5,
+                "encoder/final_norm": 7,
+                "encoder/pooler": 7,
+                "head/label": 7,
+            },
+        )
+
+    def test_sinusoidal_positions_have_any_length(self):
+        network = bert_lib.BertEncoder(
+            tiny.bert(position="sinusoidal", causal=True)
+        )
+        inputs = tiny.inputs(rows=2, length=100)
+        short = {name: value[:, :64] for name, value in inputs.items()}
+        long = encode(network, inputs)["hidden"][-1]
+        np.testing.assert_allclose(
+            long[:, :64], encode(network, short)["hidden"][-1], atol=1e-6
+        )
+        self.assertGreater(np.abs(long[:, 64:] - long[:, :36]).max(), 0.01)
+
+    def test_sinusoidal_positions_are_the_same_in_a_graph_of_any_length(self):
+        network = bert_lib.BertEncoder(tiny.bert(position="sinusoidal"))
+        any_length = tf.TensorSpec((None, None), tf.int32)
+        inputs = tiny.inputs(rows=2, length=100)
+        graph = tf.function(network.start).get_concrete_function(
+            **dict.fromkeys(inputs, any_length)
+        )
+        np.testing.assert_array_equal(
+            graph(**inputs)[0], network.start(**inputs)[0]
+        )
+
+    def test_one_segment_is_the_first_of_two(self):
+        two = bert_lib.BertEncoder(tiny.bert())
+        one = bert_lib.BertEncoder(tiny.bert(num_segments=1))
+        for target, source in zip(one.weights, two.weights, strict=True):
+            target.assign(source[: target.shape[0]])
+        inputs = tiny.inputs()
+        inputs["segment_ids"] *= 0
+        expected = encode(two, inputs)["pooled"]
+        with self.assertRaisesRegex(errors.InputError, "has 1 segments"):
+            encode(one, inputs)
+        del inputs["segment_ids"]
+        self.assertEqual(set(one.config.inputs), set(inputs))
+        np.testing.assert_array_equal(encode(one, inputs)["pooled"], expected)
+        with self.assertRaisesRegex(errors.InputError, "were not given"):
+            encode(two, inputs)
+
+    def test_gpt_is_a_value_of_the_fields(self):
+        """Radford et al. 2018, section 3.1, in float64."""
+        network = bert_lib.BertEncoder(
+            tiny.bert(
+                num_segments=1,
+                causal=True,
+                embedding_norm=False,
+                activation="gelu_tanh",
+                layer_norm_epsilon=1e-5,
+            )
+        )
+        random = np.random.default_rng(0)
+        for variable in network.weights:
+            variable.assign(random.normal(0, 0.3, variable.shape))
+        network.embeddings.segment_table.assign(np.zeros((1, 16)))
+        inputs = tiny.inputs(rows=1)
+        del inputs["segment_ids"]
+        found = encode(network, inputs)["hidden"][-1][0]
+        weights = checkpoint.values(network)
+        expected = gpt(weights, inputs["token_ids"].numpy()[0])
+        np.testing.assert_allclose(found, expected, atol=3e-5)
 
     def test_saves_as_keras_file(self):
         network = bert_lib.BertEncoder(tiny.bert(num_hidden_groups=1))

@@ -1,0 +1,127 @@
+"""A network of a user's, in one file, through the whole life cycle."""
+
+import os
+import sys
+import tempfile
+from unittest import mock
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest
+
+from bert_keras import checkpoint, errors, formats, predictor
+from bert_keras import model as model_lib
+from bert_keras.data import records
+from bert_keras.serving import saved_model
+from bert_keras.training import finetune
+from tests import tiny
+from tests.examples import mean_network
+
+CONFIG = mean_network.MeanConfig(vocab_size=len(tiny.VOCABULARY))
+ROWS = "good film\tyes\nfine film\tyes\nbad film\tno\ndull plot\tno\n"
+TEXTS = ["a good film", "the plot is dull", "", "very fine"]
+
+
+class OneFileTest(absltest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        start, train, cls.run_folder = (
+            os.path.join(folder.name, name)
+            for name in ("start", "train.tsv", "run")
+        )
+        model = model_lib.BertModel(CONFIG.build_encoder(), None)
+        checkpoint.save(start, model, tiny.tokenizer(), step=0)
+        with open(train, "w", encoding="utf-8") as file:
+            file.write("text\tlabel\n" + 8 * ROWS)
+        cls.model = finetune.finetune(
+            start,
+            train,
+            train,
+            task="classification",
+            output=cls.run_folder,
+            epochs=20,
+            batch_size=8,
+            seq_length=16,
+            learning_rate=0.01,
+        )
+
+    def test_learns_from_records_and_predicts(self):
+        labels = [a["label"] for a in self.model.predict(TEXTS[:2])]
+        self.assertEqual(labels, ["yes", "no"])
+        self.assertLen(
+            records.Records(os.path.join(self.run_folder, "records")), 32
+        )
+
+    def test_its_checkpoint_names_it(self):
+        found = checkpoint.read(self.run_folder)
+        self.assertEqual(found.config, CONFIG)
+        self.assertEqual(
+            found.facts["network"]["name"], "tests.examples.mean_network"
+        )
+        again = predictor.load(self.run_folder)
+        self.assertEqual(again.predict(TEXTS), self.model.predict(TEXTS))
+
+    def test_its_checkpoint_imports_nothing(self):
+        with mock.patch.dict(sys.modules):
+            del sys.modules["tests.examples.mean_network"]
+            with self.assertRaisesRegex(
+                errors.InputError, "config.json: its network is the module"
+            ):
+                checkpoint.read(self.run_folder)
+            self.assertNotIn("tests.examples.mean_network", sys.modules)
+
+    def test_its_savedmodel_answers_alike(self):
+        folder = os.path.join(self.create_tempdir().full_path, "mean")
+        served = tf.saved_model.load(saved_model.export(self.model, folder))
+        tokens = served.signatures["tokens"]
+        self.assertEqual(
+            set(tokens.structured_input_signature[1]), set(CONFIG.inputs)
+        )
+        answers = served.signatures["serving_default"](text=tf.constant(TEXTS))
+        np.testing.assert_array_equal(
+            [label.decode() for label in answers["label"].numpy()],
+            [answer["label"] for answer in self.model.predict(TEXTS)],
+        )
+
+    def test_saves_as_a_keras_file(self):
+        path = os.path.join(self.create_tempdir().full_path, "mean.keras")
+        self.model.model.save(path)
+        again = keras.saving.load_model(path)
+        self.assertEqual(again.encoder.config, CONFIG)
+        np.testing.assert_array_equal(
+            again(tiny.inputs())["label"],
+            self.model.model(tiny.inputs())["label"],
+        )
+
+    def test_is_in_no_format_of_berts(self):
+        for name, module in formats.FORMATS.items():
+            with self.assertRaisesRegex(errors.InputError, "holds BERTs", name):
+                module.write(
+                    self.create_tempdir().full_path,
+                    self.model.model,
+                    self.model.tokenizer,
+                )
+
+    def test_its_weights_have_a_depth(self):
+        depths = {
+            variable.path: CONFIG.layer_index(variable.path)
+            for variable in self.model.model.trainable_variables
+        }
+        self.assertEqual(
+            depths,
+            {
+                "encoder/token": 0,
+                "encoder/mix/kernel": 1,
+                "encoder/mix/bias": 1,
+                "head/label/score/kernel": 2,
+                "head/label/score/bias": 2,
+            },
+        )
+
+
+if __name__ == "__main__":
+    absltest.main()
