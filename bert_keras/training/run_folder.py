@@ -329,9 +329,10 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
 def _complete(network: Any) -> Any:
     """A network's settings with the fields that are newer than its run."""
     try:
-        return networks.from_dict(network).to_dict()
+        values = networks.from_dict(network).to_dict()
     except (AttributeError, errors.InputError):
         return network  # of a later version, or damaged
+    return json.loads(json.dumps(values))
 
 
 def _short(value: Any) -> str:

@@ -98,8 +98,8 @@ class OneFileTest(absltest.TestCase):
         )
 
     def test_is_in_no_format_of_berts(self):
-        for name, module in formats.FORMATS.items():
-            with self.assertRaisesRegex(errors.InputError, "holds BERTs", name):
+        for module in formats.FORMATS.values():
+            with self.assertRaisesRegex(errors.InputError, "holds BERTs"):
                 module.write(
                     self.create_tempdir().full_path,
                     self.model.model,

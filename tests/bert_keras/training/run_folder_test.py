@@ -21,6 +21,7 @@ from bert_keras.training import (
     labelled_records,
     prepare,
     pretrain,
+    run_folder,
 )
 from bert_keras.training import settings as settings_lib
 from tests import tiny
@@ -520,6 +521,33 @@ class RunFolderTest(mains.Case):
         write(path, json.dumps(values))
         with self.assertRaisesRegex(errors.InputError, "xla=False there"):
             self.finetuned(xla=True)
+
+    def test_a_run_of_before_has_the_defaults_of_newer_fields(self):
+        """Networks had no name; a field that was not there changed nothing."""
+
+        def begun(**fields):
+            folder = self.create_tempdir().full_path
+            network = tiny.bert().to_dict() | fields
+            del network["name"], network["embedding_norm"]
+            values = {"command": "pretrain", "settings": {}}
+            values["reads"] = {"network": network}
+            write(os.path.join(folder, "settings.json"), json.dumps(values))
+            return folder
+
+        identity = run_folder.Identity(
+            "pretrain", (), {"network": tiny.bert().to_dict()}
+        )
+        options = {"names": (), "begun": True}
+        self.assertTrue(run_folder.check(begun(), identity, **options))
+        with self.assertRaisesRegex(errors.InputError, "contents of network"):
+            run_folder.check(begun(dropout=0.2), identity, **options)
+        other = run_folder.Identity(
+            "pretrain",
+            (),
+            {"network": tiny.bert(embedding_norm=False).to_dict()},
+        )
+        with self.assertRaisesRegex(errors.InputError, "contents of network"):
+            run_folder.check(begun(), other, **options)
 
 
 if __name__ == "__main__":
