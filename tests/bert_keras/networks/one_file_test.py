@@ -7,13 +7,11 @@ from unittest import mock
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl.testing import absltest
 
 from bert_keras import checkpoint, errors, formats, predictor
 from bert_keras import model as model_lib
 from bert_keras.data import records
-from bert_keras.serving import saved_model
 from bert_keras.training import finetune
 from tests import tiny
 from tests.examples import mean_network
@@ -73,19 +71,6 @@ class OneFileTest(absltest.TestCase):
             ):
                 checkpoint.read(self.run_folder)
             self.assertNotIn("tests.examples.mean_network", sys.modules)
-
-    def test_its_savedmodel_answers_alike(self):
-        folder = os.path.join(self.create_tempdir().full_path, "mean")
-        served = tf.saved_model.load(saved_model.export(self.model, folder))
-        tokens = served.signatures["tokens"]
-        self.assertEqual(
-            set(tokens.structured_input_signature[1]), set(CONFIG.inputs)
-        )
-        answers = served.signatures["serving_default"](text=tf.constant(TEXTS))
-        np.testing.assert_array_equal(
-            [label.decode() for label in answers["label"].numpy()],
-            [answer["label"] for answer in self.model.predict(TEXTS)],
-        )
 
     def test_saves_as_a_keras_file(self):
         path = os.path.join(self.create_tempdir().full_path, "mean.keras")
