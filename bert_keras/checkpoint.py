@@ -15,7 +15,6 @@ ways and any difference stops the load.
 
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import re
@@ -29,15 +28,18 @@ import numpy as np
 import safetensors
 import tensorflow as tf
 
-from bert_keras import errors, files, named_tensors, safetensors_mmap
+from bert_keras import (
+    checkpoint_config,
+    errors,
+    files,
+    named_tensors,
+    safetensors_mmap,
+)
 from bert_keras import model as model_lib
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 
-FORMAT = "bert_keras.checkpoint.2"
-# Of before networks and tokenizers had names.
-FORMAT_1 = "bert_keras.checkpoint.1"
 CONFIG = "config.json"
 ENCODER, HEAD = "encoder.safetensors", "head.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -229,16 +231,8 @@ def _write(folder, model, tokenizer, step, optimizer, described) -> None:
     tensors(HEAD, served)
     if optimizer is not None:
         tensors(OPTIMIZER, {**only_trained, **optimizer})
-    config = {
-        "format": FORMAT,
-        "step": step,
-        **described,
-        "sha256": checksums,
-    }
-    # As it is read back: JSON has no tuples.
-    config["checksum"] = _of_values(json.loads(json.dumps(config)))
-
-    write(CONFIG, lambda path: files.write_json(path, config, indent=1))
+    config = {"step": step, **described, "sha256": checksums}
+    write(CONFIG, lambda path: checkpoint_config.write(path, config))
 
 
 def is_checkpoint(path: str) -> bool:
@@ -263,27 +257,9 @@ def read(path: str) -> Checkpoint:
                 "folder, or a run folder with a file `best` or `latest`."
             )
         folder = found
-    try:
-        values = files.read_json(os.path.join(folder, CONFIG))
-    except errors.InputError as error:
-        raise errors.InputError(f"{error} Use an earlier step.") from None
-    if values.get("format") not in (FORMAT, FORMAT_1):
-        raise errors.InputError(
-            f"{folder} has format {values.get('format')!r}; this version "
-            f"reads {FORMAT!r} and {FORMAT_1!r}."
-        )
-    checksum = values.pop("checksum", None)
-    if checksum and checksum != _of_values(values):
-        raise errors.InputError(
-            f"{os.path.join(folder, CONFIG)} is damaged: its checksum is not "
-            "that of its values. Use an earlier step, or copy the folder "
-            'again; after editing it by hand, remove the line "checksum".'
-        )
+    values = checkpoint_config.read(os.path.join(folder, CONFIG))
     task, unknown_task = None, ""
     try:
-        _check_fields(values)
-        if values["format"] == FORMAT_1:
-            values = values | _renamed(values)
         config = networks.from_dict(values["network"])
         try:
             if values["task"]:
@@ -302,31 +278,6 @@ def read(path: str) -> Checkpoint:
         facts=values,
         unknown_task=unknown_task,
     )
-
-
-def _check_fields(values: Mapping[str, Any]) -> None:
-    """Raises InputError where config.json lacks what every reader needs."""
-    fields = {"network": dict, "tokenizer": dict}
-    if values["format"] == FORMAT_1:
-        fields = {"bert": dict, "lowercase": bool}
-    fields |= {"task": (dict, type(None)), "step": int, "sha256": dict}
-    for name, kinds in fields.items():
-        if name not in values:
-            raise errors.InputError(f"expected the field {name!r}; it is gone.")
-        if not isinstance(values[name], kinds):
-            raise errors.InputError(
-                f"{name!r} is {str(values[name])[:40]!r}, which is of another "
-                "type than what was written."
-            )
-    step = values["step"]
-    if isinstance(step, bool) or not 0 <= step < 10**15:
-        raise errors.InputError(f"'step' is {step}; expected a step's number.")
-
-
-def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of format 2 that format 1 has under other names."""
-    tokenizer = {"name": "wordpiece", "lowercase": values["lowercase"]}
-    return {"network": values["bert"], "tokenizer": tokenizer}
 
 
 def steps(run: str) -> list[int]:
@@ -440,9 +391,3 @@ def head_weights(
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(dict(values)))
-
-
-def _of_values(values: Mapping[str, Any]) -> str:
-    """The checksum of what config.json says, however it is laid out."""
-    text = json.dumps(values, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

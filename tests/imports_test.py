@@ -34,6 +34,7 @@ INSIDE = {
     "locks": set(),
     "safetensors_mmap": set(),
     "named_tensors": set(),
+    "checkpoint_config": set(),
     "tensorflow_import": set(),
     "kernels": set(),
     "networks.base": set(),
@@ -48,7 +49,8 @@ INSIDE = {
     "tasks": _TASKS,
     "model": {"layers", "networks.base", "tasks.base"},
     "optimizers": set(),
-    "checkpoint": _MODEL | {"named_tensors", "safetensors_mmap"},
+    "checkpoint": _MODEL
+    | {"checkpoint_config", "named_tensors", "safetensors_mmap"},
     "formats": _CHECKPOINT | {"formats", "locks", "named_tensors"},
     "loading": _CHECKPOINT | {"formats"},
     "length_batching": set(),

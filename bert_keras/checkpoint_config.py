@@ -1,0 +1,89 @@
+"""config.json of a checkpoint: its format, its fields and its checksum.
+
+{"format": "bert_keras.checkpoint.2", "step": 12000,
+ "network": {"name": "bert", ...}, "tokenizer": {"name": "wordpiece", ...},
+ "task": {"name": "classification", ...} or null, the trainer's state,
+ "sha256": {file: its checksum}, "checksum": that of all these values}
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from bert_keras import errors, files
+
+FORMAT = "bert_keras.checkpoint.2"
+# Of before networks and tokenizers had names.
+FORMAT_1 = "bert_keras.checkpoint.1"
+
+
+def write(path: str, values: Mapping[str, Any]) -> None:
+    """Writes the values to a local file, with format and checksum."""
+    config = {"format": FORMAT, **values}
+    # Of the values as they are read back: JSON has no tuples.
+    config["checksum"] = _of_values(json.loads(json.dumps(config)))
+    files.write_json(path, config, indent=1)
+
+
+def read(path: str) -> dict[str, Any]:
+    """The values of either format, under the names of the second.
+
+    Raises InputError when a field that every reader needs is missing or
+    damaged.
+    """
+    try:
+        values = files.read_json(path)
+    except errors.InputError as error:
+        raise errors.InputError(f"{error} Use an earlier step.") from None
+    if values.get("format") not in (FORMAT, FORMAT_1):
+        raise errors.InputError(
+            f"{os.path.dirname(path)} has format {values.get('format')!r}; "
+            f"this version reads {FORMAT!r} and {FORMAT_1!r}."
+        )
+    checksum = values.pop("checksum", None)
+    if checksum and checksum != _of_values(values):
+        raise errors.InputError(
+            f"{path} is damaged: its checksum is not that of its values. Use "
+            "an earlier step, or copy the folder again; after editing it by "
+            'hand, remove the line "checksum".'
+        )
+    try:
+        _check_fields(values)
+    except errors.InputError as error:
+        raise errors.InputError(f"{path}: {error}") from None
+    if values["format"] == FORMAT_1:
+        values |= _renamed(values)
+    return values
+
+
+def _check_fields(values: Mapping[str, Any]) -> None:
+    """Raises InputError where config.json lacks what every reader needs."""
+    fields = {"network": dict, "tokenizer": dict}
+    if values["format"] == FORMAT_1:
+        fields = {"bert": dict, "lowercase": bool}
+    fields |= {"task": (dict, type(None)), "step": int, "sha256": dict}
+    for name, kinds in fields.items():
+        if name not in values:
+            raise errors.InputError(f"expected the field {name!r}; it is gone.")
+        if not isinstance(values[name], kinds):
+            raise errors.InputError(
+                f"{name!r} is {str(values[name])[:40]!r}, which is of another "
+                "type than what was written."
+            )
+    step = values["step"]
+    if isinstance(step, bool) or not 0 <= step < 10**15:
+        raise errors.InputError(f"'step' is {step}; expected a step's number.")
+
+
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of format 2 that format 1 has under other names."""
+    tokenizer = {"name": "wordpiece", "lowercase": values["lowercase"]}
+    return {"network": values["bert"], "tokenizer": tokenizer}
+
+
+def _of_values(values: Mapping[str, Any]) -> str:
+    """The checksum of what config.json says, however it is laid out."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
