@@ -7,7 +7,7 @@ import tensorflow as tf
 from bert_keras import files
 from bert_keras.tokenizers import base
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[START]", "[END]", "[MASK]")
+SPECIAL = ("[PAD]", "[UNK]", "[START]", "[END]", "[MASK]")
 
 
 class Characters(base.Tokenizer, tf.Module):
@@ -20,14 +20,10 @@ class Characters(base.Tokenizer, tf.Module):
     def __init__(self, characters: str):
         super().__init__()
         self.characters = characters
-        self.vocabulary = SPECIAL_TOKENS + tuple(
-            token for each in characters for token in (each, f"▁{each}")
-        )
-        ids = len(SPECIAL_TOKENS) + 2 * tf.range(len(characters))
-        self.table = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(list(characters), ids),
-            default_value=self.unk_id,
-        )
+        self.vocabulary = sum(((c, f"▁{c}") for c in characters), SPECIAL)
+        ids = len(SPECIAL) + 2 * tf.range(len(characters))
+        ids = tf.lookup.KeyValueTensorInitializer(list(characters), ids)
+        self.table = tf.lookup.StaticHashTable(ids, self.unk_id)
 
     @classmethod
     def read_files(cls, folder: str) -> "Characters":
@@ -50,10 +46,8 @@ class Characters(base.Tokenizer, tf.Module):
         ids = self.table.lookup(text.values)
         starts = (alone | after | (index.values == 0)) & (ids != self.unk_id)
         ids = index.with_values(ids + tf.cast(starts, tf.int32))
-        ids, index = (
-            tf.ragged.boolean_mask(each, index.with_values(~space))
-            for each in (ids, index)
-        )
+        kept = index.with_values(~space)
+        ids, index = (tf.ragged.boolean_mask(x, kept) for x in (ids, index))
         return ids, index, index + 1
 
     def word_starts(self, ids):

@@ -1,0 +1,56 @@
+"""A new fact per token in one file: the word that the token is part of."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from bert_keras import options
+from bert_keras.data import masking, packing
+from bert_keras.tasks import classification
+
+
+@keras.saving.register_keras_serializable("tests")
+@dataclasses.dataclass(frozen=True)
+class WordDropout(classification.Classification):
+    """Hides whole words while training, and counts words in its answers."""
+
+    word_dropout: float = options.option(
+        0.5, "Share of the words that is hidden.", least=0.0, most=1.0
+    )
+    mask_id: int = 0  # of the tokenizer
+
+    @property
+    def stored_features(self):
+        return ("word",)
+
+    def adapt(self, rows, tokenizer):
+        task = super().adapt(rows, tokenizer)
+        return dataclasses.replace(task, mask_id=tokenizer.mask_id)
+
+    def preprocess(self, raw, tokenizer):
+        """Also "word" (W, S) int32: its number in the text from 1, or 0."""
+        ids = tokenizer(raw["text"])
+        starts = tf.cast(tokenizer.word_starts(ids), tf.int32).to_tensor()
+        word = tf.RaggedTensor.from_tensor(
+            tf.cumsum(starts, axis=1), ids.row_lengths()
+        )
+        return packing.pack(
+            [ids],
+            tokenizer.frame,
+            seq_length=self.seq_length,
+            facts={"word": [word]},
+        )
+
+    def randomize(self, inputs, targets, seeds):
+        word = inputs["word"]
+        drawn = masking.uniform(seeds, tf.shape(word)[1])  # by word
+        hidden = tf.gather(drawn < self.word_dropout, word, batch_dims=1)
+        token_ids = tf.where(
+            hidden & (word > 0), self.mask_id, inputs["token_ids"]
+        )
+        return inputs | {"token_ids": token_ids}, targets
+
+    def postprocess(self, decoded, inputs, raw, tokenizer):
+        answers = super().postprocess(decoded, inputs, raw, tokenizer)
+        return answers | {"words": tf.reduce_max(inputs["word"], axis=1)}
