@@ -94,7 +94,7 @@ def main(arguments) -> None:
             )
             table.add_row(
                 name,
-                console.folder_size(path),
+                console.size_of(path),
                 f"{seconds:.2f}",
                 f"{peak:,.0f}",
                 f"{before:,.0f}",

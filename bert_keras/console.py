@@ -1,16 +1,21 @@
-"""What a person sees of a run: progress, messages and the closing table."""
+"""What a person sees of a command: progress, messages, errors, tables.
+
+What mains share lies here as far as it knows nothing of how flags are defined.
+"""
 
 import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import rich.console
 import rich.progress
 import rich.table
+
+from bert_keras import errors, files, streams
 
 # Without a terminal, progress is a line every so many seconds.
 LINE_SECONDS = 10
@@ -65,6 +70,40 @@ class Progress:
             print(f"{self.title}: {text}", file=sys.stderr, flush=True)
 
 
+def run_main(
+    main: Callable[[], None],
+    arguments: Sequence[str],
+    *,
+    flags: Collection[str],
+    stopped: str,
+    expected: tuple[type[Exception], ...] = (),
+) -> None:
+    """Runs a main; what the user can put right ends in one line and exit 1.
+
+    arguments: the command's name, and what is left of its line without flags.
+    flags: the names of all flags, as which errors name arguments.
+    stopped: what Ctrl-C prints. expected: further errors of that kind.
+    """
+    streams.as_utf8(sys.stdout)
+    try:
+        if len(arguments) > 1:
+            raise errors.InputError(
+                f"unexpected argument {arguments[1]!r}: flags look like "
+                "--name=value, see --help."
+            )
+        main()
+    except (errors.InputError, OSError, *files.ERRORS, *expected) as error:
+        sys.exit(one_line(error, flags))
+    except KeyboardInterrupt:
+        sys.exit(stopped)
+
+
+def one_line(error: BaseException, flags: Collection[str] = ()) -> str:
+    """An error as the last line of a command; arguments named as flags."""
+    text = " ".join(str(error).split())
+    return f"error: {errors.as_flags(text, flags)}"
+
+
 def say(text: str) -> None:
     """Prints a message on standard error."""
     console.print(text, highlight=False, soft_wrap=True)
@@ -83,6 +122,17 @@ def table(title: str, facts: Mapping[str, Any]) -> None:
     grid.add_column(overflow="fold")
     for name, value in facts.items():
         grid.add_row(name, _shown(value))
+    output.print(grid)
+
+
+def comparison(title: str, facts: Mapping[str, Mapping[str, str]]) -> None:
+    """Prints a table with a row for each name and a column for each fact."""
+    grid = rich.table.Table(title=title, title_justify="left")
+    names = dict.fromkeys(name for each in facts.values() for name in each)
+    for column in ("", *names):
+        grid.add_column(column)
+    for row, each in facts.items():
+        grid.add_row(row, *(each.get(name, "") for name in names))
     output.print(grid)
 
 
@@ -108,14 +158,12 @@ def numbers(
     output.print(grid)
 
 
-def folder_size(folder: str) -> str:
-    """The size of all files below a local folder, as text."""
-    size = sum(
-        os.path.getsize(os.path.join(where, name))
-        for where, _, names in os.walk(folder)
-        for name in names
-    )
-    return bytes_text(size)
+def size_of(path: str) -> str:
+    """The size of a local file, or of all files below a folder, as text."""
+    paths = [path] if os.path.isfile(path) else []
+    for where, _, names in os.walk(path):
+        paths += [os.path.join(where, name) for name in names]
+    return bytes_text(sum(map(os.path.getsize, paths)))
 
 
 def bytes_text(size: float) -> str:

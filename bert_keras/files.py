@@ -14,6 +14,15 @@ import tensorflow as tf
 
 from bert_keras import errors
 
+# What tf.io.gfile raises in place of OSError.
+ERRORS = (
+    tf.errors.AlreadyExistsError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.ResourceExhaustedError,  # a disk, or the memory of a device
+)
+
 
 @contextlib.contextmanager
 def aside(path: str) -> Iterator[str]:
@@ -118,7 +127,7 @@ def check_output(output: str, **inputs: str) -> None:
         return
     if os.path.isdir(own) or not os.path.isdir(os.path.dirname(own) or "."):
         raise errors.InputError(
-            f"--output={output}: expected the name of a file in a folder that "
+            f"output={output}: expected the name of a file in a folder that "
             "exists."
         )
     for name, path in inputs.items():
@@ -131,10 +140,10 @@ def check_output(output: str, **inputs: str) -> None:
         except OSError:
             same = False  # one of them does not exist
         if same or (path and os.path.isdir(there) and is_inside(own, there)):
-            what = f"--{name}" if path else "the standard input"
+            what = f"`{name}`" if path else "the standard input"
             raise errors.InputError(
-                f"--output={output} is {what} or in it, and would be written "
-                "over; choose another --output."
+                f"output={output} is {what} or in it, and would be written "
+                "over; choose another `output`."
             )
 
 

@@ -57,7 +57,7 @@ def _local(folder: str) -> Iterator[None]:
         if os.path.islink(path) or others:
             raise errors.InputError(
                 f"{path} is not a lock of this program; rename it, or choose "
-                "another --output."
+                "another `output`."
             )
         files.write_text(path, json.dumps(own))
         yield
@@ -78,7 +78,7 @@ def _locked(folder: str) -> int:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise errors.InputError(
-                f"cannot write into {folder}: {error}. Choose another --output."
+                f"cannot write into {folder}: {error}. Choose another `output`."
             ) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,7 +87,7 @@ def _locked(folder: str) -> int:
             if isinstance(error, BlockingIOError):
                 raise _held(os.path.join(folder, NAME)) from None
             raise errors.InputError(
-                f"{folder} cannot be locked ({error}); choose an --output on "
+                f"{folder} cannot be locked ({error}); choose an `output` on "
                 "a local disk."
             ) from None
         # Who held it before may have removed the folder on leaving.
@@ -106,7 +106,7 @@ def _remote(folder: str, break_lock: bool) -> Iterator[None]:
     except tf.errors.OpError as error:
         raise errors.InputError(
             f"cannot write into {folder}: {error.message}. Choose another "
-            "--output."
+            "`output`."
         ) from None
 
     def write():
@@ -115,7 +115,7 @@ def _remote(folder: str, break_lock: bool) -> Iterator[None]:
     if tf.io.gfile.exists(path) and not break_lock:
         there = _read(path)
         if time.time() - there.get("beat", 0) < STALE:
-            raise _held(path, "; --break_lock ignores that")
+            raise _held(path, "; `break_lock` ignores that")
     write()
     if _read(path).get("id") != own["id"]:
         raise _held(path)  # who came at the same moment
@@ -161,5 +161,5 @@ def _held(path: str, more: str = "") -> errors.InputError:
         who = "process {pid} on {host} (since {since})".format(**holder)
     return errors.InputError(
         f"{os.path.dirname(path)} is being written by {who}. Wait for it, "
-        f"stop it, or choose another --output{more}."
+        f"stop it, or choose another `output`{more}."
     )

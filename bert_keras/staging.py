@@ -26,7 +26,7 @@ def aside(folder: str, name: str) -> Iterator[str]:
         except tf.errors.OpError as error:
             raise errors.InputError(
                 f"cannot write into {folder}: {error.message}. Choose another "
-                "--output."
+                "`output`."
             ) from None
         try:
             yield path

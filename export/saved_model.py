@@ -48,8 +48,8 @@ import os
 import tensorflow as tf
 from absl import flags
 
+from bert_keras import console, signatures, verification
 from bert_keras import predictor as predictor_lib
-from bert_keras import signatures, verification
 from bert_keras.serving import (
     compatibility,
     manifest,
@@ -118,7 +118,8 @@ def main() -> None:
         max_entities=flags.FLAGS.max_entities,
     )
 
-    common.table(path, _facts(path, predictor.task), then=_next(output))
+    console.table(path, _facts(path, predictor.task))
+    print(_next(output))
 
 
 def _facts(path: str, task: base.Task) -> dict[str, str]:
@@ -132,7 +133,7 @@ def _facts(path: str, task: base.Task) -> dict[str, str]:
         return f"{common.milliseconds(lambda: answer(**raw)) / count:.1f} ms"
 
     return {
-        "size": common.megabytes(path),
+        "size": console.size_of(path),
         **{
             name: f"{', '.join(each['inputs'])} -> {', '.join(each['outputs'])}"
             for name, each in found["signatures"].items()
@@ -150,10 +151,7 @@ def _data(path: str, task: base.Task) -> dict[str, tf.Tensor] | None:
     if not path:
         return None
     rows = list(itertools.islice(task.read_examples(path), 200))
-    return {
-        name: tf.constant([row[name] for row in rows], tf.string)
-        for name in task.text_columns
-    }
+    return base.as_tensors(rows, task.text_columns)
 
 
 def _next(output: str) -> str:

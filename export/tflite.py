@@ -43,7 +43,7 @@ import os
 
 from absl import flags
 
-from bert_keras import errors, verification
+from bert_keras import console, errors, verification
 from bert_keras import predictor as predictor_lib
 from bert_keras.device import runtimes, tflite_runner
 
@@ -123,7 +123,7 @@ def main() -> None:
         facts[os.path.basename(path)] = _facts(
             path, predictor, rows if scored else (), metric
         )
-    common.columns(output, facts)
+    console.comparison(output, facts)
     print(f"How to call one:\n  cat {path.removesuffix('tflite')}json")
 
 
@@ -138,7 +138,7 @@ def _facts(path, predictor, rows: Rows, metric: str) -> dict[str, str]:
     with open(path, "rb") as file:
         oldest = runtimes.oldest(file.read())
     facts = {
-        "size": common.megabytes(path),
+        "size": console.size_of(path),
         "oldest TFLite": oldest,
         "difference": f"{difference.numbers:.2g}",
         "labels equal": f"{difference.agreement:.0%} of "

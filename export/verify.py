@@ -12,6 +12,7 @@ version lacks to serve the model.
 
 from absl import flags
 
+from bert_keras import console
 from bert_keras.serving import compatibility, manifest
 from export import flags as common
 
@@ -49,13 +50,12 @@ def main() -> None:
         facts[f"TF Serving {server}"] = (
             f"can serve it; {compatibility.remark(key)}"
         )
-    common.table(
+    console.table(
         folder,
         {
             manifest.printable(name): manifest.printable(value)
             for name, value in facts.items()
         },
-        then="",
     )
 
 

@@ -56,7 +56,7 @@ INSIDE = {
     "length_batching": set(),
     "predictor": _CHECKPOINT | {"formats", "loading", "length_batching"},
     "vocabulary_surgery": _CHECKPOINT | {"text_cleaning"},
-    "console": set(),
+    "console": {"streams"},
     "verification": {"tasks.base"},
     "staging": {"locks"},
     "signatures": {"predictor", "networks.base"},

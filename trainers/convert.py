@@ -131,7 +131,7 @@ def _convert(settings: Settings) -> dict[str, Any]:
             model.encoder.config.max_length,
         ),
         "parameters": _change(before.count_params(), model.count_params()),
-        "size": console.folder_size(settings.output),
+        "size": console.size_of(settings.output),
         **compare(settings.output, model, tokenizer),
         "time": f"{time.monotonic() - began:.1f} s",
         "next": _next(settings.output, model),

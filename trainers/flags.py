@@ -9,10 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import tensorflow as tf
 from absl import app, flags, logging
 
-from bert_keras import errors, options, streams
+from bert_keras import console, errors, options
 from bert_keras.tasks import base
 
 T = TypeVar("T")
@@ -23,16 +22,6 @@ _DEFINERS = {
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
 }
-
-
-# What tf.io.gfile raises in place of OSError.
-FILE_ERRORS = (
-    tf.errors.AlreadyExistsError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.NotFoundError,
-    tf.errors.PermissionDeniedError,
-    tf.errors.ResourceExhaustedError,  # a disk, or the memory of a device
-)
 
 
 def define(settings: type, *, without: Sequence[str] = ()) -> None:
@@ -100,26 +89,14 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
             define_flags()
             return flags.FLAGS(arguments)
         except (errors.InputError, flags.Error) as error:
-            sys.exit(f"error: {_line(error)}")
+            sys.exit(console.one_line(error, set(flags.FLAGS)))
 
     def guarded(arguments):
-        streams.as_utf8(sys.stdout)
-        try:
-            if len(arguments) > 1:
-                raise errors.InputError(
-                    f"unexpected argument {arguments[1]!r}: flags look like "
-                    "--name=value, see --help."
-                )
-            main()
-        except (errors.InputError, OSError, *FILE_ERRORS) as error:
-            sys.exit(f"error: {_line(error)}")
-        except KeyboardInterrupt:
-            sys.exit("stopped: run the same command again to go on")
+        console.run_main(
+            main,
+            arguments,
+            flags=set(flags.FLAGS),
+            stopped="stopped: run the same command again to go on",
+        )
 
     app.run(guarded, flags_parser=parse)
-
-
-def _line(error: BaseException) -> str:
-    """An error in one line; arguments that it names are flags here."""
-    text = " ".join(str(error).split())
-    return errors.as_flags(text, set(flags.FLAGS))

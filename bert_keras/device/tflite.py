@@ -23,7 +23,7 @@ from bert_keras.device.tflite_converter import QUANTIZATIONS, Rows
 
 def export(
     predictor: predictor_lib.Predictor,
-    folder: str,
+    output: str,
     *,
     quantization: str = "float32",
     seq_length: int | Sequence[int] = 128,
@@ -31,7 +31,7 @@ def export(
     least: float | None = None,
     with_strings: bool = False,
 ) -> str:
-    """Writes `folder`/model_<quantization>.tflite; returns its path.
+    """Writes `output`/model_<quantization>.tflite; returns its path.
 
     data: labelled rows, which int8 needs for its ranges and `with_strings` to
       see whether they get the same ids.
@@ -46,9 +46,9 @@ def export(
     _check_data(quantization, data, with_strings)
     predictor = _for_device(predictor)
     model = f"model_{quantization}.tflite"
-    tflite_sidecars.check_own(folder, model)
-    with staging.aside(folder, quantization) as written:
-        names = tflite_sidecars.write(predictor, written, folder)
+    tflite_sidecars.check_own(output, model)
+    with staging.aside(output, quantization) as written:
+        names = tflite_sidecars.write(predictor, written, output)
         path = os.path.join(written, model)
         _write_model(path, predictor, quantization, lengths, data)
         _require_answers(path, predictor, quantization, data, least)
@@ -63,8 +63,8 @@ def export(
         )
         # The model last: if it exists, so do the files it is read with.
         for name in (*names, model):
-            os.replace(os.path.join(written, name), os.path.join(folder, name))
-    return os.path.join(folder, model)
+            os.replace(os.path.join(written, name), os.path.join(output, name))
+    return os.path.join(output, model)
 
 
 def _check_lengths(
@@ -74,7 +74,7 @@ def _check_lengths(
     for length in lengths:
         if length < 4 or (longest is not None and length > longest):
             raise errors.InputError(
-                f"--seq_length={length}: expected 4 to {longest or 'any'}, the "
+                f"seq_length={length}: expected 4 to {longest or 'any'}, the "
                 "model's number of positions."
             )
 
@@ -84,13 +84,13 @@ def _check_data(quantization: str, data: Rows, with_strings: bool) -> None:
     calibrated = QUANTIZATIONS[quantization].calibrated
     if calibrated and not data:
         raise errors.InputError(
-            f"--quantization={quantization} needs --data: rows that show which "
+            f"quantization={quantization} needs `data`: rows that show which "
             "ranges the numbers have."
         )
     if with_strings and (calibrated or not data):
         raise errors.InputError(
-            "--strings needs --data, rows on which its tokenizer is compared, "
-            "and another --quantization than int8."
+            "a file that takes strings needs `data`, rows on which its "
+            "tokenizer is compared, and another `quantization` than int8."
         )
 
 
@@ -169,12 +169,12 @@ def _require_metric(path, predictor, data: Rows, least: float) -> None:
     if file.seq_length < predictor.task.seq_length:
         cut = (
             f" Its rows have {file.seq_length} tokens, the model's "
-            f"{predictor.task.seq_length}: a larger --seq_length may help."
+            f"{predictor.task.seq_length}: a larger `seq_length` may help."
         )
     if found < least:
         raise verification.ExportError(
-            f"{os.path.basename(path)} has {metric} {found:.4f} on --data, "
-            f"below the {least:.4f} that --max_drop allows. Nothing was "
+            f"{os.path.basename(path)} has {metric} {found:.4f} on `data`, "
+            f"below the {least:.4f} that is required. Nothing was "
             f"exported.{cut}"
         )
 

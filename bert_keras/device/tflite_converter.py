@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from bert_keras import predictor as predictor_lib
 from bert_keras import signatures, verification
 from bert_keras.device import tflite_runner
+from bert_keras.tasks import base
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -137,11 +138,7 @@ def _ranges(
     predictor: predictor_lib.Predictor, lengths: Sequence[int], data: Rows
 ) -> Iterator[tuple[str, dict[str, tf.Tensor]]]:
     """Rows of the user's as the signatures take them."""
-    rows = data[:CALIBRATION_ROWS]
-    raw = {
-        name: tf.constant([row[name] for row in rows])
-        for name in predictor.task.text_columns
-    }
+    raw = base.as_tensors(data[:CALIBRATION_ROWS], predictor.task.text_columns)
     for length in lengths:
         task = dataclasses.replace(predictor.task, seq_length=length)
         inputs = tflite_runner.padded(predictor, task, raw)

@@ -93,12 +93,9 @@ class File:
         """Answers to labelled rows, in plain Python."""
         answers = []
         for start in range(0, len(rows), TEXTS):
-            raw = {
-                name: tf.constant(
-                    [row[name] for row in rows[start : start + TEXTS]]
-                )
-                for name in self.task.text_columns
-            }
+            raw = base.as_tensors(
+                rows[start : start + TEXTS], self.task.text_columns
+            )
             inputs = self.inputs(raw)
             numbers = {
                 name: tf.constant(value)

@@ -51,7 +51,7 @@ def write(
             there, os.path.join(folder, name), shallow=False
         ):
             raise errors.InputError(
-                f"{there} belongs to another model; choose another --output."
+                f"{there} belongs to another model; choose another `output`."
             )
     return names
 
@@ -72,7 +72,7 @@ def check_own(output: str, model: str) -> None:
     if not own:
         raise errors.InputError(
             f"{', '.join(there)}: no export has written that, and this one "
-            "would write over it; choose another --output."
+            "would write over it; choose another `output`."
         )
 
 

@@ -42,9 +42,9 @@ def signature(
     )
     if more or len(task.text_columns) > 2:
         raise errors.InputError(
-            f"--strings: {task.name} answers with places in the text "
+            f"{task.name} answers with places in the text "
             f"({', '.join(sorted(more))}), which the tokenizer of TFLite does "
-            "not give; take the file of ids."
+            "not give: no file takes strings; take the file of ids."
         )
     op = _folding(tokenizer)
 
@@ -110,7 +110,7 @@ def require_equal_ids(
     if share > MOST_DIFFERENT:
         example = texts[other[0]].numpy().decode()[:60]
         raise errors.InputError(
-            f"--strings: {len(other):,} of {len(texts):,} texts of --data "
+            f"{len(other):,} of {len(texts):,} texts of `data` "
             f"({share:.1%}; at most {MOST_DIFFERENT:.1%}) get other ids in "
             "TFLite, whose tokenizer folds compatibility characters, such as "
             f"{example!r}. Take the file of ids, with a tokenizer in the app."
@@ -202,8 +202,8 @@ def compare(
 def _folding(tokenizer: wordpiece.Tokenizer) -> tf_text.FastBertTokenizer:
     if not isinstance(tokenizer, wordpiece.Tokenizer):
         raise errors.InputError(
-            "--strings: TFLite has ops for WordPiece alone, and this "
-            "checkpoint's tokenizer is another; take the file of ids."
+            "no file takes strings: TFLite has ops for WordPiece alone, and "
+            "this checkpoint's tokenizer is another; take the file of ids."
         )
     return tf_text.FastBertTokenizer(
         list(tokenizer.vocabulary),

@@ -177,10 +177,10 @@ def require_server(version: str) -> str:
     try:
         key = "{}.{}".format(*minor(version))
     except ValueError as error:
-        raise errors.InputError(f"--server: {error}.") from None
+        raise errors.InputError(f"`server`: {error}.") from None
     if key not in SERVERS:
         raise errors.InputError(
-            f"--server={version}: TF Serving {min(SERVERS, key=minor)} to "
+            f"server={version}: TF Serving {min(SERVERS, key=minor)} to "
             f"{NEWEST} are known here. Of a newer one, try whether it loads "
             "the model."
         )

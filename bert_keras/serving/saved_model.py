@@ -49,7 +49,7 @@ PRECISIONS = {
 
 def export(
     predictor: predictor_lib.Predictor,
-    folder: str,
+    output: str,
     version: int | None = None,
     *,
     reference: predictor_lib.Predictor | None = None,
@@ -58,7 +58,7 @@ def export(
     max_characters: int = MAX_CHARACTERS,
     max_entities: int = served_width.MAX_ENTITIES,
 ) -> str:
-    """Writes `folder`/<version>, None being the next; returns its path.
+    """Writes `output`/<version>, None being the next; returns its path.
 
     reference: the model in float32, where the predictor has another precision.
     data: texts of the user's, on which both are compared, too.
@@ -66,10 +66,10 @@ def export(
     Raises ExportError, and leaves nothing, when the written model answers
     otherwise than the reference.
     """
-    path = _version_path(folder, version)
-    name = _model_name(folder)
+    path = _version_path(output, version)
+    name = _model_name(output)
     limits = {"max_characters": max_characters, "max_entities": max_entities}
-    with staging.aside(folder, os.path.basename(path)) as written:
+    with staging.aside(output, os.path.basename(path)) as written:
         save(predictor, written, **limits)
         tf_serving_files.warm_up(
             os.path.join(written, tf_serving_files.WARM_UP), name, predictor
@@ -90,7 +90,7 @@ def export(
             },
         )
         tf_serving_files.write(
-            folder,
+            output,
             name,
             predictor.task,
             max_entities=max_entities,
@@ -100,18 +100,18 @@ def export(
     return path
 
 
-def next_version(folder: str) -> int:
+def next_version(output: str) -> int:
     """One more than the highest version in a folder, which may not exist."""
-    if not tf.io.gfile.isdir(folder):
+    if not tf.io.gfile.isdir(output):
         return 1
-    names = [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]
+    names = [name.rstrip("/") for name in tf.io.gfile.listdir(output)]
     return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
 
 
-def _version_path(folder: str, version: int | None) -> str:
+def _version_path(output: str, version: int | None) -> str:
     """The folder of a version that does not exist yet; None: the next."""
-    free = next_version(folder)
-    path = os.path.join(folder, str(version or free))
+    free = next_version(output)
+    path = os.path.join(output, str(version or free))
     if tf.io.gfile.exists(path):
         raise errors.InputError(
             f"{path} is there already and may be in use; the next free "
@@ -120,12 +120,12 @@ def _version_path(folder: str, version: int | None) -> str:
     return path
 
 
-def _model_name(folder: str) -> str:
+def _model_name(output: str) -> str:
     """The name of the model in the server's addresses."""
-    name = os.path.basename(os.path.abspath(folder))
+    name = os.path.basename(os.path.abspath(output))
     if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
         raise errors.InputError(
-            f"--output={folder}: its last part names the model in the server's "
+            f"output={output}: its last part names the model in the server's "
             "addresses; expected letters, digits, '_', '-' and '.'."
         )
     return name

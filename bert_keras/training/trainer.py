@@ -318,8 +318,7 @@ class Trainer:
                 "skipped steps": self.state.skipped,
                 "graphs of the step": graphs,
                 "time": f"{self.seconds:.0f} s for the steps of this start",
-                "checkpoint": f"{best.folder} "
-                f"({console.folder_size(best.folder)})",
+                "checkpoint": f"{best.folder} ({console.size_of(best.folder)})",
                 **{
                     f"dev {name}": value
                     for name, value in best.facts["scores"].items()

@@ -27,7 +27,7 @@ class CheckOutputTest(absltest.TestCase):
             best,
             self.path("run/new"),
         ):
-            with self.assertRaisesRegex(errors.InputError, "is --.* or in it"):
+            with self.assertRaisesRegex(errors.InputError, "is `.*` or in it"):
                 files.check_output(
                     output, input=self.rows, checkpoint=self.path("run")
                 )

@@ -153,7 +153,7 @@ class LocksTest(absltest.TestCase):
 
         held(locks.STALE - 30)
         with self.assertRaisesRegex(
-            errors.InputError, "process 1 on other .*--break_lock ignores that"
+            errors.InputError, "process 1 on other .*.break_lock. ignores that"
         ):
             with locks.hold(folder):
                 pass

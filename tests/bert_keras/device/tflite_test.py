@@ -446,7 +446,7 @@ class TfliteTest(parameterized.TestCase):
 
     def test_int8_is_calibrated_by_rows(self):
         output = self.output()
-        with self.assertRaisesRegex(errors.InputError, "needs --data"):
+        with self.assertRaisesRegex(errors.InputError, "needs `data`"):
             tflite.export(
                 self.predictors["classification"],
                 output,

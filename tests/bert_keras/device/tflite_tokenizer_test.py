@@ -114,7 +114,7 @@ class StringsTest(parameterized.TestCase):
             tflite_tokenizer.require_known_ops(other)
 
     def test_it_is_written_with_rows_to_compare_alone(self):
-        with self.assertRaisesRegex(errors.InputError, "--strings needs"):
+        with self.assertRaisesRegex(errors.InputError, "takes strings needs"):
             tflite.export(
                 self.predictors["classification"],
                 self.create_tempdir().full_path,

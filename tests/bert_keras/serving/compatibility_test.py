@@ -47,7 +47,7 @@ class CompatibilityTest(parameterized.TestCase):
 
     @parameterized.parameters("2.11.0", "2.21.0", "3.0", "latest", "", "2")
     def test_a_server_that_is_not_known(self, server):
-        with self.assertRaisesRegex(errors.InputError, "--server"):
+        with self.assertRaisesRegex(errors.InputError, "server"):
             compatibility.require_server(server)
 
 
