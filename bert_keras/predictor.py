@@ -172,10 +172,7 @@ class Predictor:
         return batches
 
     def _raw(self, rows: list[dict[str, str]]) -> dict[str, tf.Tensor]:
-        return {
-            name: tf.constant([row[name] for row in rows])
-            for name in self.task.text_columns
-        }
+        return base.as_tensors(rows, self.task.text_columns)
 
     def _columns(self, example: Any, number: int) -> dict[str, str]:
         """The texts of an example under the task's names for them."""

@@ -3,15 +3,15 @@
 import collections
 import json
 import os
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert import interpreter as litert
 
-from bert_keras import checkpoint, predictor
+from bert_keras import checkpoint, console, predictor
+from bert_keras.device import tflite_runner
+from bert_keras.tasks import base as tasks
+from export import flags
 
 QUESTIONS = 10
 
@@ -58,11 +58,7 @@ def closing_table(
 def _ask(questions, tuned: str, served: str, device: str) -> dict[str, str]:
     """Every exported form against Python, on the same texts."""
     model = predictor.load(tuned)
-    task = model.task
-    raw = {
-        name: tf.constant([row[name] for row in questions])
-        for name in task.text_columns
-    }
+    raw = tasks.as_tensors(questions, model.task.text_columns)
     expected = model.predict(questions)
     scores = np.array([answer["scores"] for answer in expected])
     version = os.path.join(served, "1")
@@ -71,8 +67,8 @@ def _ask(questions, tuned: str, served: str, device: str) -> dict[str, str]:
     def form(path: str, got: np.ndarray, ask_one: Callable[[], object]) -> str:
         same = np.sum(got.argmax(axis=1) == scores.argmax(axis=1))
         return (
-            f"{_megabytes(path)}, {_milliseconds(ask_one):.1f} ms a text; "
-            f"{same} of {len(got)} labels equal, scores within "
+            f"{console.size_of(path)}, {flags.milliseconds(ask_one):.1f} ms a "
+            f"text; {same} of {len(got)} labels equal, scores within "
             f"{np.abs(got - scores).max():.1g}"
         )
 
@@ -84,44 +80,10 @@ def _ask(questions, tuned: str, served: str, device: str) -> dict[str, str]:
     }
     for kind in ("float32", "dynamic"):
         path = os.path.join(device, f"model_{kind}.tflite")
-        run = litert.Interpreter(path).get_signature_runner("tokens")
-        length = run.get_input_details()["token_ids"]["shape"][1]
-        rows = [_padded(row, length) for row in _rows(model, raw)]
-        got = np.concatenate([run(**row)["scores"] for row in rows])
+        file = tflite_runner.File(path, model)
+        features = file.inputs(raw)
+        got, row = file.numbers(features)["scores"], file.row(features, 0)
         facts[f"TFLite {kind}"] = form(
-            path, got, lambda run=run, row=rows[0]: run(**row)
+            path, got, lambda file=file, row=row: file.call(row)
         )
     return facts
-
-
-def _rows(model: predictor.Predictor, raw):
-    inputs = model.task.preprocess(raw, model.tokenizer)
-    for number in range(len(inputs["token_ids"])):
-        yield {
-            name: inputs[name][number : number + 1]
-            for name in ("token_ids", "segment_ids", "padding_mask")
-        }
-
-
-def _padded(row, length: int):
-    return {
-        name: np.pad(value, [(0, 0), (0, length - value.shape[1])])
-        for name, value in row.items()
-    }
-
-
-def _milliseconds(call: Callable[[], object]) -> float:
-    call()
-    times = []
-    for _ in range(15):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
-
-
-def _megabytes(path: str) -> str:
-    size = os.path.getsize(path) if os.path.isfile(path) else 0
-    for where, _, names in os.walk(path):
-        size += sum(os.path.getsize(os.path.join(where, n)) for n in names)
-    return f"{size / 1e6:.1f} MB"

@@ -127,16 +127,14 @@ def read(
         allow_missing=allow_missing,
     )
     _check_shapes(encoder | head, tensors, config_path)
-    return weight_mapping.Foreign(
-        folder=path,
+    return weight_mapping.Foreign.of(
+        path,
+        found=found,
+        encoder=encoder,
         config=config,
         task=task,
-        step=0,
-        facts={},
         words=tokenizer,
         tensor=tensors.read,
-        encoder_places=[place for place in found if place in encoder],
-        head_places=[place for place in found if place in head],
         allow_missing=allow_missing,
         left_out="" if task else _left_out(tensors.shapes),
     )

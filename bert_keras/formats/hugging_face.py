@@ -202,16 +202,14 @@ def read(
         allow_missing=_either(allow_missing, unread),
     )
     tensors.check(found, encoder | head)
-    return HuggingFace(
-        folder=path,
+    return HuggingFace.of(
+        path,
+        found=found,
+        encoder=encoder,
         config=config,
         task=task,
-        step=0,
-        facts={},
         words=tokenizer,
         tensor=tensors.read,
-        encoder_places=[place for place in found if place in encoder],
-        head_places=[place for place in found if place in head],
         allow_missing=allow_missing,
         left_out="" if task else _left_out(known, path, values),
         unread=unread,

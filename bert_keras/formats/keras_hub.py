@@ -116,16 +116,14 @@ def read(
         allow_missing=allow_missing,
     )
     shapes = {name: place.shape for place in found for name in place.theirs}
-    return weight_mapping.Foreign(
-        folder=path,
+    return weight_mapping.Foreign.of(
+        path,
+        found=found,
+        encoder=encoder,
         config=config,
         task=task,
-        step=0,
-        facts={"lowercase": tokenizer.lowercase},
         words=tokenizer,
         tensor=lambda name: keras_h5.read(files[name], name, shapes[name]),
-        encoder_places=[place for place in found if place in encoder],
-        head_places=[place for place in found if place in head],
         allow_missing=allow_missing,
         left_out=left_out,
     )

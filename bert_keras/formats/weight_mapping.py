@@ -158,6 +158,22 @@ class Foreign(checkpoint.Checkpoint):
             )
         super()._assign(name, variables, values)
 
+    @classmethod
+    def of(cls, folder: str, *, found: Sequence[Place], encoder, **more):
+        """What a folder holds.
+
+        found: what `present` gave; those in `encoder` are the encoder's, the
+        others the head's. more: the other fields.
+        """
+        return cls(
+            folder=folder,
+            step=0,
+            facts={},
+            encoder_places=[place for place in found if place in encoder],
+            head_places=[place for place in found if place not in encoder],
+            **more,
+        )
+
 
 def config_of_bert(encoder: keras.Model) -> bert.BertConfig:
     """The encoder's configuration; raises InputError unless it is a BERT."""

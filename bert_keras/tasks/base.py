@@ -38,6 +38,14 @@ knob = options.option  # the name that tasks of users know
 MOST_TOKENS = 1 << 20  # of a row; a larger number is a mistake of a file
 
 
+def as_tensors(rows: Sequence[Row], columns: Iterable[str]) -> Tensors:
+    """Columns of rows as tensors (T,)."""
+    kind = None if rows else tf.string
+    return {
+        name: tf.constant([row[name] for row in rows], kind) for name in columns
+    }
+
+
 class Table(NamedTuple):
     """Numbers with names; "confusion" is drawn as a picture."""
 

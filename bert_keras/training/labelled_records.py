@@ -80,7 +80,7 @@ def write(
 ) -> None:
     """Writes the training examples as records into the run folder, once."""
     folder = os.path.join(settings.output, "records")
-    if "://" in folder:
+    if files.local_path(folder) != folder:
         raise errors.InputError(
             f"output={settings.output}: the rows are mapped into memory, so "
             "fine-tuning needs a local folder. Copy the run when it is done.",
@@ -157,9 +157,7 @@ def encode(
         autograph=False,
     )
     for block in _blocks(rows, ROWS_PER_BATCH):
-        raw = {
-            name: tf.constant([row[name] for row in block]) for name in block[0]
-        }
+        raw = base.as_tensors(block, block[0])
         inputs = make_inputs({name: raw[name] for name in task.text_columns})
         if counts is not None:
             cut = tf.boolean_mask(inputs["example_index"], inputs["truncated"])
