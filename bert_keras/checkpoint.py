@@ -188,12 +188,15 @@ def save(
     """
     model.check_heads()
     task = task or model.task
+    served = task.for_serving() if task else None
     described = {  # each may be refused
         "network": model.encoder.config.to_dict(),
         "tokenizer": tokenizer.to_dict(),
-        "task": task.for_serving().to_dict() if task else None,
+        "task": served.to_dict() if served else None,
         **(facts or {}),
     }
+    if served != task:  # nobody needs a wrapper to load what it trained
+        described["trained_as"] = task.to_dict()
     folder = step_folder(run, step)
     tf.io.gfile.makedirs(folder)
     if tf.io.gfile.exists(os.path.join(folder, CONFIG)):

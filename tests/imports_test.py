@@ -47,6 +47,7 @@ INSIDE = {
     "data": {"tokenizers", "data", "safetensors_mmap"},
     "metrics": {"tokenizers", "data", "metrics"},
     "tasks": _TASKS,
+    "wrappers": _TASKS | {"wrappers"},
     "model": {"layers", "networks.base", "tasks.base"},
     "optimizers": set(),
     "checkpoint": _MODEL
@@ -60,7 +61,8 @@ INSIDE = {
     "verification": {"tasks.base"},
     "staging": {"locks"},
     "signatures": {"predictor", "networks.base"},
-    "training": _PREDICTOR | {"training", "console", "locks", "optimizers"},
+    "training": _PREDICTOR
+    | {"training", "wrappers", "console", "locks", "optimizers"},
     "serving": _EXPORT | {"serving"},
     "device": _EXPORT | {"device"},
 }

@@ -18,11 +18,13 @@ from trainers import flags
 
 def define_flags() -> None:
     flags.define_task("classification")
+    flags.define_wrappers()
     flags.define(settings.FinetuneSettings)
 
 
 def read_flags() -> tuple[settings.FinetuneSettings, base.Task]:
-    return flags.read(settings.FinetuneSettings), flags.read_task()
+    task = flags.in_wrappers(flags.read_task())
+    return flags.read(settings.FinetuneSettings), task
 
 
 def main() -> None:

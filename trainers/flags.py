@@ -13,6 +13,7 @@ from absl import app, flags, logging
 
 from bert_keras import console, errors, options
 from bert_keras.tasks import base
+from bert_keras.wrappers import base as wrappers
 
 T = TypeVar("T")
 
@@ -28,22 +29,23 @@ def define(settings: type, *, without: Sequence[str] = ()) -> None:
     """One flag for every field of `settings` that carries a help text."""
     names = {field.name for field in dataclasses.fields(settings)}
     for field in dataclasses.fields(settings):
-        if "help" not in field.metadata or field.name in without:
-            continue
-        help = errors.as_flags(field.metadata["help"], names)
-        choices = field.metadata["choices"]
-        # absl lists under --help what belongs to the program itself.
-        where = {"module_name": sys.argv[0]}
-        if choices:
-            flags.DEFINE_enum(
-                field.name, field.default, list(choices), help, **where
-            )
-        else:
-            kind = field.metadata["kind"]
-            where |= field.metadata["bounds"]
-            _DEFINERS[kind](field.name, field.default, help, **where)
-        for old in field.metadata["formerly"]:
-            flags.DEFINE_alias(old, field.name, module_name=sys.argv[0])
+        if "help" in field.metadata and field.name not in without:
+            _define(field.name, field, names)
+
+
+def _define(name: str, field: dataclasses.Field, names: set[str]) -> None:
+    help = errors.as_flags(field.metadata["help"], names)
+    choices = field.metadata["choices"]
+    # absl lists under --help what belongs to the program itself.
+    where = {"module_name": sys.argv[0]}
+    if choices:
+        flags.DEFINE_enum(name, field.default, list(choices), help, **where)
+    else:
+        kind = field.metadata["kind"]
+        where |= field.metadata["bounds"]
+        _DEFINERS[kind](name, field.default, help, **where)
+    for old in field.metadata["formerly"]:
+        flags.DEFINE_alias(old, name, module_name=sys.argv[0])
 
 
 def read(settings: type[T], **more: Any) -> T:
@@ -74,9 +76,33 @@ def define_task(default: str) -> None:
     define(task)
 
 
+def define_wrappers() -> None:
+    """Defines --wrappers and, after a look at its value, their settings."""
+    early = flags.FlagValues()
+    flags.DEFINE_string("wrappers", "", "", flag_values=early)
+    early(sys.argv, known_only=True)
+    flags.DEFINE_string(
+        "wrappers",
+        "",
+        "Training methods around the task, the outermost first, with commas "
+        f"between: {', '.join(wrappers.names())}, or dotted names of modules "
+        "of yours. Their settings are flags such as --r_drop_alpha.",
+        module_name=sys.argv[0],
+    )
+    for wrapper in wrappers.parse(early["wrappers"].value):
+        for name, field in wrappers.own_options(wrapper).items():
+            _define(name, field, set())
+
+
 def read_task() -> base.Task:
     """The task that --task names, with its settings."""
     return read(base.find(flags.FLAGS.task))
+
+
+def in_wrappers(task: base.Task) -> base.Task:
+    """The task in the --wrappers, with their settings."""
+    classes = wrappers.parse(flags.FLAGS.wrappers)
+    return wrappers.wrap(task, classes, flags.FLAGS.flag_values_dict())
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:

@@ -14,14 +14,14 @@ from trainers import flags
 
 
 def main() -> None:
-    pretrain.run(
-        flags.read(settings.PretrainSettings), flags.read(masked_lm.MaskedLM)
-    )
+    task = flags.in_wrappers(flags.read(masked_lm.MaskedLM))
+    pretrain.run(flags.read(settings.PretrainSettings), task)
 
 
 def define_flags() -> None:
     flags.define(settings.PretrainSettings)
     flags.define(masked_lm.MaskedLM, without=pretrain.OF_RECORDS)
+    flags.define_wrappers()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors, options
+from bert_keras import errors, options, registry
 from bert_keras.networks import base as networks
 from bert_keras.tokenizers import base as tokenizers
 
@@ -114,6 +114,15 @@ class Task:
         return {}
 
     @property
+    def softmax_terms(self) -> tuple[str, ...]:
+        """Loss terms that are softmax cross entropy over outputs[term].
+
+        outputs[term] (..., C) are logits, labels (...) int32: training methods
+        that change how classes are learned apply to these.
+        """
+        return ()
+
+    @property
     def target_axes(self) -> tuple[str, ...]:
         """Loss terms whose labels and weights are one per token, (W, S)."""
         return ()
@@ -206,6 +215,10 @@ class Task:
         """This task with what `metrics` of the dev rows tell filled in."""
         del scores
         return self
+
+    def with_settings(self, **fields: Any) -> "Task":
+        """This task with other values of some fields."""
+        return dataclasses.replace(self, **fields)
 
     def for_serving(self) -> "Task":
         """This task as checkpoints save and load it.
@@ -446,6 +459,7 @@ def register(name: str) -> None:
 
 
 _PACKAGE = "bert_keras.tasks."
+_WRAPPERS = "bert_keras.wrappers"  # tasks around a task, which import this
 
 
 def _tasks_in(module) -> list[type[Task]]:
@@ -508,6 +522,9 @@ def from_dict(values: Mapping[str, Any]) -> Task:
     UnknownTaskError when it is not, InputError for values that do not fit.
     """
     values = dict(values)
+    if "wrapper" in values:
+        wrapper = values.pop("wrapper")
+        return registry.lookup(_WRAPPERS, wrapper, Task).from_config(values)
     name = values.pop("name", None)
     if isinstance(name, str) and name.removeprefix(_PACKAGE) in names():
         return find(name).from_config(values)

@@ -76,6 +76,10 @@ class Classification(base.Task):
         return ("text", "text_pair") if self.pair else ("text",)
 
     @property
+    def softmax_terms(self):
+        return ("label",) if self.kind == "single" else ()
+
+    @property
     def head_signatures(self):
         told = [list(self.labels), self.kind, self.pooling]
         return {"label": told}

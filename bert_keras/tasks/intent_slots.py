@@ -31,6 +31,10 @@ class IntentSlots(tagging.Tagging):
         base.require_distinct("intents", self.intents)
 
     @property
+    def softmax_terms(self):
+        return (*super().softmax_terms, "intent")
+
+    @property
     def head_signatures(self):
         return super().head_signatures | {"intent": self.intents}
 

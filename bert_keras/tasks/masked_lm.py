@@ -38,6 +38,10 @@ class MaskedLM(base.Task):
     special_ids: tuple[int, ...] = ()
 
     @property
+    def softmax_terms(self):
+        return tuple(self.head_signatures)
+
+    @property
     def head_signatures(self):
         parts = {"masked_lm": self.vocab_size}
         if self.objective != "none":

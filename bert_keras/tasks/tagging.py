@@ -62,6 +62,10 @@ class Tagging(base.Task):
         return ("O", *(f"{p}-{t}" for t in self.types for p in prefixes))
 
     @property
+    def softmax_terms(self):
+        return ("tag",)
+
+    @property
     def head_signatures(self):
         return {"tag": self.labels}
 

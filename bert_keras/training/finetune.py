@@ -65,7 +65,7 @@ def finetune(
 def run(settings: settings_lib.FinetuneSettings, task: base.Task) -> Metrics:
     """Trains for `epochs`; returns the metrics of the last evaluation."""
     options.check(settings, task)
-    base.require_findable(type(task))
+    task.to_dict()  # refuses what no load would find
     options.require("init", settings.init)
     options.require("train", settings.train)
     options.require("output", settings.output)

@@ -1,6 +1,5 @@
 """Pretrains on prepared records: masked LM and the sentence objective."""
 
-import dataclasses
 from typing import Any
 
 import tensorflow as tf
@@ -79,8 +78,7 @@ def _run(
 ) -> Metrics:
     train, dev = input_pipeline.open_records(settings.records)
     tokenizer = train.tokenizer()
-    task = dataclasses.replace(
-        asked,
+    task = asked.with_settings(
         seq_length=train.manifest["seq_length"],
         objective=train.manifest["objective"],
     ).adapt([], tokenizer)
@@ -128,7 +126,7 @@ def _train(
         return input_pipeline.batches(strategy, task, records, plan, **span)
 
     evaluate_step = step_lib.make_evaluate_step(
-        model, task, strategy=strategy, xla=settings.xla
+        model, task.for_serving(), strategy=strategy, xla=settings.xla
     )
 
     def evaluate():

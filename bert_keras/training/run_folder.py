@@ -26,6 +26,7 @@ from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.training import cluster
 from bert_keras.training import settings as settings_lib
+from bert_keras.wrappers import base as wrappers
 
 IDENTITY, FLAGS = "settings.json", "flags.txt"
 
@@ -66,12 +67,20 @@ class Identity:
     reads: Mapping[str, Any]
 
     def fields(self) -> dict[str, dataclasses.Field]:
-        return {
-            field.name: field
-            for each in self.settings
-            for field in dataclasses.fields(each)
-            if "help" in field.metadata
-        }
+        return {name: field for name, field, _ in self._options()}
+
+    def _options(self) -> Iterator[tuple[str, dataclasses.Field, Any]]:
+        """Name, field and value of every option, of wrappers too."""
+        for each in self.settings:
+            task, around = each, []
+            if isinstance(each, base.Task):
+                task, around = wrappers.unwrap(each)
+            for field in dataclasses.fields(task):
+                if "help" in field.metadata:
+                    yield field.name, field, getattr(task, field.name)
+            for wrapper in around:
+                for name, field in wrappers.own_options(type(wrapper)).items():
+                    yield name, field, getattr(wrapper, field.name)
 
     def renamed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Settings that a folder holds, under the names of today."""
@@ -79,13 +88,13 @@ class Identity:
 
     def values(self) -> dict[str, Any]:
         """All settings, those that do not count included."""
-        values = {}
+        values = {name: value for name, _, value in self._options()}
         for each in self.settings:
             if isinstance(each, base.Task):
-                values["task"] = each.name
-            for field in dataclasses.fields(each):
-                if "help" in field.metadata:
-                    values[field.name] = getattr(each, field.name)
+                task, around = wrappers.unwrap(each)
+                values["task"] = task.name
+                if around:
+                    values["wrappers"] = ",".join(w.name for w in around)
         return values
 
     def to_dict(self) -> dict[str, Any]:
@@ -304,7 +313,7 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
         if field is not None and not old:
             absent = field.metadata["absent"]
         before, after = there.get(name, absent), now.get(name, absent)
-        if field is None and name != "task":
+        if field is None and name not in ("task", "wrappers"):
             if not old:  # of a later version, or of another task
                 changed.append(f"{name}={before} there, unknown now")
         elif before != after:

@@ -10,6 +10,7 @@ from bert_keras.data import corpus_chunks
 from bert_keras.networks import bert
 from bert_keras.tasks import base
 from bert_keras.training import profiler
+from bert_keras.wrappers import base as wrappers
 
 T = TypeVar("T")
 
@@ -326,8 +327,24 @@ def from_keywords(
     A task that is given by its name takes its fields from the keywords; a
     Task has them already. Fields named in `without` are not to be set.
 
+    With `wrappers`, names of wrappers, the keywords hold their settings too.
+
     Raises InputError for a keyword that is no option.
     """
+    keywords = dict(keywords)
+    classes = wrappers.parse(keywords.pop("wrappers", ()))
+    names = [n for c in classes for n in wrappers.own_options(c)]
+    of_wrappers = {n: keywords.pop(n) for n in names if n in keywords}
+    chosen, task = _divided(cls, task, keywords, without)
+    return chosen, wrappers.wrap(task, classes, of_wrappers)
+
+
+def _divided(
+    cls: type[T],
+    task: str | base.Task,
+    keywords: Mapping[str, Any],
+    without: Sequence[str],
+) -> tuple[T, base.Task]:
     if isinstance(task, str):
         named = base.find(task)
         own, of_task = options.divide(keywords, cls, named, without=without)

@@ -1,0 +1,194 @@
+"""Wrapper: a training method as a task around a task.
+
+A wrapper changes how a task learns (its loss, what is computed for it, what
+is trained beside it) and leaves everything else to the task inside. Each is
+one file in this folder; `--wrappers=a,b` is a(b(task)), and the flags of a
+wrapper are its fields behind its name, as `--r_drop_alpha`.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bert_keras import errors, options, registry
+from bert_keras.tasks import base
+
+PACKAGE = "bert_keras.wrappers"
+
+
+@dataclasses.dataclass(frozen=True)
+class Wrapper(base.Task):
+    """A task that is the task inside it but for what a subclass overrides.
+
+    A subclass is a frozen dataclass whose own fields are its settings. It
+    calls `self.task.METHOD` where it adds to a method.
+    """
+
+    task: base.Task = None  # required; fields of subclasses have defaults
+    # The inner task's, for those who read it; never set or saved here.
+    seq_length: int = dataclasses.field(init=False, repr=False, compare=False)
+
+    # True: what is served is the inner task alone. False: a head, or what an
+    # answer says, comes from the wrapper.
+    leaves_no_trace = True
+
+    def __post_init__(self):
+        if not isinstance(self.task, base.Task):
+            raise errors.InputError(
+                f"{type(self).__name__}: expected a task in it, as "
+                f"{type(self).__name__}(Classification()), found "
+                f"{self.task!r}."
+            )
+        object.__setattr__(self, "seq_length", self.task.seq_length)
+
+    def settings(self) -> dict[str, Any]:
+        """The wrapper's own fields."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("task", "seq_length")
+        }
+
+    def with_task(self, task: base.Task) -> "Wrapper":
+        """The same wrapper around another task."""
+        return dataclasses.replace(self, task=task)
+
+    # What returns another task returns it wrapped.
+
+    def adapt(self, examples, tokenizer):
+        return self.with_task(self.task.adapt(examples, tokenizer))
+
+    def calibrated(self, metrics):
+        return self.with_task(self.task.calibrated(metrics))
+
+    def for_device(self):
+        return self.for_serving().for_device()
+
+    def for_serving(self):
+        inner = self.task.for_serving()
+        return inner if self.leaves_no_trace else self.with_task(inner)
+
+    def with_settings(self, **fields):
+        """Fields of the wrapper, and of the task inside."""
+        own = {k: v for k, v in fields.items() if k in self.settings()}
+        inner = {k: v for k, v in fields.items() if k not in own}
+        task = self.task.with_settings(**inner) if inner else self.task
+        return dataclasses.replace(self, task=task, **own)
+
+    # Saving: one dictionary inside the other.
+
+    @property
+    def name(self):
+        return registry.name_of(PACKAGE, type(self))
+
+    def to_dict(self):
+        registry.require_findable(PACKAGE, type(self), Wrapper)
+        return {
+            "wrapper": self.name,
+            **self.settings(),
+            "task": self.task.to_dict(),
+        }
+
+    def get_config(self):
+        return self.settings() | {"task": self.task.to_dict()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Wrapper":
+        values = dict(config)
+        task = base.from_dict(values.pop("task"))
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise errors.InputError(
+                f"{cls.__name__} has the settings {sorted(known)}; "
+                f"unknown: {unknown}."
+            )
+        wrapper = cls(task=task, **values)
+        options.check(wrapper)
+        return wrapper
+
+
+def _delegate(name: str, member: Any) -> Any:
+    """A member of Wrapper that is that of the task inside."""
+    if not inspect.isfunction(member):
+        return property(lambda self: getattr(self.task, name))
+
+    def method(self, *args, **kwargs):
+        return getattr(self.task, name)(*args, **kwargs)
+
+    method.__name__, method.__doc__ = name, member.__doc__
+    return method
+
+
+# Every other public member of Task is the inner task's. The list is Task's
+# own, so that a member that Task gains is not forgotten here.
+for _name, _member in vars(base.Task).items():
+    if not _name.startswith("_") and _name not in (
+        *vars(Wrapper),
+        *(field.name for field in dataclasses.fields(base.Task)),
+    ):
+        setattr(Wrapper, _name, _delegate(_name, _member))
+
+
+def find(name: str) -> type[Wrapper]:
+    """The wrapper `bert_keras/wrappers/<name>.py`, or of a user's module."""
+    return registry.find(PACKAGE, name, Wrapper)
+
+
+def names() -> list[str]:
+    """Wrappers that come with the package."""
+    return registry.names(PACKAGE)
+
+
+def own_options(cls: type[Wrapper]) -> dict[str, dataclasses.Field]:
+    """The options of a wrapper, by their names on a command line."""
+    prefix = cls.__module__.rpartition(".")[2]
+    return {
+        f"{prefix}_{field.name}": field
+        for field in dataclasses.fields(cls)
+        if "help" in field.metadata
+    }
+
+
+def parse(wrappers: str | Sequence[str]) -> list[type[Wrapper]]:
+    """The classes that "a,b" or ("a", "b") names, the outermost first."""
+    if isinstance(wrappers, str):
+        wrappers = [name.strip() for name in wrappers.split(",")]
+    classes = [find(name) for name in wrappers if name]
+    base.require_distinct("wrappers", [cls.__module__ for cls in classes])
+    return classes
+
+
+def wrap(
+    task: base.Task,
+    classes: Sequence[type[Wrapper]],
+    values: Mapping[str, Any],
+) -> base.Task:
+    """The task in the wrappers; values by the names of `own_options`."""
+    for cls in reversed(classes):
+        fields = {
+            field.name: values[name]
+            for name, field in own_options(cls).items()
+            if name in values
+        }
+        task = cls(task=task, **fields)
+    return task
+
+
+def unwrap(task: base.Task) -> tuple[base.Task, list[Wrapper]]:
+    """The task in the middle, and its wrappers, the outermost first."""
+    wrappers = []
+    while isinstance(task, Wrapper):
+        wrappers.append(task)
+        task = task.task
+    return task, wrappers
+
+
+def require_softmax_terms(wrapper: Wrapper) -> None:
+    """Raises InputError if the inner task has no loss over classes."""
+    if not wrapper.task.softmax_terms:
+        raise errors.InputError(
+            f"{wrapper.name} needs a task whose loss is a softmax over classes "
+            "(classification with kind=single, tagging, intent_slots, "
+            f"masked_lm); {wrapper.task.name} has none with these settings."
+        )

@@ -1,0 +1,43 @@
+"""Label smoothing (Szegedy et al. 2016, section 7)."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from bert_keras import options
+from bert_keras.wrappers import base
+
+
+@keras.saving.register_keras_serializable("bert_keras")
+@dataclasses.dataclass(frozen=True)
+class LabelSmoothing(base.Wrapper):
+    """Learns from 1 - epsilon on the label and epsilon spread over all C.
+
+    Each softmax term L becomes (1 - epsilon) L + epsilon U, with U the cross
+    entropy to the uniform distribution over the classes. Evaluation and what
+    is served are those of the task inside.
+    """
+
+    epsilon: float = options.option(
+        0.1,
+        "Probability that is spread evenly over all classes.",
+        least=0.0,
+        most=0.99,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        base.require_softmax_terms(self)
+
+    def loss(self, outputs, features, targets):
+        terms = self.task.loss(outputs, features, targets)
+        for term in self.task.softmax_terms:
+            if term in terms:
+                logits, (_, weights) = outputs[term], targets[term]
+                uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
+                uniform = tf.reduce_sum(uniform * weights)
+                # Linear in the target distribution, so two sums mix.
+                terms[term] *= 1 - self.epsilon
+                terms[term] += self.epsilon * uniform
+        return terms

@@ -1,0 +1,79 @@
+"""R-Drop: two passes with different dropout agree (Liang et al. 2021)."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from bert_keras import options
+from bert_keras.wrappers import base
+
+_SECOND = "r_drop/"  # before the names of the second pass's outputs
+
+
+@keras.saving.register_keras_serializable("bert_keras")
+@dataclasses.dataclass(frozen=True)
+class RDrop(base.Wrapper):
+    """Trains on two passes over each batch and pulls their answers together.
+
+    Half of the paper's equation 4, so that without dropout the loss is that
+    of the task inside:
+
+      (L1 + L2) / 2 + alpha / 2 * (KL(P1 || P2) + KL(P2 || P1)) / 2
+
+    where P1 and P2 are the distributions over classes in the two passes. A
+    step costs about twice as much. Evaluation and what is served are those of
+    the task inside.
+    """
+
+    alpha: float = options.option(
+        1.0, "Weight of the divergence between the two passes.", least=0.0
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        base.require_softmax_terms(self)
+
+    def forward(
+        self, encoder, heads, features, *, targets=None, training=False
+    ):
+        def once():
+            return self.task.forward(
+                encoder, heads, features, targets=targets, training=training
+            )
+
+        outputs = once()
+        if targets is None or not training:
+            return outputs  # a second pass without dropout would be equal
+        return outputs | {f"{_SECOND}{k}": v for k, v in once().items()}
+
+    def loss(self, outputs, features, targets):
+        terms = self.task.loss(outputs, features, targets)
+        second = {
+            name.removeprefix(_SECOND): value
+            for name, value in outputs.items()
+            if name.startswith(_SECOND)
+        }
+        if not second:
+            return terms
+        second_terms = self.task.loss(second, features, targets)
+        terms = {
+            term: (value + second_terms[term]) / 2
+            for term, value in terms.items()
+        }
+        for term in self.task.softmax_terms:
+            if term in terms:
+                divergence = symmetric_divergence(outputs[term], second[term])
+                _, weights = targets[term]
+                terms[term] += (
+                    self.alpha / 2 * tf.reduce_sum(divergence * weights)
+                )
+        return terms
+
+
+def symmetric_divergence(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """(KL(P || Q) + KL(Q || P)) / 2 of logits (..., C) twice -> (...)."""
+    log_p, log_q = tf.nn.log_softmax(first), tf.nn.log_softmax(second)
+    # Both sums in one: sum (p - q) (log p - log q) is KL(P||Q) + KL(Q||P).
+    difference = tf.exp(log_p) - tf.exp(log_q)
+    return tf.reduce_sum(difference * (log_p - log_q), axis=-1) / 2
