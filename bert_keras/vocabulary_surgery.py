@@ -16,6 +16,7 @@ import tensorflow as tf
 from bert_keras import checkpoint, errors, layers, text_cleaning
 from bert_keras import model as model_lib
 from bert_keras.networks import base as networks
+from bert_keras.networks import bert
 from bert_keras.tasks import base, masked_lm
 from bert_keras.tokenizers import wordpiece
 
@@ -157,6 +158,11 @@ def _remade(
 
     changes: what becomes of a weight, by path; the others are copied.
     """
+    if not isinstance(config, bert.BertConfig):
+        raise errors.InputError(
+            "vocabulary and positions can be changed in a BERT; the network "
+            f"is {config.name}."
+        )
     with layers.unfilled():
         new = model_lib.BertModel(config.build_encoder(), task)
     parts = [(model.encoder, new.encoder)]

@@ -1,5 +1,6 @@
 """A network of a user's, in one file, through the whole life cycle."""
 
+import json
 import os
 import sys
 import tempfile
@@ -9,12 +10,20 @@ import keras
 import numpy as np
 from absl.testing import absltest
 
-from bert_keras import checkpoint, errors, formats, predictor
+from bert_keras import (
+    checkpoint,
+    errors,
+    formats,
+    predictor,
+    vocabulary_surgery,
+)
 from bert_keras import model as model_lib
 from bert_keras.data import records
+from bert_keras.networks import bert
 from bert_keras.training import finetune
 from tests import tiny
 from tests.examples import mean_network
+from trainers import describe
 
 CONFIG = mean_network.MeanConfig(vocab_size=len(tiny.VOCABULARY))
 ROWS = "good film\tyes\nfine film\tyes\nbad film\tno\ndull plot\tno\n"
@@ -90,6 +99,31 @@ class OneFileTest(absltest.TestCase):
                     self.model.model,
                     self.model.tokenizer,
                 )
+
+    def test_a_json_file_of_the_users_names_it(self):
+        path = self.create_tempfile("mean.json").full_path
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(CONFIG.to_dict() | {"hidden_size": 24}, file)
+        self.assertEqual(
+            bert.parse(path, vocab_size=9),
+            mean_network.MeanConfig(vocab_size=9, hidden_size=24),
+        )
+
+    def test_is_described_weight_by_weight(self):
+        parts = list(describe.parts(CONFIG, seq_length=8))
+        encoder = self.model.model.encoder
+        self.assertEqual(
+            sum(part.parameters for part in parts), encoder.count_params()
+        )
+        # One matmul of each token and the mean beside it, 2 FLOPs a weight.
+        self.assertEqual(sum(part.flops for part in parts), 2 * 8 * 32 * 16)
+        self.assertEqual(CONFIG.describe(), "1 layers x 16, vocabulary 36")
+
+    def test_its_vocabulary_stays(self):
+        with self.assertRaisesRegex(errors.InputError, "in a BERT"):
+            vocabulary_surgery.grow(
+                self.model.model, self.model.tokenizer, ["movie"]
+            )
 
     def test_its_weights_have_a_depth(self):
         depths = {
