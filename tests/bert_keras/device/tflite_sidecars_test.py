@@ -5,7 +5,7 @@ import os
 
 from absl.testing import absltest
 
-from bert_keras import errors, locks, staging
+from bert_keras import errors
 from bert_keras.device import tflite_sidecars
 from tests.trainers import mains
 
@@ -30,17 +30,6 @@ class OutputTest(absltest.TestCase):
             self.put(f"model_{name}.{name}", "mine")
             with self.assertRaisesRegex(errors.InputError, "would write over"):
                 tflite_sidecars.check_own(self.output, f"model_{name}.tflite")
-
-    def test_one_export_at_a_time_writes_into_a_folder(self):
-        with staging.aside(self.output, "1"):
-            with self.assertRaisesRegex(errors.InputError, "being written by"):
-                with staging.aside(self.output, "2"):
-                    pass
-        with locks.hold(self.output):
-            with self.assertRaisesRegex(errors.InputError, "being written by"):
-                with staging.aside(self.output, "1"):
-                    pass
-        self.assertEqual(os.listdir(self.output), [])
 
 
 if __name__ == "__main__":
