@@ -123,7 +123,7 @@ def positions(model: model_lib.BertModel, length: int) -> model_lib.BertModel:
     task = model.task
     if task is not None:
         short = min(task.seq_length, length)
-        task = dataclasses.replace(task, seq_length=short)
+        task = task.with_settings(seq_length=short)
     return _remade(
         model,
         dataclasses.replace(config, max_position_embeddings=length),

@@ -140,7 +140,7 @@ def _ranges(
     """Rows of the user's as the signatures take them."""
     raw = base.as_tensors(data[:CALIBRATION_ROWS], predictor.task.text_columns)
     for length in lengths:
-        task = dataclasses.replace(predictor.task, seq_length=length)
+        task = tflite_runner.task_of(predictor, length)
         inputs = tflite_runner.padded(predictor, task, raw)
         for number in range(
             min(CALIBRATION_ROWS, len(inputs["example_index"]))

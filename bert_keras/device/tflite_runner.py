@@ -1,6 +1,5 @@
 """A TFLite file with a task around it: texts in, answers and scores out."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +34,15 @@ def lengths(path: str) -> dict[str, int]:
     }
 
 
-# Texts that are cut into tokens at once; the file reads one row at a time.
+def task_of(predictor: predictor_lib.Predictor, seq_length: int) -> base.Task:
+    """The predictor's task for a device, with rows of another length.
+
+    What a file reads and answers; the predictor's own task stays as it is.
+    """
+    return predictor.task.for_device().with_settings(seq_length=seq_length)
+
+
+# Texts that are tokenized at once; the file reads one row at a time.
 TEXTS = 256
 
 
@@ -59,9 +66,7 @@ class File:
         self._interpreter = litert.Interpreter(path, num_threads=threads)
         self._run = self._interpreter.get_signature_runner(name)
         self.seq_length = found[name]
-        self.task = dataclasses.replace(
-            predictor.task.for_device(), seq_length=self.seq_length
-        )
+        self.task = task_of(predictor, self.seq_length)
         self._predictor = predictor
 
     def inputs(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

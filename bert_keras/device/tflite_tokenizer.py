@@ -18,6 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from bert_keras import errors, signatures, verification
 from bert_keras import predictor as predictor_lib
+from bert_keras.device import tflite_runner
 from bert_keras.tokenizers import wordpiece
 
 SIGNATURE = "text"
@@ -157,7 +158,7 @@ def compare(
     path: str, predictor: predictor_lib.Predictor, seq_length: int
 ) -> verification.Difference:
     """A file against the predictor's numbers, on sentences of equal ids."""
-    task = dataclasses.replace(predictor.task, seq_length=seq_length)
+    task = tflite_runner.task_of(predictor, seq_length)
     tokenizer = predictor.tokenizer
     op, call = _folding(tokenizer), runner(path)
     rows = [

@@ -175,7 +175,7 @@ def _on_records(model: predictor.Predictor, settings: EvaluateSettings):
             f"{settings.checkpoint}'s; prepare it with that vocab.txt."
         )
     length = records.manifest["seq_length"]
-    task = dataclasses.replace(model.task, seq_length=length)
+    task = model.task.with_settings(seq_length=length)
     input_pipeline.fits(task, model.model.encoder.config)
     plan = batches_lib.Plan(
         records.lengths,
