@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 from absl.testing import absltest
 
@@ -82,6 +83,32 @@ class ShapeTest(absltest.TestCase):
             for path, node in _functions()
             for line, name in _changed_from_within(node)
         ]
+        self.assertEmpty(wrong, "\n" + "\n".join(wrong))
+
+
+class MessagesTest(absltest.TestCase):
+    def test_errors_of_the_library_speak_of_arguments(self):
+        """Mains turn `name` and name= into flags (errors.as_flags)."""
+        wrong = []
+        for path in sorted((ROOT / "bert_keras").rglob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+            for node in ast.walk(tree):
+                name = getattr(node, "func", None)
+                name = getattr(name, "attr", getattr(name, "id", ""))
+                if not name.endswith("Error"):
+                    continue
+                text = "".join(
+                    part.value
+                    for part in ast.walk(node)
+                    if isinstance(part, ast.Constant)
+                    and isinstance(part.value, str)
+                )
+                # Whole commands are written as they are typed.
+                commands = ("python -m", "pip install", "--flagfile", "--help")
+                if re.search(r"--[a-z]", text) and not any(
+                    command in text for command in commands
+                ):
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
         self.assertEmpty(wrong, "\n" + "\n".join(wrong))
 
 

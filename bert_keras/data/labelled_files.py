@@ -290,7 +290,7 @@ class _Plan:
             raise errors.InputError(
                 f"{path}: expected the columns {', '.join(needed)}, found "
                 f"{', '.join(columns)} and no {', '.join(absent)}. Name the "
-                f"columns with --columns=text=...,{absent[0]}=..."
+                f"columns with columns=text=...,{absent[0]}=..."
             )
         self.names = dict(columns)  # ours -> the file's, for messages
         self.keys = {

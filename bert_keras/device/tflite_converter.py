@@ -17,7 +17,7 @@ from bert_keras.tasks import base
 
 Rows = Sequence[Mapping[str, Any]]
 
-# Of --data, for the ranges of int8: more move them little.
+# Of the data, for the ranges of int8: more move them little.
 CALIBRATION_ROWS = 200
 
 # What int8 leaves in float: all but products with weights, and tables. Masked
@@ -59,7 +59,7 @@ QUANTIZATIONS = {
     "float32": Quantization(_float32, numbers=1e-4, agreement=1.0),
     "float16": Quantization(_float16, numbers=0.02, agreement=0.9),
     "dynamic": Quantization(_dynamic, numbers=0.25, agreement=0.75),
-    # What it costs depends on the task: --max_drop is its judge.
+    # What it costs depends on the task: the required metric is its judge.
     "int8": Quantization(_dynamic, numbers=1.0, agreement=0.0, calibrated=True),
 }
 

@@ -139,7 +139,7 @@ class HuggingFace(weight_mapping.Foreign):
     """A folder of theirs, which lacks the pooler where its head reads none.
 
     That head answers and learns without one. Another head may read it: there
-    --allow_missing has to name it.
+    `allow_missing` has to name it.
     """
 
     unread: str = ""  # regular expression of what its own head does not read

@@ -194,7 +194,7 @@ def _casing(folder: str, settings: Mapping, fast: Mapping) -> bool | None:
         raise errors.InputError(
             f"{folder}: its tokenizer has {said}. This one drops accents "
             "exactly where it folds case and splits Chinese characters; "
-            "--lowercase or --nolowercase takes the place of what is said."
+            "`lowercase`, true or false, takes the place of that."
         )
     return lowercase
 
@@ -212,7 +212,7 @@ def _from_fast(
     if lowercase is None:
         raise errors.InputError(
             f"{os.path.join(folder, FAST)} does not say whether it folds case; "
-            "--lowercase or --nolowercase does."
+            "`lowercase`, true or false, does."
         )
     return wordpiece.Tokenizer(_in_order(folder, entries), lowercase=lowercase)
 

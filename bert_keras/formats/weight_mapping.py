@@ -110,7 +110,7 @@ def present(
         )
         raise errors.InputError(
             f"{folder} does not fit: {difference} What may be missing can be "
-            "named with --allow_missing; what is left over cannot."
+            "named with `allow_missing`; what is left over cannot."
         )
     return found
 
@@ -154,7 +154,7 @@ class Foreign(checkpoint.Checkpoint):
             raise errors.InputError(
                 f"{self.folder} does not fit: "
                 f"{named_tensors.differences(missing, {})} What may be missing "
-                "can be named with --allow_missing."
+                "can be named with `allow_missing`."
             )
         super()._assign(name, variables, values)
 

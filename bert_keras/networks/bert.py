@@ -194,7 +194,7 @@ def parse(model: str, *, vocab_size: int | None = None) -> base.NetworkConfig:
         return named(model, vocab_size=vocab_size or UNCASED_ENGLISH)
     if not os.path.exists(model):
         raise errors.InputError(
-            f"--model={model}: there is no such file; name one, or one of "
+            f"model={model}: there is no such file; name one, or one of "
             f"{', '.join(SIZES)}."
         )
     values = files.read_json(model)

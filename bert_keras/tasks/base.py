@@ -439,14 +439,14 @@ def find(name: str) -> type[Task]:
         if error.name and not f"{name}.".startswith(f"{error.name}."):
             raise  # the module is there and misses something itself
         raise errors.InputError(
-            f"--task={name}: expected one of {', '.join(names())}, or the "
+            f"task={name}: expected one of {', '.join(names())}, or the "
             "dotted name of a module of yours, such as my_package.my_task, "
             "which is importable here."
         ) from None
     classes = _tasks_in(module)
     if len(classes) != 1:
         raise errors.InputError(
-            f"--task={name}: expected one Task subclass in that module, "
+            f"task={name}: expected one Task subclass in that module, "
             f"found {[item.__name__ for item in classes] or 'none'}."
         )
     return classes[0]
@@ -479,7 +479,7 @@ def require_findable(cls: type[Task]) -> None:
     """Raises InputError where the name of a task does not lead back to it.
 
     A saved task is known by its module: the module's name is dotted, so that
-    --task can take it, and holds no other task.
+    `task` can take it, and holds no other task.
     """
     module = cls.__module__
     if "." not in module:
@@ -518,7 +518,7 @@ def from_dict(values: Mapping[str, Any]) -> Task:
     """The task that `to_dict` wrote.
 
     A folder does not choose what is imported: a module of the user's has to
-    be there already, by an import or because --task names it. Raises
+    be there already, by an import or because `task` names it. Raises
     UnknownTaskError when it is not, InputError for values that do not fit.
     """
     values = dict(values)
@@ -536,6 +536,6 @@ def from_dict(values: Mapping[str, Any]) -> Task:
             f"its task is the module {name!r}, which is none of "
             f"{', '.join(names())} and not imported here; a folder does not "
             "choose what code runs. If the module is yours, name it with "
-            f"--task={name}; in Python, import it before loading."
+            f"task={name}; in Python, import it before loading."
         )
     return classes[0].from_config(values)

@@ -260,7 +260,7 @@ class Single:
         if len(labels) < 2:
             raise errors.InputError(
                 "classification needs at least two labels in the training "
-                f"file; found {sorted(labels)}. Check --columns."
+                f"file; found {sorted(labels)}. Check `columns`."
             )
 
     def size(self, labels):

@@ -312,7 +312,7 @@ class HuggingFaceTest(parameterized.TestCase):
         )
         task = classification.Classification(labels=LABELS)
         with self.assertRaisesRegex(
-            errors.InputError, "missing pooler/.*--allow_missing"
+            errors.InputError, "missing pooler/.*`allow_missing`"
         ):
             loading.load_model(found, task)
         found = hugging_face.read(self.folder, allow_missing="pooler")
@@ -330,7 +330,7 @@ class HuggingFaceTest(parameterized.TestCase):
         words = {piece: i for i, piece in enumerate(tiny.VOCABULARY)}
         values = {"model": {"type": "WordPiece", "vocab": words}}
         write_json(values, self.folder, FAST)
-        self.assert_refused("--lowercase")
+        self.assert_refused("`lowercase`")
         self.change(FAST, normalizer={"lowercase": True})
         tokenizer = hugging_face.read(self.folder).tokenizer()
         self.assertEqual(tokenizer.fingerprint, tiny_fingerprint())
@@ -774,7 +774,7 @@ class HuggingFaceTest(parameterized.TestCase):
         (
             "missing",
             lambda tensors: without("layer.1.output.dense.bias")(tensors),
-            ("missing encoder.layer.1.output.dense.bias", "--allow_missing"),
+            ("missing encoder.layer.1.output.dense.bias", "`allow_missing`"),
         ),
         (
             "of_another_shape",
@@ -843,7 +843,7 @@ class HuggingFaceTest(parameterized.TestCase):
         ("empty", "{}", "no model_type"),
         ("no_model_type", '{"hidden_size": 16}', "no model_type"),
         ("no_sizes", '{"model_type": "bert"}', "lacks"),
-        ("no_object", "[1, 2]", "expected a JSON object, got list"),
+        ("no_object", "[1, 2]", "expected a JSON object, found list"),
         ("no_json", "{'model_type'", "cannot be read"),
         ("nothing", "", "cannot be read"),
         ("not_utf8", '{"a": "\udcff"}', "cannot be read"),
