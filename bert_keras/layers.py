@@ -26,8 +26,8 @@ ACTIVATIONS = {
 # Faster versions of activations, for training.
 TRAINED = {"gelu": kernels.gelu}
 
-# Added to the scores of masked places, in float32. Finite, so that a row
-# which sees nothing (padding) gets a uniform distribution and not NaN.
+# Added to the scores of masked positions, in float32. Finite, so that a row
+# which attends to nothing (padding) gets a uniform distribution and not NaN.
 MASKED_SCORE = -1e9
 
 
@@ -52,10 +52,10 @@ class TransformerConfig(base.NetworkConfig):
 
 
 def attention_mask(padding_mask, *, causal: bool = False):
-    """Who sees whom.
+    """Builds the boolean attention mask.
 
     padding_mask (B, S) int32: 0 = padding, k = the k-th packed text
-    -> (B, S, S) bool: query, key. Packed texts do not see each other.
+    -> (B, S, S) bool: query, key. Packed texts do not attend to each other.
     """
     key = ops.expand_dims(padding_mask, 1)  # (B, 1, S)
     query = ops.expand_dims(padding_mask, 2)  # (B, S, 1)
@@ -211,14 +211,15 @@ class SelfAttention(keras.layers.Layer):
         qkv = self.qkv(rows(x))
         qkv = ops.reshape(qkv, (-1, length, 3, heads, width))
         qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, B, N, S, D)
-        # Slices would each make a gradient of all three, and add them up.
+        # Not slices: the gradient of each would be a tensor of all three,
+        # padded with zeros, and the three would be added.
         query, key, value = ops.unstack(qkv, 3, axis=0)
         scale = 1.0 / math.sqrt(width)
         if training:
-            # Scaled before the product: float16 overflows after it.
+            # Scaled before the matmul: float16 overflows after it.
             scores = ops.cast(_products(query * scale, key), "float32")
         else:
-            # In float32, a CPU has one kernel for product, scale and mask.
+            # On a CPU TensorFlow fuses matmul, scale and mask in float32 only.
             query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
             scores = _products(query, key) * scale
         hidden = ops.cast(ops.logical_not(mask), "float32") * MASKED_SCORE
@@ -314,7 +315,7 @@ _unfilled = contextvars.ContextVar("unfilled", default=False)
 
 @contextlib.contextmanager
 def unfilled():
-    """Kernels and tables made inside start at zero: they will be read.
+    """Kernels and tables made inside start at zero: values will be loaded.
 
     Drawing 110 M random numbers takes longer than reading as many weights.
     """
@@ -340,7 +341,7 @@ def dense(config: base.NetworkConfig, units: int, **kwargs):
 def rows(x):
     """(B, S, H) -> (B S, H).
 
-    Of a product of rows TensorFlow makes one kernel with bias and GELU.
+    TensorFlow fuses matmul, bias and GELU for inputs of rank 2 only.
     """
     return ops.reshape(x, (-1, x.shape[-1]))
 
