@@ -7,7 +7,6 @@ checkpoint answers with rows of that length, too. int8 is calibrated on the
 rows that follow.
 """
 
-import dataclasses
 import itertools
 import os
 import tempfile
@@ -31,9 +30,7 @@ LENGTH = flags.DEFINE_integer("seq_length", 128, "Tokens of a row.", 4)
 
 def main(_):
     predictor = predictor_lib.load(CHECKPOINT.value)
-    task = dataclasses.replace(
-        predictor.task.for_device(), seq_length=LENGTH.value
-    )
+    task = predictor.task.for_device().with_settings(seq_length=LENGTH.value)
     model = model_lib.BertModel(predictor.model.encoder, task)
     model.head.set_weights(predictor.model.head.get_weights())
     predictor = predictor_lib.Predictor(model, predictor.tokenizer)

@@ -4,6 +4,7 @@ Settings, tasks and networks declare what can be set as fields made by
 `option`. Command lines, folders and Python go through the same checks.
 """
 
+import collections
 import dataclasses
 import difflib
 import math
@@ -139,6 +140,37 @@ def require(name: str, value: Any) -> None:
     """Raises InputError if an option without a default is not given."""
     if not value:
         raise errors.InputError(f"`{name}` is missing.", argument=name)
+
+
+def construct(cls: type, values: Mapping[str, Any]) -> Any:
+    """An object of a dataclass of options, from what a folder holds.
+
+    Raises InputError for an unknown field, another type, or out of bounds.
+    """
+    values = renamed(values, cls)
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise errors.InputError(
+            f"{cls.__name__} has the settings {sorted(known)}; "
+            f"unknown: {unknown}."
+        )
+    check_types(cls, values)
+    check_bounds(cls, values)
+    # JSON has no tuples.
+    return cls(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+    )
+
+
+def require_distinct(what: str, names: Sequence[str]) -> None:
+    """Raises InputError where two of the names are the same."""
+    if len(set(names)) < len(names):
+        twice = [n for n, c in collections.Counter(names).items() if c > 1]
+        raise errors.InputError(f"{what} has {twice[:5]} more than once.")
 
 
 def check_types(cls: type, values: Mapping[str, Any]) -> None:

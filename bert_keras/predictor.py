@@ -55,37 +55,32 @@ class Predictor:
         What `Task.postprocess` gives, and "truncated" (T,) bool: whether some
         of the text was too long to be read.
         """
-        inputs = self.task.preprocess(raw, self.tokenizer)
-        decoded = length_batching.by_length(self._decode, inputs)
-        answers = self.task.postprocess(decoded, inputs, raw, self.tokenizer)
+        features = self.task.preprocess(raw, self.tokenizer)
+        decoded = length_batching.in_length_batches(
+            self._decode,
+            {name: features[name] for name in self.model.encoder.config.inputs},
+        )
+        answers = self.task.postprocess(decoded, features, raw, self.tokenizer)
         truncated = tf.math.unsorted_segment_max(
-            tf.cast(inputs["truncated"], tf.int32),
-            inputs["example_index"],
+            tf.cast(features["truncated"], tf.int32),
+            features["example_index"],
             tf.size(next(iter(raw.values()))),
         )
         return answers | {"truncated": truncated > 0}
 
-    def tokens(
-        self,
-        token_ids: tf.Tensor,
-        segment_ids: tf.Tensor,
-        padding_mask: tf.Tensor,
-    ) -> dict[str, tf.Tensor]:
-        """(W, S) int32 three times -> the task's small numbers (W, ...)."""
-        inputs = self.task.add_derived_features(
-            {
-                "token_ids": token_ids,
-                "segment_ids": segment_ids,
-                "padding_mask": padding_mask,
-            }
-        )
-        return self.task.decode(self.model(inputs, training=False), inputs)
+    def tokens(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The network's inputs (W, S, ...) -> what `decode` gives (W, ...).
+
+        inputs: by the names of `NetworkConfig.inputs`, int32.
+        """
+        features = self.task.add_derived_features(inputs)
+        return self.task.decode(self.model(features, training=False), features)
 
     def _measures(self, **raw):
         """Strings (T,) -> each text's windows and the longest of them (T,)."""
-        inputs = self.task.preprocess(raw, self.tokenizer)
-        real = tf.cast(inputs["padding_mask"] > 0, tf.int32)
-        lengths, text = tf.reduce_sum(real, axis=1), inputs["example_index"]
+        features = self.task.preprocess(raw, self.tokenizer)
+        real = tf.cast(features["padding_mask"] > 0, tf.int32)
+        lengths, text = tf.reduce_sum(real, axis=1), features["example_index"]
         texts = tf.size(next(iter(raw.values())))
         return (
             tf.math.unsorted_segment_sum(tf.ones_like(lengths), text, texts),

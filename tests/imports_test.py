@@ -28,6 +28,7 @@ _EXPORT = _PREDICTOR | {"verification", "staging", "signatures"}
 INSIDE = {
     "errors": set(),
     "options": set(),
+    "former_names": set(),
     "registry": set(),
     "files": set(),
     "streams": set(),
@@ -46,6 +47,7 @@ INSIDE = {
     "tokenizers": {"text_cleaning", "tokenizers"},
     "data": {"tokenizers", "data", "safetensors_mmap"},
     "metrics": {"tokenizers", "data", "metrics"},
+    "tasks.base": {"former_names", "networks.base", "tokenizers.base"},
     "tasks": _TASKS,
     "wrappers": _TASKS | {"wrappers"},
     "model": {"layers", "networks.base", "tasks.base"},

@@ -41,7 +41,7 @@ class Settings:
 
 def predict(
     model: predictor.Predictor,
-    lines: Iterable[str | base.Row],
+    lines: Iterable[str | base.Example],
     **batching: int,
 ) -> Iterator[dict[str, Any]]:
     examples = (

@@ -7,7 +7,7 @@ stands for the label everywhere, or a ValueError with a phrase for the message.
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -143,6 +143,68 @@ def doubts(names: Iterable[str]) -> str:
                 f"{len(same)} classes."
             )
     return " ".join(notes)
+
+
+class Skipped:
+    """Leaves out the rows that have one of some labels, and counts them.
+
+    names: the labels to skip, with commas between.
+    key: of a label, by which labels are compared.
+    names_of, classes_of: of a row, the labels it names and its classes.
+    """
+
+    def __init__(
+        self,
+        names: str,
+        *,
+        key: Callable[[str], Hashable],
+        names_of: Callable[[Mapping[str, str]], Iterable[str]],
+        classes_of: Callable[[Mapping[str, str]], Iterable[str]],
+    ):
+        self._key, self._names_of, self._classes_of = key, names_of, classes_of
+        self._skip: dict[Hashable, str] = {}  # as a person wrote them
+        for name in map(strip, names.split(",")):
+            if name:
+                try:
+                    self._skip[key(name)] = name
+                except ValueError as problem:
+                    raise errors.InputError(
+                        f"skip_labels={names}: {problem}."
+                    ) from None
+        self._counts = dict.fromkeys(self._skip, 0)
+        self._rows_left_out = 0
+        self._classes: set[str] = set()
+
+    def keeps(self, row: Mapping[str, str]) -> bool:
+        keys = {self._key(name) for name in self._names_of(row)}
+        if skipped := keys & self._counts.keys():
+            self._rows_left_out += 1
+            for key in skipped:
+                self._counts[key] += 1
+            return False
+        self._classes.update(self._classes_of(row))
+        return True
+
+    def note(self) -> str:
+        notes = [doubts(self._classes)]
+        if self._rows_left_out:
+            counts = ", ".join(
+                f"{self._skip[key]}: {count:,}"
+                for key, count in self._counts.items()
+                if count
+            )
+            notes.append(
+                f"{self._rows_left_out:,} rows are left out for labels in "
+                f"skip_labels ({counts})."
+            )
+        missing = [
+            self._skip[key] for key, count in self._counts.items() if not count
+        ]
+        if missing:
+            notes.append(
+                f"No row has the label {' or '.join(missing)} of skip_labels."
+            )
+        return " ".join(filter(None, notes))
 
 
 def strip(text: str) -> str:

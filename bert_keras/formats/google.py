@@ -11,7 +11,6 @@ tell the casing: `write` adds it to the configuration, where Google's code
 passes over it.
 """
 
-import dataclasses
 import functools
 import os
 import re
@@ -381,8 +380,8 @@ def _read_task(
             task = classification.Classification(
                 labels=tuple(map(str, range(classes)))
             )
-    return task and dataclasses.replace(
-        task, seq_length=min(task.seq_length, config.max_position_embeddings)
+    return task and task.with_settings(
+        seq_length=min(task.seq_length, config.max_position_embeddings)
     )
 
 

@@ -64,13 +64,13 @@ class Architecture:
 def _pretraining(task, folder, values, tokenizer):
     del folder, values
     if task.objective == "none":
-        task = dataclasses.replace(task, objective="nsp")
+        task = task.with_settings(objective="nsp")
     return task.adapt([], tokenizer)
 
 
 def _masked_lm(task, folder, values, tokenizer):
     del folder, values
-    return dataclasses.replace(task, objective="none").adapt([], tokenizer)
+    return task.with_settings(objective="none").adapt([], tokenizer)
 
 
 def _classification(task, folder, values, tokenizer):
@@ -79,7 +79,7 @@ def _classification(task, folder, values, tokenizer):
     kind = values.get("problem_type") or configs.PROBLEMS[0]
     if kind != configs.PROBLEMS[0] or len(labels) < 2:
         return None  # a number, or several labels of one text
-    return dataclasses.replace(task, labels=labels)
+    return task.with_settings(labels=labels)
 
 
 def _tagging(task, folder, values, tokenizer):
@@ -87,7 +87,7 @@ def _tagging(task, folder, values, tokenizer):
     labels = configs.labels(folder, values)
     types = dict.fromkeys(label[2:] for label in labels if label != "O")
     for scheme in tag_schemes.PREFIXES:
-        found = dataclasses.replace(task, types=tuple(types), scheme=scheme)
+        found = task.with_settings(types=tuple(types), scheme=scheme)
         if found.labels == labels:
             return found
     return None  # in another order, or of no scheme

@@ -9,7 +9,8 @@ import collections
 import dataclasses
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,49 @@ class Chinese:
 
 
 Language = English | Chinese
+
+
+def question_answering(
+    predictions: Sequence[Mapping[str, Any]],
+    golds: Sequence[Sequence[str]],
+    language: Language,
+    *,
+    unanswerable: bool,
+) -> dict[str, float]:
+    """Mean F1 and exact match; if some questions have no answer, more.
+
+    predictions: {"answer", "answers": the best spans, "no_answer_score"}.
+    best_f1 is what the threshold best_f1_threshold would give, and
+    best_exact_match likewise: chosen on these very predictions.
+    """
+    given = _columns([p["answer"] for p in predictions], golds, language)
+    means = {
+        name: sum(values) / len(predictions) for name, values in given.items()
+    }
+    if not unanswerable:
+        return means
+    spans = ["".join(p["answers"][:1]) for p in predictions]
+    answered = _columns(spans, golds, language)
+    unanswered = _columns([""] * len(predictions), golds, language)
+    nulls = [p["no_answer_score"] for p in predictions]
+    for name in given:
+        threshold, mean = best_threshold(
+            nulls, answered[name], unanswered[name]
+        )
+        means[f"best_{name}"] = mean
+        means[f"best_{name}_threshold"] = threshold
+    return means
+
+
+def _columns(answers, golds, language) -> dict[str, list[float]]:
+    scores = [
+        best(answer, gold, language)
+        for answer, gold in zip(answers, golds, strict=True)
+    ]
+    return {
+        name: [getattr(score, name) for score in scores]
+        for name in ("f1", "exact_match")
+    }
 
 
 def best(answer: str, golds: Sequence[str], language: Language) -> Scores:

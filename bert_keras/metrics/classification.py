@@ -9,6 +9,49 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# The columns of `per_class` and `of_sets`.
+COLUMNS = ("precision", "recall", "f1", "rows", "answers")
+
+
+def single_label(counts: np.ndarray) -> dict[str, float]:
+    """The metrics of a confusion matrix."""
+    return {
+        "accuracy": accuracy(counts),
+        "f1_macro": f1_macro(per_class(counts)),
+        "mcc": matthews(counts),
+    }
+
+
+def multi_label(
+    gold: Sequence[set[str]], answers: Sequence[set[str]], labels: Sequence[str]
+) -> dict[str, float]:
+    """The metrics of rows with any number of classes; accuracy is exact."""
+    same = sum(g == a for g, a in zip(gold, answers, strict=True))
+    return {
+        "f1_micro": f1_micro(gold, answers),
+        "f1_macro": f1_macro(of_sets(gold, answers, labels)),
+        "accuracy": same / max(1, len(gold)),
+    }
+
+
+def correlations(
+    gold: Sequence[float], answers: Sequence[float]
+) -> dict[str, float]:
+    return {
+        "spearman": spearman(gold, answers),
+        "pearson": pearson(gold, answers),
+    }
+
+
+def regression(
+    gold: Sequence[float], answers: Sequence[float]
+) -> dict[str, float]:
+    error = np.array(gold) - np.array(answers)
+    return {
+        **correlations(gold, answers),
+        "mean_squared_error": float(np.mean(error**2)),
+    }
+
 
 def confusion(
     gold: Sequence[str], answers: Sequence[str], labels: Sequence[str]

@@ -5,20 +5,16 @@ evaluation and serving. A new task is one file in this folder with one
 subclass; trainers, exporters and tests find it by the file's name.
 """
 
-import collections
 import dataclasses
-import importlib
-import inspect
 import json
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors, options, registry
+from bert_keras import errors, former_names, options, registry
 from bert_keras.networks import base as networks
 from bert_keras.tokenizers import base as tokenizers
 
@@ -31,14 +27,15 @@ if keras.backend.backend() != "tensorflow":
 Tensors = dict[str, tf.Tensor]
 Targets = dict[str, tuple[tf.Tensor, tf.Tensor]]
 Heads = Mapping[str, keras.layers.Layer]
-Row = Mapping[str, str]
-
+Example = Mapping[str, str]
+Answers = Sequence[Mapping[str, Any]]
 
 knob = options.option  # the name that tasks of users know
 MOST_TOKENS = 1 << 20  # of a row; a larger number is a mistake of a file
+TOKENS = "tokens"  # the axis with a value for each token of a row
 
 
-def as_tensors(rows: Sequence[Row], columns: Iterable[str]) -> Tensors:
+def as_tensors(rows: Sequence[Example], columns: Iterable[str]) -> Tensors:
     """Columns of rows as tensors (T,)."""
     kind = None if rows else tf.string
     return {
@@ -54,36 +51,43 @@ class Table(NamedTuple):
     values: np.ndarray  # (rows, columns)
 
 
-# Members of a Task by the names that they had in version 0.1.
-_FORMER_NAMES = {
-    "answers": "head_signatures",
-    "classes": "class_names",
-    "coefficients": "loss_weights",
-    "complete": "add_derived_features",
-    "draw": "randomize",
-    "examples": "read_examples",
-    "head": "build_heads",
-    "inputs": "preprocess",
-    "learn": "adapt",
-    "on_device": "for_device",
-    "plain": "to_python",
-    "predict": "postprocess",
-    "ranked": "ranked_outputs",
-    "scores": "metric_names",
-    "sums": "metric_sums",
-    "targets": "make_targets",
-    "texts": "text_columns",
-    "token_terms": "target_axes",
-    "tuned": "calibrated",
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """The verbs and their shapes; fields are the settings that are saved.
+    """What is read, learned and answered; fields are the settings saved.
 
     T texts become W >= T rows of at most `seq_length` tokens; strings never
-    reach the device, and T = 0 gives no answer, not an error.
+    reach the device, and T = 0 gives no answer, not an error. A task that
+    works, with the 11 members that an author writes:
+
+        @dataclasses.dataclass(frozen=True)
+        class Question(base.Task):
+            head_signatures = {"question": "whether the text is one"}
+            metric_names = ("accuracy",)
+            def read_examples(self, path):
+                return labelled_files.read(path, needed=("text", "label"))
+            def preprocess(self, raw, tokenizer):
+                ids, frame = tokenizer(raw["text"]), tokenizer.frame
+                return packing.pack([ids], frame, seq_length=self.seq_length)
+            def make_targets(self, raw, features, tokenizer):
+                labels = tf.cast(raw["label"] == "yes", tf.float32)
+                return {"question": (labels, tf.ones_like(labels))}
+            def build_heads(self, config):
+                return {"question": heads_lib.ClassificationHead(config, 1)}
+            def outputs(self, encoded, heads, features, *, training):
+                head, mask = heads["question"], features["padding_mask"]
+                return {"score": head(encoded, mask, training=training)[:, 0]}
+            def loss(self, outputs, features, targets):
+                labels, weights = targets["question"]
+                losses = tf.square(outputs["score"] - labels)
+                return {"question": tf.reduce_sum(losses * weights)}
+            def decode(self, outputs, features):
+                return {"score": outputs["score"]}
+            def postprocess(self, decoded, features, raw, tokenizer):
+                return {"question": decoded["score"] > 0.5}
+            def metrics(self, predictions, examples):
+                answers = [prediction["question"] for prediction in predictions]
+                gold = [example["label"] == "yes" for example in examples]
+                return {"accuracy": float(np.mean(np.equal(answers, gold)))}
     """
 
     seq_length: int = options.option(
@@ -95,105 +99,19 @@ class Task:
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        old = [name for name in vars(cls) if name in _FORMER_NAMES]
-        if old:
-            renamed = ", ".join(f"{n} -> {_FORMER_NAMES[n]}" for n in old)
-            raise errors.InputError(
-                f"the task {cls.__qualname__} has members whose names have "
-                f"changed; rename them: {renamed}."
-            )
+        former_names.refuse_members(cls)
 
-    @property
-    def text_columns(self) -> tuple[str, ...]:
-        """Names of the strings that `preprocess` reads: a served signature."""
-        return ("text",)
+    # What an author writes. Attributes that depend on fields are properties.
 
-    @property
-    def loss_weights(self) -> Mapping[str, float]:
-        """Factor of each loss term in the total; 1 where not named."""
-        return {}
+    # Head -> what its outputs mean; the names are `build_heads`'. A head that
+    # was trained for one task is taken over by another whose head of this name
+    # means the same.
+    head_signatures: ClassVar[Mapping[str, Any]] = {}
+    # What evaluation gives while training; the first picks the best. Names of
+    # `metrics`, or of `metric_sums` and "loss/TERM" where records are scored.
+    metric_names: ClassVar[tuple[str, ...]] = ()
 
-    @property
-    def softmax_terms(self) -> tuple[str, ...]:
-        """Loss terms that are softmax cross entropy over outputs[term].
-
-        outputs[term] (..., C) are logits, labels (...) int32: training methods
-        that change how classes are learned apply to these.
-        """
-        return ()
-
-    @property
-    def target_axes(self) -> tuple[str, ...]:
-        """Loss terms whose labels and weights are one per token, (W, S)."""
-        return ()
-
-    @property
-    def stored_features(self) -> tuple[str, ...]:
-        """Names in `preprocess` that records keep, one value per token (W, S).
-
-        token_ids and segment_ids are always kept. padding_mask is kept if it
-        is named here, which a task needs whose rows hold several texts;
-        otherwise it is 1 on every token. Anything else that the head or
-        `loss` reads, and `randomize` cannot derive from these, is named here.
-        """
-        return ()
-
-    @property
-    def num_positions(self) -> int:
-        """Positions that the longest text in a row takes.
-
-        Less than `seq_length` where a row holds several texts, each of which
-        counts its positions from 0.
-        """
-        return self.seq_length
-
-    @property
-    def head_signatures(self) -> Mapping[str, Any]:
-        """Head -> what its outputs mean; the names are `build_heads`'.
-
-        A head that was trained for one task is taken over by another whose
-        head of this name means the same.
-        """
-        return {}
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Columns of the "scores" (T, C) of `postprocess`, or none."""
-        return ()
-
-    @property
-    def ranked_outputs(self) -> tuple[str, ...]:
-        """What `decode` and `postprocess` list by rank: (W, N) and (T, N).
-
-        Rounding may exchange neighbours; exporters compare the first ones.
-        """
-        return ()
-
-    @property
-    def lists(self) -> Mapping[str, Any]:
-        """What `postprocess` lists of a text, (T, N), and what is past the end.
-
-        A served list has a width that no batch changes, and its true number.
-        """
-        return {}
-
-    @property
-    def list_width(self) -> int | None:
-        """N where it is a setting; None: of the text with most items."""
-        return None
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """What evaluation gives while training; the first picks the best.
-
-        Names of `metrics`, or of `metric_sums` and "loss/TERM" for a task
-        that is scored on records.
-        """
-        raise NotImplementedError
-
-    # On the host: files and rows.
-
-    def read_examples(self, path: str) -> Iterator[Row]:
+    def read_examples(self, path: str) -> Iterator[Example]:
         """Rows of a labelled file, each with all columns the task needs.
 
         Where the iterator has a `note`, trainers say it after the last row.
@@ -204,102 +122,27 @@ class Task:
             "the records of trainers.prepare."
         )
 
-    def adapt(
-        self, rows: Iterable[Row], tokenizer: tokenizers.Tokenizer
-    ) -> "Task":
-        """This task with what only data and vocabulary tell filled in."""
-        del rows, tokenizer
-        return self
-
-    def calibrated(self, scores: Mapping[str, float]) -> "Task":
-        """This task with what `metrics` of the dev rows tell filled in."""
-        del scores
-        return self
-
-    def with_settings(self, **fields: Any) -> "Task":
-        """This task with other values of some fields."""
-        return dataclasses.replace(self, **fields)
-
-    def for_serving(self) -> "Task":
-        """This task as checkpoints save and load it.
-
-        Its heads are some of this task's, or all: the others are only needed
-        to continue the run, and stay with the optimizer's state.
-        """
-        return self
-
-    def for_device(self) -> "Task":
-        """This task as a phone asks it; its head has the same weights."""
-        return self
-
-    def to_python(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """An answer of `postprocess` as Python sees it: without filling."""
-        return answer
-
-    def metrics(
-        self, predictions: Sequence[Mapping[str, Any]], rows: Sequence[Row]
-    ) -> dict[str, float]:
-        """Official scores of answers against their labelled rows."""
-        raise NotImplementedError(f"{self.name} has no labelled rows")
-
-    def tables(
-        self, predictions: Sequence[Mapping[str, Any]], rows: Sequence[Row]
-    ) -> "dict[str, Table]":
-        """What people look at beside the scores: per class, confusions."""
-        del predictions, rows
-        return {}
-
-    def unseen(self, row: Row) -> Sequence[str]:
-        """Labels of a row that training did not know: no answer is right."""
-        del row
-        return ()
-
-    # In graph, on the host: strings and random draws.
-
     def preprocess(
         self, raw: Tensors, tokenizer: tokenizers.Tokenizer
     ) -> Tensors:
-        """T strings each -> W rows.
+        """T strings each -> the features of W rows; in a graph.
 
-        {"token_ids", "segment_ids", "padding_mask" (W, S) int32,
-        "example_index" (W,) int32: the text a row came from,
-        "truncated" (W,) bool: whether tokens of it were left out}. S is the
-        longest row's.
+        What the network's `inputs` name, (W, S, ...) int32, padding_mask among
+        it, S the longest row's; "example_index" (W,) int32: the text a row
+        came from; "truncated" (W,) bool: whether tokens of it were left out.
         What else `make_targets` and `postprocess` want to know of the rows may
-        be added; the model and the records do without it.
+        be added; it stays on the host unless `stored_features` names it.
         """
         raise NotImplementedError
 
-    def make_targets(self, raw: Tensors, inputs: Tensors) -> Targets:
-        """{term: (labels (W, ...), weights (W, ...) float32)}."""
+    def make_targets(
+        self, raw: Tensors, features: Tensors, tokenizer: tokenizers.Tokenizer
+    ) -> Targets:
+        """{term: (labels (W, ...), weights (W, ...) float32)}; not in a graph.
+
+        raw: all columns of the examples (T,); features: of `preprocess`.
+        """
         raise NotImplementedError(f"{self.name} learns from records only")
-
-    def randomize(
-        self, inputs: Tensors, targets: Targets, seeds: tf.Tensor
-    ) -> tuple[Tensors, Targets]:
-        """The same two, changed anew each epoch; given: unchanged.
-
-        seeds (W, 2) int32: one per row, made of the run's seed, the step and
-        the row's place in the global batch.
-        """
-        del seeds
-        return inputs, targets
-
-    def postprocess(
-        self,
-        decoded: Tensors,
-        inputs: Tensors,
-        raw: Tensors,
-        tokenizer: tokenizers.Tokenizer,
-    ) -> Tensors:
-        """T answers, dense, batch first; windows of a text are merged."""
-        raise NotImplementedError
-
-    # In graph, on the device: numbers of static shape, no strings.
-
-    def add_derived_features(self, inputs: Tensors) -> Tensors:
-        """`preprocess` with what the head reads and the ids alone tell."""
-        return inputs
 
     def build_heads(
         self, config: networks.NetworkConfig
@@ -311,6 +154,167 @@ class Task:
         """
         raise NotImplementedError
 
+    def outputs(
+        self,
+        encoded: dict[str, Any],
+        heads: Heads,
+        features: Tensors,
+        *,
+        training: bool | None,
+    ) -> Tensors:
+        """What `loss` and `decode` read, {name: (B, ...)}.
+
+        encoded: {"hidden": L + 1 of (B, S, H), "pooled": (B, H)}, and the
+          encoder's "token_table" (V, E), which some heads borrow.
+        features: those of `preprocess` that the network or records have, and
+          derived ones. Static shapes, no strings, as in all that follows.
+        """
+        raise NotImplementedError
+
+    def loss(
+        self, outputs: Tensors, features: Tensors, targets: Targets
+    ) -> Tensors:
+        """{term: weighted sum ()}; the mean is made once, globally."""
+        raise NotImplementedError
+
+    def decode(self, outputs: Tensors, features: Tensors) -> Tensors:
+        """Small numbers (W, ...); compiles under XLA."""
+        raise NotImplementedError
+
+    def postprocess(
+        self,
+        decoded: Tensors,
+        features: Tensors,
+        raw: Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> Tensors:
+        """T answers, dense, batch first; in a graph, on the host.
+
+        features: of `preprocess`; windows of a text are merged.
+        """
+        raise NotImplementedError
+
+    def metrics(
+        self, predictions: Answers, examples: Sequence[Example]
+    ) -> dict[str, float]:
+        """Official metrics of answers against their labelled examples."""
+        raise NotImplementedError(f"{self.name} has no labelled rows")
+
+    # Declared, where the default does not fit.
+
+    # Names of the strings that `preprocess` reads: a served signature.
+    text_columns: ClassVar[tuple[str, ...]] = ("text",)
+    # Factor of each loss term in the total; 1 where not named.
+    loss_weights: ClassVar[Mapping[str, float]] = {}
+    # Loss terms that are softmax cross entropy over outputs[term]: (..., C) are
+    # logits, labels (...) int32. Training methods that change how classes are
+    # learned apply to these.
+    softmax_terms: ClassVar[tuple[str, ...]] = ()
+    # Columns of the "scores" (T, C) of `postprocess`, or none.
+    class_names: ClassVar[tuple[str, ...]] = ()
+    # What `preprocess` gives and records keep beside token_ids and
+    # segment_ids, with the axis of its values: TOKENS where there is one of
+    # each token, (W, S), or None where all rows have one shape. padding_mask
+    # is named by a task whose rows hold several texts; otherwise it is 1 on
+    # every token. Whatever heads and `loss` read has to be named here, unless
+    # `randomize` or `add_derived_features` makes it.
+    stored_features: ClassVar[Mapping[str, str | None]] = {}
+    # The same of the labels and weights of loss terms; None if not named.
+    target_axes: ClassVar[Mapping[str, str | None]] = {}
+    # What `decode` and `postprocess` list by rank: (W, N) and (T, N). Rounding
+    # may exchange neighbours; exporters compare the first ones.
+    ranked_outputs: ClassVar[tuple[str, ...]] = ()
+    # What `postprocess` lists of a text, (T, N), and what is past the end;
+    # its width N where that is a setting, None: of the text with most items.
+    lists: ClassVar[Mapping[str, Any]] = {}
+    list_width: ClassVar[int | None] = None
+
+    @property
+    def num_positions(self) -> int:
+        """Positions that the longest text in a row takes.
+
+        Less than `seq_length` where a row holds several texts, each of which
+        counts its positions from 0.
+        """
+        return self.seq_length
+
+    # On the host.
+
+    def adapt(
+        self, examples: Iterable[Example], tokenizer: tokenizers.Tokenizer
+    ) -> "Task":
+        """This task with what only data and vocabulary tell filled in."""
+        del examples, tokenizer
+        return self
+
+    def bind(self, load: Callable[[str], Any]) -> "Task":
+        """This task with the models that it needs, such as a teacher.
+
+        load: the path of a checkpoint -> its model, under the strategy's scope.
+        """
+        del load
+        return self
+
+    def calibrated(self, metrics: Mapping[str, float]) -> "Task":
+        """This task with what `metrics` of the dev examples tell filled in."""
+        del metrics
+        return self
+
+    def with_settings(self, **fields: Any) -> "Task":
+        """This task with other values of its fields."""
+        return dataclasses.replace(self, **fields)
+
+    def for_serving(self) -> "Task":
+        """This task as checkpoints save and load it.
+
+        Its heads are some of this task's, or all: the others are only needed
+        to continue the run, and stay with the optimizer's state.
+        """
+        return self
+
+    def for_device(self) -> "Task":
+        """This task as a phone asks it; its heads have the same weights."""
+        return self
+
+    def to_python(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """An answer of `postprocess` as Python sees it: without padding."""
+        return answer
+
+    def tables(
+        self, predictions: Answers, examples: Sequence[Example]
+    ) -> "dict[str, Table]":
+        """What people look at beside metrics: per class, confusions."""
+        del predictions, examples
+        return {}
+
+    def unseen(self, example: Example) -> Sequence[str]:
+        """Labels of an example that training did not know: always wrong."""
+        del example
+        return ()
+
+    # In a graph, on the host.
+
+    def randomize(
+        self, features: Tensors, targets: Targets, seeds: tf.Tensor
+    ) -> tuple[Tensors, Targets]:
+        """The same two, changed anew each epoch; given: unchanged.
+
+        seeds (W, 2) int32: one per row, made of the run's seed, the step and
+        the row's index in the global batch.
+        """
+        del seeds
+        return features, targets
+
+    # In a graph, on the device.
+
+    def add_derived_features(self, features: Tensors) -> Tensors:
+        """The features, and others that the network's inputs contain.
+
+        Batches have them after `randomize`, and the Predictor makes them; they
+        are neither stored in records nor served.
+        """
+        return features
+
     def forward(
         self,
         encoder: keras.Model,
@@ -320,7 +324,7 @@ class Task:
         targets: Targets | None = None,
         training: bool | None = False,
     ) -> Tensors:
-        """Features (B, ...) -> what `loss` and `decode` read (B, ...).
+        """Features (B, ...) -> `outputs` (B, ...).
 
         targets: given where a loss follows, in training and in evaluation on
           records; None where the model answers.
@@ -333,45 +337,19 @@ class Task:
         encoded["token_table"] = encoder.token_table
         return self.outputs(encoded, heads, features, training=training)
 
-    def outputs(
-        self,
-        encoded: dict[str, Any],
-        heads: Heads,
-        features: Tensors,
-        *,
-        training: bool | None,
-    ) -> Tensors:
-        """The outputs of the heads, {name: (B, ...)}.
-
-        encoded: {"hidden": L + 1 of (B, S, H), "pooled": (B, H)}, and the
-          encoder's "token_table" (V, E), which some heads borrow.
-        """
-        raise NotImplementedError
-
-    def loss(
-        self, outputs: Tensors, inputs: Tensors, targets: Targets
-    ) -> Tensors:
-        """{term: weighted sum ()}; the mean is made once, globally."""
-        raise NotImplementedError
-
     def metric_sums(
-        self, outputs: Tensors, inputs: Tensors, targets: Targets
+        self, outputs: Tensors, features: Tensors, targets: Targets
     ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        """{score: (sum (), weight ())} for evaluation on records."""
-        del outputs, inputs, targets
+        """{metric: (sum (), weight ())} for evaluation on records."""
+        del outputs, features, targets
         return {}
-
-    def decode(self, outputs: Tensors, inputs: Tensors) -> Tensors:
-        """Small numbers (W, ...); compiles under XLA."""
-        raise NotImplementedError
 
     # Saving.
 
     @property
     def name(self) -> str:
         """What `--task` takes: the file's name, or a user's module."""
-        module = type(self).__module__
-        return module.removeprefix("bert_keras.tasks.")
+        return registry.name_of(_PACKAGE, type(self))
 
     def to_dict(self) -> dict[str, Any]:
         """What a folder keeps; raises InputError if no load could find it."""
@@ -392,64 +370,17 @@ class Task:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Task":
-        config = options.renamed(config, cls)
-        # JSON has no tuples.
-        values = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in config.items()
-        }
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise errors.InputError(
-                f"{cls.__name__} has the settings {sorted(known)}; "
-                f"unknown: {unknown}."
-            )
-        options.check_types(cls, config)
-        options.check_bounds(cls, config)
-        return cls(**values)
+        return options.construct(cls, config)
 
 
-def require_distinct(what: str, names: Sequence[str]) -> None:
-    """Raises InputError where two of the names are the same."""
-    if len(set(names)) < len(names):
-        twice = [n for n, c in collections.Counter(names).items() if c > 1]
-        raise errors.InputError(f"{what} has {twice[:5]} more than once.")
-
-
-class UnknownTaskError(errors.InputError):
-    """A folder names a module that nobody has imported."""
+UnknownTaskError = registry.UnknownNameError
+_PACKAGE = "bert_keras.tasks"
+_WRAPPERS = "bert_keras.wrappers"  # tasks around a task, which import this
 
 
 def find(name: str) -> type[Task]:
-    """The Task subclass of `bert_keras/tasks/<name>.py`, or of a module.
-
-    Imports the module, so `name` has to come from the user: a name that a
-    folder holds goes to `from_dict`. Raises InputError when there is no such
-    module, or no task in it.
-    """
-    if name.removeprefix(_PACKAGE) in names():
-        name = _PACKAGE + name.removeprefix(_PACKAGE)
-    dotted = "." in name and all(map(str.isidentifier, name.split(".")))
-    try:
-        if not dotted:
-            raise ModuleNotFoundError(name=name)
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there and misses something itself
-        raise errors.InputError(
-            f"task={name}: expected one of {', '.join(names())}, or the "
-            "dotted name of a module of yours, such as my_package.my_task, "
-            "which is importable here."
-        ) from None
-    classes = _tasks_in(module)
-    if len(classes) != 1:
-        raise errors.InputError(
-            f"task={name}: expected one Task subclass in that module, "
-            f"found {[item.__name__ for item in classes] or 'none'}."
-        )
-    return classes[0]
+    """The Task subclass of a file here, or of a user's module: imports it."""
+    return registry.find(_PACKAGE, name, Task)
 
 
 def register(name: str) -> None:
@@ -458,84 +389,27 @@ def register(name: str) -> None:
         find(name)
 
 
-_PACKAGE = "bert_keras.tasks."
-_WRAPPERS = "bert_keras.wrappers"  # tasks around a task, which import this
-
-
-def _tasks_in(module) -> list[type[Task]]:
-    """The tasks that a module defines, each once."""
-    classes = {
-        item: None
-        for item in vars(module).values()
-        if inspect.isclass(item)
-        and issubclass(item, Task)
-        and item is not Task
-        and item.__module__ == module.__name__
-    }
-    return list(classes)
-
-
 def require_findable(cls: type[Task]) -> None:
-    """Raises InputError where the name of a task does not lead back to it.
-
-    A saved task is known by its module: the module's name is dotted, so that
-    `task` can take it, and holds no other task.
-    """
-    module = cls.__module__
-    if "." not in module:
-        problem = (
-            f"the name of the module {module} has no dot"
-            if module != "__main__"
-            else "it is defined in the program that was started"
-        )
-    elif (classes := _tasks_in(sys.modules[module])) != [cls]:
-        others = [item.__name__ for item in classes if item is not cls]
-        problem = f"the module {module} " + (
-            f"has other tasks too ({', '.join(others)})"
-            if others
-            else "does not have it at its top level"
-        )
-    else:
-        return
-    raise errors.InputError(
-        f"the task {cls.__qualname__} could not be loaded again: {problem}. "
-        "Define it in a module of its own that is part of a package, such as "
-        "my_package/my_task.py, and import it from there."
-    )
+    """Raises InputError where the name of a task does not lead back to it."""
+    registry.require_findable(_PACKAGE, cls, Task)
 
 
 def names() -> list[str]:
     """Tasks that come with the package."""
-    import pkgutil
-
-    import bert_keras.tasks
-
-    found = pkgutil.iter_modules(bert_keras.tasks.__path__)
-    return sorted(item.name for item in found if item.name != "base")
+    return registry.names(_PACKAGE)
 
 
 def from_dict(values: Mapping[str, Any]) -> Task:
-    """The task that `to_dict` wrote.
-
-    A folder does not choose what is imported: a module of the user's has to
-    be there already, by an import or because `task` names it. Raises
-    UnknownTaskError when it is not, InputError for values that do not fit.
-    """
+    """The task that `to_dict` wrote; the name it has imports nothing."""
     values = dict(values)
     if "wrapper" in values:
         wrapper = values.pop("wrapper")
         return registry.lookup(_WRAPPERS, wrapper, Task).from_config(values)
     name = values.pop("name", None)
-    if isinstance(name, str) and name.removeprefix(_PACKAGE) in names():
-        return find(name).from_config(values)
-    classes = []
-    if isinstance(name, str) and name in sys.modules:
-        classes = _tasks_in(sys.modules[name])
-    if len(classes) != 1:
+    try:
+        task = registry.lookup(_PACKAGE, name, Task)
+    except UnknownTaskError as error:
         raise UnknownTaskError(
-            f"its task is the module {name!r}, which is none of "
-            f"{', '.join(names())} and not imported here; a folder does not "
-            "choose what code runs. If the module is yours, name it with "
-            f"task={name}; in Python, import it before loading."
-        )
-    return classes[0].from_config(values)
+            f"{error} Programs import it with --task={name}."
+        ) from None
+    return task.from_config(values)

@@ -8,9 +8,8 @@ import tensorflow as tf
 
 from bert_keras import errors, options
 from bert_keras import heads as heads_lib
-from bert_keras.data import labelled_files as rows
+from bert_keras.data import labelled_files, packing
 from bert_keras.data import labels as labels_lib
-from bert_keras.data import packing
 from bert_keras.metrics import classification
 from bert_keras.tasks import base
 
@@ -58,13 +57,13 @@ class Classification(base.Task):
         "four layers, or two LSTMs.",
         choices=heads_lib.POOLINGS,
     )
-    # Told by the training rows.
+    # Set by `adapt`, from the training data.
     labels: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()  # of the classes; none: all are 1
     pair: bool = False
 
     def __post_init__(self):
-        base.require_distinct("labels", self.labels)
+        options.require_distinct("labels", self.labels)
         if self.weights and len(self.weights) != len(self.labels):
             raise errors.InputError(
                 f"expected a weight for each of {len(self.labels)} labels, "
@@ -97,26 +96,33 @@ class Classification(base.Task):
         return KINDS[self.kind]
 
     def read_examples(self, path):
-        labels = _Labels(self._kind, self.skip_labels)
-        return rows.read(
+        labels = labels_lib.Skipped(
+            self.skip_labels,
+            key=self._kind.key,
+            names_of=self._kind.parts,
+            classes_of=lambda example: self._kind.split(example["label"]),
+        )
+        return labelled_files.read(
             path,
-            columns=rows.parse_columns(self.columns, rows.COMMON_COLUMNS),
+            columns=labelled_files.parse_columns(
+                self.columns, labelled_files.COMMON_COLUMNS
+            ),
             needed=(*self.text_columns, "label"),
             on_bad_row=self.on_bad_row,
             label=self._kind.read,
         ).where(labels.keeps, labels.note)
 
-    def adapt(self, rows, tokenizer):
+    def adapt(self, examples, tokenizer):
         del tokenizer
         counts, pair = {}, False
-        for number, row in enumerate(rows):
+        for number, example in enumerate(examples):
             try:
-                found = self._kind.split(row["label"])
+                found = self._kind.split(example["label"])
             except ValueError as problem:
                 raise errors.InputError(f"row {number}: {problem}.") from None
             for label in found:
                 counts[label] = counts.get(label, 0) + 1
-            pair = pair or "text_pair" in row
+            pair = pair or "text_pair" in example
         labels = tuple(sorted(counts))
         self._kind.check(labels)
         weights = ()
@@ -126,9 +132,7 @@ class Classification(base.Task):
             weights = tuple(
                 total / (len(labels) * counts[label]) for label in labels
             )
-        return dataclasses.replace(
-            self, labels=labels, weights=weights, pair=pair
-        )
+        return self.with_settings(labels=labels, weights=weights, pair=pair)
 
     def preprocess(self, raw, tokenizer):
         return packing.pack(
@@ -137,8 +141,8 @@ class Classification(base.Task):
             seq_length=self.seq_length,
         )
 
-    def make_targets(self, raw, inputs):
-        del inputs
+    def make_targets(self, raw, features, tokenizer):
+        del features, tokenizer
         labels = self._kind.labels(raw["label"], self.labels)
         weights = tf.ones(tf.shape(labels)[:1])
         if self.weights:
@@ -159,15 +163,15 @@ class Classification(base.Task):
         mask = features["padding_mask"]
         return {"label": heads["label"](encoded, mask, training=training)}
 
-    def loss(self, outputs, inputs, targets):
+    def loss(self, outputs, features, targets):
         labels, weights = targets["label"]
         losses = self._kind.losses(outputs["label"], labels)
         return {"label": tf.reduce_sum(losses * weights)}
 
-    def decode(self, outputs, inputs):
+    def decode(self, outputs, features):
         return {"scores": self._kind.decode(outputs["label"])}
 
-    def postprocess(self, decoded, inputs, raw, tokenizer):
+    def postprocess(self, decoded, features, raw, tokenizer):
         """Of single and multi {"label" (T,) string, "score" (T,), "scores"
         (T, C)}; of number {"value" (T,)}.
 
@@ -175,71 +179,18 @@ class Classification(base.Task):
         class is its probability; of several, joined by commas, that of the
         least probable one, or of having none.
         """
-        del inputs, raw, tokenizer
+        del features, raw, tokenizer
         return self._kind.predict(decoded["scores"], self.labels)
 
-    def metrics(self, predictions, rows):
-        return self._kind.metrics(predictions, rows, self.labels)
+    def metrics(self, predictions, examples):
+        return self._kind.metrics(predictions, examples, self.labels)
 
-    def tables(self, predictions, rows):
-        return self._kind.tables(predictions, rows, self.labels)
+    def tables(self, predictions, examples):
+        return self._kind.tables(predictions, examples, self.labels)
 
-    def unseen(self, row):
-        found = self._kind.split(row["label"])
+    def unseen(self, example):
+        found = self._kind.split(example["label"])
         return [label for label in found if label not in self.labels]
-
-
-class _Labels:
-    """Which rows of a file `skip_labels` leaves out, and what labels it has."""
-
-    def __init__(self, kind, skip_labels: str):
-        self._kind = kind
-        # As rows' labels are compared -> as a person wrote them.
-        self._skip: dict[str | float, str] = {}
-        for name in map(labels_lib.strip, skip_labels.split(",")):
-            if name:
-                try:
-                    self._skip[kind.key(name)] = name
-                except ValueError as problem:
-                    raise errors.InputError(
-                        f"skip_labels={skip_labels}: {problem}."
-                    ) from None
-        self._left_out = dict.fromkeys(self._skip, 0)
-        self._rows_left_out = 0
-        self._names: set[str] = set()
-
-    def keeps(self, row) -> bool:
-        found = {self._kind.key(name) for name in self._kind.parts(row)}
-        if there := found & self._left_out.keys():
-            self._rows_left_out += 1
-            for key in there:
-                self._left_out[key] += 1
-            return False
-        self._names.update(self._kind.split(row["label"]))
-        return True
-
-    def note(self) -> str:
-        notes = [labels_lib.doubts(self._names)]
-        if self._rows_left_out:
-            counts = ", ".join(
-                f"{self._skip[key]}: {count:,}"
-                for key, count in self._left_out.items()
-                if count
-            )
-            notes.append(
-                f"{self._rows_left_out:,} rows are left out for labels in "
-                f"skip_labels ({counts})."
-            )
-        missing = [
-            self._skip[key]
-            for key, count in self._left_out.items()
-            if not count
-        ]
-        if missing:
-            notes.append(
-                f"No row has the label {' or '.join(missing)} of skip_labels."
-            )
-        return " ".join(filter(None, notes))
 
 
 class Single:
@@ -253,8 +204,8 @@ class Single:
     def split(self, label):
         return [labels_lib.one(label)]
 
-    def parts(self, row):
-        return self.split(row["label"])
+    def parts(self, example):
+        return self.split(example["label"])
 
     def check(self, labels):
         if len(labels) < 2:
@@ -287,28 +238,24 @@ class Single:
             "scores": scores,
         }
 
-    def _counts(self, predictions, rows, labels):
-        gold = [self.split(row["label"])[0] for row in rows]
+    def _counts(self, predictions, examples, labels):
+        gold = [self.split(example["label"])[0] for example in examples]
         answers = [answer["label"] for answer in predictions]
         # A row that is scored may have a class that was never trained.
         labels = sorted({*labels, *gold})
         return classification.confusion(gold, answers, labels), labels
 
-    def metrics(self, predictions, rows, labels):
-        counts, _ = self._counts(predictions, rows, labels)
-        return {
-            "accuracy": classification.accuracy(counts),
-            "f1_macro": classification.f1_macro(
-                classification.per_class(counts)
-            ),
-            "mcc": classification.matthews(counts),
-        }
+    def metrics(self, predictions, examples, labels):
+        counts, _ = self._counts(predictions, examples, labels)
+        return classification.single_label(counts)
 
-    def tables(self, predictions, rows, labels):
-        counts, labels = self._counts(predictions, rows, labels)
+    def tables(self, predictions, examples, labels):
+        counts, labels = self._counts(predictions, examples, labels)
         return {
             "classes": base.Table(
-                labels, CLASS_COLUMNS, classification.per_class(counts)
+                labels,
+                classification.COLUMNS,
+                classification.per_class(counts),
             ),
             "confusion": base.Table(labels, labels, counts),
         }
@@ -325,8 +272,8 @@ class Multi:
     def split(self, label):
         return [part for part in labels_lib.several(label).split(",") if part]
 
-    def parts(self, row):
-        return self.split(row["label"])
+    def parts(self, example):
+        return self.split(example["label"])
 
     def check(self, labels):
         if not labels:
@@ -369,24 +316,20 @@ class Multi:
             "scores": scores,
         }
 
-    def _sets(self, rows):
-        return [set(self.split(row["label"])) for row in rows]
+    def _sets(self, examples):
+        return [set(self.split(example["label"])) for example in examples]
 
-    def metrics(self, predictions, rows, labels):
-        gold, answers = self._sets(rows), self._sets(predictions)
-        scores = classification.of_sets(gold, answers, labels)
-        same = sum(g == a for g, a in zip(gold, answers, strict=True))
-        return {
-            "f1_micro": classification.f1_micro(gold, answers),
-            "f1_macro": classification.f1_macro(scores),
-            "accuracy": same / max(1, len(rows)),
-        }
-
-    def tables(self, predictions, rows, labels):
-        scores = classification.of_sets(
-            self._sets(rows), self._sets(predictions), labels
+    def metrics(self, predictions, examples, labels):
+        return classification.multi_label(
+            self._sets(examples), self._sets(predictions), labels
         )
-        return {"classes": base.Table(labels, CLASS_COLUMNS, scores)}
+
+    def tables(self, predictions, examples, labels):
+        scores = classification.of_sets(
+            self._sets(examples), self._sets(predictions), labels
+        )
+        table = base.Table(labels, classification.COLUMNS, scores)
+        return {"classes": table}
 
 
 class Number:
@@ -402,8 +345,8 @@ class Number:
         labels_lib.number(label)
         return []
 
-    def parts(self, row):
-        return [row["label"]]
+    def parts(self, example):
+        return [example["label"]]
 
     def check(self, labels):
         pass
@@ -424,22 +367,18 @@ class Number:
     def predict(self, scores, labels):
         return {"value": scores[:, 0]}
 
-    def metrics(self, predictions, rows, labels):
-        gold = [float(labels_lib.number(row["label"])) for row in rows]
+    def metrics(self, predictions, examples, labels):
+        gold = [
+            float(labels_lib.number(example["label"])) for example in examples
+        ]
         answers = [answer["value"] for answer in predictions]
-        error = np.array(gold) - np.array(answers)
-        return {
-            "spearman": classification.spearman(gold, answers),
-            "pearson": classification.pearson(gold, answers),
-            "mean_squared_error": float(np.mean(error**2)),
-        }
+        return classification.regression(gold, answers)
 
-    def tables(self, predictions, rows, labels):
+    def tables(self, predictions, examples, labels):
         return {}
 
 
 KINDS = {"single": Single(), "multi": Multi(), "number": Number()}
-CLASS_COLUMNS = ("precision", "recall", "f1", "rows", "answers")
 
 
 def _names(kind, label) -> list[list[str]]:

@@ -8,8 +8,7 @@ import tensorflow as tf
 
 from bert_keras import errors, options
 from bert_keras import heads as heads_lib
-from bert_keras.data import labelled_files as rows
-from bert_keras.data import labels, packing
+from bert_keras.data import labelled_files, labels, packing
 from bert_keras.metrics import classification
 from bert_keras.tasks import base
 
@@ -39,7 +38,9 @@ class Embedding(base.Task):
         "text=NAME,text_pair=NAME,label=NAME; a number is a position in a "
         "file without a header. Empty: common names are recognised.",
     )
-    # Told by the training rows.
+    metric_names = ("spearman", "pearson")
+
+    # Set by `adapt`, from the training data.
     pair: bool = False  # whether a second text is read
     highest: float = 1.0  # label
 
@@ -50,35 +51,34 @@ class Embedding(base.Task):
     @property
     def stored_features(self):
         # Both texts of a pair are in one row: 1s alone would join them.
-        return ("padding_mask",) if self.pair else ()
+        return {"padding_mask": base.TOKENS} if self.pair else {}
 
     @property
     def num_positions(self):
         return self.seq_length // len(self.text_columns)
 
-    @property
-    def metric_names(self):
-        return ("spearman", "pearson")
-
     def read_examples(self, path):
-        return rows.read(
+        return labelled_files.read(
             path,
-            columns=rows.parse_columns(self.columns, rows.COMMON_COLUMNS),
+            columns=labelled_files.parse_columns(
+                self.columns, labelled_files.COMMON_COLUMNS
+            ),
             needed=("text", "text_pair", "label"),
             label=labels.number,
         )
 
-    def adapt(self, rows, tokenizer):
+    def adapt(self, examples, tokenizer):
         del tokenizer
         found = (
-            (_number(row, number), number) for number, row in enumerate(rows)
+            (_number(example, number), number)
+            for number, example in enumerate(examples)
         )
         highest, (lowest, place) = -np.inf, (np.inf, 0)
         for label, number in found:
             highest = max(highest, label)
             lowest, place = min((lowest, place), (label, number))
         if highest == -np.inf:
-            return dataclasses.replace(self, pair=True)
+            return self.with_settings(pair=True)
         if highest < np.finfo(np.float32).tiny:
             raise errors.InputError(
                 "expected labels from 0, for texts that have nothing in "
@@ -90,15 +90,13 @@ class Embedding(base.Task):
                 f"{-highest:g} to {highest:g}, for its share of the highest is "
                 f"to be a cosine; found {lowest:g}."
             )
-        return dataclasses.replace(self, pair=True, highest=highest)
+        return self.with_settings(pair=True, highest=highest)
 
     def for_device(self):
         """Of one text, as long as each of a pair: vectors are compared
         where they are needed.
         """
-        return dataclasses.replace(
-            self, pair=False, seq_length=self.num_positions
-        )
+        return self.with_settings(pair=False, seq_length=self.num_positions)
 
     def preprocess(self, raw, tokenizer):
         """padding_mask: 1 on the first text, 2 on the second."""
@@ -108,21 +106,17 @@ class Embedding(base.Task):
             seq_length=self.seq_length,
         )
 
-    def make_targets(self, raw, inputs):
-        del inputs
+    def make_targets(self, raw, features, tokenizer):
+        del features, tokenizer
         share = labels.numbers(raw["label"]) / self.highest
         return {"similarity": (share, tf.ones_like(share))}
 
-    def randomize(self, inputs, targets, seeds):
-        del seeds
-        return self.add_derived_features(inputs), targets
-
-    def add_derived_features(self, inputs):
+    def add_derived_features(self, features):
         """Each text counts its positions from 0."""
         positions = packing.position_ids(
-            inputs["padding_mask"], len(self.text_columns)
+            features["padding_mask"], len(self.text_columns)
         )
-        return inputs | {"position_ids": positions}
+        return features | {"position_ids": positions}
 
     def build_heads(self, config):
         return {}
@@ -137,30 +131,29 @@ class Embedding(base.Task):
             for number, name in enumerate(self.text_columns, 1)
         }
 
-    def loss(self, outputs, inputs, targets):
+    def loss(self, outputs, features, targets):
         share, weights = targets["similarity"]
         losses = tf.square(_cosine(outputs) - share)
         return {"similarity": tf.reduce_sum(losses * weights)}
 
-    def decode(self, outputs, inputs):
+    def decode(self, outputs, features):
         if not self.pair:
             return dict(outputs)
         return outputs | {"similarity": _cosine(outputs)}
 
-    def postprocess(self, decoded, inputs, raw, tokenizer):
+    def postprocess(self, decoded, features, raw, tokenizer):
         """{"embedding" (T, H)}, of pairs also "embedding_pair" (T, H) and
         "similarity" (T,), their cosine.
         """
-        del inputs, raw, tokenizer
+        del features, raw, tokenizer
         return decoded
 
-    def metrics(self, predictions, rows):
-        gold = [_number(row, number) for number, row in enumerate(rows)]
+    def metrics(self, predictions, examples):
+        gold = [
+            _number(example, number) for number, example in enumerate(examples)
+        ]
         answers = [answer["similarity"] for answer in predictions]
-        return {
-            "spearman": classification.spearman(gold, answers),
-            "pearson": classification.pearson(gold, answers),
-        }
+        return classification.correlations(gold, answers)
 
 
 def _unit(vectors):
@@ -176,8 +169,8 @@ def _cosine(outputs):
     return tf.reduce_sum(outputs["embedding"] * outputs["embedding_pair"], -1)
 
 
-def _number(row, number: int) -> float:
+def _number(example, number: int) -> float:
     try:
-        return float(labels.number(row["label"]))
+        return float(labels.number(example["label"]))
     except ValueError as problem:
         raise errors.InputError(f"row {number}: {problem}.") from None

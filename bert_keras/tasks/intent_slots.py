@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from bert_keras import errors
+from bert_keras import errors, options
 from bert_keras import heads as heads_lib
 from bert_keras.data import conll, labels, tag_schemes, text_lines
-from bert_keras.tasks import base, tagging
+from bert_keras.tasks import tagging
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -23,24 +23,23 @@ class IntentSlots(tagging.Tagging):
     joint intent classification and slot filling").
     """
 
-    # Told by the training rows.
+    metric_names = (
+        "frame_accuracy",
+        "intent_accuracy",
+        *tagging.Tagging.metric_names,
+    )
+    softmax_terms = (*tagging.Tagging.softmax_terms, "intent")
+
+    # Set by `adapt`, from the training data.
     intents: tuple[str, ...] = ()
 
     def __post_init__(self):
         super().__post_init__()
-        base.require_distinct("intents", self.intents)
-
-    @property
-    def softmax_terms(self):
-        return (*super().softmax_terms, "intent")
+        options.require_distinct("intents", self.intents)
 
     @property
     def head_signatures(self):
         return super().head_signatures | {"intent": self.intents}
-
-    @property
-    def metric_names(self):
-        return ("frame_accuracy", "intent_accuracy", *super().metric_names)
 
     def read_examples(self, path):
         """A folder with seq.in, seq.out and label: a text each line."""
@@ -96,18 +95,18 @@ class IntentSlots(tagging.Tagging):
                 ) from None
             yield conll.row(words, tags, " ") | {"label": label}
 
-    def adapt(self, rows, tokenizer):
+    def adapt(self, examples, tokenizer):
         intents = set()
 
         def noted():
-            for row in rows:
-                intents.add(labels.strip(row["label"]))
-                yield row
+            for example in examples:
+                intents.add(labels.strip(example["label"]))
+                yield example
 
         task = super().adapt(noted(), tokenizer)
-        return dataclasses.replace(task, intents=tuple(sorted(intents)))
+        return task.with_settings(intents=tuple(sorted(intents)))
 
-    def make_targets(self, raw, inputs):
+    def make_targets(self, raw, features, tokenizer):
         """Also {"intent": (labels (W,) int32, weights (W,))}.
 
         Of a text in several rows the first one counts.
@@ -121,10 +120,10 @@ class IntentSlots(tagging.Tagging):
                     f"whose intents are {list(self.intents)}."
                 )
         numbers = tf.constant([known[name] for name in names], tf.int32)
-        text = inputs["example_index"]
+        text = features["example_index"]
         is_first = tf.concat([[True], text[1:] != text[:-1]], axis=0)
         weights = tf.cast(is_first[: tf.size(text)], tf.float32)
-        return super().make_targets(raw, inputs) | {
+        return super().make_targets(raw, features, tokenizer) | {
             "intent": (tf.gather(numbers, text), weights)
         }
 
@@ -141,55 +140,55 @@ class IntentSlots(tagging.Tagging):
             "intent": heads["intent"](encoded, mask, training=training)
         }
 
-    def loss(self, outputs, inputs, targets):
+    def loss(self, outputs, features, targets):
         intents, weights = targets["intent"]
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             intents, outputs["intent"]
         )
-        return super().loss(outputs, inputs, targets) | {
+        return super().loss(outputs, features, targets) | {
             "intent": tf.reduce_sum(losses * weights)
         }
 
-    def decode(self, outputs, inputs):
+    def decode(self, outputs, features):
         """Also {"intents" (W, C)}: their probabilities."""
-        return super().decode(outputs, inputs) | {
+        return super().decode(outputs, features) | {
             "intents": tf.nn.softmax(outputs["intent"], axis=-1)
         }
 
-    def postprocess(self, decoded, inputs, raw, tokenizer):
+    def postprocess(self, decoded, features, raw, tokenizer):
         """Also {"intent" (T,) string, "intent_score" (T,)}."""
         texts = tf.range(tf.size(raw["text"]))
-        first = tf.searchsorted(inputs["example_index"], texts)
+        first = tf.searchsorted(features["example_index"], texts)
         scores = tf.gather(decoded["intents"], first)
         best = tf.argmax(scores, axis=-1, output_type=tf.int32)
-        return super().postprocess(decoded, inputs, raw, tokenizer) | {
+        return super().postprocess(decoded, features, raw, tokenizer) | {
             "intent": tf.gather(tf.constant(self.intents), best),
             "intent_score": tf.reduce_max(scores, axis=-1),
         }
 
-    def metrics(self, predictions, rows):
+    def metrics(self, predictions, examples):
         """The slots' scores, and of whole texts: intent, intent and slots."""
-        pairs = list(zip(predictions, rows, strict=True))
+        pairs = list(zip(predictions, examples, strict=True))
         intents = [
-            answer["intent"] == labels.strip(row["label"])
-            for answer, row in pairs
+            answer["intent"] == labels.strip(example["label"])
+            for answer, example in pairs
         ]
         slots = [
             sorted(ours) == sorted(theirs)
             for ours, theirs in zip(
-                *self._spans(predictions, rows), strict=True
+                *self._spans(predictions, examples), strict=True
             )
         ]
         count = max(1, len(pairs))
         both = sum(a and b for a, b in zip(intents, slots, strict=True))
-        return super().metrics(predictions, rows) | {
+        return super().metrics(predictions, examples) | {
             "intent_accuracy": sum(intents) / count,
             "frame_accuracy": both / count,
         }
 
-    def unseen(self, row):
-        intent = labels.strip(row["label"])
-        return [intent] * (intent not in self.intents) + super().unseen(row)
+    def unseen(self, example):
+        intent = labels.strip(example["label"])
+        return [intent] * (intent not in self.intents) + super().unseen(example)
 
 
 def _lines(path: str) -> Iterator[str]:

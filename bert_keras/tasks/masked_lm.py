@@ -31,7 +31,7 @@ class MaskedLM(base.Task):
         least=0.01,
         most=0.9,
     )
-    # Told by the records and the vocabulary.
+    # Set by `adapt`, from the records and the vocabulary.
     objective: str = "nsp"  # nsp, sop or none
     vocab_size: int = 0
     mask_id: int = 0
@@ -55,10 +55,9 @@ class MaskedLM(base.Task):
             *(f"loss/{term}" for term in self.head_signatures),
         )
 
-    def adapt(self, rows, tokenizer):
-        del rows
-        return dataclasses.replace(
-            self,
+    def adapt(self, examples, tokenizer):
+        del examples
+        return self.with_settings(
             vocab_size=tokenizer.vocab_size,
             mask_id=tokenizer.mask_id,
             special_ids=tokenizer.special_ids,
@@ -91,12 +90,12 @@ class MaskedLM(base.Task):
             seq_length=self.seq_length,
         )
 
-    def randomize(self, inputs, targets, seeds):
-        if "positions" in inputs:  # masked when the records were made
-            return inputs, targets
+    def randomize(self, features, targets, seeds):
+        if "positions" in features:  # masked when the records were made
+            return features, targets
         token_ids, positions, labels, weights = masking.mask_tokens(
-            inputs["token_ids"],
-            inputs["padding_mask"],
+            features["token_ids"],
+            features["padding_mask"],
             seeds,
             share=self.masked_share,
             mask_id=self.mask_id,
@@ -104,17 +103,17 @@ class MaskedLM(base.Task):
             vocab_size=self.vocab_size,
         )
         masked = {"token_ids": token_ids, "positions": positions}
-        return inputs | masked, targets | {"masked_lm": (labels, weights)}
+        return features | masked, targets | {"masked_lm": (labels, weights)}
 
-    def add_derived_features(self, inputs):
-        if "positions" in inputs:
-            return inputs
+    def add_derived_features(self, features):
+        if "positions" in features:
+            return features
         positions, _ = masking.mask_positions(
-            inputs["token_ids"], self.mask_id, ANSWERED_MASKS
+            features["token_ids"], self.mask_id, ANSWERED_MASKS
         )
-        return inputs | {"positions": positions}
+        return features | {"positions": positions}
 
-    def loss(self, outputs, inputs, targets):
+    def loss(self, outputs, features, targets):
         terms = {}
         for term, (labels, weights) in targets.items():
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
@@ -123,7 +122,7 @@ class MaskedLM(base.Task):
             terms[term] = tf.reduce_sum(losses * weights)
         return terms
 
-    def metric_sums(self, outputs, inputs, targets):
+    def metric_sums(self, outputs, features, targets):
         scores = {}
         for term, (labels, weights) in targets.items():
             guess = tf.argmax(outputs[term], axis=-1, output_type=tf.int32)
@@ -134,7 +133,7 @@ class MaskedLM(base.Task):
             )
         return scores
 
-    def decode(self, outputs, inputs):
+    def decode(self, outputs, features):
         scores = tf.nn.softmax(outputs["masked_lm"], axis=-1)
         return {
             # Not ops.argmax: for its -0.0 it uses an op that TFLite lacks.
@@ -142,11 +141,11 @@ class MaskedLM(base.Task):
             "score": tf.reduce_max(scores, axis=-1),
         }
 
-    def postprocess(self, decoded, inputs, raw, tokenizer):
+    def postprocess(self, decoded, features, raw, tokenizer):
         """{"token" (T, P) string, "score" (T, P)}: "" and 0 past the last."""
         del raw
         _, valid = masking.mask_positions(
-            inputs["token_ids"], self.mask_id, ANSWERED_MASKS
+            features["token_ids"], self.mask_id, ANSWERED_MASKS
         )
         tokens = tf.gather(
             tf.constant(tokenizer.vocabulary), decoded["token_id"]

@@ -30,6 +30,20 @@ class QuestionAnswering(base.Task):
     A row is [CLS] question [SEP] window of the context [SEP]; a long context
     has several windows. The span of an answer that is not in the window, or
     that does not exist, is [CLS].
+
+    The question "film ?" with the context "plot is old .", in rows of 8 tokens
+    with a doc_stride of 2, where "old", context[8:11], is the answer:
+
+        row 0   [CLS] film ? [SEP] plot is old [SEP]   start 6, end 6
+        starts    0    0   0   0    0   5   8    0
+        ends      0    0   0   0    4   7  11    0
+        row 1   [CLS] film ? [SEP] old  .  [SEP]       start 4, end 4
+        starts    0    0   0   0    8  12    0
+        ends      0    0   0   0   11  13    0
+
+    `decode` scores the spans of each row. `postprocess` looks up where they
+    are in the context, so that the "old" of both rows is one span, whose
+    better score counts, and lists the best spans of all rows of a text.
     """
 
     doc_stride: int = options.option(
@@ -57,21 +71,15 @@ class QuestionAnswering(base.Task):
         "more than this. Left at 0, fine-tuning saves the best value on the "
         "dev rows, if some have no answer.",
     )
-    # Told by the training rows.
+    text_columns = ("question", "context")
+    head_signatures = {"span": ("start", "end")}
+    loss_weights = {"start": 0.5, "end": 0.5}
+    ranked_outputs = ("start", "end", "answers", "starts", "ends")
+    lists = {"answers": "", "starts": 0, "ends": 0, "scores": 0.0}
+
+    # Set by `adapt`, from the training data.
     unanswerable: bool = False  # some questions have no answer
     chinese: bool = False  # scored by characters
-
-    @property
-    def text_columns(self):
-        return ("question", "context")
-
-    @property
-    def loss_weights(self):
-        return {"start": 0.5, "end": 0.5}
-
-    @property
-    def head_signatures(self):
-        return {"span": ("start", "end")}
 
     @property
     def metric_names(self):
@@ -80,29 +88,20 @@ class QuestionAnswering(base.Task):
         return ("f1", "exact_match")
 
     @property
-    def ranked_outputs(self):
-        return ("start", "end", "answers", "starts", "ends")
-
-    @property
-    def lists(self):
-        return {"answers": "", "starts": 0, "ends": 0, "scores": 0.0}
-
-    @property
     def list_width(self):
         return self.n_best
 
     def read_examples(self, path):
         return squad.read(path)
 
-    def adapt(self, rows, tokenizer):
+    def adapt(self, examples, tokenizer):
         del tokenizer
         unanswerable, chinese, characters = False, 0, 0
-        for row in rows:
-            unanswerable = unanswerable or row["is_impossible"] == "true"
-            chinese += len(_CHINESE.findall(row["question"]))
-            characters += len(row["question"])
-        return dataclasses.replace(
-            self,
+        for example in examples:
+            unanswerable = unanswerable or example["is_impossible"] == "true"
+            chinese += len(_CHINESE.findall(example["question"]))
+            characters += len(example["question"])
+        return self.with_settings(
             unanswerable=unanswerable,
             chinese=chinese > _CHINESE_SHARE * characters,
         )
@@ -110,8 +109,8 @@ class QuestionAnswering(base.Task):
     def calibrated(self, scores):
         if self.no_answer_threshold or "best_f1_threshold" not in scores:
             return self
-        return dataclasses.replace(
-            self, no_answer_threshold=scores["best_f1_threshold"]
+        return self.with_settings(
+            no_answer_threshold=scores["best_f1_threshold"]
         )
 
     def to_python(self, answer):
@@ -148,21 +147,23 @@ class QuestionAnswering(base.Task):
             "truncated": tf.gather(whole.row_lengths() > longest, ids.text),
         }
 
-    def make_targets(self, raw, inputs):
+    def make_targets(self, raw, features, tokenizer):
         """First and last token that overlap the answer's characters.
 
         [CLS], 0, where a window does not hold all of them. Weight 0 where
         there are answers, but nobody knows where.
         """
-        text = inputs["example_index"]
+        text = features["example_index"]
         begin = tf.strings.to_number(raw["answer_start"], tf.int32)
         end = begin + tf.strings.length(raw["answer"], "UTF8_CHAR")
         known = (begin >= 0) | (raw["is_impossible"] == "true")
         begin, end = (
             tf.expand_dims(tf.gather(x, text), 1) for x in (begin, end)
         )
-        context = _context(inputs)
-        inside = (inputs["starts"] < end) & (inputs["ends"] > begin) & context
+        context = _context(features)
+        inside = (
+            (features["starts"] < end) & (features["ends"] > begin) & context
+        )
         first, last = _first(inside), _last(inside)
         # Of an answer that goes on in the next window, this one holds less.
         none = tf.constant([-1])
@@ -170,8 +171,8 @@ class QuestionAnswering(base.Task):
         closes = tf.concat([text, none], 0)[1:] != text
         left = first > _first(context)
         right = last < _last(context)
-        left |= opens | (_at(inputs["starts"], first) <= begin[:, 0])
-        right |= closes | (_at(inputs["ends"], last) >= end[:, 0])
+        left |= opens | (_at(features["starts"], first) <= begin[:, 0])
+        right |= closes | (_at(features["ends"], last) >= end[:, 0])
         held = tf.reduce_any(inside, axis=1) & left & right
         weights = tf.cast(tf.gather(known, text), tf.float32)
         return {
@@ -187,8 +188,8 @@ class QuestionAnswering(base.Task):
         start, end = heads["span"](encoded["hidden"][-1])
         return {"start": start, "end": end}
 
-    def loss(self, outputs, inputs, targets):
-        context = _context(inputs)
+    def loss(self, outputs, features, targets):
+        context = _context(features)
         candidates = context | (tf.range(tf.shape(context)[1]) == 0)
         terms = {}
         for term, (labels, weights) in targets.items():
@@ -199,13 +200,13 @@ class QuestionAnswering(base.Task):
             terms[term] = tf.reduce_sum(losses * weights)
         return terms
 
-    def decode(self, outputs, inputs):
+    def decode(self, outputs, features):
         """The best spans of each row, best first, and the score of none.
 
         {"start", "end" (W, N) int32, both inclusive, "score" (W, N), "null"
         (W,)}. A score is the sum of two logits; NEVER past the last span.
         """
-        context, size = _context(inputs), self.max_answer_length
+        context, size = _context(features), self.max_answer_length
         # Filled up, so that there are N spans in the shortest row.
         starts = _pad(_or_never(context, outputs["start"]), self.n_best, NEVER)
         ends = _or_never(context, outputs["end"])
@@ -226,7 +227,7 @@ class QuestionAnswering(base.Task):
             "null": outputs["start"][:, 0] + outputs["end"][:, 0],
         }
 
-    def postprocess(self, decoded, inputs, raw, tokenizer):
+    def postprocess(self, decoded, features, raw, tokenizer):
         """{"answer" (T,) string, "start", "end" (T,) int32, "score" (T,), ...}
 
         start, end: where the answer stands in the context, in code points.
@@ -238,9 +239,9 @@ class QuestionAnswering(base.Task):
         """
         del tokenizer
         context = _valid(raw["context"])
-        spans, starts, ends = self._merge(decoded, inputs, tf.size(context))
+        spans, starts, ends = self._merge(decoded, features, tf.size(context))
         null = tf.math.unsorted_segment_min(
-            decoded["null"], inputs["example_index"], tf.size(context)
+            decoded["null"], features["example_index"], tf.size(context)
         )
         possible = spans > _POSSIBLE
         margin = null - spans[:, 0]
@@ -270,19 +271,19 @@ class QuestionAnswering(base.Task):
             "scores": scores,
         }
 
-    def _merge(self, decoded, inputs, texts):
+    def _merge(self, decoded, features, texts):
         """Scores, starts and ends (T, N) of each text's best spans."""
         possible = decoded["score"] > _POSSIBLE
         windows = (
             decoded["score"],
-            tf.gather(inputs["starts"], decoded["start"], batch_dims=1),
-            tf.gather(inputs["ends"], decoded["end"], batch_dims=1),
+            tf.gather(features["starts"], decoded["start"], batch_dims=1),
+            tf.gather(features["ends"], decoded["end"], batch_dims=1),
         )
 
         def of_text(values, filling):
             values = tf.where(possible, values, filling)
             values = tf.RaggedTensor.from_value_rowids(
-                values, inputs["example_index"], texts, validate=False
+                values, features["example_index"], texts, validate=False
             ).to_tensor(filling)  # (T, windows, N)
             values = tf.reshape(
                 values, [texts, tf.shape(values)[1] * self.n_best]
@@ -300,44 +301,18 @@ class QuestionAnswering(base.Task):
         )
         return scores, starts, ends
 
-    def metrics(self, predictions, rows):
+    def metrics(self, predictions, examples):
         """Exact match and F1; for questions without answer the best ones, too.
 
-        best_f1 is what the threshold best_f1_threshold would give, and
-        best_exact_match likewise: chosen on these very rows.
+        Thresholds, which `calibrated` reads, are chosen on these very rows.
         """
-        golds = [json.loads(row["answers"]) for row in rows]
-        given = self._score([a["answer"] for a in predictions], golds)
-        means = {
-            name: sum(values) / len(rows) for name, values in given.items()
-        }
-        if not (self.unanswerable or any(not gold for gold in golds)):
-            return means
-        answered = self._score(
-            ["".join(a["answers"][:1]) for a in predictions], golds
+        golds = [json.loads(example["answers"]) for example in examples]
+        return answers_lib.question_answering(
+            predictions,
+            golds,
+            answers_lib.Chinese() if self.chinese else answers_lib.English(),
+            unanswerable=self.unanswerable or not all(golds),
         )
-        unanswered = self._score([""] * len(rows), golds)
-        nulls = [a["no_answer_score"] for a in predictions]
-        for name in given:
-            threshold, mean = answers_lib.best_threshold(
-                nulls, answered[name], unanswered[name]
-            )
-            means[f"best_{name}"] = mean
-            means[f"best_{name}_threshold"] = threshold
-        return means
-
-    def _score(self, answers, golds):
-        language = (
-            answers_lib.Chinese() if self.chinese else answers_lib.English()
-        )
-        scores = [
-            answers_lib.best(answer, gold, language)
-            for answer, gold in zip(answers, golds, strict=True)
-        ]
-        return {
-            name: [getattr(score, name) for score in scores]
-            for name in ("f1", "exact_match")
-        }
 
 
 def _valid(text):
@@ -345,9 +320,9 @@ def _valid(text):
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8")
 
 
-def _context(inputs):
+def _context(features):
     """(W, S) bool: the tokens of the context, without the last [SEP]."""
-    second = (inputs["segment_ids"] == 1) & (inputs["padding_mask"] > 0)
+    second = (features["segment_ids"] == 1) & (features["padding_mask"] > 0)
     # Padded as integers: LiteRT before 2.20 has no op that pads bools.
     behind = _pad(tf.cast(second, tf.int32), 1, 0)[:, 1:]
     return second & (behind > 0)

@@ -43,7 +43,12 @@ class Tagging(base.Task):
         "last.",
         least=conll.LAST,
     )
-    # Told by the training rows.
+    metric_names = ("f1", "precision", "recall")
+    softmax_terms = ("tag",)
+    target_axes = {"tag": base.TOKENS}
+    lists = {"type": "", "text": "", "start": -1, "end": -1, "score": 0.0}
+
+    # Set by `adapt`, from the training data.
     types: tuple[str, ...] = ()
     scheme: str = "BIO"
 
@@ -53,7 +58,7 @@ class Tagging(base.Task):
                 f"scheme is {self.scheme!r}; expected one of "
                 f"{', '.join(tag_schemes.PREFIXES)}."
             )
-        base.require_distinct("types", self.types)
+        options.require_distinct("types", self.types)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -62,35 +67,19 @@ class Tagging(base.Task):
         return ("O", *(f"{p}-{t}" for t in self.types for p in prefixes))
 
     @property
-    def softmax_terms(self):
-        return ("tag",)
-
-    @property
     def head_signatures(self):
         return {"tag": self.labels}
-
-    @property
-    def target_axes(self):
-        return ("tag",)
-
-    @property
-    def lists(self):
-        return {"type": "", "text": "", "start": -1, "end": -1, "score": 0.0}
-
-    @property
-    def metric_names(self):
-        return ("f1", "precision", "recall")
 
     def read_examples(self, path):
         return conll.rows(path, self.tag_column)
 
-    def adapt(self, rows, tokenizer):
+    def adapt(self, examples, tokenizer):
         del tokenizer
         types = set()
 
         def sequences():
-            for row in rows:
-                tags = conll.tags(row["tags"])
+            for example in examples:
+                tags = conll.tags(example["tags"])
                 types.update(tag[2:] for tag in tags if tag != "O")
                 yield tags
 
@@ -100,8 +89,7 @@ class Tagging(base.Task):
                 "tagging needs entities in the training file; every word of "
                 "it has the tag O."
             )
-        return dataclasses.replace(
-            self,
+        return self.with_settings(
             types=tuple(sorted(types)),
             # A first word that depends on the entity before is hard to learn.
             scheme="BIO" if scheme == "IOB1" else scheme,
@@ -149,13 +137,16 @@ class Tagging(base.Task):
             filler=-1,
         ) | {"example_index": found.text}
 
-    def make_targets(self, raw, inputs):
+    def make_targets(self, raw, features, tokenizer):
         """{"tag": (labels (W, S) int32, weights (W, S))}; not in a graph.
 
         A word is in an entity when it begins there.
         """
         known = {tag: number for number, tag in enumerate(self.labels)}
-        start, text = inputs["start"].numpy(), inputs["example_index"].numpy()
+        start, text = (
+            features["start"].numpy(),
+            features["example_index"].numpy(),
+        )
         labels = np.zeros(start.shape, np.int32)
         splits = np.searchsorted(text, np.arange(len(raw["text"]) + 1))
         for number, (words, tags) in enumerate(_columns(raw)):
@@ -188,24 +179,24 @@ class Tagging(base.Task):
         """{"tag": (B, S, C) float32 logits}."""
         return {"tag": heads["tag"](encoded["hidden"][-1], training=training)}
 
-    def loss(self, outputs, inputs, targets):
+    def loss(self, outputs, features, targets):
         labels, weights = targets["tag"]
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels, outputs["tag"]
         )
         return {"tag": tf.reduce_sum(losses * weights)}
 
-    def decode(self, outputs, inputs):
+    def decode(self, outputs, features):
         """{"tag" (W, S) int32, "score" (W, S)}: 0 at padding."""
         scores = tf.nn.softmax(outputs["tag"], axis=-1)
         tag = tf.argmax(scores, axis=-1, output_type=tf.int32)
-        mask = tf.minimum(inputs["padding_mask"], 1)
+        mask = tf.minimum(features["padding_mask"], 1)
         return {
             "tag": tag * mask,
             "score": tf.reduce_max(scores, axis=-1) * tf.cast(mask, tf.float32),
         }
 
-    def postprocess(self, decoded, inputs, raw, tokenizer):
+    def postprocess(self, decoded, features, raw, tokenizer):
         """{"type", "text" (T, M) string, "start", "end" (T, M), "score"}.
 
         The entities of each text, of at most M, in order; past the last "",
@@ -214,54 +205,64 @@ class Tagging(base.Task):
         """
         del tokenizer
         # In order of texts and of words: each word counts in one row.
-        place = tf.where(inputs["start"] >= 0)
-        text = tf.gather(inputs["example_index"], place[:, 0])
-        tag = tf.gather_nd(decoded["tag"], place)
-        same_text = tf.equal(text[1:], text[:-1])
-        before = tf.pad(tf.where(same_text, tag[:-1], 0), [[1, 0]])
-        before = before[: tf.size(tag)]  # of no words there is none before
-        goes_on = tf.gather_nd(
-            tf.constant(self._continues()), tf.stack([before, tag], axis=1)
-        )
-        inside = tag > 0
-        opens = tf.logical_and(inside, tf.logical_not(goes_on))
-
+        word = tf.where(features["start"] >= 0)
+        text = tf.gather(features["example_index"], word[:, 0])
+        tag = tf.gather_nd(decoded["tag"], word)
+        opens, entity = self._entities(text, tag)
         first = tf.where(opens)[:, 0]
-        entity = tf.boolean_mask(
-            tf.cumsum(tf.cast(opens, tf.int32)) - 1, inside
-        )
+        count = tf.size(first)
 
         def of_words(name, values):
-            return tf.boolean_mask(tf.gather_nd(values[name], place), inside)
+            return tf.boolean_mask(tf.gather_nd(values[name], word), tag > 0)
 
-        start = tf.gather(tf.gather_nd(inputs["start"], place), first)
+        start = tf.gather(tf.gather_nd(features["start"], word), first)
         end = tf.math.unsorted_segment_max(
-            of_words("end", inputs), entity, tf.size(first)
+            of_words("end", features), entity, count
         )
         score = tf.math.unsorted_segment_mean(
-            of_words("score", decoded), entity, tf.size(first)
+            of_words("score", decoded), entity, count
         )
         text = tf.gather(text, first)
-        kinds = tf.constant([tag[2:] for tag in self.labels])
-        # Not substr: it would read and copy the text for each entity.
-        chars = tf.strings.unicode_split(raw["text"], "UTF-8", errors="ignore")
-        origin = tf.cast(tf.gather(chars.row_starts(), text), tf.int32)
-        parts = tf.ragged.range(origin + start, origin + end)
-        parts = parts.with_values(tf.gather(chars.values, parts.values))
-        found = {
-            "type": (tf.gather(kinds, tf.gather(tag, first)), ""),
-            "text": (tf.strings.reduce_join(parts, axis=-1), ""),
-            "start": (start, -1),
-            "end": (end, -1),
-            "score": (score, 0.0),
+        types = tf.constant([tag[2:] for tag in self.labels])
+        values = {
+            "type": tf.gather(types, tf.gather(tag, first)),
+            "text": _substrings(raw["text"], text, start, end),
+            "start": start,
+            "end": end,
+            "score": score,
         }
-        count = tf.size(raw["text"], tf.int64)
         return {
             name: tf.RaggedTensor.from_value_rowids(
-                values, tf.cast(text, tf.int64), nrows=count, validate=False
-            ).to_tensor(nothing)
-            for name, (values, nothing) in found.items()
+                value,
+                tf.cast(text, tf.int64),
+                nrows=tf.size(raw["text"], tf.int64),
+                validate=False,
+            ).to_tensor(self.lists[name])
+            for name, value in values.items()
         }
+
+    def _entities(self, text, tag):
+        """The words that open an entity, and the entity of each word in one.
+
+        text, tag (N,): of all words, in order -> (N,) bool and (M,) int32, of
+        the M words whose tag is not O.
+
+            word     Ada    Byron  met  Ada    |  Byron  slept
+            tag      B-PER  I-PER  O    B-PER  |  I-PER  O
+            opens    yes    no     no   yes    |  yes    no
+            entity   0      0           1      |  2
+
+        After the bar is another text: what opens there continues nothing.
+        """
+        same_text = tf.equal(text[1:], text[:-1])
+        before = tf.pad(tf.where(same_text, tag[:-1], 0), [[1, 0]])
+        before = before[: tf.size(tag)]  # without words there is none before
+        continues = tf.gather_nd(
+            tf.constant(self._continues()), tf.stack([before, tag], axis=1)
+        )
+        opens = tf.logical_and(tag > 0, tf.logical_not(continues))
+        number = tf.cumsum(tf.cast(opens, tf.int32)) - 1
+        return opens, tf.boolean_mask(number, tag > 0)
 
     def to_python(self, answer):
         count = sum(map(bool, answer["type"]))
@@ -270,16 +271,16 @@ class Tagging(base.Task):
             for name in ("type", "text", "start", "end", "score")
         }
 
-    def metrics(self, predictions, rows):
+    def metrics(self, predictions, examples):
         """Over entities, whose ends are counted in the words of the file.
 
         An entity that was found holds the words that begin in it.
         """
-        return tag_schemes.scores(*self._spans(predictions, rows))
+        return tag_schemes.scores(*self._spans(predictions, examples))
 
-    def tables(self, predictions, rows):
+    def tables(self, predictions, examples):
         """The same of each type alone; how many there are, and were given."""
-        found, there = self._spans(predictions, rows)
+        found, there = self._spans(predictions, examples)
         scores = []
         for kind in self.types:
             ours, theirs = (
@@ -296,21 +297,24 @@ class Tagging(base.Task):
         columns = ("precision", "recall", "f1", "entities", "answers")
         return {"types": base.Table(self.types, columns, np.array(scores))}
 
-    def _spans(self, predictions, rows):
+    def _spans(self, predictions, examples):
         """The entities of each answer, and those of each row."""
-        pairs = list(zip(predictions, rows, strict=True))
+        pairs = list(zip(predictions, examples, strict=True))
         return (
-            [self.spans(answer, row) for answer, row in pairs],
-            [tag_schemes.spans(conll.tags(row["tags"])) for _, row in pairs],
+            [self.spans(answer, example) for answer, example in pairs],
+            [
+                tag_schemes.spans(conll.tags(example["tags"]))
+                for _, example in pairs
+            ],
         )
 
-    def unseen(self, row):
-        found = tag_schemes.spans(conll.tags(row["tags"]))
+    def unseen(self, example):
+        found = tag_schemes.spans(conll.tags(example["tags"]))
         return [kind for kind, _, _ in found if kind not in self.types]
 
-    def spans(self, answer, row) -> list[tag_schemes.Entity]:
+    def spans(self, answer, example) -> list[tag_schemes.Entity]:
         """The entities of an answer, counted in the words of its row."""
-        starts = [start for start, _ in conll.places(row["words"])]
+        starts = [start for start, _ in conll.places(example["words"])]
         spans = (
             (kind, *np.searchsorted(starts, (start, end)).tolist())
             for kind, start, end in zip(
@@ -332,6 +336,18 @@ class Tagging(base.Task):
             [tag_schemes.continues(before, tag) for tag in self.labels]
             for before in self.labels
         ]
+
+
+def _substrings(texts, index, start, end):
+    """texts (T,); index, start, end (N,) -> texts[index][start:end] (N,).
+
+    In code points. Not substr, which would read and copy the text each time.
+    """
+    chars = tf.strings.unicode_split(texts, "UTF-8", errors="ignore")
+    origin = tf.cast(tf.gather(chars.row_starts(), index), tf.int32)
+    spans = tf.ragged.range(origin + start, origin + end)
+    spans = spans.with_values(tf.gather(chars.values, spans.values))
+    return tf.strings.reduce_join(spans, axis=-1)
 
 
 def _columns(raw):

@@ -97,7 +97,7 @@ def _on_rows(model: predictor.Predictor, settings: EvaluateSettings):
                 f"columns={settings.columns}: the files of {task.name} have "
                 "no columns to choose from; leave it out."
             )
-        task = dataclasses.replace(task, columns=settings.columns)
+        task = task.with_settings(columns=settings.columns)
     examples = task.read_examples(settings.data)
     rows = list(examples)
     input_pipeline.say_note(examples)
@@ -131,7 +131,7 @@ def _picture(output: str) -> str:
 
 
 def _unseen(
-    task: base.Task, rows: list[base.Row], settings: EvaluateSettings
+    task: base.Task, rows: list[base.Example], settings: EvaluateSettings
 ) -> str:
     """How often which labels occur that training did not know."""
     found = [set(task.unseen(row)) for row in rows]

@@ -133,7 +133,7 @@ def _train(
     model: model_lib.BertModel,
     tokenizer: tokenizers.Tokenizer,
     records: records_lib.Records,
-    dev: Sequence[base.Row],
+    dev: Sequence[base.Example],
 ) -> trainer_lib.Trainer:
     """Trains on the records, scoring on `dev` after every epoch."""
     task = model.task
@@ -197,7 +197,7 @@ def _adapted(
 
 def _dev_examples(
     settings: settings_lib.FinetuneSettings, task: base.Task
-) -> list[base.Row]:
+) -> list[base.Example]:
     """The examples to score on; none without `dev` and `dev_fraction`."""
     if not (settings.dev or settings.dev_fraction):
         return []
@@ -225,7 +225,7 @@ def _check_labels(
     settings: settings_lib.FinetuneSettings,
     task: base.Task,
     tokenizer: tokenizers.Tokenizer,
-    dev: Sequence[base.Row],
+    dev: Sequence[base.Example],
 ) -> Mapping[str, int]:
     """Raises InputError for a label that training does not know.
 

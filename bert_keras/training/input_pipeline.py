@@ -25,16 +25,17 @@ def batches(
 ) -> Iterable[step_lib.Batch]:
     """The batches of a plan, randomized by the task, for each replica."""
 
-    def draw(batch):
+    def complete(batch):
         batch = dict(batch)
-        inputs, targets = task.randomize(
+        features, targets = task.randomize(
             batch["inputs"], batch["targets"], batch.pop("seeds")
         )
-        return batch | {"inputs": inputs, "targets": targets}
+        features = task.add_derived_features(features)
+        return batch | {"inputs": features, "targets": targets}
 
     def make_stream(**parts):
         batches = batches_lib.stream(records, plan, **span, **parts)
-        return batches.map(draw, num_parallel_calls=2, deterministic=True)
+        return batches.map(complete, num_parallel_calls=2, deterministic=True)
 
     return _distribute(strategy, make_stream)
 
@@ -122,7 +123,7 @@ def fits(task: base.Task, network: networks.NetworkConfig) -> None:
         )
 
 
-def say_note(rows: Iterable[base.Row]) -> None:
+def say_note(rows: Iterable[base.Example]) -> None:
     """What the reader of a labelled file found odd, where it has a note."""
     if note := getattr(rows, "note", ""):
         console.say(note)

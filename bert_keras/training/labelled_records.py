@@ -26,8 +26,8 @@ ROWS_PER_SHARD = 100_000
 
 
 def split(
-    rows: Iterable[base.Row], fraction: float, seed: int
-) -> Iterator[tuple[base.Row, bool]]:
+    rows: Iterable[base.Example], fraction: float, seed: int
+) -> Iterator[tuple[base.Example, bool]]:
     """Each example, and whether it is held out: `fraction` of every label.
 
     Decided one by one, so no file is held in memory; the seed decides where
@@ -52,8 +52,8 @@ def split(
 
 
 def training_examples(
-    settings: settings_lib.FinetuneSettings, rows: Iterable[base.Row]
-) -> Iterator[base.Row]:
+    settings: settings_lib.FinetuneSettings, rows: Iterable[base.Example]
+) -> Iterator[base.Example]:
     """The examples of `train` that are learned from."""
     fraction = 0.0 if settings.dev else settings.dev_fraction
     for row, is_dev in split(rows, fraction, settings.seed):
@@ -62,8 +62,8 @@ def training_examples(
 
 
 def dev_examples(
-    settings: settings_lib.FinetuneSettings, rows: Iterable[base.Row]
-) -> Iterator[base.Row]:
+    settings: settings_lib.FinetuneSettings, rows: Iterable[base.Example]
+) -> Iterator[base.Example]:
     """The examples of `dev`, or those held out of `train`."""
     if settings.dev:
         yield from rows
@@ -144,7 +144,7 @@ def _clear(folder: str, more: Sequence[str]) -> None:
 def encode(
     task: base.Task,
     tokenizer: tokenizers.Tokenizer,
-    rows: Iterable[base.Row],
+    rows: Iterable[base.Example],
     counts: collections.Counter[str] | None = None,
 ) -> Iterator[records_lib.Row]:
     """Labelled examples -> rows of records, without padding.
@@ -165,7 +165,8 @@ def encode(
             counts["truncated"] += len(set(cut.numpy().tolist()))
         lengths = _lengths(task, inputs["padding_mask"].numpy())
         arrays = {f"inputs/{name}": inputs[name] for name in _stored(task)}
-        for term, (labels, weights) in task.make_targets(raw, inputs).items():
+        made = task.make_targets(raw, inputs, tokenizer)
+        for term, (labels, weights) in made.items():
             arrays[f"targets/{term}/labels"] = labels
             arrays[f"targets/{term}/weights"] = weights
         arrays = {
@@ -182,9 +183,10 @@ def encode(
             }
 
 
-def _stored(task: base.Task) -> set[str]:
-    """Names in `task.preprocess` that a record keeps."""
-    return {"token_ids", "segment_ids", *task.stored_features}
+def _stored(task: base.Task) -> dict[str, str | None]:
+    """Names in `task.preprocess` that a record keeps, with their axis."""
+    inputs = dict.fromkeys(("token_ids", "segment_ids"), base.TOKENS)
+    return inputs | dict(task.stored_features)
 
 
 def _lengths(task: base.Task, mask: np.ndarray) -> np.ndarray:
@@ -220,13 +222,17 @@ def _storable(task: base.Task, name: str, value: np.ndarray) -> np.ndarray:
 
 def _per_token(task: base.Task) -> set[str]:
     """Names of the record features that are as long as their row."""
-    names = {f"inputs/{name}" for name in _stored(task)}
-    for term in task.target_axes:
-        names |= {f"targets/{term}/labels", f"targets/{term}/weights"}
-    return names
+    axes = {f"inputs/{name}": axis for name, axis in _stored(task).items()}
+    for term, axis in task.target_axes.items():
+        axes |= dict.fromkeys(
+            (f"targets/{term}/labels", f"targets/{term}/weights"), axis
+        )
+    return {name for name, axis in axes.items() if axis == base.TOKENS}
 
 
-def _blocks(rows: Iterable[base.Row], size: int) -> Iterator[list[base.Row]]:
+def _blocks(
+    rows: Iterable[base.Example], size: int
+) -> Iterator[list[base.Example]]:
     block = []
     for row in rows:
         block.append(row)

@@ -14,7 +14,7 @@ Tables = dict[str, base.Table]
 def score(
     task: base.Task,
     answers: Sequence[Mapping[str, Any]],
-    rows: Sequence[base.Row],
+    rows: Sequence[base.Example],
 ) -> tuple[dict[str, float], Tables]:
     """Metrics and tables of the answers.
 

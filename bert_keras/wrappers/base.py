@@ -59,6 +59,9 @@ class Wrapper(base.Task):
     def adapt(self, examples, tokenizer):
         return self.with_task(self.task.adapt(examples, tokenizer))
 
+    def bind(self, load):
+        return self.with_task(self.task.bind(load))
+
     def calibrated(self, metrics):
         return self.with_task(self.task.calibrated(metrics))
 
@@ -155,7 +158,7 @@ def parse(wrappers: str | Sequence[str]) -> list[type[Wrapper]]:
     if isinstance(wrappers, str):
         wrappers = [name.strip() for name in wrappers.split(",")]
     classes = [find(name) for name in wrappers if name]
-    base.require_distinct("wrappers", [cls.__module__ for cls in classes])
+    options.require_distinct("wrappers", [cls.__module__ for cls in classes])
     return classes
 
 

@@ -159,6 +159,24 @@ class HeadsTest(parameterized.TestCase):
                 err_msg=type(head).__name__,
             )
 
+    def test_every_text_of_a_row_has_a_vector_of_its_own(self):
+        inputs, hidden = encoded()
+        mask = np.array(
+            [
+                [1, 1, 2, 2, 2, 3],
+                [1, 2, 3, 0, 0, 0],
+                [1, 1, 1, 1, 0, 0],
+                [0, 0, 0, 0, 0, 0],
+            ],
+            np.int32,
+        )
+        for number in (1, 2, 3):
+            got = heads.pool(inputs["hidden"][-1], tf.constant(mask), number)
+            for row in range(ROWS):
+                own = hidden[-1][row][mask[row] == number]
+                want = own.mean(axis=0) if len(own) else np.zeros(HIDDEN)
+                np.testing.assert_allclose(got[row], want, atol=1e-5)
+
     def test_classes_are_scored_after_dropout_in_training(self):
         inputs, _ = encoded()
         bert = tiny.bert(dropout=0.5)

@@ -47,8 +47,8 @@ class ByLengthTest(parameterized.TestCase):
     def test_answers_are_those_of_all_rows_at_once(self, lengths):
         inputs, decode = rows(*lengths), self.decode()
         for run in (
-            length_batching.by_length,
-            tf.function(length_batching.by_length),
+            length_batching.in_length_batches,
+            tf.function(length_batching.in_length_batches),
         ):
             got, want = run(decode, inputs), decode(**inputs)
             self.assertEqual(set(got), set(want))
@@ -56,36 +56,50 @@ class ByLengthTest(parameterized.TestCase):
                 np.testing.assert_array_equal(got[name], value, name)
 
     def test_rows_join_while_padding_is_cheaper_than_a_pass(self):
-        near = length_batching.PASS // 4
-        length_batching.by_length(
+        near = length_batching.OVERHEAD_TOKENS // 4
+        length_batching.in_length_batches(
             self.decode(), rows(100, 100 - near, 10, 100, 12)
         )
         self.assertEqual(self.passes, [(3, 100), (2, 12)])
 
+    def test_the_rows_of_the_docstring_need_three_passes(self):
+        length_batching.in_length_batches(
+            self.decode(), rows(3, 90, 41, 3, 90, 40)
+        )
+        self.assertEqual(self.passes, [(3, 90), (2, 40), (1, 3)])
+
     def test_padding_of_one_pass_is_still_cheap_enough(self):
         for more, passes in ((0, 1), (1, 2)):
-            missing = length_batching.PASS + more
-            length_batching.by_length(self.decode(), rows(100, 100 - missing))
+            missing = length_batching.OVERHEAD_TOKENS + more
+            length_batching.in_length_batches(
+                self.decode(), rows(100, 100 - missing)
+            )
             self.assertLen(self.passes, passes)
 
     def test_a_pass_has_so_many_tokens_at_most(self):
-        count = 2 * length_batching.MOST // 64 + 1
-        length_batching.by_length(self.decode(), rows(*[64] * count))
+        count = 2 * length_batching.MAX_TOKENS // 64 + 1
+        length_batching.in_length_batches(self.decode(), rows(*[64] * count))
         self.assertEqual(
-            self.passes, [(length_batching.MOST // 64, 64)] * 2 + [(1, 64)]
+            self.passes,
+            [(length_batching.MAX_TOKENS // 64, 64)] * 2 + [(1, 64)],
         )
 
     def test_a_row_longer_than_a_pass_stands_alone(self):
-        length_batching.by_length(
-            self.decode(), rows(length_batching.MOST + 1, 2)
+        length_batching.in_length_batches(
+            self.decode(), rows(length_batching.MAX_TOKENS + 1, 2)
         )
-        self.assertEqual(self.passes, [(1, length_batching.MOST + 1), (1, 2)])
+        self.assertEqual(
+            self.passes, [(1, length_batching.MAX_TOKENS + 1), (1, 2)]
+        )
 
     def test_of_no_rows_the_shapes_are_told(self):
         inputs = {
-            name: tf.zeros((0, 2), tf.int32) for name in length_batching.TOKENS
+            name: tf.zeros((0, 2), tf.int32)
+            for name in ("token_ids", "segment_ids", "padding_mask")
         }
-        got = tf.function(length_batching.by_length)(self.decode(), inputs)
+        got = tf.function(length_batching.in_length_batches)(
+            self.decode(), inputs
+        )
         shapes = {name: tuple(value.shape) for name, value in got.items()}
         self.assertEqual(
             shapes,

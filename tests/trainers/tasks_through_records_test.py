@@ -1,6 +1,5 @@
 """Every task trained as the trainers train it: examples, records, stream."""
 
-import dataclasses
 import os
 
 import keras
@@ -67,7 +66,7 @@ class RecordsTest(absltest.TestCase):
                     for name in rows[0]
                 }
                 made = task.preprocess(raw, tiny.tokenizer())
-                targets = task.make_targets(raw, made)
+                targets = task.make_targets(raw, made, tiny.tokenizer())
                 records = written(task, rows, self.create_tempdir().full_path)
                 count, length = made["token_ids"].shape
                 plan = batches.Plan(
@@ -150,7 +149,7 @@ class RecordsTest(absltest.TestCase):
 
     def test_what_records_would_lose_is_refused(self):
         class Undeclared(embedding.Embedding):
-            stored_features = ()
+            stored_features = {}
 
         class Left(classification.Classification):
             def preprocess(self, raw, tokenizer):
@@ -158,13 +157,15 @@ class RecordsTest(absltest.TestCase):
                 return made | {"padding_mask": made["padding_mask"][:, ::-1]}
 
         class Wide(classification.Classification):
-            def make_targets(self, raw, inputs):
-                labels, weights = super().make_targets(raw, inputs)["label"]
+            def make_targets(self, raw, features, tokenizer):
+                made = super().make_targets(raw, features, tokenizer)
+                labels, weights = made["label"]
                 return {"label": (tf.cast(labels, tf.int64) + 2**40, weights)}
 
         class Flags(classification.Classification):
-            def make_targets(self, raw, inputs):
-                labels, weights = super().make_targets(raw, inputs)["label"]
+            def make_targets(self, raw, features, tokenizer):
+                made = super().make_targets(raw, features, tokenizer)
+                labels, weights = made["label"]
                 return {"label": (labels > 0, weights)}
 
         for kind, message in (
@@ -182,7 +183,7 @@ class RecordsTest(absltest.TestCase):
 
     def test_another_per_token_feature_is_kept_where_it_is_declared(self):
         class WithStarts(base.find("tagging")):
-            stored_features = ("start",)
+            stored_features = {"start": base.TOKENS}
 
         task = WithStarts(seq_length=32).adapt(ROWS["tagging"], None)
         rows = ROWS["tagging"]
@@ -199,7 +200,7 @@ class RecordsTest(absltest.TestCase):
         inputs.fits(pair, tiny.bert(max_position_embeddings=16))
         with self.assertRaisesRegex(errors.InputError, "texts of 16 tokens"):
             inputs.fits(pair, tiny.bert(max_position_embeddings=15))
-        alone = dataclasses.replace(pair, pair=False)
+        alone = pair.with_settings(pair=False)
         with self.assertRaisesRegex(errors.InputError, "texts of 32 tokens"):
             inputs.fits(alone, tiny.bert(max_position_embeddings=31))
         self.assertEqual(pair.for_device().seq_length, 16)

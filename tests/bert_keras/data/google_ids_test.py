@@ -55,7 +55,7 @@ class GoogleIdsTest(absltest.TestCase):
             equal &= (value == theirs[google_name]).all(axis=1)
         print(f"{equal.sum()} of {len(rows)} pairs are equal")
         self.assertEmpty([rows[i] for i in np.flatnonzero(~equal)])
-        labels, _ = task.make_targets(raw, ours)["label"]
+        labels, _ = task.make_targets(raw, ours, tokenizer)["label"]
         np.testing.assert_array_equal(labels, theirs["label_ids"].ravel())
 
 

@@ -21,7 +21,9 @@ class IntentSlotsTest(absltest.TestCase):
         inputs = task.preprocess(raw, tiny.tokenizer())
         text = inputs["example_index"].numpy()
         self.assertGreater((text == 2).sum(), 2)
-        labels, weights = task.make_targets(raw, inputs)["intent"]
+        labels, weights = task.make_targets(raw, inputs, tiny.tokenizer())[
+            "intent"
+        ]
         self.assertEqual(labels.numpy().tolist(), (text > 0).tolist())
         first = [0, *(text[1:] != text[:-1]).nonzero()[0] + 1]
         self.assertEqual(weights.numpy().nonzero()[0].tolist(), first)

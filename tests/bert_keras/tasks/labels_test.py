@@ -13,6 +13,7 @@ from bert_keras.tasks import (
     intent_slots,
     tagging,
 )
+from tests import tiny
 
 BLANK = "\u3000\xa0 "
 
@@ -24,7 +25,9 @@ class LabelsTest(parameterized.TestCase):
         return self.create_tempfile(name, content, mode="wb").full_path
 
     def targets(self, task, *labels):
-        return task.make_targets({"label": tf.constant(labels)}, {})
+        return task.make_targets(
+            {"label": tf.constant(labels)}, {}, tiny.tokenizer()
+        )
 
     def test_blanks_around_a_label_are_not_part_of_it(self):
         path = self.file(

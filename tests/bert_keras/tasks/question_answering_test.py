@@ -48,7 +48,7 @@ def answers(task, rows, tokenizer):
     """What `predict` gives when the model knows the answers."""
     texts = raw(rows)
     inputs = task.preprocess(texts, tokenizer)
-    targets = task.make_targets(texts, inputs)
+    targets = task.make_targets(texts, inputs, tokenizer)
     decoded = task.decode(certain(inputs, targets), inputs)
     return task.postprocess(decoded, inputs, texts, tokenizer)
 
@@ -60,6 +60,35 @@ def model(task=TASK, seed=1, **sizes):
 
 
 class SpansTest(parameterized.TestCase):
+    def test_the_rows_of_the_docstring(self):
+        task = TASK.with_settings(seq_length=8, doc_stride=2)
+        texts = raw([row("film ?", "plot is old .", "old")])
+        features = task.preprocess(texts, tiny.tokenizer())
+        np.testing.assert_array_equal(
+            features["starts"],
+            [[0, 0, 0, 0, 0, 5, 8, 0], [0, 0, 0, 0, 8, 12, 0, 0]],
+        )
+        np.testing.assert_array_equal(
+            features["ends"],
+            [[0, 0, 0, 0, 4, 7, 11, 0], [0, 0, 0, 0, 11, 13, 0, 0]],
+        )
+        targets = task.make_targets(texts, features, tiny.tokenizer())
+        for labels, weights in targets.values():
+            np.testing.assert_array_equal(labels, [6, 4])
+            np.testing.assert_array_equal(weights, [1, 1])
+        found = answers(
+            task, [row("film ?", "plot is old .", "old")], tiny.tokenizer()
+        )
+        self.assertEqual(found["answer"].numpy().tolist(), [b"old"])
+        spans = list(
+            zip(
+                found["starts"][0].numpy(),
+                found["ends"][0].numpy(),
+                strict=True,
+            )
+        )
+        self.assertEqual(spans.count((8, 11)), 1)
+
     # The last number counts answers that begin or end inside a piece, as
     # `four` does in `fourth`: the whole piece comes back. In squad_v1.1 some
     # of them are first occurrences, where the file does not know the place.
@@ -135,7 +164,7 @@ class SpansTest(parameterized.TestCase):
         answer = " ".join(words[9:12])
         texts = raw([row("the film", context, answer)])
         inputs = task.preprocess(texts, tiny.tokenizer())
-        targets = task.make_targets(texts, inputs)
+        targets = task.make_targets(texts, inputs, tiny.tokenizer())
         for term, labels in (("start", [0, 9, 5]), ("end", [0, 11, 7])):
             found, weights = targets[term]
             self.assertEqual(found.numpy().tolist(), labels)
@@ -146,7 +175,7 @@ class SpansTest(parameterized.TestCase):
         context = " ".join(["good"] * 30)
         texts = raw([row("the film", context, context)])
         targets = task.make_targets(
-            texts, task.preprocess(texts, tiny.tokenizer())
+            texts, task.preprocess(texts, tiny.tokenizer()), tiny.tokenizer()
         )
         self.assertEqual(targets["start"][0].numpy().sum(), 0)
 
@@ -154,7 +183,7 @@ class SpansTest(parameterized.TestCase):
         lost = row("?", "good") | {"is_impossible": "false"}
         texts = raw([row("?", "good"), lost])
         targets = TASK.make_targets(
-            texts, TASK.preprocess(texts, tiny.tokenizer())
+            texts, TASK.preprocess(texts, tiny.tokenizer()), tiny.tokenizer()
         )
         for labels, weights in targets.values():
             self.assertEqual(labels.numpy().tolist(), [0, 0])
@@ -293,7 +322,7 @@ class AnswersTest(parameterized.TestCase):
         net = model(task, hidden_size=32, intermediate_size=64)
         texts = raw(rows)
         inputs = task.preprocess(texts, tiny.tokenizer())
-        targets = task.make_targets(texts, inputs)
+        targets = task.make_targets(texts, inputs, tiny.tokenizer())
         values = [v.value for v in net.model.trainable_variables]
         optimizer = keras.optimizers.Adam(3e-3)
         optimizer.build(net.model.trainable_variables)

@@ -49,7 +49,9 @@ def answers(task, rows, tokenizer):
     """Predictions from the targets of labelled rows, as Predictor gives."""
     raw = {name: tf.constant([row[name] for row in rows]) for name in rows[0]}
     inputs = task.preprocess(raw, tokenizer)
-    decoded = right(task, inputs, task.make_targets(raw, inputs))
+    decoded = right(
+        task, inputs, task.make_targets(raw, inputs, tiny.tokenizer())
+    )
     found = task.postprocess(decoded, inputs, raw, tokenizer)
     found = {name: value.numpy() for name, value in found.items()}
     return [
@@ -105,7 +107,9 @@ class TaggingTest(parameterized.TestCase):
         self.assertEqual(
             inputs["end"].numpy()[0].tolist(), [-1, 5, -1, 6, 9, 14, -1]
         )
-        labels, weights = self.task.make_targets(raw, inputs)["tag"]
+        labels, weights = self.task.make_targets(raw, inputs, tiny.tokenizer())[
+            "tag"
+        ]
         self.assertEqual(weights.numpy()[0].tolist(), [0, 1, 0, 1, 1, 1, 0])
         self.assertEqual(
             [self.task.labels[label] for label in labels.numpy()[0]],
@@ -157,7 +161,7 @@ class TaggingTest(parameterized.TestCase):
         ]
         raw = {name: tf.constant([value]) for name, value in rows[0].items()}
         inputs = self.task.preprocess(raw, self.tokenizer)
-        labels, _ = self.task.make_targets(raw, inputs)["tag"]
+        labels, _ = self.task.make_targets(raw, inputs, tiny.tokenizer())["tag"]
         # [CLS] actor film ##s very good plot [SEP]; 0.125 is of no word.
         scores = [[0.125, 0.75, 1.0, 0.125, 0.5, 0.25, 0.9, 0.125]]
         decoded = {"tag": labels, "score": tf.constant(scores)}
@@ -184,7 +188,7 @@ class TaggingTest(parameterized.TestCase):
         raw = {name: tf.constant([r[name] for r in rows]) for name in rows[0]}
         inputs = short.preprocess(raw, self.tokenizer)
         self.assertGreater(len(inputs["example_index"]), len(rows))
-        _, weights = short.make_targets(raw, inputs)["tag"]
+        _, weights = short.make_targets(raw, inputs, tiny.tokenizer())["tag"]
         words = sum(len(row["text"].split()) for row in rows)
         self.assertEqual(int(tf.reduce_sum(weights)), words)
 
@@ -192,7 +196,7 @@ class TaggingTest(parameterized.TestCase):
         model = self.predictor()
         raw = {name: tf.constant([r[name] for r in ROWS]) for name in ROWS[0]}
         inputs = self.task.preprocess(raw, self.tokenizer)
-        targets = self.task.make_targets(raw, inputs)
+        targets = self.task.make_targets(raw, inputs, tiny.tokenizer())
         optimizer = keras.optimizers.Adam(1e-2)
 
         @tf.function

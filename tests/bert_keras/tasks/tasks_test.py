@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import errors, length_batching, predictor
+from bert_keras import errors, predictor
 from bert_keras import model as model_lib
 from bert_keras.data import labelled_files
 from bert_keras.networks import bert
@@ -108,12 +108,13 @@ def labelled(task, rows):
     inputs = task.preprocess(raw, tiny.tokenizer())
     size = len(inputs["token_ids"])
     if task.name != "masked_lm":
-        targets = task.make_targets(raw, inputs)
+        targets = task.make_targets(raw, inputs, tiny.tokenizer())
     else:
         targets = {"next_sentence": (tf.zeros(size, tf.int32), tf.ones(size))}
-    inputs = {name: inputs[name] for name in length_batching.TOKENS}
+    inputs = {name: inputs[name] for name in tiny.bert().inputs}
     seeds = tf.stack([tf.zeros(size, tf.int32), tf.range(size)], axis=1)
-    return task.randomize(inputs, targets, seeds)
+    inputs, targets = task.randomize(inputs, targets, seeds)
+    return task.add_derived_features(inputs), targets
 
 
 class EveryTaskTest(absltest.TestCase):
@@ -240,12 +241,9 @@ class EveryTaskTest(absltest.TestCase):
     def test_decode_compiles_under_xla(self):
         for model in predictors():
             inputs, _ = labelled(model.task, ROWS[model.task.name])
-            ids = [
-                inputs[name]
-                for name in ("token_ids", "segment_ids", "padding_mask")
-            ]
-            plain = model.tokens(*ids)
-            compiled = tf.function(model.tokens, jit_compile=True)(*ids)
+            ids = {name: inputs[name] for name in tiny.bert().inputs}
+            plain = model.tokens(**ids)
+            compiled = tf.function(model.tokens, jit_compile=True)(**ids)
             for name, value in plain.items():
                 np.testing.assert_allclose(compiled[name], value, atol=1e-5)
 
@@ -295,7 +293,7 @@ class ClassificationTest(parameterized.TestCase):
     def test_an_unknown_label_is_named(self):
         raw = {"label": tf.constant(["yes", "perhaps"])}
         with self.assertRaisesRegex(errors.InputError, "'perhaps'"):
-            self.task.make_targets(raw, {})
+            self.task.make_targets(raw, {}, tiny.tokenizer())
 
     def test_accuracy(self):
         rows = [{"label": label} for label in ("no", "yes", "yes", "no")]

@@ -8,6 +8,7 @@ import tempfile
 import textwrap
 
 import numpy as np
+import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint, errors, formats, loading, predictor
@@ -153,6 +154,45 @@ class UsersTaskTest(parameterized.TestCase):
 
                 def sums(self, outputs, inputs, targets):
                     return {}
+
+    def test_the_task_of_the_docstring_works(self):
+        _, text = base.Task.__doc__.split("author writes:\n\n")
+        imports = """
+        import dataclasses
+        import numpy as np
+        import tensorflow as tf
+        from bert_keras import heads as heads_lib
+        from bert_keras.data import labelled_files, packing
+        from bert_keras.tasks import base
+        """
+        write(
+            self.folder,
+            "question.task",
+            textwrap.dedent(imports) + textwrap.dedent(text),
+        )
+        task = base.find("question.task")(seq_length=16)
+        written = [
+            name
+            for name in vars(type(task))
+            if not name.startswith("_") and hasattr(base.Task, name)
+        ]
+        self.assertLen(written, 11)
+        path = write(self.folder, "rows", "")[:-3] + ".tsv"
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("text\tlabel\na good film\tno\nis it good ?\tyes\n")
+        rows = list(task.read_examples(path))
+        raw = {name: tf.constant([r[name] for r in rows]) for name in rows[0]}
+        model = model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
+        features = task.preprocess(raw, tiny.tokenizer())
+        targets = task.make_targets(raw, features, tiny.tokenizer())
+        loss = task.loss(model(features, targets), features, targets)
+        self.assertGreater(loss["question"], 0)
+        model.head.question.score.bias.assign([9.0])
+        answers = predictor.Predictor(model, tiny.tokenizer()).predict(
+            [row["text"] for row in rows]
+        )
+        self.assertEqual([a["question"] for a in answers], [True, True])
+        self.assertEqual(task.metrics(answers, rows), {"accuracy": 0.5})
 
     def test_a_task_that_no_load_would_find_is_not_saved(self):
         class Local(classification.Classification):

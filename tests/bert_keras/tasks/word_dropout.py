@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from bert_keras import options
 from bert_keras.data import masking, packing
-from bert_keras.tasks import classification
+from bert_keras.tasks import base, classification
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -20,13 +20,11 @@ class WordDropout(classification.Classification):
     )
     mask_id: int = 0  # of the tokenizer
 
-    @property
-    def stored_features(self):
-        return ("word",)
+    stored_features = {"word": base.TOKENS}
 
-    def adapt(self, rows, tokenizer):
-        task = super().adapt(rows, tokenizer)
-        return dataclasses.replace(task, mask_id=tokenizer.mask_id)
+    def adapt(self, examples, tokenizer):
+        task = super().adapt(examples, tokenizer)
+        return task.with_settings(mask_id=tokenizer.mask_id)
 
     def preprocess(self, raw, tokenizer):
         """Also "word" (W, S) int32: its number in the text from 1, or 0."""
@@ -42,15 +40,15 @@ class WordDropout(classification.Classification):
             facts={"word": [word]},
         )
 
-    def randomize(self, inputs, targets, seeds):
-        word = inputs["word"]
+    def randomize(self, features, targets, seeds):
+        word = features["word"]
         drawn = masking.uniform(seeds, tf.shape(word)[1])  # by word
         hidden = tf.gather(drawn < self.word_dropout, word, batch_dims=1)
         token_ids = tf.where(
-            hidden & (word > 0), self.mask_id, inputs["token_ids"]
+            hidden & (word > 0), self.mask_id, features["token_ids"]
         )
-        return inputs | {"token_ids": token_ids}, targets
+        return features | {"token_ids": token_ids}, targets
 
-    def postprocess(self, decoded, inputs, raw, tokenizer):
-        answers = super().postprocess(decoded, inputs, raw, tokenizer)
-        return answers | {"words": tf.reduce_max(inputs["word"], axis=1)}
+    def postprocess(self, decoded, features, raw, tokenizer):
+        answers = super().postprocess(decoded, features, raw, tokenizer)
+        return answers | {"words": tf.reduce_max(features["word"], axis=1)}

@@ -7,7 +7,7 @@ import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from bert_keras import errors, heads
-from bert_keras.tasks import base, tagging
+from bert_keras.tasks import base, classification, tagging
 from bert_keras.training import scoring
 from bert_keras.training import step as step_lib
 from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
@@ -41,11 +41,38 @@ class Late(tagging.Tagging):
         return {"tag": LateHead(config, len(self.labels))}
 
 
+class Forced(classification.Classification):
+    """Knows the class wherever a loss is asked for."""
+
+    def forward(
+        self, encoder, heads, features, *, targets=None, training=False
+    ):
+        outputs = super().forward(encoder, heads, features, training=training)
+        if targets is None:
+            return outputs
+        labels, _ = targets["label"]
+        return {"label": 0 * outputs["label"] + 20 * tf.one_hot(labels, 2)}
+
+
 class TrainStepTest(parameterized.TestCase):
     def test_weights_that_nothing_would_train_are_refused(self):
         with mock.patch.dict(TASKS, late=lambda: Late(types=("PER",))):
             with self.assertRaisesRegex(errors.InputError, "more/kernel"):
                 Run("late").train(stop=1)
+
+    def test_a_task_sees_the_targets_where_a_loss_follows(self):
+        with mock.patch.dict(
+            TASKS, forced=lambda: Forced(labels=("bad", "good"))
+        ):
+            run = Run("forced")
+        self.assertLess(max(run.train(stop=2)), 1e-6)
+        step = step_lib.make_evaluate_step(
+            run.model, run.task, strategy=run.strategy
+        )
+        scores = scoring.average(step, map(run.split, batches(run.task, 1)))
+        self.assertLess(scores["loss/label"], 1e-6)
+        logits = run.model(tiny.inputs(), training=False)["label"]
+        self.assertLess(np.abs(logits).max(), 5)
 
     @parameterized.parameters(
         ("one_device", 1), ("one_device", 4), ("mirrored", 1)
