@@ -326,11 +326,6 @@ def _rest(url: str, settings: Mapping[str, Any]) -> Client:
 
 
 def _grpc(target: str, name: str, settings: Mapping[str, Any]) -> Client:
-    busy = {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-    }
-    no_model = {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND}
     channel = grpc.insecure_channel(
         target,
         # Long texts and their answers; the standard limit is 4 MB.
@@ -354,25 +349,7 @@ def _grpc(target: str, name: str, settings: Mapping[str, Any]) -> Client:
         try:
             reply = service.Predict(request, timeout=seconds)
         except grpc.RpcError as error:
-            details = error.details() or ""
-            if error.code() == grpc.StatusCode.UNAVAILABLE:
-                if any(sign in details for sign in _NO_GRPC):
-                    raise ServerError(
-                        f"what listens at {target} does not speak gRPC. "
-                        f"{_CHECK}; of the REST port the URL is "
-                        "http://HOST:PORT/v1/models/NAME."
-                    ) from None
-                if any(sign in details for sign in _NO_CONNECTION):
-                    raise NoConnectionError(
-                        f"no connection to {target}: {details}. {_CHECK}, and "
-                        "that the server runs."
-                    ) from None
-            kind = UnavailableError if error.code() in busy else ServerError
-            check = f" {_CHECK}." if error.code() in no_model else ""
-            raise kind(
-                f"{target} answered {error.code().name}: "
-                f"{details[:MOST_OF_AN_ERROR]}{check}"
-            ) from None
+            raise _grpc_error(error, target) from None
         try:
             columns = {
                 column: _strings(tf.make_ndarray(value).tolist())
@@ -390,6 +367,34 @@ def _grpc(target: str, name: str, settings: Mapping[str, Any]) -> Client:
             ) from None
 
     return Client(send, channel.close, **settings)
+
+
+def _grpc_error(error: grpc.RpcError, target: str) -> ServerError:
+    """What a failed call means for whoever asked."""
+    busy = {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+    no_model = {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND}
+    details = error.details() or ""
+    if error.code() == grpc.StatusCode.UNAVAILABLE:
+        if any(sign in details for sign in _NO_GRPC):
+            return ServerError(
+                f"what listens at {target} does not speak gRPC. "
+                f"{_CHECK}; of the REST port the URL is "
+                "http://HOST:PORT/v1/models/NAME."
+            )
+        if any(sign in details for sign in _NO_CONNECTION):
+            return NoConnectionError(
+                f"no connection to {target}: {details}. {_CHECK}, and "
+                "that the server runs."
+            )
+    kind = UnavailableError if error.code() in busy else ServerError
+    check = f" {_CHECK}." if error.code() in no_model else ""
+    return kind(
+        f"{target} answered {error.code().name}: "
+        f"{details[:MOST_OF_AN_ERROR]}{check}"
+    )
 
 
 def _strings(value: Any) -> Any:

@@ -1,10 +1,11 @@
 """The .md beside a TFLite file: how an app calls it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bert_keras import predictor as predictor_lib
 from bert_keras.device import runtimes
+from bert_keras.tasks import base
 
 
 def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
@@ -16,25 +17,7 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
         _HEAD.format(task=task.name, texts=" and ".join(task.text_columns))
     ]
     outputs = [each["name"] for each in facts["outputs"]]
-    if len(facts["signatures"]) > 1:
-        parts.append(_SEVERAL)
-    elif task.class_names and len(task.text_columns) == 1:
-        several = facts["settings"].get("kind") == "multi"
-        parts.append((_CLASSES if several else _CLASSIFIER).format(model=model))
-        parts.append(_lowercasing(facts, "scores"))
-        takes = runtimes.numbers(facts["oldest_runtime"]) <= _SUPPORT
-        parts.append(
-            _NL_CLASSIFIER.format(
-                takes="takes this file, too"
-                if takes
-                else "refuses this file, for its runtime is too old"
-            )
-        )
-    elif outputs == ["embedding"]:
-        parts.append(_EMBEDDER.format(model=model))
-        parts.append(_lowercasing(facts, "vectors"))
-    else:
-        parts.append(_NO_RUNTIME)
+    parts += _ready_made(task, facts, outputs)
     if task.name == "question_answering":
         parts.append(_NO_ANSWER)
     parts.append(_runtime(facts))
@@ -79,6 +62,30 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
         )
     )
     return "\n".join(parts)
+
+
+def _ready_made(
+    task: base.Task, facts: Mapping[str, Any], outputs: Sequence[str]
+) -> Iterator[str]:
+    """Which runtimes take the file without code of the app's."""
+    model = facts["model"]
+    if len(facts["signatures"]) > 1:
+        yield _SEVERAL
+    elif task.class_names and len(task.text_columns) == 1:
+        several = facts["settings"].get("kind") == "multi"
+        yield (_CLASSES if several else _CLASSIFIER).format(model=model)
+        yield _lowercasing(facts, "scores")
+        takes = runtimes.numbers(facts["oldest_runtime"]) <= _SUPPORT
+        yield _NL_CLASSIFIER.format(
+            takes="takes this file, too"
+            if takes
+            else "refuses this file, for its runtime is too old"
+        )
+    elif outputs == ["embedding"]:
+        yield _EMBEDDER.format(model=model)
+        yield _lowercasing(facts, "vectors")
+    else:
+        yield _NO_RUNTIME
 
 
 def _lowercasing(facts: Mapping[str, Any], answers: str) -> str:
