@@ -8,6 +8,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import tensorflow as tf
 from absl.testing import absltest
 
 from bert_keras import (
@@ -20,6 +21,7 @@ from bert_keras import (
 from bert_keras import model as model_lib
 from bert_keras.data import records
 from bert_keras.networks import bert
+from bert_keras.serving import saved_model
 from bert_keras.training import finetune
 from tests import tiny
 from tests.examples import mean_network
@@ -81,6 +83,19 @@ class OneFileTest(absltest.TestCase):
                 checkpoint.read(self.run_folder)
             self.assertNotIn("tests.examples.mean_network", sys.modules)
 
+    def test_its_savedmodel_answers_alike(self):
+        folder = os.path.join(self.create_tempdir().full_path, "mean")
+        served = tf.saved_model.load(saved_model.export(self.model, folder))
+        tokens = served.signatures["tokens"]
+        self.assertEqual(
+            set(tokens.structured_input_signature[1]), set(CONFIG.inputs)
+        )
+        answers = served.signatures["serving_default"](text=tf.constant(TEXTS))
+        np.testing.assert_array_equal(
+            [label.decode() for label in answers["label"].numpy()],
+            [answer["label"] for answer in self.model.predict(TEXTS)],
+        )
+
     def test_saves_as_a_keras_file(self):
         path = os.path.join(self.create_tempdir().full_path, "mean.keras")
         self.model.model.save(path)
@@ -139,6 +154,26 @@ class OneFileTest(absltest.TestCase):
                 "head/label/score/kernel": 2,
                 "head/label/score/bias": 2,
             },
+        )
+
+
+class OneSegmentTest(absltest.TestCase):
+    """The whole of GPT's network, whose inputs are fewer than BERT's."""
+
+    def test_answers_and_is_served_without_segments(self):
+        model = predictor.Predictor(
+            tiny.classifier(num_segments=1, causal=True, embedding_norm=False),
+            tiny.tokenizer(),
+        )
+        folder = os.path.join(self.create_tempdir().full_path, "gpt")
+        served = tf.saved_model.load(saved_model.export(model, folder))
+        inputs = served.signatures["tokens"].structured_input_signature[1]
+        self.assertEqual(set(inputs), {"token_ids", "padding_mask"})
+        served = served.signatures["serving_default"](text=tf.constant(TEXTS))
+        np.testing.assert_allclose(
+            served["score"],
+            [answer["score"] for answer in model.predict(TEXTS)],
+            atol=1e-5,
         )
 
 
