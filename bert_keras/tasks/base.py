@@ -410,6 +410,6 @@ def from_dict(values: Mapping[str, Any]) -> Task:
         task = registry.lookup(_PACKAGE, name, Task)
     except UnknownTaskError as error:
         raise UnknownTaskError(
-            f"{error} Programs import it with --task={name}."
+            f"{error} Programs import it with task={name}."
         ) from None
     return task.from_config(values)
