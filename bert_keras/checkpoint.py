@@ -13,6 +13,7 @@ Weights are keyed by variable path, so names and shapes are compared both
 ways and any difference stops the load.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -195,8 +196,10 @@ def save(
         "task": served.to_dict() if served else None,
         **(facts or {}),
     }
-    if served != task:  # nobody needs a wrapper to load what it trained
-        described["trained_as"] = task.to_dict()
+    if served != task:
+        # Information: nobody needs a wrapper to load what it trained.
+        with contextlib.suppress(errors.InputError):  # a class without a name
+            described["trained_as"] = task.to_dict()
     folder = step_folder(run, step)
     tf.io.gfile.makedirs(folder)
     if tf.io.gfile.exists(os.path.join(folder, CONFIG)):
