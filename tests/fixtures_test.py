@@ -1,0 +1,302 @@
+"""What commit 217d871 wrote and answered is opened and answered equally.
+
+tests/fixtures/make.py made the files, and says what they are. Other machines
+round sums in another order: numbers may differ by 1e-5, texts may not. The
+mains are called as a user calls them, so that the tests outlive the modules.
+"""
+
+import functools
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from absl.testing import absltest, parameterized
+
+from bert_keras.data import records as records_lib
+from tests.fixtures import asking, inputs, make
+from tests.trainers import mains
+
+ATOL, RTOL = 1e-5, 1e-6
+# Gradients are sums over many rows and tokens.
+GRADIENT_RTOL = 1e-3
+PRETRAINING, FINETUNING = tuple(make.NETWORKS), tuple(make.TASKS)
+NAMES = (*PRETRAINING, *FINETUNING)
+# Flags of the stored commands that have another name now: {then: now}.
+RENAMED: dict[str, str] = {}
+# Continued in `make test`: two tasks, two networks, two optimizers.
+QUICK = ("masked_lm_sop", "embedding")
+
+
+@functools.cache
+def expected(name):
+    with open(f"{asking.FIXTURES}/{name}.json", encoding="utf-8") as file:
+        return json.load(file)
+
+
+@functools.cache
+def runner():
+    """A process that runs mains in the folder of the unpacked fixtures."""
+    folder = tempfile.mkdtemp()
+    for name in NAMES:
+        with zipfile.ZipFile(f"{asking.FIXTURES}/{name}.zip") as archive:
+            archive.extractall(folder)
+    path = os.pathsep.join(filter(None, [asking.ROOT, *sys.path]))
+    process = subprocess.Popen(
+        [sys.executable, "-c", mains.RUNNER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        text=True,
+    )
+    return folder, process
+
+
+def tearDownModule():  # noqa: N802 (absltest's name)
+    if runner.cache_info().currsize:
+        folder, process = runner()
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+        shutil.rmtree(folder)
+        runner.cache_clear()
+
+
+def call(command, **flags):
+    """Runs a stored command with more flags; returns its standard output."""
+    module, *arguments = [*command, *asking.command("", **flags)[1:]]
+    for number, argument in enumerate(arguments):
+        name, _, value = argument.removeprefix("--").partition("=")
+        arguments[number] = f"--{RENAMED.get(name, name)}={value}"
+    command = [module, *arguments]
+    process = runner()[1]
+    process.stdin.write(json.dumps(command) + "\n")
+    process.stdin.flush()
+    failed, output, error, _ = json.loads(process.stdout.readline())
+    if failed:
+        raise AssertionError(f"{' '.join(command)}: {error}")
+    return output
+
+
+def path(*parts):
+    """A path among the unpacked fixtures."""
+    return os.path.join(runner()[0], *parts)
+
+
+class FixturesTest(parameterized.TestCase):
+    def assert_equal(self, found, wanted, where="", *, rtol=RTOL):
+        """Every value of `wanted` is there, with numbers near each other.
+
+        What is found may have more names: later versions may tell more.
+        """
+        if isinstance(wanted, dict):
+            self.assertIsInstance(found, dict, where)
+            self.assertContainsSubset(wanted, found, where)
+            for name, value in wanted.items():
+                is_gradient = name == "gradient_norm"
+                self.assert_equal(
+                    found[name],
+                    value,
+                    f"{where}/{name}",
+                    rtol=GRADIENT_RTOL if is_gradient else rtol,
+                )
+        elif isinstance(wanted, list):
+            self.assertIsInstance(found, list, where)
+            self.assertLen(found, len(wanted), where)
+            for number, value in enumerate(wanted):
+                self.assert_equal(
+                    found[number], value, f"{where}/{number}", rtol=rtol
+                )
+        elif isinstance(wanted, float):
+            self.assertTrue(
+                math.isclose(found, wanted, abs_tol=ATOL, rel_tol=rtol),
+                f"{where}: {found} is not {wanted}",
+            )
+        else:
+            self.assertEqual(found, wanted, where)
+
+    # The finished checkpoint.
+
+    @parameterized.parameters(*NAMES)
+    def test_a_checkpoint_gives_the_stored_answers(self, name):
+        call(expected(name)["predict"], output="answers.jsonl")
+        answers = asking.read_json_lines(path("answers.jsonl"))
+        self.assert_equal(answers, expected(name)["answers"])
+
+    @parameterized.parameters(*NAMES)
+    def test_a_checkpoint_has_the_stored_metrics(self, name):
+        output = call(expected(name)["evaluate"], output="answers.jsonl")
+        self.assert_equal(asking.read_table(output), expected(name)["metrics"])
+        if wanted := expected(name)["evaluated"]:
+            answers = asking.read_json_lines(path("answers.jsonl"))
+            self.assert_equal(answers, wanted)
+
+    # Runs.
+
+    def continue_run(self, name, *, without=()):
+        """Continues a copy of the half-finished run; compares its log."""
+        run = f"{name}/continued{len(without)}"
+        shutil.copytree(path(name, "half"), path(run))
+        for file in without:
+            os.remove(path(run, file))
+        call(expected(name)["train"], output=run)
+        self.assert_equal(asking.read_log(path(run)), expected(name)["log"])
+        self.assert_equal_run(run, name)
+
+    def assert_equal_run(self, run, name):
+        """The last checkpoint of a run answers as the finished one does."""
+        command = asking.command(
+            "trainers.predict",
+            checkpoint=self.last_step(run),
+            input=f"{name}/texts.jsonl",
+        )
+        call(command, output="answers.jsonl")
+        answers = asking.read_json_lines(path("answers.jsonl"))
+        self.assert_equal(answers, expected(name)["answers"])
+
+    def last_step(self, run):
+        with open(path(run, "latest")) as file:
+            return f"{run}/step-{int(file.read()):08d}"
+
+    @parameterized.parameters(*QUICK)
+    def test_half_a_run_continues_with_the_stored_losses(self, name):
+        self.continue_run(name)
+
+    @pytest.mark.slow
+    @parameterized.parameters(*(n for n in NAMES if n not in QUICK))
+    def test_every_other_run_continues_with_the_stored_losses(self, name):
+        self.continue_run(name)
+
+    @pytest.mark.slow
+    @parameterized.parameters(*NAMES)
+    def test_a_run_that_only_has_flags_txt_continues(self, name):
+        self.continue_run(name, without=("settings.json",))
+
+    @pytest.mark.slow
+    @parameterized.parameters(*NAMES)
+    def test_a_run_from_scratch_has_the_stored_losses(self, name):
+        run = f"{name}/again"
+        call(expected(name)["train"], output=run)
+        self.assert_equal(asking.read_log(path(run)), expected(name)["log"])
+        self.assert_equal_run(run, name)
+
+    def test_other_flags_than_a_run_had_are_refused(self):
+        run = "classification_single/half"
+        command = expected("classification_single")["train"]
+        with self.assertRaisesRegex(AssertionError, "seed=1 there, 2 now"):
+            call(command, output=run, seed=2)
+
+    # Records.
+
+    @parameterized.parameters(*NAMES)
+    def test_records_hold_the_stored_arrays(self, name):
+        for folder, arrays in expected(name)["records"].items():
+            self.assertEqual(asking.arrays(path(folder)), arrays, folder)
+            file = path(folder, "shard-00000.safetensors")
+            shard = safetensors.numpy.load_file(file)
+            records = records_lib.Records(path(folder))
+            rows = np.arange(len(shard["row_splits"]) - 1)
+            self.assertLen(records, len(rows))
+            batch = records.read(rows, int(records.lengths.max()))
+            real = batch["inputs/padding_mask"] > 0
+            for key, value in shard.items():
+                layout, _, feature = key.partition(":")
+                if layout == "token":
+                    np.testing.assert_array_equal(batch[feature][real], value)
+                elif layout == "row":
+                    np.testing.assert_array_equal(batch[feature], value)
+
+    @parameterized.parameters(*PRETRAINING)
+    def test_the_same_text_gives_the_same_records(self, name):
+        call(expected(name)["prepare"], output=f"{name}/records-again")
+        for folder, arrays in expected(name)["records"].items():
+            again = folder.replace("/records/", "/records-again/")
+            self.assertEqual(asking.arrays(path(again)), arrays, folder)
+            self.assertEqual(
+                records_lib.Records(path(again)).fingerprint,
+                records_lib.Records(path(folder)).fingerprint,
+            )
+
+    @parameterized.parameters(*PRETRAINING)
+    def test_records_have_the_fingerprints_that_runs_noted(self, name):
+        with open(path(name, "half", "settings.json")) as file:
+            reads = json.load(file)["reads"]
+        for key, part in (("records", "train"), ("dev records", "dev")):
+            records = records_lib.Records(path(name, "records", part))
+            self.assertEqual(records.fingerprint, reads[key])
+
+    # Exports.
+
+    @parameterized.parameters(*NAMES)
+    def test_a_saved_model_gives_the_stored_answers(self, name):
+        length = expected(name)["seq_length"]
+        answers = asking.ask_saved_model(
+            path(name, "saved_model", "1"),
+            inputs.texts(name),
+            asking.token_rows(length, pair=name == "embedding"),
+        )
+        self.assert_equal(answers, expected(name)["saved_model"])
+
+    @parameterized.parameters(*NAMES)
+    def test_a_tflite_file_gives_the_stored_answers(self, name):
+        tokens = asking.token_rows(expected(name)["seq_length"], pair=False)
+        file = path(name, "tflite", "model_float32.tflite")
+        answers = asking.ask_tflite(file, tokens)
+        self.assert_equal(answers, expected(name)["tflite"])
+
+    @pytest.mark.slow
+    @parameterized.parameters(*NAMES)
+    def test_a_tflite_file_answers_texts(self, name):
+        output = asking.call(
+            expected(name)["run_tflite"],
+            folder=path(),
+            stdin=expected(name)["tflite_stdin"],
+        )
+        answers = list(map(json.loads, output.splitlines()))
+        self.assert_equal(answers, expected(name)["tflite_answers"])
+
+    @pytest.mark.slow
+    @parameterized.parameters(*NAMES)
+    def test_new_exports_give_the_stored_answers(self, name):
+        length = expected(name)["seq_length"]
+        finished = f"{name}/finished"
+        served, mobile = f"{name}/served-again", f"{name}/tflite-again"
+        command = asking.command("export.saved_model", checkpoint=finished)
+        call(command, output=served)
+        answers = asking.ask_saved_model(
+            path(served, "1"),
+            inputs.texts(name),
+            asking.token_rows(length, pair=name == "embedding"),
+        )
+        self.assert_equal(answers, expected(name)["saved_model"])
+        command = asking.command("export.tflite", checkpoint=finished)
+        call(command, output=mobile, seq_length=length)
+        answers = asking.ask_tflite(
+            path(mobile, "model_float32.tflite"),
+            asking.token_rows(length, pair=False),
+        )
+        self.assert_equal(answers, expected(name)["tflite"])
+
+    # What is stored.
+
+    def test_fixtures_stay_small(self):
+        sizes = {
+            file.name: file.stat().st_size
+            for file in os.scandir(asking.FIXTURES)
+            if file.is_file()
+        }
+        self.assertLess(max(sizes.values()), 300_000)
+        self.assertLess(sum(sizes.values()), 3_000_000)
+
+
+if __name__ == "__main__":
+    absltest.main()
