@@ -93,7 +93,7 @@ class BertModel(keras.Model):
 
         task = config["task"]
         if task is not None:
-            tasks = [*map(base.find, base.names()), *_subclasses(base.Task)]
+            tasks = [*base.classes(), *_subclasses(base.Task)]
             task = _restored(task, tasks, "task")
         model = cls(
             _restored(config["encoder"], _encoders(), "encoder"),

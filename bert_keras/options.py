@@ -148,7 +148,7 @@ def construct(cls: type, values: Mapping[str, Any]) -> Any:
     Raises InputError for an unknown field, another type, or out of bounds.
     """
     values = renamed(values, cls)
-    known = {field.name for field in dataclasses.fields(cls)}
+    known = {field.name for field in dataclasses.fields(cls) if field.init}
     unknown = sorted(set(values) - known)
     if unknown:
         raise errors.InputError(

@@ -39,7 +39,7 @@ def find(package: str, name: str, base_class: type) -> type[Any]:
     Imports the module, so `name` has to come from the user. Raises InputError
     when there is no such module, or not one subclass of `base_class` in it.
     """
-    flag = f"--{_noun(package)}={name}"
+    flag = f"{_argument(package)}={name}"
     short = name.removeprefix(f"{package}.")
     if short in names(package):
         name = f"{package}.{short}"
@@ -126,6 +126,12 @@ def classes_of(module: ModuleType, base_class: type) -> list[type[Any]]:
         and item.__module__ == module.__name__
     }
     return list(classes)
+
+
+def _argument(package: str) -> str:
+    """What takes a name: bert_keras.tasks -> task; of wrappers, several."""
+    noun = _noun(package)
+    return "wrappers" if noun == "wrapper" else noun
 
 
 def _noun(package: str) -> str:

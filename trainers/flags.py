@@ -35,16 +35,16 @@ def define(settings: type, *, without: Sequence[str] = ()) -> None:
 
 def _define(name: str, field: dataclasses.Field, names: set[str]) -> None:
     help = errors.as_flags(field.metadata["help"], names)
-    choices = field.metadata["choices"]
+    choices = field.metadata.get("choices")
     # absl lists under --help what belongs to the program itself.
     where = {"module_name": sys.argv[0]}
     if choices:
         flags.DEFINE_enum(name, field.default, list(choices), help, **where)
     else:
-        kind = field.metadata["kind"]
-        where |= field.metadata["bounds"]
+        kind = field.metadata.get("kind", type(field.default))
+        where |= field.metadata.get("bounds", {})
         _DEFINERS[kind](name, field.default, help, **where)
-    for old in field.metadata["formerly"]:
+    for old in field.metadata.get("formerly", ()):
         flags.DEFINE_alias(old, name, module_name=sys.argv[0])
 
 

@@ -308,7 +308,8 @@ def _describe(
     ops = sorted(op.name for op in graph.meta_info_def.stripped_op_list.op)
     packages = ("tensorflow", "tensorflow-text", "keras")
     return {
-        "task": predictor.task.to_dict(),
+        # Of a wrapped task too, a name is what readers ask for.
+        "task": {"name": predictor.task.name} | predictor.task.to_dict(),
         "bert": predictor.model.encoder.config.to_dict(),
         "tokenizer": {
             **predictor.tokenizer.settings,

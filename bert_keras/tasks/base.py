@@ -355,14 +355,7 @@ class Task:
         """What a folder keeps; raises InputError if no load could find it."""
         require_findable(type(self))
         values = {"name": self.name} | dataclasses.asdict(self)
-        try:
-            json.dumps([values, dict(self.head_signatures)], allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise errors.InputError(
-                f"the settings of {type(self).__name__} and its "
-                f"`head_signatures` are saved as JSON, which cannot hold one "
-                f"of them: {error}."
-            ) from None
+        require_json(self, [values, dict(self.head_signatures)])
         return values
 
     def get_config(self) -> dict[str, Any]:
@@ -375,6 +368,7 @@ class Task:
 
 UnknownTaskError = registry.UnknownNameError
 _PACKAGE = "bert_keras.tasks"
+_MOST_WRAPPERS = 20
 _WRAPPERS = "bert_keras.wrappers"  # tasks around a task, which import this
 
 
@@ -394,13 +388,50 @@ def require_findable(cls: type[Task]) -> None:
     registry.require_findable(_PACKAGE, cls, Task)
 
 
+def classes() -> list[type[Task]]:
+    """The classes of all tasks and wrappers that come with the package."""
+    return [
+        registry.find(package, name, Task)
+        for package in (_PACKAGE, _WRAPPERS)
+        for name in registry.names(package)
+    ]
+
+
+def require_json(task: Task, values: Any) -> None:
+    """Raises InputError where a folder could not hold the values."""
+    try:
+        json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise errors.InputError(
+            f"the settings of {type(task).__name__} and its `head_signatures` "
+            f"are saved as JSON, which cannot hold one of them: {error}."
+        ) from None
+
+
 def names() -> list[str]:
     """Tasks that come with the package."""
     return registry.names(_PACKAGE)
 
 
+def _check_nesting(values: Any) -> None:
+    """Raises InputError for what is no task, and for a task too deep inside."""
+    for _ in range(_MOST_WRAPPERS):
+        if not isinstance(values, Mapping):
+            raise errors.InputError(
+                f"expected a task, an object with its name, found "
+                f"{str(values)[:40]!r}."
+            )
+        if "wrapper" not in values:
+            return
+        values = values.get("task")
+    raise errors.InputError(
+        f"expected at most {_MOST_WRAPPERS} wrappers around a task."
+    )
+
+
 def from_dict(values: Mapping[str, Any]) -> Task:
     """The task that `to_dict` wrote; the name it has imports nothing."""
+    _check_nesting(values)
     values = dict(values)
     if "wrapper" in values:
         wrapper = values.pop("wrapper")

@@ -7,6 +7,7 @@ what it leaves undone. There are no assets: the vocabulary is a constant of the
 graph.
 """
 
+import functools
 import hashlib
 import itertools
 import os
@@ -76,7 +77,17 @@ class Tokenizer(base.Tokenizer):
         path = os.path.join(folder, VOCABULARY)
         return cls.from_file(path, lowercase=lowercase)
 
+    def __reduce__(self):
+        if self.folder is not None:
+            return super().__reduce__()
+        return _unpickle, (self.vocabulary, self.lowercase)
+
     def save(self, folder: str) -> tuple[str, ...]:
+        if str(folder).endswith(".txt"):
+            raise errors.InputError(
+                f"folder={folder}: expected a folder; a file is written by "
+                "`save_vocabulary`."
+            )
         self.save_vocabulary(os.path.join(folder, VOCABULARY))
         return self.files
 
@@ -164,6 +175,11 @@ class Tokenizer(base.Tokenizer):
             axis=1,
         )
         return parts.with_flat_values(ids).merge_dims(1, 2)
+
+
+@functools.cache  # once per process, however often it is sent there
+def _unpickle(vocabulary: tuple[str, ...], lowercase: bool) -> Tokenizer:
+    return Tokenizer(vocabulary, lowercase=lowercase)
 
 
 def require(tokenizer: base.Tokenizer, where: str) -> None:

@@ -24,6 +24,7 @@ from bert_keras.training import (
 )
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import trainer as trainer_lib
+from bert_keras.wrappers import base as wrappers
 
 Metrics = dict[str, float | None]
 
@@ -64,7 +65,7 @@ def finetune(
 
 def run(settings: settings_lib.FinetuneSettings, task: base.Task) -> Metrics:
     """Trains for `epochs`; returns the metrics of the last evaluation."""
-    options.check(settings, task)
+    options.check(settings, *wrappers.all_of(task))
     task.to_dict()  # refuses what no load would find
     options.require("init", settings.init)
     options.require("train", settings.train)

@@ -21,6 +21,7 @@ from bert_keras.training import (
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import step as step_lib
 from bert_keras.training import trainer as trainer_lib
+from bert_keras.wrappers import base as wrappers
 
 Metrics = dict[str, float | None]
 
@@ -58,7 +59,7 @@ def run(
     settings: settings_lib.PretrainSettings, task: masked_lm.MaskedLM
 ) -> Metrics:
     """Trains to `steps`; returns the metrics of the last evaluation."""
-    options.check(settings, task)
+    options.check(settings, *wrappers.all_of(task))
     options.require("records", settings.records)
     options.require("output", settings.output)
     run_folder.refuse_inputs_inside(

@@ -88,7 +88,13 @@ class TrainerState:
                 loss_scale=float(values["loss_scale"]),
                 finite_steps=int(values["finite_steps"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (
+            ArithmeticError,  # an infinite count
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise errors.InputError(
                 "its config.json has no state of the trainer that can be read "
                 f"({error!r})."

@@ -40,7 +40,17 @@ class Wrapper(base.Task):
                 f"{type(self).__name__}(Classification()), found "
                 f"{self.task!r}."
             )
+        # Their settings and heads would have the same names.
+        options.require_distinct(
+            "wrappers", [_prefix(type(each)) for each in unwrap(self)[1]]
+        )
         object.__setattr__(self, "seq_length", self.task.seq_length)
+
+    def __getattr__(self, name: str) -> Any:
+        """What only the task inside has, such as its labels."""
+        if name == "task" or name.startswith("__"):  # while it is being made
+            raise AttributeError(name)
+        return getattr(self.task, name)
 
     def settings(self) -> dict[str, Any]:
         """The wrapper's own fields."""
@@ -66,7 +76,8 @@ class Wrapper(base.Task):
         return self.with_task(self.task.calibrated(metrics))
 
     def for_device(self):
-        return self.for_serving().for_device()
+        inner = self.task.for_device()
+        return inner if self.leaves_no_trace else self.with_task(inner)
 
     def for_serving(self):
         inner = self.task.for_serving()
@@ -87,28 +98,18 @@ class Wrapper(base.Task):
 
     def to_dict(self):
         registry.require_findable(PACKAGE, type(self), Wrapper)
-        return {
-            "wrapper": self.name,
-            **self.settings(),
-            "task": self.task.to_dict(),
-        }
+        own = {"wrapper": self.name} | self.settings()
+        base.require_json(self, [own, dict(self.head_signatures)])
+        return own | {"task": self.task.to_dict()}
 
     def get_config(self):
         return self.settings() | {"task": self.task.to_dict()}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Wrapper":
-        values = dict(config)
-        task = base.from_dict(values.pop("task"))
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise errors.InputError(
-                f"{cls.__name__} has the settings {sorted(known)}; "
-                f"unknown: {unknown}."
-            )
-        wrapper = cls(task=task, **values)
-        options.check(wrapper)
-        return wrapper
+        return options.construct(
+            cls, {**config, "task": base.from_dict(config.get("task"))}
+        )
 
 
 def _delegate(name: str, member: Any) -> Any:
@@ -145,12 +146,15 @@ def names() -> list[str]:
 
 def own_options(cls: type[Wrapper]) -> dict[str, dataclasses.Field]:
     """The options of a wrapper, by their names on a command line."""
-    prefix = cls.__module__.rpartition(".")[2]
     return {
-        f"{prefix}_{field.name}": field
+        f"{_prefix(cls)}_{field.name}": field
         for field in dataclasses.fields(cls)
         if "help" in field.metadata
     }
+
+
+def _prefix(cls: type[Wrapper]) -> str:
+    return cls.__module__.rpartition(".")[2]
 
 
 def parse(wrappers: str | Sequence[str]) -> list[type[Wrapper]]:
@@ -158,7 +162,7 @@ def parse(wrappers: str | Sequence[str]) -> list[type[Wrapper]]:
     if isinstance(wrappers, str):
         wrappers = [name.strip() for name in wrappers.split(",")]
     classes = [find(name) for name in wrappers if name]
-    options.require_distinct("wrappers", [cls.__module__ for cls in classes])
+    options.require_distinct("wrappers", [_prefix(cls) for cls in classes])
     return classes
 
 
@@ -185,6 +189,12 @@ def unwrap(task: base.Task) -> tuple[base.Task, list[Wrapper]]:
         wrappers.append(task)
         task = task.task
     return task, wrappers
+
+
+def all_of(task: base.Task) -> list[base.Task]:
+    """The task in the middle and all wrappers, each with its own settings."""
+    inner, wrappers = unwrap(task)
+    return [inner, *wrappers]
 
 
 def require_softmax_terms(wrapper: Wrapper) -> None:

@@ -5,8 +5,10 @@ import os
 
 from absl.testing import absltest
 
-from bert_keras import checkpoint, predictor
+from bert_keras import checkpoint, errors, predictor
 from bert_keras.tasks import classification
+from bert_keras.training import finetune
+from bert_keras.wrappers import label_smoothing, r_drop
 from tests.trainers import mains
 from tests.trainers.mains import call
 
@@ -70,6 +72,15 @@ class WrappersTest(mains.Case):
             "trainers.finetune", flagfile=os.path.join(whole, "flags.txt")
         )
         self.assertEqual((code, error), (0, ""))
+
+    def test_settings_of_every_wrapper_are_checked(self):
+        task = label_smoothing.LabelSmoothing(
+            r_drop.RDrop(classification.Classification(), alpha=-3.0)
+        )
+        with self.assertRaisesRegex(errors.InputError, "alpha=-3"):
+            finetune.finetune(
+                self.base, self.rows, task=task, output=self.path("checked")
+            )
 
     def test_pretraining_takes_wrappers_too(self):
         run = self.path("smooth")

@@ -1,5 +1,7 @@
 """What every tokenizer states, shown on WordPiece."""
 
+import copy
+import os
 import pickle
 
 import tensorflow as tf
@@ -119,8 +121,16 @@ class FolderTest(parameterized.TestCase):
         again = pickle.loads(data)
         self.assertIs(again, pickle.loads(data))
         self.assertEqual(again(["films"]).to_list(), ours(["films"]).to_list())
-        with self.assertRaisesRegex(errors.InputError, "made in memory"):
-            pickle.dumps(tiny.tokenizer())
+
+    def test_wordpiece_pickles_as_its_vocabulary_where_it_has_no_folder(self):
+        ours = tiny.tokenizer()
+        for again in (pickle.loads(pickle.dumps(ours)), copy.deepcopy(ours)):
+            self.assertEqual(again.fingerprint, ours.fingerprint)
+
+    def test_save_takes_a_folder_and_no_file(self):
+        path = os.path.join(self.create_tempdir().full_path, "vocab.txt")
+        with self.assertRaisesRegex(errors.InputError, "save_vocabulary"):
+            tiny.tokenizer().save(path)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 """Wrappers change how a task learns, and nothing of what it is."""
 
+import copy
 import dataclasses
 import json
+import pickle
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -166,6 +170,10 @@ class WrapperTest(parameterized.TestCase):
         self.assertEqual(tasks.from_dict(values), task)
 
     @parameterized.parameters(
+        ({"task": None}, "expected a task"),
+        ({"task": [1]}, "expected a task"),
+        ({"task": {"wrapper": "label_smoothing"}}, "expected a task"),
+        ({"seq_length": 3}, "seq_length"),
         ({"wrapper": "os.path"}, "not imported here"),
         ({"alpha": "1"}, "alpha"),
         ({"alpha": -1.0}, "alpha"),
@@ -184,6 +192,38 @@ class WrapperTest(parameterized.TestCase):
         for wrapper in (RDrop, SmoothedTask):
             with self.assertRaisesRegex(errors.InputError, "softmax"):
                 wrapper(task)
+
+    def test_nesting_without_end_is_refused(self):
+        values = TASK.to_dict()
+        for _ in range(2000):
+            values = {"wrapper": "r_drop", "alpha": 1.0, "task": values}
+        with self.assertRaisesRegex(errors.InputError, "at most 20"):
+            tasks.from_dict(values)
+
+    def test_the_same_wrapper_twice_is_refused(self):
+        with self.assertRaisesRegex(errors.InputError, "more than once"):
+            RDrop(SmoothedTask(RDrop(TASK)))
+
+    def test_what_only_the_inner_task_has_is_found(self):
+        wrapped = copy.deepcopy(RDrop(SmoothedTask(TASK)))
+        self.assertEqual((wrapped.labels, wrapped.kind), (LABELS, "single"))
+        self.assertFalse(hasattr(wrapped, "nothing"))
+        self.assertEqual(pickle.loads(pickle.dumps(wrapped)), wrapped)
+
+    def test_a_phone_asks_the_inner_task(self):
+        self.assertEqual(RDrop(TASK).for_device(), TASK)
+
+        @dataclasses.dataclass(frozen=True)
+        class Kept(base.Wrapper):
+            leaves_no_trace = False
+
+        kept = Kept(RDrop(TASK))
+        self.assertEqual(kept.for_device(), Kept(TASK))
+        self.assertEqual(kept.for_serving(), Kept(TASK))
+
+    def test_what_json_cannot_hold_is_refused_when_it_is_saved(self):
+        with self.assertRaisesRegex(errors.InputError, "saved as JSON"):
+            RDrop(TASK, alpha=complex(1)).to_dict()
 
     def test_a_wrapper_needs_a_task(self):
         with self.assertRaisesRegex(errors.InputError, "expected a task"):
@@ -211,6 +251,15 @@ class WrapperTest(parameterized.TestCase):
         task = RDrop(TASK, alpha=0.5)
         model_lib.BertModel(tiny.bert().build_encoder(), task).save(path)
         self.assertEqual(keras.models.load_model(path).task, task)
+        # A process that has imported no wrapper knows those of the package.
+        script = (
+            "import keras, bert_keras; bert_keras.BertModel;"
+            f"print(type(keras.models.load_model({path!r}).task).__name__)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True
+        )
+        self.assertEqual(done.stdout, "RDrop\n", done.stderr)
 
     def test_names_are_read_from_the_outermost(self):
         classes = base.parse("r_drop, label_smoothing")
