@@ -237,7 +237,7 @@ class Tagging(base.Task):
                 tf.cast(text, tf.int64),
                 nrows=tf.size(raw["text"], tf.int64),
                 validate=False,
-            ).to_tensor(self.lists[name])
+            ).to_tensor(Tagging.lists[name])
             for name, value in values.items()
         }
 

@@ -186,7 +186,7 @@ class ConvertTest(parameterized.TestCase):
     @parameterized.parameters("checkpoint", "output")
     def test_a_missing_flag_is_named(self, name):
         names = {"checkpoint": "x", "output": self.path("y")} | {name: ""}
-        with self.assertRaisesRegex(errors.InputError, f"--{name} is missing"):
+        with self.assertRaisesRegex(errors.InputError, f"`{name}` is missing"):
             convert.convert(convert.Settings(**names))
 
     @parameterized.parameters("embeddings/token", "label/score/bias")

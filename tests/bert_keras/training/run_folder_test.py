@@ -152,11 +152,11 @@ class RunFolderTest(mains.Case):
     def test_records_in_a_run_are_cleared_of_its_own_files_only(self):
         records = os.path.join(self.output, "records")
         self.put("records/manifest.json", "records/shard-00003.safetensors")
-        labelled_records._clear(records)
+        labelled_records._clear(records, tiny.tokenizer().files)
         self.assertEqual(os.listdir(records), [])
         self.put("records/manifest.json", "records/mine")
         with self.assertRaisesRegex(errors.InputError, "holds mine"):
-            labelled_records._clear(records)
+            labelled_records._clear(records, tiny.tokenizer().files)
         self.assertLen(os.listdir(records), 2)
 
     @parameterized.parameters(
