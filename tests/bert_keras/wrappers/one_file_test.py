@@ -20,7 +20,7 @@ from tests.examples import length_too
 ROWS = (
     "good film\tyes\na very good film .\tyes\nbad\tno\nthe plot is dull\tno\n"
 )
-TEXTS = ["a good film", "the plot is dull", "", "very fine"]
+TEXTS = ["good film", "the plot is dull", "", "very fine"]
 HEAD = {"label/score/kernel", "label/score/bias"}
 
 
@@ -35,7 +35,10 @@ class OneFileTest(absltest.TestCase):
             for name in ("start", "train.tsv", "run")
         )
         model = model_lib.BertModel(
-            tiny.bert(initializer_range=0.3).build_encoder(), None
+            tiny.bert(
+                initializer_range=0.3, dropout=0.0, attention_dropout=0.0
+            ).build_encoder(),
+            None,
         )
         checkpoint.save(cls.start, model, tiny.tokenizer(), step=0)
         with open(cls.rows, "w", encoding="utf-8") as file:
@@ -64,7 +67,7 @@ class OneFileTest(absltest.TestCase):
 
     def test_its_head_learns(self):
         losses = self.log(self.output, "loss/length")
-        self.assertLess(losses[-1], 0.5 * losses[0])
+        self.assertLess(np.mean(losses[-8:]), 0.5 * np.mean(losses[:8]))
 
     def test_only_the_tasks_head_is_served(self):
         saved = checkpoint.read(self.output)
