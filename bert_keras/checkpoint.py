@@ -34,6 +34,7 @@ from bert_keras import (
     errors,
     files,
     named_tensors,
+    registry,
     safetensors_mmap,
 )
 from bert_keras import model as model_lib
@@ -270,7 +271,7 @@ def read(path: str) -> Checkpoint:
         try:
             if values["task"]:
                 task = base.from_dict(values["task"])
-        except base.UnknownTaskError as error:
+        except registry.UnknownNameError as error:
             unknown_task = str(error)
     except errors.InputError as error:
         raise errors.InputError(

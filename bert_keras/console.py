@@ -85,6 +85,7 @@ def run_main(
     stopped: what Ctrl-C prints. expected: further errors of that kind.
     """
     streams.as_utf8(sys.stdout)
+    _flags.update(flags)
     try:
         if len(arguments) > 1:
             raise errors.InputError(
@@ -96,6 +97,8 @@ def run_main(
         sys.exit(one_line(error, flags))
     except KeyboardInterrupt:
         sys.exit(stopped)
+    finally:
+        _flags.clear()
 
 
 def one_line(error: BaseException, flags: Collection[str] = ()) -> str:
@@ -105,7 +108,8 @@ def one_line(error: BaseException, flags: Collection[str] = ()) -> str:
 
 
 def say(text: str) -> None:
-    """Prints a message on standard error."""
+    """Prints a message on standard error; of a main, arguments as flags."""
+    text = errors.as_flags(text, _flags)
     console.print(text, highlight=False, soft_wrap=True)
 
 
@@ -121,7 +125,7 @@ def table(title: str, facts: Mapping[str, Any]) -> None:
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     for name, value in facts.items():
-        grid.add_row(name, _shown(value))
+        grid.add_row(name, errors.as_flags(_shown(value), _flags))
     output.print(grid)
 
 
@@ -198,6 +202,8 @@ def _time(seconds: float) -> str:
     )
 
 
+# Of the command that runs; from Python there is none.
+_flags: set[str] = set()
 # Labels and paths are printed literally: [bad] is no style, :cat: no emoji.
 console = rich.console.Console(stderr=True, markup=False, emoji=False)
 output = rich.console.Console(highlight=False, markup=False, emoji=False)

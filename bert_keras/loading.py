@@ -2,7 +2,7 @@
 
 import contextlib
 
-from bert_keras import checkpoint, errors, layers
+from bert_keras import checkpoint, errors, layers, registry
 from bert_keras import model as model_lib
 from bert_keras.tasks import base
 
@@ -15,7 +15,9 @@ def load_model(
     A part of the head is taken over where it was trained for the same.
     """
     if task is None and source.unknown_task:
-        raise base.UnknownTaskError(f"{source.folder}: {source.unknown_task}")
+        raise registry.UnknownNameError(
+            f"{source.folder}: {source.unknown_task}"
+        )
     task = task or source.task
     if task is None:
         reason = source.left_out and f" that can be read: {source.left_out}"

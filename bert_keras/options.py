@@ -11,16 +11,16 @@ import math
 import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from bert_keras import errors
 
-# The help of an option that names the task of a checkpoint.
-TASK = (
-    "Dotted name of a module of yours that has the checkpoint's task. What a "
-    "folder names is not imported, what you name here is. Empty: a task that "
-    "comes with the package."
+# The help of an option that names a user's modules.
+MODULES = (
+    "Modules of yours to import first, by their dotted names with commas "
+    "between: those of tasks, networks, tokenizers and wrappers that a folder "
+    "names. What a folder names is not imported, what you name here is."
 )
 
 MOST_SEED = 2**31 - 1  # the stateless random ops of TensorFlow take int32
@@ -74,6 +74,12 @@ def option(
     )
 
 
+def former_names(name: str, field: dataclasses.Field) -> list[str]:
+    """What an option was called before; `name`: with a wrapper's prefix."""
+    prefix = name.removesuffix(field.name)
+    return [prefix + old for old in field.metadata.get("formerly", ())]
+
+
 def renamed(values: Mapping[str, Any], *classes: type) -> dict[str, Any]:
     """Saved values of fields, under the names that the fields have today."""
     today = {
@@ -101,12 +107,16 @@ def check(*settings: Any) -> None:
 
 
 def divide(
-    keywords: Mapping[str, Any], *classes: type, without: Sequence[str] = ()
+    keywords: Mapping[str, Any],
+    *classes: type,
+    without: Sequence[str] = (),
+    others: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Keyword arguments by the class that declares each of them.
 
     Paths become strings. Raises InputError for a keyword that is no option of
-    the classes, or named in `without`.
+    the classes, or named in `without`; it names one that is like it, of these
+    and of `others`.
     """
     names = [
         {
@@ -120,11 +130,12 @@ def divide(
     for name in keywords:
         if name in known:
             continue
-        alike = difflib.get_close_matches(name, known)
+        alike = difflib.get_close_matches(name, known.union(others))
         hint = f"did you mean {' or '.join(alike)}?" if alike else ""
         raise errors.InputError(
             f"{name} is no setting; "
-            + (hint or f"expected some of {', '.join(sorted(known))}.")
+            + (hint or f"expected some of {', '.join(sorted(known))}."),
+            argument=name,
         )
     values = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value

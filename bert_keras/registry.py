@@ -43,19 +43,13 @@ def find(package: str, name: str, base_class: type) -> type[Any]:
     short = name.removeprefix(f"{package}.")
     if short in names(package):
         name = f"{package}.{short}"
-    dotted = "." in name and all(map(str.isidentifier, name.split(".")))
-    try:
-        if not dotted:
-            raise ModuleNotFoundError(name=name)
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module exists, and one that it imports does not
+    module = _import(name)
+    if module is None:
         raise errors.InputError(
             f"{flag}: expected one of {', '.join(names(package))}, or the "
             "dotted name of a module of yours, such as my_package."
             f"my_{_noun(package)}, which is importable here."
-        ) from None
+        )
     classes = classes_of(module, base_class)
     if len(classes) != 1:
         raise errors.InputError(
@@ -63,6 +57,32 @@ def find(package: str, name: str, base_class: type) -> type[Any]:
             f"module, found {[item.__name__ for item in classes] or 'none'}."
         )
     return classes[0]
+
+
+def import_modules(names: str) -> None:
+    """Imports a user's modules, "a.b,c.d", so that `lookup` finds them.
+
+    Raises InputError where there is no such module.
+    """
+    for name in filter(None, map(str.strip, names.split(","))):
+        if not _import(name):
+            raise errors.InputError(
+                f"modules={name}: expected dotted names of modules of yours, "
+                "such as my_package.my_task, which are importable here.",
+                argument="modules",
+            )
+
+
+def _import(name: str) -> ModuleType | None:
+    """The module of a dotted name; None where there is none."""
+    if "." not in name or not all(map(str.isidentifier, name.split("."))):
+        return None
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module exists, and one that it imports does not
+        return None
 
 
 def lookup(package: str, name: Any, base_class: type) -> type[Any]:
@@ -81,8 +101,8 @@ def lookup(package: str, name: Any, base_class: type) -> type[Any]:
     raise UnknownNameError(
         f"its {noun} is the module {name!r}, which is none of "
         f"{', '.join(names(package))} and not imported here; a folder does "
-        "not choose what code runs. If the module is yours, import it before "
-        "loading."
+        "not choose what code runs. If the module is yours, give it as "
+        f"modules={name}, or import it before loading."
     )
 
 

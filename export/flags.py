@@ -8,8 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 from absl import app, flags, logging
 
-from bert_keras import console, errors, options, verification
-from bert_keras.tasks import base
+from bert_keras import console, errors, options, registry, verification
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
@@ -40,16 +39,13 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
 
 def define_checkpoint() -> None:
     flags.DEFINE_string("checkpoint", "", "A run, or one of its step folders.")
-    flags.DEFINE_string(
-        "task",
-        "",
-        options.TASK,
-    )
+    flags.DEFINE_string("modules", "", options.MODULES)
+    flags.DEFINE_alias("task", "modules")
 
 
 def checkpoint() -> str:
-    """The value of --checkpoint, its --task imported."""
-    base.register(flags.FLAGS.task)
+    """The value of --checkpoint, the --modules imported."""
+    registry.import_modules(flags.FLAGS.modules)
     return required("checkpoint")
 
 

@@ -12,9 +12,10 @@ Signatures:
 
   serving_default   strings (T,): text, or text and text_pair, or question and
                     context -> what trainers.predict answers: label, score, ...
-  tokens            token_ids, segment_ids, padding_mask (W, seq_length) int32
+  tokens            what the network reads: token_ids, padding_mask and, where
+                    it knows two segments, segment_ids, (W, seq_length) int32
                     -> the task's numbers, for a tokenizer of your own; a
-                    shorter row is padded with 0 in all three
+                    shorter row is padded with 0 in all of them
   classify          inputs (T,): serialized tf.Examples -> classes (T, C),
                     scores (T, C), where the task has classes
 

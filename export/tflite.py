@@ -11,8 +11,9 @@ writes, for each --quantization in turn, and no file that fails a check:
   labels.txt             the labels, by number, where the task has any
   model_dynamic.md       how an app calls the file, in Kotlin and Swift
 
-The signature is `tokens`: token_ids, segment_ids and padding_mask, each
-(1, --seq_length) int32, give the task's numbers. A text is [CLS] pieces [SEP],
+The signature is `tokens`: what the network reads (token_ids, padding_mask and,
+where it knows two segments, segment_ids), each (1, --seq_length) int32, gives
+the task's numbers. A text is [CLS] pieces [SEP],
 filled up with 0; padding_mask is 1 where a piece stands. Several lengths, with
 commas between, are signatures tokens_64 and so on, which share the weights.
 

@@ -43,11 +43,11 @@ from bert_keras import (
     locks,
     named_tensors,
     options,
+    registry,
     vocabulary_surgery,
 )
 from bert_keras import model as model_lib
 from bert_keras.data import corpus, json_lines
-from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
 from trainers import flags
 
@@ -64,7 +64,9 @@ class Settings:
         "What to convert: a run or step folder, or a folder of Google's, "
         "Hugging Face's or KerasHub's.",
     )
-    task: str = options.option("", options.TASK)
+    modules: str = options.option(
+        "", options.MODULES, formerly=("task",), identity=False
+    )
     output: str = options.option("", "The folder to write; new, or empty.")
     format: str = options.option(
         OURS,
@@ -107,7 +109,7 @@ def convert(settings: Settings) -> dict[str, Any]:
 
 
 def _convert(settings: Settings) -> dict[str, Any]:
-    base.register(settings.task)
+    registry.import_modules(settings.modules)
     began = time.monotonic()
     source = formats.read(
         settings.checkpoint,

@@ -18,10 +18,10 @@ from bert_keras import (
     formats,
     layers,
     options,
+    registry,
 )
 from bert_keras.networks import base as networks
 from bert_keras.networks import bert
-from bert_keras.tasks import base
 from trainers import flags
 
 
@@ -33,7 +33,9 @@ class Settings:
         "of BertConfig.",
     )
     checkpoint: str = options.option("", "A run, or one of its step folders.")
-    task: str = options.option("", options.TASK)
+    modules: str = options.option(
+        "", options.MODULES, formerly=("task",), identity=False
+    )
     vocab_size: int = options.option(
         0,
         "Entries of the vocabulary; 0: what the model says, else 30,522.",
@@ -90,7 +92,7 @@ def main() -> None:
         raise errors.InputError("give one of --model and --checkpoint.")
     title = settings.model or settings.checkpoint
     if settings.checkpoint:
-        base.register(settings.task)
+        registry.import_modules(settings.modules)
         found = formats.read(settings.checkpoint)
         config = found.config
         task = found.task.name if found.task else "no head"

@@ -34,6 +34,11 @@ def define(settings: type, *, without: Sequence[str] = ()) -> None:
 
 
 def _define(name: str, field: dataclasses.Field, names: set[str]) -> None:
+    if name in flags.FLAGS:
+        raise errors.InputError(
+            f"--{name} is a flag of this command already; give the field of "
+            "your task or wrapper another name."
+        )
     help = errors.as_flags(field.metadata["help"], names)
     choices = field.metadata.get("choices")
     # absl lists under --help what belongs to the program itself.
@@ -44,7 +49,7 @@ def _define(name: str, field: dataclasses.Field, names: set[str]) -> None:
         kind = field.metadata.get("kind", type(field.default))
         where |= field.metadata.get("bounds", {})
         _DEFINERS[kind](name, field.default, help, **where)
-    for old in field.metadata.get("formerly", ()):
+    for old in options.former_names(name, field):
         flags.DEFINE_alias(old, name, module_name=sys.argv[0])
 
 

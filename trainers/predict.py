@@ -20,7 +20,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import console, files, options, predictor, streams
+from bert_keras import (
+    console,
+    files,
+    options,
+    predictor,
+    registry,
+    streams,
+)
 from bert_keras.data import unlabelled_texts
 from bert_keras.tasks import base
 from trainers import flags
@@ -29,7 +36,9 @@ from trainers import flags
 @dataclasses.dataclass(frozen=True)
 class Settings:
     checkpoint: str = options.option("", "A run, or one of its step folders.")
-    task: str = options.option("", options.TASK)
+    modules: str = options.option(
+        "", options.MODULES, formerly=("task",), identity=False
+    )
     input: str = options.option("", "File to read; empty: standard input.")
     output: str = options.option("", "File to write; empty: standard output.")
     batch_size: int = options.option(
@@ -59,7 +68,7 @@ def main() -> None:
     files.check_output(
         settings.output, input=settings.input, checkpoint=settings.checkpoint
     )
-    base.register(settings.task)
+    registry.import_modules(settings.modules)
     model = predictor.load(settings.checkpoint)
     task = model.task
     lines = unlabelled_texts.read(

@@ -23,7 +23,7 @@ from bert_keras.device.tflite_converter import QUANTIZATIONS, Rows
 
 def export(
     predictor: predictor_lib.Predictor,
-    output: str,
+    output: str | os.PathLike[str],
     *,
     quantization: str = "float32",
     seq_length: int | Sequence[int] = 128,
@@ -41,6 +41,7 @@ def export(
     Raises ExportError, and leaves nothing, when an op is not built in, the
     file answers otherwise than the predictor, or its metric is below `least`.
     """
+    output = os.fspath(output)
     lengths = [seq_length] if isinstance(seq_length, int) else seq_length
     _check_lengths(predictor, lengths)
     _check_data(quantization, data, with_strings)

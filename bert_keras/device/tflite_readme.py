@@ -226,10 +226,11 @@ _ROW = """\
 ## A row
 
 `[CLS]` pieces `[SEP]`, of a pair `[CLS]` first `[SEP]` second `[SEP]`. A row
-has {length} tokens: a shorter one is padded with 0 at its end, in all three
-inputs; {longer}.
-segment_ids are 1 from the second text on, padding_mask is 1 at every token
-that is not padding. The answer has a fixed size, too: {outputs}.
+has {length} tokens: a shorter one is padded with 0 at its end, in all inputs;
+{longer}.
+segment_ids, where the model has them, are 1 from the second text on;
+padding_mask is 1 at every token that is not padding. The answer has a fixed
+size, too: {outputs}.
 `run_tflite.py` of bert_keras makes such rows in plain Python, its tokenizer
 included. Python knows the Unicode of its own version: characters that are newer
 may give other ids than in the model (78 of them with the Unicode 14 of Python

@@ -1,7 +1,6 @@
 """What lies beside a TFLite file: vocabulary, labels and how to call it."""
 
 import contextlib
-import dataclasses
 import filecmp
 import json
 import os
@@ -20,6 +19,7 @@ from bert_keras.device import (
     tflite_readme,
     tflite_runner,
 )
+from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
 
 VOCABULARY, LABELS = "vocab.txt", "labels.txt"
@@ -171,7 +171,7 @@ def _meaning(predictor: predictor_lib.Predictor) -> dict[str, Any]:
     return {
         "task": predictor.task.name,
         # Its kind, intents, thresholds: what turns numbers into answers.
-        "settings": dataclasses.asdict(predictor.task),
+        "settings": _settings(predictor.task),
         "texts": list(predictor.task.text_columns),
         "vocabulary": VOCABULARY,
         "vocabulary_size": tokenizer.vocab_size,
@@ -184,6 +184,15 @@ def _meaning(predictor: predictor_lib.Predictor) -> dict[str, Any]:
         "sep_id": tokenizer.sep_id,
         "mask_id": tokenizer.mask_id,
     }
+
+
+def _settings(task: base.Task) -> dict[str, Any]:
+    """The fields of a task, and of wrappers that are served, in one object."""
+    values = task.get_config()
+    while "task" in values:
+        inner = values.pop("task")
+        values = {k: v for k, v in inner.items() if k != "name"} | values
+    return values
 
 
 def _labels(predictor: predictor_lib.Predictor) -> tuple[str, ...]:

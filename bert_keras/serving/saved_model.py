@@ -49,7 +49,7 @@ PRECISIONS = {
 
 def export(
     predictor: predictor_lib.Predictor,
-    output: str,
+    output: str | os.PathLike[str],
     version: int | None = None,
     *,
     reference: predictor_lib.Predictor | None = None,
@@ -66,6 +66,7 @@ def export(
     Raises ExportError, and leaves nothing, when the written model answers
     otherwise than the reference.
     """
+    output = os.fspath(output)
     path = _version_path(output, version)
     name = _model_name(output)
     limits = {"max_characters": max_characters, "max_entities": max_entities}

@@ -32,6 +32,7 @@ Answers = Sequence[Mapping[str, Any]]
 
 knob = options.option  # the name that tasks of users know
 MOST_TOKENS = 1 << 20  # of a row; a larger number is a mistake of a file
+_RESERVED = {"name", "task", "wrapper", "wrappers"}
 TOKENS = "tokens"  # the axis with a value for each token of a row
 
 
@@ -353,8 +354,10 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         """What a folder keeps; raises InputError if no load could find it."""
+        values = dataclasses.asdict(self)
+        require_free_names(self, values)
         require_findable(type(self))
-        values = {"name": self.name} | dataclasses.asdict(self)
+        values = {"name": self.name} | values
         require_json(self, [values, dict(self.head_signatures)])
         return values
 
@@ -366,7 +369,6 @@ class Task:
         return options.construct(cls, config)
 
 
-UnknownTaskError = registry.UnknownNameError
 _PACKAGE = "bert_keras.tasks"
 _MOST_WRAPPERS = 20
 _WRAPPERS = "bert_keras.wrappers"  # tasks around a task, which import this
@@ -375,12 +377,6 @@ _WRAPPERS = "bert_keras.wrappers"  # tasks around a task, which import this
 def find(name: str) -> type[Task]:
     """The Task subclass of a file here, or of a user's module: imports it."""
     return registry.find(_PACKAGE, name, Task)
-
-
-def register(name: str) -> None:
-    """Lets folders use the task of the user's module `name`; "" is none."""
-    if name:
-        find(name)
 
 
 def require_findable(cls: type[Task]) -> None:
@@ -395,6 +391,15 @@ def classes() -> list[type[Task]]:
         for package in (_PACKAGE, _WRAPPERS)
         for name in registry.names(package)
     ]
+
+
+def require_free_names(task: Task, fields: Iterable[str]) -> None:
+    """Raises InputError for a field that folders keep something else under."""
+    for name in _RESERVED.intersection(fields):
+        raise errors.InputError(
+            f"{type(task).__name__} has a field {name}, which folders use "
+            "themselves; give it another name."
+        )
 
 
 def require_json(task: Task, values: Any) -> None:
@@ -437,10 +442,4 @@ def from_dict(values: Mapping[str, Any]) -> Task:
         wrapper = values.pop("wrapper")
         return registry.lookup(_WRAPPERS, wrapper, Task).from_config(values)
     name = values.pop("name", None)
-    try:
-        task = registry.lookup(_PACKAGE, name, Task)
-    except UnknownTaskError as error:
-        raise UnknownTaskError(
-            f"{error} Programs import it with task={name}."
-        ) from None
-    return task.from_config(values)
+    return registry.lookup(_PACKAGE, name, Task).from_config(values)

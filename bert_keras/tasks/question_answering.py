@@ -7,8 +7,8 @@ import re
 import keras
 import tensorflow as tf
 
+from bert_keras import errors, options
 from bert_keras import heads as heads_lib
-from bert_keras import options
 from bert_keras.data import packing, squad
 from bert_keras.metrics import answers as answers_lib
 from bert_keras.tasks import base
@@ -181,6 +181,12 @@ class QuestionAnswering(base.Task):
         }
 
     def build_heads(self, config):
+        if "segment_ids" not in config.inputs:
+            raise errors.InputError(
+                "question_answering tells the question from the context by "
+                f"segment_ids, which this network ({config.describe()}) does "
+                "not read; take one with num_segments=2."
+            )
         return {"span": heads_lib.SpanHead(config)}
 
     def outputs(self, encoded, heads, features, *, training):

@@ -175,6 +175,11 @@ def from_dict(values: Mapping[str, Any], folder: str) -> Tokenizer:
 
     Raises InputError for values that do not fit its class.
     """
+    if not isinstance(values, Mapping):
+        raise errors.InputError(
+            "expected a tokenizer's settings, an object with its name, found "
+            f"{str(values)[:40]!r}."
+        )
     cls = lookup(values)
     settings = {k: v for k, v in values.items() if k != "name"}
     parameters = dict(inspect.signature(cls.read_files).parameters)

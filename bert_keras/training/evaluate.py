@@ -8,12 +8,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import console, errors, files, options, predictor
+from bert_keras import console, errors, files, options, predictor, registry
 from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
 from bert_keras.training import input_pipeline, plots, scoring
 from bert_keras.training import step as step_lib
+from bert_keras.wrappers import base as wrappers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,9 @@ class EvaluateSettings:
     """What is scored on what."""
 
     checkpoint: str = options.option("", "A run, or one of its step folders.")
-    task: str = options.option("", options.TASK)
+    modules: str = options.option(
+        "", options.MODULES, formerly=("task",), identity=False
+    )
     data: str = options.option("", "A labelled file, or a folder of records.")
     output: str = options.option(
         "", "File for the answers, one JSON object per row; empty: none."
@@ -62,7 +65,7 @@ def run(settings: EvaluateSettings) -> dict[str, float]:
         settings.output, data=settings.data, checkpoint=settings.checkpoint
     )
     plots.check_picture(_picture(settings.output))
-    base.register(settings.task)
+    registry.import_modules(settings.modules)
     model = predictor.load(settings.checkpoint)
     began = time.monotonic()
     facts: dict[str, str] = {}
@@ -157,7 +160,11 @@ def _unseen(
 
 
 def _on_records(model: predictor.Predictor, settings: EvaluateSettings):
-    if type(model.task).metric_sums is base.Task.metric_sums:
+    no_sums = base.Task.metric_sums, wrappers.Wrapper.metric_sums
+    if all(
+        type(each).metric_sums in no_sums
+        for each in wrappers.all_of(model.task)
+    ):
         raise errors.InputError(
             f"data={settings.data} is a folder of records, and "
             f"{model.task.name} is scored on a labelled file; name that file."

@@ -8,7 +8,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import checkpoint, console, errors, loading, options, predictor
+from bert_keras import (
+    checkpoint,
+    console,
+    errors,
+    loading,
+    options,
+    predictor,
+    registry,
+)
 from bert_keras import model as model_lib
 from bert_keras.data import batches
 from bert_keras.data import records as records_lib
@@ -24,7 +32,6 @@ from bert_keras.training import (
 )
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import trainer as trainer_lib
-from bert_keras.wrappers import base as wrappers
 
 Metrics = dict[str, float | None]
 
@@ -65,8 +72,8 @@ def finetune(
 
 def run(settings: settings_lib.FinetuneSettings, task: base.Task) -> Metrics:
     """Trains for `epochs`; returns the metrics of the last evaluation."""
-    options.check(settings, *wrappers.all_of(task))
-    task.to_dict()  # refuses what no load would find
+    settings_lib.check(settings, task)
+    registry.import_modules(settings.modules)
     options.require("init", settings.init)
     options.require("train", settings.train)
     options.require("output", settings.output)

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import loading, options, predictor
+from bert_keras import loading, options, predictor, registry
 from bert_keras import model as model_lib
 from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
@@ -21,7 +21,6 @@ from bert_keras.training import (
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import step as step_lib
 from bert_keras.training import trainer as trainer_lib
-from bert_keras.wrappers import base as wrappers
 
 Metrics = dict[str, float | None]
 
@@ -59,7 +58,8 @@ def run(
     settings: settings_lib.PretrainSettings, task: masked_lm.MaskedLM
 ) -> Metrics:
     """Trains to `steps`; returns the metrics of the last evaluation."""
-    options.check(settings, *wrappers.all_of(task))
+    settings_lib.check(settings, task)
+    registry.import_modules(settings.modules)
     options.require("records", settings.records)
     options.require("output", settings.output)
     run_folder.refuse_inputs_inside(

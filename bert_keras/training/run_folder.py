@@ -84,7 +84,12 @@ class Identity:
 
     def renamed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Settings that a folder holds, under the names of today."""
-        return options.renamed(settings, *map(type, self.settings))
+        today = {
+            old: name
+            for name, field, _ in self._options()
+            for old in options.former_names(name, field)
+        }
+        return {today.get(name, name): v for name, v in settings.items()}
 
     def values(self) -> dict[str, Any]:
         """All settings, those that do not count included."""

@@ -1,5 +1,6 @@
 """The settings of preparation, pretraining and fine-tuning."""
 
+import collections
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -77,6 +78,7 @@ class TrainSettings:
         "Maximum global gradient norm; 0 disables clipping.",
         least=0.0,
     )
+    modules: str = options.option("", options.MODULES, identity=False)
     lowercase: bool | None = options.option(
         None,
         "Fold case and drop accents, for an `init` of another format. "
@@ -315,6 +317,27 @@ class FinetuneSettings(TrainSettings):
     )
 
 
+def check(settings: Any, task: base.Task) -> None:
+    """Raises InputError for what a run cannot have or could not save."""
+    inner, around = wrappers.unwrap(task)
+    options.check(settings, inner, *around)
+    names = collections.Counter(
+        field.name
+        for each in (settings, inner)
+        for field in dataclasses.fields(each)
+        if "help" in field.metadata
+    )
+    for wrapper in around:
+        names.update(wrappers.own_options(type(wrapper)).keys())
+    for name, count in names.items():
+        if count > 1:
+            raise errors.InputError(
+                f"{name} is a setting of two among the run, its task and its "
+                "wrappers; give the one of yours another name."
+            )
+    task.to_dict()  # refuses what no load would find
+
+
 def from_keywords(
     cls: type[T],
     task: str | base.Task,
@@ -335,7 +358,14 @@ def from_keywords(
     classes = wrappers.parse(keywords.pop("wrappers", ()))
     names = [n for c in classes for n in wrappers.own_options(c)]
     of_wrappers = {n: keywords.pop(n) for n in names if n in keywords}
-    chosen, task = _divided(cls, task, keywords, without)
+    if not isinstance(task, (str, base.Task)):
+        given = task.__name__ if isinstance(task, type) else repr(task)
+        raise errors.InputError(
+            f"task={given}: expected the name of a task, such as "
+            f'"classification", or an object: Classification(seq_length=64).',
+            argument="task",
+        )
+    chosen, task = _divided(cls, task, keywords, without, names)
     return chosen, wrappers.wrap(task, classes, of_wrappers)
 
 
@@ -344,10 +374,13 @@ def _divided(
     task: str | base.Task,
     keywords: Mapping[str, Any],
     without: Sequence[str],
+    others: Sequence[str],
 ) -> tuple[T, base.Task]:
     if isinstance(task, str):
         named = base.find(task)
-        own, of_task = options.divide(keywords, cls, named, without=without)
+        own, of_task = options.divide(
+            keywords, cls, named, without=without, others=others
+        )
         return cls(**own), named(**of_task)
     for name in {field.name for field in dataclasses.fields(task)}:
         if name in keywords:
@@ -355,5 +388,5 @@ def _divided(
                 f"{name} is a field of the task: set it in the "
                 f"{type(task).__name__} that is given as task."
             )
-    (own,) = options.divide(keywords, cls)
+    (own,) = options.divide(keywords, cls, others=others)
     return cls(**own), task

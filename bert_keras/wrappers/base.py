@@ -97,6 +97,12 @@ class Wrapper(base.Task):
         return registry.name_of(PACKAGE, type(self))
 
     def to_dict(self):
+        base.require_free_names(self, self.settings())
+        if self.seq_length != self.task.seq_length:
+            raise errors.InputError(
+                f"{type(self).__name__}: its __post_init__ does not call "
+                "super().__post_init__(); add the call."
+            )
         registry.require_findable(PACKAGE, type(self), Wrapper)
         own = {"wrapper": self.name} | self.settings()
         base.require_json(self, [own, dict(self.head_signatures)])
@@ -157,10 +163,17 @@ def _prefix(cls: type[Wrapper]) -> str:
     return cls.__module__.rpartition(".")[2]
 
 
-def parse(wrappers: str | Sequence[str]) -> list[type[Wrapper]]:
+def parse(wrappers: str | Sequence[str] | None) -> list[type[Wrapper]]:
     """The classes that "a,b" or ("a", "b") names, the outermost first."""
     if isinstance(wrappers, str):
         wrappers = [name.strip() for name in wrappers.split(",")]
+    wrappers = wrappers or ()
+    if not all(isinstance(name, str) for name in wrappers):
+        raise errors.InputError(
+            f"wrappers={wrappers!r}: expected their names, such as "
+            '"r_drop,label_smoothing" or ["r_drop"].',
+            argument="wrappers",
+        )
     classes = [find(name) for name in wrappers if name]
     options.require_distinct("wrappers", [_prefix(cls) for cls in classes])
     return classes

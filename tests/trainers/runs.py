@@ -19,6 +19,8 @@ from bert_keras.tasks import (
 )
 from bert_keras.training import devices
 from bert_keras.training import step as step_lib
+from bert_keras.wrappers import base as wrappers
+from bert_keras.wrappers import label_smoothing, r_drop
 from tests import tiny
 
 # Made when they are needed: workers connect before the first tensor.
@@ -33,6 +35,9 @@ TASKS = {
     ),
     "question_answering": question_answering.QuestionAnswering,
     "tagging": lambda: tagging.Tagging(types=("PER",)),
+    "wrapped": lambda: r_drop.RDrop(
+        label_smoothing.LabelSmoothing(TASKS["intent_slots"]())
+    ),
 }
 STEPS = 20
 BATCH = 8
@@ -40,6 +45,7 @@ BATCH = 8
 
 def batches(task, count, size=BATCH):
     """Batches of rows of every length, with the task's targets."""
+    task, _ = wrappers.unwrap(task)
     for step in range(count):
         inputs = tiny.inputs(rows=size, length=12, seed=step)
         random = np.random.default_rng(step)

@@ -11,7 +11,14 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, errors, formats, loading, predictor
+from bert_keras import (
+    checkpoint,
+    errors,
+    formats,
+    loading,
+    predictor,
+    registry,
+)
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
 from bert_keras.tasks import base, classification
@@ -117,18 +124,19 @@ class UsersTaskTest(parameterized.TestCase):
 
     def test_a_module_that_the_user_names_is_used(self):
         folder = self.run_folder("seen.task")
-        base.register("seen.task")
+        registry.import_modules("seen.task")
         loaded = predictor.load(folder)
         self.assertEqual(type(loaded.task).__name__, "Mine")
         again = self.create_tempdir().full_path
         checkpoint.save(again, loaded.model, loaded.tokenizer, step=2)
         self.assertEqual(predictor.load(again).task, loaded.task)
 
-    def test_on_the_command_line_the_task_flag_names_it(self):
+    def test_on_the_command_line_the_modules_flag_names_it(self):
         folder = self.run_folder("unseen.task")
         for flags, said in (
-            ([], "--task=unseen.task"),
-            (["--task=unseen.task"], ""),
+            ([], "--modules=unseen.task"),
+            (["--modules=unseen.task"], ""),
+            (["--task=unseen.task"], ""),  # its former name
         ):
             done = subprocess.run(
                 [sys.executable, "-m", "trainers.predict", *flags]

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl.testing import absltest
@@ -34,6 +35,7 @@ class OneFileTest(absltest.TestCase):
             os.path.join(folder.name, name)
             for name in ("start", "train.tsv", "run")
         )
+        keras.utils.set_random_seed(1)
         model = model_lib.BertModel(
             tiny.bert(
                 initializer_range=0.3, dropout=0.0, attention_dropout=0.0
