@@ -1,7 +1,16 @@
-"""What absltest does when a file is run alone, for pytest."""
+"""What absltest does when a file is run alone, and one random start, always."""
 
+import keras
+import pytest
 from absl import flags
 
 from tests import devices  # noqa: F401 (before any test touches TensorFlow)
 
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Weights start alike, whatever ran before: also those of setUpClass."""
+    del item
+    keras.utils.set_random_seed(1)
