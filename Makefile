@@ -11,9 +11,10 @@ FITS := import sys, ensurepip, venv; \
   sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
 # What benchmarks compare with.
-PEERS := bert-tensorflow keras-hub onnx onnxruntime onnxscript \
-  torch==2.13.0 transformers
-BENCHMARKS = $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))
+PEERS := bert-tensorflow ctranslate2 keras-hub onnx onnxruntime onnxscript \
+  openvino torch==2.13.0 transformers
+BENCHMARKS = $(filter-out __init__ conditions hugging_face_finetune, \
+  $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py)))
 
 RUN := .venv/bin/python
 export KERAS_BACKEND := tensorflow

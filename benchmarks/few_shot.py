@@ -11,8 +11,9 @@ import sys
 import tempfile
 
 import rich.table
-from absl import app, flags
+from absl import flags
 
+from benchmarks import conditions
 from bert_keras import checkpoint
 from demo import __main__ as demo
 
@@ -58,4 +59,4 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    conditions.run(main)

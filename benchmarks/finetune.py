@@ -20,7 +20,9 @@ import tempfile
 import numpy as np
 import rich.console
 import rich.table
-from absl import app, flags
+from absl import flags
+
+from benchmarks import conditions
 
 RECIPE = flags.DEFINE_string("recipe", None, "A recipe of finetune.")
 INIT = flags.DEFINE_string("init", None, "A folder of Hugging Face's.")
@@ -106,4 +108,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["recipe", "init", "train", "dev"])
-    app.run(main)
+    conditions.run(main)

@@ -12,9 +12,9 @@ import matplotlib.figure
 import numpy as np
 import rich.console
 import rich.table
-from absl import app, flags
+from absl import flags
 
-from benchmarks import train_step
+from benchmarks import conditions, train_step
 
 OUTPUT = flags.DEFINE_string("output", "growth.png", "The picture.")
 
@@ -91,4 +91,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    conditions.run(main)

@@ -5,12 +5,14 @@
   .venv-bench/bin/python -m benchmarks.latency --of=tflite
 
 A BERT-base with two classes and random weights, the same on all sides, as ids.
-Of saved_model: ours in float32 and in bfloat16, KerasHub's export, Hugging
-Face's network on PyTorch, and that network in ONNX Runtime. Of tflite: ours in
-float32 and with int8 weights, KerasHub's LiteRT export, and ONNX Runtime's
-dynamic int8. Each has a process of its own with as many threads, and waits
-while another works. KerasHub's GELU is the one by tanh, so its answers are a
-little off.
+Of saved_model: ours in float32 and in bfloat16 and our TFLite file, KerasHub's
+export, Hugging Face's network on PyTorch, and that network in ONNX Runtime (as
+it is exported, and with those of its fusions for BERT that apply), in OpenVINO
+and in CTranslate2, which has the encoder alone: its head is NumPy's. Of tflite:
+ours in float32 and with int8 weights, KerasHub's LiteRT export, and ONNX
+Runtime's dynamic int8. Each has a process of its own with as many threads, and
+waits while another works. KerasHub's GELU is the one by tanh, so its answers
+are a little off. "processor" is what a call takes of all threads together.
 """
 
 import json
@@ -24,7 +26,9 @@ import keras
 import numpy as np
 import rich.console
 import rich.table
-from absl import app, flags
+from absl import flags
+
+from benchmarks import conditions
 
 OF = flags.DEFINE_enum(
     "of", "saved_model", ["saved_model", "tflite"], "What is compared."
@@ -113,14 +117,12 @@ def torchs(folder):
     return answer
 
 
-def onnx_runtimes(folder, *, quantized=False):
-    import onnx
-    import onnxruntime
+def onnx_file(folder):
+    """The path of Hugging Face's network, with softmax, and its inputs."""
     import torch
-    from onnxruntime import quantization
 
     model, inputs = hugging_faces(folder)
-    path = os.path.join(folder, "model.onnx")
+    path = os.path.join(tempfile.mkdtemp(dir=folder), "model.onnx")
 
     class Logits(torch.nn.Module):
         def __init__(self):
@@ -140,11 +142,33 @@ def onnx_runtimes(folder, *, quantized=False):
         output_names=["scores"],
         verbose=False,
     )
+    return path, {name: value.numpy() for name, value in inputs.items()}
+
+
+def onnx_runtimes(folder, *, quantized=False, fused=False):
+    import onnx
+    import onnxruntime
+    from onnxruntime import quantization
+    from onnxruntime.transformers import optimizer
+
+    path, feed = onnx_file(folder)
+    if fused:
+        model = optimizer.optimize_model(
+            path,
+            model_type="bert",
+            num_heads=WIDTH.value // 64,
+            hidden_size=WIDTH.value,
+        )
+        found = model.get_fused_operator_statistics()
+        if not found["SkipLayerNormalization"]:
+            sys.exit(f"error: ONNX Runtime has fused nothing: {found}")
+        path = path.replace(".onnx", "_fused.onnx")
+        model.save_model_to_file(path)
     if quantized:
         # The exporter's shapes are not those that its checker infers.
         whole = onnx.load(path)
         del whole.graph.value_info[:]
-        path = os.path.join(folder, "model_int8.onnx")
+        path = path.replace(".onnx", "_int8.onnx")
         quantization.quantize_dynamic(
             whole, path, weight_type=quantization.QuantType.QInt8
         )
@@ -153,8 +177,50 @@ def onnx_runtimes(folder, *, quantized=False):
     session = onnxruntime.InferenceSession(
         path, options, providers=["CPUExecutionProvider"]
     )
-    feed = {name: value.numpy() for name, value in inputs.items()}
     return lambda: session.run(["scores"], feed)[0]
+
+
+def openvinos(folder):
+    import openvino
+
+    path, feed = onnx_file(folder)
+    compiled = openvino.Core().compile_model(
+        path,
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": THREADS.value,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        },
+    )
+    request = compiled.create_infer_request()
+    return lambda: request.infer(feed)[0]
+
+
+def ctranslate2s(folder):
+    import ctranslate2
+    import torch
+    from ctranslate2 import converters
+
+    path = os.path.join(tempfile.mkdtemp(dir=folder), "ctranslate2")
+    converters.TransformersConverter(f"{folder}/hugging_face").convert(path)
+    encoder = ctranslate2.Encoder(
+        path, compute_type="float32", intra_threads=THREADS.value
+    )
+    model, _ = hugging_faces(folder)
+    with torch.inference_mode():
+        kernel, bias = (
+            each.numpy()
+            for each in (model.classifier.weight, model.classifier.bias)
+        )
+    ids = rows()["token_ids"].tolist()
+
+    def answer():
+        pooled = np.array(encoder.forward_batch(ids).pooler_output)
+        logits = pooled @ kernel.T + bias
+        return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+
+    return answer
 
 
 def tflites(path):
@@ -203,9 +269,15 @@ ALL_SIDES = {
     "saved_model": {
         "bert_keras, float32": lambda folder: saved(folder, "float32"),
         "bert_keras, bfloat16": lambda folder: saved(folder, "bfloat16"),
+        "bert_keras, TFLite": lambda folder: tflites(
+            f"{folder}/tflite/model_float32.tflite"
+        ),
         "KerasHub's export": keras_hubs,
         "PyTorch": torchs,
         "ONNX Runtime": onnx_runtimes,
+        "ONNX Runtime, fused": lambda folder: onnx_runtimes(folder, fused=True),
+        "OpenVINO": openvinos,
+        "CTranslate2": ctranslate2s,
     },
     "tflite": {
         "bert_keras, float32": lambda folder: tflites(
@@ -256,16 +328,20 @@ def write(folder):
     hugging_face.write(os.path.join(folder, "hugging_face"), model, tokenizer)
     checkpoint.save(os.path.join(folder, "run"), model, tokenizer, step=1)
     reference = predictor.Predictor(model, tokenizer)
-    if OF.value == "tflite":
-        text = " ".join(pieces[: LENGTH.value])
-        for quantization in ("float32", "dynamic", "int8"):
-            tflite.export(
-                reference,
-                os.path.join(folder, "tflite"),
-                quantization=quantization,
-                seq_length=LENGTH.value,
-                data=[{"text": text}] * 4,
-            )
+    quantizations = "float32", "dynamic", "int8"
+    if BATCH.value > 1:
+        quantizations = ()  # a device asks one text
+    elif OF.value == "saved_model":
+        quantizations = ("float32",)
+    text = " ".join(pieces[: LENGTH.value])
+    for quantization in quantizations:
+        tflite.export(
+            reference,
+            os.path.join(folder, "tflite"),
+            quantization=quantization,
+            seq_length=LENGTH.value,
+            data=[{"text": text}] * 4,
+        )
     for precision in ("float32", "bfloat16"):
         if OF.value != "saved_model":
             break
@@ -290,12 +366,17 @@ def only(make):
         answer()
     print("ready", flush=True)
     for _ in sys.stdin:
-        seconds = []
+        seconds, busy = [], []
         for _ in range(CALLS.value):
-            began = time.perf_counter()
+            began = time.perf_counter(), time.process_time()
             scores = answer()
-            seconds.append(time.perf_counter() - began)
-        result = {"seconds": seconds, "scores": np.asarray(scores).tolist()}
+            seconds.append(time.perf_counter() - began[0])
+            busy.append(time.process_time() - began[1])
+        result = {
+            "seconds": seconds,
+            "processor": busy,
+            "scores": np.asarray(scores).tolist(),
+        }
         print(json.dumps(result), flush=True)
 
 
@@ -323,11 +404,14 @@ def start(number, folder):
 
 
 def main(_):
-    sides = ALL_SIDES[OF.value]
+    sides = dict(ALL_SIDES[OF.value])
+    if BATCH.value > 1:
+        sides.pop("bert_keras, TFLite", None)
     if ONLY.value is not None:
         only(list(sides.values())[ONLY.value])
         return
     seconds = {name: [] for name in sides}
+    processor = {name: [] for name in sides}
     scores = {}
     with tempfile.TemporaryDirectory() as folder:
         write(folder)
@@ -338,16 +422,25 @@ def main(_):
                 process.stdin.flush()
                 result = json.loads(process.stdout.readline())
                 seconds[name].append(float(np.median(result["seconds"])))
+                processor[name].append(float(np.mean(result["processor"])))
                 scores[name] = np.array(result["scores"])
         for process in processes:
             process.communicate()
     mine = np.array(seconds["bert_keras, float32"])
+    busy = np.array(processor["bert_keras, float32"])
     table = rich.table.Table(
         title=f"{LAYERS.value} x {WIDTH.value}, {BATCH.value} x {LENGTH.value}"
         f" tokens, {THREADS.value} threads, {ROUNDS.value} turns of "
         f"{CALLS.value}"
     )
-    for column in ("", "median", "to ours in float32", "scores differ by"):
+    for column in (
+        "",
+        "median",
+        "to ours in float32",
+        "processor",
+        "to ours",
+        "scores differ by",
+    ):
         table.add_column(column)
     for name, values in seconds.items():
         ratios = np.array(values) / mine
@@ -357,10 +450,12 @@ def main(_):
             f"{1000 * np.median(values):.1f} ms",
             f"{np.median(ratios):.2f} ({ratios.min():.2f} to "
             f"{ratios.max():.2f})",
+            f"{1000 * np.median(processor[name]):.1f} ms",
+            f"{np.median(np.array(processor[name]) / busy):.2f}",
             f"{apart:.1g}",
         )
     rich.console.Console(width=100).print(table)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    conditions.run(main)

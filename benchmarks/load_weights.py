@@ -16,8 +16,9 @@ import tempfile
 import time
 
 import rich.table
-from absl import app, flags
+from absl import flags
 
+from benchmarks import conditions
 from bert_keras import checkpoint, console, formats, loading
 from bert_keras import model as model_lib
 from bert_keras.networks import bert as bert_lib
@@ -104,4 +105,4 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    conditions.run(main)

@@ -6,8 +6,9 @@ python -m benchmarks.padding --records=rec/train,runs/sst2/records
 import numpy as np
 import rich.console
 import rich.table
-from absl import app, flags
+from absl import flags
 
+from benchmarks import conditions
 from bert_keras.data import batches, records
 
 RECORDS = flags.DEFINE_list("records", None, "Record folders.", required=True)
@@ -64,4 +65,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    conditions.run(main)

@@ -22,8 +22,9 @@ import rich.console
 import rich.table
 import torch
 import transformers
-from absl import app, flags
+from absl import flags
 
+from benchmarks import conditions
 from bert_keras import model as model_lib
 from bert_keras import predictor
 from bert_keras.formats import hugging_face
@@ -135,4 +136,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["checkpoint", "texts"])
-    app.run(main)
+    conditions.run(main)

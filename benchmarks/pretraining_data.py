@@ -23,8 +23,9 @@ import time
 
 import rich.console
 import rich.table
-from absl import app, flags
+from absl import flags
 
+from benchmarks import conditions
 from bert_keras.data import corpus
 
 INPUT = flags.DEFINE_string("input", None, "Text, as trainers.prepare reads.")
@@ -196,4 +197,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["input", "vocab"])
-    app.run(main)
+    conditions.run(main)

@@ -16,8 +16,9 @@ import numpy as np
 import rich.console
 import rich.table
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
+from benchmarks import conditions
 from bert_keras import predictor as predictor_lib
 from bert_keras import signatures, verification
 from export import saved_model
@@ -101,4 +102,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    conditions.run(main)

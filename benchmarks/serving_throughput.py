@@ -20,9 +20,10 @@ import numpy as np
 import rich.console
 import rich.table
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from tensorflow_serving.apis import prediction_log_pb2
 
+from benchmarks import conditions
 from bert_keras import predictor as predictor_lib
 from bert_keras import signatures
 from bert_keras.serving import tf_serving_files
@@ -148,4 +149,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    conditions.run(main)

@@ -15,7 +15,9 @@ import time
 import numpy as np
 import rich.console
 import rich.table
-from absl import app, flags
+from absl import flags
+
+from benchmarks import conditions
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Of any task.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Processes of each kind.", 1)
@@ -95,4 +97,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["checkpoint"])
-    app.run(main)
+    conditions.run(main)

@@ -14,8 +14,9 @@ import tempfile
 import rich.console
 import rich.table
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
+from benchmarks import conditions
 from bert_keras import model as model_lib
 from bert_keras import predictor as predictor_lib
 from bert_keras import verification
@@ -88,4 +89,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["checkpoint", "data"])
-    app.run(main)
+    conditions.run(main)

@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 import tokenizers
-from absl import app, flags
+from absl import flags
 from tokenizers import models, normalizers, pre_tokenizers
 
+from benchmarks import conditions
 from bert_keras.tokenizers import wordpiece
 from tests.bert_keras.data import reference_tokenizer
 
@@ -278,4 +279,4 @@ def print_table(rows: Sequence[Sequence[str]]):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    conditions.run(main)

@@ -21,8 +21,9 @@ import numpy as np
 import rich.console
 import rich.table
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
+from benchmarks import conditions
 from bert_keras import model as model_lib
 from bert_keras import optimizers
 from bert_keras.networks import bert as bert_lib
@@ -244,4 +245,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    conditions.run(main)
