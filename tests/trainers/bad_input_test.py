@@ -84,6 +84,7 @@ class BadInputTest(mains.Case):
             {"train": "INTENTS", "task": "intent_slots"},
             "expected a text in each line of .*, found none",
         ),
+        ("no_input", "prepare", {"input": ""}, "--input is missing"),
         ("table", "prepare", {"input": "COLUMNS"}, "tsv: .*found a table"),
         ("wrong_columns", "finetune", {"train": "COLUMNS"}, "text.*label"),
         ("wrong_name", "finetune", {"columns": "text=a,label=b"}, "'?a'?"),

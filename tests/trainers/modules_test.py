@@ -30,7 +30,11 @@ class ModulesTest(absltest.TestCase):
         checkpoint.save(start, model, tiny.tokenizer(), step=0)
         commands = {
             "trainers.predict": {"checkpoint": start, "input": rows},
-            "trainers.evaluate": {"checkpoint": start, "data": rows},
+            "trainers.evaluate": {
+                "checkpoint": start,
+                "data": rows,
+                "batch_size": 1,
+            },
             "trainers.describe": {"checkpoint": start},
             "trainers.convert": {
                 "checkpoint": start,
