@@ -8,19 +8,16 @@ from absl.testing import absltest
 
 ROOT = pathlib.Path(__file__).absolute().parents[1]
 MOST_LINES = 60  # of a function
-FOLDERS = (
-    "bert_keras/training",
-    "bert_keras/serving",
-    "bert_keras/device",
-    "export",
-)
+FOLDERS = ("bert_keras", "trainers", "export")
+# Where a variable that a closure changes is hard to follow.
+ENGINE = ("bert_keras/training", "bert_keras/serving", "bert_keras/device")
 
 # Methods that change the list, set or dict that they are called on.
 CHANGING = {"append", "extend", "add", "update", "pop", "clear", "insert"}
 
 
-def _functions():
-    files = [path for each in FOLDERS for path in (ROOT / each).rglob("*.py")]
+def _functions(folders=FOLDERS):
+    files = [path for each in folders for path in (ROOT / each).rglob("*.py")]
     for path in sorted(files):
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
         for node in ast.walk(tree):
@@ -81,13 +78,13 @@ class ShapeTest(absltest.TestCase):
     def test_no_function_of_training_changes_variables_of_another(self):
         wrong = [
             f"{path}:{each.lineno} is nonlocal or global: return the value."
-            for path, node in _functions()
+            for path, node in _functions((*ENGINE, "export"))
             for each in ast.walk(node)
             if isinstance(each, (ast.Nonlocal, ast.Global))
         ]
         wrong += [
             f"{path}:{line} changes {name} of {node.name} from a closure."
-            for path, node in _functions()
+            for path, node in _functions((*ENGINE, "export"))
             for line, name in _changed_from_within(node)
         ]
         self.assertEmpty(wrong, "\n" + "\n".join(wrong))

@@ -56,14 +56,8 @@ BERTS = {
 }
 
 
-def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
-    """The network that config.json describes, and all that it says.
-
-    `classifier_dropout` has no place here and is left out: it matters to
-    training alone.
-    """
-    path = os.path.join(folder, CONFIG)
-    values = files.read_json(path)
+def _require_bert(path: str, values: Mapping[str, Any]) -> None:
+    """Raises InputError for what is no BERT, or brings code of its own."""
     if "model_type" not in values:
         raise errors.InputError(
             f'{path} has no model_type; write "model_type": "bert" into it '
@@ -79,9 +73,20 @@ def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
         raise errors.InputError(
             f"{path} names code of its own (auto_map "
             f"{weight_mapping.shown(values['auto_map'])}); nothing that a "
-            "folder "
-            "names is run. Remove the line if network and tokenizer are BERT's."
+            "folder names is run. Remove the line if network and tokenizer are "
+            "BERT's."
         )
+
+
+def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
+    """The network that config.json describes, and all that it says.
+
+    `classifier_dropout` has no place here and is left out: it matters to
+    training alone.
+    """
+    path = os.path.join(folder, CONFIG)
+    values = files.read_json(path)
+    _require_bert(path, values)
     activation = values.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise errors.InputError(
