@@ -13,7 +13,7 @@ FITS := import sys, ensurepip, venv; \
 # What benchmarks compare with.
 PEERS := bert-tensorflow ctranslate2 keras-hub onnx onnxruntime onnxscript \
   openvino torch==2.13.0 transformers
-BENCHMARKS = $(filter-out __init__ conditions hugging_face_finetune, \
+BENCHMARKS = $(filter-out __init__ hugging_face_finetune, \
   $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py)))
 
 RUN := .venv/bin/python

@@ -13,7 +13,7 @@ import tempfile
 import rich.table
 from absl import flags
 
-from benchmarks import conditions
+import benchmarks
 from bert_keras import checkpoint
 from demo import __main__ as demo
 
@@ -59,4 +59,4 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    conditions.run(main)
+    benchmarks.run(main)

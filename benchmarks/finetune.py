@@ -22,7 +22,7 @@ import rich.console
 import rich.table
 from absl import flags
 
-from benchmarks import conditions
+import benchmarks
 
 RECIPE = flags.DEFINE_string("recipe", None, "A recipe of finetune.")
 INIT = flags.DEFINE_string("init", None, "A folder of Hugging Face's.")
@@ -108,4 +108,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["recipe", "init", "train", "dev"])
-    conditions.run(main)
+    benchmarks.run(main)

@@ -14,7 +14,8 @@ import rich.console
 import rich.table
 from absl import flags
 
-from benchmarks import conditions, train_step
+import benchmarks
+from benchmarks import train_step
 
 OUTPUT = flags.DEFINE_string("output", "growth.png", "The picture.")
 
@@ -91,4 +92,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    conditions.run(main)
+    benchmarks.run(main)

@@ -28,7 +28,7 @@ import rich.console
 import rich.table
 from absl import flags
 
-from benchmarks import conditions
+import benchmarks
 
 OF = flags.DEFINE_enum(
     "of", "saved_model", ["saved_model", "tflite"], "What is compared."
@@ -458,4 +458,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    conditions.run(main)
+    benchmarks.run(main)

@@ -18,7 +18,7 @@ import time
 import rich.table
 from absl import flags
 
-from benchmarks import conditions
+import benchmarks
 from bert_keras import checkpoint, console, formats, loading
 from bert_keras import model as model_lib
 from bert_keras.networks import bert as bert_lib
@@ -105,4 +105,4 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    conditions.run(main)
+    benchmarks.run(main)

@@ -8,7 +8,7 @@ import rich.console
 import rich.table
 from absl import flags
 
-from benchmarks import conditions
+import benchmarks
 from bert_keras.data import batches, records
 
 RECORDS = flags.DEFINE_list("records", None, "Record folders.", required=True)
@@ -65,4 +65,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    conditions.run(main)
+    benchmarks.run(main)

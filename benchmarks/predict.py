@@ -24,7 +24,7 @@ import torch
 import transformers
 from absl import flags
 
-from benchmarks import conditions
+import benchmarks
 from bert_keras import model as model_lib
 from bert_keras import predictor
 from bert_keras.formats import hugging_face
@@ -136,4 +136,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["checkpoint", "texts"])
-    conditions.run(main)
+    benchmarks.run(main)

@@ -25,7 +25,7 @@ import rich.console
 import rich.table
 from absl import flags
 
-from benchmarks import conditions
+import benchmarks
 from bert_keras.data import corpus
 
 INPUT = flags.DEFINE_string("input", None, "Text, as trainers.prepare reads.")
@@ -197,4 +197,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["input", "vocab"])
-    conditions.run(main)
+    benchmarks.run(main)

@@ -19,7 +19,7 @@ import rich.table
 import tensorflow as tf
 from absl import flags
 
-from benchmarks import conditions
+import benchmarks
 from bert_keras import predictor as predictor_lib
 from bert_keras import verification
 from export import saved_model
@@ -119,4 +119,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["checkpoint", "data"])
-    conditions.run(main)
+    benchmarks.run(main)

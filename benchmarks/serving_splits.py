@@ -18,7 +18,7 @@ import rich.table
 import tensorflow as tf
 from absl import flags
 
-from benchmarks import conditions
+import benchmarks
 from bert_keras import predictor as predictor_lib
 from bert_keras import signatures, verification
 from export import saved_model
@@ -102,4 +102,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    conditions.run(main)
+    benchmarks.run(main)

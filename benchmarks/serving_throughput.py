@@ -23,7 +23,7 @@ import tensorflow as tf
 from absl import flags
 from tensorflow_serving.apis import prediction_log_pb2
 
-from benchmarks import conditions
+import benchmarks
 from bert_keras import predictor as predictor_lib
 from bert_keras import signatures
 from bert_keras.serving import tf_serving_files
@@ -149,4 +149,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    conditions.run(main)
+    benchmarks.run(main)

@@ -17,7 +17,7 @@ import rich.console
 import rich.table
 from absl import flags
 
-from benchmarks import conditions
+import benchmarks
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Of any task.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Processes of each kind.", 1)
@@ -97,4 +97,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["checkpoint"])
-    conditions.run(main)
+    benchmarks.run(main)

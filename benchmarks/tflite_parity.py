@@ -16,7 +16,7 @@ import rich.table
 import tensorflow as tf
 from absl import flags
 
-from benchmarks import conditions
+import benchmarks
 from bert_keras import model as model_lib
 from bert_keras import predictor as predictor_lib
 from bert_keras import verification
@@ -89,4 +89,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["checkpoint", "data"])
-    conditions.run(main)
+    benchmarks.run(main)

@@ -24,7 +24,7 @@ import tokenizers
 from absl import flags
 from tokenizers import models, normalizers, pre_tokenizers
 
-from benchmarks import conditions
+import benchmarks
 from bert_keras.tokenizers import wordpiece
 from tests.bert_keras.data import reference_tokenizer
 
@@ -279,4 +279,4 @@ def print_table(rows: Sequence[Sequence[str]]):
 
 
 if __name__ == "__main__":
-    conditions.run(main)
+    benchmarks.run(main)

@@ -23,7 +23,7 @@ import rich.table
 import tensorflow as tf
 from absl import flags
 
-from benchmarks import conditions
+import benchmarks
 from bert_keras import model as model_lib
 from bert_keras import optimizers
 from bert_keras.networks import bert as bert_lib
@@ -245,4 +245,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    conditions.run(main)
+    benchmarks.run(main)

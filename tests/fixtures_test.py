@@ -171,18 +171,18 @@ class FixturesTest(parameterized.TestCase):
     def test_half_a_run_continues_with_the_stored_losses(self, name):
         self.continue_run(name)
 
-    @pytest.mark.slow
     @parameterized.parameters(*(n for n in NAMES if n not in QUICK))
+    @pytest.mark.slow
     def test_every_other_run_continues_with_the_stored_losses(self, name):
         self.continue_run(name)
 
-    @pytest.mark.slow
     @parameterized.parameters(*NAMES)
+    @pytest.mark.slow
     def test_a_run_that_only_has_flags_txt_continues(self, name):
         self.continue_run(name, without=("settings.json",))
 
-    @pytest.mark.slow
     @parameterized.parameters(*NAMES)
+    @pytest.mark.slow
     def test_a_run_from_scratch_has_the_stored_losses(self, name):
         run = f"{name}/again"
         call(expected(name)["train"], output=run)
@@ -253,8 +253,8 @@ class FixturesTest(parameterized.TestCase):
         answers = asking.ask_tflite(file, tokens)
         self.assert_equal(answers, expected(name)["tflite"])
 
-    @pytest.mark.slow
     @parameterized.parameters(*NAMES)
+    @pytest.mark.slow
     def test_a_tflite_file_answers_texts(self, name):
         output = asking.call(
             expected(name)["run_tflite"],
@@ -264,8 +264,8 @@ class FixturesTest(parameterized.TestCase):
         answers = list(map(json.loads, output.splitlines()))
         self.assert_equal(answers, expected(name)["tflite_answers"])
 
-    @pytest.mark.slow
     @parameterized.parameters(*NAMES)
+    @pytest.mark.slow
     def test_new_exports_give_the_stored_answers(self, name):
         length = expected(name)["seq_length"]
         finished = f"{name}/finished"

@@ -90,6 +90,26 @@ class ShapeTest(absltest.TestCase):
         self.assertEmpty(wrong, "\n" + "\n".join(wrong))
 
 
+class MarksTest(absltest.TestCase):
+    def test_no_mark_is_lost(self):
+        """parameterized makes new tests, which a mark above it is not on."""
+        lost = []
+        for path in sorted((ROOT / "tests").rglob("*_test.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [
+                    ast.unparse(each)
+                    for each in getattr(node, "decorator_list", ())
+                ]
+                above = "".join(
+                    "p" if name.startswith("parameterized.") else "m"
+                    for name in names
+                    if name.startswith(("parameterized.", "pytest.mark."))
+                )
+                if "mp" in above:
+                    lost.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+        self.assertEmpty(lost)
+
+
 class MessagesTest(absltest.TestCase):
     def test_errors_of_the_library_speak_of_arguments(self):
         """Mains turn `name` and name= into flags (errors.as_flags)."""

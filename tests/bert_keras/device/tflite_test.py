@@ -438,7 +438,7 @@ class TfliteTest(parameterized.TestCase):
     def test_the_notes_tell_of_padding(self, task):
         path = self.paths[task, "int8"].replace(".tflite", ".md")
         text = " ".join(self.read(path).decode().split())
-        self.assertIn("padded with 0 at its end, in all three inputs", text)
+        self.assertIn("padded with 0 at its end, in all inputs", text)
         several = "a longer text is several rows" in text
         self.assertEqual(
             several, task in ("tagging", "intent_slots", "question_answering")
