@@ -159,10 +159,16 @@ class _Times(keras.callbacks.Callback):
 def flops():
     """Of the products of one step."""
     tokens, width = BATCH.value * LENGTH.value, WIDTH.value
-    block = 2 * tokens * (4 * width**2 + 8 * width**2)
-    attention = 4 * tokens * LENGTH.value * width
-    masks = 2 * BATCH.value * MASKS.value * width * (width + VOCABULARY)
-    return 3 * (LAYERS.value * (block + attention) + masks)
+    masks = BATCH.value * MASKS.value
+
+    def block(queries):
+        keys_and_values = 2 * tokens * 2 * width**2
+        rest = 2 * queries * (2 * width**2 + 8 * width**2)
+        return keys_and_values + rest + 4 * queries * LENGTH.value * width
+
+    # The last block is computed at the masks and where the pooler reads.
+    blocks = (LAYERS.value - 1) * block(tokens) + block(masks + BATCH.value)
+    return 3 * (blocks + 2 * masks * width * (width + VOCABULARY))
 
 
 def peak(size=2048):

@@ -15,7 +15,8 @@ class MaskedLMHead(keras.layers.Layer):
 
     hidden (B, S, H), positions (B, P) int32, table (V, E) -> logits
     (B, P, V), float32. Positions past the last mask are padding; their
-    logits are ignored by weight 0.
+    logits are ignored by weight 0. Without positions hidden is (B, P, H):
+    that of the masked positions alone.
     """
 
     def __init__(self, config: base.NetworkConfig, **kwargs):
@@ -44,11 +45,9 @@ class MaskedLMHead(keras.layers.Layer):
         self.built = True
 
     def call(self, hidden, positions, table):
-        length, width = ops.shape(hidden)[1], self.config.hidden_size
-        rows = ops.arange(ops.shape(positions)[0], dtype="int32") * length
-        places = positions + ops.expand_dims(rows, 1)  # in the flat batch
-        x = ops.take(ops.reshape(hidden, (-1, width)), places, axis=0)
-        x = self.norm(self.activation(self.transform(x)))  # (B, P, E)
+        if positions is not None:
+            hidden = layers.gather(hidden, positions)
+        x = self.norm(self.activation(self.transform(hidden)))  # (B, P, E)
         table = ops.cast(table, self.compute_dtype)
         logits = ops.matmul(x, ops.transpose(table))
         return ops.cast(logits, "float32") + self.bias
@@ -90,6 +89,16 @@ def pool(hidden, padding_mask, number: int | None = None):
 # What a text's one vector is made of.
 POOLINGS = ("first", "last", "mean", "max", "layers", "lstm")
 _LAYERS = 4  # of "layers": the last ones (Devlin et al. 2019, table 7)
+# Poolings that read few of the last hidden states: how many from [CLS] on.
+# Of "first" none: the encoder has pooled it.
+_READ = {"first": 0, "layers": 1}
+
+
+def positions_pooled(kind: str, padding_mask):
+    """`Task.positions_read` of a pooling: (B, S) -> (B, 0 or 1), or None."""
+    if kind not in _READ:
+        return None
+    return ops.zeros_like(padding_mask[:, : _READ[kind]], dtype="int32")
 
 
 class Pooling(keras.layers.Layer):

@@ -186,7 +186,9 @@ class SelfAttention(keras.layers.Layer):
     """Scaled dot-product attention with N heads (Vaswani et al. 2017, 3.2).
 
     x (B, S, H), mask (B, 1 or S, S) bool -> (B, S, H), and the float32
-    distributions (B, N, S, S) when `attentions` is asked for.
+    distributions (B, N, S, S) when `attentions` is asked for. With
+    query_states (B, P, H) the queries are made of these, and S is P in all
+    that is not of keys: mask (B, 1 or P, S) -> (B, P, H), (B, N, P, S).
 
     Query, key and value are one product: columns 0..H of the kernel make the
     queries, the next H the keys, the last H the values.
@@ -205,15 +207,15 @@ class SelfAttention(keras.layers.Layer):
         self.out.build((None, None, self.config.hidden_size))
         self.built = True
 
-    def call(self, x, mask, training=None, attentions=False):
+    def call(
+        self, x, mask, training=None, attentions=False, query_states=None
+    ):
         heads, width = self.config.num_heads, self.config.head_width
-        length = ops.shape(x)[1]
-        qkv = self.qkv(rows(x))
-        qkv = ops.reshape(qkv, (-1, length, 3, heads, width))
-        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, B, N, S, D)
-        # Not slices: the gradient of each would be a tensor of all three,
-        # padded with zeros, and the three would be added.
-        query, key, value = ops.unstack(qkv, 3, axis=0)
+        if query_states is None:
+            query_states = x
+            query, key, value = self._project(x)
+        else:
+            query, key, value = self._project_apart(query_states, x)
         scale = 1.0 / math.sqrt(width)
         if training:
             # Scaled before the matmul: float16 overflows after it.
@@ -229,12 +231,38 @@ class SelfAttention(keras.layers.Layer):
         context = ops.matmul(self.dropout(seen, training=training), value)
         context = ops.transpose(context, (0, 2, 1, 3))  # (B, S, N, D)
         output = self.out(ops.reshape(context, (-1, heads * width)))
+        length = ops.shape(query_states)[1]
         output = ops.reshape(output, (-1, length, heads * width))
         return (output, attention) if attentions else output
 
+    def _project(self, x):
+        """(B, S, H) -> queries, keys and values, each (B, N, S, D)."""
+        heads, width = self.config.num_heads, self.config.head_width
+        qkv = self.qkv(rows(x))
+        qkv = ops.reshape(qkv, (-1, ops.shape(x)[1], 3, heads, width))
+        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, B, N, S, D)
+        # Not slices: the gradient of each would be a tensor of all three,
+        # padded with zeros, and the three would be added.
+        return ops.unstack(qkv, 3, axis=0)
+
+    def _project_apart(self, query_states, x):
+        """(B, P, H), (B, S, H) -> queries (B, N, P, D), keys and values."""
+        heads, width = self.config.num_heads, self.config.head_width
+        # The layer's own matmul would make queries of all of x.
+        kernels = ops.split(ops.convert_to_tensor(self.qkv.kernel), 3, axis=1)
+        biases = ops.split(ops.convert_to_tensor(self.qkv.bias), 3)
+        projected = []
+        for states, kernel, bias in zip(
+            (query_states, x, x), kernels, biases, strict=True
+        ):
+            part = ops.add(ops.matmul(rows(states), kernel), bias)
+            part = ops.reshape(part, (-1, ops.shape(states)[1], heads, width))
+            projected.append(ops.transpose(part, (0, 2, 1, 3)))
+        return projected
+
 
 def _products(query, key):
-    """(B, N, S, D) twice -> (B, N, S, S): of each query with each key."""
+    """(B, N, P, D), (B, N, S, D) -> (B, N, P, S): each query with each key."""
     return ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
 
 
@@ -268,6 +296,9 @@ class Block(keras.layers.Layer):
 
     x (B, S, H), mask (B, 1 or S, S) bool -> (B, S, H), and the attention
     distributions (B, N, S, S) when `attentions` is asked for.
+
+    With positions (B, P) int32 only these rows are computed, from the keys
+    and values of all: mask (B, 1 or P, S) -> (B, P, H), (B, N, P, S).
     """
 
     def __init__(self, config: TransformerConfig, **kwargs):
@@ -294,11 +325,21 @@ class Block(keras.layers.Layer):
         self.feed_forward_norm.build(shape)
         self.built = True
 
-    def call(self, x, mask, training=None, attentions=False):
+    def call(
+        self, x, mask, training=None, attentions=False, positions=None
+    ):
         norm_first = self.config.norm_first
         entrance = self.attention_norm(x) if norm_first else x
+        query_states = None
+        if positions is not None:
+            query_states = gather(entrance, positions)
+            x = gather(x, positions) if norm_first else query_states
         output, attention = self.attention(
-            entrance, mask, training=training, attentions=True
+            entrance,
+            mask,
+            training=training,
+            attentions=True,
+            query_states=query_states,
         )
         x = x + self.dropout(output, training=training)
         x = x if norm_first else self.attention_norm(x)
@@ -344,6 +385,15 @@ def rows(x):
     TensorFlow fuses matmul, bias and GELU for inputs of rank 2 only.
     """
     return ops.reshape(x, (-1, x.shape[-1]))
+
+
+def gather(x, positions):
+    """x (B, S, W), positions (B, P) int32 -> (B, P, W)."""
+    batch, length, width = ops.shape(x)
+    offsets = ops.expand_dims(ops.arange(batch, dtype="int32") * length, 1)
+    # In the flat batch: TFLite gathers along one axis, for all rows alike.
+    flat = ops.reshape(x, (-1, width))
+    return ops.take(flat, ops.add(positions, offsets), axis=0)
 
 
 def layer_norm(config: base.NetworkConfig, *, dtype=None, **kwargs):

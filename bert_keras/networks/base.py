@@ -6,6 +6,7 @@ Layers, heads and tasks read nothing of a network but what is declared here.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -56,6 +57,10 @@ class NetworkConfig:
         It is called as encoder(**inputs, position_ids=None, training=...)
         -> {"hidden": L + 1 of (B, S, H), "pooled": (B, H)}, is named
         "encoder", and has the attributes `config` and `token_table` (V, E).
+
+        Its `call` may have an argument positions_read (B, P) int32: the last
+        of "hidden" is then (B, P, H), of these positions in their order,
+        "pooled" is as without, and "positions_read" is among the outputs.
         """
         raise NotImplementedError
 
@@ -138,14 +143,21 @@ def names() -> list[str]:
 
 
 def encode(
-    encoder: Any, features: Mapping[str, Any], *, training: bool | None = False
+    encoder: Any,
+    features: Mapping[str, Any],
+    *,
+    positions_read: Any = None,
+    training: bool | None = False,
 ) -> dict[str, Any]:
     """The encoder's outputs for features that hold its inputs and more.
 
     {"hidden": L + 1 of (B, S, H), "pooled": (B, H)}. position_ids (B, S) are
-    read if features have them.
+    read if features have them. Where "positions_read" (B, P) is among the
+    outputs, the last of "hidden" is (B, P, H), of these positions alone; an
+    encoder whose `call` does not take them computes all.
     """
     inputs = {name: features[name] for name in encoder.config.inputs}
-    return encoder(
-        **inputs, position_ids=features.get("position_ids"), training=training
-    )
+    inputs["position_ids"] = features.get("position_ids")
+    if "positions_read" in inspect.signature(encoder.call).parameters:
+        inputs["positions_read"] = positions_read
+    return encoder(**inputs, training=training)

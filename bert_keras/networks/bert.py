@@ -216,6 +216,10 @@ class BertEncoder(keras.Model):
         hidden state, or of the last token's where the network is causal;
       "attentions": L tensors (B, N, S, S) float32, when requested.
 
+    With positions_read (B, P) int32 the last layer is computed for these
+    positions alone, which are returned too: the last of "hidden" is (B, P, H)
+    and the last of "attentions" (B, N, P, S); "pooled" is as without.
+
     padding_mask is 0 on padding and k on the k-th packed text of a row;
     texts of one row do not attend to each other. A network of one segment
     takes no segment_ids. `call` is `start`, each of `blocks`, `finish`.
@@ -301,6 +305,7 @@ class BertEncoder(keras.Model):
         """(B, S, H), (B, S) -> (B, H): of [CLS], or of the last token.
 
         In a causal network the first token attends to nothing but itself.
+        What reads other states overrides `position_pooled` as well.
         """
         if not self.config.causal:
             return self.pooler(hidden[:, 0])
@@ -309,6 +314,14 @@ class BertEncoder(keras.Model):
         last = ops.expand_dims(real * (1 - following), -1)  # (B, S, 1)
         return self.pooler(ops.sum(hidden * last, axis=1))
 
+    def position_pooled(self, padding_mask):
+        """(B, S) -> (B, 1) int32: where `pool` finds what it reads."""
+        if not self.config.causal:
+            return ops.zeros_like(padding_mask[:, :1], dtype="int32")
+        real = ops.cast(ops.greater(padding_mask, 0), "int32")
+        places = ops.arange(ops.shape(padding_mask)[1], dtype="int32") * real
+        return ops.max(places, axis=1, keepdims=True)
+
     def call(
         self,
         *,
@@ -316,6 +329,7 @@ class BertEncoder(keras.Model):
         padding_mask,
         segment_ids=None,
         position_ids=None,
+        positions_read=None,
         attentions=False,
         training=None,
     ):
@@ -326,15 +340,43 @@ class BertEncoder(keras.Model):
             position_ids=position_ids,
             training=training,
         )
-        hidden, distributions = [x], []
-        for block in self.blocks:
-            x, attention = block(x, mask, training=training, attentions=True)
+        hidden, distributions, positions = [x], [], None
+        for layer, block in enumerate(self.blocks, 1):
+            if layer == len(self.blocks) and positions_read is not None:
+                pooled = self.position_pooled(padding_mask)
+                positions = ops.concatenate([pooled, positions_read], axis=1)
+                mask = layers.gather(mask, positions)
+            x, attention = block(
+                x,
+                mask,
+                training=training,
+                attentions=True,
+                positions=positions,
+            )
             hidden.append(x)
             distributions.append(attention)
-        encoded = self.finish(hidden, padding_mask)
+        if positions_read is None:
+            encoded = self.finish(hidden, padding_mask)
+        else:
+            encoded = self._finish_read(hidden, padding_mask, positions_read)
+            distributions[-1] = distributions[-1][:, :, 1:]
         if attentions:
             encoded["attentions"] = distributions
         return encoded
+
+    def _finish_read(self, hidden, padding_mask, positions_read):
+        """`finish`, where the last of `hidden` is (B, 1 + P, H).
+
+        The first of its rows is what is pooled, the others are those read.
+        """
+        # As a text of one token, which is pooled, and P of padding.
+        has_text = ops.max(padding_mask, axis=1, keepdims=True)
+        padding_mask = ops.concatenate(
+            [has_text, ops.zeros_like(positions_read)], axis=1
+        )
+        encoded = self.finish(hidden, padding_mask)
+        encoded["hidden"][-1] = encoded["hidden"][-1][:, 1:]
+        return encoded | {"positions_read": positions_read}
 
     @property
     def token_table(self):

@@ -101,6 +101,7 @@ class Task:
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         former_names.refuse_members(cls)
+        _read_all_if_overridden(cls)
 
     # What an author writes. Attributes that depend on fields are properties.
 
@@ -166,7 +167,8 @@ class Task:
         """What `loss` and `decode` read, {name: (B, ...)}.
 
         encoded: {"hidden": L + 1 of (B, S, H), "pooled": (B, H)}, and the
-          encoder's "token_table" (V, E), which some heads borrow.
+          encoder's "token_table" (V, E), which some heads borrow. If
+          "positions_read" is in it, the last of "hidden" is (B, P, H).
         features: those of `preprocess` that the network or records have, and
           derived ones. Static shapes, no strings, as in all that follows.
         """
@@ -316,6 +318,17 @@ class Task:
         """
         return features
 
+    def positions_read(self, features: Tensors) -> tf.Tensor | None:
+        """(B, P) int32: the last hidden states that heads read; None: all.
+
+        A network may leave the others out: `outputs` then gets those of the
+        P positions, in their order. "pooled" is always there and not counted.
+        A class that overrides `outputs` or `build_heads` reads all, unless it
+        overrides this as well.
+        """
+        del features
+        return None
+
     def forward(
         self,
         encoder: keras.Model,
@@ -334,7 +347,12 @@ class Task:
         a mixed precision Keras casts float arguments: read integers only.
         """
         del targets
-        encoded = networks.encode(encoder, features, training=training)
+        encoded = networks.encode(
+            encoder,
+            features,
+            positions_read=self.positions_read(features),
+            training=training,
+        )
         encoded["token_table"] = encoder.token_table
         return self.outputs(encoded, heads, features, training=training)
 
@@ -367,6 +385,16 @@ class Task:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Task":
         return options.construct(cls, config)
+
+
+def _read_all_if_overridden(cls: type[Task]) -> None:
+    """Resets `positions_read` where it was written for other heads."""
+    if cls.positions_read is Task.positions_read:
+        return
+    names = {"positions_read", "outputs", "build_heads"}
+    newest = next(each for each in cls.__mro__ if names & vars(each).keys())
+    if "positions_read" not in vars(newest):
+        cls.positions_read = Task.positions_read
 
 
 _PACKAGE = "bert_keras.tasks"

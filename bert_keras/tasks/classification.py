@@ -158,6 +158,10 @@ class Classification(base.Task):
         head = heads_lib.ClassificationHead(config, size, self.pooling)
         return {"label": head}
 
+    def positions_read(self, features):
+        mask = features["padding_mask"]
+        return heads_lib.positions_pooled(self.pooling, mask)
+
     def outputs(self, encoded, heads, features, *, training):
         """{"label": (B, C) float32 logits}."""
         mask = features["padding_mask"]

@@ -69,12 +69,16 @@ class MaskedLM(base.Task):
             heads["next_sentence"] = heads_lib.NextSentenceHead(config)
         return heads
 
+    def positions_read(self, features):
+        return features["positions"]
+
     def outputs(self, encoded, heads, features, *, training):
         """{"masked_lm": (B, P, V), "next_sentence": (B, 2)}, float32 logits."""
+        all_states = "positions_read" not in encoded
         outputs = {
             "masked_lm": heads["masked_lm"](
                 encoded["hidden"][-1],
-                features["positions"],
+                features["positions"] if all_states else None,
                 encoded["token_table"],
             )
         }

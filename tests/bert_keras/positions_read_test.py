@@ -1,0 +1,437 @@
+"""The last layer computes what heads read, and every number stays the same."""
+
+import contextlib
+import itertools
+import os
+from unittest import mock
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+from bert_keras import layers, predictor, signatures
+from bert_keras import model as model_lib
+from bert_keras.data import packing
+from bert_keras.device import tflite_converter, tflite_runner
+from bert_keras.networks import bert
+from bert_keras.tasks import base, classification, masked_lm
+from bert_keras.wrappers import r_drop
+from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
+from tests.examples import length_too, mean_network
+from tests.trainers import runs
+
+LENGTH = 12
+NETWORKS = {
+    "post_norm": {},
+    "norm_first": {"norm_first": True},
+    "albert": {"num_hidden_groups": 1, "embedding_size": 8},
+    "gpt": {"causal": True, "embedding_norm": False},
+    "causal": {"causal": True, "norm_first": True, "position": "sinusoidal"},
+    "one_layer": {"num_layers": 1},
+}
+
+
+def classifier(pooling):
+    return classification.Classification(
+        labels=("bad", "good"), pooling=pooling
+    )
+
+
+def no_sentences():
+    task = masked_lm.MaskedLM(objective="none")
+    return task.adapt([], tiny.tokenizer())
+
+
+TASKS = runs.TASKS | {
+    "no_sentences": no_sentences,
+    "layers": lambda: classifier("layers"),
+    "last": lambda: classifier("last"),
+    "r_drop": lambda: r_drop.RDrop(classifier("first")),
+}
+# Rows of the last layer, the pooled one counted; all others need every row.
+ROWS = {
+    "masked_lm": 3,
+    "no_sentences": 3,
+    "classification": 1,
+    "layers": 2,
+    "r_drop": 1,
+}
+
+
+class ReadsMean(classification.Classification):
+    """A user's task that reads all tokens and declares nothing."""
+
+    def outputs(self, encoded, heads, features, *, training):
+        mean = tf.reduce_mean(encoded["hidden"][-1], axis=1)
+        outputs = super().outputs(encoded, heads, features, training=training)
+        return {"label": outputs["label"] + mean[:, :2]}
+
+
+class MeanToo(length_too.LengthToo):
+    """A user's wrapper that reads all tokens and declares nothing."""
+
+    def outputs(self, encoded, heads, features, *, training):
+        mean = tf.reduce_mean(encoded["hidden"][-1], axis=1)
+        return {
+            **self.task.outputs(encoded, heads, features, training=training),
+            "length": heads["length"].score(mean),
+        }
+
+
+class FormerEncoder(bert.BertEncoder):
+    """A user's encoder that does not know of positions to read."""
+
+    def call(
+        self,
+        *,
+        token_ids,
+        padding_mask,
+        segment_ids,
+        position_ids=None,
+        training=None,
+    ):
+        return super().call(
+            token_ids=token_ids,
+            padding_mask=padding_mask,
+            segment_ids=segment_ids,
+            position_ids=position_ids,
+            training=training,
+        )
+
+
+def reading_all(task):
+    """A context in which the heads of the task read every position."""
+    while hasattr(task, "task"):
+        task = task.task
+    return mock.patch.object(
+        type(task), "positions_read", base.Task.positions_read
+    )
+
+
+def spread(model, scale=0.3):
+    """The model with random weights, biases included."""
+    random = np.random.default_rng(1)
+    for variable in model.trainable_variables:
+        variable.assign(random.normal(0, scale, variable.shape))
+    return model
+
+
+def make_model(task, encoder=None, **network):
+    network = {"dropout": 0.0, "attention_dropout": 0.0} | network
+    encoder = encoder or bert.BertEncoder(tiny.bert(**network))
+    return spread(model_lib.BertModel(encoder, task))
+
+
+def make_batch(task, *, packed=False):
+    """(features, targets) of rows of several lengths, or of two texts."""
+    while hasattr(task, "task"):
+        task = task.task
+    batch = next(runs.batches(task, 1))
+    features, targets = batch["inputs"], batch["targets"]
+    if packed:
+        mask = features["padding_mask"]
+        mask *= 1 + tf.cast(tf.range(LENGTH) >= 5, tf.int32)
+        places = packing.position_ids(mask, 2)
+        features |= {"padding_mask": mask, "position_ids": places}
+    known = {k: v for k, v in targets.items() if k in task.softmax_terms}
+    return features, known or targets
+
+
+def learn(model, features, targets):
+    """Outputs, losses, and gradients by path, all in one dictionary."""
+    variables = {v.path: v.value for v in model.trainable_variables}
+    with tf.GradientTape() as tape:
+        outputs = model(features, targets, training=True)
+        losses = model.task.loss(outputs, features, targets)
+        total = tf.add_n(list(losses.values()))
+    gradients = tape.gradient(total, variables)
+    found = outputs | {f"loss/{k}": v for k, v in losses.items()} | gradients
+    return {
+        name: tf.cast(tf.convert_to_tensor(value), tf.float32).numpy()
+        for name, value in found.items()
+        if value is not None
+    }
+
+
+def last_rows(model, features):
+    """How many rows of each text the last feed-forward computes."""
+    seen, call = [], layers.FeedForward.call
+
+    def noted(self, x, training=None):
+        seen.append(x.shape[1])
+        return call(self, x, training=training)
+
+    with mock.patch.object(layers.FeedForward, "call", noted):
+        model(features, training=False)
+    return seen[-1]
+
+
+class Case(parameterized.TestCase):
+    def assert_near(self, found, expected, tolerance=1e-6):
+        """Equal names, and numbers to `tolerance` of the largest."""
+        self.assertEqual(set(found), set(expected))
+        for name, value in expected.items():
+            scale = max(1.0, np.abs(value).max(initial=0))
+            np.testing.assert_allclose(
+                found[name], value, atol=tolerance * scale, rtol=0, err_msg=name
+            )
+
+
+class TrainingTest(Case):
+    @parameterized.parameters(
+        *itertools.product(ROWS, NETWORKS),
+        *((kind, "post_norm") for kind in TASKS if kind not in ROWS),
+    )
+    def test_losses_and_gradients_are_those_of_all_positions(
+        self, kind, network
+    ):
+        model = make_model(TASKS[kind](), **NETWORKS[network])
+        batch = make_batch(model.task)
+        found = learn(model, *batch)
+        with reading_all(model.task):
+            expected = learn(model, *batch)
+            self.assertEqual(last_rows(model, batch[0]), LENGTH)
+        self.assert_near(found, expected)
+        rows = ROWS.get(kind, LENGTH)
+        self.assertEqual(last_rows(model, batch[0]), rows)
+
+    @parameterized.product(
+        kind=("masked_lm", "classification", "layers"), causal=(False, True)
+    )
+    def test_several_texts_in_a_row(self, kind, causal):
+        model = make_model(TASKS[kind](), causal=causal)
+        batch = make_batch(model.task, packed=True)
+        found = learn(model, *batch)
+        with reading_all(model.task):
+            self.assert_near(found, learn(model, *batch))
+
+    def test_positions_past_the_last_mask_are_harmless(self):
+        model = make_model(TASKS["masked_lm"]())
+        features, targets = make_batch(model.task)
+        _, weights = targets["masked_lm"]
+        self.assertEqual(set(np.ravel(weights)), {0.0, 1.0})
+        other = tf.where(weights > 0, features["positions"], 7)
+        one, two = (
+            learn(model, features | {"positions": positions}, targets)
+            for positions in (features["positions"], other)
+        )
+        for found in (one, two):
+            del found["masked_lm"]  # whose logits at padding nobody reads
+        self.assert_near(one, two)
+
+    @parameterized.parameters(
+        ("masked_lm", "one_device", 1, False),
+        ("masked_lm", "one_device", 4, False),
+        ("masked_lm", "one_device", 1, True),
+        ("masked_lm", "mirrored", 1, False),
+        ("masked_lm", "mirrored", 2, True),
+        ("classification", "one_device", 4, True),
+        ("classification", "mirrored", 1, False),
+    )
+    def test_runs_end_with_the_same_weights(self, kind, strategy, parts, xla):
+        weights, losses = [], []
+        for context in (contextlib.nullcontext(), reading_all(TASKS[kind]())):
+            with context:
+                run = runs.Run(kind, strategy, parts, xla=xla)
+                losses.append(run.train(stop=4))
+                weights.append(run.weights())
+        np.testing.assert_allclose(*losses, rtol=0, atol=1e-6)
+        self.assert_near(*weights)
+
+    @parameterized.parameters("masked_lm", "classification", "layers")
+    def test_16_bits_differ_by_their_rounding(self, kind):
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        self.addCleanup(keras.config.set_dtype_policy, "float32")
+        model = make_model(TASKS[kind](), norm_first=True)
+        batch = make_batch(model.task)
+        found = learn(model, *batch)
+        with reading_all(model.task):
+            self.assert_near(found, learn(model, *batch), 2.0**-7)
+
+    def test_each_dropout_draws_as_often_as_before(self):
+        states = []
+        for context in (contextlib.nullcontext(), reading_all(TASKS["masked_lm"]())):
+            with context:
+                keras.utils.set_random_seed(1)
+                rates = {"dropout": 0.1, "attention_dropout": 0.1}
+                model = make_model(TASKS["masked_lm"](), **rates)
+                learn(model, *make_batch(model.task))
+            states.append({v.path: v.numpy() for v in model.variables})
+        seeds = [path for path in states[0] if "seed" in path]
+        self.assertLen(seeds, 5)
+        self.assertEqual(list(states[0]), list(states[1]))
+        for path in seeds:
+            np.testing.assert_array_equal(*(each[path] for each in states))
+
+
+class AnswersTest(Case):
+    @parameterized.parameters(*TASKS)
+    def test_python_answers(self, kind):
+        task = TASKS[kind]()
+        rows = tiny.inputs(rows=6)
+        ids = rows["token_ids"].numpy()
+        ids[:3, 2:4] = tiny.VOCABULARY.index("[MASK]")
+        rows["token_ids"] = tf.constant(ids)
+        answers = []
+        for context in (contextlib.nullcontext(), reading_all(task)):
+            with context:
+                model = predictor.Predictor(make_model(task), tiny.tokenizer())
+                answers.append(model.tokens(**rows))
+        for name, value in answers[0].items():
+            np.testing.assert_allclose(value, answers[1][name], atol=1e-6)
+
+    @parameterized.product(
+        kind=("masked_lm", "classification", "layers"),
+        network=("post_norm", "causal"),
+    )
+    def test_exports_answer_as_python_with_all_positions(self, kind, network):
+        model = make_model(TASKS[kind](), **NETWORKS[network])
+        model = predictor.Predictor(model, tiny.tokenizer())
+        folder = os.path.join(self.create_tempdir().full_path, "served")
+        length, config = 16, model.model.encoder.config
+        specs = signatures.token_specs(config, None, length)
+        signatures.save(model, folder, {"tokens": (model.tokens, specs)})
+        served = tf.saved_model.load(folder).signatures["tokens"]
+        path = self.create_tempfile("model.tflite").full_path
+        with open(path, "wb") as file:
+            file.write(
+                tflite_converter.convert(
+                    model, tflite_converter.QUANTIZATIONS["float32"], [length]
+                )
+            )
+        file = tflite_runner.File(path, model)
+        raw = ["the [MASK] is [MASK] old .", "a film", "", "good " * 30]
+        inputs = file.inputs({"text": tf.constant(raw)})
+        rows = {name: tf.constant(inputs[name]) for name in config.inputs}
+        with reading_all(model.task):
+            again = predictor.Predictor(model.model, model.tokenizer)
+            expected = again.tokens(**rows)
+        for name, value in served(**rows).items():
+            np.testing.assert_allclose(value, expected[name], atol=1e-6)
+        for number in range(len(raw)):
+            answers = file.call(file.row(inputs, number))
+            for name, value in answers.items():
+                np.testing.assert_allclose(
+                    value[0], expected[name][number], atol=1e-6
+                )
+
+
+class EncoderTest(Case):
+    @parameterized.parameters(*NETWORKS)
+    def test_the_rows_read_are_those_of_all(self, network):
+        encoder = spread(bert.BertEncoder(tiny.bert(**NETWORKS[network])))
+        inputs = tiny.inputs(rows=3)
+        # In any order, twice, and at padding.
+        positions = tf.constant([[11, 0, 3], [5, 5, 10], [1, 11, 0]])
+        every = encoder(**inputs, attentions=True)
+        some = encoder(**inputs, attentions=True, positions_read=positions)
+        self.assertNotIn("positions_read", every)
+        self.assertEqual(every["hidden"][-1].shape, (3, LENGTH, 16))
+        self.assert_near(
+            {"pooled": some["pooled"], "read": some["hidden"][-1]},
+            {
+                "pooled": every["pooled"],
+                "read": tf.gather(every["hidden"][-1], positions, batch_dims=1),
+            },
+        )
+        np.testing.assert_allclose(
+            some["attentions"][-1],
+            tf.gather(every["attentions"][-1], positions, batch_dims=1, axis=2),
+            atol=1e-6,
+        )
+        for name in ("hidden", "attentions"):
+            pairs = zip(every[name][:-1], some[name][:-1], strict=True)
+            for one, two in pairs:
+                np.testing.assert_array_equal(one, two)
+
+    def test_a_row_of_padding_is_pooled_alike(self):
+        encoder = spread(bert.BertEncoder(tiny.bert(causal=True)))
+        inputs = {k: tf.zeros_like(v) for k, v in tiny.inputs().items()}
+        positions = tf.zeros((4, 1), tf.int32)
+        self.assert_near(
+            {"pooled": encoder(**inputs, positions_read=positions)["pooled"]},
+            {"pooled": encoder(**inputs)["pooled"]},
+        )
+
+    def test_a_step_has_fewer_flops(self):
+        def flops(model, features):
+            function = tf.function(lambda: model(features, training=True))
+            graph = function.get_concrete_function().graph
+            return sum(
+                # No input is transposed in a forward pass.
+                2 * np.prod(matmul.outputs[0].shape) * matmul.inputs[0].shape[1]
+                for matmul in graph.get_operations()
+                if matmul.type == "MatMul"
+            )
+
+        model = make_model(TASKS["masked_lm"](), intermediate_size=64)
+        features, _ = make_batch(model.task)
+        found = flops(model, features)
+        with reading_all(model.task):
+            expected = flops(model, features)
+        # Of queries and attention's output, and of the feed-forward.
+        row = 2 * (2 * 16 * 16 + 2 * 16 * 64)
+        spared = runs.BATCH * (LENGTH - ROWS["masked_lm"]) * row
+        self.assertEqual(expected - found, spared)
+
+
+class UsersTest(Case):
+    """What was written before a task could say which positions it reads."""
+
+    def test_other_outputs_read_all(self):
+        for task in (
+            ReadsMean(labels=("bad", "good")),
+            MeanToo(no_sentences()),
+        ):
+            model = make_model(task)
+            features, _ = make_batch(task)
+            self.assertEqual(last_rows(model, features), LENGTH)
+            self.assertIsNone(task.positions_read(features))
+            found = model(features)
+            with reading_all(task):
+                self.assert_near(found, model(features))
+
+    def test_other_heads_read_all(self):
+        class OtherHead(masked_lm.MaskedLM):
+            def build_heads(self, config):
+                return super().build_heads(config)
+
+        class Outputs:
+            outputs = classification.Classification.outputs
+
+        class Mixed(Outputs, classification.Classification):
+            pass
+
+        class Declared(Mixed):
+            positions_read = classification.Classification.positions_read
+
+        class Inherited(Declared):
+            labels: tuple = ("other", "field")
+
+        features, _ = make_batch(TASKS["masked_lm"]())
+        self.assertIsNone(OtherHead().positions_read(features))
+        self.assertIsNone(Mixed().positions_read(features))
+        for task in (Declared, Inherited, classification.Classification):
+            self.assertIsNotNone(task().positions_read(features))
+
+    def test_an_encoder_without_the_argument_computes_all(self):
+        mean = mean_network.MeanConfig(len(tiny.VOCABULARY)).build_encoder()
+        former = FormerEncoder(tiny.bert())
+        for encoder in (mean, former):
+            for kind in ("masked_lm", "classification"):
+                model = make_model(TASKS[kind](), encoder)
+                features, _ = make_batch(model.task)
+                found = model(features)
+                with reading_all(model.task):
+                    self.assert_near(found, model(features))
+        self.assertEqual(last_rows(model, features), LENGTH)
+
+    def test_what_wraps_a_task_reads_what_it_does(self):
+        task = r_drop.RDrop(no_sentences())
+        features, _ = make_batch(task)
+        self.assertIs(task.positions_read(features), features["positions"])
+
+
+if __name__ == "__main__":
+    absltest.main()
