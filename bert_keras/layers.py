@@ -207,9 +207,7 @@ class SelfAttention(keras.layers.Layer):
         self.out.build((None, None, self.config.hidden_size))
         self.built = True
 
-    def call(
-        self, x, mask, training=None, attentions=False, query_states=None
-    ):
+    def call(self, x, mask, training=None, attentions=False, query_states=None):
         heads, width = self.config.num_heads, self.config.head_width
         if query_states is None:
             query_states = x
@@ -325,9 +323,7 @@ class Block(keras.layers.Layer):
         self.feed_forward_norm.build(shape)
         self.built = True
 
-    def call(
-        self, x, mask, training=None, attentions=False, positions=None
-    ):
+    def call(self, x, mask, training=None, attentions=False, positions=None):
         norm_first = self.config.norm_first
         entrance = self.attention_norm(x) if norm_first else x
         query_states = None
@@ -391,9 +387,10 @@ def gather(x, positions):
     """x (B, S, W), positions (B, P) int32 -> (B, P, W)."""
     batch, length, width = ops.shape(x)
     offsets = ops.expand_dims(ops.arange(batch, dtype="int32") * length, 1)
-    # In the flat batch: TFLite gathers along one axis, for all rows alike.
-    flat = ops.reshape(x, (-1, width))
-    return ops.take(flat, ops.add(positions, offsets), axis=0)
+    # In the flat batch: TFLite gathers along one axis, for all rows alike. Not
+    # ops.add, which adds (B, 1) to the columns where B is P (Keras 3.15).
+    places = ops.cast(positions, "int32") + offsets
+    return ops.take(ops.reshape(x, (-1, width)), places, axis=0)
 
 
 def layer_norm(config: base.NetworkConfig, *, dtype=None, **kwargs):

@@ -221,13 +221,10 @@ class TrainingTest(Case):
         self.assert_near(one, two)
 
     @parameterized.parameters(
-        ("masked_lm", "one_device", 1, False),
         ("masked_lm", "one_device", 4, False),
-        ("masked_lm", "one_device", 1, True),
+        ("masked_lm", "one_device", 2, True),
         ("masked_lm", "mirrored", 1, False),
-        ("masked_lm", "mirrored", 2, True),
-        ("classification", "one_device", 4, True),
-        ("classification", "mirrored", 1, False),
+        ("classification", "mirrored", 2, False),
     )
     def test_runs_end_with_the_same_weights(self, kind, strategy, parts, xla):
         weights, losses = [], []
@@ -251,18 +248,20 @@ class TrainingTest(Case):
 
     def test_each_dropout_draws_as_often_as_before(self):
         states = []
-        for context in (contextlib.nullcontext(), reading_all(TASKS["masked_lm"]())):
+        for context in (
+            contextlib.nullcontext(),
+            reading_all(TASKS["masked_lm"]()),
+        ):
             with context:
                 keras.utils.set_random_seed(1)
                 rates = {"dropout": 0.1, "attention_dropout": 0.1}
                 model = make_model(TASKS["masked_lm"](), **rates)
                 learn(model, *make_batch(model.task))
-            states.append({v.path: v.numpy() for v in model.variables})
-        seeds = [path for path in states[0] if "seed" in path]
-        self.assertLen(seeds, 5)
-        self.assertEqual(list(states[0]), list(states[1]))
-        for path in seeds:
-            np.testing.assert_array_equal(*(each[path] for each in states))
+            states.append(
+                [v.numpy() for v in model.variables if "seed" in v.path]
+            )
+        self.assertLen(states[0], 5)
+        np.testing.assert_array_equal(*states)
 
 
 class AnswersTest(Case):
@@ -318,12 +317,13 @@ class AnswersTest(Case):
 
 
 class EncoderTest(Case):
-    @parameterized.parameters(*NETWORKS)
-    def test_the_rows_read_are_those_of_all(self, network):
+    @parameterized.product(network=tuple(NETWORKS), count=(2, 3))
+    def test_the_rows_read_are_those_of_all(self, network, count):
         encoder = spread(bert.BertEncoder(tiny.bert(**NETWORKS[network])))
         inputs = tiny.inputs(rows=3)
-        # In any order, twice, and at padding.
-        positions = tf.constant([[11, 0, 3], [5, 5, 10], [1, 11, 0]])
+        # In any order, twice, and at padding; with what is pooled as many
+        # positions as rows, or one more.
+        positions = tf.constant([[11, 0, 3], [5, 5, 10], [1, 11, 0]])[:, :count]
         every = encoder(**inputs, attentions=True)
         some = encoder(**inputs, attentions=True, positions_read=positions)
         self.assertNotIn("positions_read", every)
