@@ -98,7 +98,7 @@ def positions_pooled(kind: str, padding_mask):
     """`Task.positions_read` of a pooling: (B, S) -> (B, 0 or 1), or None."""
     if kind not in _READ:
         return None
-    return ops.zeros_like(padding_mask[:, : _READ[kind]], dtype="int32")
+    return ops.zeros((ops.shape(padding_mask)[0], _READ[kind]), "int32")
 
 
 class Pooling(keras.layers.Layer):

@@ -317,7 +317,7 @@ class BertEncoder(keras.Model):
     def position_pooled(self, padding_mask):
         """(B, S) -> (B, 1) int32: where `pool` finds what it reads."""
         if not self.config.causal:
-            return ops.zeros_like(padding_mask[:, :1], dtype="int32")
+            return ops.zeros((ops.shape(padding_mask)[0], 1), "int32")
         real = ops.cast(ops.greater(padding_mask, 0), "int32")
         places = ops.arange(ops.shape(padding_mask)[1], dtype="int32") * real
         return ops.max(places, axis=1, keepdims=True)

@@ -22,6 +22,7 @@ from tests.examples import length_too, mean_network
 from tests.trainers import runs
 
 LENGTH = 12
+TEXTS = ("the [MASK] is [MASK] old .", "a film", "", "good " * 30)
 NETWORKS = {
     "post_norm": {},
     "norm_first": {"norm_first": True},
@@ -280,6 +281,21 @@ class AnswersTest(Case):
         for name, value in answers[0].items():
             np.testing.assert_allclose(value, answers[1][name], atol=1e-6)
 
+    @parameterized.parameters("masked_lm", "classification", "layers")
+    def test_texts_are_answered_in_batches_of_one_length(self, kind):
+        model = make_model(TASKS[kind]())
+        texts = {"text": tf.constant([*TEXTS, "very " * 50])}
+        answers = []
+        for context in (contextlib.nullcontext(), reading_all(model.task)):
+            with context:
+                asked = predictor.Predictor(model, tiny.tokenizer())
+                answers.append(asked._answer(**texts))
+        for name, value in answers[0].items():
+            if value.dtype != tf.float32:
+                np.testing.assert_array_equal(value, answers[1][name])
+            else:
+                np.testing.assert_allclose(value, answers[1][name], atol=1e-6)
+
     @parameterized.product(
         kind=("masked_lm", "classification", "layers"),
         network=("post_norm", "causal"),
@@ -300,15 +316,14 @@ class AnswersTest(Case):
                 )
             )
         file = tflite_runner.File(path, model)
-        raw = ["the [MASK] is [MASK] old .", "a film", "", "good " * 30]
-        inputs = file.inputs({"text": tf.constant(raw)})
+        inputs = file.inputs({"text": tf.constant(TEXTS)})
         rows = {name: tf.constant(inputs[name]) for name in config.inputs}
         with reading_all(model.task):
             again = predictor.Predictor(model.model, model.tokenizer)
             expected = again.tokens(**rows)
         for name, value in served(**rows).items():
             np.testing.assert_allclose(value, expected[name], atol=1e-6)
-        for number in range(len(raw)):
+        for number in range(len(TEXTS)):
             answers = file.call(file.row(inputs, number))
             for name, value in answers.items():
                 np.testing.assert_allclose(
