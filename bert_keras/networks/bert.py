@@ -305,7 +305,6 @@ class BertEncoder(keras.Model):
         """(B, S, H), (B, S) -> (B, H): of [CLS], or of the last token.
 
         In a causal network the first token attends to nothing but itself.
-        What reads other states overrides `position_pooled` as well.
         """
         if not self.config.causal:
             return self.pooler(hidden[:, 0])
@@ -340,6 +339,8 @@ class BertEncoder(keras.Model):
             position_ids=position_ids,
             training=training,
         )
+        if type(self).pool is not BertEncoder.pool:
+            positions_read = None  # it may read any of the last states
         hidden, distributions, positions = [x], [], None
         for layer, block in enumerate(self.blocks, 1):
             if layer == len(self.blocks) and positions_read is not None:

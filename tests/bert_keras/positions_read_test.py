@@ -101,6 +101,13 @@ class FormerEncoder(bert.BertEncoder):
         )
 
 
+class PoolsMean(bert.BertEncoder):
+    """A user's encoder whose pooler reads more than one state."""
+
+    def pool(self, hidden, padding_mask):
+        return self.pooler(tf.reduce_mean(hidden, axis=1))
+
+
 def reading_all(task):
     """A context in which the heads of the task read every position."""
     while hasattr(task, "task"):
@@ -359,6 +366,15 @@ class EncoderTest(Case):
             pairs = zip(every[name][:-1], some[name][:-1], strict=True)
             for one, two in pairs:
                 np.testing.assert_array_equal(one, two)
+
+    def test_a_pooler_of_a_users_gets_all_states(self):
+        encoder = spread(PoolsMean(tiny.bert()))
+        inputs = tiny.inputs(rows=3)
+        read = encoder(**inputs, positions_read=tf.zeros((3, 1), tf.int32))
+        self.assertNotIn("positions_read", read)
+        np.testing.assert_array_equal(
+            read["pooled"], encoder(**inputs)["pooled"]
+        )
 
     def test_a_row_of_padding_is_pooled_alike(self):
         encoder = spread(bert.BertEncoder(tiny.bert(causal=True)))
