@@ -125,7 +125,7 @@ def table(title: str, facts: Mapping[str, Any]) -> None:
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     for name, value in facts.items():
-        grid.add_row(name, errors.as_flags(_shown(value), _flags))
+        grid.add_row(name, _shown(value))
     output.print(grid)
 
 

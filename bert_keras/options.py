@@ -14,6 +14,8 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from bert_keras import errors
 
 # The help of an option that names a user's modules.
@@ -137,14 +139,30 @@ def divide(
             + (hint or f"expected some of {', '.join(sorted(known))}."),
             argument=name,
         )
+    fields = {f.name: f for cls in classes for f in dataclasses.fields(cls)}
     values = {
-        name: os.fspath(value) if isinstance(value, os.PathLike) else value
-        for name, value in keywords.items()
+        name: plain(value, fields[name]) for name, value in keywords.items()
     }
     return [
         {name: value for name, value in values.items() if name in own}
         for own in names
     ]
+
+
+def plain(value: Any, field: dataclasses.Field) -> Any:
+    """A value from Python as a command line would have given it.
+
+    Paths become strings, NumPy's scalars Python's, and 2 is 2.0 where a float
+    is expected: runs are known by what is written of their settings.
+    """
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if number and field.metadata.get("kind") is float:
+        return float(value)
+    return value
 
 
 def require(name: str, value: Any) -> None:
@@ -191,7 +209,10 @@ def check_types(cls: type, values: Mapping[str, Any]) -> None:
     are finite. A type that is none of int, float, bool, str, None, tuples and
     unions of these is not checked.
     """
-    hints = typing.get_type_hints(cls)
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError:  # of a user's, imported for type checkers alone
+        return
     for name, value in values.items():
         if name in hints and not _fits(hints[name], value):
             raise errors.InputError(

@@ -59,13 +59,15 @@ def find(package: str, name: str, base_class: type) -> type[Any]:
     return classes[0]
 
 
-def import_modules(names: str) -> None:
+def import_modules(modules: str) -> None:
     """Imports a user's modules, "a.b,c.d", so that `lookup` finds them.
 
-    Raises InputError where there is no such module.
+    Names of tasks that come with the package, which need no import, are
+    allowed. Raises InputError where there is no such module.
     """
-    for name in filter(None, map(str.strip, names.split(","))):
-        if not _import(name):
+    own = names("bert_keras.tasks")
+    for name in filter(None, map(str.strip, modules.split(","))):
+        if name not in own and not _import(name):
             raise errors.InputError(
                 f"modules={name}: expected dotted names of modules of yours, "
                 "such as my_package.my_task, which are importable here.",
@@ -80,7 +82,7 @@ def _import(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name and not f"{name}.".startswith(f"{error.name}."):
+        if not f"{name}.".startswith(f"{error.name}."):
             raise  # the module exists, and one that it imports does not
         return None
 
@@ -90,6 +92,7 @@ def lookup(package: str, name: Any, base_class: type) -> type[Any]:
 
     Raises UnknownNameError when it is neither.
     """
+    noun = _noun(package)
     if isinstance(name, str):
         if name.removeprefix(f"{package}.") in names(package):
             return find(package, name, base_class)
@@ -97,12 +100,16 @@ def lookup(package: str, name: Any, base_class: type) -> type[Any]:
             classes = classes_of(sys.modules[name], base_class)
             if len(classes) == 1:
                 return classes[0]
-    noun = _noun(package)
+            if classes:
+                raise UnknownNameError(
+                    f"its {noun} is the module {name!r}, which has "
+                    f"{len(classes)} {noun}s here; expected one."
+                )
     raise UnknownNameError(
         f"its {noun} is the module {name!r}, which is none of "
         f"{', '.join(names(package))} and not imported here; a folder does "
-        "not choose what code runs. If the module is yours, give it as "
-        f"modules={name}, or import it before loading."
+        "not choose what code runs. If the module is yours, import it before "
+        f"loading; a command does so with modules={name}."
     )
 
 

@@ -136,7 +136,7 @@ def _with_pieces(
     model: model_lib.BertModel, tokenizer: wordpiece.Tokenizer, rows: Rows
 ) -> model_lib.BertModel:
     task = model.task
-    if isinstance(task, masked_lm.MaskedLM):
+    if task and isinstance(task.unwrapped, masked_lm.MaskedLM):
         task = task.adapt([], tokenizer)  # ids of [MASK] and others
     return _remade(
         model,

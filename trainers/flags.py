@@ -120,7 +120,8 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
             define_flags()
             return flags.FLAGS(arguments)
         except (errors.InputError, flags.Error) as error:
-            sys.exit(console.one_line(error, set(flags.FLAGS)))
+            known = {"task", "wrappers", *flags.FLAGS}
+            sys.exit(console.one_line(error, known))
 
     def guarded(arguments):
         console.run_main(

@@ -1,9 +1,5 @@
 """Which rows of a stream are held out for evaluation."""
 
-# Shares of which version 0.1, which rounded in another way, held out the same
-# rows.
-AS_BEFORE = (0.01, 0.02, 0.05, 0.1, 0.125, 0.2, 0.25, 0.5)
-
 
 def is_held_out(number: int, share: float, first: float = 0.0) -> bool:
     """Whether row `number`, counted from 0, is held out.

@@ -18,7 +18,7 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
     ]
     outputs = [each["name"] for each in facts["outputs"]]
     parts += _ready_made(task, facts, outputs)
-    if task.name == "question_answering":
+    if task.unwrapped.name == "question_answering":
         parts.append(_NO_ANSWER)
     parts.append(_runtime(facts))
     if "strings" in facts:

@@ -19,7 +19,6 @@ from bert_keras.device import (
     tflite_readme,
     tflite_runner,
 )
-from bert_keras.tasks import base
 from bert_keras.tokenizers import wordpiece
 
 VOCABULARY, LABELS = "vocab.txt", "labels.txt"
@@ -169,9 +168,9 @@ def _in_order(ordered, named) -> list[dict[str, Any]]:
 def _meaning(predictor: predictor_lib.Predictor) -> dict[str, Any]:
     tokenizer = predictor.tokenizer
     return {
-        "task": predictor.task.name,
+        "task": predictor.task.unwrapped.name,
         # Its kind, intents, thresholds: what turns numbers into answers.
-        "settings": _settings(predictor.task),
+        "settings": predictor.task.unwrapped.get_config(),
         "texts": list(predictor.task.text_columns),
         "vocabulary": VOCABULARY,
         "vocabulary_size": tokenizer.vocab_size,
@@ -184,15 +183,6 @@ def _meaning(predictor: predictor_lib.Predictor) -> dict[str, Any]:
         "sep_id": tokenizer.sep_id,
         "mask_id": tokenizer.mask_id,
     }
-
-
-def _settings(task: base.Task) -> dict[str, Any]:
-    """The fields of a task, and of wrappers that are served, in one object."""
-    values = task.get_config()
-    while "task" in values:
-        inner = values.pop("task")
-        values = {k: v for k, v in inner.items() if k != "name"} | values
-    return values
 
 
 def _labels(predictor: predictor_lib.Predictor) -> tuple[str, ...]:

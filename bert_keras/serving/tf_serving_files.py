@@ -264,7 +264,7 @@ def _readme(
 
 
 def _lists(task: base.Task, max_entities: int) -> str:
-    if isinstance(task, masked_lm.MaskedLM):
+    if isinstance(task.unwrapped, masked_lm.MaskedLM):
         return _MASKS.format(most=masked_lm.ANSWERED_MASKS)
     if not task.lists:
         return ""

@@ -233,6 +233,11 @@ class Task:
     list_width: ClassVar[int | None] = None
 
     @property
+    def unwrapped(self) -> "Task":
+        """This task; of a wrapper the one in the middle."""
+        return self
+
+    @property
     def num_positions(self) -> int:
         """Positions that the longest text in a row takes.
 

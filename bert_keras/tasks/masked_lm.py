@@ -117,9 +117,13 @@ class MaskedLM(base.Task):
         )
         return features | {"positions": positions}
 
+    def _own(self, targets):
+        """The targets of this task's heads: a wrapper may have more."""
+        return {k: v for k, v in targets.items() if k in self.head_signatures}
+
     def loss(self, outputs, features, targets):
         terms = {}
-        for term, (labels, weights) in targets.items():
+        for term, (labels, weights) in self._own(targets).items():
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
                 labels, outputs[term]
             )
@@ -128,7 +132,7 @@ class MaskedLM(base.Task):
 
     def metric_sums(self, outputs, features, targets):
         scores = {}
-        for term, (labels, weights) in targets.items():
+        for term, (labels, weights) in self._own(targets).items():
             guess = tf.argmax(outputs[term], axis=-1, output_type=tf.int32)
             right = tf.cast(guess == labels, tf.float32)
             scores[f"{term}_accuracy"] = (

@@ -198,7 +198,8 @@ class QuestionAnswering(base.Task):
         context = _context(features)
         candidates = context | (tf.range(tf.shape(context)[1]) == 0)
         terms = {}
-        for term, (labels, weights) in targets.items():
+        for term in ("start", "end"):
+            labels, weights = targets[term]
             logits = tf.where(candidates, outputs[term], NEVER)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
                 labels, logits

@@ -267,6 +267,7 @@ def _identity(
             "tokenizer": start.tokenizer().fingerprint,
             "train": run_folder.content(settings.train),
             "dev": settings.dev and run_folder.content(settings.dev),
+            **run_folder.of_options(asked),
             "init": ""
             if settings.random_start
             else run_folder.of_start(model, start.parts(model.task)),

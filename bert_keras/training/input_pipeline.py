@@ -133,8 +133,11 @@ def read_init(
     settings: settings_lib.TrainSettings, init: str
 ) -> checkpoint.Checkpoint:
     """The checkpoint that a run starts from, of any format."""
-    return formats.read(
+    found = formats.read(
         init,
         lowercase=settings.lowercase,
         allow_missing=settings.allow_missing,
     )
+    if found.unknown_task:
+        console.say(f"{init}: its head is left out: {found.unknown_task}")
+    return found

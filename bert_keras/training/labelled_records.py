@@ -86,7 +86,7 @@ def write(
             "fine-tuning needs a local folder. Copy the run when it is done.",
             argument="output",
         )
-    part = _part(settings)
+    part = f"{settings.seed} {settings.dev_fraction}" * (not settings.dev)
     fingerprint = _fingerprint(settings.train, task, tokenizer, part)
     if records_lib.is_complete(folder):
         found = records_lib.Records(folder)
@@ -119,17 +119,6 @@ def write(
         examples=counts["examples"],
         truncated=counts["truncated"],
     )
-
-
-def _part(settings: settings_lib.FinetuneSettings) -> str:
-    """What tells which examples are learned from; "" where all are."""
-    if settings.dev:
-        return ""
-    share = settings.dev_fraction
-    part = f"{settings.seed} {share}"
-    # A run of version 0.1 would be scored on rows that it has learned from.
-    other = share and share not in held_out.AS_BEFORE
-    return f"{part} rounded alike" if other else part
 
 
 def _clear(folder: str, more: Sequence[str]) -> None:

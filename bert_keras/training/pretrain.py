@@ -93,8 +93,10 @@ def _run(
             "tokenizer": tokenizer.fingerprint,
             "records": train.fingerprint,
             "dev records": dev.fingerprint if dev else "",
+            **run_folder.of_options(asked),
             "init": run_folder.of_start(model, parts) if settings.init else "",
         },
+        without_flags=("task", *OF_RECORDS),
     )
     run_folder.claim(settings, identity, cluster.Workers(strategy))
     trainer = _train(settings, strategy, model, tokenizer, train, dev)

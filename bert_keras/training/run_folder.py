@@ -65,6 +65,8 @@ class Identity:
     command: str
     settings: tuple[Any, ...]
     reads: Mapping[str, Any]
+    # Settings that the command line has no flag for.
+    without_flags: Collection[str] = ()
 
     def fields(self) -> dict[str, dataclasses.Field]:
         return {name: field for name, field, _ in self._options()}
@@ -161,7 +163,10 @@ def take(folder: str, identity: Identity) -> None:
     files.write_text(
         os.path.join(folder, IDENTITY), json.dumps(identity.to_dict(), indent=1)
     )
-    text = text_of(identity.values())
+    values = identity.values()
+    text = text_of(
+        {k: v for k, v in values.items() if k not in identity.without_flags}
+    )
     files.write_text(os.path.join(folder, FLAGS), text)
 
 
@@ -212,6 +217,16 @@ def refuse_inputs_inside(folder: str, **inputs: str) -> None:
                 "Choose another `output`.",
                 argument="output",
             )
+
+
+def of_options(task: base.Task) -> dict[str, str]:
+    """Fingerprints of what options of a task and its wrappers read."""
+    identity = Identity("", (task,), {})
+    return {
+        name: content(value)
+        for name, field, value in identity._options()
+        if field.metadata.get("reads") and value
+    }
 
 
 def content(path: str) -> str:
@@ -318,6 +333,8 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
         if field is not None and not old:
             absent = field.metadata["absent"]
         before, after = there.get(name, absent), now.get(name, absent)
+        if old and name in identity.without_flags and before is None:
+            continue
         if field is None and name not in ("task", "wrappers"):
             if not old:  # of a later version, or of another task
                 changed.append(f"{name}={before} there, unknown now")

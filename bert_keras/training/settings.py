@@ -320,7 +320,9 @@ class FinetuneSettings(TrainSettings):
 def check(settings: Any, task: base.Task) -> None:
     """Raises InputError for what a run cannot have or could not save."""
     inner, around = wrappers.unwrap(task)
-    options.check(settings, inner, *around)
+    options.check(settings, inner)
+    for wrapper in around:
+        wrappers.check(wrapper)
     names = collections.Counter(
         field.name
         for each in (settings, inner)
@@ -356,8 +358,16 @@ def from_keywords(
     """
     keywords = dict(keywords)
     classes = wrappers.parse(keywords.pop("wrappers", ()))
-    names = [n for c in classes for n in wrappers.own_options(c)]
-    of_wrappers = {n: keywords.pop(n) for n in names if n in keywords}
+    fields = {
+        name: field
+        for each in classes
+        for name, field in wrappers.own_options(each).items()
+    }
+    of_wrappers = {
+        name: options.plain(keywords.pop(name), field)
+        for name, field in fields.items()
+        if name in keywords
+    }
     if not isinstance(task, (str, base.Task)):
         given = task.__name__ if isinstance(task, type) else repr(task)
         raise errors.InputError(
@@ -365,7 +375,7 @@ def from_keywords(
             f'"classification", or an object: Classification(seq_length=64).',
             argument="task",
         )
-    chosen, task = _divided(cls, task, keywords, without, names)
+    chosen, task = _divided(cls, task, keywords, without, tuple(fields))
     return chosen, wrappers.wrap(task, classes, of_wrappers)
 
 
@@ -382,11 +392,12 @@ def _divided(
             keywords, cls, named, without=without, others=others
         )
         return cls(**own), named(**of_task)
-    for name in {field.name for field in dataclasses.fields(task)}:
-        if name in keywords:
-            raise errors.InputError(
-                f"{name} is a field of the task: set it in the "
-                f"{type(task).__name__} that is given as task."
-            )
+    for each in wrappers.all_of(task):
+        for field in dataclasses.fields(each):
+            if field.name in keywords:
+                raise errors.InputError(
+                    f"{field.name} is a field of the task: set it in the "
+                    f"{type(each).__name__} that is given as task."
+                )
     (own,) = options.divide(keywords, cls, others=others)
     return cls(**own), task

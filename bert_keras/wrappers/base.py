@@ -40,11 +40,25 @@ class Wrapper(base.Task):
                 f"{type(self).__name__}(Classification()), found "
                 f"{self.task!r}."
             )
+        self._check_forward()
         # Their settings and heads would have the same names.
         options.require_distinct(
             "wrappers", [_prefix(type(each)) for each in unwrap(self)[1]]
         )
         object.__setattr__(self, "seq_length", self.task.seq_length)
+
+    def _check_forward(self) -> None:
+        """Raises InputError where this leaves out how a wrapper inside runs."""
+        if type(self).forward is not base.Task.forward:
+            return
+        for inner in unwrap(self.task)[1]:
+            if type(inner).forward not in (Wrapper.forward, base.Task.forward):
+                raise errors.InputError(
+                    f"{self.name} runs the network itself, so {inner.name} "
+                    "in it would do nothing; name that one first: "
+                    f"wrappers={inner.name},{self.name}.",
+                    argument="wrappers",
+                )
 
     def __getattr__(self, name: str) -> Any:
         """What only the task inside has, such as its labels."""
@@ -90,6 +104,10 @@ class Wrapper(base.Task):
         task = self.task.with_settings(**inner) if inner else self.task
         return dataclasses.replace(self, task=task, **own)
 
+    @property
+    def unwrapped(self):
+        return self.task.unwrapped
+
     # Saving: one dictionary inside the other.
 
     @property
@@ -98,6 +116,11 @@ class Wrapper(base.Task):
 
     def to_dict(self):
         base.require_free_names(self, self.settings())
+        if "seq_length" in {f.name for f in own_options(type(self)).values()}:
+            raise errors.InputError(
+                f"{type(self).__name__} has an option seq_length, which is "
+                "that of the task in it; give it another name."
+            )
         if self.seq_length != self.task.seq_length:
             raise errors.InputError(
                 f"{type(self).__name__}: its __post_init__ does not call "
@@ -159,6 +182,19 @@ def own_options(cls: type[Wrapper]) -> dict[str, dataclasses.Field]:
     }
 
 
+def check(wrapper: Wrapper) -> None:
+    """Raises InputError for a value that a wrapper's option does not allow."""
+    try:
+        options.check(wrapper)
+    except errors.InputError as error:
+        if not error.argument:
+            raise
+        prefix = f"{_prefix(type(wrapper))}_"
+        raise errors.InputError(
+            f"{prefix}{error}", argument=f"{prefix}{error.argument}"
+        ) from None
+
+
 def _prefix(cls: type[Wrapper]) -> str:
     return cls.__module__.rpartition(".")[2]
 
@@ -168,7 +204,9 @@ def parse(wrappers: str | Sequence[str] | None) -> list[type[Wrapper]]:
     if isinstance(wrappers, str):
         wrappers = [name.strip() for name in wrappers.split(",")]
     wrappers = wrappers or ()
-    if not all(isinstance(name, str) for name in wrappers):
+    if not isinstance(wrappers, (list, tuple)) or not all(
+        isinstance(name, str) for name in wrappers
+    ):
         raise errors.InputError(
             f"wrappers={wrappers!r}: expected their names, such as "
             '"r_drop,label_smoothing" or ["r_drop"].',
@@ -217,4 +255,9 @@ def require_softmax_terms(wrapper: Wrapper) -> None:
             f"{wrapper.name} needs a task whose loss is a softmax over classes "
             "(classification with kind=single, tagging, intent_slots, "
             f"masked_lm); {wrapper.task.name} has none with these settings."
+            + (
+                f" Name {wrapper.task.name} first."
+                if isinstance(wrapper.task, Wrapper)
+                else ""
+            )
         )

@@ -30,6 +30,9 @@ class RDrop(base.Wrapper):
         1.0, "Weight of the divergence between the two passes.", least=0.0
     )
 
+    # Its loss is no longer the cross entropy of one pass.
+    softmax_terms = ()
+
     def __post_init__(self):
         super().__post_init__()
         base.require_softmax_terms(self)

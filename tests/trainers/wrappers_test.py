@@ -74,10 +74,12 @@ class WrappersTest(mains.Case):
         self.assertEqual((code, error), (0, ""))
 
     def test_settings_of_every_wrapper_are_checked(self):
-        task = label_smoothing.LabelSmoothing(
-            r_drop.RDrop(classification.Classification(), alpha=-3.0)
+        task = r_drop.RDrop(
+            label_smoothing.LabelSmoothing(
+                classification.Classification(), epsilon=-3.0
+            )
         )
-        with self.assertRaisesRegex(errors.InputError, "alpha=-3"):
+        with self.assertRaisesRegex(errors.InputError, "ing_epsilon=-3"):
             finetune.finetune(
                 self.base, self.rows, task=task, output=self.path("checked")
             )
@@ -89,6 +91,30 @@ class WrappersTest(mains.Case):
         self.assertEqual((code, error), (0, ""))
         first, plain = self.log(run)[0], self.log(self.base)[0]
         self.assertNotEqual(first["loss/masked_lm"], plain["loss/masked_lm"])
+        code, _, error = call(
+            "trainers.pretrain", flagfile=os.path.join(run, "flags.txt")
+        )
+        self.assertEqual((code, error), (0, ""))
+
+    def test_pretraining_is_scored_without_wrappers(self):
+        scores = []
+        for name in ("", "label_smoothing"):
+            run = self.path(f"scored-{name}")
+            flags = self.pretrain_flags(
+                output=run,
+                wrappers=name,
+                learning_rate=0,
+                steps=1,
+                evaluate_every=1,
+            )
+            self.assertEqual(call("trainers.pretrain", **flags)[0], 0)
+            scores += [
+                line["dev/loss/masked_lm"]
+                for line in self.log(run)
+                if "dev/loss/masked_lm" in line
+            ]
+        self.assertLen(scores, 2)
+        self.assertEqual(scores[0], scores[1])
 
     def test_what_does_not_fit_is_one_line(self):
         for changes, message in (

@@ -13,21 +13,6 @@ class HeldOutTest(parameterized.TestCase):
             count += held_out.is_held_out(number, share, first)
             self.assertEqual(count, int((number + 1) * share + first))
 
-    def as_before(self, share, first):
-        """Whether version 0.1's rule holds out the same rows."""
-        return all(
-            held_out.is_held_out(number, share, first)
-            == (int(start + share) > int(start))
-            for number in range(10_000)
-            for start in [number * share + first]
-        )
-
-    def test_some_shares_hold_out_what_version_01_did(self):
-        for share in held_out.AS_BEFORE:
-            for first in (0.0, 3006477107 / 2**32):
-                self.assertTrue(self.as_before(share, first), (share, first))
-        self.assertFalse(self.as_before(0.3, 0.0))
-
     def test_none_is_held_out_by_a_share_of_0(self):
         self.assertFalse(
             any(held_out.is_held_out(number, 0.0, 0.9) for number in range(99))

@@ -1,13 +1,27 @@
 """What an export may write over."""
 
+import dataclasses
 import json
 import os
 
 from absl.testing import absltest
 
-from bert_keras import errors
+from bert_keras import errors, options, predictor
+from bert_keras import model as model_lib
 from bert_keras.device import tflite_sidecars
+from bert_keras.tasks import classification
+from bert_keras.wrappers import base as wrappers
+from tests import tiny
 from tests.trainers import mains
+
+
+@dataclasses.dataclass(frozen=True)
+class Served(wrappers.Wrapper):
+    """A user's wrapper that is served, with a field named as the task's."""
+
+    kind: str = options.option("other", "Of the wrapper.")
+
+    leaves_no_trace = False
 
 
 class OutputTest(absltest.TestCase):
@@ -30,6 +44,19 @@ class OutputTest(absltest.TestCase):
             self.put(f"model_{name}.{name}", "mine")
             with self.assertRaisesRegex(errors.InputError, "would write over"):
                 tflite_sidecars.check_own(self.output, f"model_{name}.tflite")
+
+
+class MeaningTest(absltest.TestCase):
+    def test_of_a_wrapper_that_is_served_the_task_is_told(self):
+        task = classification.Classification(
+            labels=("bad", "good"), kind="multi", seq_length=16
+        )
+        model = model_lib.BertModel(tiny.bert().build_encoder(), Served(task))
+        found = tflite_sidecars._meaning(
+            predictor.Predictor(model, tiny.tokenizer())
+        )
+        self.assertEqual(found["task"], "classification")
+        self.assertEqual(found["settings"], task.get_config())
 
 
 if __name__ == "__main__":

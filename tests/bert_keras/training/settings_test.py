@@ -1,7 +1,10 @@
 """What a call of finetune or pretrain may say, and what it is told else."""
 
 import dataclasses
+import os
+import pathlib
 
+import numpy as np
 from absl.testing import absltest, parameterized
 
 from bert_keras import errors, options
@@ -9,6 +12,8 @@ from bert_keras.tasks import classification
 from bert_keras.training import run_folder, settings
 from bert_keras.wrappers import base as wrappers
 from bert_keras.wrappers import label_smoothing
+
+TASK = classification.Classification()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +37,16 @@ class Nested(wrappers.Wrapper):
 
 
 @dataclasses.dataclass(frozen=True)
+class Reads(wrappers.Wrapper):
+    words: str = options.option("", "A file.", reads=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengthy(wrappers.Wrapper):
+    seq_length: int = options.option(8, "Not that of the task.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Forgetful(wrappers.Wrapper):
     def __post_init__(self):
         pass
@@ -52,8 +67,70 @@ class SettingsTest(parameterized.TestCase):
         self.assertEqual(
             self.keywords(wrappers=None)[1], classification.Classification()
         )
-        with self.assertRaisesRegex(errors.InputError, "expected their names"):
-            self.keywords(wrappers=[label_smoothing.LabelSmoothing])
+        for wrong in (
+            [label_smoothing.LabelSmoothing],
+            label_smoothing.LabelSmoothing,
+            {"label_smoothing": {"epsilon": 0.2}},
+            {"label_smoothing"},
+            True,
+        ):
+            with self.assertRaisesRegex(
+                errors.InputError, "expected their names"
+            ):
+                self.keywords(wrappers=wrong)
+
+    def test_a_run_is_known_by_plain_values(self):
+        chosen, task = self.keywords(
+            wrappers="r_drop",
+            r_drop_alpha=2,
+            dev_fraction=0,
+            epochs=np.int64(2),
+            train=pathlib.Path("rows.tsv"),
+        )
+        found = task.alpha, chosen.dev_fraction, chosen.epochs, chosen.train
+        self.assertEqual(repr(found), "(2.0, 0.0, 2, 'rows.tsv')")
+
+    def test_a_wrappers_value_is_named_as_the_option(self):
+        with self.assertRaisesRegex(
+            errors.InputError, "^label_smoothing_epsilon=2.0: expected"
+        ) as caught:
+            settings.check(
+                settings.FinetuneSettings(),
+                label_smoothing.LabelSmoothing(TASK, epsilon=2.0),
+            )
+        self.assertEqual(caught.exception.argument, "label_smoothing_epsilon")
+
+    def test_fields_of_a_task_in_wrappers_are_set_there(self):
+        with self.assertRaisesRegex(
+            errors.InputError, "kind is a field of the task"
+        ):
+            self.keywords(label_smoothing.LabelSmoothing(TASK), kind="multi")
+
+    def test_what_an_option_of_a_wrapper_reads_is_known_by_its_contents(self):
+        path = self.create_tempfile(content="one").full_path
+        before = run_folder.of_options(Reads(TASK, words=path))
+        (name,) = before
+        self.assertEndsWith(name, "_words")
+        with open(path, "w") as file:
+            file.write("two")
+        self.assertNotEqual(
+            before, run_folder.of_options(Reads(TASK, words=path))
+        )
+        self.assertEqual(run_folder.of_options(Reads(TASK)), {})
+
+    def test_a_flagfile_has_flags_alone(self):
+        identity = run_folder.Identity(
+            "pretrain", (TASK,), {}, without_flags=("task", "seq_length")
+        )
+        folder = self.create_tempdir().full_path
+        run_folder.take(folder, identity)
+        with open(os.path.join(folder, "flags.txt")) as file:
+            values = run_folder.parse(file.read())
+        self.assertContainsSubset(["kind"], values)
+        self.assertNoCommonElements(["task", "seq_length"], values)
+        self.assertTrue(
+            run_folder.check(folder, identity, names=(), begun=True)
+        )
 
     def test_a_misspelt_setting_of_a_wrapper_is_told_the_name(self):
         with self.assertRaisesRegex(
@@ -72,6 +149,8 @@ class SettingsTest(parameterized.TestCase):
         for made in (Named(), Nested(task)):
             with self.assertRaisesRegex(errors.InputError, "which folders use"):
                 made.to_dict()
+        with self.assertRaisesRegex(errors.InputError, "option seq_length"):
+            Lengthy(task=task).to_dict()
 
     def test_a_wrapper_keeps_the_length_of_its_task(self):
         task = classification.Classification(seq_length=16)

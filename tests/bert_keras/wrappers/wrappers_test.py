@@ -15,9 +15,16 @@ from absl.testing import absltest, parameterized
 from bert_keras import checkpoint, errors, formats, predictor
 from bert_keras import model as model_lib
 from bert_keras.tasks import base as tasks
-from bert_keras.tasks import classification, embedding, tagging
+from bert_keras.tasks import (
+    classification,
+    embedding,
+    masked_lm,
+    question_answering,
+    tagging,
+)
 from bert_keras.wrappers import base, label_smoothing, r_drop
 from tests import tiny
+from tests.examples import length_too
 
 LABELS = ("bad", "fine", "good")
 TASK = classification.Classification(labels=LABELS, seq_length=16)
@@ -70,6 +77,41 @@ class LabelSmoothingTest(parameterized.TestCase):
                 np.sum(expected * weights.numpy()),
                 rtol=1e-5,
             )
+
+
+class OrderTest(absltest.TestCase):
+    """An order of wrappers in which one would do nothing, or else, is told."""
+
+    def test_what_runs_the_network_itself_is_inside(self):
+        with self.assertRaisesRegex(
+            errors.InputError, "r_drop in it would do nothing; .*r_drop,tests"
+        ):
+            length_too.LengthToo(RDrop(TASK))
+        RDrop(length_too.LengthToo(TASK))
+
+    def test_two_passes_have_no_smoothed_labels_outside(self):
+        with self.assertRaisesRegex(errors.InputError, "Name r_drop first"):
+            SmoothedTask(RDrop(TASK))
+        RDrop(SmoothedTask(TASK))
+
+    def test_targets_of_a_wrapper_are_not_the_tasks(self):
+        for task in (
+            masked_lm.MaskedLM().adapt([], tiny.tokenizer()),
+            question_answering.QuestionAnswering(),
+        ):
+            model = model_lib.BertModel(tiny.bert().build_encoder(), task)
+            features = tiny.inputs() | {"positions": tf.zeros((4, 2), tf.int32)}
+            outputs = model(features)
+            targets = {}
+            for term in outputs:
+                shape = (4, 2) if term == "masked_lm" else (4,)
+                targets[term] = tf.zeros(shape, tf.int32), tf.ones(shape)
+            more = targets | {"length": (tf.zeros(4, tf.int32), tf.ones(4))}
+            for found in (task.loss, task.metric_sums):
+                self.assertEqual(
+                    set(found(outputs, features, more)),
+                    set(found(outputs, features, targets)),
+                )
 
 
 class RDropTest(parameterized.TestCase):
@@ -140,7 +182,7 @@ class WrapperTest(parameterized.TestCase):
             member = getattr(type(TASK), name)
             if name.startswith("_") or callable(member):
                 continue
-            if name not in ("name", "seq_length"):
+            if name not in ("name", "seq_length", "softmax_terms"):
                 self.assertEqual(getattr(wrapped, name), getattr(TASK, name))
         self.assertEqual(wrapped.seq_length, TASK.seq_length)
         self.assertEqual(wrapped.calibrated({}).to_dict(), wrapped.to_dict())
@@ -200,9 +242,16 @@ class WrapperTest(parameterized.TestCase):
         with self.assertRaisesRegex(errors.InputError, "at most 20"):
             tasks.from_dict(values)
 
+    def test_what_a_task_becomes_stays_in_the_wrapper(self):
+        task = question_answering.QuestionAnswering(unanswerable=True)
+        wrapped = base.Wrapper(task).calibrated({"best_f1_threshold": 2.5})
+        self.assertIsInstance(wrapped, base.Wrapper)
+        self.assertEqual(wrapped.task.no_answer_threshold, 2.5)
+        self.assertIs(RDrop(SmoothedTask(TASK)).unwrapped, TASK)
+
     def test_the_same_wrapper_twice_is_refused(self):
         with self.assertRaisesRegex(errors.InputError, "more than once"):
-            RDrop(SmoothedTask(RDrop(TASK)))
+            SmoothedTask(SmoothedTask(TASK))
 
     def test_what_only_the_inner_task_has_is_found(self):
         wrapped = copy.deepcopy(RDrop(SmoothedTask(TASK)))
