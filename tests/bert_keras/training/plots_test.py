@@ -1,6 +1,9 @@
+from unittest import mock
+
 import numpy as np
 import tensorflow as tf
 from absl.testing import absltest
+from matplotlib import axes, figure
 
 from bert_keras.tasks import base
 from bert_keras.training import plots
@@ -19,6 +22,17 @@ class ManyClassesTest(absltest.TestCase):
         self.assertEqual(size(400)[:2], (height, width))
         # Without names and numbers, which take longest to draw.
         self.assertLess(size(plots.MOST_CLASSES + 1)[2], some)
+
+    def test_a_count_stands_in_the_row_of_its_label(self):
+        def drawn(counts):
+            with mock.patch.object(figure.Figure, "savefig"):
+                with mock.patch.object(axes.Axes, "text") as text:
+                    plots.confusion(base.Table("ab", "ab", np.array(counts)))
+            return {call.args[2]: call.args[:2] for call in text.mock_calls}
+
+        # x is the answer's column, y the label's row.
+        self.assertEqual(drawn([[1, 2], [3, 4]])["2"], (1, 0))
+        self.assertEqual(drawn([[1, 2], [3, 4]])["3"], (0, 1))
 
 
 if __name__ == "__main__":
