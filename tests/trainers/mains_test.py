@@ -39,9 +39,6 @@ class MainsTest(mains.Case):
         self.assertEqual(checkpoint.read(self.base).step, 4)
         self.assertIn("parameters", self.printed["pretrain"])
 
-    def test_a_run_is_traced_only_where_asked(self):
-        self.assertNotIn("profile", os.listdir(self.base))
-
     def test_a_finished_run_is_left_alone(self):
         before = self.log(self.base)
         code, _, error = call("trainers.pretrain", **self.pretrain_flags())

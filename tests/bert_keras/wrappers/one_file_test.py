@@ -14,7 +14,7 @@ from bert_keras import checkpoint, errors, predictor
 from bert_keras import model as model_lib
 from bert_keras.serving import saved_model
 from bert_keras.tasks import classification
-from bert_keras.training import finetune
+from bert_keras.training import finetune, profiler
 from tests import tiny
 from tests.examples import length_too
 
@@ -66,6 +66,10 @@ class OneFileTest(absltest.TestCase):
         with open(os.path.join(run, "log.jsonl")) as file:
             lines = [json.loads(line) for line in file]
         return [line[name] for line in lines if name in line]
+
+    def test_steps_are_traced_only_where_asked(self):
+        self.assertIn(profiler.TRACED[-1] + 1, self.log(self.output, "step"))
+        self.assertNotIn("profile", os.listdir(self.output))
 
     def test_its_head_learns(self):
         losses = self.log(self.output, "loss/length")
