@@ -273,5 +273,22 @@ class IntentFilesTest(parameterized.TestCase):
             list(intent_slots.IntentSlots(tag_column=2).read_examples("x"))
 
 
+class ClassWeightsTest(absltest.TestCase):
+    def test_each_label_weighs_alike_and_a_row_1_on_average(self):
+        rows = [{"text": "a", "label": label} for label in "aaaaaabbc"]
+        task = classification.Classification(class_weights=True)
+        task = task.adapt(rows, None)
+        counts = np.array([6, 2, 1])
+        np.testing.assert_allclose(counts * task.weights, [3, 3, 3])
+        raw = {
+            name: tf.constant([row[name] for row in rows])
+            for name in ("text", "label")
+        }
+        features = {"example_index": tf.range(9)}
+        _, weights = task.make_targets(raw, features, None)["label"]
+        np.testing.assert_allclose(np.mean(weights), 1.0, rtol=1e-6)
+        np.testing.assert_allclose(weights[0], 0.5)
+
+
 if __name__ == "__main__":
     absltest.main()
