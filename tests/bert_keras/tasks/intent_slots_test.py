@@ -29,6 +29,26 @@ class IntentSlotsTest(absltest.TestCase):
         self.assertEqual(weights.numpy().nonzero()[0].tolist(), first)
         self.assertEqual(weights.numpy().sum(), len(rows))
 
+    def test_a_frame_is_right_where_intent_and_slots_are(self):
+        task = intent_slots.IntentSlots(types=("PER",), intents=("ask", "tell"))
+        example = conll.row(["film", "actor"], ["O", "B-PER"], " ")
+        nothing = {"type": [], "start": [], "end": [], "score": [], "text": []}
+        actor = {
+            "type": ["PER"],
+            "start": [5],
+            "end": [10],
+            "score": [1.0],
+            "text": ["actor"],
+        }
+        answers = [
+            {"intent": intent, **found}
+            for intent in ("ask", "tell")
+            for found in (actor, nothing)
+        ]
+        scores = task.metrics(answers, [example | {"label": "ask"}] * 4)
+        self.assertEqual(scores["intent_accuracy"], 0.5)
+        self.assertEqual(scores["frame_accuracy"], 0.25)
+
 
 if __name__ == "__main__":
     absltest.main()
