@@ -186,7 +186,7 @@ class SelfAttention(keras.layers.Layer):
     """Scaled dot-product attention with N heads (Vaswani et al. 2017, 3.2).
 
     x (B, S, H), mask (B, 1 or S, S) bool -> (B, S, H), and the float32
-    distributions (B, N, S, S) when `attentions` is asked for. With
+    distributions (B, N, S, S) when `attentions` is true. With
     query_states (B, P, H) the queries are made of these, and S is P in all
     that is not of keys: mask (B, 1 or P, S) -> (B, P, H), (B, N, P, S).
 

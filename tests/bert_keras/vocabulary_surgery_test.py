@@ -3,7 +3,9 @@ import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint, errors, predictor, vocabulary_surgery
+from bert_keras import model as model_lib
 from bert_keras.tokenizers import wordpiece
+from bert_keras.wrappers import base as wrappers
 from tests import tiny
 
 TEXTS = ("a good film", "The plots, dulled!", "很 坏 的 电影", "xyz", "")
@@ -126,6 +128,11 @@ class ResizeTest(parameterized.TestCase):
         self.assertEqual(trimmed.task.mask_id, 4)
         self.assertEqual(trimmed.task.special_ids, (2, 3))
         self.assertEqual(trimmed.task.vocab_size, 6)
+        wrapped = model_lib.BertModel(
+            model.encoder, wrappers.Wrapper(model.task)
+        )
+        trimmed, _ = vocabulary_surgery.trim(wrapped, moved, ["y"])
+        self.assertEqual(trimmed.task.mask_id, 4)
 
     def test_trimming_keeps_specials_and_what_occurs_in_order(self):
         _, tokenizer = vocabulary_surgery.trim(

@@ -19,6 +19,7 @@ from bert_keras.device import tflite_runner as on_device
 from bert_keras.tasks import classification
 from export import run_tflite
 from tests import sharp, tiny
+from tests.examples import length_too
 
 LENGTH = 24
 
@@ -586,6 +587,21 @@ class ForDeviceTest(absltest.TestCase):
         self.assertEqual(set(got), set(want))
         for path, value in want.items():
             np.testing.assert_array_equal(got[path], value, path)
+
+    def test_what_only_training_needs_stays_behind(self):
+        model = sharp.make_classifier(labels=("bad", "good")).model
+        both = model_lib.BertModel(
+            model.encoder, length_too.LengthToo(model.task)
+        )
+        sharp.spread(both, 2)
+        device = tflite._for_device(predictor.Predictor(both, tiny.tokenizer()))
+        self.assertEqual(device.task, model.task)
+        want = checkpoint.weights(both.head)
+        got = checkpoint.weights(device.model.head)
+        self.assertContainsSubset(got, want)
+        self.assertLess(len(got), len(want))
+        for path, value in got.items():
+            np.testing.assert_array_equal(value, want[path], path)
 
 
 if __name__ == "__main__":

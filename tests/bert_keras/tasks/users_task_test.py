@@ -1,5 +1,7 @@
 """Tasks of users: what is found, imported and refused."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -22,6 +24,7 @@ from bert_keras import (
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
 from bert_keras.tasks import base, classification
+from bert_keras.training import input_pipeline, settings
 from tests import tiny
 
 # A task whose import can be seen.
@@ -89,6 +92,17 @@ class UsersTaskTest(parameterized.TestCase):
             TASK,
             task=TASK.to_dict() | {"name": name},
         )
+
+    def test_a_head_of_a_task_that_is_not_known_is_said_to_be_left_out(self):
+        folder = self.run_folder("unseen.task")
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            found = input_pipeline.read_init(
+                settings.FinetuneSettings(), folder
+            )
+        self.assertIsNone(found.task)
+        text = " ".join(said.getvalue().split())
+        self.assertIn("its head is left out: its task is the module", text)
 
     @parameterized.parameters(
         "unseen.task",
