@@ -132,7 +132,7 @@ class ResizeTest(parameterized.TestCase):
             model.encoder, wrappers.Wrapper(model.task)
         )
         trimmed, _ = vocabulary_surgery.trim(wrapped, moved, ["y"])
-        self.assertEqual(trimmed.task.mask_id, 4)
+        self.assertEqual(trimmed.task.unwrapped.vocab_size, 6)
 
     def test_trimming_keeps_specials_and_what_occurs_in_order(self):
         _, tokenizer = vocabulary_surgery.trim(
