@@ -113,6 +113,15 @@ def layer_norm(x, gamma, beta, epsilon: float):
     return normalised(x, gamma, beta)
 
 
+def reshape_like(x, like):
+    """x in the shape of `like` -> like `like`, but of x's dtype.
+
+    Keras' shapes are tuples, in which an unknown size is another each time;
+    of this one TensorFlow knows that the two are equal, and so can fuse sums.
+    """
+    return tf.reshape(x, tf.shape(like))
+
+
 def _product(one, two):
     """(R, W) x (W, 1) or (1, R) x (R, W), in float32 everywhere.
 

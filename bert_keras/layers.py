@@ -185,10 +185,10 @@ class Embeddings(keras.layers.Layer):
 class SelfAttention(keras.layers.Layer):
     """Scaled dot-product attention with N heads (Vaswani et al. 2017, 3.2).
 
-    x (B, S, H), mask (B, 1 or S, S) bool -> (B, S, H), and the float32
-    distributions (B, N, S, S) when `attentions` is true. With
-    query_states (B, P, H) the queries are made of these, and S is P in all
-    that is not of keys: mask (B, 1 or P, S) -> (B, P, H), (B, N, P, S).
+    x (B, S, H), mask (B, 1 or S, S) bool -> (B S, H), as `rows` of the
+    batch, and the float32 distributions (B, N, S, S) when `attentions` is
+    true. With query_states (B, P, H) the queries are computed from these:
+    mask (B, 1 or P, S) -> (B P, H), (B, N, P, S).
 
     Query, key and value are one product: columns 0..H of the kernel make the
     queries, the next H the keys, the last H the values.
@@ -208,7 +208,7 @@ class SelfAttention(keras.layers.Layer):
         self.built = True
 
     def call(self, x, mask, training=None, attentions=False, query_states=None):
-        heads, width = self.config.num_heads, self.config.head_width
+        width = self.config.head_width
         if query_states is None:
             query_states = x
             query, key, value = self._project(x)
@@ -228,9 +228,7 @@ class SelfAttention(keras.layers.Layer):
         seen = ops.cast(attention, self.compute_dtype)
         context = ops.matmul(self.dropout(seen, training=training), value)
         context = ops.transpose(context, (0, 2, 1, 3))  # (B, S, N, D)
-        output = self.out(ops.reshape(context, (-1, heads * width)))
-        length = ops.shape(query_states)[1]
-        output = ops.reshape(output, (-1, length, heads * width))
+        output = self.out(kernels.reshape_like(context, rows(query_states)))
         return (output, attention) if attentions else output
 
     def _project(self, x):
@@ -265,7 +263,7 @@ def _products(query, key):
 
 
 class FeedForward(keras.layers.Layer):
-    """Two products with an activation between: (B, S, H) -> (B, S, H)."""
+    """Two matmuls with an activation between: (R, H) -> (R, H), as `rows`."""
 
     def __init__(self, config: TransformerConfig, **kwargs):
         super().__init__(**kwargs)
@@ -285,8 +283,7 @@ class FeedForward(keras.layers.Layer):
 
     def call(self, x, training=None):
         activation = self.trained if training else self.activation
-        hidden = self.outer(activation(self.inner(rows(x))))
-        return ops.reshape(hidden, ops.shape(x))
+        return self.outer(activation(self.inner(x)))
 
 
 class Block(keras.layers.Layer):
@@ -337,6 +334,8 @@ class Block(keras.layers.Layer):
             attentions=True,
             query_states=query_states,
         )
+        # As rows: TensorFlow fuses matmul, bias and the sum for rank 2 only.
+        shape, x = ops.shape(x), rows(x)
         x = x + self.dropout(output, training=training)
         x = x if norm_first else self.attention_norm(x)
 
@@ -344,6 +343,7 @@ class Block(keras.layers.Layer):
         output = self.feed_forward(entrance, training=training)
         x = x + self.dropout(output, training=training)
         x = x if norm_first else self.feed_forward_norm(x)
+        x = ops.reshape(x, shape)
         return (x, attention) if attentions else x
 
 
