@@ -5,14 +5,15 @@
   .venv-bench/bin/python -m benchmarks.latency --of=tflite
 
 A BERT-base with two classes and random weights, the same on all sides, as ids.
-Of saved_model: ours in float32 and in bfloat16 and our TFLite file, KerasHub's
-export, Hugging Face's network on PyTorch, and that network in ONNX Runtime (as
-it is exported, and with those of its fusions for BERT that apply), in OpenVINO
-and in CTranslate2, which has the encoder alone: its head is NumPy's. Of tflite:
-ours in float32 and with int8 weights, KerasHub's LiteRT export, and ONNX
-Runtime's dynamic int8. Each has a process of its own with as many threads, and
-waits while another works. KerasHub's GELU is the one by tanh, so its answers
-are a little off. "processor" is what a call takes of all threads together.
+Of saved_model: ours in float32 as it comes; with the environment that the
+compose file beside it gives a server; in bfloat16 with it; our TFLite file;
+KerasHub's export; Hugging Face's network on PyTorch, in ONNX Runtime (as it is
+exported, and with those of its fusions for BERT that apply), in OpenVINO and in
+CTranslate2, which has the encoder alone: its head is NumPy's. Of tflite: ours
+in float32 and with int8 weights, KerasHub's LiteRT export, and ONNX Runtime's
+dynamic int8. Each has a process of its own with as many threads, and waits
+while another works. KerasHub's GELU is the one by tanh, so its answers are a
+little off. "processor" is what a call takes of all threads together.
 """
 
 import json
@@ -29,6 +30,7 @@ import rich.table
 from absl import flags
 
 import benchmarks
+from bert_keras.serving import tf_serving_files
 
 OF = flags.DEFINE_enum(
     "of", "saved_model", ["saved_model", "tflite"], "What is compared."
@@ -268,6 +270,7 @@ def keras_hubs_tflite(folder):
 ALL_SIDES = {
     "saved_model": {
         "bert_keras, float32": lambda folder: saved(folder, "float32"),
+        "bert_keras, as served": lambda folder: saved(folder, "float32"),
         "bert_keras, bfloat16": lambda folder: saved(folder, "bfloat16"),
         "bert_keras, TFLite": lambda folder: tflites(
             f"{folder}/tflite/model_float32.tflite"
@@ -295,6 +298,10 @@ ALL_SIDES = {
         ),
     },
 }
+
+
+# Sides with the environment of the compose file beside an export.
+AS_SERVED = "bert_keras, as served", "bert_keras, bfloat16"
 
 
 def write(folder):
@@ -380,7 +387,7 @@ def only(make):
         print(json.dumps(result), flush=True)
 
 
-def start(number, folder):
+def start(number, folder, environment):
     own = OF, LAYERS, WIDTH, BATCH, LENGTH, THREADS, CALLS
     values = {flag.name: flag.value for flag in own}
     values |= {"only": number, "folder": folder}
@@ -392,6 +399,7 @@ def start(number, folder):
             **os.environ,
             "TF_NUM_INTRAOP_THREADS": threads,
             "TF_NUM_INTEROP_THREADS": threads,
+            **environment,
         },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -415,7 +423,14 @@ def main(_):
     scores = {}
     with tempfile.TemporaryDirectory() as folder:
         write(folder)
-        processes = [start(number, folder) for number in range(len(sides))]
+        processes = [
+            start(
+                number,
+                folder,
+                tf_serving_files.ENVIRONMENT if name in AS_SERVED else {},
+            )
+            for number, name in enumerate(sides)
+        ]
         for _ in range(ROUNDS.value):
             for name, process in zip(sides, processes, strict=True):
                 process.stdin.write("go\n")

@@ -31,6 +31,7 @@ STRANGER = """
 import json, sys
 import tensorflow as tf, tensorflow_text
 answer = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+answer(text=tf.constant(["a first request, of another size"]))
 answers = answer(text=tf.constant(json.loads(sys.argv[2])))
 assert not [name for name in sys.modules if name.startswith("bert_keras")]
 print(json.dumps({
@@ -94,12 +95,17 @@ class SavedModelTest(parameterized.TestCase):
         difference = verification.compare(answers, expected)
         difference.require(numbers=1e-5, agreement=1.0)
 
-    def test_opens_where_the_project_is_not(self):
+    @parameterized.parameters(
+        {"environment": {}},
+        {"environment": tf_serving_files.ENVIRONMENT},
+    )
+    def test_opens_where_the_project_is_not(self, environment):
         texts = ["a very good film", "坏 电影", ""]
         run = subprocess.run(
             [sys.executable, "-I", "-c", STRANGER]
             + [self.paths["classification"], json.dumps(texts)],
             cwd=self.create_tempdir().full_path,
+            env={**os.environ, **environment},
             capture_output=True,
             text=True,
         )

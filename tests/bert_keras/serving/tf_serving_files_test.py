@@ -56,7 +56,13 @@ class BundleTest(parameterized.TestCase):
             f"--model_config_file=/models/{name}/serving/models.config",
             content["command"],
         )
-        for each in (*content["command"], *content["ports"]):
+        environment = content["environment"]
+        self.assertEqual(environment, tf_serving_files.ENVIRONMENT)
+        for each in (
+            *content["command"],
+            *content["ports"],
+            *environment.values(),
+        ):
             self.assertIsInstance(each, str)
 
     def test_the_image_is_of_the_newest_server_known(self):
