@@ -6,7 +6,7 @@ Like the encoder's layers, heads build from the configuration alone.
 import keras
 from keras import ops
 
-from bert_keras import layers
+from bert_keras import kernels, layers
 from bert_keras.networks import base
 
 
@@ -28,14 +28,14 @@ class MaskedLMHead(keras.layers.Layer):
             name="transform",
             dtype=self.dtype_policy,
         )
-        self.activation = layers.ACTIVATIONS[config.activation]
+        self.activation = layers.Activation(config.activation)
         self.norm = layers.layer_norm(
             config, name="norm", dtype=self.dtype_policy
         )
 
     def build(self, input_shape=None):
-        self.transform.build((None, None, self.config.hidden_size))
-        self.norm.build((None, None, self.config.embedding_width))
+        self.transform.build((None, self.config.hidden_size))
+        self.norm.build((None, self.config.embedding_width))
         self.bias = self.add_weight(
             name="bias",
             shape=(self.config.vocab_size,),
@@ -44,13 +44,16 @@ class MaskedLMHead(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, hidden, positions, table):
+    def call(self, hidden, positions, table, training=None):
         if positions is not None:
             hidden = layers.gather(hidden, positions)
-        x = self.norm(self.activation(self.transform(hidden)))  # (B, P, E)
+        x = self.transform(layers.rows(hidden))
+        x = self.norm(self.activation(x, training=training))  # (B P, E)
         table = ops.cast(table, self.compute_dtype)
-        logits = ops.matmul(x, ops.transpose(table))
-        return ops.cast(logits, "float32") + self.bias
+        logits = ops.cast(kernels.matmul_transposed(x, table), "float32")
+        logits = logits + self.bias
+        shape = (*ops.shape(hidden)[:2], self.config.vocab_size)
+        return ops.reshape(logits, shape)
 
 
 class NextSentenceHead(keras.layers.Layer):
