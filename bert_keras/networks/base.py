@@ -8,13 +8,17 @@ Layers, heads and tasks read nothing of a network but what is declared here.
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from bert_keras import errors, options, registry
 
 _PACKAGE = "bert_keras.networks"
 # Before networks had names, there was one.
 _UNNAMED = "bert"
+
+
+# typing.Self came with Python 3.11.
+Config = TypeVar("Config", bound="NetworkConfig")
 
 
 class NetworkConfig:
@@ -97,7 +101,7 @@ class NetworkConfig:
         return {"name": self.name} | dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
         """Raises InputError for a field that is unknown, missing or wrong."""
         values = {name: v for name, v in values.items() if name != "name"}
         fields = {field.name: field for field in dataclasses.fields(cls)}
