@@ -48,7 +48,7 @@ def conditions() -> str:
 
 def _processor() -> tuple[str, list[str]]:
     """Its name and which of _WIDTHS it has; read where Linux tells it."""
-    values = {}
+    values: dict[str, str] = {}
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for entry in file:

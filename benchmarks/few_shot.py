@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 
 import rich.table
 from absl import flags
@@ -33,13 +34,13 @@ def accuracies(output: str, folder: str, *extra: str) -> list[float]:
         subprocess.run(
             [sys.executable, "-m", *command], check=True, capture_output=True
         )
-        last = checkpoint.read(checkpoint.marked(run, "latest"))
+        last = checkpoint.read(checkpoint.marked(run, "latest") or run)
         found.append(last.facts["scores"]["accuracy"])
         print(f"seed {seed} {' '.join(extra)}: {found[-1]:.4f}", flush=True)
     return found
 
 
-def main(arguments) -> None:
+def main(arguments: Sequence[str]) -> None:
     del arguments
     table = rich.table.Table("start", "accuracy", "deviation", "seeds")
     with tempfile.TemporaryDirectory() as folder:

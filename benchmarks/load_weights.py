@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 import rich.table
 from absl import flags
@@ -68,7 +69,7 @@ def peak_megabytes() -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def main(arguments) -> None:
+def main(arguments: Sequence[str]) -> None:
     del arguments
     if _LOAD.value:
         print(json.dumps(load(_LOAD.value)))

@@ -15,7 +15,9 @@ RECORDS = flags.DEFINE_list("records", None, "Record folders.", required=True)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows.", 1)
 
 
-def padding(lengths, longest, grouped: bool, buckets: tuple[int, ...]):
+def padding(
+    lengths: np.ndarray, longest: int, grouped: bool, buckets: tuple[int, ...]
+) -> float:
     """Share of the places of one epoch that hold no token."""
     plan = batches.Plan(
         lengths, BATCH_SIZE.value, seed=1, shuffle=grouped, buckets=buckets

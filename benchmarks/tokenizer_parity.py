@@ -18,6 +18,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tokenizers
@@ -193,8 +194,8 @@ def compare(
 
     shown: how many differences of one kind to print; all unless given.
     """
-    equal = collections.Counter()
-    kinds = collections.Counter()
+    equal: collections.Counter[tuple[str, str]] = collections.Counter()
+    kinds: collections.Counter[tuple[Any, str]] = collections.Counter()
     for start in range(0, len(lines), BATCH_SIZE):
         batch = lines[start : start + BATCH_SIZE]
         ids = {name: f(batch) for name, f in implementations.items()}
@@ -203,7 +204,7 @@ def compare(
                 if a == b:
                     equal[pair] += 1
                     continue
-                both = tuple(map(implementations.get, pair))
+                both = [implementations[name] for name in pair]
                 core = shrink(batch[row], *both)
                 kind = reason(core, *both)
                 kinds[pair, kind] += 1
@@ -271,7 +272,7 @@ def megabytes_per_second(graph: Callable, lines: Sequence[str]) -> float:
     return sum(len(line.encode()) for line in lines) / 1e6 / seconds
 
 
-def print_table(rows: Sequence[Sequence[str]]):
+def print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print()
     for row in rows:

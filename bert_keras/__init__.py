@@ -8,6 +8,7 @@ seconds, and `import bert_keras` takes none.
 """
 
 import importlib
+from typing import Any
 
 _PUBLIC = {
     "BertConfig": "networks.bert",
@@ -27,7 +28,7 @@ _PUBLIC = {
 __all__ = list(_PUBLIC)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{_PUBLIC[name]}")

@@ -81,7 +81,9 @@ class Checkpoint:
     def load_encoder(self, encoder: keras.Model) -> None:
         self._assign(ENCODER, weights(encoder), self.encoder_values())
 
-    def load_head(self, head, parts: Collection[str] | None = None) -> None:
+    def load_head(
+        self, head: keras.layers.Layer, parts: Collection[str] | None = None
+    ) -> None:
         """All of a head, or the parts that are named.
 
         Parts are the names in `Task.head_signatures`.
@@ -218,7 +220,14 @@ def save(
     return folder
 
 
-def _write(folder, model, tokenizer, step, optimizer, described) -> None:
+def _write(
+    folder: str,
+    model: model_lib.BertModel,
+    tokenizer: tokenizers.Tokenizer,
+    step: int,
+    optimizer: Mapping[str, Any] | None,
+    described: Mapping[str, Any],
+) -> None:
     checksums = {}
 
     def write(name, writer):
@@ -345,7 +354,7 @@ def _remove(folder: str, tokenizer: tokenizers.Tokenizer) -> None:
         tf.io.gfile.rmtree(folder)
 
 
-def weights(layer) -> dict[str, Any]:
+def weights(layer: keras.layers.Layer) -> dict[str, Any]:
     """Variables by path, without the layer's own name; no random seeds.
 
     Raises InputError where two have one path: a file could hold only one.
@@ -364,7 +373,7 @@ def weights(layer) -> dict[str, Any]:
     return variables
 
 
-def values(layer) -> dict[str, np.ndarray]:
+def values(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
     """The values of `weights`."""
     return {path: value.numpy() for path, value in weights(layer).items()}
 

@@ -60,7 +60,7 @@ def read(path: str) -> dict[str, Any]:
 
 def _check_fields(values: Mapping[str, Any]) -> None:
     """Raises InputError where config.json lacks what every reader needs."""
-    fields = {"network": dict, "tokenizer": dict}
+    fields: dict[str, Any] = {"network": dict, "tokenizer": dict}
     if values["format"] == FORMAT_1:
         fields = {"bert": dict, "lowercase": bool}
     fields |= {"task": (dict, type(None)), "step": int, "sha256": dict}

@@ -43,14 +43,17 @@ class Progress:
             disable=not console.is_terminal,
         )
         self.task = self.bar.add_task(
-            title, total=total, completed=start, facts=""
+            title,
+            total=total,
+            completed=start,  # type: ignore[arg-type]  # rich takes floats
+            facts="",
         )
 
     def __enter__(self) -> "Progress":
         self.bar.start()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
     def update(self, done: float, facts: str = "") -> None:

@@ -3,11 +3,15 @@
 Like the encoder's layers, heads build from the configuration alone.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 from keras import ops
 
 from bert_keras import kernels, layers
 from bert_keras.networks import base
+from bert_keras.types import Shape, Tensor
 
 
 class MaskedLMHead(keras.layers.Layer):
@@ -19,7 +23,7 @@ class MaskedLMHead(keras.layers.Layer):
     that of the masked positions alone.
     """
 
-    def __init__(self, config: base.NetworkConfig, **kwargs):
+    def __init__(self, config: base.NetworkConfig, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         self.transform = layers.dense(
@@ -33,7 +37,7 @@ class MaskedLMHead(keras.layers.Layer):
             config, name="norm", dtype=self.dtype_policy
         )
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         self.transform.build((None, self.config.hidden_size))
         self.norm.build((None, self.config.embedding_width))
         self.bias = self.add_weight(
@@ -44,7 +48,13 @@ class MaskedLMHead(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, hidden, positions, table, training=None):
+    def call(
+        self,
+        hidden: Tensor,
+        positions: Tensor | None,
+        table: Tensor,
+        training: bool | None = None,
+    ) -> Tensor:
         if positions is not None:
             hidden = layers.gather(hidden, positions)
         x = self.transform(layers.rows(hidden))
@@ -63,20 +73,22 @@ class NextSentenceHead(keras.layers.Layer):
     (BERT, 3.1, task 2). Sentence order uses the same head (ALBERT, 3.1).
     """
 
-    def __init__(self, config: base.NetworkConfig, **kwargs):
+    def __init__(self, config: base.NetworkConfig, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         self.score = layers.dense(config, 2, name="score", dtype="float32")
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         self.score.build((None, self.config.hidden_size))
         self.built = True
 
-    def call(self, pooled):
+    def call(self, pooled: Tensor) -> Tensor:
         return self.score(pooled)
 
 
-def pool(hidden, padding_mask, number: int | None = None):
+def pool(
+    hidden: Tensor, padding_mask: Tensor, number: int | None = None
+) -> Tensor:
     """The mean of a text's hidden states, the `number`-th of its row.
 
     hidden (B, S, H), padding_mask (B, S): k on the k-th text -> (B, H) float32;
@@ -97,7 +109,7 @@ _LAYERS = 4  # of "layers": the last ones (Devlin et al. 2019, table 7)
 _READ = {"first": 0, "layers": 1}
 
 
-def positions_pooled(kind: str, padding_mask):
+def positions_pooled(kind: str, padding_mask: Tensor) -> Tensor | None:
     """`Task.positions_read` of a pooling: (B, S) -> (B, 0 or 1), or None."""
     if kind not in _READ:
         return None
@@ -116,7 +128,7 @@ class Pooling(keras.layers.Layer):
     the other.
     """
 
-    def __init__(self, config: base.NetworkConfig, kind: str, **kwargs):
+    def __init__(self, config: base.NetworkConfig, kind: str, **kwargs: Any):
         super().__init__(**kwargs)
         self.kind = kind
         self.hidden_size = config.hidden_size
@@ -134,12 +146,17 @@ class Pooling(keras.layers.Layer):
                 for number in range(2)
             ]
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         for lstm in self.lstms:
             lstm.build((None, None, self.hidden_size))
         self.built = True
 
-    def call(self, encoded, padding_mask, training=None):
+    def call(
+        self,
+        encoded: Mapping[str, Any],
+        padding_mask: Tensor,
+        training: bool | None = None,
+    ) -> Tensor:
         hidden = encoded["hidden"][-1]
         if self.kind == "first":
             return encoded["pooled"]
@@ -175,7 +192,7 @@ class ClassificationHead(keras.layers.Layer):
         config: base.NetworkConfig,
         num_classes: int,
         pooling: str = "first",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.pooling = Pooling(
@@ -186,12 +203,17 @@ class ClassificationHead(keras.layers.Layer):
             config, num_classes, name="score", dtype="float32"
         )
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         self.pooling.build()
         self.score.build((None, self.pooling.width))
         self.built = True
 
-    def call(self, encoded, padding_mask, training=None):
+    def call(
+        self,
+        encoded: Mapping[str, Any],
+        padding_mask: Tensor,
+        training: bool | None = None,
+    ) -> Tensor:
         pooled = self.pooling(encoded, padding_mask, training=training)
         return self.score(self.dropout(pooled, training=training))
 
@@ -202,16 +224,16 @@ class SpanHead(keras.layers.Layer):
     One product for both (BERT, 4.2). Logits are float32.
     """
 
-    def __init__(self, config: base.NetworkConfig, **kwargs):
+    def __init__(self, config: base.NetworkConfig, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         self.score = layers.dense(config, 2, name="score", dtype="float32")
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         self.score.build((None, None, self.config.hidden_size))
         self.built = True
 
-    def call(self, hidden):
+    def call(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.score(hidden)
         return logits[..., 0], logits[..., 1]
 
@@ -222,7 +244,9 @@ class TokenClassificationHead(keras.layers.Layer):
     Dropout, then one product (BERT, 5.3). Logits are float32.
     """
 
-    def __init__(self, config: base.NetworkConfig, num_classes: int, **kwargs):
+    def __init__(
+        self, config: base.NetworkConfig, num_classes: int, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.config = config
         self.dropout = layers.Dropout(config.dropout, dtype=self.dtype_policy)
@@ -230,9 +254,9 @@ class TokenClassificationHead(keras.layers.Layer):
             config, num_classes, name="score", dtype="float32"
         )
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         self.score.build((None, None, self.config.hidden_size))
         self.built = True
 
-    def call(self, hidden, training=None):
+    def call(self, hidden: Tensor, training: bool | None = None) -> Tensor:
         return self.score(self.dropout(hidden, training=training))

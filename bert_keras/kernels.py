@@ -6,12 +6,13 @@ random bits and for XLA.
 """
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
 
 @tf.custom_gradient
-def gelu(x):
+def gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """GELU by erf (Hendrycks & Gimpel 2016) -> like x.
 
     The slope is made at once, and nothing else is kept. In float32:
@@ -47,7 +48,7 @@ _gelu_in_one_pass = tf.function(
 )
 
 
-def dropout(x, rate: float, seed):
+def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     """Zeros a share `rate` of x and scales the rest -> like x.
 
     seed (2,) int. A draw takes 16 bits, so the share is a multiple of 2^-16,
@@ -78,7 +79,9 @@ def dropout(x, rate: float, seed):
     return thinned(x)
 
 
-def layer_norm(x, gamma, beta, epsilon: float):
+def layer_norm(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
+) -> tf.Tensor:
     """LayerNorm over the last axis (Ba et al. 2016) -> like x.
 
     x (..., H), gamma and beta (H,) float32; computed in float32.

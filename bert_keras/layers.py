@@ -8,7 +8,8 @@ names and can be loaded before any input was seen.
 import contextlib
 import contextvars
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from keras import ops
 
 from bert_keras import errors, kernels
 from bert_keras.networks import base
+from bert_keras.types import Shape, Tensor
 
 ACTIVATIONS = {
     "gelu": lambda x: ops.gelu(x, approximate=False),
@@ -51,7 +53,7 @@ class TransformerConfig(base.NetworkConfig):
         return self.hidden_size // self.num_heads
 
 
-def attention_mask(padding_mask, *, causal: bool = False):
+def attention_mask(padding_mask: Tensor, *, causal: bool = False) -> Tensor:
     """Builds the boolean attention mask.
 
     padding_mask (B, S) int32: 0 = padding, k = the k-th packed text
@@ -83,7 +85,7 @@ class Activation:
 class Dropout(keras.layers.Dropout):
     """Keras' dropout, its random numbers drawn at half the cost."""
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         if not training or not self.rate:
             return inputs
         return kernels.dropout(inputs, self.rate, self.seed_generator.next())
@@ -92,7 +94,7 @@ class Dropout(keras.layers.Dropout):
 class LayerNorm(keras.layers.LayerNormalization):
     """Keras' LayerNorm over the last axis, in float32 and fewer passes."""
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         y = kernels.layer_norm(inputs, self.gamma, self.beta, self.epsilon)
         return ops.cast(y, self.compute_dtype)
 
@@ -108,7 +110,7 @@ class Embeddings(keras.layers.Layer):
     looked up are cast, not the whole table.
     """
 
-    def __init__(self, config: TransformerConfig, **kwargs):
+    def __init__(self, config: TransformerConfig, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         self.norm = None
@@ -125,7 +127,7 @@ class Embeddings(keras.layers.Layer):
                 dtype=self.dtype_policy,
             )
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         config, width = self.config, self.config.embedding_width
         self.token_table = self._table("token", config.vocab_size)
         self.segment_table = self._table("segment", config.num_segments)
@@ -140,7 +142,7 @@ class Embeddings(keras.layers.Layer):
             self.project.build((None, None, width))
         self.built = True
 
-    def _table(self, name: str, rows: int):
+    def _table(self, name: str, rows: int) -> keras.Variable:
         return self.add_weight(
             name=name,
             shape=(rows, self.config.embedding_width),
@@ -150,8 +152,12 @@ class Embeddings(keras.layers.Layer):
         )
 
     def call(
-        self, token_ids, segment_ids=None, position_ids=None, training=None
-    ):
+        self,
+        token_ids: Tensor,
+        segment_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         if (segment_ids is None) != (self.config.num_segments == 1):
             raise errors.InputError(
                 f"the network has {self.config.num_segments} segments, and "
@@ -205,7 +211,7 @@ class SelfAttention(keras.layers.Layer):
     queries, the next H the keys, the last H the values.
     """
 
-    def __init__(self, config: TransformerConfig, **kwargs):
+    def __init__(self, config: TransformerConfig, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         width, dtype = config.hidden_size, self.dtype_policy
@@ -213,12 +219,19 @@ class SelfAttention(keras.layers.Layer):
         self.out = dense(config, width, name="out", dtype=dtype)
         self.dropout = Dropout(config.attention_dropout, dtype=dtype)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         self.qkv.build((None, None, self.config.hidden_size))
         self.out.build((None, None, self.config.hidden_size))
         self.built = True
 
-    def call(self, x, mask, training=None, attentions=False, query_states=None):
+    def call(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        training: bool | None = None,
+        attentions: bool = False,
+        query_states: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         width = self.config.head_width
         if query_states is None:
             query_states = x
@@ -276,7 +289,7 @@ def _products(query, key):
 class FeedForward(keras.layers.Layer):
     """Two matmuls with an activation between: (R, H) -> (R, H), as `rows`."""
 
-    def __init__(self, config: TransformerConfig, **kwargs):
+    def __init__(self, config: TransformerConfig, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         self.activation = Activation(config.activation)
@@ -286,12 +299,12 @@ class FeedForward(keras.layers.Layer):
             config, config.hidden_size, name="outer", dtype=dtype
         )
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         self.inner.build((None, None, self.config.hidden_size))
         self.outer.build((None, None, self.config.intermediate_size))
         self.built = True
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         return self.outer(self.activation(self.inner(x), training=training))
 
 
@@ -305,7 +318,7 @@ class Block(keras.layers.Layer):
     and values of all: mask (B, 1 or P, S) -> (B, P, H), (B, N, P, S).
     """
 
-    def __init__(self, config: TransformerConfig, **kwargs):
+    def __init__(self, config: TransformerConfig, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         dtype = self.dtype_policy
@@ -321,7 +334,7 @@ class Block(keras.layers.Layer):
         )
         self.dropout = Dropout(config.dropout, dtype=dtype)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         shape = (None, None, self.config.hidden_size)
         self.attention.build(shape)
         self.attention_norm.build(shape)
@@ -329,7 +342,14 @@ class Block(keras.layers.Layer):
         self.feed_forward_norm.build(shape)
         self.built = True
 
-    def call(self, x, mask, training=None, attentions=False, positions=None):
+    def call(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        training: bool | None = None,
+        attentions: bool = False,
+        positions: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         norm_first = self.config.norm_first
         entrance = self.attention_norm(x) if norm_first else x
         query_states = None
@@ -360,7 +380,7 @@ _unfilled = contextvars.ContextVar("unfilled", default=False)
 
 
 @contextlib.contextmanager
-def unfilled():
+def unfilled() -> Iterator[None]:
     """Kernels and tables made inside start at zero: values will be loaded.
 
     Drawing 110 M random numbers takes longer than reading as many weights.
@@ -378,13 +398,15 @@ def initializer(config: base.NetworkConfig) -> keras.Initializer:
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
-def dense(config: base.NetworkConfig, units: int, **kwargs):
+def dense(
+    config: base.NetworkConfig, units: int, **kwargs: Any
+) -> keras.layers.Dense:
     return keras.layers.Dense(
         units, kernel_initializer=initializer(config), **kwargs
     )
 
 
-def rows(x):
+def rows(x: Tensor) -> Tensor:
     """(B, S, H) -> (B S, H).
 
     TensorFlow fuses matmul, bias and GELU for inputs of rank 2 only.
@@ -392,7 +414,7 @@ def rows(x):
     return ops.reshape(x, (-1, x.shape[-1]))
 
 
-def gather(x, positions):
+def gather(x: Tensor, positions: Tensor) -> Tensor:
     """x (B, S, W), positions (B, P) int32 -> (B, P, W)."""
     batch, length, width = ops.shape(x)
     offsets = ops.expand_dims(ops.arange(batch, dtype="int32") * length, 1)
@@ -402,7 +424,9 @@ def gather(x, positions):
     return ops.take(ops.reshape(x, (-1, width)), places, axis=0)
 
 
-def layer_norm(config: base.NetworkConfig, *, dtype=None, **kwargs):
+def layer_norm(
+    config: base.NetworkConfig, *, dtype: Any = None, **kwargs: Any
+) -> LayerNorm:
     """Its weights are float32 under every precision.
 
     dtype: a Keras policy; None is the global one.
@@ -416,7 +440,7 @@ def layer_norm(config: base.NetworkConfig, *, dtype=None, **kwargs):
 
 
 @contextlib.contextmanager
-def global_policy(policy):
+def global_policy(policy: Any) -> Iterator[None]:
     """Layers made inside, without a `dtype` of their own, get this policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
@@ -449,7 +473,7 @@ def _with_parts(layer, path=""):
         yield from _with_parts(part, f"{path}/{part.name}")
 
 
-def sinusoids(positions, width: int):
+def sinusoids(positions: Tensor, width: int) -> Tensor:
     """Vectors of positions that are not learned (Vaswani et al. 2017, 3.5).
 
     positions (...) float64, NumPy's or a tensor -> (..., width) float64.

@@ -12,7 +12,8 @@ MAX_TOKENS = 8192
 
 
 def in_length_batches(
-    decode: Callable, inputs: Mapping[str, tf.Tensor]
+    decode: tf.types.experimental.PolymorphicFunction,
+    inputs: Mapping[str, tf.Tensor],
 ) -> dict[str, tf.Tensor]:
     """`decode` of rows (W, S), in batches that are as long as their longest.
 

@@ -8,6 +8,7 @@ import keras
 
 from bert_keras import errors, layers, registry
 from bert_keras.networks import base as networks
+from bert_keras.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -22,7 +23,9 @@ class BertModel(keras.Model):
     `.keras` work. It is complete when constructed.
     """
 
-    def __init__(self, encoder, task, name="bert", **kwargs):
+    def __init__(
+        self, encoder: keras.Model, task: Any, name: str = "bert", **kwargs: Any
+    ):
         super().__init__(name=name, **kwargs)
         self.encoder = encoder
         self.task = task
@@ -62,7 +65,12 @@ class BertModel(keras.Model):
                 "Build every layer in the head's `build`."
             )
 
-    def call(self, features, targets=None, training=None):
+    def call(
+        self,
+        features: Mapping[str, Tensor],
+        targets: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+        training: bool | None = None,
+    ) -> dict[str, Any]:
         """targets: those of the batch where a loss follows, else None."""
         if self.task is None:
             return networks.encode(self.encoder, features, training=training)
@@ -74,10 +82,10 @@ class BertModel(keras.Model):
             training=training,
         )
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: Mapping[str, Any]) -> None:
         del config  # the constructor has built everything
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
@@ -87,7 +95,7 @@ class BertModel(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Mapping[str, Any]) -> "BertModel":
         # Here, for a model needs no task but to be read.
         from bert_keras.tasks import base
 
@@ -106,7 +114,7 @@ class BertModel(keras.Model):
 
 
 def _restored(
-    values: Mapping[str, Any], known: Sequence[type], noun: str
+    values: Mapping[str, Any], known: Sequence[type[Any]], noun: str
 ) -> Any:
     """The object that Keras saved, of one of the `known` classes.
 
@@ -128,7 +136,7 @@ def _restored(
     return found[0].from_config(values["config"])
 
 
-def _encoders() -> list[type]:
+def _encoders() -> list[type[Any]]:
     """The encoders in the files of the networks that are known here."""
     configs = [
         *map(networks.find, networks.names()),
@@ -142,7 +150,7 @@ def _encoders() -> list[type]:
     ]
 
 
-def _subclasses(base: type) -> Iterator[type]:
+def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
     for each in base.__subclasses__():
         yield each
         yield from _subclasses(each)
@@ -154,7 +162,7 @@ class Heads(keras.layers.Layer):
     A container: the names of weights begin with its own, and nobody calls it.
     """
 
-    def __init__(self, heads: Mapping[str, keras.layers.Layer], **kwargs):
+    def __init__(self, heads: Mapping[str, keras.layers.Layer], **kwargs: Any):
         super().__init__(**kwargs)
         taken = set(dir(self))
         for name, head in heads.items():
@@ -171,7 +179,7 @@ class Heads(keras.layers.Layer):
     def by_name(self) -> dict[str, keras.layers.Layer]:
         return {name: getattr(self, name) for name in self._names}
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         for head in self.by_name().values():
             head.build()
         self.built_paths = tuple(variable.path for variable in self.weights)

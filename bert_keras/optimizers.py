@@ -41,10 +41,20 @@ class AdamW:
 
     slots = ("m", "v")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_betas(self)
 
-    def update(self, variable, slots, gradient, *, rate, decay, adapted, step):
+    def update(
+        self,
+        variable: tf.Variable,
+        slots: Sequence[tf.Variable],
+        gradient: tf.Tensor,
+        *,
+        rate: tf.Tensor,
+        decay: float,
+        adapted: bool,
+        step: tf.Tensor,
+    ) -> None:
         del adapted
         if decay:
             variable.assign_sub(variable * (rate * decay))
@@ -90,10 +100,20 @@ class Lamb:
 
     slots = ("m", "v")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_betas(self)
 
-    def update(self, variable, slots, gradient, *, rate, decay, adapted, step):
+    def update(
+        self,
+        variable: tf.Variable,
+        slots: Sequence[tf.Variable],
+        gradient: tf.Tensor,
+        *,
+        rate: tf.Tensor,
+        decay: float,
+        adapted: bool,
+        step: tf.Tensor,
+    ) -> None:
         m, v = slots
         # Not beta * m + (1 - beta) * g: in float32 the two factors of 0.999
         # do not add up to 1.
@@ -119,7 +139,17 @@ class Sgd:
 
     slots = ()
 
-    def update(self, variable, slots, gradient, *, rate, decay, adapted, step):
+    def update(
+        self,
+        variable: tf.Variable,
+        slots: Sequence[tf.Variable],
+        gradient: tf.Tensor,
+        *,
+        rate: tf.Tensor,
+        decay: float,
+        adapted: bool,
+        step: tf.Tensor,
+    ) -> None:
         del adapted
         if decay:
             variable.assign_sub(variable * (rate * decay))

@@ -11,7 +11,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -202,7 +202,9 @@ def require_distinct(what: str, names: Sequence[str]) -> None:
         raise errors.InputError(f"{what} has {twice[:5]} more than once.")
 
 
-def check_types(cls: type, values: Mapping[str, Any]) -> None:
+def check_types(
+    cls: type | Callable[..., Any], values: Mapping[str, Any]
+) -> None:
     """Raises InputError for a value that is not of its field's type.
 
     A list may stand for a tuple and an int for a float, as in JSON. Numbers

@@ -126,7 +126,9 @@ class Predictor:
                 )
         return self._stream(_examples(examples), int(batch_size), int(ahead))
 
-    def _stream(self, examples: Iterable[Any], batch_size: int, ahead: int):
+    def _stream(
+        self, examples: Iterable[Any], batch_size: int, ahead: int
+    ) -> Iterator[dict[str, Any]]:
         block = []
         for number, example in enumerate(examples):
             block.append(self._columns(example, number))
@@ -135,7 +137,9 @@ class Predictor:
                 block = []
         yield from self._block(block, batch_size)
 
-    def _block(self, rows: list[dict[str, str]], batch_size: int):
+    def _block(
+        self, rows: list[dict[str, str]], batch_size: int
+    ) -> Iterator[dict[str, Any]]:
         """Answers rows of similar length together, in their own order."""
         answers: list[Any] = [None] * len(rows)
         for places in self._batches(rows, batch_size):
@@ -145,7 +149,9 @@ class Predictor:
                 answers[place] = answer
         yield from answers
 
-    def _batches(self, rows: list[dict[str, str]], batch_size: int):
+    def _batches(
+        self, rows: list[dict[str, str]], batch_size: int
+    ) -> Sequence[Sequence[int]]:
         """Places of rows, in batches of similar length."""
         if len(rows) < 2:
             return [range(len(rows))] if rows else []

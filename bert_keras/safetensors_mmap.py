@@ -1,6 +1,7 @@
 """Tensors of a local safetensors file, mapped into memory and not read."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,7 +42,13 @@ def tensors(path: str) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _view(data: np.ndarray, *, dtype: str, shape, data_offsets) -> np.ndarray:
+def _view(
+    data: np.ndarray,
+    *,
+    dtype: str,
+    shape: Sequence[int],
+    data_offsets: Sequence[int],
+) -> np.ndarray:
     kind = np.dtype(_KINDS[dtype[0]] + dtype[1:])
     start, end = data_offsets
     if not 0 <= start <= end <= len(data):

@@ -51,7 +51,7 @@ _UNKNOWN_PART = (
 )  # for each character of a long word: more than MAX_BYTES
 
 
-def normalize(text, *, lowercase: bool):
+def normalize(text: tf.Tensor, *, lowercase: bool) -> tf.Tensor:
     """Cleans text (B,) as Google does, up to where it is split into words."""
     text = without_controls(text)
     return _without_accents(text) if lowercase else text
@@ -126,7 +126,7 @@ def _swapped(first, second):
     return tf_text.normalize_utf8(both, "NFD") != both
 
 
-def without_controls(text):
+def without_controls(text: tf.Tensor) -> tf.Tensor:
     # Nearly no text holds anything to drop; looking is cheaper than copying.
     return _where(
         tf.logical_not(tf.strings.regex_full_match(text, _CLEAN)),
@@ -145,7 +145,7 @@ def _may_hold_long_word(text):
     return tf.strings.regex_full_match(text, f"(?s).*{_LONG_RUN}.*")
 
 
-def without_long_words(text):
+def without_long_words(text: tf.Tensor) -> tf.Tensor:
     """Puts an unknown word for every word of more than MAX_WORD_LENGTH."""
     return _where(
         _may_hold_long_word(text),
@@ -170,11 +170,11 @@ class Source(NamedTuple):
     follow: tf.Tensor
     splits: tf.Tensor
 
-    def first(self, row, byte):
+    def first(self, row: tf.Tensor, byte: tf.Tensor) -> tf.Tensor:
         """Places in texts `row` (P,) of the code points at `byte` (P,)."""
         return self._point(row, byte) - tf.gather(self.splits, row)
 
-    def end(self, row, byte):
+    def end(self, row: tf.Tensor, byte: tf.Tensor) -> tf.Tensor:
         """The places behind those whose bytes end at `byte` (P,)."""
         point = self._point(row, byte - 1)
         stop = tf.gather(self.splits, row + 1)
@@ -187,7 +187,9 @@ class Source(NamedTuple):
         return tf.searchsorted(self.sums, byte, side="right")
 
 
-def with_source(text, *, lowercase: bool):
+def with_source(
+    text: tf.Tensor, *, lowercase: bool
+) -> tuple[tf.Tensor, Source]:
     """What the op reads for each text (B,), and where it came from.
 
     Lower-casing and NFD of a whole text give as many bytes as of its code
@@ -255,7 +257,9 @@ def _spread_long_words(text):
     return joined, tf.strings.length(flat)
 
 
-def _where(condition, change: Callable, text):
+def _where(
+    condition: tf.Tensor, change: Callable, text: tf.Tensor
+) -> tf.Tensor:
     """Changes the texts for which the condition holds, and only those."""
     rows = tf.where(condition)
     return tf.tensor_scatter_nd_update(

@@ -102,7 +102,9 @@ def compare(
     return Difference(float(max(numbers, default=0.0)), share)
 
 
-def _common(ours: np.ndarray, theirs: np.ndarray):
+def _common(
+    ours: np.ndarray, theirs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Any]:
     """Both with the columns that both have; (T,) bool: which have more."""
     width = min(ours.shape[1], theirs.shape[1])
     longer = ours if ours.shape[1] > width else theirs

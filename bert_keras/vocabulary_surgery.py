@@ -18,9 +18,10 @@ from bert_keras import model as model_lib
 from bert_keras.networks import base as networks
 from bert_keras.networks import bert
 from bert_keras.tasks import base, masked_lm
+from bert_keras.tokenizers import base as tokenizers
 from bert_keras.tokenizers import wordpiece
 
-Resized = tuple[model_lib.BertModel, wordpiece.Tokenizer]
+Resized = tuple[model_lib.BertModel, tokenizers.Tokenizer]
 Rows = Callable[[np.ndarray], np.ndarray]
 
 # The weight of the coarse position beside the fine one (Su 2020, see below).
@@ -35,7 +36,7 @@ _WORDS = re.compile(r"[^ \t\r\n!-/:-@\[-`{-~\u3400-\u4dbf\u4e00-\u9fff]+")
 
 def grow(
     model: model_lib.BertModel,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
     words: Iterable[str],
 ) -> Resized:
     """Appends words, which then are one piece each.
@@ -48,7 +49,7 @@ def grow(
 
     Raises InputError for a word that text is split within.
     """
-    wordpiece.require(tokenizer, "Changing the vocabulary")
+    tokenizer = wordpiece.require(tokenizer, "Changing the vocabulary")
     known = {"", *tokenizer.vocabulary}
     new = [word.strip() for word in words if word.strip() not in known]
     cleaned = dict.fromkeys(_clean(tokenizer, tf.constant(new, tf.string)))
@@ -69,7 +70,7 @@ def grow(
 
 def trim(
     model: model_lib.BertModel,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
     texts: Iterable[str],
 ) -> Resized:
     """Keeps the special tokens and the pieces that occur in the texts.
@@ -77,7 +78,7 @@ def trim(
     They stay in their order, so ids are mapped. Answers on these texts are
     unchanged; a masked LM can of course guess only pieces that are left.
     """
-    wordpiece.require(tokenizer, "Changing the vocabulary")
+    tokenizer = wordpiece.require(tokenizer, "Changing the vocabulary")
     kept = np.array(sorted(_used(tokenizer, texts)))
     if len(kept) <= len(wordpiece.SPECIAL_TOKENS):
         raise errors.InputError(

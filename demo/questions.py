@@ -1,9 +1,10 @@
 """Asks the same questions of every form of the model; tells how it went."""
 
 import collections
+import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -55,7 +56,9 @@ def closing_table(
     )
 
 
-def _ask(questions, tuned: str, served: str, device: str) -> dict[str, str]:
+def _ask(
+    questions: Sequence[tasks.Example], tuned: str, served: str, device: str
+) -> dict[str, str]:
     """Every exported form against Python, on the same texts."""
     model = predictor.load(tuned)
     raw = tasks.as_tensors(questions, model.task.text_columns)
@@ -84,6 +87,6 @@ def _ask(questions, tuned: str, served: str, device: str) -> dict[str, str]:
         features = file.inputs(raw)
         got, row = file.numbers(features)["scores"], file.row(features, 0)
         facts[f"TFLite {kind}"] = form(
-            path, got, lambda file=file, row=row: file.call(row)
+            path, got, functools.partial(file.call, row)
         )
     return facts

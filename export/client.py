@@ -110,7 +110,7 @@ class Client:
     def __enter__(self) -> "Client":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def predict(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
@@ -152,13 +152,14 @@ class Client:
         )
 
     def _is_over(self, state: tenacity.RetryCallState) -> bool:
-        error = state.outcome.exception()
+        error = state.outcome and state.outcome.exception()
         most = (
             self.start_up
             if isinstance(error, NoConnectionError)
             else self.deadline
         )
-        return state.seconds_since_start + state.upcoming_sleep >= most
+        since_start = state.seconds_since_start or 0.0
+        return since_start + state.upcoming_sleep >= most
 
 
 def _check_settings(batch_size: Any, deadline: Any, start_up: Any) -> None:

@@ -17,7 +17,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
     def parse(arguments):
         define_flags()
         # TensorFlow tells of every step of saving; --verbosity=0 shows it.
-        flags.FLAGS.verbosity = logging.WARNING
+        flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]
         try:
             return flags.FLAGS(arguments)
         except flags.Error as error:

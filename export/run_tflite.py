@@ -14,12 +14,16 @@ counted on standard error. With --runs, the first text is answered so many times
 more, and latencies go to standard error.
 """
 
+from __future__ import annotations  # boards with Python 3.9
+
 import argparse
 import json
 import os
 import sys
 import time
 import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import interpreter as litert
@@ -44,15 +48,17 @@ class WordPiece:
     longest piece that fits, again and again.
     """
 
-    def __init__(self, vocabulary, *, lowercase, unk_id):
+    def __init__(
+        self, vocabulary: Sequence[str], *, lowercase: bool, unk_id: int
+    ):
         self.ids = {piece: number for number, piece in enumerate(vocabulary)}
         self.longest = max(map(len, vocabulary), default=0)
         self.lowercase, self.unk_id = lowercase, unk_id
 
-    def __call__(self, text):
+    def __call__(self, text: str) -> list[int]:
         return [piece for word in self.words(text) for piece in self.cut(word)]
 
-    def words(self, text):
+    def words(self, text: str) -> Iterator[str]:
         # Before anything else, as in the model: how a letter is lower-cased
         # may depend on the one before it.
         text = "".join(char for char in text if not _is_dropped(char))
@@ -74,7 +80,7 @@ class WordPiece:
                 word += char
         yield from filter(None, [word])
 
-    def cut(self, word):
+    def cut(self, word: str) -> list[int]:
         if len(word) > MAX_WORD_LENGTH:
             return [self.unk_id]
         pieces, start = [], 0
@@ -126,7 +132,7 @@ def _is_chinese(char):
 class Model:
     """A .tflite file with what lies beside it."""
 
-    def __init__(self, path, threads):
+    def __init__(self, path: str, threads: int):
         description = f"{path.removesuffix('.tflite')}.json"
         with open(description, encoding="utf-8") as file:
             self.facts = json.load(file)
@@ -158,7 +164,7 @@ class Model:
             )
         ]
 
-    def check_vocabulary(self):
+    def check_vocabulary(self) -> None:
         """Raises ValueError where it is another model's, whose ids differ."""
         name, found = self.facts["vocabulary"], len(self.vocabulary)
         size = self.facts.get("vocabulary_size", found)  # older ones lack it
@@ -175,7 +181,7 @@ class Model:
                     f"{there!r:.60}"
                 )
 
-    def pieces(self, text):
+    def pieces(self, text: str) -> list[int]:
         """Ids of a text; where masks are filled, [MASK] is one."""
         if self.facts["task"] != "masked_lm":
             return self.tokenizer(text)
@@ -185,19 +191,21 @@ class Model:
             ids += [self.facts["mask_id"], *self.tokenizer(part)]
         return ids
 
-    def call(self, inputs):
+    def call(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The numbers (1, ...) of a row of one of the lengths."""
         length = inputs["padding_mask"].shape[1]
         return dict(self.runners)[length](**inputs)
 
-    def inputs(self, texts):
+    def inputs(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """[CLS] a [SEP], or [CLS] a [SEP] b [SEP]: three (1, S) int32.
 
         S is the shortest length that holds them, or the longest there is.
         """
         return self.row([self.pieces(text) for text in texts])[0]
 
-    def row(self, segments):
+    def row(
+        self, segments: list[list[int]]
+    ) -> tuple[dict[str, np.ndarray], bool]:
         """Ids of texts -> their row, and whether it was too short for them."""
         needed = sum(map(len, segments)) + 1 + len(segments)
         lengths = [length for length, _ in self.runners]
@@ -224,11 +232,11 @@ class Model:
         }
         return row, needed > length
 
-    def answer(self, texts):
+    def answer(self, texts: Sequence[str]) -> dict[str, Any]:
         inputs, truncated = self.row([self.pieces(text) for text in texts])
         return self.meaning(inputs) | {"truncated": truncated}
 
-    def meaning(self, inputs):
+    def meaning(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         numbers = self.call(inputs)
         if self.labels:
             scores = numbers["scores"][0].tolist()
@@ -242,7 +250,7 @@ class Model:
             "pieces": [self.vocabulary[piece] for piece in pieces],
         }
 
-    def several(self, scores):
+    def several(self, scores: Sequence[float]) -> dict[str, Any]:
         """All classes above one half, and the least of their scores."""
         holds = [number for number, each in enumerate(scores) if each > 0.5]
         return {
@@ -268,7 +276,7 @@ def _lines(model, name):
         return file.read().split("\n")[:-1]
 
 
-def read(stream):
+def read(stream: Any) -> Iterator[tuple[str, bool]]:
     """(line, whether bytes of it are not UTF-8, which are dropped)."""
     if stream is None:  # closed by the shell
         return
@@ -285,7 +293,7 @@ def read(stream):
         yield clean, clean != line
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -304,7 +312,7 @@ def main():
         sys.exit(f"error: {arguments.model} with its .json: {why}")
     if sys.stdout is None:
         sys.exit("error: standard output is closed.")
-    sys.stdout.reconfigure(encoding="utf-8")
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     try:
         first = answer_lines(model)
     except BrokenPipeError:
@@ -318,12 +326,12 @@ def main():
         measure(model, first, arguments)
 
 
-def drop_output():
+def drop_output() -> None:
     """What is left in the buffer has nowhere to go."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def answer_lines(model):
+def answer_lines(model: Model) -> list[str] | None:
     """Answers the lines of standard input; returns the texts of the first."""
     first, dirty = None, 0
     for number, (line, is_dirty) in enumerate(read(sys.stdin), 1):
@@ -344,7 +352,9 @@ def answer_lines(model):
     return first
 
 
-def measure(model, texts, arguments):
+def measure(
+    model: Model, texts: Sequence[str], arguments: argparse.Namespace
+) -> None:
     """Latencies of `texts`, answered --runs times more."""
     inputs = model.inputs(texts)
     seconds = []

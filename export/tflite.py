@@ -128,7 +128,9 @@ def main() -> None:
     print(f"How to call one:\n  cat {path.removesuffix('tflite')}json")
 
 
-def _facts(path, predictor, rows: Rows, metric: str) -> dict[str, str]:
+def _facts(
+    path: str, predictor: predictor_lib.Predictor, rows: Rows, metric: str
+) -> dict[str, str]:
     difference = compare(path, predictor)
 
     def time(threads: int) -> str:

@@ -48,7 +48,7 @@ from bert_keras import (
 )
 from bert_keras import model as model_lib
 from bert_keras.data import corpus, json_lines
-from bert_keras.tokenizers import wordpiece
+from bert_keras.tokenizers import base as tokenizers
 from trainers import flags
 
 OURS = "bert_keras"
@@ -145,7 +145,7 @@ def _convert(settings: Settings) -> dict[str, Any]:
 def compare(
     folder: str,
     model: model_lib.BertModel,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
 ) -> dict[str, Any]:
     """How far what lies in `folder` is from the model it was written from.
 
@@ -213,7 +213,11 @@ def _model(source: checkpoint.Checkpoint) -> model_lib.BertModel:
     return model
 
 
-def _resized(settings, model, tokenizer) -> vocabulary_surgery.Resized:
+def _resized(
+    settings: Settings,
+    model: model_lib.BertModel,
+    tokenizer: tokenizers.Tokenizer,
+) -> vocabulary_surgery.Resized:
     words = []
     if settings.add_words:
         words = [line.strip() for _, line in corpus.texts(settings.add_words)]
@@ -283,7 +287,7 @@ def _hidden(network: keras.Model) -> Iterable[np.ndarray]:
         "token_ids": config.vocab_size,
         "segment_ids": getattr(config, "num_segments", 2),
     }
-    features = {
+    features: dict[str, np.ndarray] = {
         name: random.integers(0, counts.get(name, 2), (*real.shape, *shape))
         * np.reshape(real, (*real.shape, *(1 for _ in shape)))
         for name, shape in config.inputs.items()

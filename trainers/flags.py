@@ -17,7 +17,7 @@ from bert_keras.wrappers import base as wrappers
 
 T = TypeVar("T")
 
-_DEFINERS = {
+_DEFINERS: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_boolean,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
@@ -42,13 +42,14 @@ def _define(name: str, field: dataclasses.Field, names: set[str]) -> None:
     help = errors.as_flags(field.metadata["help"], names)
     choices = field.metadata.get("choices")
     # absl lists under --help what belongs to the program itself.
-    where = {"module_name": sys.argv[0]}
+    where: dict[str, Any] = {"module_name": sys.argv[0]}
+    default: Any = field.default
     if choices:
-        flags.DEFINE_enum(name, field.default, list(choices), help, **where)
+        flags.DEFINE_enum(name, default, list(choices), help, **where)
     else:
-        kind = field.metadata.get("kind", type(field.default))
+        kind = field.metadata.get("kind", type(default))
         where |= field.metadata.get("bounds", {})
-        _DEFINERS[kind](name, field.default, help, **where)
+        _DEFINERS[kind](name, default, help, **where)
     for old in options.former_names(name, field):
         flags.DEFINE_alias(old, name, module_name=sys.argv[0])
 
@@ -57,7 +58,7 @@ def read(settings: type[T], **more: Any) -> T:
     """The settings as the command line gives them."""
     values = {
         field.name: flags.FLAGS[field.name].value
-        for field in dataclasses.fields(settings)
+        for field in dataclasses.fields(settings)  # type: ignore[arg-type]
         if "help" in field.metadata and field.name in flags.FLAGS
     }
     made = settings(**(values | more))
@@ -70,7 +71,7 @@ def define_task(default: str) -> None:
     early = flags.FlagValues()
     flags.DEFINE_string("task", default, "", flag_values=early)
     early(sys.argv, known_only=True)
-    task = base.find(early["task"].value)
+    task = base.find(str(early["task"].value))
     flags.DEFINE_string(
         "task",
         default,
@@ -116,7 +117,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
     def parse(arguments):
         try:
             # absl turns INFO on, and libraries are talkative.
-            flags.FLAGS.verbosity = logging.WARNING
+            flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]
             define_flags()
             return flags.FLAGS(arguments)
         except (errors.InputError, flags.Error) as error:

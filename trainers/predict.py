@@ -16,7 +16,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import tensorflow as tf
 
@@ -87,7 +87,7 @@ def main() -> None:
             _write(answers, sys.stdout)
 
 
-def _write(answers: Iterable[Mapping[str, Any]], file) -> None:
+def _write(answers: Iterable[Mapping[str, Any]], file: TextIO) -> None:
     broken = 0
     for answer in answers:
         broken += not predictor.is_finite(answer)

@@ -152,18 +152,21 @@ def _seeds(seed: int, step: int, first: int, size: int) -> np.ndarray:
     return np.stack([high, mixed.astype(np.int32)], axis=1)
 
 
-def _dtype(records: records_lib.Records, name: str):
+def _dtype(records: records_lib.Records, name: str) -> np.dtype:
     return records.features.get(name, (np.dtype(np.int32),))[0]
 
 
-def _shape(records: records_lib.Records, name: str, size: int):
+def _shape(
+    records: records_lib.Records, name: str, size: int
+) -> tuple[int | None, ...]:
     _, token, rest = records.features.get(name, (None, True, ()))
     return (size, None, *rest) if token else (size, *rest)
 
 
 def _nest(flat: dict[str, Any]) -> dict[str, Any]:
     """inputs/NAME and targets/TERM/{labels,weights} -> nested."""
-    inputs, targets = {}, {}
+    inputs: dict[str, Any] = {}
+    targets: dict[str, dict[str, Any]] = {}
     for name, value in flat.items():
         kind, rest = name.split("/", 1)
         if kind == "inputs":

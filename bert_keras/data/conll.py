@@ -70,7 +70,7 @@ class Rows(Iterator[dict[str, str]]):
         first = _first_number(head)
         self._columns_note = _note(path, head, first is not None, tag_column)
 
-        def sentences():
+        def read_sentences():
             for block in itertools.chain(head, blocks):
                 text = block[0].text
                 self._hashes += len(block[0].columns) > 2 and text.startswith(
@@ -78,15 +78,15 @@ class Rows(Iterator[dict[str, str]]):
                 )
                 yield _sentence(path, block, first, tag_column)
 
-        sentences = sentences()
-        head = list(itertools.islice(sentences, _HEAD))
-        if not head:
+        sentences = read_sentences()
+        sample = list(itertools.islice(sentences, _HEAD))
+        if not sample:
             raise errors.InputError(
                 f"{path}: expected tagged words, found none."
             )
-        sizes = [len(word) for sentence in head for word in sentence.words]
+        sizes = [len(word) for sentence in sample for word in sentence.words]
         blank = "" if sizes.count(1) > _CHARACTERS * len(sizes) else " "
-        for words, tags in itertools.chain(head, sentences):
+        for words, tags in itertools.chain(sample, sentences):
             yield row(words, tags, blank)
 
 
@@ -109,7 +109,9 @@ def rows(path: str, tag_column: int = LAST) -> Rows:
     return Rows(path, tag_column)
 
 
-def _blocks(path: str, tag_column: int):
+def _blocks(
+    path: str, tag_column: int
+) -> tuple[Iterator[list[_Line]], list[list[_Line]]]:
     """The lines of each sentence, and the first ones beforehand."""
     blocks = _lines(path, tag_column)
     return blocks, list(itertools.islice(blocks, _HEAD))
@@ -122,8 +124,8 @@ def _lines(path: str, tag_column: int) -> Iterator[list[_Line]]:
     for number, line in enumerate(itertools.chain(begin, lines), 1):
         try:
             text = text_lines.decode(line)
-        except ValueError as problem:
-            raise _malformed(path, number, str(problem)) from None
+        except ValueError as error:
+            raise _malformed(path, number, str(error)) from None
         if not text.strip() or text.startswith("-DOCSTART-"):
             if block:
                 yield block
@@ -211,11 +213,13 @@ def _first_number(head: Sequence[Sequence[_Line]]) -> int | None:
     return None
 
 
-def _sentence(path, block, first, tag_column) -> Sentence:
+def _sentence(
+    path: str, block: Sequence[_Line], first: int | None, tag_column: int
+) -> Sentence:
     words, tags = [], []
     numbered = first is not None
     for place, line in enumerate(block):
-        if numbered and line.columns[0] != str(first + place):
+        if first is not None and line.columns[0] != str(first + place):
             problem = (
                 f"expected {first + place}, the number of the word, found "
                 f"{line.columns[0]!r}, as most lines of the file begin with "
@@ -236,7 +240,9 @@ def _sentence(path, block, first, tag_column) -> Sentence:
     return Sentence(words, tags)
 
 
-def _note(path, head, numbered, tag_column) -> str:
+def _note(
+    path: str, head: Sequence[Sequence[_Line]], numbered: bool, tag_column: int
+) -> str:
     """Which of several columns is read, where a person might want another."""
     if not head or tag_column >= 0:
         return ""

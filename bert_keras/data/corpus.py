@@ -123,7 +123,7 @@ def _walk(folder: str) -> Iterator[str]:
         # Links last: a file is named by where it is, not by what points there.
         folders[:] = sorted(
             (name for name in paths if not _holds(paths[name], inside)),
-            key=lambda name, paths=paths: (os.path.islink(paths[name]), name),
+            key=lambda name: (os.path.islink(paths[name]), name),
         )
 
 
@@ -304,7 +304,7 @@ class _unpacked:  # noqa: N801 (reads as a phrase: with _unpacked(path))
         self.before = self.position.bytes if self.position else 0
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.raw.close()
 
     def read(self, count: int) -> bytes:
@@ -394,7 +394,9 @@ def _scan_json(
                 yield _found(path, "json", number, begin, stop, rows)
 
 
-def _found(path, shape, line, start, stop, rows) -> Document:
+def _found(
+    path: str, shape: str, line: int, start: int, stop: int, rows: Sequence[str]
+) -> Document:
     text = "\n".join(rows).strip().encode()
     digest = hashlib.blake2b(text, digest_size=8).digest()
     return Document(
@@ -468,7 +470,10 @@ def _wrapped(rows: Sequence[str]) -> bool:
     if not widths:
         return False
     width = widths[len(widths) * 9 // 10]  # not the longest: links stick out
-    full = sum(len(a) + len(_FIRST_WORD.match(b)[0]) >= width for a, b in pairs)
+    full = sum(
+        len(a) + len(_FIRST_WORD.match(b)[0]) >= width  # type: ignore[index]
+        for a, b in pairs  # `b` has a word
+    )
     open_ended = sum(a[-1] not in _ENDING for a, _ in pairs)
     # Narrower columns are verse. Two thirds leaves room for headings.
     return 30 <= width <= 200 and min(full, open_ended) * 3 > len(pairs) * 2

@@ -107,7 +107,7 @@ def write(
 
 def read(
     paths: Iterable[str], *, vocab_size: int | None = None
-) -> Iterator[records_lib.Row]:
+) -> Iterator[dict[str, np.ndarray]]:
     """The rows of such files, for `records.write_shard`.
 
     A row: inputs/token_ids int32 and inputs/segment_ids uint8 of its real
@@ -186,7 +186,8 @@ def _varints(values: np.ndarray) -> list[_Part]:
 
 def _message(tag: int, content: list[_Part]) -> list[_Part]:
     """A field that has a length."""
-    length = sum(part.length for part in content)[:, np.newaxis]
+    lengths: Any = sum(part.length for part in content)
+    length = lengths[:, np.newaxis]
     tags = np.full(length.shape, tag, np.uint8)
     return _fixed(tags) + _varints(length) + content
 
@@ -295,7 +296,7 @@ def _features(path: str, example: tf.Tensor) -> dict[str, Any]:
     }
 
 
-def _sizes(columns) -> tuple[int, int]:
+def _sizes(columns: Mapping[str, np.ndarray]) -> tuple[int, int]:
     """S and P."""
     return (
         columns["input_ids"].shape[1],
@@ -303,7 +304,12 @@ def _sizes(columns) -> tuple[int, int]:
     )
 
 
-def _check(path, done, columns, vocab_size) -> None:
+def _check(
+    path: str,
+    done: int,
+    columns: Mapping[str, np.ndarray],
+    vocab_size: int | None,
+) -> None:
     """Raises InputError for the first row that training could not use."""
     mask, positions = columns["input_mask"], columns["masked_lm_positions"]
     lengths = mask.sum(axis=1, keepdims=True)
@@ -334,7 +340,7 @@ def _check(path, done, columns, vocab_size) -> None:
             raise errors.InputError(f"{path}, row {row} from 0: {rule}.")
 
 
-def _rows(columns) -> Iterator[records_lib.Row]:
+def _rows(columns: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
     lengths = columns["input_mask"].sum(axis=1)
     token_ids = columns["input_ids"].astype(np.int32)
     segment_ids = columns["segment_ids"].astype(np.uint8)

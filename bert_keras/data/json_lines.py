@@ -72,7 +72,11 @@ def name_of(value: Any) -> str:
     if isinstance(value, (int, float)):
         text = repr(value)
         return text if len(text) <= 30 else f"the number {text[:20]}..."
-    names = {dict: "an object", list: "a list", str: "a string"}
+    names: dict[type, str] = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+    }
     return names.get(type(value)) or f"a {type(value).__name__}"
 
 

@@ -127,7 +127,9 @@ def read(
     if on_bad_row not in ("fail", "skip"):
         raise ValueError(f"on_bad_row is fail or skip, not {on_bad_row!r}.")
     text_lines.refuse_folder(path)
-    suffix = re.search(r"(\.\w+)?$", path.lower().removesuffix(".gz"))[0]
+    suffix = re.search(  # type: ignore[index]  # there is always a match
+        r"(\.\w+)?$", path.lower().removesuffix(".gz")
+    )[0]
     if suffix not in _READERS:
         raise errors.InputError(
             f"{path}: expected a name that ends in {', '.join(_READERS)}, "
@@ -234,7 +236,7 @@ def _rows(
             else:
                 if plan.header:
                     continue
-        if not problem:
+        if plan and not problem:
             row, problem = plan.apply(record.fields)
         if problem and not skip:
             raise errors.InputError(
@@ -254,7 +256,9 @@ class _Plan:
         self.label = label
         self._numbers: dict[float, str] = {}  # labels of JSON -> as written
         self.width = None if named else len(first)
-        there = list(first) if named else [name.strip() for name in first]
+        there: list[Any] = (
+            list(first) if named else [name.strip() for name in first]
+        )
         positions = not named and _are_positions(columns)
         if positions and _is_header(path, there, list(columns.values())):
             positions = False
@@ -298,7 +302,7 @@ class _Plan:
             for ours, theirs in columns.items()
         }
 
-    def apply(self, fields) -> tuple[dict[str, str] | None, str]:
+    def apply(self, fields: Any) -> tuple[dict[str, str] | None, str]:
         """The row, or what is wrong with it."""
         if self.width is not None and len(fields) != self.width:
             return None, f"expected {self.width} fields, found {len(fields)}"
@@ -328,7 +332,9 @@ class _Plan:
 
 
 def _are_positions(columns: Mapping[str, str] | None) -> bool:
-    return bool(columns) and all(map(str.isdecimal, columns.values()))
+    if not columns:
+        return False
+    return all(map(str.isdecimal, columns.values()))
 
 
 def _shown(name: Any) -> str:
@@ -348,7 +354,7 @@ def _is_header(path: str, first: Sequence[str], wanted: Sequence[str]) -> bool:
     """Whether a first row holds numbers as names, as pandas writes them."""
     if not set(wanted) <= set(first):
         return False
-    others = set(first) - set(filter(str.isdecimal, first))
+    others = {name for name in first if not name.isdecimal()}
     if {name.casefold() for name in others} <= _INDEX_NAMES:
         return True
     raise errors.InputError(
@@ -525,7 +531,7 @@ def _look_like_rows(
     Where the part of the last line that is quoted is such a row, too, they are
     a text: of a row that lost a quote, the label would come after it.
     """
-    rows = []
+    rows: list[list[str]] = []
     for line in taken[:-1]:
         if not rows:  # the row where the quote opens, without it
             line = line[: line.rfind('"')] + line[line.rfind('"') + 1 :]

@@ -115,7 +115,9 @@ class Windows(NamedTuple):
     last: tf.Tensor  # (W,) int32
 
 
-def windows(ids: tf.RaggedTensor, room, stride) -> Windows:
+def windows(
+    ids: tf.RaggedTensor, room: tf.Tensor | int, stride: tf.Tensor | int
+) -> Windows:
     """Overlapping windows of `room` tokens, each `stride` after the one before.
 
     ids (T, None) int32; room and stride () or (T,) int32. A text that fits, an

@@ -119,12 +119,12 @@ def encode(
     token_ids, lengths = _ids([s for d in documents for s in d], tokenizer)
     ends = np.cumsum(lengths)
     counts = np.array([len(document) for document in documents], np.int64)
-    documents = np.append(0, ends)[np.cumsum(counts)]
+    document_ends = np.append(0, ends)[np.cumsum(counts)]
     # One may have no token: control characters only.
     return sentence_pairs.Text(
         token_ids,
         ends[lengths > 0],
-        documents[np.diff(documents, prepend=0) > 0],
+        document_ends[np.diff(document_ends, prepend=0) > 0],
     )
 
 
@@ -216,7 +216,11 @@ def _count_words(
 
 
 def _count_rows(
-    report, rows: records.Columns, recipe: Recipe, *, shown: bool
+    report: dict[str, Any],
+    rows: records.Columns,
+    recipe: Recipe,
+    *,
+    shown: bool,
 ) -> None:
     counts = np.bincount(rows.lengths, minlength=recipe.seq_length + 1)
     report["lengths"] = (np.array(report["lengths"]) + counts).tolist()

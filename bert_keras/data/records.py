@@ -80,7 +80,7 @@ def write_shard(path: str, columns: Columns) -> dict[str, Any]:
     return entry(path, columns, hashlib.sha256(data).hexdigest())
 
 
-def entry(path: str, columns: Columns, checksum: str) -> dict[str, Any]:
+def entry(path: str, columns: Columns, checksum: str | None) -> dict[str, Any]:
     """What a manifest says of a file of these rows."""
     return {
         "name": os.path.basename(path),
@@ -257,7 +257,7 @@ def _is_shard(shard: Mapping[str, np.ndarray]) -> bool:
 def _shard_names(folder: str, manifest: Mapping[str, Any]) -> list[str]:
     """Names of the shards, which are files of the folder itself."""
     shards = manifest.get("shards")
-    names = [
+    names: list[Any] = [
         shard.get("name") if isinstance(shard, dict) else None
         for shard in (shards if isinstance(shards, list) else ())
     ]

@@ -191,7 +191,13 @@ class _Draws:
         return np.stack([begin, begin + size], axis=1)
 
 
-def _next_sentence(source: _Source, draws: _Draws, document, begin, target):
+def _next_sentence(
+    source: _Source,
+    draws: _Draws,
+    document: np.ndarray,
+    begin: np.ndarray,
+    target: np.ndarray,
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     end = source.gather(document, begin, target)
     middle, between_sentences = source.split(begin, end, draws.uniform())
     is_random = draws.coin()
@@ -210,7 +216,13 @@ def _next_sentence(source: _Source, draws: _Draws, document, begin, target):
     return pairs, np.where(is_random, middle, end)
 
 
-def _sentence_order(source: _Source, draws: _Draws, document, begin, target):
+def _sentence_order(
+    source: _Source,
+    draws: _Draws,
+    document: np.ndarray,
+    begin: np.ndarray,
+    target: np.ndarray,
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     end = source.gather(document, begin, target)
     middle, _ = source.split(begin, end, draws.uniform())
     swapped = draws.coin()
@@ -219,7 +231,13 @@ def _sentence_order(source: _Source, draws: _Draws, document, begin, target):
     return draws.pairs(first, second, swapped), end
 
 
-def _full_sentences(source: _Source, draws: _Draws, document, begin, target):
+def _full_sentences(
+    source: _Source,
+    draws: _Draws,
+    document: np.ndarray,
+    begin: np.ndarray,
+    target: np.ndarray,
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     end = source.fill(document, begin, target)
     first = np.stack([begin, end], axis=1)
     second = np.stack([end, end], axis=1)

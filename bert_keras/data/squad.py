@@ -27,7 +27,9 @@ class Questions(Iterator[dict[str, str]]):
     group: the article, whose questions are not to be split
     """
 
-    def __init__(self, path: str, rows: Iterator[dict[str, str]]):
+    def __init__(
+        self, path: str, rows: Iterator[tuple[dict[str, str], "_Answers"]]
+    ):
         self.path = path
         self.answers = 0  # read so far
         self.misplaced = 0  # of these, answers that do not stand there
@@ -121,7 +123,7 @@ def _rows(path: str) -> Iterator[tuple[dict[str, str], _Answers]]:
         raise errors.InputError(f"{path}: expected questions, found none.")
 
 
-def _row(context: str, question: "_Place"):
+def _row(context: str, question: "_Place") -> tuple[dict[str, str], _Answers]:
     impossible = question.flag("is_impossible")
     given = [] if impossible else question.items("answers")
     # SQuAD's scorer, too, leaves answers out that have no characters.
@@ -185,7 +187,9 @@ class _Place:
     def _at(self, key: str) -> str:
         return f"{self.place}.{key}".removeprefix(".")
 
-    def _get(self, key: str, kind: type | tuple[type, ...], expected: str):
+    def _get(
+        self, key: str, kind: type | tuple[type, ...], expected: str
+    ) -> Any:
         if not isinstance(self.value, dict):
             name = json_lines.name_of(self.value)
             found = f"{self.place or 'the file'} is {name}"

@@ -6,7 +6,7 @@ and both ends, as conlleval and seqeval do.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 Entity = tuple[str, int, int]
 
@@ -39,7 +39,8 @@ def normal(tag: str) -> str:
 
 def scheme(sequences: Iterable[Sequence[str]]) -> str:
     """The scheme that tags of sentences were written in, a name of PREFIXES."""
-    prefixes, begun_by = set(), {"B": 0, "I": 0}
+    prefixes: set[str] = set()
+    begun_by = {"B": 0, "I": 0}
     for tags in sequences:
         prefixes.update(tag[0] for tag in tags)
         for _, first, _ in spans(tags):
@@ -84,7 +85,7 @@ def spans(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:
 
 def tags(entities: Iterable[Entity], length: int, scheme: str) -> list[str]:
     """The tags of a sentence of `length` words; entities do not overlap."""
-    single, begin, middle, end = PREFIXES[scheme]
+    single, begin, middle, end = tuple(PREFIXES[scheme])
     found = ["O"] * length
     previous = ("", 0, 0)
     for kind, first, last in sorted(entities, key=lambda entity: entity[1]):
@@ -100,7 +101,7 @@ def tags(entities: Iterable[Entity], length: int, scheme: str) -> list[str]:
 
 def scores(
     predicted: Sequence[Iterable[Entity]], right: Sequence[Iterable[Entity]]
-) -> Mapping[str, float]:
+) -> dict[str, float]:
     """{"precision", "recall", "f1"} over the entities of all sentences.
 
     0 where there is nothing to divide by.

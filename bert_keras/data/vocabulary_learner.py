@@ -97,10 +97,10 @@ def _count_words(
     texts: Iterable[str], normalizer: normalizers.Normalizer
 ) -> collections.Counter:
     """How often each word occurs, as the tokenizer will see it."""
-    raw = collections.Counter()
+    raw: collections.Counter[str] = collections.Counter()
     for text in texts:
         raw.update(_CUT.findall(text))
-    words = collections.Counter()
+    words: collections.Counter[str] = collections.Counter()
     for string, count in raw.items():
         for word in _split(string, normalizer):
             words[word] += count
@@ -111,7 +111,7 @@ def _count_characters(
     words: Mapping[str, int], min_frequency: int
 ) -> dict[str, int]:
     """How often each character occurs; the most frequent first."""
-    counts = collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
     for word, count in words.items():
         for character in word:
             counts[character] += count
@@ -163,7 +163,7 @@ def _merge(
     )
     learner.train_from_iterator(_repeated(words, set(known)), trainer)
     vocabulary = learner.get_vocab(with_added_tokens=False)
-    return sorted(vocabulary, key=vocabulary.get)
+    return sorted(vocabulary, key=lambda piece: vocabulary[piece])
 
 
 def _repeated(words: Mapping[str, int], known: set[str]) -> Iterator[str]:

@@ -95,7 +95,13 @@ def _check_data(quantization: str, data: Rows, with_strings: bool) -> None:
         )
 
 
-def _write_model(path, predictor, quantization, lengths, data) -> None:
+def _write_model(
+    path: str,
+    predictor: predictor_lib.Predictor,
+    quantization: str,
+    lengths: Sequence[int],
+    data: Rows,
+) -> None:
     """Writes the file of ids, with what `tflite_sidecars.write` wrote in it."""
     content = tflite_converter.convert(
         predictor, QUANTIZATIONS[quantization], lengths, data
@@ -106,7 +112,13 @@ def _write_model(path, predictor, quantization, lengths, data) -> None:
         )
 
 
-def _require_answers(path, predictor, quantization, data, least) -> None:
+def _require_answers(
+    path: str,
+    predictor: predictor_lib.Predictor,
+    quantization: str,
+    data: Rows,
+    least: float | None,
+) -> None:
     """Raises ExportError when a file answers otherwise than the predictor."""
     allowed, difference = QUANTIZATIONS[quantization], compare(path, predictor)
     # The metric of the user's rows is a better judge than a few sentences;
@@ -118,7 +130,11 @@ def _require_answers(path, predictor, quantization, data, least) -> None:
 
 
 def _write_strings(
-    predictor, folder, quantization, seq_length, data
+    predictor: predictor_lib.Predictor,
+    folder: str,
+    quantization: str,
+    seq_length: int,
+    data: Rows,
 ) -> dict[str, str]:
     """Writes the file that takes strings; returns what an app needs of it."""
     kind = QUANTIZATIONS[quantization]
@@ -163,7 +179,9 @@ def _for_device(
     return predictor_lib.Predictor(model, predictor.tokenizer)
 
 
-def _require_metric(path, predictor, data: Rows, least: float) -> None:
+def _require_metric(
+    path: str, predictor: predictor_lib.Predictor, data: Rows, least: float
+) -> None:
     metric, file = (
         predictor.task.metric_names[0],
         tflite_runner.File(path, predictor),
@@ -197,7 +215,9 @@ def compare(
     )
 
 
-def _compare(file: tflite_runner.File, predictor) -> verification.Difference:
+def _compare(
+    file: tflite_runner.File, predictor: predictor_lib.Predictor
+) -> verification.Difference:
     task, raw = file.task, verification.sentences(file.task)
     inputs = file.inputs(raw)
     got = file.numbers(inputs)

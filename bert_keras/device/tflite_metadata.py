@@ -79,13 +79,19 @@ def add(
         return file.getvalue()
 
 
-def _ordered(tensors: Sequence[int], named) -> list[str]:
+def _ordered(tensors: Sequence[int], named: Sequence[Any]) -> list[str]:
     """Names of a signature in the order of the graph's tensors."""
     names = {each.tensorIndex: each.name.decode() for each in named}
     return [names[tensor] for tensor in tensors]
 
 
-def _packed(name, inputs, outputs, vocabulary, labels) -> bytes:
+def _packed(
+    name: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    vocabulary: str,
+    labels: str | None,
+) -> bytes:
     def file(name: str, kind: int) -> Table:
         return {0: name, 2: kind}
 

@@ -62,14 +62,14 @@ class File:
         threads: int | None = None,
     ):
         found = lengths(path)
-        name = name or max(found, key=found.get)
+        name = name or max(found, key=lambda each: found[each])
         self._interpreter = litert.Interpreter(path, num_threads=threads)
         self._run = self._interpreter.get_signature_runner(name)
         self.seq_length = found[name]
         self.task = task_of(predictor, self.seq_length)
         self._predictor = predictor
 
-    def inputs(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def inputs(self, raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Texts (T,) -> features (W, ...), rows padded to seq_length."""
         return padded(self._predictor, self.task, raw)
 
@@ -120,7 +120,7 @@ class File:
 def padded(
     predictor: predictor_lib.Predictor,
     task: base.Task,
-    raw: Mapping[str, tf.Tensor],
+    raw: dict[str, tf.Tensor],
 ) -> dict[str, tf.Tensor]:
     """The task's features; what the encoder reads is (W, seq_length, ...)."""
     inputs = task.preprocess(raw, predictor.tokenizer)

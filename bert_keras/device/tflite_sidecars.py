@@ -4,7 +4,7 @@ import contextlib
 import filecmp
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,7 @@ def describe(
     strings: what is to be said of the file beside it that takes strings.
     """
     model = os.path.basename(path)
-    facts = {"model": model, "quantization": quantization}
+    facts: dict[str, Any] = {"model": model, "quantization": quantization}
     with open(path, "rb") as file:
         facts["oldest_runtime"] = runtimes.oldest(file.read())
     facts |= _tensors(path) | _meaning(predictor)
@@ -153,7 +153,9 @@ def _first(path: str) -> str:
     raise ValueError(f"{path} has no signature")
 
 
-def _in_order(ordered, named) -> list[dict[str, Any]]:
+def _in_order(
+    ordered: Sequence[Mapping[str, Any]], named: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     names = {details["index"]: name for name, details in named.items()}
     return [
         {
@@ -166,7 +168,7 @@ def _in_order(ordered, named) -> list[dict[str, Any]]:
 
 
 def _meaning(predictor: predictor_lib.Predictor) -> dict[str, Any]:
-    tokenizer = predictor.tokenizer
+    tokenizer = wordpiece.require(predictor.tokenizer, "A model on a device")
     return {
         "task": predictor.task.unwrapped.name,
         # Its kind, intents, thresholds: what turns numbers into answers.

@@ -19,6 +19,7 @@ from ai_edge_litert import schema_py_generated as schema
 from bert_keras import errors, signatures, verification
 from bert_keras import predictor as predictor_lib
 from bert_keras.device import tflite_runner
+from bert_keras.tokenizers import base as tokenizers
 from bert_keras.tokenizers import wordpiece
 
 SIGNATURE = "text"
@@ -35,7 +36,8 @@ def signature(
 
     Raises InputError where an answer needs more of the text than its ids.
     """
-    task, tokenizer = predictor.task, predictor.tokenizer
+    task = predictor.task
+    tokenizer: Any = predictor.tokenizer  # `_folding` requires WordPiece
     reads = predictor.model.encoder.config.inputs
     known = {*reads, "example_index", "truncated"}
     more = (
@@ -200,7 +202,7 @@ def compare(
     )
 
 
-def _folding(tokenizer: wordpiece.Tokenizer) -> tf_text.FastBertTokenizer:
+def _folding(tokenizer: tokenizers.Tokenizer) -> tf_text.FastBertTokenizer:
     if not isinstance(tokenizer, wordpiece.Tokenizer):
         raise errors.InputError(
             "no file takes strings: TFLite has ops for WordPiece alone, and "

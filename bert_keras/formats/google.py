@@ -32,6 +32,7 @@ from bert_keras.tasks import (
     masked_lm,
     question_answering,
 )
+from bert_keras.tokenizers import base as tokenizers
 from bert_keras.tokenizers import wordpiece
 
 NAME = "google"
@@ -70,7 +71,7 @@ _RATES = {
 # Both of Google's modeling.py compute "gelu" by the tanh formula.
 _ACTIVATIONS = {"gelu_tanh": "gelu", "relu": "relu"}
 # What Google's code does without asking its configuration.
-_FIXED = {
+_FIXED: dict[str, Any] = {
     "causal": False,
     "norm_first": False,
     "embedding_norm": True,
@@ -142,7 +143,7 @@ def read(
 def write(
     folder: str,
     model: model_lib.BertModel,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
 ) -> None:
     """Writes what Google's code for TensorFlow 1 reads: names, not objects.
 
@@ -151,7 +152,7 @@ def write(
 
     Raises InputError where Google's code would compute something else.
     """
-    wordpiece.require(tokenizer, "Google's code")
+    tokenizer = wordpiece.require(tokenizer, "Google's code")
     config = weight_mapping.config_of_bert(model.encoder)
     albert = (
         config.num_hidden_groups not in (None, config.num_layers)

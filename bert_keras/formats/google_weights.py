@@ -49,7 +49,7 @@ def encoder(config: bert.BertConfig, *, albert: bool) -> Places:
     hidden, inner = config.hidden_size, config.intermediate_size
     width = config.embedding_width
     scope = "bert/embeddings"
-    places = {
+    places: Places = {
         weight_mapping.Place(f"embeddings/{ours}", (theirs,)): (rows, width)
         for ours, theirs, rows in (
             ("token", WORDS, config.vocab_size),
@@ -98,7 +98,7 @@ def head(task: base.Task | None, config: bert.BertConfig) -> Places:
             f"{theirs}/transform/LayerNorm",
         )
         bias = weight_mapping.Place(f"{ours}/bias", (f"{theirs}/output_bias",))
-        places = {bias: (config.vocab_size,)}
+        places: Places = {bias: (config.vocab_size,)}
         places |= _dense(f"{ours}/transform", [dense], hidden, width)
         places |= _norm(f"{ours}/norm", [norm], width)
         if task.objective != "none":
@@ -115,15 +115,17 @@ def head(task: base.Task | None, config: bert.BertConfig) -> Places:
     )
 
 
-def _dense(ours, theirs, rows: int, columns: int) -> Places:
+def _dense(ours: str, theirs: Sequence[str], rows: int, columns: int) -> Places:
     return _layer(ours, theirs, kernel=(rows, columns), bias=(columns,))
 
 
-def _norm(ours, theirs, width: int) -> Places:
+def _norm(ours: str, theirs: Sequence[str], width: int) -> Places:
     return _layer(ours, theirs, gamma=(width,), beta=(width,))
 
 
-def _layer(ours: str, theirs: Sequence[str], **shapes) -> Places:
+def _layer(
+    ours: str, theirs: Sequence[str], **shapes: tuple[int, ...]
+) -> Places:
     return {
         weight_mapping.Place(
             f"{ours}/{kind}", tuple(f"{name}/{kind}" for name in theirs)

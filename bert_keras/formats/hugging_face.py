@@ -34,6 +34,7 @@ from bert_keras.tasks import (
     question_answering,
     tagging,
 )
+from bert_keras.tokenizers import base as tokenizer_lib
 from bert_keras.tokenizers import wordpiece
 
 NAME = "hugging_face"
@@ -55,8 +56,8 @@ class Architecture:
     # The task with what the folder tells filled in: (task, folder,
     # config.json, tokenizer) -> task, or None where it is another's.
     adapt: Callable[..., base.Task | None] = lambda task, *_: task
-    writes: Callable[[base.Task], bool] = lambda task: True
-    places: Callable[[bert.BertConfig, base.Task], weights.Places] = (
+    writes: Callable[[Any], bool] = lambda task: True
+    places: Callable[[bert.BertConfig, Any], weights.Places] = (
         lambda config, task: {}
     )
 
@@ -219,14 +220,14 @@ def read(
 def write(
     folder: str,
     model: model_lib.BertModel | bert.BertEncoder,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizer_lib.Tokenizer,
 ) -> None:
     """Makes a folder that `from_pretrained` of transformers loads.
 
     An encoder without a head is written as their BertModel. The settings of
     a task that theirs lack stand in config.json under "bert_keras".
     """
-    wordpiece.require(tokenizer, "Hugging Face's BERT")
+    tokenizer = wordpiece.require(tokenizer, "Hugging Face's BERT")
     task = getattr(model, "task", None)
     encoder = getattr(model, "encoder", model)
     network = weight_mapping.config_of_bert(encoder)
@@ -289,7 +290,13 @@ def _architecture(
     )
 
 
-def _task(known, folder, config, values, tokenizer) -> base.Task | None:
+def _task(
+    known: Architecture,
+    folder: str,
+    config: bert.BertConfig,
+    values: Mapping[str, Any],
+    tokenizer: wordpiece.Tokenizer,
+) -> base.Task | None:
     """What the folder's head was trained for; None: no task of ours."""
     if known.task is None:
         return None

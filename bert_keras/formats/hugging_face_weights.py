@@ -7,6 +7,7 @@ and bias of a LayerNorm, which old files call gamma and beta.
 import os
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -89,7 +90,7 @@ def encoder(config: bert.BertConfig) -> Places:
     return places | _dense("pooler", (width, width), "pooler.dense")
 
 
-def masked_lm(config: bert.BertConfig, task: base.Task) -> Places:
+def masked_lm(config: bert.BertConfig, task: Any) -> Places:
     """The head of MaskedLM, with the one for sentences where it has one."""
     width, ours = config.hidden_size, "masked_lm"
     bias = weight_mapping.Place(f"{ours}/bias", (f"{PREDICTIONS}bias",))
@@ -106,12 +107,12 @@ def masked_lm(config: bert.BertConfig, task: base.Task) -> Places:
     )
 
 
-def classification(config: bert.BertConfig, task: base.Task) -> Places:
+def classification(config: bert.BertConfig, task: Any) -> Places:
     shape = (config.hidden_size, len(task.labels))
     return _dense("label/score", shape, CLASSIFIER.removesuffix("."))
 
 
-def tagging(config: bert.BertConfig, task: base.Task) -> Places:
+def tagging(config: bert.BertConfig, task: Any) -> Places:
     shape = (config.hidden_size, len(task.labels))
     return _dense("tag/score", shape, CLASSIFIER.removesuffix("."))
 
@@ -132,7 +133,8 @@ class Tensors:
 
     def __init__(self, folder: str):
         self.folder = folder
-        self._tensors = {}  # name: (open file, its name there)
+        # name: (open file, its name there)
+        self._tensors: dict[str, tuple[Any, str]] = {}
         found = []
         for path in self._files():
             try:
@@ -205,7 +207,7 @@ class Tensors:
         file, theirs = self._tensors[name]
         return (*file.get_slice(theirs).get_shape(), 0)[0]
 
-    def _add(self, theirs: str, file, name: str) -> None:
+    def _add(self, theirs: str, file: Any, name: str) -> None:
         name = name.removeprefix("bert.")
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import h5py
 import numpy as np
 import tensorflow as tf
 
@@ -123,7 +124,7 @@ def files(folder: str, part: str) -> dict[str, str]:
                 for name in (each if isinstance(each, list) else [each])
             ),
         )
-    found = {}
+    found: dict[str, Any] = {}
     for path in (os.path.join(folder, path) for path in paths):
         items: dict[str, Any] = {}
         with _open(path) as file:
@@ -204,7 +205,7 @@ def _inside(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _open(path: str):
+def _open(path: str) -> Iterator[h5py.File]:
     """An h5 file, wherever it is."""
     import h5py
 

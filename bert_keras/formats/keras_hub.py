@@ -33,6 +33,7 @@ from bert_keras import model as model_lib
 from bert_keras.formats import keras_h5, weight_mapping
 from bert_keras.networks import bert
 from bert_keras.tasks import classification
+from bert_keras.tokenizers import base as tokenizers
 from bert_keras.tokenizers import wordpiece
 
 NAME = "keras_hub"
@@ -132,13 +133,13 @@ def read(
 def write(
     folder: str,
     model: model_lib.BertModel,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
 ) -> None:
     """Writes the preset that `from_preset(folder)` of keras_nlp loads.
 
     Raises InputError for a model that KerasHub's cannot be.
     """
-    wordpiece.require(tokenizer, "KerasHub's BERT")
+    tokenizer = wordpiece.require(tokenizer, "KerasHub's BERT")
     config = weight_mapping.config_of_bert(model.encoder)
     task = model.task
     arguments = _arguments(config)

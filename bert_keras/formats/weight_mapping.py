@@ -6,8 +6,8 @@ import os
 import re
 import types
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -115,6 +115,9 @@ def present(
     return found
 
 
+Format = TypeVar("Format", bound="Foreign")
+
+
 @dataclasses.dataclass(frozen=True)
 class Foreign(checkpoint.Checkpoint):
     """A checkpoint of another format; tensors are read when asked for."""
@@ -141,7 +144,12 @@ class Foreign(checkpoint.Checkpoint):
     def head_values(self) -> Mapping[str, np.ndarray]:
         return join(self.head_places, self.tensor)
 
-    def _assign(self, name, variables, values) -> None:
+    def _assign(
+        self,
+        name: str,
+        variables: Mapping[str, Any],
+        values: Mapping[str, np.ndarray],
+    ) -> None:
         if self.allow_missing:
             kept = {
                 path: variable.numpy()
@@ -159,7 +167,14 @@ class Foreign(checkpoint.Checkpoint):
         super()._assign(name, variables, values)
 
     @classmethod
-    def of(cls, folder: str, *, found: Sequence[Place], encoder, **more):
+    def of(
+        cls: type[Format],
+        folder: str,
+        *,
+        found: Sequence[Place],
+        encoder: Collection[Place],
+        **more: Any,
+    ) -> Format:
         """What a folder holds.
 
         found: what `present` gave; those in `encoder` are the encoder's, the

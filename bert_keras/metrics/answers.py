@@ -93,7 +93,9 @@ def question_answering(
     return means
 
 
-def _columns(answers, golds, language) -> dict[str, list[float]]:
+def _columns(
+    answers: Sequence[str], golds: Sequence[Sequence[str]], language: Language
+) -> dict[str, list[float]]:
     scores = [
         best(answer, gold, language)
         for answer, gold in zip(answers, golds, strict=True)

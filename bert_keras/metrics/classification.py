@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+Numbers = Sequence[float] | np.ndarray  # (T,)
+
 # The columns of `per_class` and `of_sets`.
 COLUMNS = ("precision", "recall", "f1", "rows", "answers")
 
@@ -110,7 +112,7 @@ def f1_micro(gold: Sequence[set[str]], answers: Sequence[set[str]]) -> float:
     return 2 * right / both if both else 1.0
 
 
-def pearson(one: Sequence[float], two: Sequence[float]) -> float:
+def pearson(one: Numbers, two: Numbers) -> float:
     """Linear correlation; 0 where one of them is constant."""
     a = np.asarray(one, np.float64) - np.mean(one)
     b = np.asarray(two, np.float64) - np.mean(two)
@@ -131,7 +133,9 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
     return (last - (counts - 1) / 2)[place]
 
 
-def _scores(right, answers, gold) -> np.ndarray:
+def _scores(
+    right: np.ndarray, answers: np.ndarray, gold: np.ndarray
+) -> np.ndarray:
     """(C, 5): precision, recall, F1, gold, answers."""
     precision = right / np.maximum(answers, 1)
     recall = right / np.maximum(gold, 1)

@@ -8,7 +8,7 @@ Layers, heads and tasks read nothing of a network but what is declared here.
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from bert_keras import errors, options, registry
 
@@ -27,6 +27,8 @@ class NetworkConfig:
     A subclass is a frozen dataclass whose fields are saved; it declares the
     attributes below as fields or as properties.
     """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # every subclass has them
 
     vocab_size: int
     hidden_size: int

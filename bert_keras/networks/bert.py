@@ -7,13 +7,15 @@ classes of their own.
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 from keras import ops
 
 from bert_keras import errors, files, layers
 from bert_keras.networks import base
+from bert_keras.types import Shape, Tensor
 
 POSITIONS = ("learned", "sinusoidal")
 # Far above any network's; a larger number is a mistake of a file.
@@ -61,7 +63,7 @@ class BertConfig(layers.TransformerConfig):
     initializer_range: float = 0.02
     layer_norm_epsilon: float = 1e-12
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in _SIZES:
             value = getattr(self, name)
             if value is not None and not 1 <= value <= _MOST:
@@ -225,7 +227,9 @@ class BertEncoder(keras.Model):
     takes no segment_ids. `call` is `start`, each of `blocks`, `finish`.
     """
 
-    def __init__(self, config: BertConfig, name="encoder", **kwargs):
+    def __init__(
+        self, config: BertConfig, name: str = "encoder", **kwargs: Any
+    ):
         super().__init__(name=name, **kwargs)
         self.config = config
         dtype = self.dtype_policy
@@ -259,7 +263,7 @@ class BertEncoder(keras.Model):
         )
         self.build()
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         self.embeddings.build()
         for block in self.blocks:
             if not block.built:  # shared ones are met again
@@ -272,12 +276,12 @@ class BertEncoder(keras.Model):
     def start(
         self,
         *,
-        token_ids,
-        padding_mask,
-        segment_ids=None,
-        position_ids=None,
-        training=None,
-    ):
+        token_ids: Tensor,
+        padding_mask: Tensor,
+        segment_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        training: bool | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Embeddings x (B, S, H) and what the blocks may attend to (B, S, S).
 
         The first part of `call`, for ways of walking the blocks that differ.
@@ -288,7 +292,9 @@ class BertEncoder(keras.Model):
         )
         return x, mask
 
-    def finish(self, hidden, padding_mask):
+    def finish(
+        self, hidden: Iterable[Tensor], padding_mask: Tensor
+    ) -> dict[str, Any]:
         """The list of x and each block's output -> what `call` returns.
 
         The list may end early; its last entry counts as the last layer.
@@ -301,7 +307,7 @@ class BertEncoder(keras.Model):
             "pooled": self.pool(hidden[-1], padding_mask),
         }
 
-    def pool(self, hidden, padding_mask):
+    def pool(self, hidden: Tensor, padding_mask: Tensor) -> Tensor:
         """(B, S, H), (B, S) -> (B, H): of [CLS], or of the last token.
 
         In a causal network the first token attends to nothing but itself.
@@ -313,7 +319,7 @@ class BertEncoder(keras.Model):
         last = ops.expand_dims(real * (1 - following), -1)  # (B, S, 1)
         return self.pooler(ops.sum(hidden * last, axis=1))
 
-    def position_pooled(self, padding_mask):
+    def position_pooled(self, padding_mask: Tensor) -> Tensor:
         """(B, S) -> (B, 1) int32: where `pool` finds what it reads."""
         if not self.config.causal:
             return ops.zeros((ops.shape(padding_mask)[0], 1), "int32")
@@ -324,14 +330,14 @@ class BertEncoder(keras.Model):
     def call(
         self,
         *,
-        token_ids,
-        padding_mask,
-        segment_ids=None,
-        position_ids=None,
-        positions_read=None,
-        attentions=False,
-        training=None,
-    ):
+        token_ids: Tensor,
+        padding_mask: Tensor,
+        segment_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        positions_read: Tensor | None = None,
+        attentions: bool = False,
+        training: bool | None = None,
+    ) -> dict[str, Any]:
         x, mask = self.start(
             token_ids=token_ids,
             padding_mask=padding_mask,
@@ -380,11 +386,11 @@ class BertEncoder(keras.Model):
         return encoded | {"positions_read": positions_read}
 
     @property
-    def token_table(self):
+    def token_table(self) -> Tensor:
         """The token embeddings (V, E), for heads that borrow them."""
         return ops.convert_to_tensor(self.embeddings.token_table)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
@@ -393,7 +399,7 @@ class BertEncoder(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Mapping[str, Any]) -> "BertEncoder":
         encoder = cls(
             BertConfig.from_dict(config["config"]),
             name=config["name"],

@@ -145,7 +145,7 @@ ATTRIBUTES = {
 }
 
 
-def attributes(graph) -> dict[str, list[str]]:
+def attributes(graph: Any) -> dict[str, list[str]]:
     """{op: attributes of ATTRIBUTES that nodes of a GraphDef have}."""
     found: dict[str, set[str]] = {}
     functions = (function.node_def for function in graph.library.function)

@@ -9,7 +9,7 @@ import importlib.metadata
 import os
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -144,7 +144,7 @@ def save(
     text = limited(
         predictor, max_characters=max_characters, max_entities=max_entities
     )
-    functions = {
+    functions: dict[str, signatures.Signature] = {
         signatures.TEXT: (text, _string_specs(*task.text_columns)),
         signatures.TOKENS: (
             functools.partial(served_width.tokens, predictor),
@@ -175,7 +175,9 @@ def _string_specs(*names: str) -> dict[str, tf.TensorSpec]:
     }
 
 
-def _classifier(text: Callable, names, classes) -> Callable:
+def _classifier(
+    text: Callable, names: Sequence[str], classes: Sequence[str]
+) -> Callable:
     """A function of serialized tf.Examples (T,) -> classes and scores (T, C).
 
     text: a function of strings (T,) under `names`.
@@ -220,7 +222,7 @@ def limited(
 
 
 def compare(
-    served,
+    served: Any,
     predictor: predictor_lib.Predictor,
     raw: Mapping[str, tf.Tensor] | None = None,
     **limits: int,
@@ -265,7 +267,9 @@ def compare(
     )
 
 
-def _token_rows(predictor, raw) -> dict[str, tf.Tensor]:
+def _token_rows(
+    predictor: predictor_lib.Predictor, raw: Mapping[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
     """Some texts as the signature of ids takes them, (W, seq_length)."""
     task = predictor.task
     rows = signatures.padded(
@@ -334,7 +338,7 @@ def _describe(
     }
 
 
-def _tensors(tensors) -> dict[str, list[Any]]:
+def _tensors(tensors: Mapping[str, Any]) -> dict[str, list[Any]]:
     return {
         name: [
             tf.as_dtype(info.dtype).name,

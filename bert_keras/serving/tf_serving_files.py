@@ -55,7 +55,7 @@ def _requests(
 ) -> Iterator[prediction_log_pb2.PredictionLog]:
     task, config = predictor.task, predictor.model.encoder.config
 
-    def rows(count: int) -> dict[str, list[str]]:
+    def rows(count: int) -> dict[str, Sequence[str]]:
         many = verification.SENTENCES * (1 + count)
         return {
             text: many[at : at + count]

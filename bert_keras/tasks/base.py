@@ -98,7 +98,7 @@ class Task:
         most=MOST_TOKENS,
     )
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         former_names.refuse_members(cls)
         _read_all_if_overridden(cls)
@@ -399,7 +399,7 @@ def _read_all_if_overridden(cls: type[Task]) -> None:
     names = {"positions_read", "outputs", "build_heads"}
     newest = next(each for each in cls.__mro__ if names & vars(each).keys())
     if "positions_read" not in vars(newest):
-        cls.positions_read = Task.positions_read
+        cls.positions_read = Task.positions_read  # type: ignore[method-assign]
 
 
 _PACKAGE = "bert_keras.tasks"
@@ -467,7 +467,7 @@ def _check_nesting(values: Any) -> None:
     )
 
 
-def from_dict(values: Mapping[str, Any]) -> Task:
+def from_dict(values: Any) -> Task:
     """The task that `to_dict` wrote; the name it has imports nothing."""
     _check_nesting(values)
     values = dict(values)

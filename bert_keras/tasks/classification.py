@@ -1,6 +1,8 @@
 """One class, several classes or a number for a text or a pair of texts."""
 
 import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +13,9 @@ from bert_keras import heads as heads_lib
 from bert_keras.data import labelled_files, packing
 from bert_keras.data import labels as labels_lib
 from bert_keras.metrics import classification
+from bert_keras.networks import base as networks
 from bert_keras.tasks import base
+from bert_keras.tokenizers import base as tokenizers
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -62,7 +66,7 @@ class Classification(base.Task):
     weights: tuple[float, ...] = ()  # of the classes; none: all are 1
     pair: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         options.require_distinct("labels", self.labels)
         if self.weights and len(self.weights) != len(self.labels):
             raise errors.InputError(
@@ -71,31 +75,31 @@ class Classification(base.Task):
             )
 
     @property
-    def text_columns(self):
+    def text_columns(self) -> tuple[str, ...]:
         return ("text", "text_pair") if self.pair else ("text",)
 
     @property
-    def softmax_terms(self):
+    def softmax_terms(self) -> tuple[str, ...]:
         return ("label",) if self.kind == "single" else ()
 
     @property
-    def head_signatures(self):
+    def head_signatures(self) -> dict[str, Any]:
         told = [list(self.labels), self.kind, self.pooling]
         return {"label": told}
 
     @property
-    def class_names(self):
+    def class_names(self) -> tuple[str, ...]:
         return self.labels  # of numbers there are none
 
     @property
-    def metric_names(self):
+    def metric_names(self) -> tuple[str, ...]:
         return self._kind.scores
 
     @property
-    def _kind(self):
+    def _kind(self) -> "Kind":
         return KINDS[self.kind]
 
-    def read_examples(self, path):
+    def read_examples(self, path: str) -> Iterator[base.Example]:
         labels = labels_lib.Skipped(
             self.skip_labels,
             key=self._kind.key,
@@ -112,9 +116,12 @@ class Classification(base.Task):
             label=self._kind.read,
         ).where(labels.keeps, labels.note)
 
-    def adapt(self, examples, tokenizer):
+    def adapt(
+        self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
+    ) -> base.Task:
         del tokenizer
-        counts, pair = {}, False
+        counts: dict[str, int] = {}
+        pair = False
         for number, example in enumerate(examples):
             try:
                 found = self._kind.split(example["label"])
@@ -134,14 +141,21 @@ class Classification(base.Task):
             )
         return self.with_settings(labels=labels, weights=weights, pair=pair)
 
-    def preprocess(self, raw, tokenizer):
+    def preprocess(
+        self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
+    ) -> base.Tensors:
         return packing.pack(
             [tokenizer(raw[name]) for name in self.text_columns],
             tokenizer.frame,
             seq_length=self.seq_length,
         )
 
-    def make_targets(self, raw, features, tokenizer):
+    def make_targets(
+        self,
+        raw: base.Tensors,
+        features: base.Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> base.Targets:
         del features, tokenizer
         labels = self._kind.labels(raw["label"], self.labels)
         weights = tf.ones(tf.shape(labels)[:1])
@@ -149,7 +163,9 @@ class Classification(base.Task):
             weights = tf.gather(tf.constant(self.weights), labels)
         return {"label": (labels, weights)}
 
-    def build_heads(self, config):
+    def build_heads(
+        self, config: networks.NetworkConfig
+    ) -> dict[str, keras.layers.Layer]:
         size = self._kind.size(self.labels)
         if not size:
             raise errors.InputError(
@@ -158,24 +174,44 @@ class Classification(base.Task):
         head = heads_lib.ClassificationHead(config, size, self.pooling)
         return {"label": head}
 
-    def positions_read(self, features):
+    def positions_read(self, features: base.Tensors) -> tf.Tensor | None:
         mask = features["padding_mask"]
         return heads_lib.positions_pooled(self.pooling, mask)
 
-    def outputs(self, encoded, heads, features, *, training):
+    def outputs(
+        self,
+        encoded: dict[str, Any],
+        heads: base.Heads,
+        features: base.Tensors,
+        *,
+        training: bool | None,
+    ) -> base.Tensors:
         """{"label": (B, C) float32 logits}."""
         mask = features["padding_mask"]
         return {"label": heads["label"](encoded, mask, training=training)}
 
-    def loss(self, outputs, features, targets):
+    def loss(
+        self,
+        outputs: base.Tensors,
+        features: base.Tensors,
+        targets: base.Targets,
+    ) -> base.Tensors:
         labels, weights = targets["label"]
         losses = self._kind.losses(outputs["label"], labels)
         return {"label": tf.reduce_sum(losses * weights)}
 
-    def decode(self, outputs, features):
+    def decode(
+        self, outputs: base.Tensors, features: base.Tensors
+    ) -> base.Tensors:
         return {"scores": self._kind.decode(outputs["label"])}
 
-    def postprocess(self, decoded, features, raw, tokenizer):
+    def postprocess(
+        self,
+        decoded: base.Tensors,
+        features: base.Tensors,
+        raw: base.Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> base.Tensors:
         """Of single and multi {"label" (T,) string, "score" (T,), "scores"
         (T, C)}; of number {"value" (T,)}.
 
@@ -186,13 +222,17 @@ class Classification(base.Task):
         del features, raw, tokenizer
         return self._kind.predict(decoded["scores"], self.labels)
 
-    def metrics(self, predictions, examples):
+    def metrics(
+        self, predictions: base.Answers, examples: Sequence[base.Example]
+    ) -> dict[str, float]:
         return self._kind.metrics(predictions, examples, self.labels)
 
-    def tables(self, predictions, examples):
+    def tables(
+        self, predictions: base.Answers, examples: Sequence[base.Example]
+    ) -> dict[str, base.Table]:
         return self._kind.tables(predictions, examples, self.labels)
 
-    def unseen(self, example):
+    def unseen(self, example: base.Example) -> Sequence[str]:
         found = self._kind.split(example["label"])
         return [label for label in found if label not in self.labels]
 
@@ -205,36 +245,36 @@ class Single:
 
     key = staticmethod(str)  # of a class, as classes are compared
 
-    def split(self, label):
+    def split(self, label: Any) -> list[str]:
         return [labels_lib.one(label)]
 
-    def parts(self, example):
+    def parts(self, example: base.Example) -> list[str]:
         return self.split(example["label"])
 
-    def check(self, labels):
+    def check(self, labels: Collection[str]) -> None:
         if len(labels) < 2:
             raise errors.InputError(
                 "classification needs at least two labels in the training "
                 f"file; found {sorted(labels)}. Check `columns`."
             )
 
-    def size(self, labels):
+    def size(self, labels: Sequence[str]) -> int:
         return len(labels)
 
-    def labels(self, label, labels):
+    def labels(self, label: tf.Tensor, labels: Sequence[str]) -> tf.Tensor:
         """(T,) string -> (T,) int32; not in a graph."""
         number = {name: index for index, name in enumerate(labels)}
         found = [names[0] for names in _names(self, label)]
         _check_known(found, labels)
         return tf.constant([number[name] for name in found], tf.int32)
 
-    def losses(self, logits, labels):
+    def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
-    def decode(self, logits):
+    def decode(self, logits: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(logits, axis=-1)
 
-    def predict(self, scores, labels):
+    def predict(self, scores: tf.Tensor, labels: Sequence[str]) -> base.Tensors:
         best = tf.argmax(scores, axis=-1, output_type=tf.int32)
         return {
             "label": tf.gather(tf.constant(labels), best),
@@ -249,11 +289,21 @@ class Single:
         labels = sorted({*labels, *gold})
         return classification.confusion(gold, answers, labels), labels
 
-    def metrics(self, predictions, examples, labels):
+    def metrics(
+        self,
+        predictions: base.Answers,
+        examples: Sequence[base.Example],
+        labels: Sequence[str],
+    ) -> dict[str, float]:
         counts, _ = self._counts(predictions, examples, labels)
         return classification.single_label(counts)
 
-    def tables(self, predictions, examples, labels):
+    def tables(
+        self,
+        predictions: base.Answers,
+        examples: Sequence[base.Example],
+        labels: Sequence[str],
+    ) -> dict[str, base.Table]:
         counts, labels = self._counts(predictions, examples, labels)
         return {
             "classes": base.Table(
@@ -273,22 +323,22 @@ class Multi:
 
     key = staticmethod(str)
 
-    def split(self, label):
+    def split(self, label: Any) -> list[str]:
         return [part for part in labels_lib.several(label).split(",") if part]
 
-    def parts(self, example):
+    def parts(self, example: base.Example) -> list[str]:
         return self.split(example["label"])
 
-    def check(self, labels):
+    def check(self, labels: Collection[str]) -> None:
         if not labels:
             raise errors.InputError(
                 "expected rows with labels in the training file, found none."
             )
 
-    def size(self, labels):
+    def size(self, labels: Sequence[str]) -> int:
         return len(labels)
 
-    def labels(self, label, labels):
+    def labels(self, label: tf.Tensor, labels: Sequence[str]) -> tf.Tensor:
         """(T,) string -> (T, C) float32, 1 where a class holds; not in a
         graph.
         """
@@ -298,14 +348,14 @@ class Multi:
         holds = np.array(holds, np.float32).reshape(-1, len(labels))
         return tf.constant(holds)
 
-    def losses(self, logits, labels):
+    def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
         return tf.reduce_mean(losses, axis=-1)
 
-    def decode(self, logits):
+    def decode(self, logits: tf.Tensor) -> tf.Tensor:
         return tf.nn.sigmoid(logits)
 
-    def predict(self, scores, labels):
+    def predict(self, scores: tf.Tensor, labels: Sequence[str]) -> base.Tensors:
         holds = scores > 0.5
         # Each name with a comma before it; the first comma is cut.
         names = tf.where(
@@ -323,12 +373,22 @@ class Multi:
     def _sets(self, examples):
         return [set(self.split(example["label"])) for example in examples]
 
-    def metrics(self, predictions, examples, labels):
+    def metrics(
+        self,
+        predictions: base.Answers,
+        examples: Sequence[base.Example],
+        labels: Sequence[str],
+    ) -> dict[str, float]:
         return classification.multi_label(
             self._sets(examples), self._sets(predictions), labels
         )
 
-    def tables(self, predictions, examples, labels):
+    def tables(
+        self,
+        predictions: base.Answers,
+        examples: Sequence[base.Example],
+        labels: Sequence[str],
+    ) -> dict[str, base.Table]:
         scores = classification.of_sets(
             self._sets(examples), self._sets(predictions), labels
         )
@@ -342,50 +402,66 @@ class Number:
     scores = ("spearman", "pearson", "mean_squared_error")
     read = staticmethod(labels_lib.number)
 
-    def key(self, label):
+    def key(self, label: Any) -> float:
         return float(labels_lib.number(label))
 
-    def split(self, label):
+    def split(self, label: Any) -> list[str]:
         labels_lib.number(label)
         return []
 
-    def parts(self, example):
+    def parts(self, example: base.Example) -> list[str]:
         return [example["label"]]
 
-    def check(self, labels):
+    def check(self, labels: Collection[str]) -> None:
         pass
 
-    def size(self, labels):
+    def size(self, labels: Sequence[str]) -> int:
         return 1
 
-    def labels(self, label, labels):
+    def labels(self, label: tf.Tensor, labels: Sequence[str]) -> tf.Tensor:
         """(T,) string -> (T,) float32; not in a graph."""
         return labels_lib.numbers(label)
 
-    def losses(self, logits, labels):
+    def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         return tf.square(logits[:, 0] - labels)
 
-    def decode(self, logits):
+    def decode(self, logits: tf.Tensor) -> tf.Tensor:
         return logits
 
-    def predict(self, scores, labels):
+    def predict(self, scores: tf.Tensor, labels: Sequence[str]) -> base.Tensors:
         return {"value": scores[:, 0]}
 
-    def metrics(self, predictions, examples, labels):
+    def metrics(
+        self,
+        predictions: base.Answers,
+        examples: Sequence[base.Example],
+        labels: Sequence[str],
+    ) -> dict[str, float]:
         gold = [
             float(labels_lib.number(example["label"])) for example in examples
         ]
         answers = [answer["value"] for answer in predictions]
         return classification.regression(gold, answers)
 
-    def tables(self, predictions, examples, labels):
+    def tables(
+        self,
+        predictions: base.Answers,
+        examples: Sequence[base.Example],
+        labels: Sequence[str],
+    ) -> dict[str, base.Table]:
         return {}
 
 
-KINDS = {"single": Single(), "multi": Multi(), "number": Number()}
+Kind = Single | Multi | Number
+
+KINDS: Mapping[str, Kind] = {
+    "single": Single(),
+    "multi": Multi(),
+    "number": Number(),
+}
 
 
-def _names(kind, label) -> list[list[str]]:
+def _names(kind: Kind, label: tf.Tensor) -> list[list[str]]:
     """(T,) string -> the classes of each row."""
     found = []
     for number, text in enumerate(label.numpy()):

@@ -1,6 +1,8 @@
 """Vectors of texts: near each other where the texts mean the same."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +12,9 @@ from bert_keras import errors, options
 from bert_keras import heads as heads_lib
 from bert_keras.data import labelled_files, labels, packing
 from bert_keras.metrics import classification
+from bert_keras.networks import base as networks
 from bert_keras.tasks import base
+from bert_keras.tokenizers import base as tokenizers
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -45,19 +49,19 @@ class Embedding(base.Task):
     highest: float = 1.0  # label
 
     @property
-    def text_columns(self):
+    def text_columns(self) -> tuple[str, ...]:
         return ("text", "text_pair") if self.pair else ("text",)
 
     @property
-    def stored_features(self):
+    def stored_features(self) -> dict[str, str | None]:
         # Both texts of a pair are in one row: 1s alone would join them.
         return {"padding_mask": base.TOKENS} if self.pair else {}
 
     @property
-    def num_positions(self):
+    def num_positions(self) -> int:
         return self.seq_length // len(self.text_columns)
 
-    def read_examples(self, path):
+    def read_examples(self, path: str) -> Iterator[base.Example]:
         return labelled_files.read(
             path,
             columns=labelled_files.parse_columns(
@@ -67,7 +71,9 @@ class Embedding(base.Task):
             label=labels.number,
         )
 
-    def adapt(self, examples, tokenizer):
+    def adapt(
+        self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
+    ) -> base.Task:
         del tokenizer
         found = (
             (_number(example, number), number)
@@ -92,13 +98,15 @@ class Embedding(base.Task):
             )
         return self.with_settings(pair=True, highest=highest)
 
-    def for_device(self):
+    def for_device(self) -> base.Task:
         """Of one text, as long as each of a pair: vectors are compared
         where they are needed.
         """
         return self.with_settings(pair=False, seq_length=self.num_positions)
 
-    def preprocess(self, raw, tokenizer):
+    def preprocess(
+        self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
+    ) -> base.Tensors:
         """padding_mask: 1 on the first text, 2 on the second."""
         return packing.pack_separately(
             [tokenizer(raw[name]) for name in self.text_columns],
@@ -106,22 +114,36 @@ class Embedding(base.Task):
             seq_length=self.seq_length,
         )
 
-    def make_targets(self, raw, features, tokenizer):
+    def make_targets(
+        self,
+        raw: base.Tensors,
+        features: base.Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> base.Targets:
         del features, tokenizer
         share = labels.numbers(raw["label"]) / self.highest
         return {"similarity": (share, tf.ones_like(share))}
 
-    def add_derived_features(self, features):
+    def add_derived_features(self, features: base.Tensors) -> base.Tensors:
         """Each text counts its positions from 0."""
         positions = packing.position_ids(
             features["padding_mask"], len(self.text_columns)
         )
         return features | {"position_ids": positions}
 
-    def build_heads(self, config):
+    def build_heads(
+        self, config: networks.NetworkConfig
+    ) -> dict[str, keras.layers.Layer]:
         return {}
 
-    def outputs(self, encoded, heads, features, *, training):
+    def outputs(
+        self,
+        encoded: dict[str, Any],
+        heads: base.Heads,
+        features: base.Tensors,
+        *,
+        training: bool | None,
+    ) -> base.Tensors:
         """{"embedding", and of pairs "embedding_pair": (B, H)}."""
         hidden, mask = encoded["hidden"][-1], features["padding_mask"]
         return {
@@ -131,24 +153,39 @@ class Embedding(base.Task):
             for number, name in enumerate(self.text_columns, 1)
         }
 
-    def loss(self, outputs, features, targets):
+    def loss(
+        self,
+        outputs: base.Tensors,
+        features: base.Tensors,
+        targets: base.Targets,
+    ) -> base.Tensors:
         share, weights = targets["similarity"]
         losses = tf.square(_cosine(outputs) - share)
         return {"similarity": tf.reduce_sum(losses * weights)}
 
-    def decode(self, outputs, features):
+    def decode(
+        self, outputs: base.Tensors, features: base.Tensors
+    ) -> base.Tensors:
         if not self.pair:
             return dict(outputs)
         return outputs | {"similarity": _cosine(outputs)}
 
-    def postprocess(self, decoded, features, raw, tokenizer):
+    def postprocess(
+        self,
+        decoded: base.Tensors,
+        features: base.Tensors,
+        raw: base.Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> base.Tensors:
         """{"embedding" (T, H)}, of pairs also "embedding_pair" (T, H) and
         "similarity" (T,), their cosine.
         """
         del features, raw, tokenizer
         return decoded
 
-    def metrics(self, predictions, examples):
+    def metrics(
+        self, predictions: base.Answers, examples: Sequence[base.Example]
+    ) -> dict[str, float]:
         gold = [
             _number(example, number) for number, example in enumerate(examples)
         ]
@@ -169,7 +206,7 @@ def _cosine(outputs):
     return tf.reduce_sum(outputs["embedding"] * outputs["embedding_pair"], -1)
 
 
-def _number(example, number: int) -> float:
+def _number(example: base.Example, number: int) -> float:
     try:
         return float(labels.number(example["label"]))
     except ValueError as problem:

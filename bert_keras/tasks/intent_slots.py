@@ -3,7 +3,8 @@
 import dataclasses
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -11,7 +12,9 @@ import tensorflow as tf
 from bert_keras import errors, options
 from bert_keras import heads as heads_lib
 from bert_keras.data import conll, labels, tag_schemes, text_lines
-from bert_keras.tasks import tagging
+from bert_keras.networks import base as networks
+from bert_keras.tasks import base, tagging
+from bert_keras.tokenizers import base as tokenizers
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -28,20 +31,23 @@ class IntentSlots(tagging.Tagging):
         "intent_accuracy",
         *tagging.Tagging.metric_names,
     )
-    softmax_terms = (*tagging.Tagging.softmax_terms, "intent")
+    softmax_terms: ClassVar[tuple[str, ...]] = (
+        *tagging.Tagging.softmax_terms,
+        "intent",
+    )
 
     # Set by `adapt`, from the training data.
     intents: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         options.require_distinct("intents", self.intents)
 
     @property
-    def head_signatures(self):
+    def head_signatures(self) -> dict[str, Any]:
         return super().head_signatures | {"intent": self.intents}
 
-    def read_examples(self, path):
+    def read_examples(self, path: str) -> Iterator[base.Example]:
         """A folder with seq.in, seq.out and label: a text each line."""
         if self.tag_column != conll.LAST:
             raise errors.InputError(
@@ -56,7 +62,9 @@ class IntentSlots(tagging.Tagging):
                 f"{path}: expected a folder with {', '.join(names)}, a text in "
                 f"each line; {', '.join(missing)} is not there."
             )
-        lines = [list(map(_words, _lines(name))) for name in files[:2]]
+        lines: list[list[Any]] = [
+            list(map(_words, _lines(name))) for name in files[:2]
+        ]
         lines.append([labels.strip(line) for line in _lines(files[2])])
         if len(set(map(len, lines))) > 1:
             counts = [
@@ -95,7 +103,9 @@ class IntentSlots(tagging.Tagging):
                 ) from None
             yield conll.row(words, tags, " ") | {"label": label}
 
-    def adapt(self, examples, tokenizer):
+    def adapt(
+        self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
+    ) -> base.Task:
         intents = set()
 
         def noted():
@@ -106,7 +116,12 @@ class IntentSlots(tagging.Tagging):
         task = super().adapt(noted(), tokenizer)
         return task.with_settings(intents=tuple(sorted(intents)))
 
-    def make_targets(self, raw, features, tokenizer):
+    def make_targets(
+        self,
+        raw: base.Tensors,
+        features: base.Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> base.Targets:
         """Also {"intent": (labels (W,) int32, weights (W,))}.
 
         Of a text in several rows the first one counts.
@@ -127,20 +142,34 @@ class IntentSlots(tagging.Tagging):
             "intent": (tf.gather(numbers, text), weights)
         }
 
-    def build_heads(self, config):
+    def build_heads(
+        self, config: networks.NetworkConfig
+    ) -> dict[str, keras.layers.Layer]:
         count = len(self.intents)
         return super().build_heads(config) | {
             "intent": heads_lib.ClassificationHead(config, count)
         }
 
-    def outputs(self, encoded, heads, features, *, training):
+    def outputs(
+        self,
+        encoded: dict[str, Any],
+        heads: base.Heads,
+        features: base.Tensors,
+        *,
+        training: bool | None,
+    ) -> base.Tensors:
         """Also {"intent": (B, C) float32 logits}, from the pooled [CLS]."""
         mask = features["padding_mask"]
         return super().outputs(encoded, heads, features, training=training) | {
             "intent": heads["intent"](encoded, mask, training=training)
         }
 
-    def loss(self, outputs, features, targets):
+    def loss(
+        self,
+        outputs: base.Tensors,
+        features: base.Tensors,
+        targets: base.Targets,
+    ) -> base.Tensors:
         intents, weights = targets["intent"]
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             intents, outputs["intent"]
@@ -149,13 +178,21 @@ class IntentSlots(tagging.Tagging):
             "intent": tf.reduce_sum(losses * weights)
         }
 
-    def decode(self, outputs, features):
+    def decode(
+        self, outputs: base.Tensors, features: base.Tensors
+    ) -> base.Tensors:
         """Also {"intents" (W, C)}: their probabilities."""
         return super().decode(outputs, features) | {
             "intents": tf.nn.softmax(outputs["intent"], axis=-1)
         }
 
-    def postprocess(self, decoded, features, raw, tokenizer):
+    def postprocess(
+        self,
+        decoded: base.Tensors,
+        features: base.Tensors,
+        raw: base.Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> base.Tensors:
         """Also {"intent" (T,) string, "intent_score" (T,)}."""
         texts = tf.range(tf.size(raw["text"]))
         first = tf.searchsorted(features["example_index"], texts)
@@ -166,7 +203,9 @@ class IntentSlots(tagging.Tagging):
             "intent_score": tf.reduce_max(scores, axis=-1),
         }
 
-    def metrics(self, predictions, examples):
+    def metrics(
+        self, predictions: base.Answers, examples: Sequence[base.Example]
+    ) -> dict[str, float]:
         """The slots' scores, and of whole texts: intent, intent and slots."""
         pairs = list(zip(predictions, examples, strict=True))
         intents = [
@@ -186,9 +225,12 @@ class IntentSlots(tagging.Tagging):
             "frame_accuracy": both / count,
         }
 
-    def unseen(self, example):
+    def unseen(self, example: base.Example) -> Sequence[str]:
         intent = labels.strip(example["label"])
-        return [intent] * (intent not in self.intents) + super().unseen(example)
+        return [
+            *[intent] * (intent not in self.intents),
+            *super().unseen(example),
+        ]
 
 
 def _lines(path: str) -> Iterator[str]:

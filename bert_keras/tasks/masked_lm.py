@@ -1,6 +1,8 @@
 """Pretraining: masked LM, with or without a sentence objective."""
 
 import dataclasses
+from collections.abc import Iterable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -8,7 +10,9 @@ import tensorflow as tf
 from bert_keras import heads as heads_lib
 from bert_keras import options
 from bert_keras.data import masking, packing
+from bert_keras.networks import base as networks
 from bert_keras.tasks import base
+from bert_keras.tokenizers import base as tokenizers
 
 # Answers at most this many [MASK]s of a text; a fixed number keeps shapes
 # static on every device.
@@ -38,24 +42,26 @@ class MaskedLM(base.Task):
     special_ids: tuple[int, ...] = ()
 
     @property
-    def softmax_terms(self):
+    def softmax_terms(self) -> tuple[str, ...]:
         return tuple(self.head_signatures)
 
     @property
-    def head_signatures(self):
-        parts = {"masked_lm": self.vocab_size}
+    def head_signatures(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {"masked_lm": self.vocab_size}
         if self.objective != "none":
             parts["next_sentence"] = self.objective
         return parts
 
     @property
-    def metric_names(self):
+    def metric_names(self) -> tuple[str, ...]:
         return (
             *(f"{term}_accuracy" for term in self.head_signatures),
             *(f"loss/{term}" for term in self.head_signatures),
         )
 
-    def adapt(self, examples, tokenizer):
+    def adapt(
+        self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
+    ) -> base.Task:
         del examples
         return self.with_settings(
             vocab_size=tokenizer.vocab_size,
@@ -63,16 +69,25 @@ class MaskedLM(base.Task):
             special_ids=tokenizer.special_ids,
         )
 
-    def build_heads(self, config):
+    def build_heads(
+        self, config: networks.NetworkConfig
+    ) -> dict[str, keras.layers.Layer]:
         heads = {"masked_lm": heads_lib.MaskedLMHead(config)}
         if self.objective != "none":
             heads["next_sentence"] = heads_lib.NextSentenceHead(config)
         return heads
 
-    def positions_read(self, features):
+    def positions_read(self, features: base.Tensors) -> tf.Tensor | None:
         return features["positions"]
 
-    def outputs(self, encoded, heads, features, *, training):
+    def outputs(
+        self,
+        encoded: dict[str, Any],
+        heads: base.Heads,
+        features: base.Tensors,
+        *,
+        training: bool | None,
+    ) -> base.Tensors:
         """{"masked_lm": (B, P, V), "next_sentence": (B, 2)}, float32 logits."""
         all_states = "positions_read" not in encoded
         outputs = {
@@ -86,7 +101,9 @@ class MaskedLM(base.Task):
             outputs["next_sentence"] = heads["next_sentence"](encoded["pooled"])
         return outputs
 
-    def preprocess(self, raw, tokenizer):
+    def preprocess(
+        self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
+    ) -> base.Tensors:
         ids = tokenizer(raw["text"], special_tokens=True)
         return packing.pack(
             [ids],
@@ -94,7 +111,9 @@ class MaskedLM(base.Task):
             seq_length=self.seq_length,
         )
 
-    def randomize(self, features, targets, seeds):
+    def randomize(
+        self, features: base.Tensors, targets: base.Targets, seeds: tf.Tensor
+    ) -> tuple[base.Tensors, base.Targets]:
         if "positions" in features:  # masked when the records were made
             return features, targets
         token_ids, positions, labels, weights = masking.mask_tokens(
@@ -109,7 +128,7 @@ class MaskedLM(base.Task):
         masked = {"token_ids": token_ids, "positions": positions}
         return features | masked, targets | {"masked_lm": (labels, weights)}
 
-    def add_derived_features(self, features):
+    def add_derived_features(self, features: base.Tensors) -> base.Tensors:
         if "positions" in features:
             return features
         positions, _ = masking.mask_positions(
@@ -121,7 +140,12 @@ class MaskedLM(base.Task):
         """The targets of this task's heads: a wrapper may have more."""
         return {k: v for k, v in targets.items() if k in self.head_signatures}
 
-    def loss(self, outputs, features, targets):
+    def loss(
+        self,
+        outputs: base.Tensors,
+        features: base.Tensors,
+        targets: base.Targets,
+    ) -> base.Tensors:
         terms = {}
         for term, (labels, weights) in self._own(targets).items():
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
@@ -130,7 +154,12 @@ class MaskedLM(base.Task):
             terms[term] = tf.reduce_sum(losses * weights)
         return terms
 
-    def metric_sums(self, outputs, features, targets):
+    def metric_sums(
+        self,
+        outputs: base.Tensors,
+        features: base.Tensors,
+        targets: base.Targets,
+    ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         scores = {}
         for term, (labels, weights) in self._own(targets).items():
             guess = tf.argmax(outputs[term], axis=-1, output_type=tf.int32)
@@ -141,7 +170,9 @@ class MaskedLM(base.Task):
             )
         return scores
 
-    def decode(self, outputs, features):
+    def decode(
+        self, outputs: base.Tensors, features: base.Tensors
+    ) -> base.Tensors:
         scores = tf.nn.softmax(outputs["masked_lm"], axis=-1)
         return {
             # Not ops.argmax: for its -0.0 it uses an op that TFLite lacks.
@@ -149,7 +180,13 @@ class MaskedLM(base.Task):
             "score": tf.reduce_max(scores, axis=-1),
         }
 
-    def postprocess(self, decoded, features, raw, tokenizer):
+    def postprocess(
+        self,
+        decoded: base.Tensors,
+        features: base.Tensors,
+        raw: base.Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> base.Tensors:
         """{"token" (T, P) string, "score" (T, P)}: "" and 0 past the last."""
         del raw
         _, valid = masking.mask_positions(

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,7 +13,9 @@ from bert_keras import errors, options
 from bert_keras import heads as heads_lib
 from bert_keras.data import packing, squad
 from bert_keras.metrics import answers as answers_lib
+from bert_keras.networks import base as networks
 from bert_keras.tasks import base
+from bert_keras.tokenizers import base as tokenizers
 
 # A logit for what cannot be; far below real ones, and sums of it stay finite.
 NEVER = -1e4
@@ -82,19 +86,21 @@ class QuestionAnswering(base.Task):
     chinese: bool = False  # scored by characters
 
     @property
-    def metric_names(self):
+    def metric_names(self) -> tuple[str, ...]:
         if self.unanswerable:
             return ("f1", "exact_match", "best_f1", "best_exact_match")
         return ("f1", "exact_match")
 
     @property
-    def list_width(self):
+    def list_width(self) -> int:
         return self.n_best
 
-    def read_examples(self, path):
+    def read_examples(self, path: str) -> Iterator[base.Example]:
         return squad.read(path)
 
-    def adapt(self, examples, tokenizer):
+    def adapt(
+        self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
+    ) -> base.Task:
         del tokenizer
         unanswerable, chinese, characters = False, 0, 0
         for example in examples:
@@ -106,21 +112,23 @@ class QuestionAnswering(base.Task):
             chinese=chinese > _CHINESE_SHARE * characters,
         )
 
-    def calibrated(self, scores):
+    def calibrated(self, scores: Mapping[str, float]) -> base.Task:
         if self.no_answer_threshold or "best_f1_threshold" not in scores:
             return self
         return self.with_settings(
             no_answer_threshold=scores["best_f1_threshold"]
         )
 
-    def to_python(self, answer):
+    def to_python(self, answer: dict[str, Any]) -> dict[str, Any]:
         count = sum(end > 0 for end in answer["ends"])
         return answer | {
             name: answer[name][:count]
             for name in ("answers", "starts", "ends", "scores")
         }
 
-    def preprocess(self, raw, tokenizer):
+    def preprocess(
+        self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
+    ) -> base.Tensors:
         """Also {"starts", "ends" (W, S) int32}, which stay on the host.
 
         Where a token of the context stands there, in code points; 0 and 0
@@ -147,7 +155,12 @@ class QuestionAnswering(base.Task):
             "truncated": tf.gather(whole.row_lengths() > longest, ids.text),
         }
 
-    def make_targets(self, raw, features, tokenizer):
+    def make_targets(
+        self,
+        raw: base.Tensors,
+        features: base.Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> base.Targets:
         """First and last token that overlap the answer's characters.
 
         [CLS], 0, where a window does not hold all of them. Weight 0 where
@@ -180,7 +193,9 @@ class QuestionAnswering(base.Task):
             "end": (tf.where(held, last, 0), weights),
         }
 
-    def build_heads(self, config):
+    def build_heads(
+        self, config: networks.NetworkConfig
+    ) -> dict[str, keras.layers.Layer]:
         if "segment_ids" not in config.inputs:
             raise errors.InputError(
                 "question_answering tells the question from the context by "
@@ -189,12 +204,24 @@ class QuestionAnswering(base.Task):
             )
         return {"span": heads_lib.SpanHead(config)}
 
-    def outputs(self, encoded, heads, features, *, training):
+    def outputs(
+        self,
+        encoded: dict[str, Any],
+        heads: base.Heads,
+        features: base.Tensors,
+        *,
+        training: bool | None,
+    ) -> base.Tensors:
         """{"start", "end": (B, S) float32 logits}."""
         start, end = heads["span"](encoded["hidden"][-1])
         return {"start": start, "end": end}
 
-    def loss(self, outputs, features, targets):
+    def loss(
+        self,
+        outputs: base.Tensors,
+        features: base.Tensors,
+        targets: base.Targets,
+    ) -> base.Tensors:
         context = _context(features)
         candidates = context | (tf.range(tf.shape(context)[1]) == 0)
         terms = {}
@@ -207,7 +234,9 @@ class QuestionAnswering(base.Task):
             terms[term] = tf.reduce_sum(losses * weights)
         return terms
 
-    def decode(self, outputs, features):
+    def decode(
+        self, outputs: base.Tensors, features: base.Tensors
+    ) -> base.Tensors:
         """The best spans of each row, best first, and the score of none.
 
         {"start", "end" (W, N) int32, both inclusive, "score" (W, N), "null"
@@ -234,7 +263,13 @@ class QuestionAnswering(base.Task):
             "null": outputs["start"][:, 0] + outputs["end"][:, 0],
         }
 
-    def postprocess(self, decoded, features, raw, tokenizer):
+    def postprocess(
+        self,
+        decoded: base.Tensors,
+        features: base.Tensors,
+        raw: base.Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> base.Tensors:
         """{"answer" (T,) string, "start", "end" (T,) int32, "score" (T,), ...}
 
         start, end: where the answer stands in the context, in code points.
@@ -308,7 +343,9 @@ class QuestionAnswering(base.Task):
         )
         return scores, starts, ends
 
-    def metrics(self, predictions, examples):
+    def metrics(
+        self, predictions: base.Answers, examples: Sequence[base.Example]
+    ) -> dict[str, float]:
         """Exact match and F1; for questions without answer the best ones, too.
 
         Thresholds, which `calibrated` reads, are chosen on these very rows.

@@ -1,6 +1,8 @@
 """Entities in a text: a tag for every word."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -9,7 +11,9 @@ import tensorflow as tf
 from bert_keras import errors, options
 from bert_keras import heads as heads_lib
 from bert_keras.data import conll, packing, tag_schemes
+from bert_keras.networks import base as networks
 from bert_keras.tasks import base
+from bert_keras.tokenizers import base as tokenizers
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -43,8 +47,8 @@ class Tagging(base.Task):
         "last.",
         least=conll.LAST,
     )
-    metric_names = ("f1", "precision", "recall")
-    softmax_terms = ("tag",)
+    metric_names: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall")
+    softmax_terms: ClassVar[tuple[str, ...]] = ("tag",)
     target_axes = {"tag": base.TOKENS}
     lists = {"type": "", "text": "", "start": -1, "end": -1, "score": 0.0}
 
@@ -52,7 +56,7 @@ class Tagging(base.Task):
     types: tuple[str, ...] = ()
     scheme: str = "BIO"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.scheme not in tag_schemes.PREFIXES:
             raise errors.InputError(
                 f"scheme is {self.scheme!r}; expected one of "
@@ -67,15 +71,17 @@ class Tagging(base.Task):
         return ("O", *(f"{p}-{t}" for t in self.types for p in prefixes))
 
     @property
-    def head_signatures(self):
+    def head_signatures(self) -> dict[str, Any]:
         return {"tag": self.labels}
 
-    def read_examples(self, path):
+    def read_examples(self, path: str) -> Iterator[base.Example]:
         return conll.rows(path, self.tag_column)
 
-    def adapt(self, examples, tokenizer):
+    def adapt(
+        self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
+    ) -> base.Task:
         del tokenizer
-        types = set()
+        types: set[str] = set()
 
         def sequences():
             for example in examples:
@@ -95,7 +101,9 @@ class Tagging(base.Task):
             scheme="BIO" if scheme == "IOB1" else scheme,
         )
 
-    def preprocess(self, raw, tokenizer):
+    def preprocess(
+        self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
+    ) -> base.Tensors:
         """Also "start" and "end" (W, S) int32: places of words in the text.
 
         In code points, at the first piece of each word, in the one row where
@@ -137,7 +145,12 @@ class Tagging(base.Task):
             filler=-1,
         ) | {"example_index": found.text}
 
-    def make_targets(self, raw, features, tokenizer):
+    def make_targets(
+        self,
+        raw: base.Tensors,
+        features: base.Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> base.Targets:
         """{"tag": (labels (W, S) int32, weights (W, S))}; not in a graph.
 
         A word is in an entity when it begins there.
@@ -171,22 +184,38 @@ class Tagging(base.Task):
         weights = tf.constant(start >= 0, tf.float32)
         return {"tag": (tf.constant(labels), weights)}
 
-    def build_heads(self, config):
+    def build_heads(
+        self, config: networks.NetworkConfig
+    ) -> dict[str, keras.layers.Layer]:
         count = len(self.labels)
         return {"tag": heads_lib.TokenClassificationHead(config, count)}
 
-    def outputs(self, encoded, heads, features, *, training):
+    def outputs(
+        self,
+        encoded: dict[str, Any],
+        heads: base.Heads,
+        features: base.Tensors,
+        *,
+        training: bool | None,
+    ) -> base.Tensors:
         """{"tag": (B, S, C) float32 logits}."""
         return {"tag": heads["tag"](encoded["hidden"][-1], training=training)}
 
-    def loss(self, outputs, features, targets):
+    def loss(
+        self,
+        outputs: base.Tensors,
+        features: base.Tensors,
+        targets: base.Targets,
+    ) -> base.Tensors:
         labels, weights = targets["tag"]
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels, outputs["tag"]
         )
         return {"tag": tf.reduce_sum(losses * weights)}
 
-    def decode(self, outputs, features):
+    def decode(
+        self, outputs: base.Tensors, features: base.Tensors
+    ) -> base.Tensors:
         """{"tag" (W, S) int32, "score" (W, S)}: 0 at padding."""
         scores = tf.nn.softmax(outputs["tag"], axis=-1)
         tag = tf.argmax(scores, axis=-1, output_type=tf.int32)
@@ -196,7 +225,13 @@ class Tagging(base.Task):
             "score": tf.reduce_max(scores, axis=-1) * tf.cast(mask, tf.float32),
         }
 
-    def postprocess(self, decoded, features, raw, tokenizer):
+    def postprocess(
+        self,
+        decoded: base.Tensors,
+        features: base.Tensors,
+        raw: base.Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> base.Tensors:
         """{"type", "text" (T, M) string, "start", "end" (T, M), "score"}.
 
         The entities of each text, of at most M, in order; past the last "",
@@ -264,21 +299,25 @@ class Tagging(base.Task):
         number = tf.cumsum(tf.cast(opens, tf.int32)) - 1
         return opens, tf.boolean_mask(number, tag > 0)
 
-    def to_python(self, answer):
+    def to_python(self, answer: dict[str, Any]) -> dict[str, Any]:
         count = sum(map(bool, answer["type"]))
         return answer | {
             name: answer[name][:count]
             for name in ("type", "text", "start", "end", "score")
         }
 
-    def metrics(self, predictions, examples):
+    def metrics(
+        self, predictions: base.Answers, examples: Sequence[base.Example]
+    ) -> dict[str, float]:
         """Over entities, whose ends are counted in the words of the file.
 
         An entity that was found holds the words that begin in it.
         """
         return tag_schemes.scores(*self._spans(predictions, examples))
 
-    def tables(self, predictions, examples):
+    def tables(
+        self, predictions: base.Answers, examples: Sequence[base.Example]
+    ) -> dict[str, base.Table]:
         """The same of each type alone; how many there are, and were given."""
         found, there = self._spans(predictions, examples)
         scores = []
@@ -308,11 +347,13 @@ class Tagging(base.Task):
             ],
         )
 
-    def unseen(self, example):
+    def unseen(self, example: base.Example) -> Sequence[str]:
         found = tag_schemes.spans(conll.tags(example["tags"]))
         return [kind for kind, _, _ in found if kind not in self.types]
 
-    def spans(self, answer, example) -> list[tag_schemes.Entity]:
+    def spans(
+        self, answer: Mapping[str, Any], example: base.Example
+    ) -> list[tag_schemes.Entity]:
         """The entities of an answer, counted in the words of its row."""
         starts = [start for start, _ in conll.places(example["words"])]
         spans = (
@@ -323,7 +364,7 @@ class Tagging(base.Task):
         )
         return [span for span in spans if span[1] < span[2]]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         # An earlier run continues: its records are known by these settings.
         values = super().to_dict()
         if self.tag_column == conll.LAST:

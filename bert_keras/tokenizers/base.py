@@ -11,7 +11,7 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -55,7 +55,9 @@ class Tokenizer:
     files: tuple[str, ...]  # names of what `save` writes
     folder: str | None = None  # that it was read from
 
-    def __call__(self, text, *, special_tokens: bool = False):
+    def __call__(
+        self, text: tf.Tensor, *, special_tokens: bool = False
+    ) -> tf.RaggedTensor:
         """text (B,) string -> ragged (B, None) int32, without the frame.
 
         Bytes that are not UTF-8 are dropped. special_tokens: a literal [MASK],
@@ -63,7 +65,9 @@ class Tokenizer:
         """
         raise NotImplementedError
 
-    def with_offsets(self, text):
+    def with_offsets(
+        self, text: tf.Tensor
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         """text (B,) string -> (ids, starts, ends), ragged (B, None) int32 each.
 
         text[start:end] is what a token came from, in code points of the text
@@ -71,7 +75,7 @@ class Tokenizer:
         """
         raise NotImplementedError
 
-    def word_starts(self, ids):
+    def word_starts(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
         """ids of texts, ragged (B, None) -> bool: where a word starts.
 
         White space ends a word. Punctuation and Chinese characters are words
@@ -79,7 +83,7 @@ class Tokenizer:
         """
         raise NotImplementedError
 
-    def detokenize(self, ids):
+    def detokenize(self, ids: tf.RaggedTensor | tf.Tensor) -> tf.Tensor:
         """ids, ragged (B, None) or padded (B, S) -> text (B,) string.
 
         Without the frame and the padding.
@@ -145,11 +149,11 @@ class Tokenizer:
         frame = self.frame
         return tuple(dict.fromkeys((*frame.start, *frame.between, *frame.end)))
 
-    def tokens(self, ids) -> list[str]:
+    def tokens(self, ids: Iterable[int]) -> list[str]:
         """The tokens of one sequence of ids, on the host."""
         return [self.vocabulary[i] for i in ids]
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         if self.folder is None:
             raise errors.InputError(
                 "Expected a tokenizer of a folder, from which other processes "

@@ -13,6 +13,7 @@ import itertools
 import os
 import re
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -62,7 +63,9 @@ class Tokenizer(base.Tokenizer):
             self._pieces = _op(self.vocabulary)
 
     @classmethod
-    def from_file(cls, path, *, lowercase: bool | None = None) -> "Tokenizer":
+    def from_file(
+        cls, path: str | os.PathLike[str], *, lowercase: bool | None = None
+    ) -> "Tokenizer":
         """Reads a vocab.txt; infers the casing from it unless given."""
         vocabulary = _read(str(path))
         if lowercase is None:
@@ -73,11 +76,13 @@ class Tokenizer(base.Tokenizer):
             raise errors.InputError(f"{path}: {error}") from None
 
     @classmethod
-    def read_files(cls, folder: str, *, lowercase: bool) -> "Tokenizer":
+    def read_files(  # type: ignore[override]  # its own settings
+        cls, folder: str, *, lowercase: bool
+    ) -> "Tokenizer":
         path = os.path.join(folder, VOCABULARY)
         return cls.from_file(path, lowercase=lowercase)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         if self.folder is not None:
             return super().__reduce__()
         return _unpickle, (self.vocabulary, self.lowercase)
@@ -97,17 +102,21 @@ class Tokenizer(base.Tokenizer):
             str(path), "".join(f"{piece}\n" for piece in self.vocabulary)
         )
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         return super().to_dict() | {"lowercase": self.lowercase}
 
-    def __call__(self, text, *, special_tokens: bool = False):
+    def __call__(
+        self, text: tf.Tensor, *, special_tokens: bool = False
+    ) -> tf.RaggedTensor:
         text = tf.ensure_shape(tf.convert_to_tensor(text, tf.string), (None,))
         if special_tokens:
             return self._with_special_tokens(text)
         text = text_cleaning.normalize(text, lowercase=self.lowercase)
         return self._pieces.tokenize(text_cleaning.without_long_words(text))
 
-    def with_offsets(self, text):
+    def with_offsets(
+        self, text: tf.Tensor
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         """See base.Tokenizer; text[start:end] in detail:
 
         Accents and variation selectors that were dropped belong to the
@@ -126,11 +135,11 @@ class Tokenizer(base.Tokenizer):
             ids.with_values(source.end(row, ends.values)),
         )
 
-    def word_starts(self, ids):
+    def word_starts(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
         continues = tf.gather(self._continues, ids.values)
         return ids.with_values(tf.logical_not(continues))
 
-    def detokenize(self, ids):
+    def detokenize(self, ids: tf.RaggedTensor | tf.Tensor) -> tf.Tensor:
         """Words with a space between, but for that beside a Chinese character.
 
         [CLS], [SEP] and [PAD] are left out.
@@ -182,13 +191,14 @@ def _unpickle(vocabulary: tuple[str, ...], lowercase: bool) -> Tokenizer:
     return Tokenizer(vocabulary, lowercase=lowercase)
 
 
-def require(tokenizer: base.Tokenizer, where: str) -> None:
-    """Raises InputError if the tokenizer of a model is another one."""
+def require(tokenizer: base.Tokenizer, where: str) -> Tokenizer:
+    """The tokenizer of a model; raises InputError if it is another one."""
     if not isinstance(tokenizer, Tokenizer):
         raise errors.InputError(
             f"{where} takes WordPiece vocabularies only, and the tokenizer of "
             f"this model is {type(tokenizer).__name__}."
         )
+    return tokenizer
 
 
 def _op(vocabulary: Sequence[str]) -> tf_text.FastWordpieceTokenizer:
@@ -236,7 +246,7 @@ def _read(path: str) -> list[str]:
     return pieces
 
 
-def _check(vocabulary: tuple[str, ...]):
+def _check(vocabulary: tuple[str, ...]) -> None:
     if not vocabulary:
         raise errors.InputError(
             "Expected a vocabulary, one piece per line; it is empty."

@@ -180,11 +180,11 @@ class PreemptionNotice:
             self._before = signal.signal(signal.SIGTERM, self._note)
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._in_main:
             signal.signal(signal.SIGTERM, self._before)
 
-    def _note(self, *_) -> None:
+    def _note(self, *_: object) -> None:
         self._signals += 1
 
     def flag(self) -> tf.Tensor:

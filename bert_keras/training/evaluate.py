@@ -86,7 +86,9 @@ def run(settings: EvaluateSettings) -> dict[str, float]:
     return scores
 
 
-def _on_rows(model: predictor.Predictor, settings: EvaluateSettings):
+def _on_rows(
+    model: predictor.Predictor, settings: EvaluateSettings
+) -> tuple[dict[str, float], int, dict[str, str]]:
     task = model.task
     if records_lib.is_complete(os.path.join(settings.data, "train")):
         raise errors.InputError(
@@ -159,7 +161,9 @@ def _unseen(
     return text
 
 
-def _on_records(model: predictor.Predictor, settings: EvaluateSettings):
+def _on_records(
+    model: predictor.Predictor, settings: EvaluateSettings
+) -> tuple[dict[str, float], int]:
     no_sums = base.Task.metric_sums, wrappers.Wrapper.metric_sums
     if all(
         type(each).metric_sums in no_sums

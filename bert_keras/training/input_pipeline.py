@@ -34,7 +34,7 @@ def batches(
         return batch | {"inputs": features, "targets": targets}
 
     def make_stream(**parts):
-        batches = batches_lib.stream(records, plan, **span, **parts)
+        batches = batches_lib.stream(records, plan, **(span | parts))
         return batches.map(complete, num_parallel_calls=2, deterministic=True)
 
     return _distribute(strategy, make_stream)
@@ -80,7 +80,9 @@ def buckets(
     return (seq_length,)
 
 
-def open_records(folder: str):
+def open_records(
+    folder: str,
+) -> tuple[records_lib.Records, records_lib.Records | None]:
     """The training records and the held-out ones, or None."""
     dev = os.path.join(folder, "dev")
     train = records_lib.Records(os.path.join(folder, "train"))

@@ -9,7 +9,8 @@ import hashlib
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +24,8 @@ from bert_keras.training import settings as settings_lib
 
 ROWS_PER_BATCH = 1000  # examples that are tokenized in one call
 ROWS_PER_SHARD = 100_000
+
+Row = TypeVar("Row", bound=Mapping[str, Any])
 
 
 def split(
@@ -169,7 +172,7 @@ def encode(
         for term, (labels, weights) in made.items():
             arrays[f"targets/{term}/labels"] = labels
             arrays[f"targets/{term}/weights"] = weights
-        arrays = {
+        stored = {
             name: _storable(task, name, value.numpy())
             for name, value in arrays.items()
         }
@@ -179,7 +182,7 @@ def encode(
                 name: value[number, :length]
                 if name in per_token
                 else value[number]
-                for name, value in arrays.items()
+                for name, value in stored.items()
             }
 
 
@@ -230,9 +233,7 @@ def _per_token(task: base.Task) -> set[str]:
     return {name for name, axis in axes.items() if axis == base.TOKENS}
 
 
-def _blocks(
-    rows: Iterable[base.Example], size: int
-) -> Iterator[list[base.Example]]:
+def _blocks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
     block = []
     for row in rows:
         block.append(row)
@@ -243,12 +244,14 @@ def _blocks(
         yield block
 
 
-def _fingerprint(path, task, tokenizer, part) -> str:
+def _fingerprint(
+    path: str, task: base.Task, tokenizer: tokenizers.Tokenizer, part: str
+) -> str:
     digest = hashlib.sha256()
     facts = f"{tokenizer.fingerprint} {task.to_dict()} {part}"
     if task.stored_features:
         facts += f" {sorted(task.stored_features)}"
     digest.update(facts.encode())
     for each in corpus.files([path]):
-        digest.update(files.checksum(each).encode())
+        digest.update(f"{files.checksum(each)}".encode())
     return digest.hexdigest()[:16]

@@ -49,7 +49,7 @@ class MetricWriter:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         # JSON has no NaN.
-        line = {"step": step} | {
+        line: dict[str, float | None] = {"step": step} | {
             name: float(value) if math.isfinite(value) else None
             for name, value in values.items()
         }
@@ -64,7 +64,7 @@ class MetricWriter:
             image = tf.image.decode_png(png, channels=3)[tf.newaxis]
             tf.summary.image(name, image, step=step)
 
-    def _scalars(self, line: Mapping[str, float]) -> None:
+    def _scalars(self, line: Mapping[str, Any]) -> None:
         with self.board.as_default():
             for name, value in line.items():
                 if name != "step" and value is not None:
@@ -86,7 +86,8 @@ def _lines(path: str) -> tuple[list[dict[str, Any]], list[bytes]]:
 
     What a kill left of the last line is dropped.
     """
-    lines, others = [], []
+    lines: list[dict[str, Any]] = []
+    others: list[bytes] = []
     if not tf.io.gfile.exists(path):
         return lines, others
     with tf.io.gfile.GFile(path, "rb") as file:

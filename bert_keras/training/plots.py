@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.figure
 import numpy as np
@@ -79,13 +80,15 @@ def check_picture(path: str) -> None:
             )
 
 
-def _figure(width: float, height: float):
+def _figure(
+    width: float, height: float
+) -> tuple[matplotlib.figure.Figure, Any]:
     # Not pyplot, which looks for a screen.
     figure = matplotlib.figure.Figure((width, height), layout="constrained")
     return figure, figure.subplots()
 
 
-def _png(figure) -> bytes:
+def _png(figure: matplotlib.figure.Figure) -> bytes:
     image = io.BytesIO()
     figure.savefig(
         image, format="png", dpi=120, metadata={"Software": SOFTWARE}

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -151,7 +151,7 @@ def _write(
         deduplicate=settings.deduplicate,
         chunk_bytes=int(settings.shard_mb * 1e6),
     )
-    results = {"train": [], "dev": []}
+    results: dict[str, list[dict]] = {"train": [], "dev": []}
     with console.Progress("preparing", total=size / 1e6, unit="MB") as progress:
         for split, done, result in _make(
             settings, recipe, plan, position, size
@@ -248,7 +248,7 @@ def _size(paths: Sequence[str]) -> int:
 
 def _tokenizer(
     settings: settings_lib.PrepareSettings, paths: Sequence[str], *, same: bool
-):
+) -> wordpiece.Tokenizer:
     """The vocabulary, given or learned, and its copy in the output folder."""
     copy = os.path.join(settings.output, wordpiece.VOCABULARY)
     lowercase = settings.lowercase
@@ -277,7 +277,7 @@ def _learn(
     settings: settings_lib.PrepareSettings,
     paths: Sequence[str],
     lowercase: bool,
-):
+) -> wordpiece.Tokenizer:
     progress = console.Progress(
         "learning words", total=_size(paths) / 1e6, unit="MB"
     )
@@ -295,7 +295,12 @@ def _texts(paths: Sequence[str], progress: console.Progress) -> Iterator[str]:
         progress.update(position.bytes / 1e6)
 
 
-def _finish(settings, split, made, tokenizer) -> None:
+def _finish(
+    settings: settings_lib.PrepareSettings,
+    split: str,
+    made: Sequence[Mapping[str, Any]],
+    tokenizer: wordpiece.Tokenizer,
+) -> None:
     folder = os.path.join(settings.output, split)
     shards = list(itertools.chain(*(chunk["shards"] for chunk in made)))
     kept = {entry["name"] for entry in shards}

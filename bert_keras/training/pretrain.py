@@ -1,5 +1,6 @@
 """Pretrains on prepared records: masked LM and the sentence objective."""
 
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -9,7 +10,7 @@ from bert_keras import model as model_lib
 from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
 from bert_keras.networks import bert as bert_lib
-from bert_keras.tasks import masked_lm
+from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import (
     cluster,
@@ -54,9 +55,7 @@ def pretrain(
     return predictor.load(chosen.output)
 
 
-def run(
-    settings: settings_lib.PretrainSettings, task: masked_lm.MaskedLM
-) -> Metrics:
+def run(settings: settings_lib.PretrainSettings, task: base.Task) -> Metrics:
     """Trains to `steps`; returns the metrics of the last evaluation."""
     settings_lib.check(settings, task)
     registry.import_modules(settings.modules)
@@ -74,7 +73,7 @@ def run(
 
 def _run(
     settings: settings_lib.PretrainSettings,
-    asked: masked_lm.MaskedLM,
+    asked: base.Task,
     strategy: tf.distribute.Strategy,
 ) -> Metrics:
     train, dev = input_pipeline.open_records(settings.records)
@@ -132,10 +131,10 @@ def _train(
         model, task.for_serving(), strategy=strategy, xla=settings.xla
     )
 
-    def evaluate():
-        count = -(-len(dev) // settings.batch_size)
+    def evaluate(records: records_lib.Records) -> trainer_lib.Evaluation:
+        count = -(-len(records) // settings.batch_size)
         stop = min(count, settings.evaluate_batches)
-        dev_batches = batches(dev, False, stop_step=stop)
+        dev_batches = batches(records, False, stop_step=stop)
         return scoring.average(evaluate_step, dev_batches), {}
 
     trainer = trainer_lib.Trainer(
@@ -148,7 +147,7 @@ def _train(
             start_step=trainer.state.step,
             stop_step=settings.steps,
         ),
-        evaluate=None if dev is None else evaluate,
+        evaluate=None if dev is None else functools.partial(evaluate, dev),
         evaluate_every=settings.evaluate_every,
     )
     return trainer
@@ -156,7 +155,7 @@ def _train(
 
 def _model(
     settings: settings_lib.PretrainSettings,
-    task: masked_lm.MaskedLM,
+    task: base.Task,
     tokenizer: tokenizers.Tokenizer,
 ) -> tuple[model_lib.BertModel, set[str] | None]:
     """The model, and which parts of its head it starts from."""

@@ -1,7 +1,7 @@
 """Profiles some steps of a run for TensorBoard."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -23,7 +23,7 @@ class Profiler:
 
     def __init__(
         self,
-        step: Callable[..., Mapping[str, tf.Tensor]],
+        step: Callable[..., dict[str, tf.Tensor]],
         run: str,
         *,
         on: bool = True,
@@ -35,10 +35,10 @@ class Profiler:
     def __enter__(self) -> "Profiler":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop()
 
-    def __call__(self, batch: Any) -> Mapping[str, tf.Tensor]:
+    def __call__(self, batch: Any) -> dict[str, tf.Tensor]:
         if not self.on:
             return self.step(batch)
         self.calls += 1

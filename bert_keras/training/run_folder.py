@@ -74,7 +74,8 @@ class Identity:
     def _options(self) -> Iterator[tuple[str, dataclasses.Field, Any]]:
         """Name, field and value of every option, of wrappers too."""
         for each in self.settings:
-            task, around = each, []
+            task: Any = each
+            around: list[wrappers.Wrapper] = []
             if isinstance(each, base.Task):
                 task, around = wrappers.unwrap(each)
             for field in dataclasses.fields(task):

@@ -5,7 +5,7 @@ accumulation steps, make the update of one replica with the whole batch.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -14,7 +14,7 @@ from bert_keras import errors, optimizers
 from bert_keras import model as model_lib
 from bert_keras.tasks import base
 
-Batch = Mapping[str, Any]
+Batch = dict[str, Any]
 Metrics = dict[str, tf.Tensor]
 
 
@@ -121,7 +121,9 @@ class TrainStep:
             "asked": asked,
         }
 
-    def _metrics(self, terms, sums, weight) -> Metrics:
+    def _metrics(
+        self, terms: Sequence[str], sums: tf.Tensor, weight: tf.Tensor
+    ) -> Metrics:
         """Means of the losses, and the tokens, of the whole batch.
 
         sums: of each term's losses, and of the tokens. weight: of each term.
@@ -252,7 +254,7 @@ def make_train_step(
     clip_norm: float = 1.0,
     loss_scale: LossScale | None = None,
     xla: bool = False,
-) -> Callable[[Batch], Metrics]:
+) -> tf.types.experimental.PolymorphicFunction:
     """A function of one global batch that makes one update.
 
     A batch may say "asked" () float32, not 0 where this worker was asked to
@@ -282,7 +284,7 @@ def make_train_step(
     return train_step
 
 
-def _compiled_by(strategy, xla: bool) -> str:
+def _compiled_by(strategy: tf.distribute.Strategy, xla: bool) -> str:
     """What XLA compiles: the whole step, each replica's part, nothing."""
     if isinstance(strategy, tf.distribute.TPUStrategy):
         return "tpu"  # strategy.run compiles, whatever the flag says
@@ -291,7 +293,9 @@ def _compiled_by(strategy, xla: bool) -> str:
     return "step" if strategy.num_replicas_in_sync == 1 else "replica"
 
 
-def _global_step(strategy, compiled: str):
+def _global_step(
+    strategy: tf.distribute.Strategy, compiled: str
+) -> Callable[[Callable], Callable]:
     """Makes a graph of a step; its results are this worker's first ones."""
 
     def decorate(step):
@@ -352,7 +356,7 @@ def make_evaluate_step(
     return evaluate_step
 
 
-def replicas_place(context) -> tf.Tensor:
+def replicas_place(context: tf.distribute.ReplicaContext) -> tf.Tensor:
     return tf.cast(context.replica_id_in_sync_group, tf.int32)
 
 

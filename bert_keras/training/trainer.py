@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -344,7 +345,9 @@ def _best_metric(settings: settings_lib.TrainSettings, task: base.Task) -> str:
 
 
 def make_optimizer(
-    variables, settings: settings_lib.TrainSettings, total_steps: int
+    variables: Sequence[keras.Variable],
+    settings: settings_lib.TrainSettings,
+    total_steps: int,
 ) -> optimizers.Optimizer:
     warmup = settings.warmup
     rule = optimizers.RULES[settings.optimizer]()

@@ -8,11 +8,12 @@ wrapper are its fields behind its name, as `--r_drop_alpha`.
 
 import dataclasses
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bert_keras import errors, options, registry
 from bert_keras.tasks import base
+from bert_keras.tokenizers import base as tokenizers
 
 PACKAGE = "bert_keras.wrappers"
 
@@ -25,7 +26,8 @@ class Wrapper(base.Task):
     calls `self.task.METHOD` where it adds to a method.
     """
 
-    task: base.Task = None  # required; fields of subclasses have defaults
+    # Required; fields of subclasses have defaults.
+    task: base.Task = None  # type: ignore[assignment]
     # The inner task's, for those who read it; never set or saved here.
     seq_length: int = dataclasses.field(init=False, repr=False, compare=False)
 
@@ -33,7 +35,7 @@ class Wrapper(base.Task):
     # answer says, comes from the wrapper.
     leaves_no_trace = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.task, base.Task):
             raise errors.InputError(
                 f"{type(self).__name__}: expected a task in it, as "
@@ -80,24 +82,26 @@ class Wrapper(base.Task):
 
     # What returns another task returns it wrapped.
 
-    def adapt(self, examples, tokenizer):
+    def adapt(
+        self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
+    ) -> base.Task:
         return self.with_task(self.task.adapt(examples, tokenizer))
 
-    def bind(self, load):
+    def bind(self, load: Callable[[str], Any]) -> base.Task:
         return self.with_task(self.task.bind(load))
 
-    def calibrated(self, metrics):
+    def calibrated(self, metrics: Mapping[str, float]) -> base.Task:
         return self.with_task(self.task.calibrated(metrics))
 
-    def for_device(self):
+    def for_device(self) -> base.Task:
         inner = self.task.for_device()
         return inner if self.leaves_no_trace else self.with_task(inner)
 
-    def for_serving(self):
+    def for_serving(self) -> base.Task:
         inner = self.task.for_serving()
         return inner if self.leaves_no_trace else self.with_task(inner)
 
-    def with_settings(self, **fields):
+    def with_settings(self, **fields: Any) -> base.Task:
         """Fields of the wrapper, and of the task inside."""
         own = {k: v for k, v in fields.items() if k in self.settings()}
         inner = {k: v for k, v in fields.items() if k not in own}
@@ -105,16 +109,16 @@ class Wrapper(base.Task):
         return dataclasses.replace(self, task=task, **own)
 
     @property
-    def unwrapped(self):
+    def unwrapped(self) -> base.Task:
         return self.task.unwrapped
 
     # Saving: one dictionary inside the other.
 
     @property
-    def name(self):
+    def name(self) -> str:
         return registry.name_of(PACKAGE, type(self))
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         base.require_free_names(self, self.settings())
         if "seq_length" in {f.name for f in own_options(type(self)).values()}:
             raise errors.InputError(
@@ -131,7 +135,7 @@ class Wrapper(base.Task):
         base.require_json(self, [own, dict(self.head_signatures)])
         return own | {"task": self.task.to_dict()}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return self.settings() | {"task": self.task.to_dict()}
 
     @classmethod
@@ -146,7 +150,7 @@ def _delegate(name: str, member: Any) -> Any:
     if not inspect.isfunction(member):
         return property(lambda self: getattr(self.task, name))
 
-    def method(self, *args, **kwargs):
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         return getattr(self.task, name)(*args, **kwargs)
 
     method.__name__, method.__doc__ = name, member.__doc__

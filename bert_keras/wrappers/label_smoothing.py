@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from bert_keras import options
+from bert_keras.tasks import base as tasks
 from bert_keras.wrappers import base
 
 
@@ -26,11 +27,16 @@ class LabelSmoothing(base.Wrapper):
         most=0.99,
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         base.require_softmax_terms(self)
 
-    def loss(self, outputs, features, targets):
+    def loss(
+        self,
+        outputs: tasks.Tensors,
+        features: tasks.Tensors,
+        targets: tasks.Targets,
+    ) -> tasks.Tensors:
         terms = self.task.loss(outputs, features, targets)
         for term in self.task.softmax_terms:
             if term in terms:

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from bert_keras import options
+from bert_keras.tasks import base as tasks
 from bert_keras.wrappers import base
 
 _SECOND = "r_drop/"  # before the names of the second pass's outputs
@@ -33,13 +34,19 @@ class RDrop(base.Wrapper):
     # Its loss is no longer the cross entropy of one pass.
     softmax_terms = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         base.require_softmax_terms(self)
 
     def forward(
-        self, encoder, heads, features, *, targets=None, training=False
-    ):
+        self,
+        encoder: keras.Model,
+        heads: tasks.Heads,
+        features: tasks.Tensors,
+        *,
+        targets: tasks.Targets | None = None,
+        training: bool | None = False,
+    ) -> tasks.Tensors:
         def once():
             return self.task.forward(
                 encoder, heads, features, targets=targets, training=training
@@ -50,7 +57,12 @@ class RDrop(base.Wrapper):
             return outputs  # a second pass without dropout would be equal
         return outputs | {f"{_SECOND}{k}": v for k, v in once().items()}
 
-    def loss(self, outputs, features, targets):
+    def loss(
+        self,
+        outputs: tasks.Tensors,
+        features: tasks.Tensors,
+        targets: tasks.Targets,
+    ) -> tasks.Tensors:
         terms = self.task.loss(outputs, features, targets)
         second = {
             name.removeprefix(_SECOND): value
