@@ -42,13 +42,14 @@ bench: .venv-bench/stamp  ## an environment with peers, and what to run in it
 	@for name in $(BENCHMARKS); do \
 	  echo "  .venv-bench/bin/python -m benchmarks.$$name"; done
 
-lint: .venv/stamp  ## what the formatter and the linter would change
+lint: .venv/stamp  ## what the formatter, the linter and mypy find
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
 
 clean:  ## remove environments, caches and demo-output; runs/ stays
 	rm -rf .venv .venv-bench .build build demo-output *.egg-info \
-	  .pytest_cache .ruff_cache
+	  .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path "./runs/*" -prune -exec rm -rf {} +
 
 # $(call environment,FOLDER,ARGUMENTS OF PIP INSTALL,SIZE AND TIME)
