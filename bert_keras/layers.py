@@ -425,7 +425,10 @@ def gather(x: Tensor, positions: Tensor) -> Tensor:
 
 
 def layer_norm(
-    config: base.NetworkConfig, *, dtype: Any = None, **kwargs: Any
+    config: base.NetworkConfig,
+    *,
+    dtype: str | keras.DTypePolicy | None = None,
+    **kwargs: Any,
 ) -> LayerNorm:
     """Its weights are float32 under every precision.
 
@@ -440,7 +443,7 @@ def layer_norm(
 
 
 @contextlib.contextmanager
-def global_policy(policy: Any) -> Iterator[None]:
+def global_policy(policy: str | keras.DTypePolicy) -> Iterator[None]:
     """Layers made inside, without a `dtype` of their own, get this policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

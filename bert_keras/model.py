@@ -2,13 +2,16 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from bert_keras import errors, layers, registry
 from bert_keras.networks import base as networks
 from bert_keras.types import Shape, Tensor
+
+if TYPE_CHECKING:
+    from bert_keras.tasks import base as tasks
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -24,11 +27,15 @@ class BertModel(keras.Model):
     """
 
     def __init__(
-        self, encoder: keras.Model, task: Any, name: str = "bert", **kwargs: Any
+        self,
+        encoder: keras.Model,
+        task: "tasks.Task | None",
+        name: str = "bert",
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         self.encoder = encoder
-        self.task = task
+        self.task: Any = task  # few callers have none
         with layers.global_policy(self.dtype_policy):
             heads = task.build_heads(encoder.config) if task else {}
             self.head = Heads(heads, name="head")

@@ -17,6 +17,9 @@ from bert_keras import errors, files
 from bert_keras.formats import weight_mapping
 from bert_keras.networks import bert
 from bert_keras.tasks import base
+from bert_keras.tasks.classification import Classification
+from bert_keras.tasks.masked_lm import MaskedLM
+from bert_keras.tasks.tagging import Tagging
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -90,7 +93,7 @@ def encoder(config: bert.BertConfig) -> Places:
     return places | _dense("pooler", (width, width), "pooler.dense")
 
 
-def masked_lm(config: bert.BertConfig, task: Any) -> Places:
+def masked_lm(config: bert.BertConfig, task: MaskedLM) -> Places:
     """The head of MaskedLM, with the one for sentences where it has one."""
     width, ours = config.hidden_size, "masked_lm"
     bias = weight_mapping.Place(f"{ours}/bias", (f"{PREDICTIONS}bias",))
@@ -107,12 +110,12 @@ def masked_lm(config: bert.BertConfig, task: Any) -> Places:
     )
 
 
-def classification(config: bert.BertConfig, task: Any) -> Places:
+def classification(config: bert.BertConfig, task: Classification) -> Places:
     shape = (config.hidden_size, len(task.labels))
     return _dense("label/score", shape, CLASSIFIER.removesuffix("."))
 
 
-def tagging(config: bert.BertConfig, task: Any) -> Places:
+def tagging(config: bert.BertConfig, task: Tagging) -> Places:
     shape = (config.hidden_size, len(task.labels))
     return _dense("tag/score", shape, CLASSIFIER.removesuffix("."))
 

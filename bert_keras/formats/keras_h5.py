@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import h5py
 import numpy as np
 import tensorflow as tf
 
@@ -205,7 +204,7 @@ def _inside(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _open(path: str) -> Iterator[h5py.File]:
+def _open(path: str) -> Iterator[Any]:
     """An h5 file, wherever it is."""
     import h5py
 

@@ -245,7 +245,7 @@ class Single:
 
     key = staticmethod(str)  # of a class, as classes are compared
 
-    def split(self, label: Any) -> list[str]:
+    def split(self, label: str) -> list[str]:
         return [labels_lib.one(label)]
 
     def parts(self, example: base.Example) -> list[str]:
@@ -323,7 +323,7 @@ class Multi:
 
     key = staticmethod(str)
 
-    def split(self, label: Any) -> list[str]:
+    def split(self, label: str) -> list[str]:
         return [part for part in labels_lib.several(label).split(",") if part]
 
     def parts(self, example: base.Example) -> list[str]:
@@ -402,10 +402,10 @@ class Number:
     scores = ("spearman", "pearson", "mean_squared_error")
     read = staticmethod(labels_lib.number)
 
-    def key(self, label: Any) -> float:
+    def key(self, label: str) -> float:
         return float(labels_lib.number(label))
 
-    def split(self, label: Any) -> list[str]:
+    def split(self, label: str) -> list[str]:
         labels_lib.number(label)
         return []
 
