@@ -167,7 +167,7 @@ def _check_betas(rule: "AdamW | Lamb") -> None:
         raise errors.InputError(f"epsilon is {rule.epsilon}; expected over 0.")
 
 
-def _total_weight(beta: float, step: tf.Tensor) -> tf.Tensor:
+def _total_weight(beta: float | np.floating, step: tf.Tensor) -> tf.Tensor:
     """1 - beta^(step + 1): what the weights of a running mean add up to.
 
     By expm1: float32 has 0.999 to 6e-8, and so 1 - 0.999 to 3e-5 of itself.
