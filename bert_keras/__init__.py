@@ -8,7 +8,21 @@ seconds, and `import bert_keras` takes none.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors: _PUBLIC once more
+    from bert_keras.errors import InputError as InputError
+    from bert_keras.model import BertModel as BertModel
+    from bert_keras.networks.bert import BertConfig as BertConfig
+    from bert_keras.networks.bert import BertEncoder as BertEncoder
+    from bert_keras.predictor import Predictor as Predictor
+    from bert_keras.predictor import load as load
+    from bert_keras.tasks.base import Task as Task
+    from bert_keras.tokenizers.wordpiece import Tokenizer as Tokenizer
+    from bert_keras.training.evaluate import evaluate as evaluate
+    from bert_keras.training.finetune import finetune as finetune
+    from bert_keras.training.prepare import prepare as prepare
+    from bert_keras.training.pretrain import pretrain as pretrain
 
 _PUBLIC = {
     "BertConfig": "networks.bert",

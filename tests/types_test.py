@@ -8,6 +8,8 @@ import sys
 
 from absl.testing import absltest
 
+import bert_keras
+
 ROOT = pathlib.Path(__file__).absolute().parents[1]
 FOLDERS = ("bert_keras", "trainers", "export")
 
@@ -54,6 +56,17 @@ class TypesTest(absltest.TestCase):
                     if (missing := list(_untyped(function)))
                 ]
         self.assertEmpty(wrong, "\n" + "\n".join(wrong))
+
+    def test_type_checkers_see_the_public_names(self):
+        path = ROOT / "bert_keras/__init__.py"
+        seen = {
+            alias.name: node.module.removeprefix("bert_keras.")
+            for block in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(block, ast.If)
+            for node in block.body
+            for alias in node.names
+        }
+        self.assertEqual(seen, bert_keras._PUBLIC)
 
     def test_mypy_finds_nothing(self):
         """It also knows what the oldest Python's library lacks."""

@@ -19,11 +19,12 @@ from bert_keras.device import (
     tflite_tokenizer,
 )
 from bert_keras.device.tflite_converter import QUANTIZATIONS, Rows
+from bert_keras.types import StrPath
 
 
 def export(
     predictor: predictor_lib.Predictor,
-    output: str | os.PathLike[str],
+    output: StrPath,
     *,
     quantization: str = "float32",
     seq_length: int | Sequence[int] = 128,

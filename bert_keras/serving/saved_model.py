@@ -23,6 +23,7 @@ from bert_keras.serving import (
     served_width,
     tf_serving_files,
 )
+from bert_keras.types import StrPath
 
 MAX_CHARACTERS = 100_000
 # Compared through the signature of ids: all in one batch, unlike texts.
@@ -49,7 +50,7 @@ PRECISIONS = {
 
 def export(
     predictor: predictor_lib.Predictor,
-    output: str | os.PathLike[str],
+    output: StrPath,
     version: int | None = None,
     *,
     reference: predictor_lib.Predictor | None = None,

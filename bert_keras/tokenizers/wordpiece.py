@@ -21,6 +21,7 @@ import tensorflow_text as tf_text
 
 from bert_keras import errors, files, text_cleaning
 from bert_keras.tokenizers import base
+from bert_keras.types import StrPath
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_WORD_LENGTH = text_cleaning.MAX_WORD_LENGTH
@@ -64,7 +65,7 @@ class Tokenizer(base.Tokenizer):
 
     @classmethod
     def from_file(
-        cls, path: str | os.PathLike[str], *, lowercase: bool | None = None
+        cls, path: StrPath, *, lowercase: bool | None = None
     ) -> "Tokenizer":
         """Reads a vocab.txt; infers the casing from it unless given."""
         vocabulary = _read(str(path))

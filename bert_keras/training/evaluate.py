@@ -14,6 +14,7 @@ from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
 from bert_keras.training import input_pipeline, plots, scoring
 from bert_keras.training import step as step_lib
+from bert_keras.types import StrPath
 from bert_keras.wrappers import base as wrappers
 
 
@@ -42,7 +43,9 @@ class EvaluateSettings:
     )
 
 
-def evaluate(checkpoint: str, data: str, **settings: Any) -> dict[str, float]:
+def evaluate(
+    checkpoint: StrPath, data: StrPath, **settings: Any
+) -> dict[str, float]:
     """Scores a checkpoint on labelled examples, or on records; the metrics.
 
     >>> bert_keras.evaluate("runs/sst2", "dev.tsv")["accuracy"]

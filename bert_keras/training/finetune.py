@@ -32,17 +32,18 @@ from bert_keras.training import (
 )
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import trainer as trainer_lib
+from bert_keras.types import StrPath
 
 Metrics = dict[str, float | None]
 
 
 def finetune(
-    init: str,
-    train: str,
-    dev: str | None = None,
+    init: StrPath,
+    train: StrPath,
+    dev: StrPath | None = None,
     *,
     task: str | base.Task,
-    output: str,
+    output: StrPath,
     **settings: Any,
 ) -> predictor.Predictor:
     """Fine-tunes a checkpoint and returns the best one of the run.

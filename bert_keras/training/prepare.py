@@ -24,13 +24,14 @@ from bert_keras.data import records as records_lib
 from bert_keras.tokenizers import wordpiece
 from bert_keras.training import parallel_map, preparation_report, run_folder
 from bert_keras.training import settings as settings_lib
+from bert_keras.types import StrPath
 
 # Text for which starting one more process pays: TensorFlow takes seconds.
 BYTES_PER_WORKER = 30_000_000
 
 
 def prepare(
-    input: str | Sequence[str], *, output: str, **settings: Any
+    input: StrPath | Sequence[StrPath], *, output: StrPath, **settings: Any
 ) -> dict[str, Any]:
     """Turns raw text into records; returns what the closing table shows.
 
@@ -44,7 +45,7 @@ def prepare(
       settings: the fields of PrepareSettings.
     """
     if not isinstance(input, (str, os.PathLike)):
-        input = ",".join(map(os.fspath, input))
+        input = ",".join(os.fspath(path) for path in input)
     values = {"input": input, "output": output} | settings
     (chosen,) = options.divide(values, settings_lib.PrepareSettings)
     return run(settings_lib.PrepareSettings(**chosen))

@@ -22,6 +22,7 @@ from bert_keras.training import (
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import step as step_lib
 from bert_keras.training import trainer as trainer_lib
+from bert_keras.types import StrPath
 
 Metrics = dict[str, float | None]
 
@@ -30,7 +31,7 @@ OF_RECORDS = ("seq_length",)
 
 
 def pretrain(
-    records: str, *, output: str, **settings: Any
+    records: StrPath, *, output: StrPath, **settings: Any
 ) -> predictor.Predictor:
     """Pretrains on records and returns the best checkpoint of the run.
 
