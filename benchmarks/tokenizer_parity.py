@@ -189,7 +189,7 @@ def compare(
     implementations: dict[str, Tokenize],
     *,
     shown: int | None = None,
-) -> collections.Counter:
+) -> collections.Counter[tuple[str, str]]:
     """Prints the differences; returns how many lines are equal, by pair.
 
     shown: how many differences of one kind to print; all unless given.
@@ -259,7 +259,9 @@ def reason(core: str, first: Tokenize, second: Tokenize) -> str:
     return f"other Unicode tables, category {' and '.join(categories)}"
 
 
-def megabytes_per_second(graph: Callable, lines: Sequence[str]) -> float:
+def megabytes_per_second(
+    graph: Callable[..., Any], lines: Sequence[str]
+) -> float:
     batches = [
         tf.constant(lines[start : start + BATCH_SIZE])
         for start in range(0, len(lines), BATCH_SIZE)

@@ -56,7 +56,7 @@ def in_length_batches(
 
 
 def _decode_descending(
-    decode: Callable,
+    decode: Callable[..., dict[str, tf.Tensor]],
     outputs: Mapping[str, tf.TensorSpec],
     inputs: Mapping[str, tf.Tensor],
     length: tf.Tensor,

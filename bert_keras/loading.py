@@ -38,6 +38,6 @@ def load_model(
     return model
 
 
-def _unfilled(is_read: bool) -> contextlib.AbstractContextManager:
+def _unfilled(is_read: bool) -> contextlib.AbstractContextManager[None]:
     """New weights that will all be read need no random numbers."""
     return layers.unfilled() if is_read else contextlib.nullcontext()

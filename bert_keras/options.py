@@ -76,7 +76,7 @@ def option(
     )
 
 
-def former_names(name: str, field: dataclasses.Field) -> list[str]:
+def former_names(name: str, field: dataclasses.Field[Any]) -> list[str]:
     """What an option was called before; `name`: with a wrapper's prefix."""
     prefix = name.removesuffix(field.name)
     return [prefix + old for old in field.metadata.get("formerly", ())]
@@ -149,7 +149,7 @@ def divide(
     ]
 
 
-def plain(value: Any, field: dataclasses.Field) -> Any:
+def plain(value: Any, field: dataclasses.Field[Any]) -> Any:
     """A value from Python as a command line would have given it.
 
     Paths become strings, NumPy's scalars Python's, and 2 is 2.0 where a float

@@ -12,7 +12,7 @@ from bert_keras.networks import base
 TEXT, TOKENS, CLASSIFY = "serving_default", "tokens", "classify"
 
 # A function with the arguments that it is traced with.
-Signature = tuple[Callable, Mapping[str, tf.TensorSpec]]
+Signature = tuple[Callable[..., Any], Mapping[str, tf.TensorSpec]]
 
 
 def save(

@@ -258,7 +258,9 @@ def _spread_long_words(text):
 
 
 def _where(
-    condition: tf.Tensor, change: Callable, text: tf.Tensor
+    condition: tf.Tensor,
+    change: Callable[[tf.Tensor], tf.Tensor],
+    text: tf.Tensor,
 ) -> tf.Tensor:
     """Changes the texts for which the condition holds, and only those."""
     rows = tf.where(condition)

@@ -235,7 +235,7 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
     A server that sends a byte now and then never lets a socket time out. The
     thread of such a call is left to itself.
     """
-    done: queue.SimpleQueue = queue.SimpleQueue()
+    done: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def work() -> None:
         try:

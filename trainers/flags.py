@@ -33,7 +33,7 @@ def define(settings: type, *, without: Sequence[str] = ()) -> None:
             _define(field.name, field, names)
 
 
-def _define(name: str, field: dataclasses.Field, names: set[str]) -> None:
+def _define(name: str, field: dataclasses.Field[Any], names: set[str]) -> None:
     if name in flags.FLAGS:
         raise errors.InputError(
             f"--{name} is a flag of this command already; give the field of "

@@ -27,11 +27,11 @@ def take_over(
     objective: nsp, sop or none; the files do not tell it. held_out: share of
     the rows that goes to dev. `facts` go into the manifests.
     """
-    made: dict[str, list] = {"train": [], "dev": []}
+    made: dict[str, list[Any]] = {"train": [], "dev": []}
     rows = google_tfrecords.read(paths, vocab_size=tokenizer.vocab_size)
     longest = total = 0
     while block := list(itertools.islice(rows, ROWS_PER_SHARD)):
-        parts: dict[str, list] = {"train": [], "dev": []}
+        parts: dict[str, list[Any]] = {"train": [], "dev": []}
         for number, row in enumerate(block, total):
             if objective == "none":
                 for part in ("labels", "weights"):

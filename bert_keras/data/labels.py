@@ -212,7 +212,7 @@ def strip(text: str) -> str:
     return text.strip(_BLANKS)
 
 
-def _structure(text: str) -> list | dict | None:
+def _structure(text: str) -> list[Any] | dict[str, Any] | None:
     """The JSON list or object that a text is, if it is one."""
     try:
         value = json_lines.loads(text)

@@ -1,7 +1,7 @@
 """Puts segments of ids into the frame of a row, in graph and on arrays."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -237,14 +237,14 @@ def _gather(
 
 def _join(
     segments: Sequence[tf.RaggedTensor],
-    start: Sequence,
-    between: Sequence,
-    end: Sequence,
+    start: Sequence[Any],
+    between: Sequence[Any],
+    end: Sequence[Any],
 ) -> tf.RaggedTensor:
     """Segments with these values before, between and after them."""
     rows, dtype = segments[0].nrows(), segments[0].dtype
 
-    def repeat(values: Sequence) -> list[tf.RaggedTensor]:
+    def repeat(values: Sequence[Any]) -> list[tf.RaggedTensor]:
         if not values:
             return []
         row = tf.constant(values, dtype)[tf.newaxis]

@@ -15,7 +15,7 @@ sentence is split in its middle.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -249,7 +249,7 @@ _NO_PAIRS = (
     np.zeros((0, 2), np.int64),
     np.zeros(0, np.int32),
 )
-_OBJECTIVES: dict[str, Callable] = {
+_OBJECTIVES: dict[str, Callable[..., Any]] = {
     "nsp": _next_sentence,
     "sop": _sentence_order,
     "none": _full_sentences,

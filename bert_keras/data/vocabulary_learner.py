@@ -95,7 +95,7 @@ def learn(
 
 def _count_words(
     texts: Iterable[str], normalizer: normalizers.Normalizer
-) -> collections.Counter:
+) -> collections.Counter[str]:
     """How often each word occurs, as the tokenizer will see it."""
     raw: collections.Counter[str] = collections.Counter()
     for text in texts:

@@ -92,7 +92,7 @@ def converted(
     functions: Mapping[str, signatures.Signature],
     kind: Quantization,
     *,
-    ranges: Callable | None = None,
+    ranges: Callable[..., Any] | None = None,
     custom_ops: bool = False,
 ) -> bytes:
     """Functions of a predictor as TFLite, with built-in ops alone.

@@ -94,7 +94,9 @@ class File:
             for name in rows[0]
         }
 
-    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[dict]:
+    def answers(
+        self, rows: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
         """Answers to labelled rows, in plain Python."""
         answers = []
         for start in range(0, len(rows), TEXTS):

@@ -136,7 +136,9 @@ def require_known_ops(content: bytes) -> None:
         )
 
 
-def runner(path: str, threads: int | None = None) -> Callable:
+def runner(
+    path: str, threads: int | None = None
+) -> Callable[..., dict[str, np.ndarray]]:
     """A function (text=..., ...) of such a file -> its numbers."""
     interpreter = litert.InterpreterWithCustomOps(
         custom_op_registerers=tf_text.tflite_registrar.SELECT_TFTEXT_OPS,

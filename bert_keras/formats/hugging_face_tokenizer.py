@@ -122,7 +122,10 @@ def _optional(folder: str, name: str) -> dict[str, Any]:
 
 
 def _check_settings(
-    folder: str, settings: Mapping, special: Mapping, config: Mapping
+    folder: str,
+    settings: Mapping[str, Any],
+    special: Mapping[str, Any],
+    config: Mapping[str, Any],
 ) -> str:
     """The tokenizer's class; raises InputError where it is not BERT's.
 
@@ -166,7 +169,9 @@ def _check_settings(
     return kind
 
 
-def _casing(folder: str, settings: Mapping, fast: Mapping) -> bool | None:
+def _casing(
+    folder: str, settings: Mapping[str, Any], fast: Mapping[str, Any]
+) -> bool | None:
     """Whether case is folded, or None where no file says so."""
     normalizer = fast_lib.normalizer(fast)
     said = {}
@@ -200,7 +205,7 @@ def _casing(folder: str, settings: Mapping, fast: Mapping) -> bool | None:
 
 
 def _from_fast(
-    folder: str, fast: Mapping, lowercase: bool | None
+    folder: str, fast: Mapping[str, Any], lowercase: bool | None
 ) -> wordpiece.Tokenizer:
     """The WordPiece model inside tokenizer.json."""
     entries = fast_lib.vocabulary(folder, fast)
@@ -233,7 +238,9 @@ def _in_order(folder: str, entries: Mapping[int, str]) -> list[str]:
     return [entries[index] for index in range(len(entries))]
 
 
-def _added(folder: str, settings: Mapping, fast: Mapping) -> dict[int, str]:
+def _added(
+    folder: str, settings: Mapping[str, Any], fast: Mapping[str, Any]
+) -> dict[int, str]:
     """Tokens by id that were added to the trained vocabulary."""
     path = os.path.join(folder, SETTINGS)
     decoder = (
@@ -275,7 +282,7 @@ def _decoded(decoder: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
 def _check_same_ids(
     folder: str,
     words: wordpiece.Tokenizer,
-    fast: Mapping,
+    fast: Mapping[str, Any],
     added: Mapping[int, str],
 ) -> None:
     """Raises InputError where two files give a piece two ids."""

@@ -177,8 +177,10 @@ def _string_specs(*names: str) -> dict[str, tf.TensorSpec]:
 
 
 def _classifier(
-    text: Callable, names: Sequence[str], classes: Sequence[str]
-) -> Callable:
+    text: Callable[..., dict[str, tf.Tensor]],
+    names: Sequence[str],
+    classes: Sequence[str],
+) -> Callable[..., dict[str, tf.Tensor]]:
     """A function of serialized tf.Examples (T,) -> classes and scores (T, C).
 
     text: a function of strings (T,) under `names`.

@@ -32,7 +32,7 @@ def in_order(
         initargs=(os.getpid(),),
     )
     with pool:
-        running: collections.deque[concurrent.futures.Future] = (
+        running: collections.deque[concurrent.futures.Future[Any]] = (
             collections.deque()
         )
         try:

@@ -152,7 +152,7 @@ def _write(
         deduplicate=settings.deduplicate,
         chunk_bytes=int(settings.shard_mb * 1e6),
     )
-    results: dict[str, list[dict]] = {"train": [], "dev": []}
+    results: dict[str, list[dict[str, Any]]] = {"train": [], "dev": []}
     with console.Progress("preparing", total=size / 1e6, unit="MB") as progress:
         for split, done, result in _make(
             settings, recipe, plan, position, size
@@ -202,7 +202,7 @@ def _make(
     plan: corpus_chunks.Plan,
     position: corpus.Position,
     size: int,
-) -> Iterator[tuple[str, int, dict]]:
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """(split, bytes of the input so far, what was written) of every chunk."""
     make = functools.partial(pretraining_records.make, recipe=recipe)
     if settings.runner:
@@ -224,7 +224,9 @@ def _make(
         yield *planned.origins.popleft(), result
 
 
-def make_from_note(note: str, *, recipe: pretraining_records.Recipe) -> dict:
+def make_from_note(
+    note: str, *, recipe: pretraining_records.Recipe
+) -> dict[str, Any]:
     """Writes the records of the chunk that a file describes; for Beam."""
     return pretraining_records.make(_read_chunk(note), recipe)
 

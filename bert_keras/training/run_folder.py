@@ -68,10 +68,10 @@ class Identity:
     # Settings that the command line has no flag for.
     without_flags: Collection[str] = ()
 
-    def fields(self) -> dict[str, dataclasses.Field]:
+    def fields(self) -> dict[str, dataclasses.Field[Any]]:
         return {name: field for name, field, _ in self._options()}
 
-    def _options(self) -> Iterator[tuple[str, dataclasses.Field, Any]]:
+    def _options(self) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
         """Name, field and value of every option, of wrappers too."""
         for each in self.settings:
             task: Any = each

@@ -295,7 +295,7 @@ def _compiled_by(strategy: tf.distribute.Strategy, xla: bool) -> str:
 
 def _global_step(
     strategy: tf.distribute.Strategy, compiled: str
-) -> Callable[[Callable], Callable]:
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Makes a graph of a step; its results are this worker's first ones."""
 
     def decorate(step):

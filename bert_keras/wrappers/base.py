@@ -177,7 +177,7 @@ def names() -> list[str]:
     return registry.names(PACKAGE)
 
 
-def own_options(cls: type[Wrapper]) -> dict[str, dataclasses.Field]:
+def own_options(cls: type[Wrapper]) -> dict[str, dataclasses.Field[Any]]:
     """The options of a wrapper, by their names on a command line."""
     return {
         f"{_prefix(cls)}_{field.name}": field
