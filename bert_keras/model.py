@@ -35,7 +35,7 @@ class BertModel(keras.Model):
     ):
         super().__init__(name=name, **kwargs)
         self.encoder = encoder
-        self.task: Any = task  # few callers have none
+        self.task: Any = task  # Any: most callers know that there is one
         with layers.global_policy(self.dtype_policy):
             heads = task.build_heads(encoder.config) if task else {}
             self.head = Heads(heads, name="head")

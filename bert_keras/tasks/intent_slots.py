@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -31,10 +31,7 @@ class IntentSlots(tagging.Tagging):
         "intent_accuracy",
         *tagging.Tagging.metric_names,
     )
-    softmax_terms: ClassVar[tuple[str, ...]] = (
-        *tagging.Tagging.softmax_terms,
-        "intent",
-    )
+    softmax_terms = (*tagging.Tagging.softmax_terms, "intent")
 
     # Set by `adapt`, from the training data.
     intents: tuple[str, ...] = ()
