@@ -116,7 +116,7 @@ def layer_norm(
     return normalised(x, gamma, beta)
 
 
-def reshape_like(x, like):
+def reshape_like(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """x in the shape of `like` -> like `like`, but of x's dtype.
 
     Keras' shapes are tuples, in which an unknown size is another each time;
@@ -125,7 +125,7 @@ def reshape_like(x, like):
     return tf.reshape(x, tf.shape(like))
 
 
-def matmul_transposed(x, table):
+def matmul_transposed(x: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
     """(R, E), (V, E) -> (R, V): each row of x with each of the table.
 
     The gradient of the table is computed in its own layout; that of Keras'

@@ -78,7 +78,7 @@ class Activation:
         self._serving = ACTIVATIONS[name]
         self._training = TRAINED.get(name, self._serving)
 
-    def __call__(self, x, *, training=None):
+    def __call__(self, x: Tensor, *, training: bool | None = None) -> Tensor:
         return self._training(x) if training else self._serving(x)
 
 

@@ -42,7 +42,7 @@ INSIDE = {
     "networks.base": set(),
     "layers": {"kernels", "networks.base"},
     "networks": {"networks", "layers"},
-    "heads": {"layers", "networks.base"},
+    "heads": {"kernels", "layers", "networks.base"},
     "text_cleaning": set(),
     "tokenizers.base": set(),
     "tokenizers": {"text_cleaning", "tokenizers"},
