@@ -41,12 +41,12 @@ SEQ_LENGTH, PREDICTIONS, SHARE, SHORT = 128, 20, 0.15, 0.1
 TINY = "A film.\nA plot.\n\nA story.\nAn end.\n\n"
 
 
-def ours(text, output):
+def ours(input_path, output):
     from bert_keras.training import prepare, settings
 
     prepare.run(
         settings.PrepareSettings(
-            input=text,
+            input=input_path,
             vocab=VOCAB.value,
             output=output,
             lowercase=True,
@@ -61,7 +61,7 @@ def ours(text, output):
     )
 
 
-def google(text, output):
+def google(input_path, output):
     import tensorflow.compat.v1 as tf
 
     # The script was written for TensorFlow 1.
@@ -70,7 +70,7 @@ def google(text, output):
 
     tokenizer = tokenization.FullTokenizer(VOCAB.value, do_lower_case=True)
     instances = create_pretraining_data.create_training_instances(
-        [text],
+        [input_path],
         tokenizer,
         SEQ_LENGTH,
         PASSES.value,
@@ -110,18 +110,18 @@ def seconds(side, inputs, outputs, *more):
             [
                 sys.executable,
                 *("-m", "benchmarks.pretraining_data", f"--side={side}"),
-                *(f"--input={text}", f"--vocab={VOCAB.value}"),
+                *(f"--input={input_path}", f"--vocab={VOCAB.value}"),
                 *(f"--output={output}", *more),
             ],
             stderr=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
         )
-        for text, output in zip(inputs, outputs, strict=True)
+        for input_path, output in zip(inputs, outputs, strict=True)
     ]
     said = [process.communicate()[0] for process in running]
     if any(process.returncode for process in running):
         raise RuntimeError(f"{side} failed on {inputs}")
-    times = [json.loads(text.splitlines()[-1]) for text in said]
+    times = [json.loads(output.splitlines()[-1]) for output in said]
     return max(wall for wall, _ in times), sum(used for _, used in times)
 
 
@@ -171,7 +171,7 @@ def main(_):
         cores = os.cpu_count()
         names = ["whole", *(f"part-{number}" for number in range(cores))]
         texts = [os.path.join(folder, f"{name}.txt") for name in names]
-        files = [open(text, "w", encoding="utf-8") for text in texts]
+        files = [open(path, "w", encoding="utf-8") for path in texts]
         for number, document in enumerate(corpus.documents([INPUT.value])):
             for file in (files[0], files[1 + number % cores]):
                 file.write("\n".join(document) + "\n\n")

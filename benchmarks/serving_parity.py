@@ -90,14 +90,14 @@ def main(_):
     for batch, got in zip(batches, answers, strict=True):
         raw = {name: tf.constant(texts) for name, texts in batch.items()}
         found = verification.compare(
-            got, reference.text(**raw), ranked=task.ranked_outputs
+            got, reference.serve_text(**raw), ranked=task.ranked_outputs
         )
         numbers.append(found.numbers)
         agree.append(found.agreement * len(next(iter(batch.values()))))
     one_by_one = max(
         verification.compare(
             {name: value[:1] for name, value in got.items()},
-            reference.text(
+            reference.serve_text(
                 **{name: tf.constant(t[:1]) for name, t in batch.items()}
             ),
             ranked=task.ranked_outputs,

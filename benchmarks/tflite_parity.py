@@ -42,7 +42,7 @@ def main(_):
     raw = {
         name: tf.constant([r[name] for r in rows]) for name in task.text_columns
     }
-    want = predictor.text(**raw)
+    want = predictor.serve_text(**raw)
     metric = task.metric_names[0]
     table = rich.table.Table(
         title=f"{CHECKPOINT.value}, {task.name}, {len(rows)} rows of "

@@ -45,11 +45,11 @@ class Predictor:
         graph = functools.partial(
             tf.function, reduce_retracing=True, autograph=False
         )
-        self._answer = graph(self.text)
+        self._answer = graph(self.serve_text)
         self._decode = graph(self.tokens)
         self._measure = graph(self._measures)
 
-    def text(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
+    def serve_text(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
         """Strings (T,) under the task's text names -> answers (T, ...).
 
         What `Task.postprocess` gives, and "truncated" (T,) bool: whether some
@@ -80,11 +80,14 @@ class Predictor:
         """Strings (T,) -> each text's windows and the longest of them (T,)."""
         features = self.task.preprocess(raw, self.tokenizer)
         real = tf.cast(features["padding_mask"] > 0, tf.int32)
-        lengths, text = tf.reduce_sum(real, axis=1), features["example_index"]
-        texts = tf.size(next(iter(raw.values())))
+        lengths = tf.reduce_sum(real, axis=1)
+        example_index = features["example_index"]
+        num_texts = tf.size(next(iter(raw.values())))
         return (
-            tf.math.unsorted_segment_sum(tf.ones_like(lengths), text, texts),
-            tf.math.unsorted_segment_max(lengths, text, texts),
+            tf.math.unsorted_segment_sum(
+                tf.ones_like(lengths), example_index, num_texts
+            ),
+            tf.math.unsorted_segment_max(lengths, example_index, num_texts),
         )
 
     def predict(

@@ -83,16 +83,16 @@ def main(arguments: Sequence[str]) -> None:
 
 def demo(output: str, train: str, dev: str) -> dict[str, str]:
     """Runs the line into `output`; returns the closing table."""
-    text = os.path.join(output, "text")
-    done = os.path.join(text, "labels.json")
+    docstrings_folder = os.path.join(output, "text")
+    done = os.path.join(docstrings_folder, "labels.json")
     if not os.path.exists(done):
         console.print("Reading docstrings of the installed packages ...")
-        counts = docstrings.write(text)
+        counts = docstrings.write(docstrings_folder)
         with open(done, "w", encoding="utf-8") as file:
             json.dump(counts, file)
 
     records = os.path.join(output, "records")
-    corpus = os.path.join(text, "corpus.txt")
+    corpus = os.path.join(docstrings_folder, "corpus.txt")
     run(
         "trainers.prepare",
         f"--input={corpus}",
@@ -117,13 +117,16 @@ def demo(output: str, train: str, dev: str) -> dict[str, str]:
         output = os.path.join(output, f"own-{name}")
     tuned = os.path.join(output, "classifier")
     random = os.path.join(output, "classifier-random-start")
-    run(*finetune_command(text, base, tuned, train, dev))
-    run(*finetune_command(text, base, random, train, dev), "--random_start")
+    run(*finetune_command(docstrings_folder, base, tuned, train, dev))
+    run(
+        *finetune_command(docstrings_folder, base, random, train, dev),
+        "--random_start",
+    )
     predictions = os.path.join(output, "predictions.jsonl")
     run(
         "trainers.evaluate",
         f"--checkpoint={tuned}",
-        f"--data={dev or os.path.join(text, 'dev.tsv')}",
+        f"--data={dev or os.path.join(docstrings_folder, 'dev.tsv')}",
         f"--output={predictions}",
     )
     served = os.path.join(output, "served")
@@ -146,14 +149,14 @@ def demo(output: str, train: str, dev: str) -> dict[str, str]:
 
 
 def finetune_command(
-    text: str, base: str, run: str, train: str = "", dev: str = ""
+    docstrings_folder: str, base: str, run: str, train: str = "", dev: str = ""
 ) -> list[str]:
     """Fine-tunes the BERT in `base` into `run`; on docstrings if no `train`."""
     return [
         "trainers.finetune",
         f"--init={base}",
-        f"--train={train or os.path.join(text, 'train.tsv')}",
-        f"--dev={dev or os.path.join(text, 'dev.tsv')}",
+        f"--train={train or os.path.join(docstrings_folder, 'train.tsv')}",
+        f"--dev={dev or os.path.join(docstrings_folder, 'dev.tsv')}",
         f"--output={run}",
         f"--seq_length={SEQ_LENGTH}",
         f"--epochs={OWN_EPOCHS if train else EPOCHS}",

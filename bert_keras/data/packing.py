@@ -64,19 +64,20 @@ def pack(
 
 
 def pack_separately(
-    texts: Sequence[tf.RaggedTensor], frame: base.Frame, *, seq_length: int
+    segments: Sequence[tf.RaggedTensor], frame: base.Frame, *, seq_length: int
 ) -> dict[str, tf.Tensor]:
-    """Texts, ragged (T, None) int32 each, that share a row and nothing else.
+    """Packs segments, ragged (T, None) int32 each, that share only a row.
 
     Each has a frame of its own and an equal part of `seq_length`, longer ones
-    are truncated. padding_mask (T, S) is k on the k-th text, so that texts do
-    not attend to each other; `position_ids` counts the positions in each.
+    are truncated. padding_mask (T, S) is k on the k-th segment, so that
+    they do not attend to each other; `position_ids` counts the positions in
+    each.
     """
-    seq_length = seq_length // len(texts)
+    seq_length = seq_length // len(segments)
     room = frame.room(seq_length)
     rows = [
-        _join(_gather([text], _kept([text], room)), *frame[:3])
-        for text in texts
+        _join(_gather([segment], _kept([segment], room)), *frame[:3])
+        for segment in segments
     ]
     numbers = [_fill_like(row, number) for number, row in enumerate(rows, 1)]
     padding_mask = dense(tf.concat(numbers, axis=1))
@@ -86,15 +87,15 @@ def pack_separately(
         "padding_mask": padding_mask,
         "example_index": tf.range(tf.shape(padding_mask)[0]),
         "truncated": tf.reduce_any(
-            [text.row_lengths() > room for text in texts], axis=0
+            [segment.row_lengths() > room for segment in segments], axis=0
         ),
     }
 
 
-def position_ids(padding_mask: tf.Tensor, texts: int) -> tf.Tensor:
+def position_ids(padding_mask: tf.Tensor, num_texts: int) -> tf.Tensor:
     """(B, S) int32: each of the texts that the mask numbers starts at 0."""
     begin = tf.zeros_like(padding_mask)
-    for number in range(1, texts):
+    for number in range(1, num_texts):
         there = tf.cast(padding_mask == number, tf.int32)
         length = tf.reduce_sum(there, axis=1, keepdims=True)
         begin += tf.where(padding_mask > number, length, 0)
@@ -109,7 +110,7 @@ class Windows(NamedTuple):
     """
 
     ids: tf.RaggedTensor  # (W, None) int32
-    text: tf.Tensor  # (W,) int32: the text a window is of
+    example_index: tf.Tensor  # (W,) int32: the text a window is of
     begin: tf.Tensor  # (W,) int32: which token of the text comes first
     first: tf.Tensor  # (W,) int32, of the text's tokens
     last: tf.Tensor  # (W,) int32
@@ -133,19 +134,20 @@ def windows(
     count = 1 + (more + stride - 1) // stride
 
     places = tf.ragged.range(count)  # (T, windows)
-    text = tf.cast(places.value_rowids(), tf.int32)
+    example_index = tf.cast(places.value_rowids(), tf.int32)
     length, room, stride, count = (
-        tf.gather(value, text) for value in (length, room, stride, count)
+        tf.gather(value, example_index)
+        for value in (length, room, stride, count)
     )
     begin = places.values * stride
     stop = tf.minimum(begin + room, length)
     half = (room - stride) // 2
     tokens = tf.ragged.range(begin, stop)
-    start = tf.gather(tf.cast(ids.row_starts(), tf.int32), text)
+    start = tf.gather(tf.cast(ids.row_starts(), tf.int32), example_index)
     flat = tokens.values + tf.gather(start, tokens.value_rowids())
     return Windows(
         tokens.with_values(tf.gather(ids.values, flat)),
-        text,
+        example_index,
         begin,
         first=tf.where(begin == 0, 0, begin + half),
         last=tf.where(

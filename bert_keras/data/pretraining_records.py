@@ -64,10 +64,10 @@ def make(chunk: corpus_chunks.Chunk, recipe: Recipe) -> dict[str, Any]:
     made = _made(folder, note)
     if made and made["fingerprint"] == fingerprint:
         return made
-    text = encode(chunk, recipe.tokenizer)
-    report = _report(text, recipe)
+    documents = encode(chunk, recipe.tokenizer)
+    report = _report(documents, recipe)
     shards = []
-    passes = draw(text, recipe, chunk.split, chunk.number)
+    passes = draw(documents, recipe, chunk.split, chunk.number)
     for place, rows in enumerate(passes, chunk.number * recipe.passes):
         if not len(rows.lengths):
             continue
@@ -113,7 +113,7 @@ def _note(folder: str, number: int) -> str:
 
 def encode(
     chunk: corpus_chunks.Chunk, tokenizer: tokenizers.Tokenizer
-) -> sentence_pairs.Text:
+) -> sentence_pairs.TokenizedDocuments:
     """The documents of a chunk as ids."""
     documents = list(corpus.read(chunk.documents))
     token_ids, lengths = _ids([s for d in documents for s in d], tokenizer)
@@ -121,7 +121,7 @@ def encode(
     counts = np.array([len(document) for document in documents], np.int64)
     document_ends = np.append(0, ends)[np.cumsum(counts)]
     # One may have no token: control characters only.
-    return sentence_pairs.Text(
+    return sentence_pairs.TokenizedDocuments(
         token_ids,
         ends[lengths > 0],
         document_ends[np.diff(document_ends, prepend=0) > 0],
@@ -143,13 +143,16 @@ def _ids(
 
 
 def draw(
-    text: sentence_pairs.Text, recipe: Recipe, split: str, number: int
+    documents: sentence_pairs.TokenizedDocuments,
+    recipe: Recipe,
+    split: str,
+    number: int,
 ) -> Iterator[records.Columns]:
-    """The rows of each pass: a function of text, seed, split and chunk."""
+    """The rows of each pass: a function of documents, seed, split and chunk."""
     pairs = recipe.objective != "none"
     key = [recipe.seed, 2 * number + (split == "dev")]
     passes = sentence_pairs.draw(
-        text,
+        documents,
         max_tokens=recipe.tokenizer.frame.room(
             recipe.seq_length, segments=2 if pairs else 1
         ),
@@ -159,7 +162,7 @@ def draw(
     )
     for drawn in passes:
         row_splits, token_ids, segment_ids = packing.pack_spans(
-            text.token_ids,
+            documents.token_ids,
             drawn.first,
             drawn.second,
             recipe.tokenizer.frame,
@@ -191,25 +194,28 @@ def add_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _report(text: sentence_pairs.Text, recipe: Recipe) -> dict[str, Any]:
+def _report(
+    documents: sentence_pairs.TokenizedDocuments, recipe: Recipe
+) -> dict[str, Any]:
     tokenizer = recipe.tokenizer
     return {
-        "documents": len(text.document_ends),
-        "sentences": len(text.sentence_ends),
-        "tokens": len(text.token_ids),
-        "unknown": int((text.token_ids == tokenizer.unk_id).sum()),
-        "words": _count_words(text, tokenizer),
+        "documents": len(documents.document_ends),
+        "sentences": len(documents.sentence_ends),
+        "tokens": len(documents.token_ids),
+        "unknown": int((documents.token_ids == tokenizer.unk_id).sum()),
+        "words": _count_words(documents, tokenizer),
         "lengths": [0] * (recipe.seq_length + 1),  # rows of each length
         "examples": [],
     }
 
 
 def _count_words(
-    text: sentence_pairs.Text, tokenizer: tokenizers.Tokenizer
+    documents: sentence_pairs.TokenizedDocuments,
+    tokenizer: tokenizers.Tokenizer,
 ) -> int:
     ids = tf.RaggedTensor.from_row_splits(
-        tf.constant(text.token_ids, tf.int32),
-        np.append(0, text.sentence_ends),
+        tf.constant(documents.token_ids, tf.int32),
+        np.append(0, documents.sentence_ends),
         validate=False,
     )
     return int(tf.math.count_nonzero(tokenizer.word_starts(ids).values))

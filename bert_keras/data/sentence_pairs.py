@@ -22,7 +22,7 @@ import numpy as np
 from bert_keras import errors
 
 
-class Text(NamedTuple):
+class TokenizedDocuments(NamedTuple):
     """Documents one after the other; none of them, and no sentence, is empty.
 
     token_ids (N,); sentence_ends (M,) and document_ends (D,) int64, rising:
@@ -48,7 +48,7 @@ class Pairs(NamedTuple):
 
 
 def draw(
-    text: Text,
+    documents: TokenizedDocuments,
     *,
     max_tokens: int,
     objective: str,
@@ -73,15 +73,15 @@ def draw(
             f"Expected room for 2 tokens at least beside the special ones; "
             f"there is room for {max_tokens}. Use longer sequences."
         )
-    if objective == "nsp" and len(text.document_ends) == 1:
+    if objective == "nsp" and len(documents.document_ends) == 1:
         raise errors.InputError(
             "Next-sentence prediction draws from another document, but there "
             "is only one. Put blank lines between documents, or use the "
             "objective sop or none."
         )
     step = _OBJECTIVES[objective]
-    source = _Source(text)
-    count = len(text.document_ends)
+    source = _Source(documents)
+    count = len(documents.document_ends)
     place = np.arange(passes * count)  # pass by pass, document by document
     document = place % count
     begin, stop = source.begins[document], source.stops[document]
@@ -106,10 +106,10 @@ def draw(
 class _Source:
     """Where sentences end in a text, for many places at once."""
 
-    def __init__(self, text: Text):
-        self.ends = text.sentence_ends
+    def __init__(self, documents: TokenizedDocuments):
+        self.ends = documents.sentence_ends
         self.starts = np.append(0, self.ends[:-1])
-        self.stops = text.document_ends
+        self.stops = documents.document_ends
         self.begins = np.append(0, self.stops[:-1])
         # Documents' first and last sentences.
         self.last = np.searchsorted(self.ends, self.stops)

@@ -202,7 +202,7 @@ def limited(
     max_characters: int = MAX_CHARACTERS,
     max_entities: int = served_width.MAX_ENTITIES,
 ) -> Callable[..., dict[str, tf.Tensor]]:
-    """`predictor.text` of the first characters, its lists of a set width.
+    """`predictor.serve_text` of the first characters, its lists of a set width.
 
     "truncated" is true as well where those are not all characters.
     """
@@ -212,7 +212,7 @@ def limited(
             name: tf.strings.substr(value, 0, max_characters, "UTF8_CHAR")
             for name, value in raw.items()
         }
-        answers = predictor.text(**kept)
+        answers = predictor.serve_text(**kept)
         shortened = [
             tf.strings.length(value) > tf.strings.length(kept[name])
             for name, value in raw.items()

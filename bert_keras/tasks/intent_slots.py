@@ -132,11 +132,13 @@ class IntentSlots(tagging.Tagging):
                     f"whose intents are {list(self.intents)}."
                 )
         numbers = tf.constant([known[name] for name in names], tf.int32)
-        text = features["example_index"]
-        is_first = tf.concat([[True], text[1:] != text[:-1]], axis=0)
-        weights = tf.cast(is_first[: tf.size(text)], tf.float32)
+        example_index = features["example_index"]
+        is_first = tf.concat(
+            [[True], example_index[1:] != example_index[:-1]], axis=0
+        )
+        weights = tf.cast(is_first[: tf.size(example_index)], tf.float32)
         return super().make_targets(raw, features, tokenizer) | {
-            "intent": (tf.gather(numbers, text), weights)
+            "intent": (tf.gather(numbers, example_index), weights)
         }
 
     def build_heads(

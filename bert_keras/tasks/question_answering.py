@@ -144,15 +144,17 @@ class QuestionAnswering(base.Task):
             packing.windows(values, room, self.doc_stride)
             for values in tokenizer.with_offsets(_valid(raw["context"]))
         )
-        question = tf.gather(question, ids.text)
+        question = tf.gather(question, ids.example_index)
         return packing.pack(
             [question, ids.ids],
             tokenizer.frame,
             seq_length=self.seq_length,
             facts={"starts": [None, starts.ids], "ends": [None, ends.ids]},
         ) | {
-            "example_index": ids.text,
-            "truncated": tf.gather(whole.row_lengths() > longest, ids.text),
+            "example_index": ids.example_index,
+            "truncated": tf.gather(
+                whole.row_lengths() > longest, ids.example_index
+            ),
         }
 
     def make_targets(
@@ -166,12 +168,12 @@ class QuestionAnswering(base.Task):
         [CLS], 0, where a window does not hold all of them. Weight 0 where
         there are answers, but nobody knows where.
         """
-        text = features["example_index"]
+        example_index = features["example_index"]
         begin = tf.strings.to_number(raw["answer_start"], tf.int32)
         end = begin + tf.strings.length(raw["answer"], "UTF8_CHAR")
         known = (begin >= 0) | (raw["is_impossible"] == "true")
         begin, end = (
-            tf.expand_dims(tf.gather(x, text), 1) for x in (begin, end)
+            tf.expand_dims(tf.gather(x, example_index), 1) for x in (begin, end)
         )
         context = _context(features)
         inside = (
@@ -180,14 +182,14 @@ class QuestionAnswering(base.Task):
         first, last = _first(inside), _last(inside)
         # Of an answer that goes on in the next window, this one holds less.
         none = tf.constant([-1])
-        opens = tf.concat([none, text], 0)[:-1] != text
-        closes = tf.concat([text, none], 0)[1:] != text
+        opens = tf.concat([none, example_index], 0)[:-1] != example_index
+        closes = tf.concat([example_index, none], 0)[1:] != example_index
         left = first > _first(context)
         right = last < _last(context)
         left |= opens | (_at(features["starts"], first) <= begin[:, 0])
         right |= closes | (_at(features["ends"], last) >= end[:, 0])
         held = tf.reduce_any(inside, axis=1) & left & right
-        weights = tf.cast(tf.gather(known, text), tf.float32)
+        weights = tf.cast(tf.gather(known, example_index), tf.float32)
         return {
             "start": (tf.where(held, first, 0), weights),
             "end": (tf.where(held, last, 0), weights),

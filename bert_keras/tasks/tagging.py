@@ -110,7 +110,7 @@ class Tagging(base.Task):
         the word counts; -1 elsewhere.
         """
         ids, starts, ends = tokenizer.with_offsets(raw["text"])
-        size, text = tf.size(ids.values), ids.value_rowids()
+        size, example_index = tf.size(ids.values), ids.value_rowids()
         starts_word = tokenizer.word_starts(ids).values
         word = tf.cumsum(tf.cast(starts_word, tf.int32)) - 1
         word_ends = tf.math.unsorted_segment_max(ends.values, word, size)
@@ -122,7 +122,8 @@ class Tagging(base.Task):
         )
         token, row = found.ids.values, found.ids.value_rowids()
         place = token - tf.cast(
-            tf.gather(ids.row_starts(), tf.gather(text, token)), tf.int32
+            tf.gather(ids.row_starts(), tf.gather(example_index, token)),
+            tf.int32,
         )
         counts = (
             tf.gather(starts_word, token)
@@ -143,7 +144,7 @@ class Tagging(base.Task):
                 "end": at_word_starts(tf.gather(word_ends, word)),
             },
             filler=-1,
-        ) | {"example_index": found.text}
+        ) | {"example_index": found.example_index}
 
     def make_targets(
         self,
@@ -156,12 +157,12 @@ class Tagging(base.Task):
         A word is in an entity when it begins there.
         """
         known = {tag: number for number, tag in enumerate(self.labels)}
-        start, text = (
+        start, example_index = (
             features["start"].numpy(),
             features["example_index"].numpy(),
         )
         labels = np.zeros(start.shape, np.int32)
-        splits = np.searchsorted(text, np.arange(len(raw["text"]) + 1))
+        splits = np.searchsorted(example_index, np.arange(len(raw["text"]) + 1))
         for number, (words, tags) in enumerate(_columns(raw)):
             rows = slice(splits[number], splits[number + 1])
             counts = start[rows] >= 0
@@ -241,9 +242,9 @@ class Tagging(base.Task):
         del tokenizer
         # In order of texts and of words: each word counts in one row.
         word = tf.where(features["start"] >= 0)
-        text = tf.gather(features["example_index"], word[:, 0])
+        example_index = tf.gather(features["example_index"], word[:, 0])
         tag = tf.gather_nd(decoded["tag"], word)
-        opens, entity = self._entities(text, tag)
+        opens, entity = self._entities(example_index, tag)
         first = tf.where(opens)[:, 0]
         count = tf.size(first)
 
@@ -257,11 +258,11 @@ class Tagging(base.Task):
         score = tf.math.unsorted_segment_mean(
             of_words("score", decoded), entity, count
         )
-        text = tf.gather(text, first)
+        example_index = tf.gather(example_index, first)
         types = tf.constant([tag[2:] for tag in self.labels])
         values = {
             "type": tf.gather(types, tf.gather(tag, first)),
-            "text": _substrings(raw["text"], text, start, end),
+            "text": _substrings(raw["text"], example_index, start, end),
             "start": start,
             "end": end,
             "score": score,
@@ -269,18 +270,18 @@ class Tagging(base.Task):
         return {
             name: tf.RaggedTensor.from_value_rowids(
                 value,
-                tf.cast(text, tf.int64),
+                tf.cast(example_index, tf.int64),
                 nrows=tf.size(raw["text"], tf.int64),
                 validate=False,
             ).to_tensor(Tagging.lists[name])
             for name, value in values.items()
         }
 
-    def _entities(self, text, tag):
+    def _entities(self, example_index, tag):
         """The words that open an entity, and the entity of each word in one.
 
-        text, tag (N,): of all words, in order -> (N,) bool and (M,) int32, of
-        the M words whose tag is not O.
+        example_index, tag (N,): of all words, in order -> (N,) bool and (M,)
+        int32, of the M words whose tag is not O.
 
             word     Ada    Byron  met  Ada    |  Byron  slept
             tag      B-PER  I-PER  O    B-PER  |  I-PER  O
@@ -289,7 +290,7 @@ class Tagging(base.Task):
 
         After the bar is another text: what opens there continues nothing.
         """
-        same_text = tf.equal(text[1:], text[:-1])
+        same_text = tf.equal(example_index[1:], example_index[:-1])
         before = tf.pad(tf.where(same_text, tag[:-1], 0), [[1, 0]])
         before = before[: tf.size(tag)]  # without words there is none before
         continues = tf.gather_nd(

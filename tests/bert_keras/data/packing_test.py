@@ -202,15 +202,15 @@ class WindowsTest(parameterized.TestCase):
         texts = [list(range(n, 2 * n)) for n in range(20)]
         found = packing.windows(ragged(texts), room, stride)
         counted = [[] for _ in texts]
-        for ids, text, begin, first, last in zip(
+        for ids, index, begin, first, last in zip(
             found.ids.to_list(), *map(np.asarray, found[1:]), strict=True
         ):
-            self.assertEqual(ids, texts[text][begin : begin + room])
+            self.assertEqual(ids, texts[index][begin : begin + room])
             self.assertBetween(first, begin, last)
             self.assertLessEqual(last, begin + len(ids))
-            counted[text] += texts[text][first:last]
+            counted[index] += texts[index][first:last]
         self.assertEqual(counted, texts)
-        windows = np.bincount(found.text, minlength=len(texts))
+        windows = np.bincount(found.example_index, minlength=len(texts))
         fitting = [len(text) <= room for text in texts]
         self.assertEqual((windows == 1).tolist(), fitting)
 
@@ -243,10 +243,10 @@ class WindowsTest(parameterized.TestCase):
                 tf.RaggedTensorSpec([None, None], tf.int32, ragged_rank=1)
             ],
         )
-        self.assertEqual(graph(ragged([])).text.shape[0], 0)
+        self.assertEqual(graph(ragged([])).example_index.shape[0], 0)
         found = graph(ragged([[], [1], []]))
         self.assertEqual(found.ids.to_list(), [[], [1], []])
-        self.assertEqual(found.text.numpy().tolist(), [0, 1, 2])
+        self.assertEqual(found.example_index.numpy().tolist(), [0, 1, 2])
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def random_documents(count, seed=0):
 def text_of(documents):
     filled = [[s for s in d if len(s)] for d in documents]
     sentences = [s for d in filled for s in d]
-    return sentence_pairs.Text(
+    return sentence_pairs.TokenizedDocuments(
         np.concatenate([np.zeros(0, np.int32), *sentences]),
         np.cumsum([len(s) for s in sentences], dtype=np.int64),
         np.cumsum([sum(map(len, d)) for d in filled if d], dtype=np.int64),
@@ -53,16 +53,20 @@ class Pair(NamedTuple):
 
 def draw(documents, objective, max_tokens=61, seed=1, **options):
     """Each pair's tokens."""
-    text = text_of(documents)
+    tokenized = text_of(documents)
     (pairs,) = sentence_pairs.draw(
-        text,
+        tokenized,
         max_tokens=max_tokens,
         objective=objective,
         generator=np.random.default_rng(seed),
         **options,
     )
     return [
-        Pair(text.token_ids[slice(*a)], text.token_ids[slice(*b)], label)
+        Pair(
+            tokenized.token_ids[slice(*a)],
+            tokenized.token_ids[slice(*b)],
+            label,
+        )
         for a, b, label in zip(*pairs, strict=True)
     ]
 
@@ -197,9 +201,9 @@ class SentencePairsTest(parameterized.TestCase):
 
     @parameterized.parameters(*OBJECTIVES)
     def test_instances_come_document_by_document(self, objective):
-        text = text_of(random_documents(30))
+        tokenized = text_of(random_documents(30))
         passes = sentence_pairs.draw(
-            text,
+            tokenized,
             max_tokens=20,
             objective=objective,
             passes=3,
@@ -212,7 +216,7 @@ class SentencePairsTest(parameterized.TestCase):
                 begins = np.minimum(begins, pairs.second[:, 0])
             self.assertTrue((np.diff(begins) > 0).all())
             self.assertLess(begins[0], 20)
-            self.assertGreater(begins[-1], len(text.token_ids) - 100)
+            self.assertGreater(begins[-1], len(tokenized.token_ids) - 100)
         once, again = (pairs.first for pairs in passes[:2])
         self.assertFalse(np.array_equal(once, again))
 
@@ -250,10 +254,10 @@ class SentencePairsTest(parameterized.TestCase):
         (dict(objective="sop", documents=[[3]], max_tokens=1), "room for 1"),
     )
     def test_what_cannot_be_drawn_is_said_at_the_call(self, options, message):
-        text = text_of(numbered(options.pop("documents")))
+        tokenized = text_of(numbered(options.pop("documents")))
         with self.assertRaisesRegex(errors.InputError, message):
             sentence_pairs.draw(
-                text,
+                tokenized,
                 **{"max_tokens": 61, **options},
                 generator=np.random.default_rng(0),
             )

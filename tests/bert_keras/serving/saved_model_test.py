@@ -69,7 +69,7 @@ class SavedModelTest(parameterized.TestCase):
 
     def test_texts_get_different_answers(self):
         predictor = self.predictors["classification"]
-        answers = predictor.text(**verification.sentences(predictor.task))
+        answers = predictor.serve_text(**verification.sentences(predictor.task))
         self.assertGreater(np.std(answers["score"]), 0.05)
 
     @parameterized.product(
@@ -126,7 +126,7 @@ class SavedModelTest(parameterized.TestCase):
         answers = self.served[task].signatures[signatures.CLASSIFY](
             inputs=tf.constant(signatures.serialized_examples(raw))
         )
-        expected = predictor.text(**raw)
+        expected = predictor.serve_text(**raw)
         np.testing.assert_allclose(
             answers["scores"], expected["scores"], atol=1e-5
         )
@@ -180,7 +180,7 @@ class SavedModelTest(parameterized.TestCase):
         )
         kept = [text[:60] for text in (texts[0], texts[1], "", texts[3])]
         expected = served_width.fit(
-            predictor.text(text=tf.constant(kept)), predictor.task, 64
+            predictor.serve_text(text=tf.constant(kept)), predictor.task, 64
         )
         for name in ("type", "start", "end", "text"):
             np.testing.assert_array_equal(answers[name], expected[name], name)

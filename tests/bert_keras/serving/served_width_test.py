@@ -135,7 +135,7 @@ class Facts:
             answer, raw = next(self.requests(task))
             answers = {k: v.numpy() for k, v in answer(**raw).items()}
             expected = predictor_lib.rows_of(
-                predictor.task, predictor.text(**raw)
+                predictor.task, predictor.serve_text(**raw)
             )
             for row, want in enumerate(expected):
                 count = answers["count"][row]

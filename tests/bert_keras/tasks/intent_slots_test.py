@@ -19,13 +19,13 @@ class IntentSlotsTest(absltest.TestCase):
             name: tf.constant([row[name] for row in rows]) for name in rows[0]
         }
         inputs = task.preprocess(raw, tiny.tokenizer())
-        text = inputs["example_index"].numpy()
-        self.assertGreater((text == 2).sum(), 2)
+        example_index = inputs["example_index"].numpy()
+        self.assertGreater((example_index == 2).sum(), 2)
         labels, weights = task.make_targets(raw, inputs, tiny.tokenizer())[
             "intent"
         ]
-        self.assertEqual(labels.numpy().tolist(), (text > 0).tolist())
-        first = [0, *(text[1:] != text[:-1]).nonzero()[0] + 1]
+        self.assertEqual(labels.numpy().tolist(), (example_index > 0).tolist())
+        first = [0, *(example_index[1:] != example_index[:-1]).nonzero()[0] + 1]
         self.assertEqual(weights.numpy().nonzero()[0].tolist(), first)
         self.assertEqual(weights.numpy().sum(), len(rows))
 

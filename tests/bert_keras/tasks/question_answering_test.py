@@ -193,7 +193,7 @@ class SpansTest(parameterized.TestCase):
     def test_no_context_has_no_answer(self, unanswerable):
         task = dataclasses.replace(TASK, unanswerable=unanswerable)
         empty = tf.constant(["", "   ", "\u200b\u0301", "\n\t"])
-        found = model(task).text(
+        found = model(task).serve_text(
             question=tf.fill(empty.shape, "is it good ?"), context=empty
         )
         found = {name: value.numpy() for name, value in found.items()}
@@ -207,7 +207,7 @@ class SpansTest(parameterized.TestCase):
     def test_bytes_that_are_no_utf8_are_one_replaced_character(self):
         question = tf.constant([b"\xff\xfe", b"", b"good\xe5\xbd"])
         context = tf.constant([b"\xff good \xc3", b"\xe7\x94\xb5", b"\xed\xa0"])
-        found = model().text(question=question, context=context)
+        found = model().serve_text(question=question, context=context)
         for name in ("answer", "answers"):
             for answer in found[name].numpy().flat:
                 answer.decode()

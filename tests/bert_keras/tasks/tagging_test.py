@@ -221,7 +221,7 @@ class TaggingTest(parameterized.TestCase):
 
     def test_any_bytes_are_answered(self):
         texts = ["", " ", "😀", b"\xff\xfea\xc3", "\x00", "\u0301", "很" * 99]
-        found = self.predictor().text(text=tf.constant(texts))
+        found = self.predictor().serve_text(text=tf.constant(texts))
         self.assertEqual(found.pop("truncated").shape, (len(texts),))
         for value in found.values():
             self.assertEqual(value.shape, found["type"].shape)

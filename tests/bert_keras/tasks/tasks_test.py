@@ -235,7 +235,7 @@ class EveryTaskTest(absltest.TestCase):
                 name: tf.zeros([0], tf.string)
                 for name in model.task.text_columns
             }
-            for value in model.text(**empty).values():
+            for value in model.serve_text(**empty).values():
                 self.assertEqual(value.shape[0], 0)
 
     def test_decode_compiles_under_xla(self):
