@@ -53,20 +53,20 @@ def run(module, seed, output):
     memory = usage.ru_maxrss / 1e6
     with open(os.path.join(output, "log.jsonl"), encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
-    scores = {}
+    metrics = {}
     for line in lines:
         for name, value in line.items():
             if name.startswith("dev/"):
-                scores.setdefault(name.removeprefix("dev/"), []).append(value)
+                metrics.setdefault(name.removeprefix("dev/"), []).append(value)
     rates = [x["rows_per_second"] for x in lines if "rows_per_second" in x]
     if module.startswith("benchmarks"):
-        return scores, rates[-1], memory  # over the whole run
+        return metrics, rates[-1], memory  # over the whole run
     # Of as many rows each but the last; the first has the tracing in it.
-    return scores, 1 / np.mean(1 / np.array(rates[1:-1])), memory
+    return metrics, 1 / np.mean(1 / np.array(rates[1:-1])), memory
 
 
 def main(_):
-    scores = {side: [] for side in SIDES}
+    metrics = {side: [] for side in SIDES}
     rates = {side: [] for side in SIDES}
     peaks = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +74,7 @@ def main(_):
             for side, module in SIDES.items():
                 output = os.path.join(folder, f"{seed}-{side}")
                 found, rate, peak = run(module, seed, output)
-                scores[side].append(found)
+                metrics[side].append(found)
                 rates[side].append(rate)
                 peaks[side].append(peak)
                 print(
@@ -84,7 +84,7 @@ def main(_):
     table = rich.table.Table(title=f"{RECIPE.value}, seeds {SEEDS.value}")
     for column in ("after the last epoch", *SIDES):
         table.add_column(column)
-    ours, theirs = (scores[side] for side in SIDES)
+    ours, theirs = (metrics[side] for side in SIDES)
     for name in ours[0]:
         cells = []
         for found in (ours, theirs):

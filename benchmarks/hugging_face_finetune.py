@@ -166,8 +166,8 @@ def train(settings, task):
                     seconds += time.monotonic() - began
                     seen += len(batch)
             answers = _answers(side, dev, size, settings)
-            scores = task.metrics(answers, dev)
-            line = {f"dev/{name}": value for name, value in scores.items()}
+            metrics = task.metrics(answers, dev)
+            line = {f"dev/{name}": value for name, value in metrics.items()}
             line["step"] = step
             if seen:  # a small set has an epoch of fewer steps
                 line["rows_per_second"] = seen / seconds

@@ -35,11 +35,11 @@ def closing_table(
     )
     pretrained = checkpoint.read(base)
     start = checkpoint.read(random)
-    scores = pretrained.facts["scores"]
+    metrics = pretrained.facts["scores"]
     facts = {
         "pretraining": f"{pretrained.step:,} steps; of hidden tokens "
-        f"{scores['masked_lm_accuracy']:.1%} are guessed, of sentence pairs "
-        f"{scores['next_sentence_accuracy']:.1%}",
+        f"{metrics['masked_lm_accuracy']:.1%} are guessed, of sentence pairs "
+        f"{metrics['next_sentence_accuracy']:.1%}",
         "task": f"{len(labels)} labels, {len(lines)} dev rows",
         "majority guess": f"{majority:.1%}",
         "random start": f"{start.facts['best'][0]:.1%}",

@@ -148,7 +148,7 @@ def _facts(
         f"{len(verification.SENTENCES)}",
     }
     if rows:
-        score = tflite_runner.File(path, predictor).scores(rows)[metric]
+        score = tflite_runner.File(path, predictor).metrics(rows)[metric]
         facts[metric] = f"{score:.4f}"
     threads = max(2, min(4, os.cpu_count() or 1))
     return facts | {

@@ -99,7 +99,7 @@ def tags(entities: Iterable[Entity], length: int, scheme: str) -> list[str]:
     return found
 
 
-def scores(
+def entity_metrics(
     predicted: Sequence[Iterable[Entity]], right: Sequence[Iterable[Entity]]
 ) -> dict[str, float]:
     """{"precision", "recall", "f1"} over the entities of all sentences.

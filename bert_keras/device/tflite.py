@@ -187,7 +187,7 @@ def _require_metric(
         predictor.task.metric_names[0],
         tflite_runner.File(path, predictor),
     )
-    found, cut = file.scores(data)[metric], ""
+    found, cut = file.metrics(data)[metric], ""
     if file.seq_length < predictor.task.seq_length:
         cut = (
             f" Its rows have {file.seq_length} tokens, the model's "

@@ -114,7 +114,7 @@ class File:
             answers += predictor_lib.rows_of(self.task, found)
         return answers
 
-    def scores(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    def metrics(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """The task's metrics of labelled rows."""
         return self.task.metrics(self.answers(rows), rows)
 

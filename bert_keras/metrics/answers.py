@@ -14,7 +14,7 @@ from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Scores:
+class AnswerMetrics:
     exact_match: float
     f1: float
 
@@ -26,11 +26,11 @@ class English:
         text = text.lower().translate(_WITHOUT_PUNCTUATION)
         return re.sub(r"\b(?:a|an|the)\b", " ", text).split()
 
-    def score(self, answer: str, gold: str) -> Scores:
+    def score(self, answer: str, gold: str) -> AnswerMetrics:
         """F1 over the words that both hold, however placed."""
         ours, theirs = self.segments(answer), self.segments(gold)
         common = collections.Counter(ours) & collections.Counter(theirs)
-        return Scores(
+        return AnswerMetrics(
             float(ours == theirs), _f1(common.total(), len(ours), len(theirs))
         )
 
@@ -45,11 +45,11 @@ class Chinese:
     def segments(self, text: str) -> list[str]:
         return _SEGMENT.findall(self._bare(text))
 
-    def score(self, answer: str, gold: str) -> Scores:
+    def score(self, answer: str, gold: str) -> AnswerMetrics:
         """F1 over the longest run of segments that stands in both."""
         ours, theirs = self.segments(answer), self.segments(gold)
         common = _longest_common_run(ours, theirs)
-        return Scores(
+        return AnswerMetrics(
             float(self._bare(answer) == self._bare(gold)),
             _f1(common, len(ours), len(theirs)),
         )
@@ -96,26 +96,28 @@ def question_answering(
 def _columns(
     answers: Sequence[str], golds: Sequence[Sequence[str]], language: Language
 ) -> dict[str, list[float]]:
-    scores = [
+    metrics = [
         best(answer, gold, language)
         for answer, gold in zip(answers, golds, strict=True)
     ]
     return {
-        name: [getattr(score, name) for score in scores]
+        name: [getattr(each, name) for each in metrics]
         for name in ("f1", "exact_match")
     }
 
 
-def best(answer: str, golds: Sequence[str], language: Language) -> Scores:
+def best(
+    answer: str, golds: Sequence[str], language: Language
+) -> AnswerMetrics:
     """The best exact match and the best F1 over the gold texts.
 
     No gold text, or none with a word in it, means that "" is right.
     """
     golds = [gold for gold in golds if language.segments(gold)] or [""]
-    scores = [language.score(answer, gold) for gold in golds]
-    return Scores(
-        max(score.exact_match for score in scores),
-        max(score.f1 for score in scores),
+    metrics = [language.score(answer, gold) for gold in golds]
+    return AnswerMetrics(
+        max(each.exact_match for each in metrics),
+        max(each.f1 for each in metrics),
     )
 
 

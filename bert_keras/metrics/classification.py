@@ -69,17 +69,17 @@ def confusion(
 def per_class(counts: np.ndarray) -> np.ndarray:
     """(C, 5): precision, recall, F1, how often in gold, how often answered."""
     right = np.diag(counts)
-    return _scores(right, counts.sum(axis=0), counts.sum(axis=1))
+    return _table(right, counts.sum(axis=0), counts.sum(axis=1))
 
 
 def accuracy(counts: np.ndarray) -> float:
     return float(np.trace(counts) / max(1, counts.sum()))
 
 
-def f1_macro(scores: np.ndarray) -> float:
+def f1_macro(table: np.ndarray) -> float:
     """The plain mean over the classes that occur, in gold or in answers."""
-    occurs = scores[:, 3] + scores[:, 4] > 0
-    return float(scores[occurs, 2].mean()) if occurs.any() else 0.0
+    occurs = table[:, 3] + table[:, 4] > 0
+    return float(table[occurs, 2].mean()) if occurs.any() else 0.0
 
 
 def matthews(counts: np.ndarray) -> float:
@@ -98,7 +98,7 @@ def of_sets(
     """The table of `per_class` where a row has any number of classes."""
     pairs = list(zip(gold, answers, strict=True))
     both = [g & a for g, a in pairs]
-    return _scores(
+    return _table(
         np.array([sum(label in found for found in both) for label in labels]),
         np.array([sum(label in a for _, a in pairs) for label in labels]),
         np.array([sum(label in g for g, _ in pairs) for label in labels]),
@@ -133,7 +133,7 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
     return (last - (counts - 1) / 2)[place]
 
 
-def _scores(
+def _table(
     right: np.ndarray, answers: np.ndarray, gold: np.ndarray
 ) -> np.ndarray:
     """(C, 5): precision, recall, F1, gold, answers."""

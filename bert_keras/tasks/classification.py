@@ -93,7 +93,7 @@ class Classification(base.Task):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        return self._kind.scores
+        return self._kind.metric_names
 
     @property
     def _kind(self) -> "Kind":
@@ -240,7 +240,7 @@ class Classification(base.Task):
 class Single:
     """One class holds."""
 
-    scores = ("accuracy", "f1_macro", "mcc")
+    metric_names = ("accuracy", "f1_macro", "mcc")
     read = staticmethod(labels_lib.one)  # of a field
 
     key = staticmethod(str)  # of a class, as classes are compared
@@ -318,7 +318,7 @@ class Single:
 class Multi:
     """Any number of classes hold; the label joins them with commas."""
 
-    scores = ("f1_micro", "f1_macro", "accuracy")
+    metric_names = ("f1_micro", "f1_macro", "accuracy")
     read = staticmethod(labels_lib.several)
 
     key = staticmethod(str)
@@ -389,17 +389,17 @@ class Multi:
         examples: Sequence[base.Example],
         labels: Sequence[str],
     ) -> dict[str, base.Table]:
-        scores = classification.of_sets(
+        values = classification.of_sets(
             self._sets(examples), self._sets(predictions), labels
         )
-        table = base.Table(labels, classification.COLUMNS, scores)
+        table = base.Table(labels, classification.COLUMNS, values)
         return {"classes": table}
 
 
 class Number:
     """A number (STS-B): squared error."""
 
-    scores = ("spearman", "pearson", "mean_squared_error")
+    metric_names = ("spearman", "pearson", "mean_squared_error")
     read = staticmethod(labels_lib.number)
 
     def key(self, label: str) -> float:

@@ -160,15 +160,15 @@ class MaskedLM(base.Task):
         features: base.Tensors,
         targets: base.Targets,
     ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        scores = {}
+        sums = {}
         for term, (labels, weights) in self._own(targets).items():
             guess = tf.argmax(outputs[term], axis=-1, output_type=tf.int32)
             right = tf.cast(guess == labels, tf.float32)
-            scores[f"{term}_accuracy"] = (
+            sums[f"{term}_accuracy"] = (
                 tf.reduce_sum(right * weights),
                 tf.reduce_sum(weights),
             )
-        return scores
+        return sums
 
     def decode(
         self, outputs: base.Tensors, features: base.Tensors

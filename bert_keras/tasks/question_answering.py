@@ -112,11 +112,11 @@ class QuestionAnswering(base.Task):
             chinese=chinese > _CHINESE_SHARE * characters,
         )
 
-    def calibrated(self, scores: Mapping[str, float]) -> base.Task:
-        if self.no_answer_threshold or "best_f1_threshold" not in scores:
+    def calibrated(self, metrics: Mapping[str, float]) -> base.Task:
+        if self.no_answer_threshold or "best_f1_threshold" not in metrics:
             return self
         return self.with_settings(
-            no_answer_threshold=scores["best_f1_threshold"]
+            no_answer_threshold=metrics["best_f1_threshold"]
         )
 
     def to_python(self, answer: dict[str, Any]) -> dict[str, Any]:

@@ -314,28 +314,28 @@ class Tagging(base.Task):
 
         An entity that was found holds the words that begin in it.
         """
-        return tag_schemes.scores(*self._spans(predictions, examples))
+        return tag_schemes.entity_metrics(*self._spans(predictions, examples))
 
     def tables(
         self, predictions: base.Answers, examples: Sequence[base.Example]
     ) -> dict[str, base.Table]:
         """The same of each type alone; how many there are, and were given."""
         found, there = self._spans(predictions, examples)
-        scores = []
+        values = []
         for kind in self.types:
             ours, theirs = (
                 [[span for span in spans if span[0] == kind] for spans in side]
                 for side in (found, there)
             )
-            scores.append(
+            values.append(
                 [
-                    *tag_schemes.scores(ours, theirs).values(),
+                    *tag_schemes.entity_metrics(ours, theirs).values(),
                     sum(map(len, theirs)),
                     sum(map(len, ours)),
                 ]
             )
         columns = ("precision", "recall", "f1", "entities", "answers")
-        return {"types": base.Table(self.types, columns, np.array(scores))}
+        return {"types": base.Table(self.types, columns, np.array(values))}
 
     def _spans(self, predictions, examples):
         """The entities of each answer, and those of each row."""

@@ -73,20 +73,20 @@ def run(settings: EvaluateSettings) -> dict[str, float]:
     began = time.monotonic()
     facts: dict[str, str] = {}
     if records_lib.is_complete(settings.data):
-        scores, count = _on_records(model, settings)
+        metrics, count = _on_records(model, settings)
     else:
-        scores, count, facts = _on_rows(model, settings)
+        metrics, count, facts = _on_rows(model, settings)
     seconds = time.monotonic() - began
     console.table(
         f"{settings.checkpoint} on {settings.data}",
         {
             "rows": count,
             **facts,
-            **scores,
+            **metrics,
             "time": f"{seconds:.1f} s, {count / seconds:.0f} rows/s",
         },
     )
-    return scores
+    return metrics
 
 
 def _on_rows(
@@ -125,12 +125,12 @@ def _on_rows(
             for row, answer in zip(rows, answers, strict=True):
                 line = {"row": dict(row), "answer": answer}
                 file.write(predictor.as_json(line) + "\n")
-    scores, tables = scoring.score(task, answers, rows)
+    metrics, tables = scoring.score(task, answers, rows)
     for name, table in tables.items():
         console.numbers(name, **table._asdict())
         if settings.output and name == "confusion":
             files.write(_picture(settings.output), plots.confusion(table))
-    return scores, len(rows), facts
+    return metrics, len(rows), facts
 
 
 def _picture(output: str) -> str:

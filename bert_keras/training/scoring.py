@@ -21,22 +21,22 @@ def score(
     All metrics are NaN, and there are no tables, if an answer holds NaN or
     infinity: an argmax over NaN is the first class, and some rows have it.
     """
-    metrics = task.metrics(answers, rows)
+    values = task.metrics(answers, rows)
     try:
-        scores = {name: float(value) for name, value in metrics.items()}
+        metrics = {name: float(value) for name, value in values.items()}
     except (AttributeError, TypeError, ValueError):
         raise errors.InputError(
-            f"the metrics of {task.name} are {str(metrics)[:100]}; expected a "
+            f"the metrics of {task.name} are {str(values)[:100]}; expected a "
             "dict of names and numbers."
         ) from None
     broken = sum(not predictor.is_finite(answer) for answer in answers)
     if not broken:
-        return scores, task.tables(answers, rows)
+        return metrics, task.tables(answers, rows)
     console.say(
         f"{broken:,} of {len(answers):,} answers hold NaN or infinity: the "
         "weights are damaged, or the learning rate was too high"
     )
-    return dict.fromkeys(scores, math.nan), {}
+    return dict.fromkeys(metrics, math.nan), {}
 
 
 def average(

@@ -53,8 +53,8 @@ class LongerTextTest(absltest.TestCase):
         )
 
         self.assertLen(records.Records(os.path.join(output, "records")), 320)
-        scores = checkpoint.read(output).facts["scores"]
-        self.assertGreater(scores["accuracy"], 0.85)
+        metrics = checkpoint.read(output).facts["scores"]
+        self.assertGreater(metrics["accuracy"], 0.85)
 
         pairs = [("a very old film .", "good"), ("dull", "the story is new")]
         answers = predictor.load(output).predict(pairs)

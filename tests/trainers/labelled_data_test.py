@@ -158,25 +158,25 @@ class EvaluateTest(Files):
         return run
 
     def evaluate(self, task, data, **settings):
-        """(the table, what was said, the scores)."""
+        """(the table, what was said, the metrics)."""
         out, said = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
-            scores = evaluate.run(
+            metrics = evaluate.run(
                 evaluate.EvaluateSettings(
                     checkpoint=self.run_of(task), data=data, **settings
                 )
             )
-        return out.getvalue(), " ".join(said.getvalue().split()), scores
+        return out.getvalue(), " ".join(said.getvalue().split()), metrics
 
     TASK = classification.Classification(seq_length=8, labels=("0.0", "1.0"))
 
     def test_labels_never_seen_in_training_are_told_with_counts(self):
         data = self.file("dev.csv", "text,label\na,1\nb,1\nc, 0\nd,1.0 \n")
-        out, said, scores = self.evaluate(self.TASK, data)
+        out, said, metrics = self.evaluate(self.TASK, data)
         told = "3 of 4 rows: '1' 2, '0' 1"
         self.assertRegex(out, f"labels never seen in training +│ {told}")
         self.assertRegex(said, f"labels never seen in training, .*{told}")
-        self.assertIn(scores["accuracy"], (0.0, 0.25))
+        self.assertIn(metrics["accuracy"], (0.0, 0.25))
 
     @parameterized.parameters(
         ("single", "dev.csv", "text,label\na,1\nb,0\n", "2 of 2 rows: '1' 1"),

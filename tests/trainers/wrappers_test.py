@@ -97,7 +97,7 @@ class WrappersTest(mains.Case):
         self.assertEqual((code, error), (0, ""))
 
     def test_pretraining_is_scored_without_wrappers(self):
-        scores = []
+        metrics = []
         for name in ("", "label_smoothing"):
             run = self.path(f"scored-{name}")
             flags = self.pretrain_flags(
@@ -108,13 +108,13 @@ class WrappersTest(mains.Case):
                 evaluate_every=1,
             )
             self.assertEqual(call("trainers.pretrain", **flags)[0], 0)
-            scores += [
+            metrics += [
                 line["dev/loss/masked_lm"]
                 for line in self.log(run)
                 if "dev/loss/masked_lm" in line
             ]
-        self.assertLen(scores, 2)
-        self.assertEqual(scores[0], scores[1])
+        self.assertLen(metrics, 2)
+        self.assertEqual(metrics[0], metrics[1])
 
     def test_what_does_not_fit_is_one_line(self):
         for changes, message in (

@@ -84,7 +84,7 @@ class SpansTest(parameterized.TestCase):
 
     def test_scores_of_nothing_are_0(self):
         self.assertEqual(
-            tag_schemes.scores([[]], [[]]),
+            tag_schemes.entity_metrics([[]], [[]]),
             {"precision": 0.0, "recall": 0.0, "f1": 0.0},
         )
 
@@ -94,7 +94,7 @@ class SeqevalTest(parameterized.TestCase):
     """M and I mean the same; seqeval knows I only."""
 
     def assert_equal(self, right, predicted, scheme=None):
-        ours = tag_schemes.scores(
+        ours = tag_schemes.entity_metrics(
             *(
                 [tag_schemes.spans(tags, scheme) for tags in sequences]
                 for sequences in (predicted, right)

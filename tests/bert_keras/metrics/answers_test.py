@@ -28,7 +28,7 @@ class AnswerScoresTest(parameterized.TestCase):
             expected = json.load(file)[f"{name}.json"]
         with open(os.path.join(PUBLISHED, f"{name}.json")) as file:
             answers = json.load(file)
-        scores = [
+        metrics = [
             answers_lib.best(
                 # Ten questions have no prediction: wrong, as in the script.
                 answers.get(row["id"], ""),
@@ -37,9 +37,9 @@ class AnswerScoresTest(parameterized.TestCase):
             )
             for row in squad.read(gold)
         ]
-        self.assertLen(scores, expected["questions"])
+        self.assertLen(metrics, expected["questions"])
         for score in ("exact_match", "f1"):
-            mean = math.fsum(getattr(s, score) for s in scores) / len(scores)
+            mean = math.fsum(getattr(s, score) for s in metrics) / len(metrics)
             # The file gives percents of four decimals.
             self.assertAlmostEqual(
                 round(100 * mean, 4), expected[score], delta=1e-9
@@ -54,9 +54,9 @@ class AnswerScoresTest(parameterized.TestCase):
         ("well-known", "wellknown", 1, 1),
     )
     def test_english_counts_words(self, answer, gold, exact, f1):
-        scores = ENGLISH.score(answer, gold)
-        self.assertEqual(scores.exact_match, exact)
-        self.assertAlmostEqual(scores.f1, f1)
+        metrics = ENGLISH.score(answer, gold)
+        self.assertEqual(metrics.exact_match, exact)
+        self.assertAlmostEqual(metrics.f1, f1)
 
     @parameterized.parameters(
         ("光荣和ω-force", "光荣和ω-Force。", 1, 1),
@@ -71,19 +71,19 @@ class AnswerScoresTest(parameterized.TestCase):
     def test_chinese_counts_the_longest_common_run(
         self, answer, gold, exact, f1
     ):
-        scores = CHINESE.score(answer, gold)
-        self.assertEqual(scores.exact_match, exact)
-        self.assertAlmostEqual(scores.f1, f1)
+        metrics = CHINESE.score(answer, gold)
+        self.assertEqual(metrics.exact_match, exact)
+        self.assertAlmostEqual(metrics.f1, f1)
 
     def test_each_score_takes_its_best_gold(self):
-        scores = answers_lib.best("Ada Bo", ["Ada", "Ada Bo C"], ENGLISH)
-        self.assertEqual(scores.exact_match, 0)
-        self.assertAlmostEqual(scores.f1, 0.8)
+        metrics = answers_lib.best("Ada Bo", ["Ada", "Ada Bo C"], ENGLISH)
+        self.assertEqual(metrics.exact_match, 0)
+        self.assertAlmostEqual(metrics.f1, 0.8)
 
     def test_without_gold_the_empty_answer_is_right(self):
         for answer, right in (("", 1), ("Ada", 0)):
-            scores = answers_lib.best(answer, [], ENGLISH)
-            self.assertEqual((scores.exact_match, scores.f1), (right, right))
+            metrics = answers_lib.best(answer, [], ENGLISH)
+            self.assertEqual((metrics.exact_match, metrics.f1), (right, right))
 
     def test_the_threshold_parts_answers_from_none_where_it_pays(self):
         nulls = [3.0, -1.0, 0.0, 2.0]

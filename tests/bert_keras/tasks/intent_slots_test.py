@@ -45,9 +45,9 @@ class IntentSlotsTest(absltest.TestCase):
             for intent in ("ask", "tell")
             for found in (actor, nothing)
         ]
-        scores = task.metrics(answers, [example | {"label": "ask"}] * 4)
-        self.assertEqual(scores["intent_accuracy"], 0.5)
-        self.assertEqual(scores["frame_accuracy"], 0.25)
+        metrics = task.metrics(answers, [example | {"label": "ask"}] * 4)
+        self.assertEqual(metrics["intent_accuracy"], 0.5)
+        self.assertEqual(metrics["frame_accuracy"], 0.25)
 
 
 if __name__ == "__main__":

@@ -338,9 +338,9 @@ class AnswersTest(parameterized.TestCase):
 
         for _ in range(150):
             step()
-        scores = task.metrics(net.predict(rows), rows)
+        metrics = task.metrics(net.predict(rows), rows)
         for name in task.metric_names:
-            self.assertEqual(scores[name], 1.0, name)
+            self.assertEqual(metrics[name], 1.0, name)
 
 
 class MetricsTest(absltest.TestCase):
@@ -366,11 +366,11 @@ class MetricsTest(absltest.TestCase):
     def test_chinese_rows_are_scored_by_characters(self):
         rows = [row("电影好不好", "电影很好", "电影很好")]
         predictions = [{"answer": "电影"}]
-        scores = []
+        metrics = []
         for task in (TASK, TASK.adapt(rows, None)):
-            scores.append(task.metrics(predictions, rows)["f1"])
-        self.assertEqual(scores[0], 0.0)
-        self.assertAlmostEqual(scores[1], 2 / 3)
+            metrics.append(task.metrics(predictions, rows)["f1"])
+        self.assertEqual(metrics[0], 0.0)
+        self.assertAlmostEqual(metrics[1], 2 / 3)
 
 
 if __name__ == "__main__":

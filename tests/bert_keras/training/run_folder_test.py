@@ -277,10 +277,10 @@ class RunFolderTest(mains.Case):
         self.assertEqual(checkpoint.steps(self.output), steps)
 
     def test_a_metric_that_is_no_number_is_null_and_never_the_best(self):
-        scores = iter([math.nan, 0.25, math.inf, 0.125])
+        values = iter([math.nan, 0.25, math.inf, 0.125])
 
         def metrics(*_):
-            return {"accuracy": next(scores), "f1_macro": 0.5, "mcc": -math.inf}
+            return {"accuracy": next(values), "f1_macro": 0.5, "mcc": -math.inf}
 
         with mock.patch.object(
             classification.Classification, "metrics", metrics
@@ -308,12 +308,12 @@ class RunFolderTest(mains.Case):
         self.assertIsNone(line["dev/accuracy"])
         self.assertFalse(os.path.exists(os.path.join(self.output, "best")))
         answers = os.path.join(self.create_tempdir().full_path, "a.jsonl")
-        scores = evaluate.run(
+        metrics = evaluate.run(
             evaluate.EvaluateSettings(
                 checkpoint=self.output, data=self.rows, output=answers
             )
         )
-        self.assertTrue(math.isnan(scores["accuracy"]))
+        self.assertTrue(math.isnan(metrics["accuracy"]))
         with open(answers) as file:
             text = file.read()
         self.assertNotIn("NaN", text)

@@ -12,7 +12,7 @@ class AverageTest(absltest.TestCase):
         step = step_lib.make_evaluate_step(
             run.model, run.task, strategy=run.strategy
         )
-        scores = scoring.average(step, batches(run.task, 3))
+        metrics = scoring.average(step, batches(run.task, 3))
         losses, right, weight = 0.0, 0.0, 0.0
         for batch in batches(run.task, 3):
             labels, weights = batch["targets"]["masked_lm"]
@@ -25,10 +25,10 @@ class AverageTest(absltest.TestCase):
             right += float(tf.reduce_sum(hit * weights))
             weight += float(tf.reduce_sum(weights))
         self.assertAlmostEqual(
-            scores["loss/masked_lm"], losses / weight, places=5
+            metrics["loss/masked_lm"], losses / weight, places=5
         )
         self.assertAlmostEqual(
-            scores["masked_lm_accuracy"], right / weight, places=5
+            metrics["masked_lm_accuracy"], right / weight, places=5
         )
 
 

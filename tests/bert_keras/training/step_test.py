@@ -69,8 +69,8 @@ class TrainStepTest(parameterized.TestCase):
         step = step_lib.make_evaluate_step(
             run.model, run.task, strategy=run.strategy
         )
-        scores = scoring.average(step, map(run.split, batches(run.task, 1)))
-        self.assertLess(scores["loss/label"], 1e-6)
+        metrics = scoring.average(step, map(run.split, batches(run.task, 1)))
+        self.assertLess(metrics["loss/label"], 1e-6)
         logits = run.model(tiny.inputs(), training=False)["label"]
         self.assertLess(np.abs(logits).max(), 5)
 
@@ -212,18 +212,18 @@ class TrainStepTest(parameterized.TestCase):
             plain.train(stop=4), compiled.train(stop=4), atol=1e-5
         )
         self.assertEqual(compiled.graphs(), 1)
-        scores = []
+        metrics = []
         for xla in (False, True):
             step = step_lib.make_evaluate_step(
                 plain.model, plain.task, strategy=plain.strategy, xla=xla
             )
             rows = map(plain.split, batches(plain.task, 2))
-            scores.append(scoring.average(step, rows))
+            metrics.append(scoring.average(step, rows))
         if kind == "masked_lm":  # the others are scored on rows, not here
-            self.assertContainsSubset(plain.task.metric_names, scores[0])
-        self.assertEqual(set(scores[0]), set(scores[1]))
-        for name, value in scores[0].items():
-            np.testing.assert_allclose(value, scores[1][name], rtol=1e-5)
+            self.assertContainsSubset(plain.task.metric_names, metrics[0])
+        self.assertEqual(set(metrics[0]), set(metrics[1]))
+        for name, value in metrics[0].items():
+            np.testing.assert_allclose(value, metrics[1][name], rtol=1e-5)
 
 
 if __name__ == "__main__":
