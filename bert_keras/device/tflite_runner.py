@@ -94,7 +94,7 @@ class File:
             for name in rows[0]
         }
 
-    def answers(
+    def predict(
         self, rows: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
         """Answers to labelled rows, in plain Python."""
@@ -116,7 +116,7 @@ class File:
 
     def metrics(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """The task's metrics of labelled rows."""
-        return self.task.metrics(self.answers(rows), rows)
+        return self.task.metrics(self.predict(rows), rows)
 
 
 def padded(

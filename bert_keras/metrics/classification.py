@@ -25,43 +25,45 @@ def single_label(counts: np.ndarray) -> dict[str, float]:
 
 
 def multi_label(
-    gold: Sequence[set[str]], answers: Sequence[set[str]], labels: Sequence[str]
+    gold: Sequence[set[str]],
+    predictions: Sequence[set[str]],
+    labels: Sequence[str],
 ) -> dict[str, float]:
     """The metrics of rows with any number of classes; accuracy is exact."""
-    same = sum(g == a for g, a in zip(gold, answers, strict=True))
+    same = sum(g == a for g, a in zip(gold, predictions, strict=True))
     return {
-        "f1_micro": f1_micro(gold, answers),
-        "f1_macro": f1_macro(of_sets(gold, answers, labels)),
+        "f1_micro": f1_micro(gold, predictions),
+        "f1_macro": f1_macro(of_sets(gold, predictions, labels)),
         "accuracy": same / max(1, len(gold)),
     }
 
 
 def correlations(
-    gold: Sequence[float], answers: Sequence[float]
+    gold: Sequence[float], predictions: Sequence[float]
 ) -> dict[str, float]:
     return {
-        "spearman": spearman(gold, answers),
-        "pearson": pearson(gold, answers),
+        "spearman": spearman(gold, predictions),
+        "pearson": pearson(gold, predictions),
     }
 
 
 def regression(
-    gold: Sequence[float], answers: Sequence[float]
+    gold: Sequence[float], predictions: Sequence[float]
 ) -> dict[str, float]:
-    error = np.array(gold) - np.array(answers)
+    error = np.array(gold) - np.array(predictions)
     return {
-        **correlations(gold, answers),
+        **correlations(gold, predictions),
         "mean_squared_error": float(np.mean(error**2)),
     }
 
 
 def confusion(
-    gold: Sequence[str], answers: Sequence[str], labels: Sequence[str]
+    gold: Sequence[str], predictions: Sequence[str], labels: Sequence[str]
 ) -> np.ndarray:
     """(C, C) counts: row = gold, column = answer."""
     place = {label: index for index, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), np.int64)
-    for one, other in zip(gold, answers, strict=True):
+    for one, other in zip(gold, predictions, strict=True):
         counts[place[one], place[other]] += 1
     return counts
 
@@ -86,17 +88,19 @@ def matthews(counts: np.ndarray) -> float:
     """Matthews correlation for C classes (Gorodkin 2004, equation 8)."""
     counts = counts.astype(np.float64)
     total, right = counts.sum(), np.trace(counts)
-    gold, answers = counts.sum(axis=1), counts.sum(axis=0)
-    over = right * total - gold @ answers
-    under = (total**2 - gold @ gold) * (total**2 - answers @ answers)
+    gold, predicted = counts.sum(axis=1), counts.sum(axis=0)
+    over = right * total - gold @ predicted
+    under = (total**2 - gold @ gold) * (total**2 - predicted @ predicted)
     return float(over / math.sqrt(under)) if under else 0.0
 
 
 def of_sets(
-    gold: Sequence[set[str]], answers: Sequence[set[str]], labels: Sequence[str]
+    gold: Sequence[set[str]],
+    predictions: Sequence[set[str]],
+    labels: Sequence[str],
 ) -> np.ndarray:
     """The table of `per_class` where a row has any number of classes."""
-    pairs = list(zip(gold, answers, strict=True))
+    pairs = list(zip(gold, predictions, strict=True))
     both = [g & a for g, a in pairs]
     return _table(
         np.array([sum(label in found for found in both) for label in labels]),
@@ -105,10 +109,12 @@ def of_sets(
     )
 
 
-def f1_micro(gold: Sequence[set[str]], answers: Sequence[set[str]]) -> float:
+def f1_micro(
+    gold: Sequence[set[str]], predictions: Sequence[set[str]]
+) -> float:
     """F1 over all decisions about a row and a class."""
-    right = sum(len(g & a) for g, a in zip(gold, answers, strict=True))
-    both = sum(map(len, gold)) + sum(map(len, answers))
+    right = sum(len(g & a) for g, a in zip(gold, predictions, strict=True))
+    both = sum(map(len, gold)) + sum(map(len, predictions))
     return 2 * right / both if both else 1.0
 
 
@@ -134,10 +140,10 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
 
 
 def _table(
-    right: np.ndarray, answers: np.ndarray, gold: np.ndarray
+    right: np.ndarray, predicted: np.ndarray, gold: np.ndarray
 ) -> np.ndarray:
     """(C, 5): precision, recall, F1, gold, answers."""
-    precision = right / np.maximum(answers, 1)
+    precision = right / np.maximum(predicted, 1)
     recall = right / np.maximum(gold, 1)
-    f1 = 2 * right / np.maximum(answers + gold, 1)
-    return np.stack([precision, recall, f1, gold, answers], axis=1)
+    f1 = 2 * right / np.maximum(predicted + gold, 1)
+    return np.stack([precision, recall, f1, gold, predicted], axis=1)

@@ -365,7 +365,7 @@ class TfliteTest(parameterized.TestCase):
         file = on_device.File(path, self.predictors["embedding"])
         self.assertEqual(file.task.text_columns, ("text",))
         rows = [{"text": "a good film"}]
-        (answer,) = file.answers(rows)
+        (answer,) = file.predict(rows)
         self.assertEqual(set(answer), {"embedding"})
         pair = self.predictors["embedding"].predict([("a good film", "dull")])
         np.testing.assert_allclose(
