@@ -141,26 +141,26 @@ class Predictor:
         yield from self._block(block, batch_size)
 
     def _block(
-        self, rows: list[dict[str, str]], batch_size: int
+        self, examples: list[dict[str, str]], batch_size: int
     ) -> Iterator[dict[str, Any]]:
         """Answers rows of similar length together, in their own order."""
-        answers: list[Any] = [None] * len(rows)
-        for places in self._batches(rows, batch_size):
-            raw = self._raw([rows[place] for place in places])
+        answers: list[Any] = [None] * len(examples)
+        for places in self._batches(examples, batch_size):
+            raw = self._raw([examples[place] for place in places])
             batch = rows_of(self.task, self._answer(**raw))
             for place, answer in zip(places, batch, strict=True):
                 answers[place] = answer
         yield from answers
 
     def _batches(
-        self, rows: list[dict[str, str]], batch_size: int
+        self, examples: list[dict[str, str]], batch_size: int
     ) -> Sequence[Sequence[int]]:
         """Places of rows, in batches of similar length."""
-        if len(rows) < 2:
-            return [range(len(rows))] if rows else []
+        if len(examples) < 2:
+            return [range(len(examples))] if examples else []
         measured = [
-            self._measure(**self._raw(rows[start : start + batch_size]))
-            for start in range(0, len(rows), batch_size)
+            self._measure(**self._raw(examples[start : start + batch_size]))
+            for start in range(0, len(examples), batch_size)
         ]
         windows, longest = np.concatenate(measured, axis=1)
         most = batch_size * self.task.seq_length
@@ -175,8 +175,8 @@ class Predictor:
             batches[-1].append(place)
         return batches
 
-    def _raw(self, rows: list[dict[str, str]]) -> dict[str, tf.Tensor]:
-        return base.as_tensors(rows, self.task.text_columns)
+    def _raw(self, examples: list[dict[str, str]]) -> dict[str, tf.Tensor]:
+        return base.as_tensors(examples, self.task.text_columns)
 
     def _columns(self, example: Any, number: int) -> dict[str, str]:
         """The texts of an example under the task's names for them."""

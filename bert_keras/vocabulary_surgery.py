@@ -22,7 +22,7 @@ from bert_keras.tokenizers import base as tokenizers
 from bert_keras.tokenizers import wordpiece
 
 Resized = tuple[model_lib.BertModel, tokenizers.Tokenizer]
-Rows = Callable[[np.ndarray], np.ndarray]
+RowMap = Callable[[np.ndarray], np.ndarray]
 
 # The weight of the coarse position beside the fine one (Su 2020, see below).
 ALPHA = 0.4
@@ -60,12 +60,12 @@ def grow(
     _check_whole(grown, new)
     pieces = _ids(tokenizer, new)
 
-    def rows(table):
+    def with_means(table):
         means = [table[ids].mean(axis=0, dtype=np.float64) for ids in pieces]
         means = np.reshape(means, (-1, *table.shape[1:]))
         return np.concatenate([table, means.astype(table.dtype)])
 
-    return _with_pieces(model, grown, rows), grown
+    return _with_pieces(model, grown, with_means), grown
 
 
 def trim(
@@ -116,7 +116,7 @@ def positions(model: model_lib.BertModel, length: int) -> model_lib.BertModel:
             f"expected 2 to {here**2:,} positions ({here}²), got {length:,}."
         )
 
-    def rows(table):
+    def resized(table):
         coarse, fine = np.divmod(np.arange(length), here)
         moved = ALPHA / (1 - ALPHA) * (table[coarse] - table[0])
         return (table[fine] + moved).astype(table.dtype)
@@ -129,12 +129,12 @@ def positions(model: model_lib.BertModel, length: int) -> model_lib.BertModel:
         model,
         dataclasses.replace(config, max_position_embeddings=length),
         task,
-        {"embeddings/position": rows},
+        {"embeddings/position": resized},
     )
 
 
 def _with_pieces(
-    model: model_lib.BertModel, tokenizer: wordpiece.Tokenizer, rows: Rows
+    model: model_lib.BertModel, tokenizer: wordpiece.Tokenizer, map_rows: RowMap
 ) -> model_lib.BertModel:
     task = model.task
     if task and isinstance(task.unwrapped, masked_lm.MaskedLM):
@@ -145,7 +145,7 @@ def _with_pieces(
             model.encoder.config, vocab_size=tokenizer.vocab_size
         ),
         task,
-        {"embeddings/token": rows, "masked_lm/bias": rows},
+        {"embeddings/token": map_rows, "masked_lm/bias": map_rows},
     )
 
 
@@ -153,7 +153,7 @@ def _remade(
     model: model_lib.BertModel,
     config: networks.NetworkConfig,
     task: base.Task | None,
-    changes: dict[str, Rows],
+    changes: dict[str, RowMap],
 ) -> model_lib.BertModel:
     """A model of another shape with the weights of `model`.
 

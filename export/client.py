@@ -47,7 +47,7 @@ from bert_keras import errors, streams
 from bert_keras.data import json_lines
 from export import flags as common
 
-Row = Mapping[str, str]
+Example = Mapping[str, str]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds
 START_UP = 10.0  # seconds
@@ -91,7 +91,7 @@ class Client:
 
     def __init__(
         self,
-        send: Callable[[Sequence[Row], float], list[dict[str, Any]]],
+        send: Callable[[Sequence[Example], float], list[dict[str, Any]]],
         close: Callable[[], None],
         *,
         batch_size: int = 32,
@@ -113,24 +113,24 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def predict(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+    def predict(self, examples: Iterable[Example]) -> Iterator[dict[str, Any]]:
         """An answer for each row, in order; lists and strings, no arrays.
 
         Lists hold `count` items, or all where that is more than the model
         lists; of a model without `count` they are padded.
         """
-        if isinstance(rows, (str, bytes, Mapping)):
+        if isinstance(examples, (str, bytes, Mapping)):
             raise errors.InputError(
                 'expected a list of rows as {"text": "..."}, found '
-                f"{json_lines.name_of(rows)}."
+                f"{json_lines.name_of(examples)}."
             )
-        rows = map(_checked, rows)
-        while batch := list(itertools.islice(rows, self.batch_size)):
-            for row in batch:
-                if row.keys() != batch[0].keys():
+        examples = map(_checked, examples)
+        while batch := list(itertools.islice(examples, self.batch_size)):
+            for example in batch:
+                if example.keys() != batch[0].keys():
                     raise errors.InputError(
                         "expected the same columns in all rows; found "
-                        f"{sorted(batch[0])} and {sorted(row)}."
+                        f"{sorted(batch[0])} and {sorted(example)}."
                     )
             answers = self._ask(batch)
             if len(answers) != len(batch):
@@ -139,7 +139,7 @@ class Client:
                 )
             yield from map(without_padding, answers)
 
-    def _ask(self, batch: Sequence[Row]) -> list[dict[str, Any]]:
+    def _ask(self, batch: Sequence[Example]) -> list[dict[str, Any]]:
         end = time.monotonic() + self.deadline
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(UnavailableError),
@@ -185,14 +185,14 @@ def _check_settings(batch_size: Any, deadline: Any, start_up: Any) -> None:
             )
 
 
-def _checked(row: Any) -> Row:
+def _checked(example: Any) -> Example:
     """The row with U+FFFD for lone surrogates, which no UTF-8 has."""
-    if not isinstance(row, Mapping) or not row:
+    if not isinstance(example, Mapping) or not example:
         raise errors.InputError(
             'expected each row as {"text": "..."} with the columns of the '
-            f"model, found {row!r:.60}."
+            f"model, found {example!r:.60}."
         )
-    for name, value in row.items():
+    for name, value in example.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise errors.InputError(
                 f"expected strings, found {json_lines.name_of(value)} in the "
@@ -200,7 +200,7 @@ def _checked(row: Any) -> Row:
             )
     return {
         json_lines.valid_text(name): json_lines.valid_text(value)
-        for name, value in row.items()
+        for name, value in example.items()
     }
 
 
@@ -277,12 +277,12 @@ def _rows(url: str, reply: Any) -> list[dict[str, Any]]:
 def _rest(url: str, settings: Mapping[str, Any]) -> Client:
     pool = urllib3.PoolManager(retries=False)
 
-    def send(rows, seconds):
+    def send(examples, seconds):
         def call():
             return pool.request(
                 "POST",
                 f"{url.rstrip('/')}:predict",
-                json={"instances": list(rows)},
+                json={"instances": list(examples)},
                 timeout=urllib3.Timeout(total=seconds),
             )
 
@@ -341,11 +341,14 @@ def _grpc(target: str, name: str, settings: Mapping[str, Any]) -> Client:
     )
     service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
-    def send(rows, seconds):
+    def send(examples, seconds):
         request = predict_pb2.PredictRequest()
         request.model_spec.name = name
-        for column in rows[0]:
-            values = [row[column].encode("utf-8", "replace") for row in rows]
+        for column in examples[0]:
+            values = [
+                example[column].encode("utf-8", "replace")
+                for example in examples
+            ]
             request.inputs[column].CopyFrom(tf.make_tensor_proto(values))
         try:
             reply = service.Predict(request, timeout=seconds)
@@ -436,7 +439,7 @@ def _listed(answer: Mapping[str, Any]) -> int:
     return max(map(len, lists), default=0)
 
 
-def read(lines: Iterable[str]) -> Iterator[Row]:
+def read(lines: Iterable[str]) -> Iterator[Example]:
     """The rows of lines; InputError names a line that is none."""
     for number, line in enumerate(lines, 1):
         line = line.rstrip("\r\n")
@@ -451,18 +454,18 @@ def read(lines: Iterable[str]) -> Iterator[Row]:
         if not line.startswith("{"):
             yield {"text": json_lines.valid_text(line)}
             continue
-        row = json_lines.object_of(line, number)
-        if not row:
+        example = json_lines.object_of(line, number)
+        if not example:
             raise errors.InputError(
                 f"line {number}: expected the model's columns, found none."
             )
-        for name, value in row.items():
+        for name, value in example.items():
             if not isinstance(value, str):
                 raise errors.InputError(
                     f"line {number}: expected strings, found "
                     f"{json_lines.name_of(value)} in the column {name!r}."
                 )
-        yield row
+        yield example
 
 
 class Decoded:

@@ -151,8 +151,8 @@ def _data(path: str, task: base.Task) -> dict[str, tf.Tensor] | None:
     """Texts of the first rows of a labelled file."""
     if not path:
         return None
-    rows = list(itertools.islice(task.read_examples(path), 200))
-    return base.as_tensors(rows, task.text_columns)
+    examples = list(itertools.islice(task.read_examples(path), 200))
+    return base.as_tensors(examples, task.text_columns)
 
 
 def _next(output: str) -> str:

@@ -50,7 +50,7 @@ from bert_keras.device import runtimes, tflite_runner
 
 # Also for Python: tflite.export(predictor, folder).
 from bert_keras.device.tflite import compare, export
-from bert_keras.device.tflite_converter import QUANTIZATIONS, Rows
+from bert_keras.device.tflite_converter import QUANTIZATIONS, Examples
 from export import flags as common
 
 
@@ -93,7 +93,7 @@ def main() -> None:
             f"--seq_length={','.join(settings.seq_length)}: expected numbers."
         ) from None
     predictor = predictor_lib.load(common.checkpoint())
-    rows = (
+    examples = (
         list(predictor.task.read_examples(settings.data))
         if settings.data
         else ()
@@ -107,8 +107,10 @@ def main() -> None:
             f"--quantization=int8: {predictor.task.name} has no metric of one "
             "text that could judge the file; take dynamic."
         )
-    if rows and scored:
-        score = predictor.task.metrics(predictor.predict(rows), rows)[metric]
+    if examples and scored:
+        score = predictor.task.metrics(predictor.predict(examples), examples)[
+            metric
+        ]
         least = score - settings.max_drop
         facts["checkpoint"] = {metric: f"{score:.4f}"}
     for quantization in settings.quantization:
@@ -117,19 +119,22 @@ def main() -> None:
             output,
             quantization=quantization,
             seq_length=lengths,
-            data=rows,
+            data=examples,
             least=least,
             with_strings=settings.strings,
         )
         facts[os.path.basename(path)] = _facts(
-            path, predictor, rows if scored else (), metric
+            path, predictor, examples if scored else (), metric
         )
     console.comparison(output, facts)
     print(f"How to call one:\n  cat {path.removesuffix('tflite')}json")
 
 
 def _facts(
-    path: str, predictor: predictor_lib.Predictor, rows: Rows, metric: str
+    path: str,
+    predictor: predictor_lib.Predictor,
+    examples: Examples,
+    metric: str,
 ) -> dict[str, str]:
     difference = compare(path, predictor)
 
@@ -147,8 +152,8 @@ def _facts(
         "labels equal": f"{difference.agreement:.0%} of "
         f"{len(verification.SENTENCES)}",
     }
-    if rows:
-        score = tflite_runner.File(path, predictor).metrics(rows)[metric]
+    if examples:
+        score = tflite_runner.File(path, predictor).metrics(examples)[metric]
         facts[metric] = f"{score:.4f}"
     threads = max(2, min(4, os.cpu_count() or 1))
     return facts | {

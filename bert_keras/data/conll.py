@@ -37,8 +37,8 @@ class _Line(NamedTuple):
     columns: Sequence[str]
 
 
-class Rows(Iterator[dict[str, str]]):
-    """Rows of one file: {"text", "words", "tags"}, as `row` makes them.
+class Examples(Iterator[dict[str, str]]):
+    """Examples of one file: {"text", "words", "tags"}, see `example`.
 
     Words stand with a blank between them, or with none in a file whose words
     are characters (Chinese).
@@ -48,10 +48,10 @@ class Rows(Iterator[dict[str, str]]):
         self.path = path
         self._columns_note = ""
         self._hashes = 0  # words `#` that may have been meant as comments
-        self._rows = self._read(path, tag_column)
+        self._examples = self._read(path, tag_column)
 
     def __next__(self) -> dict[str, str]:
-        return next(self._rows)
+        return next(self._examples)
 
     @property
     def note(self) -> str:
@@ -87,7 +87,7 @@ class Rows(Iterator[dict[str, str]]):
         sizes = [len(word) for sentence in sample for word in sentence.words]
         blank = "" if sizes.count(1) > _CHARACTERS * len(sizes) else " "
         for words, tags in itertools.chain(sample, sentences):
-            yield row(words, tags, blank)
+            yield example(words, tags, blank)
 
 
 def read(path: str, tag_column: int = LAST) -> Iterator[Sentence]:
@@ -101,12 +101,12 @@ def read(path: str, tag_column: int = LAST) -> Iterator[Sentence]:
         yield _sentence(path, block, first, tag_column)
 
 
-def rows(path: str, tag_column: int = LAST) -> Rows:
+def examples(path: str, tag_column: int = LAST) -> Examples:
     """{"text", "words", "tags"}: "EU acts", "0-2 3-7", "B-ORG O".
 
     `words` are places in the text, in code points.
     """
-    return Rows(path, tag_column)
+    return Examples(path, tag_column)
 
 
 def _blocks(
@@ -266,7 +266,7 @@ def _note(
     )
 
 
-def row(
+def example(
     words: Sequence[str], tags: Sequence[str], blank: str
 ) -> dict[str, str]:
     """Words and their tags, with `blank` between the words, as a row."""
@@ -282,13 +282,13 @@ def row(
 
 
 def places(words: str) -> list[tuple[int, int]]:
-    """The `words` of a row, read: "0-2 3-7" -> [(0, 2), (3, 7)]."""
+    """The `words` of an example, read: "0-2 3-7" -> [(0, 2), (3, 7)]."""
     pairs = (place.split("-") for place in words.split())
     return [(int(start), int(end)) for start, end in pairs]
 
 
 def tags(tags: str) -> list[str]:
-    """The `tags` of a row, read: "B-ORG O" -> ["B-ORG", "O"]."""
+    """The `tags` of an example, read: "B-ORG O" -> ["B-ORG", "O"]."""
     return [tag_schemes.normal(tag) for tag in tags.split()]
 
 

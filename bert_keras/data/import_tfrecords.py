@@ -28,17 +28,17 @@ def take_over(
     the rows that goes to dev. `facts` go into the manifests.
     """
     made: dict[str, list[Any]] = {"train": [], "dev": []}
-    rows = google_tfrecords.read(paths, vocab_size=tokenizer.vocab_size)
+    records = google_tfrecords.read(paths, vocab_size=tokenizer.vocab_size)
     longest = total = 0
-    while block := list(itertools.islice(rows, ROWS_PER_SHARD)):
+    while block := list(itertools.islice(records, ROWS_PER_SHARD)):
         parts: dict[str, list[Any]] = {"train": [], "dev": []}
-        for number, row in enumerate(block, total):
+        for number, record in enumerate(block, total):
             if objective == "none":
                 for part in ("labels", "weights"):
-                    del row[f"targets/next_sentence/{part}"]
+                    del record[f"targets/next_sentence/{part}"]
             is_dev = held_out_lib.is_held_out(number, held_out)
-            parts["dev" if is_dev else "train"].append(row)
-            longest = max(longest, len(row["inputs/token_ids"]))
+            parts["dev" if is_dev else "train"].append(record)
+            longest = max(longest, len(record["inputs/token_ids"]))
         total += len(block)
         for split, found in parts.items():
             if found:

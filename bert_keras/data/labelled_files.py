@@ -41,18 +41,18 @@ COMMON_COLUMNS = {
 }
 
 
-class Rows(Iterator[dict[str, str]]):
-    """Rows of one file, read as they are asked for, once."""
+class Examples(Iterator[dict[str, str]]):
+    """The examples of one file, read lazily, once."""
 
     def __init__(
         self,
         path: str,
-        rows: Iterator[dict[str, str] | None],
+        examples: Iterator[dict[str, str] | None],
         notes: Callable[[], str] = str,
     ):
         self.path = path
         self.skipped = 0  # malformed rows passed over so far
-        self._rows = rows
+        self._examples = examples
         self._count = 0
         self._notes = notes  # what else there is to say
 
@@ -69,10 +69,10 @@ class Rows(Iterator[dict[str, str]]):
         return f"{self.path}: {notes}" if notes else ""
 
     def __next__(self) -> dict[str, str]:
-        for row in self._rows:
-            if row is not None:
+        for example in self._examples:
+            if example is not None:
                 self._count += 1
-                return row
+                return example
             self.skipped += 1
         if not self._count:
             if self.skipped:
@@ -88,14 +88,18 @@ class Rows(Iterator[dict[str, str]]):
         self,
         holds: Callable[[dict[str, str]], bool],
         notes: Callable[[], str] = str,
-    ) -> "Rows":
-        """These rows without those that are left out on purpose.
+    ) -> "Examples":
+        """These examples without those that are left out on purpose.
 
         `notes` is asked, with the rows' own, what to say of the rows so far.
         """
-        kept = (row for row in self._rows if row is None or holds(row))
+        kept = (
+            example
+            for example in self._examples
+            if example is None or holds(example)
+        )
         both = (self._notes, notes)
-        return Rows(
+        return Examples(
             self.path,
             kept,
             lambda: " ".join(filter(None, (say() for say in both))),
@@ -109,7 +113,7 @@ def read(
     needed: Collection[str] = (),
     on_bad_row: str = "fail",
     label: Callable[[Any], str] = labels.one,
-) -> Rows:
+) -> Examples:
     """The columns wanted, one dict a row.
 
     columns maps our names to the file's: {"text": "sentence"}. A number is a
@@ -118,11 +122,11 @@ def read(
     not named. `needed` are names of ours that must be among them. `label`, a
     function of `labels`, reads that column; all others are texts. A malformed
     row (fields too many or too few, no JSON, no UTF-8, a wanted value missing
-    or of another type) stops the reading; with on_bad_row="skip" it is
-    counted in `Rows.skipped`. After a lost quote in a CSV file, reading goes
-    on with the line after the one where the quote opens. A quoted text of a
-    few lines that look like rows, but which ends as CSV wants it, may be meant:
-    it stops the reading, and with "skip" it is one row, which the note names.
+    or of another type) stops the reading; with on_bad_row="skip" it is counted
+    in `Examples.skipped`. After a lost quote in a CSV file, reading goes on
+    with the line after the one where the quote opens. A quoted text of a few
+    lines that look like rows, but which ends as CSV wants it, may be meant: it
+    stops the reading, and with "skip" it is one row, which the note names.
     """
     if on_bad_row not in ("fail", "skip"):
         raise ValueError(f"on_bad_row is fail or skip, not {on_bad_row!r}.")
@@ -135,14 +139,16 @@ def read(
             f"{path}: expected a name that ends in {', '.join(_READERS)}, "
             "with or without .gz."
         )
-    records = _READERS[suffix](path)
+    raw_rows = _READERS[suffix](path)
     plan = functools.partial(
         _Plan, path, columns=columns, needed=needed, label=label
     )
     has_header = suffix in _TABLES and not _are_positions(columns)
     doubts: list[str] = []
-    found = _rows(path, records, plan, on_bad_row == "skip", has_header, doubts)
-    return Rows(path, found, lambda: _note(doubts))
+    found = _examples(
+        path, raw_rows, plan, on_bad_row == "skip", has_header, doubts
+    )
+    return Examples(path, found, lambda: _note(doubts))
 
 
 def _note(doubts: Sequence[str]) -> str:
@@ -197,7 +203,7 @@ def are_names(cells: Iterable[str]) -> bool:
     return all(cell.strip().casefold() in _NAMES for cell in cells)
 
 
-class _Record(NamedTuple):
+class _RawRow(NamedTuple):
     """A row as it stands in the file: fields by place or by name."""
 
     line: int
@@ -206,9 +212,9 @@ class _Record(NamedTuple):
     doubt: str = ""  # what may be wrong with it, though it can be read
 
 
-def _rows(
+def _examples(
     path: str,
-    records: Iterator[_Record],
+    raw_rows: Iterator[_RawRow],
     make_plan: Callable[..., "_Plan"],
     skip: bool,
     has_header: bool,
@@ -216,34 +222,34 @@ def _rows(
 ) -> Iterator[dict[str, str] | None]:
     """Dicts under our names; None for a row that is passed over."""
     plan, misfit = None, None
-    for record in records:
-        if record.problem and plan is None and has_header:
+    for raw in raw_rows:
+        if raw.problem and plan is None and has_header:
             raise errors.InputError(
-                f"{path}, line {record.line}: {record.problem}. Fix the "
+                f"{path}, line {raw.line}: {raw.problem}. Fix the "
                 "header, which names the columns."
             )
-        row, problem = None, record.problem or record.doubt * (not skip)
-        if record.doubt and skip:
-            doubts.append(f"line {record.line}")
+        example, problem = None, raw.problem or raw.doubt * (not skip)
+        if raw.doubt and skip:
+            doubts.append(f"line {raw.line}")
         if not problem and plan is None:
             try:
-                plan = make_plan(record.fields)
+                plan = make_plan(raw.fields)
             except errors.InputError as error:
                 # An object that lacks a column may be one malformed row.
-                if not (skip and isinstance(record.fields, Mapping)):
+                if not (skip and isinstance(raw.fields, Mapping)):
                     raise
                 misfit, problem = misfit or error, str(error)
             else:
                 if plan.header:
                     continue
         if plan and not problem:
-            row, problem = plan.apply(record.fields)
+            example, problem = plan.apply(raw.fields)
         if problem and not skip:
             raise errors.InputError(
-                f"{path}, line {record.line}: {problem}. "
+                f"{path}, line {raw.line}: {problem}. "
                 "Mend the row, or skip rows that do not fit."
             )
-        yield row
+        yield example
     if plan is None and misfit:
         raise misfit
 
@@ -306,18 +312,18 @@ class _Plan:
         """The row, or what is wrong with it."""
         if self.width is not None and len(fields) != self.width:
             return None, f"expected {self.width} fields, found {len(fields)}"
-        row = {}
+        example = {}
         for ours, key in self.keys.items():
             if self.width is None and key not in fields:
                 return None, f"expected a value for {key!r}, found none"
             read = self.label if ours == "label" else _text_of
             try:
-                row[ours] = read(fields[key])
+                example[ours] = read(fields[key])
                 if ours == "label" and read != labels.number:
                     self._check_number(fields[key])
             except ValueError as problem:
                 return None, f"column {self.names[ours]!r}: {problem}"
-        return row, ""
+        return example, ""
 
     def _check_number(self, value: Any) -> None:
         """Raises ValueError for a number that was written otherwise before."""
@@ -438,15 +444,15 @@ def _common(
 # One reader per format: path -> records, blank lines left out.
 
 
-def _read_tsv(path: str) -> Iterator[_Record]:
+def _read_tsv(path: str) -> Iterator[_RawRow]:
     for number, text, problem in _text(path):
         if problem:
-            yield _Record(number, problem=problem)
+            yield _RawRow(number, problem=problem)
         elif text:
-            yield _Record(number, text.split("\t"))
+            yield _RawRow(number, text.split("\t"))
 
 
-def _read_csv(path: str) -> Iterator[_Record]:
+def _read_csv(path: str) -> Iterator[_RawRow]:
     # A row may go over several lines, so bytes that are no UTF-8 go through
     # the parser as lone surrogates and are looked for in what comes out.
     lines = _Lines(f"{_loose(line)}\n" for line in text_lines.read(path))
@@ -461,7 +467,7 @@ def _read_csv(path: str) -> Iterator[_Record]:
             return
         except csv.Error as error:
             problem = _csv_problem(error, lines)
-            yield _Record(lines.number, problem=problem)
+            yield _RawRow(lines.number, problem=problem)
             lines.rewind()
             continue
         several = len(lines.taken) > 1
@@ -470,15 +476,15 @@ def _read_csv(path: str) -> Iterator[_Record]:
             doubt = _lost(lines.taken)
         is_short = len(lines.taken) <= _MOST_DOUBTED
         if doubt and not (is_short and len(fields) == width):
-            yield _Record(lines.number, problem=doubt)
+            yield _RawRow(lines.number, problem=doubt)
             lines.rewind()
         elif any(map(_SURROGATE.search, fields)):
-            yield _Record(lines.number, problem="expected UTF-8")
+            yield _RawRow(lines.number, problem="expected UTF-8")
         elif fields:
             width = width or len(fields)
             if not several and len(known) < _MOST_KNOWN:
                 known.update(field for field in fields if len(field) < 100)
-            yield _Record(lines.number, fields, doubt=doubt)
+            yield _RawRow(lines.number, fields, doubt=doubt)
 
 
 class _Lines(Iterator[str]):
@@ -589,7 +595,7 @@ def _csv_problem(error: csv.Error, lines: _Lines) -> str:
     return problem
 
 
-def _read_json(path: str) -> Iterator[_Record]:
+def _read_json(path: str) -> Iterator[_RawRow]:
     first = True
     for number, text, problem in _text(path):
         text = text.strip()
@@ -614,12 +620,12 @@ def _read_json(path: str) -> Iterator[_Record]:
                         f"{json_lines.name_of(row)}"
                     )
         if problem:
-            yield _Record(number, problem=problem)
+            yield _RawRow(number, problem=problem)
         else:
-            yield _Record(number, row)
+            yield _RawRow(number, row)
 
 
-_READERS: dict[str, Callable[[str], Iterator[_Record]]] = {
+_READERS: dict[str, Callable[[str], Iterator[_RawRow]]] = {
     ".tsv": _read_tsv,
     ".csv": _read_csv,
     ".jsonl": _read_json,

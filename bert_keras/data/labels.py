@@ -175,14 +175,14 @@ class Skipped:
         self._rows_left_out = 0
         self._classes: set[str] = set()
 
-    def keeps(self, row: Mapping[str, str]) -> bool:
-        keys = {self._key(name) for name in self._names_of(row)}
+    def keeps(self, example: Mapping[str, str]) -> bool:
+        keys = {self._key(name) for name in self._names_of(example)}
         if skipped := keys & self._counts.keys():
             self._rows_left_out += 1
             for key in skipped:
                 self._counts[key] += 1
             return False
-        self._classes.update(self._classes_of(row))
+        self._classes.update(self._classes_of(example))
         return True
 
     def note(self) -> str:

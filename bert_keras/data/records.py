@@ -33,7 +33,7 @@ GOOGLE = "google"  # a folder of Google's files: see google_examples
 PER_TOKEN = ("inputs/token_ids", "inputs/segment_ids")
 
 # A row: a name to an array. Per-token features share the row's length.
-Row = Mapping[str, np.ndarray]
+Record = Mapping[str, np.ndarray]
 
 
 class Columns(NamedTuple):
@@ -52,15 +52,23 @@ class Columns(NamedTuple):
         return np.diff(self.row_splits)
 
 
-def columns_of(rows: Sequence[Row], *, per_token: Collection[str]) -> Columns:
+def columns_of(
+    records: Sequence[Record], *, per_token: Collection[str]
+) -> Columns:
     """Features named in `per_token` are as long as "inputs/token_ids"."""
-    lengths = [len(row["inputs/token_ids"]) for row in rows]
-    tokens = [name for name in rows[0] if name in per_token]
-    others = [name for name in rows[0] if name not in per_token]
+    lengths = [len(record["inputs/token_ids"]) for record in records]
+    tokens = [name for name in records[0] if name in per_token]
+    others = [name for name in records[0] if name not in per_token]
     return Columns(
         np.append(0, np.cumsum(lengths)),
-        {name: np.concatenate([row[name] for row in rows]) for name in tokens},
-        {name: np.stack([row[name] for row in rows]) for name in others},
+        {
+            name: np.concatenate([record[name] for record in records])
+            for name in tokens
+        },
+        {
+            name: np.stack([record[name] for record in records])
+            for name in others
+        },
     )
 
 

@@ -16,7 +16,7 @@ NOWHERE = "-1"  # `answer_start` where there is nothing to point at
 
 
 class Questions(Iterator[dict[str, str]]):
-    """Rows of one file, each a dict of strings.
+    """Examples of one file, each a dict of strings.
 
     id, question, context
     answers: JSON list of the gold texts; empty = the context has no answer,
@@ -28,7 +28,7 @@ class Questions(Iterator[dict[str, str]]):
     """
 
     def __init__(
-        self, path: str, rows: Iterator[tuple[dict[str, str], "_Answers"]]
+        self, path: str, examples: Iterator[tuple[dict[str, str], "_Answers"]]
     ):
         self.path = path
         self.answers = 0  # read so far
@@ -37,10 +37,10 @@ class Questions(Iterator[dict[str, str]]):
         self.blank = 0  # answers without text, which are left out
         self.silenced = 0  # questions that have no answer for that
         self.flagged = 0  # impossible questions whose answers are left out
-        self._rows = rows
+        self._examples = examples
 
     def __next__(self) -> dict[str, str]:
-        row, answers = next(self._rows)
+        example, answers = next(self._examples)
         places = answers.places
         self.answers += len(places)
         self.misplaced += places.count(False)
@@ -48,7 +48,7 @@ class Questions(Iterator[dict[str, str]]):
         self.blank += answers.blank
         self.silenced += bool(answers.blank) and not places
         self.flagged += answers.is_flagged
-        return row
+        return example
 
     @property
     def note(self) -> str:
@@ -83,7 +83,7 @@ def read(path: str) -> Questions:
             f"{path}: expected SQuAD's JSON, a name that ends in .json or "
             ".json.gz."
         )
-    return Questions(path, _rows(path))
+    return Questions(path, _examples(path))
 
 
 class _Answers(NamedTuple):
@@ -94,7 +94,7 @@ class _Answers(NamedTuple):
     is_flagged: bool = False
 
 
-def _rows(path: str) -> Iterator[tuple[dict[str, str], _Answers]]:
+def _examples(path: str) -> Iterator[tuple[dict[str, str], _Answers]]:
     content = b"\n".join(text_lines.read(path, any_line_end=True))
     try:
         data = _Place(path, "", json_lines.loads(content.decode()))
@@ -117,13 +117,15 @@ def _rows(path: str) -> Iterator[tuple[dict[str, str], _Answers]]:
             context = paragraph.text("context")
             for question in paragraph.items("qas"):
                 empty = False
-                row, answers = _row(context, question)
-                yield row | {"group": str(number)}, answers
+                example, answers = _example(context, question)
+                yield example | {"group": str(number)}, answers
     if empty:
         raise errors.InputError(f"{path}: expected questions, found none.")
 
 
-def _row(context: str, question: "_Place") -> tuple[dict[str, str], _Answers]:
+def _example(
+    context: str, question: "_Place"
+) -> tuple[dict[str, str], _Answers]:
     impossible = question.flag("is_impossible")
     given = [] if impossible else question.items("answers")
     # SQuAD's scorer, too, leaves answers out that have no characters.
@@ -134,7 +136,7 @@ def _row(context: str, question: "_Place") -> tuple[dict[str, str], _Answers]:
         start >= 0 and bool(text) and context.startswith(text, start)
         for text, start in zip(texts, starts, strict=True)
     ]
-    row = {
+    example = {
         "id": question.identity("id"),
         "question": question.text("question"),
         "context": context,
@@ -145,9 +147,11 @@ def _row(context: str, question: "_Place") -> tuple[dict[str, str], _Answers]:
     }
     if True in places:
         first = places.index(True)
-        row |= {"answer": texts[first], "answer_start": str(starts[first])}
+        example |= {"answer": texts[first], "answer_start": str(starts[first])}
     blank = len(given) - len(answers)
-    return row, _Answers(places, blank, impossible and question.is_answered())
+    return example, _Answers(
+        places, blank, impossible and question.is_answered()
+    )
 
 
 class _Place:

@@ -14,20 +14,20 @@ def parse(
     """The texts of a line; InputError names the line's number."""
     line = line.rstrip("\r\n").removeprefix("\ufeff")
     if line.startswith("{"):
-        row = json_lines.object_of(line, number)
-        missing = [name for name in text_columns if name not in row]
+        example = json_lines.object_of(line, number)
+        missing = [name for name in text_columns if name not in example]
         if missing:
             raise errors.InputError(
                 f"line {number}: expected {', '.join(text_columns)}, found "
-                f"{', '.join(row) or 'nothing'}."
+                f"{', '.join(example) or 'nothing'}."
             )
         for name in text_columns:
-            if not isinstance(row[name], str):
+            if not isinstance(example[name], str):
                 raise errors.InputError(
                     f"line {number}, column {name!r}: expected text, found "
-                    f"{json_lines.name_of(row[name])}."
+                    f"{json_lines.name_of(example[name])}."
                 )
-        return {name: row[name] for name in text_columns}
+        return {name: example[name] for name in text_columns}
     parts = line.split("\t") if len(text_columns) > 1 else [line]
     if len(parts) != len(text_columns):
         raise errors.InputError(

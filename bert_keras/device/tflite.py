@@ -18,7 +18,7 @@ from bert_keras.device import (
     tflite_sidecars,
     tflite_tokenizer,
 )
-from bert_keras.device.tflite_converter import QUANTIZATIONS, Rows
+from bert_keras.device.tflite_converter import QUANTIZATIONS, Examples
 from bert_keras.types import StrPath
 
 
@@ -28,7 +28,7 @@ def export(
     *,
     quantization: str = "float32",
     seq_length: int | Sequence[int] = 128,
-    data: Rows = (),
+    data: Examples = (),
     least: float | None = None,
     with_strings: bool = False,
 ) -> str:
@@ -81,7 +81,7 @@ def _check_lengths(
             )
 
 
-def _check_data(quantization: str, data: Rows, with_strings: bool) -> None:
+def _check_data(quantization: str, data: Examples, with_strings: bool) -> None:
     """Raises InputError where labelled rows are missing."""
     calibrated = QUANTIZATIONS[quantization].calibrated
     if calibrated and not data:
@@ -101,7 +101,7 @@ def _write_model(
     predictor: predictor_lib.Predictor,
     quantization: str,
     lengths: Sequence[int],
-    data: Rows,
+    data: Examples,
 ) -> None:
     """Writes the file of ids, with what `tflite_sidecars.write` wrote in it."""
     content = tflite_converter.convert(
@@ -117,7 +117,7 @@ def _require_answers(
     path: str,
     predictor: predictor_lib.Predictor,
     quantization: str,
-    data: Rows,
+    data: Examples,
     least: float | None,
 ) -> None:
     """Raises ExportError when a file answers otherwise than the predictor."""
@@ -135,7 +135,7 @@ def _write_strings(
     folder: str,
     quantization: str,
     seq_length: int,
-    data: Rows,
+    data: Examples,
 ) -> dict[str, str]:
     """Writes the file that takes strings; returns what an app needs of it."""
     kind = QUANTIZATIONS[quantization]
@@ -181,7 +181,7 @@ def _for_device(
 
 
 def _require_metric(
-    path: str, predictor: predictor_lib.Predictor, data: Rows, least: float
+    path: str, predictor: predictor_lib.Predictor, data: Examples, least: float
 ) -> None:
     metric, file = (
         predictor.task.metric_names[0],

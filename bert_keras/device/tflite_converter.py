@@ -15,7 +15,7 @@ from bert_keras import signatures, verification
 from bert_keras.device import tflite_runner
 from bert_keras.tasks import base
 
-Rows = Sequence[Mapping[str, Any]]
+Examples = Sequence[Mapping[str, Any]]
 
 # Of the data, for the ranges of int8: more move them little.
 CALIBRATION_ROWS = 200
@@ -68,7 +68,7 @@ def convert(
     predictor: predictor_lib.Predictor,
     kind: Quantization,
     lengths: Sequence[int],
-    data: Rows = (),
+    data: Examples = (),
 ) -> bytes:
     """`predictor.tokens` for one row of each of the lengths, as TFLite."""
     config = predictor.model.encoder.config
@@ -135,7 +135,7 @@ def _with_floats(converter: tf.lite.TFLiteConverter) -> bytes:
 
 
 def _ranges(
-    predictor: predictor_lib.Predictor, lengths: Sequence[int], data: Rows
+    predictor: predictor_lib.Predictor, lengths: Sequence[int], data: Examples
 ) -> Iterator[tuple[str, dict[str, tf.Tensor]]]:
     """Rows of the user's as the signatures take them."""
     raw = base.as_tensors(data[:CALIBRATION_ROWS], predictor.task.text_columns)

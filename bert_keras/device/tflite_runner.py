@@ -95,13 +95,13 @@ class File:
         }
 
     def predict(
-        self, rows: Sequence[Mapping[str, Any]]
+        self, examples: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
         """Answers to labelled rows, in plain Python."""
         answers = []
-        for start in range(0, len(rows), TEXTS):
+        for start in range(0, len(examples), TEXTS):
             raw = base.as_tensors(
-                rows[start : start + TEXTS], self.task.text_columns
+                examples[start : start + TEXTS], self.task.text_columns
             )
             inputs = self.inputs(raw)
             numbers = {
@@ -114,9 +114,11 @@ class File:
             answers += predictor_lib.rows_of(self.task, found)
         return answers
 
-    def metrics(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    def metrics(
+        self, examples: Sequence[Mapping[str, Any]]
+    ) -> dict[str, float]:
         """The task's metrics of labelled rows."""
-        return self.task.metrics(self.predict(rows), rows)
+        return self.task.metrics(self.predict(examples), examples)
 
 
 def padded(

@@ -93,13 +93,17 @@ def _cut(parts: Sequence[tf.Tensor], room: int) -> list[tf.Tensor]:
 
 
 def require_equal_ids(
-    predictor: predictor_lib.Predictor, rows: Sequence[Mapping[str, Any]]
+    predictor: predictor_lib.Predictor, examples: Sequence[Mapping[str, Any]]
 ) -> float:
     """Share of rows with other ids; InputError where it is too large."""
     tokenizer = predictor.tokenizer
     op = _folding(tokenizer)
     texts = tf.constant(
-        [str(row[name]) for row in rows for name in predictor.task.text_columns]
+        [
+            str(row[name])
+            for row in examples
+            for name in predictor.task.text_columns
+        ]
     )
     want, got = tokenizer(texts).to_list(), op.tokenize(texts).merge_dims(1, -1)
     other = [

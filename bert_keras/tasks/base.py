@@ -36,11 +36,12 @@ _RESERVED = {"name", "task", "wrapper", "wrappers"}
 TOKENS = "tokens"  # the axis with a value for each token of a row
 
 
-def as_tensors(rows: Sequence[Example], columns: Iterable[str]) -> Tensors:
-    """Columns of rows as tensors (T,)."""
-    kind = None if rows else tf.string
+def as_tensors(examples: Sequence[Example], columns: Iterable[str]) -> Tensors:
+    """Columns of examples as tensors (T,)."""
+    kind = None if examples else tf.string
     return {
-        name: tf.constant([row[name] for row in rows], kind) for name in columns
+        name: tf.constant([example[name] for example in examples], kind)
+        for name in columns
     }
 
 

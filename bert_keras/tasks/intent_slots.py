@@ -98,7 +98,7 @@ class IntentSlots(tagging.Tagging):
                 raise errors.InputError(
                     f"{files[2]}, line {number}: {problem}."
                 ) from None
-            yield conll.row(words, tags, " ") | {"label": label}
+            yield conll.example(words, tags, " ") | {"label": label}
 
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer

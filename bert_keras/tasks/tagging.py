@@ -75,7 +75,7 @@ class Tagging(base.Task):
         return {"tag": self.labels}
 
     def read_examples(self, path: str) -> Iterator[base.Example]:
-        return conll.rows(path, self.tag_column)
+        return conll.examples(path, self.tag_column)
 
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer

@@ -75,7 +75,7 @@ def run(settings: EvaluateSettings) -> dict[str, float]:
     if records_lib.is_complete(settings.data):
         metrics, count = _on_records(model, settings)
     else:
-        metrics, count, facts = _on_rows(model, settings)
+        metrics, count, facts = _on_examples(model, settings)
     seconds = time.monotonic() - began
     console.table(
         f"{settings.checkpoint} on {settings.data}",
@@ -89,7 +89,7 @@ def run(settings: EvaluateSettings) -> dict[str, float]:
     return metrics
 
 
-def _on_rows(
+def _on_examples(
     model: predictor.Predictor, settings: EvaluateSettings
 ) -> tuple[dict[str, float], int, dict[str, str]]:
     task = model.task
@@ -106,31 +106,31 @@ def _on_rows(
                 "no columns to choose from; leave it out."
             )
         task = task.with_settings(columns=settings.columns)
-    examples = task.read_examples(settings.data)
-    rows = list(examples)
-    input_pipeline.say_note(examples)
-    unseen = _unseen(task, rows, settings)
-    answers = model.predict(rows, batch_size=settings.batch_size)
+    reader = task.read_examples(settings.data)
+    examples = list(reader)
+    input_pipeline.say_note(reader)
+    unseen = _unseen(task, examples, settings)
+    answers = model.predict(examples, batch_size=settings.batch_size)
     truncated = sum(answer["truncated"] for answer in answers)
     facts = {
-        "rows truncated": f"{truncated:,} of {len(rows):,}, at "
+        "rows truncated": f"{truncated:,} of {len(examples):,}, at "
         f"{task.seq_length} tokens"
     }
-    if skipped := getattr(examples, "skipped", 0):
+    if skipped := getattr(reader, "skipped", 0):
         facts["malformed rows left out"] = f"{skipped:,}"
     if unseen:
         facts["labels never seen in training"] = unseen
     if settings.output:
         with tf.io.gfile.GFile(settings.output, "w") as file:
-            for row, answer in zip(rows, answers, strict=True):
-                line = {"row": dict(row), "answer": answer}
+            for example, answer in zip(examples, answers, strict=True):
+                line = {"row": dict(example), "answer": answer}
                 file.write(predictor.as_json(line) + "\n")
-    metrics, tables = scoring.score(task, answers, rows)
+    metrics, tables = scoring.score(task, answers, examples)
     for name, table in tables.items():
         console.numbers(name, **table._asdict())
         if settings.output and name == "confusion":
             files.write(_picture(settings.output), plots.confusion(table))
-    return metrics, len(rows), facts
+    return metrics, len(examples), facts
 
 
 def _picture(output: str) -> str:
@@ -139,10 +139,10 @@ def _picture(output: str) -> str:
 
 
 def _unseen(
-    task: base.Task, rows: list[base.Example], settings: EvaluateSettings
+    task: base.Task, examples: list[base.Example], settings: EvaluateSettings
 ) -> str:
     """How often which labels occur that training did not know."""
-    found = [set(task.unseen(row)) for row in rows]
+    found = [set(task.unseen(example)) for example in examples]
     counts = collections.Counter(label for each in found for label in each)
     if not counts:
         return ""
@@ -151,8 +151,8 @@ def _unseen(
         f"{label!r} {count:,}" for label, count in counts.most_common(10)
     )
     more = f" and {len(counts) - 10:,} more" if len(counts) > 10 else ""
-    text = f"{with_some:,} of {len(rows):,} rows: {shown}{more}"
-    if with_some == len(rows):
+    text = f"{with_some:,} of {len(examples):,} rows: {shown}{more}"
+    if with_some == len(examples):
         raise errors.InputError(
             f"{settings.data}: expected labels of the training file, found "
             f"none: {text}. Write labels as there, or name another column."

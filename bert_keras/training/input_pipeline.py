@@ -125,9 +125,9 @@ def fits(task: base.Task, network: networks.NetworkConfig) -> None:
         )
 
 
-def say_note(rows: Iterable[base.Example]) -> None:
+def say_note(examples: Iterable[base.Example]) -> None:
     """What the reader of a labelled file found odd, where it has a note."""
-    if note := getattr(rows, "note", ""):
+    if note := getattr(examples, "note", ""):
         console.say(note)
 
 

@@ -29,7 +29,7 @@ Row = TypeVar("Row", bound=Mapping[str, Any])
 
 
 def split(
-    rows: Iterable[base.Example], fraction: float, seed: int
+    examples: Iterable[base.Example], fraction: float, seed: int
 ) -> Iterator[tuple[base.Example, bool]]:
     """Each example, and whether it is held out: `fraction` of every label.
 
@@ -39,41 +39,43 @@ def split(
     """
     counts: dict[str, int] = {}
     groups: dict[str, bool] = {}
-    for row in rows:
-        group = row.get("group")
+    for example in examples:
+        group = example.get("group")
         if group in groups:
-            yield row, groups[group]
+            yield example, groups[group]
             continue
-        label = "" if group else str(row.get("label", ""))
+        label = "" if group else str(example.get("label", ""))
         number = counts.get(label, 0)
         counts[label] = number + 1
         first = zlib.crc32(f"{seed} {label}".encode()) / 2**32
         is_dev = held_out.is_held_out(number, fraction, first)
         if group:
             groups[group] = is_dev
-        yield row, is_dev
+        yield example, is_dev
 
 
 def training_examples(
-    settings: settings_lib.FinetuneSettings, rows: Iterable[base.Example]
+    settings: settings_lib.FinetuneSettings, examples: Iterable[base.Example]
 ) -> Iterator[base.Example]:
     """The examples of `train` that are learned from."""
     fraction = 0.0 if settings.dev else settings.dev_fraction
-    for row, is_dev in split(rows, fraction, settings.seed):
+    for example, is_dev in split(examples, fraction, settings.seed):
         if not is_dev:
-            yield row
+            yield example
 
 
 def dev_examples(
-    settings: settings_lib.FinetuneSettings, rows: Iterable[base.Example]
+    settings: settings_lib.FinetuneSettings, examples: Iterable[base.Example]
 ) -> Iterator[base.Example]:
     """The examples of `dev`, or those held out of `train`."""
     if settings.dev:
-        yield from rows
+        yield from examples
         return
-    for row, is_dev in split(rows, settings.dev_fraction, settings.seed):
+    for example, is_dev in split(
+        examples, settings.dev_fraction, settings.seed
+    ):
         if is_dev:
-            yield row
+            yield example
 
 
 def write(
@@ -104,13 +106,15 @@ def write(
     _clear(folder, tokenizer.files)
     found = task.read_examples(settings.train)
     counts: collections.Counter[str] = collections.Counter()
-    rows = encode(task, tokenizer, training_examples(settings, found), counts)
+    records = encode(
+        task, tokenizer, training_examples(settings, found), counts
+    )
     shards = [
         records_lib.write_shard(
             os.path.join(folder, records_lib.shard_name(number)),
             records_lib.columns_of(block, per_token=_per_token(task)),
         )
-        for number, block in enumerate(_blocks(rows, ROWS_PER_SHARD))
+        for number, block in enumerate(_blocks(records, ROWS_PER_SHARD))
     ]
     tokenizer.save(folder)
     skipped = getattr(found, "skipped", 0)
@@ -147,9 +151,9 @@ def _clear(folder: str, more: Sequence[str]) -> None:
 def encode(
     task: base.Task,
     tokenizer: tokenizers.Tokenizer,
-    rows: Iterable[base.Example],
+    examples: Iterable[base.Example],
     counts: collections.Counter[str] | None = None,
-) -> Iterator[records_lib.Row]:
+) -> Iterator[records_lib.Record]:
     """Labelled examples -> rows of records, without padding.
 
     counts: "examples" and, of these, "truncated" are added to it.
@@ -159,7 +163,7 @@ def encode(
         reduce_retracing=True,
         autograph=False,
     )
-    for block in _blocks(rows, ROWS_PER_BATCH):
+    for block in _blocks(examples, ROWS_PER_BATCH):
         raw = base.as_tensors(block, block[0])
         inputs = make_inputs({name: raw[name] for name in task.text_columns})
         if counts is not None:
@@ -233,10 +237,10 @@ def _per_token(task: base.Task) -> set[str]:
     return {name for name, axis in axes.items() if axis == base.TOKENS}
 
 
-def _blocks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+def _blocks(items: Iterable[Row], size: int) -> Iterator[list[Row]]:
     block = []
-    for row in rows:
-        block.append(row)
+    for item in items:
+        block.append(item)
         if len(block) == size:
             yield block
             block = []

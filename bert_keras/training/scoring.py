@@ -14,14 +14,14 @@ Tables = dict[str, base.Table]
 def score(
     task: base.Task,
     answers: Sequence[Mapping[str, Any]],
-    rows: Sequence[base.Example],
+    examples: Sequence[base.Example],
 ) -> tuple[dict[str, float], Tables]:
     """Metrics and tables of the answers.
 
     All metrics are NaN, and there are no tables, if an answer holds NaN or
     infinity: an argmax over NaN is the first class, and some rows have it.
     """
-    values = task.metrics(answers, rows)
+    values = task.metrics(answers, examples)
     try:
         metrics = {name: float(value) for name, value in values.items()}
     except (AttributeError, TypeError, ValueError):
@@ -31,7 +31,7 @@ def score(
         ) from None
     broken = sum(not predictor.is_finite(answer) for answer in answers)
     if not broken:
-        return metrics, task.tables(answers, rows)
+        return metrics, task.tables(answers, examples)
     console.say(
         f"{broken:,} of {len(answers):,} answers hold NaN or infinity: the "
         "weights are damaged, or the learning rate was too high"

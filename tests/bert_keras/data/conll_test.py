@@ -87,26 +87,26 @@ class ConllTest(parameterized.TestCase):
     )
     def test_refuses_with_file_and_line(self, content, words):
         path = self.file(content)
-        for read in (conll.rows, conll.read):
+        for read in (conll.examples, conll.read):
             if words.endswith("found none"):
-                read = conll.rows
+                read = conll.examples
             with self.assertRaisesRegex(errors.InputError, f"{path}.*{words}"):
                 list(read(path))
 
     def test_a_folder_is_named_as_one(self):
         folder = self.create_tempdir().full_path
         with self.assertRaisesRegex(errors.InputError, "found a folder"):
-            list(conll.rows(folder))
+            list(conll.examples(folder))
 
     NESTED = "1\tFC\tB-ORG\tO\n2\tBonn\tI-ORG\tB-LOC\n3\t!\tO\tO\n"
 
     def test_the_column_of_tags_can_be_named(self):
         path = self.file(self.NESTED)
-        inner = conll.rows(path)
+        inner = conll.examples(path)
         (row,) = inner
         self.assertEqual((row["text"], row["tags"]), ("FC Bonn !", "O B-LOC O"))
         self.assertRegex(inner.note, "last column, 3 .*column 2 holds tags")
-        outer = conll.rows(path, tag_column=2)
+        outer = conll.examples(path, tag_column=2)
         (row,) = outer
         self.assertEqual(row["tags"], "B-ORG I-ORG O")
         self.assertEqual(outer.note, "")
@@ -120,26 +120,26 @@ class ConllTest(parameterized.TestCase):
         path = self.file(self.NESTED.replace("FC", "O").replace("Bonn", "O")
                          .replace("!", "O"))  # fmt: skip
         with self.assertRaisesRegex(errors.InputError, message):
-            list(conll.rows(path, tag_column=column))
+            list(conll.examples(path, tag_column=column))
 
     def test_words_that_are_numbers_are_words(self):
-        (row,) = conll.rows(self.file("1\tO\n2\tO\nthe\tO\n"))
+        (row,) = conll.examples(self.file("1\tO\n2\tO\nthe\tO\n"))
         self.assertEqual(row["text"], "1 2 the")
-        (row,) = conll.rows(self.file("1 CD O\n2 CD O\nthe DT O\n"))
+        (row,) = conll.examples(self.file("1 CD O\n2 CD O\nthe DT O\n"))
         self.assertEqual(row["text"], "1 2 the")
 
     def test_a_word_that_looks_like_a_comment_is_counted(self):
-        rows = conll.rows(self.file("# NN O\n1 CD O\n\n# x\nthe DT O\n"))
+        rows = conll.examples(self.file("# NN O\n1 CD O\n\n# x\nthe DT O\n"))
         self.assertEqual([row["text"] for row in rows], ["# 1", "the"])
         self.assertRegex(rows.note, 'x.conll: 1 lines that begin with "# "')
 
     def test_bilou_is_read_as_bioes(self):
-        (row,) = conll.rows(self.file("a U-X\nb B-X\nc I-X\nd L-X\n"))
+        (row,) = conll.examples(self.file("a U-X\nb B-X\nc I-X\nd L-X\n"))
         self.assertEqual(row["tags"], "S-X B-X I-X E-X")
         self.assertEqual(conll.tags("U-X B-X L-X O"), "S-X B-X E-X O".split())
 
     def test_words_stand_with_blanks_between(self):
-        (row,) = conll.rows(self.file("EU\tB-ORG\nac😀ts\tO\n.\tO\n"))
+        (row,) = conll.examples(self.file("EU\tB-ORG\nac😀ts\tO\n.\tO\n"))
         self.assertEqual(
             row,
             {
@@ -152,13 +152,13 @@ class ConllTest(parameterized.TestCase):
 
     def test_characters_stand_without(self):
         rows = list(
-            conll.rows(self.file("北\tB-LOC\n京\tI-LOC\n\n1\tO\n2\tO\n"))
+            conll.examples(self.file("北\tB-LOC\n京\tI-LOC\n\n1\tO\n2\tO\n"))
         )
         self.assertEqual([row["text"] for row in rows], ["北京", "12"])
         self.assertEqual(rows[0]["words"], "0-1 1-2")
 
     def test_a_white_space_character_is_a_word(self):
-        (row,) = conll.rows(self.file("北\tO\n\u3000\tO\n京\tO\n"))
+        (row,) = conll.examples(self.file("北\tO\n\u3000\tO\n京\tO\n"))
         self.assertEqual(row["text"], "北\u3000京")
 
 

@@ -12,7 +12,8 @@ class IntentSlotsTest(absltest.TestCase):
             seq_length=8, stride=4, types=("PER",), intents=("ask", "tell")
         )
         rows = [
-            conll.row(["film"] * words, ["O"] * words, " ") | {"label": label}
+            conll.example(["film"] * words, ["O"] * words, " ")
+            | {"label": label}
             for words, label in ((20, "ask"), (1, "tell"), (30, "tell"))
         ]
         raw = {
@@ -31,7 +32,7 @@ class IntentSlotsTest(absltest.TestCase):
 
     def test_a_frame_is_right_where_intent_and_slots_are(self):
         task = intent_slots.IntentSlots(types=("PER",), intents=("ask", "tell"))
-        example = conll.row(["film", "actor"], ["O", "B-PER"], " ")
+        example = conll.example(["film", "actor"], ["O", "B-PER"], " ")
         nothing = {"type": [], "start": [], "end": [], "score": [], "text": []}
         actor = {
             "type": ["PER"],

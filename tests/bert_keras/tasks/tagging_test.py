@@ -247,7 +247,7 @@ class TaggingTest(parameterized.TestCase):
         tokenizer = wordpiece.Tokenizer.from_file(
             f"{tiny.SHARED_DATA}/vocab/{vocabulary}_vocab.txt"
         )
-        rows = list(conll.rows(path))
+        rows = list(conll.examples(path))
         task = tagging.Tagging(seq_length=64, stride=32).adapt(rows, None)
         found = answers(task, rows, tokenizer)
         missing = 0
