@@ -19,16 +19,16 @@ def padding(
     lengths: np.ndarray, longest: int, grouped: bool, buckets: tuple[int, ...]
 ) -> float:
     """Share of the places of one epoch that hold no token."""
-    plan = batches.Plan(
+    sampler = batches.BatchSampler(
         lengths, BATCH_SIZE.value, seed=1, shuffle=grouped, buckets=buckets
     )
     places = 0
     random = np.random.default_rng(1)
     order = random.permutation(len(lengths))
-    for step in range(plan.steps_per_epoch):
-        rows = plan.rows(step)
+    for step in range(sampler.steps_per_epoch):
+        rows = sampler.rows(step)
         rows = rows if grouped else np.where(rows < 0, -1, order[rows])
-        length = plan.length(rows) if buckets else longest
+        length = sampler.length(rows) if buckets else longest
         places += length * (rows >= 0).sum()
     return 1 - lengths.sum() / places
 
@@ -50,9 +50,12 @@ def main(_):
         lengths = found.lengths
         longest = found.manifest.get("seq_length", int(lengths.max()))
         buckets = batches.buckets(longest)
-        plan = batches.Plan(lengths, BATCH_SIZE.value, seed=1, buckets=buckets)
+        sampler = batches.BatchSampler(
+            lengths, BATCH_SIZE.value, seed=1, buckets=buckets
+        )
         shapes = {
-            plan.length(plan.rows(step)) for step in range(plan.steps_per_epoch)
+            sampler.length(sampler.rows(step))
+            for step in range(sampler.steps_per_epoch)
         }
         table.add_row(
             folder,

@@ -15,7 +15,7 @@ GROUPED_BATCHES = 50
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
+class BatchSampler:
     """Which rows make up which step: known from (seed, step, row lengths).
 
     One epoch visits every row once; the last batch of an epoch is filled
@@ -61,14 +61,14 @@ def buckets(seq_length: int) -> tuple[int, ...]:
 
 def stream(
     records: records_lib.Records,
-    plan: Plan,
+    sampler: BatchSampler,
     *,
     start_step: int = 0,
     stop_step: int | None = None,
     parts: int = 1,
     own: range = range(1),
 ) -> tf.data.Dataset:
-    """Batches from `start_step` on, in the plan's order.
+    """Batches from `start_step` on, in the sampler's order.
 
     Args:
       parts: replicas the global batch is cut into, in order.
@@ -80,22 +80,22 @@ def stream(
        "seeds": (b, 2) int32, one per row, from the seed, the step and the
        row's place in the global batch, "step": () int64}.
     """
-    if plan.batch_size % parts:
+    if sampler.batch_size % parts:
         raise errors.InputError(
-            f"the batch size {plan.batch_size} is not a multiple of the "
+            f"the batch size {sampler.batch_size} is not a multiple of the "
             f"{parts} replicas; choose one that is."
         )
-    size = plan.batch_size // parts
+    size = sampler.batch_size // parts
     names = list(records.features)
     if "inputs/padding_mask" not in names:
         names.append("inputs/padding_mask")
 
     def read(number):
         step, part = divmod(int(number), len(own))
-        rows = plan.rows(step)
+        rows = sampler.rows(step)
         first = own[part] * size
-        batch = records.read(rows[first : first + size], plan.length(rows))
-        seeds = _seeds(plan.seed, step, first, size)
+        batch = records.read(rows[first : first + size], sampler.length(rows))
+        seeds = _seeds(sampler.seed, step, first, size)
         return [batch[name] for name in names] + [seeds, np.int64(step)]
 
     def load(number):
@@ -118,23 +118,23 @@ def stream(
 
 
 # Two epochs are kept, for reading ahead crosses the border between them, and
-# one of evaluation's plan.
+# one of evaluation's sampler.
 @functools.lru_cache(maxsize=3)
-def _epoch(plan: Plan, epoch: int) -> np.ndarray:
-    order = np.arange(len(plan.lengths), dtype=np.int32)
-    total = plan.steps_per_epoch * plan.batch_size
-    if not plan.shuffle:
-        return _filled(order, total).reshape(-1, plan.batch_size)
-    random = np.random.Generator(np.random.Philox(key=[plan.seed, epoch]))
+def _epoch(sampler: BatchSampler, epoch: int) -> np.ndarray:
+    order = np.arange(len(sampler.lengths), dtype=np.int32)
+    total = sampler.steps_per_epoch * sampler.batch_size
+    if not sampler.shuffle:
+        return _filled(order, total).reshape(-1, sampler.batch_size)
+    random = np.random.Generator(np.random.Philox(key=[sampler.seed, epoch]))
     order = random.permutation(order)
-    window = GROUPED_BATCHES * plan.batch_size
-    if len(plan.buckets) < 2:
-        return _filled(order, total).reshape(-1, plan.batch_size)
+    window = GROUPED_BATCHES * sampler.batch_size
+    if len(sampler.buckets) < 2:
+        return _filled(order, total).reshape(-1, sampler.batch_size)
     for start in range(0, len(order), window):
         part = order[start : start + window]
-        by_length = np.argsort(plan.lengths[part], kind="stable")
+        by_length = np.argsort(sampler.lengths[part], kind="stable")
         order[start : start + window] = part[by_length]
-    batches = _filled(order, total).reshape(-1, plan.batch_size)
+    batches = _filled(order, total).reshape(-1, sampler.batch_size)
     return random.permutation(batches)
 
 

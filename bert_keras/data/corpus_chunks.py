@@ -91,7 +91,7 @@ def _size(most: int) -> int:
     return 1 << (2 * most - 1).bit_length()
 
 
-class Plan:
+class Partition:
     """The chunks of a corpus, and what was counted on the way."""
 
     def __init__(

@@ -140,13 +140,13 @@ def read(
             "with or without .gz."
         )
     raw_rows = _READERS[suffix](path)
-    plan = functools.partial(
-        _Plan, path, columns=columns, needed=needed, label=label
+    make_reader = functools.partial(
+        _ColumnReader, path, columns=columns, needed=needed, label=label
     )
     has_header = suffix in _TABLES and not _are_positions(columns)
     doubts: list[str] = []
     found = _examples(
-        path, raw_rows, plan, on_bad_row == "skip", has_header, doubts
+        path, raw_rows, make_reader, on_bad_row == "skip", has_header, doubts
     )
     return Examples(path, found, lambda: _note(doubts))
 
@@ -215,15 +215,15 @@ class _RawRow(NamedTuple):
 def _examples(
     path: str,
     raw_rows: Iterator[_RawRow],
-    make_plan: Callable[..., "_Plan"],
+    make_reader: Callable[..., "_ColumnReader"],
     skip: bool,
     has_header: bool,
     doubts: list[str],
 ) -> Iterator[dict[str, str] | None]:
     """Dicts under our names; None for a row that is passed over."""
-    plan, misfit = None, None
+    reader, misfit = None, None
     for raw in raw_rows:
-        if raw.problem and plan is None and has_header:
+        if raw.problem and reader is None and has_header:
             raise errors.InputError(
                 f"{path}, line {raw.line}: {raw.problem}. Fix the "
                 "header, which names the columns."
@@ -231,31 +231,31 @@ def _examples(
         example, problem = None, raw.problem or raw.doubt * (not skip)
         if raw.doubt and skip:
             doubts.append(f"line {raw.line}")
-        if not problem and plan is None:
+        if not problem and reader is None:
             try:
-                plan = make_plan(raw.fields)
+                reader = make_reader(raw.fields)
             except errors.InputError as error:
                 # An object that lacks a column may be one malformed row.
                 if not (skip and isinstance(raw.fields, Mapping)):
                     raise
                 misfit, problem = misfit or error, str(error)
             else:
-                if plan.header:
+                if reader.header:
                     continue
-        if plan and not problem:
-            example, problem = plan.apply(raw.fields)
+        if reader and not problem:
+            example, problem = reader.read(raw.fields)
         if problem and not skip:
             raise errors.InputError(
                 f"{path}, line {raw.line}: {problem}. "
                 "Mend the row, or skip rows that do not fit."
             )
         yield example
-    if plan is None and misfit:
+    if reader is None and misfit:
         raise misfit
 
 
-class _Plan:
-    """Where the wanted values stand, told by the first record of a file."""
+class _ColumnReader:
+    """Reads the wanted columns, which the first row of a file locates."""
 
     def __init__(self, path, first, *, columns, needed, label):
         named = isinstance(first, Mapping)
@@ -308,7 +308,7 @@ class _Plan:
             for ours, theirs in columns.items()
         }
 
-    def apply(self, fields: Any) -> tuple[dict[str, str] | None, str]:
+    def read(self, fields: Any) -> tuple[dict[str, str] | None, str]:
         """The row, or what is wrong with it."""
         if self.width is not None and len(fields) != self.width:
             return None, f"expected {self.width} fields, found {len(fields)}"

@@ -191,7 +191,7 @@ def _on_records(
     length = records.manifest["seq_length"]
     task = model.task.with_settings(seq_length=length)
     input_pipeline.fits(task, model.model.encoder.config)
-    plan = batches_lib.Plan(
+    sampler = batches_lib.BatchSampler(
         records.lengths,
         settings.batch_size,
         seed=settings.seed,
@@ -203,6 +203,10 @@ def _on_records(
         model.model, model.task, strategy=strategy
     )
     batches = input_pipeline.batches(
-        strategy, model.task, records, plan, stop_step=plan.steps_per_epoch
+        strategy,
+        model.task,
+        records,
+        sampler,
+        stop_step=sampler.steps_per_epoch,
     )
     return scoring.average(step, batches), len(records)

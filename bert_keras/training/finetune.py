@@ -146,13 +146,13 @@ def _train(
 ) -> trainer_lib.Trainer:
     """Trains on the records, scoring on `dev` after every epoch."""
     task = model.task
-    plan = batches.Plan(
+    sampler = batches.BatchSampler(
         records.lengths,
         settings.batch_size,
         seed=settings.seed,
         buckets=input_pipeline.buckets(settings, task.seq_length),
     )
-    total = plan.steps_per_epoch * settings.epochs
+    total = sampler.steps_per_epoch * settings.epochs
     trainer = trainer_lib.Trainer(settings, strategy, model, tokenizer, total)
     answers = predictor.Predictor(model, tokenizer)
 
@@ -166,12 +166,12 @@ def _train(
             strategy,
             task,
             records,
-            plan,
+            sampler,
             start_step=trainer.state.step,
             stop_step=total,
         ),
         evaluate=evaluate if dev else None,
-        evaluate_every=plan.steps_per_epoch,
+        evaluate_every=sampler.steps_per_epoch,
     )
     return trainer
 

@@ -20,10 +20,10 @@ def batches(
     strategy: tf.distribute.Strategy,
     task: base.Task,
     records: records_lib.Records,
-    plan: batches_lib.Plan,
+    sampler: batches_lib.BatchSampler,
     **span: int,
 ) -> Iterable[step_lib.Batch]:
-    """The batches of a plan, randomized by the task, for each replica."""
+    """The batches of a sampler, randomized by the task, for each replica."""
 
     def complete(batch):
         batch = dict(batch)
@@ -34,7 +34,7 @@ def batches(
         return batch | {"inputs": features, "targets": targets}
 
     def make_stream(**parts):
-        batches = batches_lib.stream(records, plan, **(span | parts))
+        batches = batches_lib.stream(records, sampler, **(span | parts))
         return batches.map(complete, num_parallel_calls=2, deterministic=True)
 
     return _distribute(strategy, make_stream)
@@ -61,7 +61,7 @@ def _distribute(
         make_stream(parts=parts, own=own_parts).prefetch(2 * len(own))
     )
     # Not a distributed dataset: over several workers it asks all of them at
-    # each step whether they have data; the plan guarantees that they do.
+    # each step whether they have data; the sampler guarantees that they do.
     for first in stream:
         local = [first, *itertools.islice(stream, len(own) - 1)]
         yield per_replica(

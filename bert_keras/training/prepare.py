@@ -110,11 +110,11 @@ def _run(
             "masks": "as they stand in the files",
             "next": then,
         }
-    plan = _write(settings, paths, tokenizer)
+    partition = _write(settings, paths, tokenizer)
     facts = preparation_report.make(
         settings.output,
         settings.objective,
-        plan,
+        partition,
         tokenizer,
         time.monotonic() - began,
     )
@@ -129,8 +129,8 @@ def _write(
     settings: settings_lib.PrepareSettings,
     paths: Sequence[str],
     tokenizer: wordpiece.Tokenizer,
-) -> corpus_chunks.Plan:
-    """Writes the records; returns the plan, which has counted the corpus."""
+) -> corpus_chunks.Partition:
+    """Writes the records; returns the partition, which counted the corpus."""
     recipe = pretraining_records.Recipe(
         folder=settings.output,
         tokenizer=tokenizer,
@@ -146,7 +146,7 @@ def _write(
     )
     size = _size(paths)
     position = corpus.Position()
-    plan = corpus_chunks.Plan(
+    partition = corpus_chunks.Partition(
         corpus.scan(paths, position=position),
         held_out=settings.held_out,
         deduplicate=settings.deduplicate,
@@ -155,7 +155,7 @@ def _write(
     results: dict[str, list[dict[str, Any]]] = {"train": [], "dev": []}
     with console.Progress("preparing", total=size / 1e6, unit="MB") as progress:
         for split, done, result in _make(
-            settings, recipe, plan, position, size
+            settings, recipe, partition, position, size
         ):
             results[split].append(result)
             progress.update(done / 1e6)
@@ -167,7 +167,7 @@ def _write(
     for split in ("dev", "train"):
         if any(chunk["shards"] for chunk in results[split]):
             _finish(settings, split, results[split], tokenizer)
-    return plan
+    return partition
 
 
 def _is_begun(output: str) -> bool:
@@ -180,10 +180,10 @@ def _is_begun(output: str) -> bool:
 
 
 @dataclasses.dataclass
-class _Planned:
-    """The chunks of a plan; remembers where those handed out are from."""
+class _TrackedChunks:
+    """The chunks of a partition; remembers where the running ones are from."""
 
-    plan: corpus_chunks.Plan
+    partition: corpus_chunks.Partition
     position: corpus.Position
     # (split, bytes of the input so far) of the chunks without a result yet.
     origins: collections.deque[tuple[str, int]] = dataclasses.field(
@@ -191,7 +191,7 @@ class _Planned:
     )
 
     def __iter__(self) -> Iterator[corpus_chunks.Chunk]:
-        for chunk in self.plan:
+        for chunk in self.partition:
             self.origins.append((chunk.split, self.position.bytes))
             yield chunk
 
@@ -199,15 +199,15 @@ class _Planned:
 def _make(
     settings: settings_lib.PrepareSettings,
     recipe: pretraining_records.Recipe,
-    plan: corpus_chunks.Plan,
+    partition: corpus_chunks.Partition,
     position: corpus.Position,
     size: int,
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """(split, bytes of the input so far, what was written) of every chunk."""
     make = functools.partial(pretraining_records.make, recipe=recipe)
     if settings.runner:
-        # Through files, as a plan can be larger than what a runner takes.
-        notes = list(_write_plan(settings.output, plan))
+        # Through files, as a partition can be larger than what a runner takes.
+        notes = list(_write_partition(settings.output, partition))
         make_noted = functools.partial(make_from_note, recipe=recipe)
         parallel_map.in_pipeline(
             make_noted, notes, settings.runner, settings.runner_options
@@ -219,9 +219,9 @@ def _make(
     workers = settings.workers or min(
         os.cpu_count() or 1, max(1, size // BYTES_PER_WORKER)
     )
-    planned = _Planned(plan, position)
-    for result in parallel_map.in_order(make, planned, workers):
-        yield *planned.origins.popleft(), result
+    chunks = _TrackedChunks(partition, position)
+    for result in parallel_map.in_order(make, chunks, workers):
+        yield *chunks.origins.popleft(), result
 
 
 def make_from_note(
@@ -231,8 +231,10 @@ def make_from_note(
     return pretraining_records.make(_read_chunk(note), recipe)
 
 
-def _write_plan(folder: str, plan: corpus_chunks.Plan) -> Iterator[str]:
-    for number, chunk in enumerate(plan):
+def _write_partition(
+    folder: str, partition: corpus_chunks.Partition
+) -> Iterator[str]:
+    for number, chunk in enumerate(partition):
         path = os.path.join(folder, "plan", f"{number:05d}.json")
         files.write_text(path, json.dumps(chunk))
         yield path

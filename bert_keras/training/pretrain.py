@@ -119,14 +119,14 @@ def _train(
     lengths = input_pipeline.buckets(settings, task.seq_length)
 
     def batches(records, shuffle, **span):
-        plan = batches_lib.Plan(
+        sampler = batches_lib.BatchSampler(
             records.lengths,
             settings.batch_size,
             seed=settings.seed,
             shuffle=shuffle,
             buckets=lengths,
         )
-        return input_pipeline.batches(strategy, task, records, plan, **span)
+        return input_pipeline.batches(strategy, task, records, sampler, **span)
 
     evaluate_step = step_lib.make_evaluate_step(
         model, task.for_serving(), strategy=strategy, xla=settings.xla

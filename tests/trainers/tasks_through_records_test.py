@@ -69,10 +69,10 @@ class RecordsTest(absltest.TestCase):
                 targets = task.make_targets(raw, made, tiny.tokenizer())
                 records = written(task, rows, self.create_tempdir().full_path)
                 count, length = made["token_ids"].shape
-                plan = batches.Plan(
+                sampler = batches.BatchSampler(
                     records.lengths, count, shuffle=False, buckets=(length,)
                 )
-                (batch,) = batches.stream(records, plan, stop_step=1)
+                (batch,) = batches.stream(records, sampler, stop_step=1)
                 for name, value in batch["inputs"].items():
                     np.testing.assert_array_equal(value, made[name], name)
                 self.assertContainsSubset(
@@ -128,9 +128,9 @@ class RecordsTest(absltest.TestCase):
                     seed=1,
                 )
                 # Always the same rows, so that losses can be compared.
-                plan = batches.Plan(records.lengths, len(records))
+                sampler = batches.BatchSampler(records.lengths, len(records))
                 (batch,) = inputs.batches(
-                    strategy, task, records, plan, stop_step=1
+                    strategy, task, records, sampler, stop_step=1
                 )
                 metrics = [train_step(batch) for _ in range(4)]
                 self.assertLess(metrics[3]["loss"], 0.98 * metrics[0]["loss"])

@@ -46,9 +46,9 @@ class StreamTest(parameterized.TestCase):
         write(self.folder)
         self.records = records_lib.Records(self.folder)
 
-    def plan(self, **options):
+    def sampler(self, **options):
         options = {"seed": 5, "buckets": (8, 16, 24)} | options
-        return batches_lib.Plan(self.records.lengths, 10, **options)
+        return batches_lib.BatchSampler(self.records.lengths, 10, **options)
 
     def test_rows_come_back_padded(self):
         batch = self.records.read(np.array([40, -1]), 24)
@@ -60,15 +60,15 @@ class StreamTest(parameterized.TestCase):
         self.assertEqual(batch["inputs/token_ids"].dtype, np.int32)
 
     def test_an_epoch_visits_every_row_once(self):
-        plan = self.plan()
+        sampler = self.sampler()
         for epoch in range(2):
-            start = epoch * plan.steps_per_epoch
+            start = epoch * sampler.steps_per_epoch
             seen = []
             for batch in batches_lib.stream(
                 self.records,
-                plan,
+                sampler,
                 start_step=start,
-                stop_step=start + plan.steps_per_epoch,
+                stop_step=start + sampler.steps_per_epoch,
             ):
                 ids, weights = batch["targets"]["label"]
                 seen += ids.numpy()[weights.numpy() > 0].tolist()
@@ -76,10 +76,10 @@ class StreamTest(parameterized.TestCase):
 
     def test_epochs_and_seeds_differ_and_repeat(self):
         def rows(seed, epoch):
-            plan = self.plan(seed=seed)
+            sampler = self.sampler(seed=seed)
             return [
-                plan.rows(epoch * plan.steps_per_epoch + i).tolist()
-                for i in range(plan.steps_per_epoch)
+                sampler.rows(epoch * sampler.steps_per_epoch + i).tolist()
+                for i in range(sampler.steps_per_epoch)
             ]
 
         self.assertEqual(rows(5, 1), rows(5, 1))
@@ -89,21 +89,21 @@ class StreamTest(parameterized.TestCase):
     def test_rows_can_meet_by_chance(self):
         spread = {}
         for buckets in ((8, 16, 24), (24,)):
-            plan = self.plan(buckets=buckets)
-            rows = [plan.rows(i) for i in range(plan.steps_per_epoch)]
+            sampler = self.sampler(buckets=buckets)
+            rows = [sampler.rows(i) for i in range(sampler.steps_per_epoch)]
             seen = np.concatenate(rows)
             self.assertEqual(sorted(seen[seen >= 0]), list(range(ROWS)))
             spread[len(buckets)] = np.mean(
-                [np.std(plan.lengths[r[r >= 0]]) for r in rows]
+                [np.std(sampler.lengths[r[r >= 0]]) for r in rows]
             )
         self.assertLess(2 * spread[3], spread[1])
 
     def test_starting_late_gives_the_rest_of_the_same_stream(self):
         whole = list(
-            batches_lib.stream(self.records, self.plan(), stop_step=25)
+            batches_lib.stream(self.records, self.sampler(), stop_step=25)
         )
         rest = batches_lib.stream(
-            self.records, self.plan(), start_step=14, stop_step=25
+            self.records, self.sampler(), start_step=14, stop_step=25
         )
         self.assertLen(whole, 25)
         for one, two in zip(whole[14:], rest, strict=True):
@@ -114,13 +114,13 @@ class StreamTest(parameterized.TestCase):
             self.assertEqual(int(one["step"]), int(two["step"]))
 
     def test_parts_make_up_the_whole_batch(self):
-        plan = self.plan()
-        whole = list(batches_lib.stream(self.records, plan, stop_step=15))
+        sampler = self.sampler()
+        whole = list(batches_lib.stream(self.records, sampler, stop_step=15))
         # Two workers with one and four replicas' parts each way.
         parts = [
             list(
                 batches_lib.stream(
-                    self.records, plan, stop_step=15, parts=5, own=own
+                    self.records, sampler, stop_step=15, parts=5, own=own
                 )
             )
             for own in (range(0, 2), range(2, 5))
@@ -141,7 +141,7 @@ class StreamTest(parameterized.TestCase):
         seeds = [
             tuple(seed)
             for batch in batches_lib.stream(
-                self.records, self.plan(), stop_step=200
+                self.records, self.sampler(), stop_step=200
             )
             for seed in batch["seeds"].numpy()
         ]
@@ -151,7 +151,7 @@ class StreamTest(parameterized.TestCase):
         drawn = []
         for seed in (5, 6):
             batches = batches_lib.stream(
-                self.records, self.plan(seed=seed), stop_step=20
+                self.records, self.sampler(seed=seed), stop_step=20
             )
             drawn.append(
                 {
@@ -165,9 +165,11 @@ class StreamTest(parameterized.TestCase):
     def test_batches_do_not_come_in_order_of_length(self):
         # Of 121 batches; windows of 50 are sorted to make them.
         lengths = np.random.default_rng(0).integers(3, 24, 1207)
-        plan = batches_lib.Plan(lengths, 10, seed=5, buckets=(8, 16, 24))
+        sampler = batches_lib.BatchSampler(
+            lengths, 10, seed=5, buckets=(8, 16, 24)
+        )
         for epoch in range(3):
-            rows = [plan.rows(121 * epoch + step) for step in range(121)]
+            rows = [sampler.rows(121 * epoch + step) for step in range(121)]
             seen = np.concatenate(rows)
             self.assertEqual(sorted(seen[seen >= 0]), list(range(1207)))
             # Each of them is of rows of like length.
@@ -181,18 +183,18 @@ class StreamTest(parameterized.TestCase):
             self.assertEqual(sum((r < 0).sum() for r in rows), 3)
 
     def test_batches_hold_rows_of_similar_length(self):
-        plan = self.plan()
+        sampler = self.sampler()
         used = padded = 0
-        for step in range(plan.steps_per_epoch):
-            rows = plan.rows(step)
-            used += plan.lengths[rows[rows >= 0]].sum()
-            padded += plan.length(rows) * (rows >= 0).sum()
+        for step in range(sampler.steps_per_epoch):
+            rows = sampler.rows(step)
+            used += sampler.lengths[rows[rows >= 0]].sum()
+            padded += sampler.length(rows) * (rows >= 0).sum()
         # Unsorted, nearly every batch would be 24 long: a share of 0.46.
         self.assertGreater(used / padded, 0.7)
 
     def test_without_shuffling_rows_stand_in_order(self):
-        plan = self.plan(shuffle=False)
-        batches = labels(batches_lib.stream(self.records, plan, stop_step=2))
+        sampler = self.sampler(shuffle=False)
+        batches = labels(batches_lib.stream(self.records, sampler, stop_step=2))
         self.assertEqual(batches, [list(range(10)), list(range(10, 20))])
 
     def test_buckets_are_few_and_close(self):
@@ -210,7 +212,9 @@ class StreamTest(parameterized.TestCase):
 
     def test_a_batch_must_divide_among_the_replicas(self):
         with self.assertRaisesRegex(errors.InputError, "multiple of the 3"):
-            batches_lib.stream(self.records, self.plan(), parts=3, own=range(3))
+            batches_lib.stream(
+                self.records, self.sampler(), parts=3, own=range(3)
+            )
 
     def test_a_folder_without_manifest_is_named(self):
         with self.assertRaisesRegex(errors.InputError, "no manifest.json"):

@@ -12,8 +12,10 @@ def documents(count, size=20):
     ]
 
 
-def plan(found, **options):
-    return list(corpus_chunks.Plan(found, **({"held_out": 0.01} | options)))
+def partition(found, **options):
+    return list(
+        corpus_chunks.Partition(found, **({"held_out": 0.01} | options))
+    )
 
 
 class PlanTest(absltest.TestCase):
@@ -21,7 +23,7 @@ class PlanTest(absltest.TestCase):
         found = documents(320)
         made = {"train": [], "dev": []}
         numbers = {"train": [], "dev": []}
-        for chunk in plan(found, chunk_bytes=500):
+        for chunk in partition(found, chunk_bytes=500):
             self.assertGreater(len(chunk.documents), 1)
             made[chunk.split] += chunk.documents
             numbers[chunk.split].append(chunk.number)
@@ -32,16 +34,16 @@ class PlanTest(absltest.TestCase):
             self.assertEqual(found, list(range(len(found))))
 
     def test_a_single_held_out_document_goes_back(self):
-        (chunk,) = plan(documents(150))
+        (chunk,) = partition(documents(150))
         self.assertEqual(chunk.split, "train")
         self.assertLen(chunk.documents, 150)
 
     def test_a_repeated_document_is_left_out(self):
-        made = corpus_chunks.Plan(documents(10) * 2, held_out=0.0)
+        made = corpus_chunks.Partition(documents(10) * 2, held_out=0.0)
         (chunk,) = made
         self.assertLen(chunk.documents, 10)
         self.assertEqual((made.documents, made.repeated), (10, 10))
-        (chunk,) = plan(documents(10) * 2, deduplicate=False, held_out=0.0)
+        (chunk,) = partition(documents(10) * 2, deduplicate=False, held_out=0.0)
         self.assertLen(chunk.documents, 20)
 
 

@@ -281,7 +281,7 @@ class StaticRecordsTest(absltest.TestCase):
         entry = records_lib.write_shard(shard, columns)
         records_lib.write_manifest(folder, [entry])
         records = records_lib.Records(folder)
-        plan = batches.Plan(records.lengths, runs.BATCH)
+        sampler = batches.BatchSampler(records.lengths, runs.BATCH)
 
         def draw(batch):
             inputs, targets = run.task.randomize(
@@ -289,9 +289,9 @@ class StaticRecordsTest(absltest.TestCase):
             )
             return batch | {"inputs": inputs, "targets": targets}
 
-        stream = batches.stream(records, plan, stop_step=1)
+        stream = batches.stream(records, sampler, stop_step=1)
         batch = next(iter(stream.map(draw)))
-        stored = records.read(plan.rows(0), plan.length(plan.rows(0)))
+        stored = records.read(sampler.rows(0), sampler.length(sampler.rows(0)))
         for name in ("token_ids", "positions", "padding_mask"):
             np.testing.assert_array_equal(
                 batch["inputs"][name], stored[f"inputs/{name}"]

@@ -55,10 +55,10 @@ class WordDropoutTest(parameterized.TestCase):
         )
         records.write_manifest(folder, [shard])
         found = records.Records(folder)
-        plan = batches.Plan(found.lengths, 4, shuffle=False)
+        sampler = batches.BatchSampler(found.lengths, 4, shuffle=False)
         hidden = set()
         for batch in input_pipeline.batches(
-            tf.distribute.get_strategy(), task, found, plan, stop_step=20
+            tf.distribute.get_strategy(), task, found, sampler, stop_step=20
         ):
             ids, word = (
                 batch["inputs"][name].numpy() for name in ("token_ids", "word")

@@ -65,14 +65,14 @@ class CharactersTest(absltest.TestCase):
                 seq_length=32,
                 objective="none",
             )
-            plan = corpus_chunks.Plan(
+            partition = corpus_chunks.Partition(
                 corpus.scan([path]),
                 held_out=0.0,
                 deduplicate=True,
                 chunk_bytes=100,
             )
             make = functools.partial(pretraining_records.make, recipe=recipe)
-            made = list(parallel_map.in_order(make, plan, workers))
+            made = list(parallel_map.in_order(make, partition, workers))
             self.assertGreater(len(made), 1)
             shards.append([each["shards"] for each in made])
         self.assertEqual(*shards)
