@@ -74,7 +74,7 @@ class Words:
         )
 
     def encode(self, row):
-        words = [row["text"][a:b] for a, b in conll.places(row["words"])]
+        words = [row["text"][a:b] for a, b in conll.word_offsets(row["words"])]
         encoded = self.tokenizer(
             words,
             is_split_into_words=True,
@@ -97,9 +97,9 @@ class Words:
 
     def answer(self, logits, row):
         labels = self.encode(row)["labels"]
-        places = [i for i, label in enumerate(labels) if label != -100]
-        tags = [self.task.labels[int(logits[i].argmax())] for i in places]
-        words = conll.places(row["words"])
+        word_starts = [i for i, label in enumerate(labels) if label != -100]
+        tags = [self.task.labels[int(logits[i].argmax())] for i in word_starts]
+        words = conll.word_offsets(row["words"])
         spans = tag_schemes.spans(tags)
         return {
             "type": [kind for kind, _, _ in spans],

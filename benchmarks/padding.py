@@ -18,19 +18,19 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows.", 1)
 def padding(
     lengths: np.ndarray, longest: int, grouped: bool, buckets: tuple[int, ...]
 ) -> float:
-    """Share of the places of one epoch that hold no token."""
+    """Share of the positions of one epoch that hold no token."""
     sampler = batches.BatchSampler(
         lengths, BATCH_SIZE.value, seed=1, shuffle=grouped, buckets=buckets
     )
-    places = 0
+    positions = 0
     random = np.random.default_rng(1)
     order = random.permutation(len(lengths))
     for step in range(sampler.steps_per_epoch):
         rows = sampler.rows(step)
         rows = rows if grouped else np.where(rows < 0, -1, order[rows])
         length = sampler.length(rows) if buckets else longest
-        places += length * (rows >= 0).sum()
-    return 1 - lengths.sum() / places
+        positions += length * (rows >= 0).sum()
+    return 1 - lengths.sum() / positions
 
 
 def main(_):

@@ -60,10 +60,10 @@ def hugging_faces(model, folder, *, by_length):
         if by_length:
             order = np.argsort([len(text) for text in texts], kind="stable")
         with torch.inference_mode():
-            found = pipeline([texts[place] for place in order])
+            found = pipeline([texts[index] for index in order])
         labels = [""] * len(texts)
-        for place, each in zip(order, found, strict=True):
-            labels[place] = each["label"]
+        for index, each in zip(order, found, strict=True):
+            labels[index] = each["label"]
         return labels
 
     return answer
@@ -81,7 +81,7 @@ def keras_hubs(model, folder):
 
     def answer(texts):
         logits = theirs.predict(texts, batch_size=BATCH_SIZE.value, verbose=0)
-        return [model.task.labels[place] for place in np.argmax(logits, -1)]
+        return [model.task.labels[index] for index in np.argmax(logits, -1)]
 
     return answer
 

@@ -142,24 +142,24 @@ def measure(folder, whole, parts):
         ("one drawing / records", [whole], "--passes=1"),
     ):
         flags_ += ["--nostatic"] * name.endswith("records")
-        place = os.path.join(folder, name.replace(" ", "-").replace("/", ""))
+        output = os.path.join(folder, name.replace(" ", "-").replace("/", ""))
         yield (
             name,
             seconds(
                 "ours",
                 [whole],
-                [place + "-ours"],
+                [output + "-ours"],
                 f"--workers={len(texts)}",
                 *flags_,
             ),
             seconds(
                 "google",
                 texts,
-                [f"{place}-google-{n}" for n in range(len(texts))],
+                [f"{output}-google-{n}" for n in range(len(texts))],
                 *flags_,
             ),
-            f"{rows(place + '-ours/train/*.tfrecord'):,} and "
-            f"{rows(place + '-google-*'):,}",
+            f"{rows(output + '-ours/train/*.tfrecord'):,} and "
+            f"{rows(output + '-google-*'):,}",
         )
 
 

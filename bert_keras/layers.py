@@ -63,9 +63,9 @@ def attention_mask(padding_mask: Tensor, *, causal: bool = False) -> Tensor:
     query = ops.expand_dims(padding_mask, 2)  # (B, S, 1)
     mask = ops.logical_and(ops.equal(query, key), ops.greater(key, 0))
     if causal:
-        place = ops.arange(ops.shape(padding_mask)[1])
+        position = ops.arange(ops.shape(padding_mask)[1])
         earlier = ops.greater_equal(
-            ops.expand_dims(place, 1), ops.expand_dims(place, 0)
+            ops.expand_dims(position, 1), ops.expand_dims(position, 0)
         )
         mask = ops.logical_and(mask, ops.expand_dims(earlier, 0))
     return mask
@@ -420,8 +420,8 @@ def gather(x: Tensor, positions: Tensor) -> Tensor:
     offsets = ops.expand_dims(ops.arange(batch, dtype="int32") * length, 1)
     # In the flat batch: TFLite gathers along one axis, for all rows alike. Not
     # ops.add, which adds (B, 1) to the columns where B is P (Keras 3.15).
-    places = ops.cast(positions, "int32") + offsets
-    return ops.take(ops.reshape(x, (-1, width)), places, axis=0)
+    flat_positions = ops.cast(positions, "int32") + offsets
+    return ops.take(ops.reshape(x, (-1, width)), flat_positions, axis=0)
 
 
 def layer_norm(

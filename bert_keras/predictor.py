@@ -145,17 +145,17 @@ class Predictor:
     ) -> Iterator[dict[str, Any]]:
         """Answers rows of similar length together, in their own order."""
         answers: list[Any] = [None] * len(examples)
-        for places in self._batches(examples, batch_size):
-            raw = self._raw([examples[place] for place in places])
+        for indices in self._batches(examples, batch_size):
+            raw = self._raw([examples[index] for index in indices])
             batch = rows_of(self.task, self._answer(**raw))
-            for place, answer in zip(places, batch, strict=True):
-                answers[place] = answer
+            for index, answer in zip(indices, batch, strict=True):
+                answers[index] = answer
         yield from answers
 
     def _batches(
         self, examples: list[dict[str, str]], batch_size: int
     ) -> Sequence[Sequence[int]]:
-        """Places of rows, in batches of similar length."""
+        """Indices of examples, in batches of similar length."""
         if len(examples) < 2:
             return [range(len(examples))] if examples else []
         measured = [
@@ -166,13 +166,13 @@ class Predictor:
         most = batch_size * self.task.seq_length
         batches: list[list[int]] = [[]]
         count = 0
-        for place in np.argsort(longest, kind="stable"):
-            count += windows[place]
+        for index in np.argsort(longest, kind="stable"):
+            count += windows[index]
             full = len(batches[-1]) == MOST_ROWS * batch_size
-            if full or (batches[-1] and count * longest[place] > most):
+            if full or (batches[-1] and count * longest[index] > most):
                 batches.append([])
-                count = windows[place]
-            batches[-1].append(place)
+                count = windows[index]
+            batches[-1].append(index)
         return batches
 
     def _raw(self, examples: list[dict[str, str]]) -> dict[str, tf.Tensor]:

@@ -171,7 +171,7 @@ class Source(NamedTuple):
     splits: tf.Tensor
 
     def first(self, row: tf.Tensor, byte: tf.Tensor) -> tf.Tensor:
-        """Places in texts `row` (P,) of the code points at `byte` (P,)."""
+        """Offsets in texts `row` (P,) of the code points at `byte` (P,)."""
         return self._point(row, byte) - tf.gather(self.splits, row)
 
     def end(self, row: tf.Tensor, byte: tf.Tensor) -> tf.Tensor:
@@ -210,14 +210,16 @@ def with_source(
     long = _may_hold_long_word(clean)
     rows = tf.where(long)
     changed, char_sizes = _spread_long_words(tf.gather_nd(clean, rows))
-    places = tf.where(tf.gather(long, points.value_rowids()))
+    long_points = tf.where(tf.gather(long, points.value_rowids()))
     chars = tf.gather_nd(
-        tf.gather(tf.strings.length(forms, "UTF8_CHAR"), kind), places
+        tf.gather(tf.strings.length(forms, "UTF8_CHAR"), kind), long_points
     )
     ends = tf.cumsum(chars)
     sums = tf.pad(tf.cumsum(char_sizes), [[1, 0]])
     sizes = tf.tensor_scatter_nd_update(
-        sizes, places, tf.gather(sums, ends) - tf.gather(sums, ends - chars)
+        sizes,
+        long_points,
+        tf.gather(sums, ends) - tf.gather(sums, ends - chars),
     )
 
     base = tf.logical_not(tf.gather(dropped_accent, kind))

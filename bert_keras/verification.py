@@ -55,8 +55,8 @@ class Difference:
 def sentences(task: base.Task) -> dict[str, tf.Tensor]:
     """SENTENCES under the task's text names; a pair is two of them."""
     return {
-        name: tf.constant(SENTENCES[place:] + SENTENCES[:place])
-        for place, name in enumerate(task.text_columns)
+        name: tf.constant(SENTENCES[index:] + SENTENCES[:index])
+        for index, name in enumerate(task.text_columns)
     }
 
 

@@ -78,7 +78,7 @@ def stream(
     Yields:
       {"inputs": {name: (b, S, ...)}, "targets": {term: (labels, weights)},
        "seeds": (b, 2) int32, one per row, from the seed, the step and the
-       row's place in the global batch, "step": () int64}.
+       row's index in the global batch, "step": () int64}.
     """
     if sampler.batch_size % parts:
         raise errors.InputError(
@@ -139,11 +139,11 @@ def _epoch(sampler: BatchSampler, epoch: int) -> np.ndarray:
 
 
 def _seeds(seed: int, step: int, first: int, size: int) -> np.ndarray:
-    """(size, 2) int32: a row's seed depends on its global place only."""
-    place = np.arange(first, first + size, dtype=np.uint64)
+    """(size, 2) int32: a row's seed depends on its global index only."""
+    index = np.arange(first, first + size, dtype=np.uint64)
     steps = np.full(size, step, np.uint64)
-    # Odd constants of splitmix64 (Steele et al. 2014) spread step and place.
-    mixed = steps * np.uint64(0x9E3779B97F4A7C15) + place * np.uint64(
+    # Odd constants of splitmix64 (Steele et al. 2014) spread step and index.
+    mixed = steps * np.uint64(0x9E3779B97F4A7C15) + index * np.uint64(
         0xBF58476D1CE4E5B9
     )
     mixed ^= mixed >> np.uint64(31)

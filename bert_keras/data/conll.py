@@ -104,7 +104,7 @@ def read(path: str, tag_column: int = LAST) -> Iterator[Sentence]:
 def examples(path: str, tag_column: int = LAST) -> Examples:
     """{"text", "words", "tags"}: "EU acts", "0-2 3-7", "B-ORG O".
 
-    `words` are places in the text, in code points.
+    `words` are offsets in the text, in code points.
     """
     return Examples(path, tag_column)
 
@@ -132,13 +132,15 @@ def _lines(path: str, tag_column: int) -> Iterator[list[_Line]]:
             block = []
             continue
         columns = _columns(text)
-        place = tag_column if tag_column >= 0 else len(columns) - 1
-        tagged = place < len(columns) and tag_schemes.is_tag(columns[place])
+        tag_index = tag_column if tag_column >= 0 else len(columns) - 1
+        tagged = tag_index < len(columns) and tag_schemes.is_tag(
+            columns[tag_index]
+        )
         if not block and text.startswith(_COMMENTS):
             like_others = (len(columns), "\t" in text) == (width, has_tabs)
             if not tagged or not like_others or _KEY.match(text):
                 continue
-        if len(columns) < 2 or not columns[0] or place >= len(columns):
+        if len(columns) < 2 or not columns[0] or tag_index >= len(columns):
             problem = f"expected a word and a tag, found {text!r}"
             if tag_column >= 0 and len(columns) > 1:
                 problem = (
@@ -155,7 +157,7 @@ def _lines(path: str, tag_column: int) -> Iterator[list[_Line]]:
         if not tagged:
             problem = (
                 "expected a tag such as O or B-PER, whose type has no white "
-                f"space, found {columns[place]!r}"
+                f"space, found {columns[tag_index]!r}"
             )
             raise _malformed(path, number, problem)
         block.append(_Line(number, text, columns))
@@ -205,7 +207,7 @@ def _first_number(head: Sequence[Sequence[_Line]]) -> int | None:
     counted = sum(
         len(column)
         for column in columns
-        if column == [str(first + place) for place in range(len(column))]
+        if column == [str(first + index) for index in range(len(column))]
     )
     alike = sum(bool(_NUMBER.fullmatch(n)) for each in columns for n in each)
     if total > 1 and (2 * counted > total or alike > _NUMBERED * total):
@@ -218,10 +220,10 @@ def _sentence(
 ) -> Sentence:
     words, tags = [], []
     numbered = first is not None
-    for place, line in enumerate(block):
-        if first is not None and line.columns[0] != str(first + place):
+    for index, line in enumerate(block):
+        if first is not None and line.columns[0] != str(first + index):
             problem = (
-                f"expected {first + place}, the number of the word, found "
+                f"expected {first + index}, the number of the word, found "
                 f"{line.columns[0]!r}, as most lines of the file begin with "
                 f"numbers from {first} (words that are numbers stand in a file "
                 "of two columns)"
@@ -270,20 +272,20 @@ def example(
     words: Sequence[str], tags: Sequence[str], blank: str
 ) -> dict[str, str]:
     """Words and their tags, with `blank` between the words, as a row."""
-    places, start = [], 0
+    offsets, start = [], 0
     for word in words:
-        places.append(f"{start}-{start + len(word)}")
+        offsets.append(f"{start}-{start + len(word)}")
         start += len(word) + len(blank)
     return {
         "text": blank.join(words),
-        "words": " ".join(places),
+        "words": " ".join(offsets),
         "tags": " ".join(tags),
     }
 
 
-def places(words: str) -> list[tuple[int, int]]:
+def word_offsets(words: str) -> list[tuple[int, int]]:
     """The `words` of an example, read: "0-2 3-7" -> [(0, 2), (3, 7)]."""
-    pairs = (place.split("-") for place in words.split())
+    pairs = (span.split("-") for span in words.split())
     return [(int(start), int(end)) for start, end in pairs]
 
 

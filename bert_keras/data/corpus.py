@@ -314,9 +314,9 @@ class _unpacked:  # noqa: N801 (reads as a phrase: with _unpacked(path))
                 self.position.bytes = self.before + self.raw.tell()
             return data
 
-    def seek(self, place: int) -> None:
+    def seek(self, offset: int) -> None:
         with self._named():
-            self.stream.seek(place)
+            self.stream.seek(offset)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

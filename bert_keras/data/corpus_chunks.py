@@ -60,30 +60,30 @@ class _Table:
         self.entries = array.array("Q", bytes(8 * min(1 << 10, _size(most))))
 
     def __contains__(self, digest: int) -> bool:
-        return self.entries[self._place(digest or 1)] != 0
+        return self.entries[self._index(digest or 1)] != 0
 
     def add(self, digest: int) -> None:
         """Puts in a digest that is not there yet."""
         digest = digest or 1  # 0 is a free entry
-        self.entries[self._place(digest)] = digest
+        self.entries[self._index(digest)] = digest
         self.count += 1
         if self.count * 2 > len(self.entries):
             self._double()
 
-    def _place(self, digest: int) -> int:
+    def _index(self, digest: int) -> int:
         """Where the digest is, or where it would be put."""
         entries, last = self.entries, len(self.entries) - 1
-        place = digest & last
-        while entries[place] and entries[place] != digest:
-            place = (place + 1) & last
-        return place
+        index = digest & last
+        while entries[index] and entries[index] != digest:
+            index = (index + 1) & last
+        return index
 
     def _double(self) -> None:
         before = self.entries
         self.entries = array.array("Q", bytes(16 * len(before)))
         for digest in before:
             if digest:
-                self.entries[self._place(digest)] = digest
+                self.entries[self._index(digest)] = digest
 
 
 def _size(most: int) -> int:

@@ -87,7 +87,7 @@ def write(
       max_predictions: P; of a row's tokens `share` are hidden, but no more
         than these.
       seed, number: a row's masks are a function of the seed, this number of
-        the file and the row's place in it.
+        the file and the row's index in it.
     """
     with files.aside(path) as written, tf.io.TFRecordWriter(written) as file:
         for start in range(0, len(rows.lengths), BLOCK):
@@ -175,11 +175,11 @@ def _varints(values: np.ndarray) -> list[_Part]:
     values = values.astype(np.uint32 if width < 5 else np.uint64)
     data = np.empty((*values.shape, width), np.uint8)
     kept = np.empty(data.shape, bool)
-    for place in range(width):
-        kept[..., place] = values > 0 if place else True
+    for byte in range(width):
+        kept[..., byte] = values > 0 if byte else True
         low = values.astype(np.uint8) & 0x7F
         values = values >> 7
-        data[..., place] = low | (values > 0) * np.uint8(0x80)
+        data[..., byte] = low | (values > 0) * np.uint8(0x80)
     kept = kept.reshape(len(values), -1)
     return [_Part(data.reshape(kept.shape), kept, kept.sum(axis=1))]
 
@@ -218,7 +218,7 @@ def _columns(
         mask_id=tokenizer.mask_id,
         special_ids=tokenizer.special_ids,
         vocab_size=tokenizer.vocab_size,
-        places=min(max_predictions, seq_length),
+        num_masks=min(max_predictions, seq_length),
     )
     token_ids, positions, labels, weights = (value.numpy() for value in masked)
     filling = [(0, 0), (0, max(0, max_predictions - seq_length))]
@@ -237,7 +237,7 @@ def _columns(
 
 
 def _file_seed(seed: int, number: int) -> np.int32:
-    """A file's own seed; the other one of a row is its place in the file."""
+    """A file's own seed; the other one of a row is its index in the file."""
     own = np.random.SeedSequence([seed, number]).generate_state(1)
     return own.astype(np.int32)[0]
 

@@ -204,7 +204,7 @@ def are_names(cells: Iterable[str]) -> bool:
 
 
 class _RawRow(NamedTuple):
-    """A row as it stands in the file: fields by place or by name."""
+    """A row as it stands in the file: fields by position or by name."""
 
     line: int
     fields: Sequence[str] | Mapping[str, Any] = ()
@@ -374,12 +374,12 @@ def _refuse_header(
     path: str, first: Sequence[str], columns: Mapping[str, str]
 ) -> None:
     """Raises InputError where a first row holds names, not texts and labels."""
-    places = {
+    indices = {
         ours: int(theirs)
         for ours, theirs in columns.items()
         if len(theirs) < 10 and int(theirs) < len(first)
     }
-    cells = {ours: first[place] for ours, place in places.items()}
+    cells = {ours: first[index] for ours, index in indices.items()}
     if cells and are_names(cells.values()):
         named = ",".join(f"{ours}={cell}" for ours, cell in cells.items())
         raise errors.InputError(

@@ -28,7 +28,7 @@ def mask_tokens(
     mask_id: int,
     special_ids: tuple[int, ...],
     vocab_size: int,
-    places: int | None = None,
+    num_masks: int | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Hides `share` of each row's tokens.
 
@@ -38,7 +38,7 @@ def mask_tokens(
       share: part of a row's tokens, [CLS] and [SEP] counted, that is chosen;
         at least one.
       special_ids: ids that are never chosen.
-      places: P, at most S; no more are chosen. None: `max_predictions` of S.
+      num_masks: P, at most S; no more are chosen. None: `max_predictions` of S.
 
     Returns:
       token_ids (B, S) with the chosen ones replaced; positions (B, P) int32,
@@ -46,12 +46,12 @@ def mask_tokens(
       1 = chosen, 0 = filling.
     """
     shape = tf.shape(token_ids)
-    if places is None:
-        # In float32, 0.15 of 100 tokens would want 16 places.
+    if num_masks is None:
+        # In float32, 0.15 of 100 tokens would want 16 positions.
         length = tf.cast(shape[1], tf.float64)
-        places = tf.cast(tf.math.ceil(share * length), tf.int32)
-    drawn = uniform(seeds, shape[1] + 2 * places)
-    order, action, word = tf.split(drawn, [shape[1], places, places], axis=1)
+        num_masks = tf.cast(tf.math.ceil(share * length), tf.int32)
+    sizes = [shape[1], num_masks, num_masks]
+    order, action, word = tf.split(uniform(seeds, sum(sizes)), sizes, axis=1)
 
     maskable = padding_mask > 0
     for special in special_ids:
@@ -59,11 +59,11 @@ def mask_tokens(
     tokens = tf.reduce_sum(tf.cast(padding_mask > 0, tf.float32), axis=1)
     wanted = tf.maximum(tf.cast(tf.round(share * tokens), tf.int32), 1)
     there = tf.reduce_sum(tf.cast(maskable, tf.int32), axis=1)
-    count = tf.minimum(tf.minimum(wanted, there), places)
+    count = tf.minimum(tf.minimum(wanted, there), num_masks)
     count = count[:, tf.newaxis]  # (B, 1)
 
-    _, chosen = tf.math.top_k(tf.where(maskable, order, -1.0), places)
-    valid = tf.range(places) < count
+    _, chosen = tf.math.top_k(tf.where(maskable, order, -1.0), num_masks)
+    valid = tf.range(num_masks) < count
     chosen = tf.sort(tf.where(valid, chosen, shape[1]), axis=1)
     positions = tf.where(valid, chosen, 0)
     labels = tf.gather(token_ids, positions, batch_dims=1)
@@ -97,24 +97,26 @@ def uniform(seeds: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
 
 
 def max_predictions(seq_length: int, share: float) -> int:
-    """P: places for masks in a row of `seq_length` tokens."""
+    """P: positions for masks in a row of `seq_length` tokens."""
     return math.ceil(share * seq_length)
 
 
 def mask_positions(
-    token_ids: tf.Tensor, mask_id: int, places: int
+    token_ids: tf.Tensor, mask_id: int, num_masks: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Where [MASK] stands in a text that came with masks.
 
     token_ids (B, S) -> positions (B, P) int32 rising, and a (B, P) bool that
-    is false on filling. P = places: further masks stay unanswered.
+    is false on filling. P = `num_masks`: further masks stay unanswered.
     """
     length = tf.shape(token_ids)[1]
     found = token_ids == mask_id
-    place = tf.where(found, tf.range(length), length)
-    place = tf.pad(place, [[0, 0], [0, places]], constant_values=length)
-    positions = tf.sort(place, axis=1)[:, :places]
-    positions = tf.ensure_shape(positions, (None, places))
+    positions = tf.where(found, tf.range(length), length)
+    positions = tf.pad(
+        positions, [[0, 0], [0, num_masks]], constant_values=length
+    )
+    positions = tf.sort(positions, axis=1)[:, :num_masks]
+    positions = tf.ensure_shape(positions, (None, num_masks))
     valid = positions < length
     return tf.where(valid, positions, 0), valid
 

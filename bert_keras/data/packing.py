@@ -133,13 +133,13 @@ def windows(
     more = tf.maximum(length - room, 0)
     count = 1 + (more + stride - 1) // stride
 
-    places = tf.ragged.range(count)  # (T, windows)
-    example_index = tf.cast(places.value_rowids(), tf.int32)
+    window_index = tf.ragged.range(count)  # (T, windows)
+    example_index = tf.cast(window_index.value_rowids(), tf.int32)
     length, room, stride, count = (
         tf.gather(value, example_index)
         for value in (length, room, stride, count)
     )
-    begin = places.values * stride
+    begin = window_index.values * stride
     stop = tf.minimum(begin + room, length)
     half = (room - stride) // 2
     tokens = tf.ragged.range(begin, stop)
@@ -151,7 +151,7 @@ def windows(
         begin,
         first=tf.where(begin == 0, 0, begin + half),
         last=tf.where(
-            places.values + 1 == count, length, begin + stride + half
+            window_index.values + 1 == count, length, begin + stride + half
         ),
     )
 

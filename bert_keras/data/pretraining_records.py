@@ -68,20 +68,20 @@ def make(chunk: corpus_chunks.Chunk, recipe: Recipe) -> dict[str, Any]:
     report = _report(documents, recipe)
     shards = []
     passes = draw(documents, recipe, chunk.split, chunk.number)
-    for place, rows in enumerate(passes, chunk.number * recipe.passes):
+    for index, rows in enumerate(passes, chunk.number * recipe.passes):
         if not len(rows.lengths):
             continue
-        _count_rows(report, rows, recipe, shown=place == 0)
-        shards.append(_write(folder, place, rows, recipe))
+        _count_rows(report, rows, recipe, shown=index == 0)
+        shards.append(_write(folder, index, rows, recipe))
     made = {"fingerprint": fingerprint, "shards": shards, "report": report}
     files.write_text(note, json.dumps(made))
     return made
 
 
 def _write(
-    folder: str, place: int, rows: records.Columns, recipe: Recipe
+    folder: str, index: int, rows: records.Columns, recipe: Recipe
 ) -> dict[str, Any]:
-    path = os.path.join(folder, records.shard_name(place))
+    path = os.path.join(folder, records.shard_name(index))
     if not recipe.masks:
         return records.write_shard(path, rows)
     return google_tfrecords.write(
@@ -91,7 +91,7 @@ def _write(
         max_predictions=recipe.masks.max_predictions,
         share=recipe.masks.share,
         seed=recipe.seed,
-        number=place,
+        number=index,
         tokenizer=recipe.tokenizer,
     )
 

@@ -229,19 +229,19 @@ class Records:
             for name, (dtype, token, shape) in self.features.items()
         }
         mask = np.zeros((len(rows), length), np.int32)
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if row < 0:
                 continue
             number = np.searchsorted(self._starts, row, side="right") - 1
             shard, row = self._shards[number], row - self._starts[number]
             start, end = shard["row_splits"][row : row + 2]
-            mask[place, : end - start] = 1
+            mask[index, : end - start] = 1
             for name, (_, token, _) in self.features.items():
                 if token:
                     values = shard["token:" + name][start:end]
-                    batch[name][place, : end - start] = values
+                    batch[name][index, : end - start] = values
                 else:
-                    batch[name][place] = shard["row:" + name][row]
+                    batch[name][index] = shard["row:" + name][row]
         batch.setdefault("inputs/padding_mask", mask)
         return batch
 

@@ -26,7 +26,7 @@ class TokenizedDocuments(NamedTuple):
     """Documents one after the other; none of them, and no sentence, is empty.
 
     token_ids (N,); sentence_ends (M,) and document_ends (D,) int64, rising:
-    places in token_ids, N the last.
+    offsets in token_ids, N the last.
     """
 
     token_ids: np.ndarray
@@ -35,7 +35,7 @@ class TokenizedDocuments(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Instances without special tokens, as places in a text.
+    """Instances without special tokens, as offsets in the documents.
 
     first and second (R, 2) int64: where a segment begins and ends; the second
     is empty under the objective "none". labels (R,) int32: 0 = in order, 1 =
@@ -82,29 +82,29 @@ def draw(
     step = _OBJECTIVES[objective]
     source = _Source(documents)
     count = len(documents.document_ends)
-    place = np.arange(passes * count)  # pass by pass, document by document
-    document = place % count
+    index = np.arange(passes * count)  # pass by pass, document by document
+    document = index % count
     begin, stop = source.begins[document], source.stops[document]
-    drawn = [(place[:0], *_NO_PAIRS)]
+    drawn = [(index[:0], *_NO_PAIRS)]
     # One token cannot be split.
     left = stop - begin > (objective != "none")
     while left.any():
-        place, document = place[left], document[left]
+        index, document = index[left], document[left]
         begin, stop = begin[left], stop[left]
         draws = _Draws(generator, len(begin), max_tokens)
         target = draws.target(short_probability)
         pairs, begin = step(source, draws, document, begin, target)
-        drawn.append((place, *pairs))
+        drawn.append((index, *pairs))
         left = stop - begin > (objective != "none")
-    place, *pairs = map(np.concatenate, zip(*drawn, strict=True))
-    order = np.argsort(place, kind="stable")
-    borders = np.searchsorted(place[order], count * np.arange(1, passes))
+    index, *pairs = map(np.concatenate, zip(*drawn, strict=True))
+    order = np.argsort(index, kind="stable")
+    borders = np.searchsorted(index[order], count * np.arange(1, passes))
     parts = [np.split(value[order], borders) for value in pairs]
     return [Pairs(*part) for part in zip(*parts, strict=True)]
 
 
 class _Source:
-    """Where sentences end in a text, for many places at once."""
+    """Where sentences end in the documents, for many offsets at once."""
 
     def __init__(self, documents: TokenizedDocuments):
         self.ends = documents.sentence_ends
@@ -133,7 +133,7 @@ class _Source:
     def split(self, begin, end, uniform):
         """A random sentence end inside; the middle where there is none.
 
-        Returns the places, and whether they are ends of sentences.
+        Returns the offsets, and whether they are ends of sentences.
         """
         low = np.searchsorted(self.ends, begin, side="right")
         count = np.searchsorted(self.ends, end) - low

@@ -41,12 +41,12 @@ class Questions(Iterator[dict[str, str]]):
 
     def __next__(self) -> dict[str, str]:
         example, answers = next(self._examples)
-        places = answers.places
-        self.answers += len(places)
-        self.misplaced += places.count(False)
-        self.unplaced += bool(places) and not any(places)
+        at_offset = answers.at_offset
+        self.answers += len(at_offset)
+        self.misplaced += at_offset.count(False)
+        self.unplaced += bool(at_offset) and not any(at_offset)
         self.blank += answers.blank
-        self.silenced += bool(answers.blank) and not places
+        self.silenced += bool(answers.blank) and not at_offset
         self.flagged += answers.is_flagged
         return example
 
@@ -89,7 +89,7 @@ def read(path: str) -> Questions:
 class _Answers(NamedTuple):
     """What became of the answers to a question."""
 
-    places: list[bool]  # of each gold text, whether it stands at its offset
+    at_offset: list[bool]  # of each gold text, whether it stands at its offset
     blank: int = 0
     is_flagged: bool = False
 
@@ -97,11 +97,13 @@ class _Answers(NamedTuple):
 def _examples(path: str) -> Iterator[tuple[dict[str, str], _Answers]]:
     content = b"\n".join(text_lines.read(path, any_line_end=True))
     try:
-        data = _Place(path, "", json_lines.loads(content.decode()))
+        data = _Node(path, "", json_lines.loads(content.decode()))
     except json_lines.JsonError as error:
-        place = f"line {error.line}, column {error.column}: " * bool(error.line)
+        position = f"line {error.line}, column {error.column}: " * bool(
+            error.line
+        )
         raise errors.InputError(
-            f"{path}: expected SQuAD's JSON; {place}{error.reason}. Is the "
+            f"{path}: expected SQuAD's JSON; {position}{error.reason}. Is the "
             "file whole?"
         ) from None
     except UnicodeDecodeError as error:
@@ -124,7 +126,7 @@ def _examples(path: str) -> Iterator[tuple[dict[str, str], _Answers]]:
 
 
 def _example(
-    context: str, question: "_Place"
+    context: str, question: "_Node"
 ) -> tuple[dict[str, str], _Answers]:
     impossible = question.flag("is_impossible")
     given = [] if impossible else question.items("answers")
@@ -132,7 +134,7 @@ def _example(
     answers = [answer for answer in given if answer.text("text").strip()]
     texts = [answer.text("text") for answer in answers]
     starts = [answer.number("answer_start") for answer in answers]
-    places = [
+    at_offset = [
         start >= 0 and bool(text) and context.startswith(text, start)
         for text, start in zip(texts, starts, strict=True)
     ]
@@ -145,24 +147,24 @@ def _example(
         "answer": "",
         "answer_start": NOWHERE,
     }
-    if True in places:
-        first = places.index(True)
+    if True in at_offset:
+        first = at_offset.index(True)
         example |= {"answer": texts[first], "answer_start": str(starts[first])}
     blank = len(given) - len(answers)
     return example, _Answers(
-        places, blank, impossible and question.is_answered()
+        at_offset, blank, impossible and question.is_answered()
     )
 
 
-class _Place:
-    """A value of the file that can say where it stands."""
+class _Node:
+    """A value of the file, with its path for error messages."""
 
-    def __init__(self, path: str, place: str, value: Any):
-        self.path, self.place, self.value = path, place, value
+    def __init__(self, path: str, key_path: str, value: Any):
+        self.path, self.key_path, self.value = path, key_path, value
 
-    def items(self, key: str) -> list["_Place"]:
+    def items(self, key: str) -> list["_Node"]:
         return [
-            _Place(self.path, f"{self._at(key)}[{number}]", item)
+            _Node(self.path, f"{self._at(key)}[{number}]", item)
             for number, item in enumerate(self._get(key, list, "a list"))
         ]
 
@@ -189,14 +191,14 @@ class _Place:
         )
 
     def _at(self, key: str) -> str:
-        return f"{self.place}.{key}".removeprefix(".")
+        return f"{self.key_path}.{key}".removeprefix(".")
 
     def _get(
         self, key: str, kind: type | tuple[type, ...], expected: str
     ) -> Any:
         if not isinstance(self.value, dict):
             name = json_lines.name_of(self.value)
-            found = f"{self.place or 'the file'} is {name}"
+            found = f"{self.key_path or 'the file'} is {name}"
         elif key not in self.value:
             found = f"there is only {', '.join(self.value) or 'nothing'}"
         else:

@@ -65,11 +65,11 @@ def spans(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:
     well-formed in it are left out.
     """
     found, before, start = [], "O", 0
-    for place, tag in enumerate([*tags, "O"]):
+    for index, tag in enumerate([*tags, "O"]):
         if not continues(before, tag):
             if before != "O":
-                found.append((before[2:], start, place))
-            start = place
+                found.append((before[2:], start, index))
+            start = index
         before = tag
     if scheme is None:
         return found

@@ -160,12 +160,12 @@ def _why(message: str) -> str:
     if not ops:
         return f"the converter failed: {message.strip()[:500]}"
     names = [name.strip() for name in ops[1].split(",")]
-    places = {
-        place
-        for place in re.findall(r'"([^"@]+)@', message)
-        if "/" in place and place.split("/")[-1].split("_")[0] in names
+    layers = {
+        layer
+        for layer in re.findall(r'"([^"@]+)@', message)
+        if "/" in layer and layer.split("/")[-1].split("_")[0] in names
     }
-    where = f" at {', '.join(sorted(places)[:5])}" if places else ""
+    where = f" at {', '.join(sorted(layers)[:5])}" if layers else ""
     return (
         f"TFLite has no built-in op for {', '.join(names)}{where}: write it "
         "with other ops, Flex is not used here. Nothing was exported."

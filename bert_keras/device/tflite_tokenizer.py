@@ -64,9 +64,9 @@ def signature(
             for number, part in enumerate(parts)
         ]
         ids = tf.concat(segments, 0)
-        size, place = tf.size(ids), tf.range(seq_length)
-        real = tf.cast(place < size, tf.int32)
-        second = tf.cast(place >= tf.size(segments[0]), tf.int32)
+        size, position = tf.size(ids), tf.range(seq_length)
+        real = tf.cast(position < size, tf.int32)
+        second = tf.cast(position >= tf.size(segments[0]), tf.int32)
         row = {
             "token_ids": tf.pad(ids, [[0, seq_length - size]]),
             "segment_ids": real * second,

@@ -118,7 +118,7 @@ def read(
         google_weights.encoder(config, albert=albert),
         google_weights.head(task, config),
     )
-    found = weight_mapping.present(
+    found = weight_mapping.match(
         encoder | head,
         _without_bookkeeping(tensors.shapes, encoder | head),
         folder=path,
@@ -161,10 +161,10 @@ def write(
     config_name = ALBERT_CONFIG if albert else BERT_CONFIG
     values = _google_config(config, albert=albert)
     values["do_lower_case"] = tokenizer.lowercase
-    theirs = weight_mapping.split(
+    theirs = weight_mapping.to_external(
         google_weights.encoder(config, albert=albert),
         checkpoint.values(model.encoder),
-    ) | weight_mapping.split(
+    ) | weight_mapping.to_external(
         google_weights.head(model.task, config), checkpoint.values(model.head)
     )
     index, data = f"{PREFIX}.index", f"{PREFIX}.data-00000-of-00001"
@@ -389,7 +389,7 @@ def _read_task(
 def _check_layers(
     config: bert.BertConfig, tensors: _Tensors, config_path: str
 ) -> None:
-    """Before a list of places is made for layers that nobody has."""
+    """Before a list of mappings is made for layers that nobody has."""
     if config.num_layers > len(tensors.shapes):
         raise errors.InputError(
             f"{config_path} has num_hidden_layers {config.num_layers:,}, and "
@@ -410,7 +410,7 @@ def _left_out(names: Iterable[str]) -> str:
 
 
 def _without_bookkeeping(
-    shapes: Mapping[str, tuple[int, ...]], places: google_weights.Places
+    shapes: Mapping[str, tuple[int, ...]], mappings: google_weights.Mappings
 ) -> list[str]:
     """Names of all but what optimizers and loss scaling left.
 
@@ -418,7 +418,7 @@ def _without_bookkeeping(
     A number of its own, outside of the network, is a counter or a loss scale:
     current_loss_scale, good_steps, beta1_power.
     """
-    known = {name for place in places for name in place.theirs}
+    known = {name for mapping in mappings for name in mapping.source_names}
 
     def is_slot(name):
         parts = name.split("/")
@@ -438,12 +438,12 @@ def _without_bookkeeping(
 
 
 def _check_shapes(
-    places: google_weights.Places, tensors: _Tensors, config_path: str
+    mappings: google_weights.Mappings, tensors: _Tensors, config_path: str
 ) -> None:
     ours = {
         name: shape
-        for place, shape in places.items()
-        for name in place.theirs
+        for mapping, shape in mappings.items()
+        for name in mapping.source_names
         if name in tensors.shapes
     }
     theirs = {name: tensors.shapes[name] for name in ours}

@@ -41,16 +41,19 @@ _ALBERT_BLOCK = {
     "feed_forward_norm": ("LayerNorm_1",),
 }
 
-# Places, each with the shape of every tensor it is made of.
-Places = dict[weight_mapping.Place, tuple[int, ...]]
+# Mappings, each with the shape of every tensor it is made of.
+Mappings = dict[weight_mapping.WeightMapping, tuple[int, ...]]
 
 
-def encoder(config: bert.BertConfig, *, albert: bool) -> Places:
+def encoder(config: bert.BertConfig, *, albert: bool) -> Mappings:
     hidden, inner = config.hidden_size, config.intermediate_size
     width = config.embedding_width
     scope = "bert/embeddings"
-    places: Places = {
-        weight_mapping.Place(f"embeddings/{ours}", (theirs,)): (rows, width)
+    mappings: Mappings = {
+        weight_mapping.WeightMapping(f"embeddings/{ours}", (theirs,)): (
+            rows,
+            width,
+        )
         for ours, theirs, rows in (
             ("token", WORDS, config.vocab_size),
             ("segment", f"{scope}/token_type_embeddings", config.num_segments),
@@ -61,11 +64,11 @@ def encoder(config: bert.BertConfig, *, albert: bool) -> Places:
             ),
         )
     }
-    places |= _norm("embeddings/norm", [f"{scope}/LayerNorm"], width)
-    places |= _dense("pooler", ["bert/pooler/dense"], hidden, hidden)
+    mappings |= _norm("embeddings/norm", [f"{scope}/LayerNorm"], width)
+    mappings |= _dense("pooler", ["bert/pooler/dense"], hidden, hidden)
     if width != hidden:
         projection = "bert/encoder/embedding_hidden_mapping_in"
-        places |= _dense("embeddings/project", [projection], width, hidden)
+        mappings |= _dense("embeddings/project", [projection], width, hidden)
     sizes = {
         "attention/qkv": (hidden, hidden),
         "attention/out": (hidden, hidden),
@@ -81,13 +84,13 @@ def encoder(config: bert.BertConfig, *, albert: bool) -> Places:
             ours = f"block_{number}/{part}"
             theirs = [f"{scope}/{name}" for name in names]
             if part in sizes:
-                places |= _dense(ours, theirs, *sizes[part])
+                mappings |= _dense(ours, theirs, *sizes[part])
             else:
-                places |= _norm(ours, theirs, hidden)
-    return places
+                mappings |= _norm(ours, theirs, hidden)
+    return mappings
 
 
-def head(task: base.Task | None, config: bert.BertConfig) -> Places:
+def head(task: base.Task | None, config: bert.BertConfig) -> Mappings:
     hidden, width = config.hidden_size, config.embedding_width
     if task is None:
         return {}
@@ -97,14 +100,16 @@ def head(task: base.Task | None, config: bert.BertConfig) -> Places:
             f"{theirs}/transform/dense",
             f"{theirs}/transform/LayerNorm",
         )
-        bias = weight_mapping.Place(f"{ours}/bias", (f"{theirs}/output_bias",))
-        places: Places = {bias: (config.vocab_size,)}
-        places |= _dense(f"{ours}/transform", [dense], hidden, width)
-        places |= _norm(f"{ours}/norm", [norm], width)
+        bias = weight_mapping.WeightMapping(
+            f"{ours}/bias", (f"{theirs}/output_bias",)
+        )
+        mappings: Mappings = {bias: (config.vocab_size,)}
+        mappings |= _dense(f"{ours}/transform", [dense], hidden, width)
+        mappings |= _norm(f"{ours}/norm", [norm], width)
         if task.objective != "none":
             scope = "cls/seq_relationship/"
-            places |= _scores("next_sentence/score", scope, 2, hidden)
-        return places
+            mappings |= _scores("next_sentence/score", scope, 2, hidden)
+        return mappings
     if isinstance(task, classification.Classification):
         return _scores("label/score", "", len(task.labels), hidden)
     if isinstance(task, question_answering.QuestionAnswering):
@@ -115,34 +120,38 @@ def head(task: base.Task | None, config: bert.BertConfig) -> Places:
     )
 
 
-def _dense(ours: str, theirs: Sequence[str], rows: int, columns: int) -> Places:
+def _dense(
+    ours: str, theirs: Sequence[str], rows: int, columns: int
+) -> Mappings:
     return _layer(ours, theirs, kernel=(rows, columns), bias=(columns,))
 
 
-def _norm(ours: str, theirs: Sequence[str], width: int) -> Places:
+def _norm(ours: str, theirs: Sequence[str], width: int) -> Mappings:
     return _layer(ours, theirs, gamma=(width,), beta=(width,))
 
 
 def _layer(
     ours: str, theirs: Sequence[str], **shapes: tuple[int, ...]
-) -> Places:
+) -> Mappings:
     return {
-        weight_mapping.Place(
+        weight_mapping.WeightMapping(
             f"{ours}/{kind}", tuple(f"{name}/{kind}" for name in theirs)
         ): shape
         for kind, shape in shapes.items()
     }
 
 
-def _scores(ours: str, scope: str, classes: int, hidden: int) -> Places:
+def _scores(ours: str, scope: str, classes: int, hidden: int) -> Mappings:
     """Google multiplies by the transposed weights: theirs are (C, H)."""
     weights, bias = (f"{scope}output_weights",), (f"{scope}output_bias",)
     return {
-        weight_mapping.Place(f"{ours}/kernel", weights, transposed=True): (
+        weight_mapping.WeightMapping(
+            f"{ours}/kernel", weights, transposed=True
+        ): (
             classes,
             hidden,
         ),
-        weight_mapping.Place(f"{ours}/bias", bias): (classes,),
+        weight_mapping.WeightMapping(f"{ours}/bias", bias): (classes,),
     }
 
 

@@ -57,7 +57,7 @@ class Architecture:
     # config.json, tokenizer) -> task, or None where it is another's.
     adapt: Callable[..., base.Task | None] = lambda task, *_: task
     writes: Callable[[Any], bool] = lambda task: True
-    places: Callable[[bert.BertConfig, Any], weights.Places] = (
+    mappings: Callable[[bert.BertConfig, Any], weights.Mappings] = (
         lambda config, task: {}
     )
 
@@ -101,7 +101,7 @@ ARCHITECTURES = {
         task=masked_lm.MaskedLM,
         adapt=_pretraining,
         writes=lambda task: task.objective != "none",
-        places=weights.masked_lm,
+        mappings=weights.masked_lm,
     ),
     "BertForMaskedLM": Architecture(
         head=(weights.PREDICTIONS,),
@@ -109,14 +109,14 @@ ARCHITECTURES = {
         task=masked_lm.MaskedLM,
         adapt=_masked_lm,
         writes=lambda task: task.objective == "none",
-        places=weights.masked_lm,
+        mappings=weights.masked_lm,
     ),
     "BertForNextSentencePrediction": Architecture(head=(weights.RELATION,)),
     "BertForSequenceClassification": Architecture(
         head=(weights.CLASSIFIER,),
         task=classification.Classification,
         adapt=_classification,
-        places=weights.classification,
+        mappings=weights.classification,
     ),
     "BertForMultipleChoice": Architecture(head=(weights.CLASSIFIER,)),
     "BertForTokenClassification": Architecture(
@@ -124,13 +124,13 @@ ARCHITECTURES = {
         pooler=False,
         task=tagging.Tagging,
         adapt=_tagging,
-        places=weights.tagging,
+        mappings=weights.tagging,
     ),
     "BertForQuestionAnswering": Architecture(
         head=(weights.SPAN,),
         pooler=False,
         task=question_answering.QuestionAnswering,
-        places=weights.question_answering,
+        mappings=weights.question_answering,
     ),
 }
 
@@ -192,10 +192,10 @@ def read(
     task = _task(known, path, config, values, tokenizer)
 
     encoder = weights.encoder(config)
-    head = known.places(config, task) if task else {}
+    head = known.mappings(config, task) if task else {}
     left_out = [] if task else [f"^{re.escape(name)}" for name in known.head]
     unread = "" if known.pooler else "^pooler/"
-    found = weight_mapping.present(
+    found = weight_mapping.match(
         [*encoder, *head],
         tensors.names,
         folder=path,
@@ -231,7 +231,7 @@ def write(
     task = getattr(model, "task", None)
     encoder = getattr(model, "encoder", model)
     network = weight_mapping.config_of_bert(encoder)
-    places = weights.encoder(network)
+    mappings = weights.encoder(network)
     values = checkpoint.values(encoder)
     name = _written_as(task) if task else "BertModel"
     config = {
@@ -241,12 +241,14 @@ def write(
         "torch_dtype": "float32",
     }
     if task:
-        places |= ARCHITECTURES[name].places(network, task)
+        mappings |= ARCHITECTURES[name].mappings(network, task)
         values |= checkpoint.values(model.head)
         config[TASK] = task.to_dict()
     tensors = {
         weights.full_name(theirs) if task else theirs: array
-        for theirs, array in weight_mapping.split(places, values).items()
+        for theirs, array in weight_mapping.to_external(
+            mappings, values
+        ).items()
     }
     settings = tokenizers.settings_of(
         tokenizer, longest=network.max_position_embeddings

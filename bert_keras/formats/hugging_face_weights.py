@@ -23,8 +23,8 @@ from bert_keras.tasks.tagging import Tagging
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
-# Each place and the shape of each tensor of theirs in it.
-Places = dict[weight_mapping.Place, tuple[int, ...]]
+# Mappings, each with the shape of every source tensor.
+Mappings = dict[weight_mapping.WeightMapping, tuple[int, ...]]
 
 WORDS = "embeddings.word_embeddings.weight"
 PREDICTIONS = "cls.predictions."
@@ -47,10 +47,10 @@ WRAPPERS = ("module.", "_orig_mod.", "model.")
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-def encoder(config: bert.BertConfig) -> Places:
+def encoder(config: bert.BertConfig) -> Mappings:
     width, inner = config.hidden_size, config.intermediate_size
-    places = {
-        weight_mapping.Place(
+    mappings = {
+        weight_mapping.WeightMapping(
             f"embeddings/{ours}", (f"embeddings.{theirs}.weight",)
         ): (
             rows,
@@ -66,7 +66,7 @@ def encoder(config: bert.BertConfig) -> Places:
         ours, theirs = f"block_{layer}", f"encoder.layer.{layer}"
         attention = f"{theirs}.attention"
         queries = [f"{attention}.self.{n}" for n in ("query", "key", "value")]
-        places |= {
+        mappings |= {
             **_dense(f"{ours}/attention/qkv", (width, width), *queries),
             **_dense(
                 f"{ours}/attention/out",
@@ -90,37 +90,37 @@ def encoder(config: bert.BertConfig) -> Places:
                 f"{ours}/feed_forward_norm", f"{theirs}.output.LayerNorm", width
             ),
         }
-    return places | _dense("pooler", (width, width), "pooler.dense")
+    return mappings | _dense("pooler", (width, width), "pooler.dense")
 
 
-def masked_lm(config: bert.BertConfig, task: MaskedLM) -> Places:
+def masked_lm(config: bert.BertConfig, task: MaskedLM) -> Mappings:
     """The head of MaskedLM, with the one for sentences where it has one."""
     width, ours = config.hidden_size, "masked_lm"
-    bias = weight_mapping.Place(f"{ours}/bias", (f"{PREDICTIONS}bias",))
+    bias = weight_mapping.WeightMapping(f"{ours}/bias", (f"{PREDICTIONS}bias",))
     transform = f"{PREDICTIONS}transform"
-    places = {
+    mappings = {
         **_dense(f"{ours}/transform", (width, width), f"{transform}.dense"),
         **_norm(f"{ours}/norm", f"{transform}.LayerNorm", width),
         bias: (config.vocab_size,),
     }
     if task.objective == "none":
-        return places
-    return places | _dense(
+        return mappings
+    return mappings | _dense(
         "next_sentence/score", (width, 2), RELATION.removesuffix(".")
     )
 
 
-def classification(config: bert.BertConfig, task: Classification) -> Places:
+def classification(config: bert.BertConfig, task: Classification) -> Mappings:
     shape = (config.hidden_size, len(task.labels))
     return _dense("label/score", shape, CLASSIFIER.removesuffix("."))
 
 
-def tagging(config: bert.BertConfig, task: Tagging) -> Places:
+def tagging(config: bert.BertConfig, task: Tagging) -> Mappings:
     shape = (config.hidden_size, len(task.labels))
     return _dense("tag/score", shape, CLASSIFIER.removesuffix("."))
 
 
-def question_answering(config: bert.BertConfig, task: base.Task) -> Places:
+def question_answering(config: bert.BertConfig, task: base.Task) -> Mappings:
     del task
     return _dense("span/score", (config.hidden_size, 2), SPAN.removesuffix("."))
 
@@ -167,18 +167,18 @@ class Tensors:
         return file.get_tensor(theirs)
 
     def check(
-        self, places: Iterable[weight_mapping.Place], shapes: Places
+        self, mappings: Iterable[weight_mapping.WeightMapping], shapes: Mappings
     ) -> None:
         """Raises InputError when a tensor is not what config.json says."""
-        for place in places:
-            for name in place.theirs:
+        for mapping in mappings:
+            for name in mapping.source_names:
                 file, theirs = self._tensors[name]
                 tensor = file.get_slice(theirs)
                 shape, kind = tuple(tensor.get_shape()), tensor.get_dtype()
-                if shape != shapes[place] or kind not in FLOATS:
+                if shape != shapes[mapping] or kind not in FLOATS:
                     raise errors.InputError(
                         f"{self.folder}: {theirs} is {kind} {shape}; "
-                        f"config.json makes it {shapes[place]}, of "
+                        f"config.json makes it {shapes[mapping]}, of "
                         f"{', '.join(FLOATS)}."
                     )
 
@@ -249,20 +249,24 @@ def _wrapper(names: list[str]) -> str:
     return prefix
 
 
-def _dense(ours: str, shape: tuple[int, int], *theirs: str) -> Places:
+def _dense(ours: str, shape: tuple[int, int], *theirs: str) -> Mappings:
     """A product; shape (in, out) of one of theirs, which are kept turned."""
     kernels = tuple(f"{name}.weight" for name in theirs)
     biases = tuple(f"{name}.bias" for name in theirs)
     return {
-        weight_mapping.Place(f"{ours}/kernel", kernels, transposed=True): shape[
-            ::-1
-        ],
-        weight_mapping.Place(f"{ours}/bias", biases): shape[1:],
+        weight_mapping.WeightMapping(
+            f"{ours}/kernel", kernels, transposed=True
+        ): shape[::-1],
+        weight_mapping.WeightMapping(f"{ours}/bias", biases): shape[1:],
     }
 
 
-def _norm(ours: str, theirs: str, width: int) -> Places:
+def _norm(ours: str, theirs: str, width: int) -> Mappings:
     return {
-        weight_mapping.Place(f"{ours}/gamma", (f"{theirs}.weight",)): (width,),
-        weight_mapping.Place(f"{ours}/beta", (f"{theirs}.bias",)): (width,),
+        weight_mapping.WeightMapping(f"{ours}/gamma", (f"{theirs}.weight",)): (
+            width,
+        ),
+        weight_mapping.WeightMapping(f"{ours}/beta", (f"{theirs}.bias",)): (
+            width,
+        ),
     }

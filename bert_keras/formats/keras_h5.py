@@ -21,7 +21,7 @@ from bert_keras.networks import bert
 WORDS = "model/layers/reversible_embedding/vars/0"
 
 
-def encoder(config: bert.BertConfig) -> Iterator[weight_mapping.Place]:
+def encoder(config: bert.BertConfig) -> Iterator[weight_mapping.WeightMapping]:
     hidden, heads = config.hidden_size, (config.num_heads, config.head_width)
     inner = config.intermediate_size
     for name, part, rows in (
@@ -29,7 +29,7 @@ def encoder(config: bert.BertConfig) -> Iterator[weight_mapping.Place]:
         ("segment", "embedding", config.num_segments),
         ("position", "position_embedding", config.max_position_embeddings),
     ):
-        yield _place(
+        yield _mapping(
             f"embeddings/{name}",
             [f"model/layers/{part}/vars/0"],
             (rows, hidden),
@@ -45,13 +45,13 @@ def encoder(config: bert.BertConfig) -> Iterator[weight_mapping.Place]:
             f"{ours}/attention/qkv",
             [f"{attention}/{name}_dense" for name in ("query", "key", "value")],
             ((hidden, *heads), heads),
-            flat=square,
+            target_shapes=square,
         )
         yield from _layer(
             f"{ours}/attention/out",
             [f"{attention}/output_dense"],
             ((*heads, hidden), (hidden,)),
-            flat=square,
+            target_shapes=square,
         )
         for name, part, shapes in (
             ("attention_norm", "self_attention_layer_norm", norm),
@@ -73,7 +73,7 @@ def encoder(config: bert.BertConfig) -> Iterator[weight_mapping.Place]:
 
 def classifier(
     config: bert.BertConfig, classes: int
-) -> Iterator[weight_mapping.Place]:
+) -> Iterator[weight_mapping.WeightMapping]:
     shapes = ((config.hidden_size, classes), (classes,))
     return _layer("label/score", ["dense"], shapes, part="task")
 
@@ -86,25 +86,34 @@ def _layer(
     theirs: Sequence[str],
     shapes: tuple[Shape, Shape],
     *,
-    flat: tuple[Shape, Shape] | None = None,
+    target_shapes: tuple[Shape, Shape] | None = None,
     part: str = "model",
-) -> Iterator[weight_mapping.Place]:
+) -> Iterator[weight_mapping.WeightMapping]:
     """Both variables of a Dense layer or a LayerNorm.
 
-    shapes: of the file's; the model's are `flat` if those have more axes.
+    shapes: of the file's; the model's are `target_shapes` if those have more
+      axes.
     """
     norm = ours.endswith("norm")
     names = ("gamma", "beta") if norm else ("kernel", "bias")
     for number, (name, shape) in enumerate(zip(names, shapes, strict=True)):
         tensors = [f"{part}/layers/{layer}/vars/{number}" for layer in theirs]
-        yield _place(f"{ours}/{name}", tensors, shape, (flat or shapes)[number])
+        yield _mapping(
+            f"{ours}/{name}", tensors, shape, (target_shapes or shapes)[number]
+        )
 
 
-def _place(
-    ours: str, theirs: Sequence[str], shape: Shape, flat: Shape = ()
-) -> weight_mapping.Place:
-    return weight_mapping.Place(
-        ours, tuple(theirs), shape=shape, flat=flat or shape
+def _mapping(
+    ours: str,
+    theirs: Sequence[str],
+    source_shape: Shape,
+    target_shape: Shape = (),
+) -> weight_mapping.WeightMapping:
+    return weight_mapping.WeightMapping(
+        ours,
+        tuple(theirs),
+        source_shape=source_shape,
+        target_shape=target_shape or source_shape,
     )
 
 
@@ -113,8 +122,8 @@ def files(folder: str, part: str) -> dict[str, str]:
     paths = [f"{part}.weights.h5"]
     shards = os.path.join(folder, f"{part}.weights.json")
     if tf.io.gfile.exists(shards):
-        mapping = files_lib.read_json(shards)
-        parts = weight_mapping.field(mapping, "weight_map", dict, shards) or {}
+        index = files_lib.read_json(shards)
+        parts = weight_mapping.field(index, "weight_map", dict, shards) or {}
         paths = weight_mapping.check_shards(
             shards,
             (
@@ -171,13 +180,13 @@ def read(path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def fill(
     folder: str,
-    places: Iterable[weight_mapping.Place],
+    mappings: Iterable[weight_mapping.WeightMapping],
     values: Mapping[str, np.ndarray],
 ) -> None:
     """Puts our weights into local files that KerasHub has written."""
     import h5py
 
-    for name, value in weight_mapping.split(places, values).items():
+    for name, value in weight_mapping.to_external(mappings, values).items():
         path = os.path.join(folder, f"{name.partition('/')[0]}.weights.h5")
         with h5py.File(path, "r+") as file:
             file[_inside(name)][...] = value

@@ -108,7 +108,7 @@ def read(
     head = list(keras_h5.classifier(config, len(task.labels))) if task else []
     if task:
         files |= keras_h5.files(path, "task")
-    found = weight_mapping.present(
+    found = weight_mapping.match(
         encoder + head,
         files,
         folder=path,
@@ -116,7 +116,11 @@ def read(
         ignored="^task/(optimizer|layers/bert_backbone)/",
         allow_missing=allow_missing,
     )
-    shapes = {name: place.shape for place in found for name in place.theirs}
+    shapes = {
+        name: mapping.source_shape
+        for mapping in found
+        for name in mapping.source_names
+    }
     return weight_mapping.Foreign.of(
         path,
         found=found,
@@ -159,7 +163,7 @@ def write(
     )
     # KerasHub writes a new model; then ours takes its place in the files.
     with tempfile.TemporaryDirectory() as aside:
-        places = keras_h5.encoder(config)
+        mappings = keras_h5.encoder(config)
         values = checkpoint.values(model.encoder)
         if isinstance(task, classification.Classification):
             theirs.BertTextClassifier(
@@ -176,7 +180,7 @@ def write(
         else:
             backbone.save_to_preset(aside, max_shard_size=None)
             words.save_to_preset(aside)
-        keras_h5.fill(aside, places, values)
+        keras_h5.fill(aside, mappings, values)
         weight_mapping.write_files(folder, _moves(aside))
 
 

@@ -19,90 +19,100 @@ from bert_keras.tokenizers import wordpiece
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """One variable of ours and the tensors of theirs that it is made of.
+class WeightMapping:
+    """Maps one of our variables to the source tensors it is made of.
 
-    Several tensors (query, key, value) stand side by side on the last axis.
+    Several tensors (query, key, value) are concatenated on the last axis.
     """
 
-    ours: str
-    theirs: tuple[str, ...]
-    transposed: bool = False  # theirs is (out, in), as in PyTorch
+    name: str
+    source_names: tuple[str, ...]
+    transposed: bool = False  # the source is (out, in), as in PyTorch
     # Shapes of a source tensor and of the target made of it, if known:
     # KerasHub keeps heads on an axis of their own.
-    shape: tuple[int, ...] = ()
-    flat: tuple[int, ...] = ()
+    source_shape: tuple[int, ...] = ()
+    target_shape: tuple[int, ...] = ()
 
-    def join(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
-        """Theirs -> ours, float32."""
-        parts = [np.asarray(tensor, np.float32) for tensor in tensors]
+    def to_native(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
+        """Source tensors -> our variable, float32."""
+        arrays = [np.asarray(tensor, np.float32) for tensor in tensors]
         if self.transposed:
-            parts = [part.T for part in parts]
-        if self.shape:
-            parts = [part.reshape(self.flat) for part in parts]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+            arrays = [array.T for array in arrays]
+        if self.source_shape:
+            arrays = [array.reshape(self.target_shape) for array in arrays]
+        return (
+            arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
+        )
 
-    def split(self, value: np.ndarray) -> list[np.ndarray]:
-        """Ours -> theirs."""
-        parts = np.split(value, len(self.theirs), axis=-1)
-        if self.shape:
-            parts = [part.reshape(self.shape) for part in parts]
+    def to_external(self, value: np.ndarray) -> list[np.ndarray]:
+        """Our variable -> source tensors."""
+        arrays = np.split(value, len(self.source_names), axis=-1)
+        if self.source_shape:
+            arrays = [array.reshape(self.source_shape) for array in arrays]
         if self.transposed:
-            parts = [part.T for part in parts]
-        return [np.asarray(part, order="C") for part in parts]
+            arrays = [array.T for array in arrays]
+        return [np.asarray(array, order="C") for array in arrays]
 
 
-def join(
-    places: Iterable[Place], tensor: Callable[[str], np.ndarray]
+def to_native(
+    mappings: Iterable[WeightMapping], tensor: Callable[[str], np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Ours by path, each made of `tensor(name)` of theirs."""
+    """Our variables by path, each made of `tensor(name)` of the source."""
     return {
-        place.ours: place.join([tensor(name) for name in place.theirs])
-        for place in places
+        mapping.name: mapping.to_native(
+            [tensor(name) for name in mapping.source_names]
+        )
+        for mapping in mappings
     }
 
 
-def split(
-    places: Iterable[Place], values: Mapping[str, np.ndarray]
+def to_external(
+    mappings: Iterable[WeightMapping], values: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Theirs by name, made of ours by path."""
+    """Source tensors by name, made of our variables by path."""
     return {
-        name: part
-        for place in places
-        for name, part in zip(
-            place.theirs, place.split(values[place.ours]), strict=True
+        name: array
+        for mapping in mappings
+        for name, array in zip(
+            mapping.source_names,
+            mapping.to_external(values[mapping.name]),
+            strict=True,
         )
     }
 
 
-def present(
-    places: Iterable[Place],
+def match(
+    mappings: Iterable[WeightMapping],
     names: Iterable[str],
     *,
     folder: str,
     ignored: str,
     allow_missing: str = "",
-) -> list[Place]:
-    """The places whose tensors are all there; every name has its place.
+) -> list[WeightMapping]:
+    """The mappings whose tensors are all there; every name must be mapped.
 
     Args:
-      names: all tensors of theirs.
+      names: all source tensors.
       ignored: regular expression of names that mean nothing to us: optimizer
         slots, counters.
       allow_missing: regular expression of our paths that may be absent.
 
     Raises InputError that names what is missing and what is left over.
     """
-    places, names = list(places), set(names)
-    found = [place for place in places if names.issuperset(place.theirs)]
+    mappings, names = list(mappings), set(names)
+    found = [
+        mapping
+        for mapping in mappings
+        if names.issuperset(mapping.source_names)
+    ]
     absent = {
         name
-        for place in places
-        if not (allow_missing and re.search(allow_missing, place.ours))
-        for name in place.theirs
+        for mapping in mappings
+        if not (allow_missing and re.search(allow_missing, mapping.name))
+        for name in mapping.source_names
         if name not in names
     }
-    used = {name for place in places for name in place.theirs}
+    used = {name for mapping in mappings for name in mapping.source_names}
     extra = {name for name in names - used if not re.search(ignored, name)}
     if absent or extra:
         difference = named_tensors.differences(
@@ -124,8 +134,8 @@ class Foreign(checkpoint.Checkpoint):
 
     words: wordpiece.Tokenizer
     tensor: Callable[[str], np.ndarray]
-    encoder_places: Sequence[Place]
-    head_places: Sequence[Place] = ()
+    encoder_mappings: Sequence[WeightMapping]
+    head_mappings: Sequence[WeightMapping] = ()
     allow_missing: str = ""
 
     @property
@@ -139,10 +149,10 @@ class Foreign(checkpoint.Checkpoint):
         return self.words
 
     def encoder_values(self) -> Mapping[str, np.ndarray]:
-        return join(self.encoder_places, self.tensor)
+        return to_native(self.encoder_mappings, self.tensor)
 
     def head_values(self) -> Mapping[str, np.ndarray]:
-        return join(self.head_places, self.tensor)
+        return to_native(self.head_mappings, self.tensor)
 
     def _assign(
         self,
@@ -171,21 +181,25 @@ class Foreign(checkpoint.Checkpoint):
         cls: type[Format],
         folder: str,
         *,
-        found: Sequence[Place],
-        encoder: Collection[Place],
+        found: Sequence[WeightMapping],
+        encoder: Collection[WeightMapping],
         **more: Any,
     ) -> Format:
         """What a folder holds.
 
-        found: what `present` gave; those in `encoder` are the encoder's, the
+        found: what `match` gave; those in `encoder` are the encoder's, the
         others the head's. more: the other fields.
         """
         return cls(
             folder=folder,
             step=0,
             facts={},
-            encoder_places=[place for place in found if place in encoder],
-            head_places=[place for place in found if place not in encoder],
+            encoder_mappings=[
+                mapping for mapping in found if mapping in encoder
+            ],
+            head_mappings=[
+                mapping for mapping in found if mapping not in encoder
+            ],
             **more,
         )
 

@@ -135,12 +135,12 @@ def best_threshold(
     order = sorted(range(len(null_scores)), key=null_scores.__getitem__)
     total = sum(unanswered)
     threshold, highest = null_scores[order[0]] - 1.0, total
-    for place, number in enumerate(order):
+    for rank, number in enumerate(order):
         here = null_scores[number]
         total += answered[number] - unanswered[number]
         following = here + 2.0
-        if place + 1 < len(order):
-            following = null_scores[order[place + 1]]
+        if rank + 1 < len(order):
+            following = null_scores[order[rank + 1]]
         if following > here and total > highest:
             threshold, highest = (here + following) / 2, total
     return threshold, highest / len(order)

@@ -61,10 +61,10 @@ def confusion(
     gold: Sequence[str], predictions: Sequence[str], labels: Sequence[str]
 ) -> np.ndarray:
     """(C, C) counts: row = gold, column = answer."""
-    place = {label: index for index, label in enumerate(labels)}
+    class_index = {label: index for index, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), np.int64)
     for one, other in zip(gold, predictions, strict=True):
-        counts[place[one], place[other]] += 1
+        counts[class_index[one], class_index[other]] += 1
     return counts
 
 
@@ -132,11 +132,11 @@ def spearman(one: Sequence[float], two: Sequence[float]) -> float:
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
-    _, place, counts = np.unique(
+    _, inverse, counts = np.unique(
         np.asarray(values, np.float64), return_inverse=True, return_counts=True
     )
     last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[place]
+    return (last - (counts - 1) / 2)[inverse]
 
 
 def _table(

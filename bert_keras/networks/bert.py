@@ -324,8 +324,8 @@ class BertEncoder(keras.Model):
         if not self.config.causal:
             return ops.zeros((ops.shape(padding_mask)[0], 1), "int32")
         real = ops.cast(ops.greater(padding_mask, 0), "int32")
-        places = ops.arange(ops.shape(padding_mask)[1], dtype="int32") * real
-        return ops.max(places, axis=1, keepdims=True)
+        positions = ops.arange(ops.shape(padding_mask)[1], dtype="int32") * real
+        return ops.max(positions, axis=1, keepdims=True)
 
     def call(
         self,

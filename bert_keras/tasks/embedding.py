@@ -79,10 +79,10 @@ class Embedding(base.Task):
             (_number(example, number), number)
             for number, example in enumerate(examples)
         )
-        highest, (lowest, place) = -np.inf, (np.inf, 0)
+        highest, (lowest, row) = -np.inf, (np.inf, 0)
         for label, number in found:
             highest = max(highest, label)
-            lowest, place = min((lowest, place), (label, number))
+            lowest, row = min((lowest, row), (label, number))
         if highest == -np.inf:
             return self.with_settings(pair=True)
         if highest < np.finfo(np.float32).tiny:
@@ -92,7 +92,7 @@ class Embedding(base.Task):
             )
         if lowest < -highest:
             raise errors.InputError(
-                f"row {place}: expected a label from "
+                f"row {row}: expected a label from "
                 f"{-highest:g} to {highest:g}, for its share of the highest is "
                 f"to be a cosine; found {lowest:g}."
             )

@@ -25,7 +25,7 @@ class MaskedLM(base.Task):
     """Guess hidden tokens, and whether the second segment is the next one.
 
     The loss is the sum of two means, each over its own global weight: the
-    masked places, and the pairs (Devlin et al. 2019, section 3.1).
+    masked positions, and the pairs (Devlin et al. 2019, section 3.1).
     As a Predictor it fills each [MASK] in a text.
     """
 

@@ -374,12 +374,12 @@ def _context(features):
     return second & (behind > 0)
 
 
-def _or_never(places, logits):
-    """Logits where a place holds, else NEVER; in sums and products.
+def _or_never(mask, logits):
+    """Logits where the mask holds, else NEVER; in sums and products.
 
     A choice would give both one scale in int8, where logits then are all 0.
     """
-    holds = tf.cast(places, logits.dtype)
+    holds = tf.cast(mask, logits.dtype)
     return logits * holds + NEVER * (1 - holds)
 
 
@@ -388,19 +388,19 @@ def _pad(values, count, filling):
     return tf.pad(values, [[0, 0], [0, count]], constant_values=filling)
 
 
-def _first(places):
+def _first(mask):
     """(W, S) bool -> (W,): the first that holds; 0 where none does."""
-    return tf.argmax(tf.cast(places, tf.int32), 1, output_type=tf.int32)
+    return tf.argmax(tf.cast(mask, tf.int32), 1, output_type=tf.int32)
 
 
-def _last(places):
+def _last(mask):
     """The last that holds; S - 1 where none does."""
-    return tf.shape(places)[1] - 1 - _first(tf.reverse(places, [1]))
+    return tf.shape(mask)[1] - 1 - _first(tf.reverse(mask, [1]))
 
 
-def _at(values, places):
+def _at(values, positions):
     """(W, S), (W,) -> (W,)."""
-    return tf.gather(values, places, batch_dims=1)
+    return tf.gather(values, positions, batch_dims=1)
 
 
 def _without_copies(scores, starts, ends):

@@ -104,7 +104,7 @@ class Tagging(base.Task):
     def preprocess(
         self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
     ) -> base.Tensors:
-        """Also "start" and "end" (W, S) int32: places of words in the text.
+        """Also "start" and "end" (W, S) int32: offsets of words in the text.
 
         In code points, at the first piece of each word, in the one row where
         the word counts; -1 elsewhere.
@@ -121,14 +121,14 @@ class Tagging(base.Task):
             self.stride,
         )
         token, row = found.ids.values, found.ids.value_rowids()
-        place = token - tf.cast(
+        position = token - tf.cast(
             tf.gather(ids.row_starts(), tf.gather(example_index, token)),
             tf.int32,
         )
         counts = (
             tf.gather(starts_word, token)
-            & (place >= tf.gather(found.first, row))
-            & (place < tf.gather(found.last, row))
+            & (position >= tf.gather(found.first, row))
+            & (position < tf.gather(found.last, row))
         )
 
         def at_word_starts(values):
@@ -356,7 +356,7 @@ class Tagging(base.Task):
         self, answer: Mapping[str, Any], example: base.Example
     ) -> list[tag_schemes.Entity]:
         """The entities of an answer, counted in the words of its row."""
-        starts = [start for start, _ in conll.places(example["words"])]
+        starts = [start for start, _ in conll.word_offsets(example["words"])]
         spans = (
             (kind, *np.searchsorted(starts, (start, end)).tolist())
             for kind, start, end in zip(
@@ -397,4 +397,4 @@ def _columns(raw):
     for words, tags in zip(
         raw["words"].numpy(), raw["tags"].numpy(), strict=True
     ):
-        yield conll.places(words.decode()), conll.tags(tags.decode())
+        yield conll.word_offsets(words.decode()), conll.tags(tags.decode())

@@ -259,7 +259,7 @@ def _check(vocabulary: tuple[str, ...]) -> None:
             f"{len(vocabulary)} entries lack {', '.join(missing)}. Is it the "
             "vocab.txt of a BERT?"
         )
-    places: dict[str, list[int]] = {}
+    indices: dict[str, list[int]] = {}
     for index, piece in enumerate(vocabulary):
         if not piece or "\n" in piece or piece != piece.strip(" \t\r"):
             raise errors.InputError(
@@ -267,8 +267,8 @@ def _check(vocabulary: tuple[str, ...]) -> None:
                 f"is {piece!r}. Ids are line numbers, so put an unused piece "
                 "such as [unused1] there."
             )
-        places.setdefault(piece, []).append(index)
-    for piece, found in places.items():
+        indices.setdefault(piece, []).append(index)
+    for piece, found in indices.items():
         if len(found) > 1:
             *others, last = found
             raise errors.InputError(
@@ -277,7 +277,7 @@ def _check(vocabulary: tuple[str, ...]) -> None:
                 "Ids are line numbers, and Google's code and Hugging Face's "
                 f"give such a piece the last one: rename entry "
                 f"{', '.join(map(str, others))} to an unused piece such as "
-                f"{_unused(places)} and ids stay as they are there."
+                f"{_unused(indices)} and ids stay as they are there."
             )
 
 

@@ -81,14 +81,14 @@ class TrainStep:
             tf.math.divide_no_nan(self.task.loss_weights.get(t, 1.0), w)
             for t, w in zip(terms, tf.unstack(weight), strict=True)
         ]
-        place = replicas_place(context) * self.accumulation_steps
+        first_micro_batch = replica_id(context) * self.accumulation_steps
 
-        def compute(batch, factors, place):
-            return self._accumulate(batch, terms, factors, place)
+        def compute(batch, factors, first_micro_batch):
+            return self._accumulate(batch, terms, factors, first_micro_batch)
 
         if self.compile_gradients:
             compute = tf.function(compute, jit_compile=True, autograph=False)
-        gradients, sums = compute(batch, factors, place)
+        gradients, sums = compute(batch, factors, first_micro_batch)
         *gradients, sums, asked = _packed_sum(
             context, [*gradients, sums, asked], replicas
         )
@@ -145,11 +145,11 @@ class TrainStep:
             "tokens": tokens,
         }
 
-    def _accumulate(self, batch, terms, factors, place):
+    def _accumulate(self, batch, terms, factors, first_micro_batch):
         """Sums of gradients, and of losses and tokens, over the parts."""
         count = self.accumulation_steps
         if count == 1:
-            return self._gradients(batch, terms, factors, place)
+            return self._gradients(batch, terms, factors, first_micro_batch)
         parts = tf.nest.map_structure(
             lambda x: tf.reshape(
                 x, tf.concat([[count, -1], tf.shape(x)[1:]], axis=0)
@@ -161,7 +161,7 @@ class TrainStep:
             part = tf.nest.map_structure(lambda x: x[index], parts)
             part["step"] = batch["step"]
             gradients, sums = self._gradients(
-                part, terms, factors, place + index
+                part, terms, factors, first_micro_batch + index
             )
             added = [
                 a + b for a, b in zip(totals, [*gradients, sums], strict=True)
@@ -179,9 +179,9 @@ class TrainStep:
         )
         return gradients, sums
 
-    def _gradients(self, batch, terms, factors, place):
+    def _gradients(self, batch, terms, factors, micro_batch):
         """Gradient of the scaled loss; sums of the losses and of tokens."""
-        self._seed_dropout(batch["step"], place)
+        self._seed_dropout(batch["step"], micro_batch)
         inputs, targets = batch["inputs"], batch["targets"]
         variables = [v.value for v in self.optimizer.variables]
         with tf.GradientTape() as tape:
@@ -224,7 +224,7 @@ class TrainStep:
                 "layer in the head's `build`."
             )
 
-    def _seed_dropout(self, step, place):
+    def _seed_dropout(self, step, micro_batch):
         """Dropout from (seed, step, layer, replica, accumulation step).
 
         Assigned here, inside the replica: done outside, all replicas would
@@ -238,7 +238,7 @@ class TrainStep:
         step = tf.cast(step, tf.int32)
         for layer, state in enumerate(states):
             seed = tf.random.experimental.stateless_fold_in(
-                tf.stack([self.seed, step]), place * len(states) + layer
+                tf.stack([self.seed, step]), micro_batch * len(states) + layer
             )
             state.assign(tf.cast(seed, state.dtype))
 
@@ -356,7 +356,7 @@ def make_evaluate_step(
     return evaluate_step
 
 
-def replicas_place(context: tf.distribute.ReplicaContext) -> tf.Tensor:
+def replica_id(context: tf.distribute.ReplicaContext) -> tf.Tensor:
     return tf.cast(context.replica_id_in_sync_group, tf.int32)
 
 

@@ -109,11 +109,11 @@ class FormulasTest(absltest.TestCase):
         PE(p, 2i + 1) is the cosine of the same.
         """
         found = layers.sinusoids(np.arange(50.0), 8)
-        for place in (0, 1, 7, 49):
+        for position in (0, 1, 7, 49):
             for i in range(4):
-                angle = place / 10000 ** (2 * i / 8)
+                angle = position / 10000 ** (2 * i / 8)
                 np.testing.assert_allclose(
-                    found[place, 2 * i : 2 * i + 2],
+                    found[position, 2 * i : 2 * i + 2],
                     [np.sin(angle), np.cos(angle)],
                     atol=1e-6,
                 )

@@ -140,8 +140,8 @@ def make_batch(task, *, packed=False):
     if packed:
         mask = features["padding_mask"]
         mask *= 1 + tf.cast(tf.range(LENGTH) >= 5, tf.int32)
-        places = packing.position_ids(mask, 2)
-        features |= {"padding_mask": mask, "position_ids": places}
+        position_ids = packing.position_ids(mask, 2)
+        features |= {"padding_mask": mask, "position_ids": position_ids}
     known = {k: v for k, v in targets.items() if k in task.softmax_terms}
     return features, known or targets
 

@@ -142,8 +142,8 @@ class ResizeTest(parameterized.TestCase):
         self.assertCountEqual(
             tokenizer.vocabulary, [*tiny.VOCABULARY[:5], *text]
         )
-        places = [tiny.VOCABULARY.index(p) for p in tokenizer.vocabulary]
-        self.assertEqual(places, sorted(places))
+        indices = [tiny.VOCABULARY.index(p) for p in tokenizer.vocabulary]
+        self.assertEqual(indices, sorted(indices))
 
     def test_trimming_changes_no_answer_on_the_texts(self):
         for model in (self.classifier, self.masked_lm):
@@ -200,10 +200,10 @@ class ResizeTest(parameterized.TestCase):
         basis = (old - vocabulary_surgery.ALPHA * old[0]) / (
             1 - vocabulary_surgery.ALPHA
         )
-        for place in (64, 100, 127, 128, 199):
-            coarse, fine = divmod(place, 64)
+        for position in (64, 100, 127, 128, 199):
+            coarse, fine = divmod(position, 64)
             np.testing.assert_allclose(
-                new[place],
+                new[position],
                 vocabulary_surgery.ALPHA * basis[coarse]
                 + (1 - vocabulary_surgery.ALPHA) * basis[fine],
                 atol=1e-6,

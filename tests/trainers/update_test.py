@@ -114,11 +114,11 @@ class DropoutOfPartsTest(parameterized.TestCase):
     ):
         # The parts hold the same rows, so that only masks tell them apart.
         run = Run("classification", strategy, parts, dropout=0.5)
-        places = run.replicas * parts
-        one = next(batches(run.task, 1, size=BATCH // places))
+        count = run.replicas * parts
+        one = next(batches(run.task, 1, size=BATCH // count))
         batch = {
             key: tf.nest.map_structure(
-                lambda x: tf.repeat(x[None], places, axis=0), one[key]
+                lambda x: tf.repeat(x[None], count, axis=0), one[key]
             )
             for key in ("inputs", "targets")
         }
@@ -136,13 +136,13 @@ class DropoutOfPartsTest(parameterized.TestCase):
             1.0,
         )
         means = []
-        for place in range(places):
-            single._seed_dropout(one["step"], place)
+        for micro_batch in range(count):
+            single._seed_dropout(one["step"], micro_batch)
             outputs = run.model(one["inputs"], training=True)
             loss = run.task.loss(outputs, one["inputs"], one["targets"])
             weight = tf.reduce_sum(one["targets"]["label"][1])
             means.append(float(loss["label"] / weight))
-        self.assertLen(set(np.round(means, 4)), places)
+        self.assertLen(set(np.round(means, 4)), count)
         found = float(run.step(run.split(batch))["loss"])
         self.assertAlmostEqual(found, np.mean(means), places=5)
 

@@ -148,7 +148,9 @@ class ConllTest(parameterized.TestCase):
                 "tags": "B-ORG O O",
             },
         )
-        self.assertEqual(conll.places(row["words"]), [(0, 2), (3, 8), (9, 10)])
+        self.assertEqual(
+            conll.word_offsets(row["words"]), [(0, 2), (3, 8), (9, 10)]
+        )
 
     def test_characters_stand_without(self):
         rows = list(

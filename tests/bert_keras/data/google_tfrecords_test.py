@@ -26,14 +26,14 @@ SEQ_LENGTH, PREDICTIONS = 24, 3
 
 def random_columns(rows, seq_length=SEQ_LENGTH, predictions=PREDICTIONS):
     random = np.random.default_rng(0)
-    tokens, places = (rows, seq_length), (rows, predictions)
+    tokens, masks = (rows, seq_length), (rows, predictions)
     return {
         "input_ids": random.integers(0, 1 << 30, tokens),
         "input_mask": np.ones(tokens, np.int32),
         "segment_ids": random.integers(0, 2, tokens),
-        "masked_lm_positions": random.integers(0, seq_length, places),
-        "masked_lm_ids": random.integers(0, 1 << 30, places),
-        "masked_lm_weights": random.random(places).astype(np.float32),
+        "masked_lm_positions": random.integers(0, seq_length, masks),
+        "masked_lm_ids": random.integers(0, 1 << 30, masks),
+        "masked_lm_weights": random.random(masks).astype(np.float32),
         "next_sentence_labels": random.integers(0, 2, (rows, 1)),
     }
 
@@ -321,8 +321,8 @@ class GoogleSampleTest(absltest.TestCase):
         for row in rows:
             chosen = row["targets/masked_lm/weights"] > 0
             counts.append(chosen.sum())
-            places = row["inputs/positions"][chosen]
-            there.append(row["inputs/token_ids"][places])
+            masked_positions = row["inputs/positions"][chosen]
+            there.append(row["inputs/token_ids"][masked_positions])
             labels.append(row["targets/masked_lm/labels"][chosen])
         # The rule by which `write` counts is the one Google's file shows.
         np.testing.assert_array_equal(

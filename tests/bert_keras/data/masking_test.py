@@ -75,12 +75,12 @@ class MaskTokensTest(absltest.TestCase):
         )
         chosen = np.zeros(token_ids.shape, bool)
         for row in range(50):
-            places = positions[row][weights[row] > 0]
-            self.assertTrue((np.diff(places) > 0).all())
+            masked_positions = positions[row][weights[row] > 0]
+            self.assertTrue((np.diff(masked_positions) > 0).all())
             np.testing.assert_array_equal(
-                labels[row][weights[row] > 0], token_ids[row][places]
+                labels[row][weights[row] > 0], token_ids[row][masked_positions]
             )
-            chosen[row, places] = True
+            chosen[row, masked_positions] = True
         np.testing.assert_array_equal(masked[~chosen], token_ids[~chosen])
         self.assertFalse(chosen[:, [0, -1]].any())
 
@@ -134,7 +134,7 @@ class MaskTokensTest(absltest.TestCase):
         token_ids = rows(40)
         mask = np.arange(100) < np.arange(1, 41)[:, None] * 2
         whole = draw(token_ids, mask, seeds(40))
-        capped = draw(token_ids, mask, seeds(40), places=5)
+        capped = draw(token_ids, mask, seeds(40), num_masks=5)
         self.assertEqual(capped[1].shape, (40, 5))
         np.testing.assert_array_equal(
             capped[3].sum(axis=1), np.minimum(whole[3].sum(axis=1), 5)

@@ -40,12 +40,12 @@ def random_tags(draw, alphabet):
 
 
 def random_entities(draw):
-    found, place = [], 0
+    found, end = [], 0
     for _ in range(draw.randint(0, 4)):
-        start = place + draw.randint(0, 2)
-        place = start + draw.randint(1, 4)
-        found.append((draw.choice("XY"), start, place))
-    return found, place + draw.randint(0, 2)
+        start = end + draw.randint(0, 2)
+        end = start + draw.randint(1, 4)
+        found.append((draw.choice("XY"), start, end))
+    return found, end + draw.randint(0, 2)
 
 
 class SpansTest(parameterized.TestCase):

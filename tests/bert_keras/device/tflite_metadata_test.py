@@ -53,19 +53,19 @@ def offset(found, slot):
 
 
 def string(found, slot):
-    place = offset(found, slot)
-    return found.String(place + found.Pos).decode() if place else None
+    position = offset(found, slot)
+    return found.String(position + found.Pos).decode() if position else None
 
 
 def tables(found, slot):
     """The tables of a vector, read by its slot in the schema."""
-    place = offset(found, slot)
-    if not place:
+    position = offset(found, slot)
+    if not position:
         return []
-    start = found.Vector(place)
+    start = found.Vector(position)
     return [
         table(found.Bytes, found.Indirect(start + 4 * number))
-        for number in range(found.VectorLen(place))
+        for number in range(found.VectorLen(position))
     ]
 
 
@@ -166,8 +166,8 @@ class MetadataTest(parameterized.TestCase):
         starts = set()
         for number in range(model.BuffersLength()):
             found = model.Buffers(number)._tab
-            if place := offset(found, 0):
-                starts.add(found.Vector(place) % 16)
+            if position := offset(found, 0):
+                starts.add(found.Vector(position) % 16)
         self.assertEqual(starts, {0})
 
     def test_equal_models_are_equal_files(self):

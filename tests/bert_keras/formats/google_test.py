@@ -155,8 +155,8 @@ class GoogleTest(parameterized.TestCase):
         shapes = reader.get_variable_to_shape_map()
         used = {
             name
-            for place in (*found.encoder_places, *found.head_places)
-            for name in place.theirs
+            for mapping in (*found.encoder_mappings, *found.head_mappings)
+            for name in mapping.source_names
         }
         self.assertContainsSubset(used, shapes)
         print(f"{index}: {len(shapes)} tensors, {len(used)} have a place")
@@ -239,7 +239,7 @@ class GoogleTest(parameterized.TestCase):
         }
         self.assertSameElements(rest, ["global_step"] if left else [])
         self.assertIsInstance(found.task, task)
-        self.assertNotEmpty(found.head_places)
+        self.assertNotEmpty(found.head_mappings)
         # Without its data it is looked at, and not loaded.
         with self.assertRaisesRegex(errors.InputError, "missing or damage"):
             loading.load_model(found)

@@ -238,7 +238,7 @@ class HuggingFaceTest(parameterized.TestCase):
             (("O", "B-ORG", "I-ORG"), ("ORG",)),
             (("B-ORG", "I-ORG", "O"), None),
         ):
-            names = {str(place): label for place, label in enumerate(labels)}
+            names = {str(index): label for index, label in enumerate(labels)}
             self.change(CONFIG, id2label=names, label2id=None, bert_keras=None)
             task = hugging_face.read(self.folder).task
             self.assertEqual(task and task.types, types)

@@ -304,12 +304,12 @@ class KerasHubTest(parameterized.TestCase):
         # A float32's type and the name of a group, where h5py raises errors of
         # other types than for a file that is cut.
         signs = (b"\x11\x20\x1f\x00\x04", b"vars")
-        places = {good.find(sign) for sign in signs}
-        self.assertNotIn(-1, places)
+        signs_at = {good.find(sign) for sign in signs}
+        self.assertNotIn(-1, signs_at)
         damaged = 0
-        for place in sorted(n + i for n in places for i in range(0, 24, 2)):
+        for byte in sorted(n + i for n in signs_at for i in range(0, 24, 2)):
             changed = bytearray(good)
-            changed[place] ^= 0xFF
+            changed[byte] ^= 0xFF
             with open(path, "wb") as file:
                 file.write(changed)
             try:

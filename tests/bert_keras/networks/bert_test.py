@@ -155,8 +155,10 @@ class EncoderTest(parameterized.TestCase):
             for name in alone
         }
         packed["padding_mask"] = tf.constant([[1] * 5 + [2] * 7])
-        places = tf.constant([[*range(5), *range(7)]])
-        together = encode(network, packed, position_ids=places)["hidden"][-1]
+        position_ids = tf.constant([[*range(5), *range(7)]])
+        together = encode(network, packed, position_ids=position_ids)["hidden"][
+            -1
+        ]
         np.testing.assert_allclose(
             together[:, :5], encode(network, alone)["hidden"][-1], atol=1e-5
         )

@@ -150,10 +150,10 @@ class SpansTest(parameterized.TestCase):
             self.assertEqual(tokens[4 : 4 + len(part)].tolist(), part)
         for number, starts in enumerate(inputs["starts"].numpy()[:count]):
             ends = inputs["ends"].numpy()[number]
-            for place in np.flatnonzero(ends):
-                token = inputs["token_ids"].numpy()[number, place]
+            for position in np.flatnonzero(ends):
+                token = inputs["token_ids"].numpy()[number, position]
                 self.assertEqual(
-                    context[starts[place] : ends[place]],
+                    context[starts[position] : ends[position]],
                     tiny.VOCABULARY[token],
                 )
 

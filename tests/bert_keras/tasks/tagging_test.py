@@ -179,7 +179,7 @@ class TaggingTest(parameterized.TestCase):
             }
             for n in (0, 1, 2, 5)
         ]
-        rows = [row | {"words": _places(row["text"])} for row in rows]
+        rows = [row | {"words": _offsets(row["text"])} for row in rows]
         whole = dataclasses.replace(self.task, seq_length=64)
         self.assertEqual(
             answers(short, rows, self.tokenizer),
@@ -252,9 +252,9 @@ class TaggingTest(parameterized.TestCase):
         found = answers(task, rows, tokenizer)
         missing = 0
         for row, answer in zip(rows, found, strict=True):
-            places, text = conll.places(row["words"]), row["text"]
+            offsets, text = conll.word_offsets(row["words"]), row["text"]
             expected = {
-                (kind, places[first][0], places[last - 1][1])
+                (kind, offsets[first][0], offsets[last - 1][1])
                 for kind, first, last in tag_schemes.spans(row["tags"].split())
             }
             got = set(
@@ -269,12 +269,12 @@ class TaggingTest(parameterized.TestCase):
         self.assertGreater(task.metrics(found, rows)["f1"], 0.99)
 
 
-def _places(text):
-    places, start = [], 0
+def _offsets(text):
+    offsets, start = [], 0
     for word in text.split():
-        places.append(f"{start}-{start + len(word)}")
+        offsets.append(f"{start}-{start + len(word)}")
         start += len(word) + 1
-    return " ".join(places)
+    return " ".join(offsets)
 
 
 if __name__ == "__main__":

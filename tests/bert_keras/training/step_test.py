@@ -103,7 +103,7 @@ class TrainStepTest(parameterized.TestCase):
     def test_dropout_differs_between_steps_replicas_and_parts(self):
         run = Run("classification", dropout=0.5)
         batch = next(batches(run.task, 1))
-        places = [0, 1, 2]
+        micro_batches = [0, 1, 2]
         trainer = step_lib.TrainStep(
             run.model,
             run.task,
@@ -114,8 +114,8 @@ class TrainStepTest(parameterized.TestCase):
             1.0,
         )
         outputs = []
-        for step, place in itertools.product((0, 1), places):
-            trainer._seed_dropout(tf.constant(step, tf.int64), place)
+        for step, micro_batch in itertools.product((0, 1), micro_batches):
+            trainer._seed_dropout(tf.constant(step, tf.int64), micro_batch)
             outputs.append(
                 run.model(batch["inputs"], training=True)["label"].numpy()
             )
