@@ -133,12 +133,12 @@ def rows(pattern):
     return sum(1 for _ in tf.data.TFRecordDataset(files))
 
 
-def measure(folder, whole, parts):
+def measure(folder, whole, shares):
     """(what, ours, Google's): wall and processor seconds."""
-    passes, cores = PASSES.value, len(parts)
+    passes, cores = PASSES.value, len(shares)
     for name, texts, *flags_ in (
         (f"{passes} drawings, 1 process", [whole], f"--passes={passes}"),
-        (f"{passes} drawings, {cores} processes", parts, f"--passes={passes}"),
+        (f"{passes} drawings, {cores} processes", shares, f"--passes={passes}"),
         ("one drawing / records", [whole], "--passes=1"),
     ):
         flags_ += ["--nostatic"] * name.endswith("records")

@@ -50,16 +50,16 @@ def tokens(predictor, raw):
     )
 
 
-def in_parts(answer, inputs, size):
+def in_batches(answer, inputs, size):
     rows = len(next(iter(inputs.values())))
-    parts = [
+    answers = [
         answer(**{k: v[start : start + size] for k, v in inputs.items()})
         for start in range(0, rows, size)
     ]
     # Raises where the parts are not of one width.
     return {
-        name: np.concatenate([part[name] for part in parts])
-        for name in parts[0]
+        name: np.concatenate([each[name] for each in answers])
+        for name in answers[0]
     }
 
 
@@ -85,7 +85,7 @@ def main(_):
             answer = served.signatures[name]
             unsplit = answer(**inputs)
             for size in map(int, SPLITS.value):
-                joined = in_parts(answer, inputs, size)
+                joined = in_batches(answer, inputs, size)
                 found = verification.compare(
                     joined, unsplit, ranked=task.ranked_outputs
                 )

@@ -226,13 +226,15 @@ def shrink(text: str, first: Tokenize, second: Tokenize) -> str:
     """A shortest part of the text, with gaps, on which the two differ."""
     size = (len(text) + 1) // 2
     while size:
-        parts = [
+        candidates = [
             text[:start] + text[start + size :]
             for start in range(0, len(text), size)
         ]
-        for part, a, b in zip(parts, first(parts), second(parts), strict=True):
+        for candidate, a, b in zip(
+            candidates, first(candidates), second(candidates), strict=True
+        ):
             if a != b:
-                text = part
+                text = candidate
                 break
         else:
             size //= 2

@@ -82,22 +82,19 @@ class Checkpoint:
         self._assign(ENCODER, weights(encoder), self.encoder_values())
 
     def load_head(
-        self, head: keras.layers.Layer, parts: Collection[str] | None = None
+        self, head: keras.layers.Layer, names: Collection[str] | None = None
     ) -> None:
-        """All of a head, or the parts that are named.
+        """Loads all heads, or those of these names in `head_signatures`."""
 
-        Parts are the names in `Task.head_signatures`.
-        """
-
-        def of_parts(values):
+        def of_heads(values):
             return {
                 path: value
                 for path, value in values.items()
-                if parts is None or path.split("/", 1)[0] in parts
+                if names is None or path.split("/", 1)[0] in names
             }
 
-        variables = of_parts(weights(head))
-        self._assign(HEAD, variables, of_parts(self.head_values()))
+        variables = of_heads(weights(head))
+        self._assign(HEAD, variables, of_heads(self.head_values()))
 
     def load_run(
         self, model: model_lib.BertModel, optimizer: Mapping[str, Any]
@@ -134,8 +131,8 @@ class Checkpoint:
                 f"{os.path.join(self.folder, ENCODER)} {error}"
             ) from None
 
-    def parts(self, task: base.Task) -> set[str] | None:
-        """Parts of the saved head that a task takes over; None: all of it."""
+    def matching_heads(self, task: base.Task) -> set[str] | None:
+        """Names of the saved heads that a task takes over; None: all."""
         if self.task is None:
             return set()
         # The saved ones were JSON, which has lists for tuples.
@@ -146,9 +143,9 @@ class Checkpoint:
         if task == self.task or wanted == saved != {}:
             return None
         return {
-            part
-            for part, meaning in wanted.items()
-            if part in saved and saved[part] == meaning
+            name
+            for name, meaning in wanted.items()
+            if name in saved and saved[name] == meaning
         }
 
     def _checked(self, name: str) -> str:

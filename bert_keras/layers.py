@@ -275,9 +275,11 @@ class SelfAttention(keras.layers.Layer):
         for states, kernel, bias in zip(
             (query_states, x, x), kernels, biases, strict=True
         ):
-            part = ops.add(ops.matmul(rows(states), kernel), bias)
-            part = ops.reshape(part, (-1, ops.shape(states)[1], heads, width))
-            projected.append(ops.transpose(part, (0, 2, 1, 3)))
+            projection = ops.add(ops.matmul(rows(states), kernel), bias)
+            projection = ops.reshape(
+                projection, (-1, ops.shape(states)[1], heads, width)
+            )
+            projected.append(ops.transpose(projection, (0, 2, 1, 3)))
         return projected
 
 
@@ -457,23 +459,23 @@ def frozen(layer: keras.layers.Layer) -> list[str]:
     """Paths of the layers in `layer`, itself included, that are not trained."""
     return [
         path
-        for path, part in _with_parts(layer)
-        if part.weights and not part.trainable
+        for path, sublayer in _sublayers(layer)
+        if sublayer.weights and not sublayer.trainable
     ]
 
 
 def freeze(layer: keras.layers.Layer, paths: Collection[str]) -> None:
     """Trains what is in `layer`, but for the layers that `frozen` named."""
-    for path, part in _with_parts(layer):
-        if part.weights and part.trainable != (path not in paths):
-            part.trainable = path not in paths
+    for path, sublayer in _sublayers(layer):
+        if sublayer.weights and sublayer.trainable != (path not in paths):
+            sublayer.trainable = path not in paths
 
 
-def _with_parts(layer, path=""):
+def _sublayers(layer, path=""):
     """Parents first: what is set for them is set for their parts."""
     yield path, layer
-    for part in layer._flatten_layers(include_self=False, recursive=False):
-        yield from _with_parts(part, f"{path}/{part.name}")
+    for sublayer in layer._flatten_layers(include_self=False, recursive=False):
+        yield from _sublayers(sublayer, f"{path}/{sublayer.name}")
 
 
 def sinusoids(positions: Tensor, width: int) -> Tensor:

@@ -12,7 +12,7 @@ def load_model(
 ) -> model_lib.BertModel:
     """The saved model, or the saved encoder under another task's head.
 
-    A part of the head is taken over where it was trained for the same.
+    A head is taken over where it was trained for the same.
     """
     if task is None and source.unknown_task:
         raise registry.UnknownNameError(
@@ -27,14 +27,14 @@ def load_model(
         )
     source = source.for_task(task)
     source.check_sizes()
-    parts = source.parts(task)
+    head_names = source.matching_heads(task)
     with _unfilled(source.is_complete):
         encoder = source.config.build_encoder()
-    with _unfilled(source.is_complete and parts is None):
+    with _unfilled(source.is_complete and head_names is None):
         model = model_lib.BertModel(encoder, task)
     source.load_encoder(encoder)
-    if parts is None or parts:
-        source.load_head(model.head, parts)
+    if head_names is None or head_names:
+        source.load_head(model.head, head_names)
     return model
 
 

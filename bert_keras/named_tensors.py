@@ -38,19 +38,19 @@ def assign(
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     """One line: what is missing, left over, or of another shape."""
-    parts = []
+    messages = []
     missing = sorted(set(ours) - set(theirs))
     extra = sorted(set(theirs) - set(ours))
     if missing:
-        parts.append(f"missing {_some(missing)}")
+        messages.append(f"missing {_some(missing)}")
     if extra:
-        parts.append(f"not in the model {_some(extra)}")
+        messages.append(f"not in the model {_some(extra)}")
     for key in sorted(set(ours) & set(theirs)):
         if ours[key] != theirs[key]:
-            parts.append(
+            messages.append(
                 f"{key} is {theirs[key]} there and {ours[key]} in the model"
             )
-    return "; ".join(parts) + "."
+    return "; ".join(messages) + "."
 
 
 def _some(names: list[str], most: int = 5) -> str:

@@ -166,10 +166,10 @@ def _remade(
         )
     with layers.unfilled():
         new = model_lib.BertModel(config.build_encoder(), task)
-    parts = [(model.encoder, new.encoder)]
+    models = [(model.encoder, new.encoder)]
     if task is not None:
-        parts.append((model.head, new.head))
-    for source, target in parts:
+        models.append((model.head, new.head))
+    for source, target in models:
         values = checkpoint.weights(source)
         for path, variable in checkpoint.weights(target).items():
             change = changes.get(path, lambda value: value)

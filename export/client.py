@@ -210,19 +210,19 @@ def connect(url: str, **settings: Any) -> Client:
     `settings` are those of Client.
     """
     try:
-        parts = urllib.parse.urlsplit(url)
-        host, _ = parts.hostname, parts.port  # ValueError: out of range
+        url_parts = urllib.parse.urlsplit(url)
+        host, _ = url_parts.hostname, url_parts.port  # ValueError: out of range
         # The labels of a name, as the system is asked for it.
         (host or "").encode("idna")
     except ValueError as error:
         host, reason = "", f" ({error})"
     else:
         reason = ""
-    if host and parts.path.strip("/"):
-        if parts.scheme in ("http", "https"):
+    if host and url_parts.path.strip("/"):
+        if url_parts.scheme in ("http", "https"):
             return _rest(url, settings)
-        if parts.scheme == "grpc":
-            return _grpc(parts.netloc, parts.path.strip("/"), settings)
+        if url_parts.scheme == "grpc":
+            return _grpc(url_parts.netloc, url_parts.path.strip("/"), settings)
     raise errors.InputError(
         f"--url={url}: expected http://HOST:8501/v1/models/NAME or "
         f"grpc://HOST:8500/NAME{reason}."

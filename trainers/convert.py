@@ -255,8 +255,8 @@ def _strings(value: Any) -> Iterator[str]:
         if isinstance(value, str):
             yield json_lines.valid_text(value)
         elif isinstance(value, (list, dict)):
-            parts = value.values() if isinstance(value, dict) else value
-            left += reversed([*parts])
+            items = value.values() if isinstance(value, dict) else value
+            left += reversed([*items])
 
 
 def _difference(

@@ -65,35 +65,35 @@ def stream(
     *,
     start_step: int = 0,
     stop_step: int | None = None,
-    parts: int = 1,
-    own: range = range(1),
+    num_shards: int = 1,
+    own_shards: range = range(1),
 ) -> tf.data.Dataset:
     """Batches from `start_step` on, in the sampler's order.
 
     Args:
-      parts: replicas the global batch is cut into, in order.
-      own: numbers of the parts read here. Each element is one part; the own
-        parts of a step follow each other.
+      num_shards: replicas that the global batch is split between, in order.
+      own_shards: indices of the shards read here. Each element is one shard;
+        the own shards of a step follow each other.
 
     Yields:
       {"inputs": {name: (b, S, ...)}, "targets": {term: (labels, weights)},
        "seeds": (b, 2) int32, one per row, from the seed, the step and the
        row's index in the global batch, "step": () int64}.
     """
-    if sampler.batch_size % parts:
+    if sampler.batch_size % num_shards:
         raise errors.InputError(
             f"the batch size {sampler.batch_size} is not a multiple of the "
-            f"{parts} replicas; choose one that is."
+            f"{num_shards} replicas; choose one that is."
         )
-    size = sampler.batch_size // parts
+    size = sampler.batch_size // num_shards
     names = list(records.features)
     if "inputs/padding_mask" not in names:
         names.append("inputs/padding_mask")
 
     def read(number):
-        step, part = divmod(int(number), len(own))
+        step, index = divmod(int(number), len(own_shards))
         rows = sampler.rows(step)
-        first = own[part] * size
+        first = own_shards[index] * size
         batch = records.read(rows[first : first + size], sampler.length(rows))
         seeds = _seeds(sampler.seed, step, first, size)
         return [batch[name] for name in names] + [seeds, np.int64(step)]
@@ -112,8 +112,12 @@ def stream(
         batch = _nest(dict(zip(names, values, strict=True)))
         return batch | {"seeds": seeds, "step": step}
 
-    stop = np.iinfo(np.int64).max if stop_step is None else stop_step * len(own)
-    numbers = tf.data.Dataset.range(start_step * len(own), stop)
+    stop = (
+        np.iinfo(np.int64).max
+        if stop_step is None
+        else stop_step * len(own_shards)
+    )
+    numbers = tf.data.Dataset.range(start_step * len(own_shards), stop)
     return numbers.map(load, num_parallel_calls=2, deterministic=True)
 
 
@@ -131,9 +135,9 @@ def _epoch(sampler: BatchSampler, epoch: int) -> np.ndarray:
     if len(sampler.buckets) < 2:
         return _filled(order, total).reshape(-1, sampler.batch_size)
     for start in range(0, len(order), window):
-        part = order[start : start + window]
-        by_length = np.argsort(sampler.lengths[part], kind="stable")
-        order[start : start + window] = part[by_length]
+        rows = order[start : start + window]
+        by_length = np.argsort(sampler.lengths[rows], kind="stable")
+        order[start : start + window] = rows[by_length]
     batches = _filled(order, total).reshape(-1, sampler.batch_size)
     return random.permutation(batches)
 
@@ -172,8 +176,8 @@ def _nest(flat: dict[str, Any]) -> dict[str, Any]:
         if kind == "inputs":
             inputs[rest] = value
         else:
-            term, part = rest.rsplit("/", 1)
-            targets.setdefault(term, {})[part] = value
+            term, array = rest.rsplit("/", 1)
+            targets.setdefault(term, {})[array] = value
     return {
         "inputs": inputs,
         "targets": {

@@ -31,16 +31,16 @@ def take_over(
     records = google_tfrecords.read(paths, vocab_size=tokenizer.vocab_size)
     longest = total = 0
     while block := list(itertools.islice(records, ROWS_PER_SHARD)):
-        parts: dict[str, list[Any]] = {"train": [], "dev": []}
+        splits: dict[str, list[Any]] = {"train": [], "dev": []}
         for number, record in enumerate(block, total):
             if objective == "none":
-                for part in ("labels", "weights"):
-                    del record[f"targets/next_sentence/{part}"]
+                for array in ("labels", "weights"):
+                    del record[f"targets/next_sentence/{array}"]
             is_dev = held_out_lib.is_held_out(number, held_out)
-            parts["dev" if is_dev else "train"].append(record)
+            splits["dev" if is_dev else "train"].append(record)
             longest = max(longest, len(record["inputs/token_ids"]))
         total += len(block)
-        for split, found in parts.items():
+        for split, found in splits.items():
             if found:
                 name = records_lib.shard_name(len(made[split]))
                 path = os.path.join(output, split, name)

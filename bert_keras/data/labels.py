@@ -226,9 +226,9 @@ def _listed(text: str) -> Any:
     if isinstance(value := _structure(text), list):
         return value
     # `['a', 'b']` and `[a, b]` would become the labels `['a'` and `'b']`.
-    parts = text.split(",")
+    items = text.split(",")
     if text[1:2] in ("'", '"') or any(
-        part.count("[") != part.count("]") for part in parts
+        item.count("[") != item.count("]") for item in items
     ):
         raise ValueError(
             f"expected labels with commas between or a JSON list of strings, "

@@ -52,7 +52,7 @@ def pack(
         index = tf.range(tf.shape(padding_mask)[1], dtype=tf.int64)
         is_second = tf.cast(index >= first[:, tf.newaxis], tf.int32)
         features["segment_ids"] = is_second * padding_mask
-    outside = [(filler,) * len(part) for part in frame[:3]]
+    outside = [(filler,) * len(tokens) for tokens in frame[:3]]
     for name, values in (facts or {}).items():
         complete = [
             _fill_like(segment, filler) if value is None else value
@@ -252,10 +252,10 @@ def _join(
         row = tf.constant(values, dtype)[tf.newaxis]
         return [tf.RaggedTensor.from_tensor(tf.repeat(row, rows, axis=0))]
 
-    parts = repeat(start)
+    ragged = repeat(start)
     for number, segment in enumerate(segments):
-        parts += [*(repeat(between) if number else []), segment]
-    return tf.concat([*parts, *repeat(end)], axis=1)
+        ragged += [*(repeat(between) if number else []), segment]
+    return tf.concat([*ragged, *repeat(end)], axis=1)
 
 
 def _fill_like(ids: tf.RaggedTensor, value: int) -> tf.RaggedTensor:

@@ -99,8 +99,8 @@ def draw(
     index, *pairs = map(np.concatenate, zip(*drawn, strict=True))
     order = np.argsort(index, kind="stable")
     borders = np.searchsorted(index[order], count * np.arange(1, passes))
-    parts = [np.split(value[order], borders) for value in pairs]
-    return [Pairs(*part) for part in zip(*parts, strict=True)]
+    by_pass = [np.split(value[order], borders) for value in pairs]
+    return [Pairs(*arrays) for arrays in zip(*by_pass, strict=True)]
 
 
 class _Source:

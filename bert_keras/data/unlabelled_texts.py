@@ -28,14 +28,14 @@ def parse(
                     f"{json_lines.name_of(example[name])}."
                 )
         return {name: example[name] for name in text_columns}
-    parts = line.split("\t") if len(text_columns) > 1 else [line]
-    if len(parts) != len(text_columns):
+    columns = line.split("\t") if len(text_columns) > 1 else [line]
+    if len(columns) != len(text_columns):
         raise errors.InputError(
             f"line {number}: expected {len(text_columns)} texts "
             f"({', '.join(text_columns)}) with a TAB between, found "
-            f"{len(parts)}."
+            f"{len(columns)}."
         )
-    return dict(zip(text_columns, parts, strict=True))
+    return dict(zip(text_columns, columns, strict=True))
 
 
 def read(

@@ -13,30 +13,30 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
     task = predictor.task
     name, model = facts["signature"], facts["model"]
     length = facts["signatures"][name]
-    parts = [
+    sections = [
         _HEAD.format(task=task.name, texts=" and ".join(task.text_columns))
     ]
     outputs = [each["name"] for each in facts["outputs"]]
-    parts += _ready_made(task, facts, outputs)
+    sections += _ready_made(task, facts, outputs)
     if task.unwrapped.name == "question_answering":
-        parts.append(_NO_ANSWER)
-    parts.append(_runtime(facts))
+        sections.append(_NO_ANSWER)
+    sections.append(_runtime(facts))
     if "strings" in facts:
-        parts.append(_STRINGS.format(**facts["strings"]))
+        sections.append(_STRINGS.format(**facts["strings"]))
     shapes = ", ".join(
         f"{each['name']} {tuple(each['shape'])} {each['type']}"
         for each in facts["outputs"]
     )
-    parts.append(
+    sections.append(
         _ROW.format(length=length, longer=_longer(facts), outputs=shapes)
     )
     for output, padding in _PADDING.items():
         if output in outputs:
-            parts.append(padding)
+            sections.append(padding)
     for output, numbers in _TOKEN_POSITIONS.items():
         if output in outputs:
-            parts.append(_OFFSETS.format(numbers=numbers))
-    parts.append(
+            sections.append(_OFFSETS.format(numbers=numbers))
+    sections.append(
         _KOTLIN.format(
             model=model,
             name=name,
@@ -50,7 +50,7 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
             ),
         )
     )
-    parts.append(
+    sections.append(
         _SWIFT.format(
             model=model.removesuffix(".tflite"),
             name=name,
@@ -61,7 +61,7 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
             ),
         )
     )
-    return "\n".join(parts)
+    return "\n".join(sections)
 
 
 def _ready_made(

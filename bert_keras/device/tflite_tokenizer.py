@@ -53,15 +53,20 @@ def signature(
 
     def text(**raw):
         # Without ragged tensors, which TFLite does not have.
-        parts = [
+        segments = [
             op.tokenize(raw[name]).flat_values for name in task.text_columns
         ]
-        parts = _cut(parts, seq_length - 1 - len(parts))
+        segments = _cut(segments, seq_length - 1 - len(segments))
         segments = [
             tf.concat(
-                [[tokenizer.cls_id] * (not number), part, [tokenizer.sep_id]], 0
+                [
+                    [tokenizer.cls_id] * (not number),
+                    segment,
+                    [tokenizer.sep_id],
+                ],
+                0,
             )
-            for number, part in enumerate(parts)
+            for number, segment in enumerate(segments)
         ]
         ids = tf.concat(segments, 0)
         size, position = tf.size(ids), tf.range(seq_length)
@@ -83,13 +88,13 @@ def signature(
     return text, specs
 
 
-def _cut(parts: Sequence[tf.Tensor], room: int) -> list[tf.Tensor]:
+def _cut(segments: Sequence[tf.Tensor], room: int) -> list[tf.Tensor]:
     """What `packing.pack` keeps of one or two texts."""
-    if len(parts) == 1:
-        return [parts[0][:room]]
-    first, second = map(tf.size, parts)
+    if len(segments) == 1:
+        return [segments[0][:room]]
+    first, second = map(tf.size, segments)
     kept = tf.minimum(second, tf.maximum(room - first, room // 2))
-    return [parts[0][: room - kept], parts[1][:kept]]
+    return [segments[0][: room - kept], segments[1][:kept]]
 
 
 def require_equal_ids(

@@ -421,9 +421,9 @@ def _without_bookkeeping(
     known = {name for mapping in mappings for name in mapping.source_names}
 
     def is_slot(name):
-        parts = name.split("/")
+        scopes = name.split("/")
         return any(
-            "/".join(parts[:count]) in known for count in range(1, len(parts))
+            "/".join(scopes[:count]) in known for count in range(1, len(scopes))
         )
 
     return [

@@ -76,15 +76,15 @@ def encoder(config: bert.BertConfig, *, albert: bool) -> Mappings:
         "feed_forward/outer": (inner, hidden),
     }
     for number in range(groups(config)):
-        scope, parts = f"bert/encoder/layer_{number}", _BERT_BLOCK
+        scope, block = f"bert/encoder/layer_{number}", _BERT_BLOCK
         if albert:
             scope = f"bert/encoder/transformer/group_{number}/inner_group_0"
-            parts = _ALBERT_BLOCK
-        for part, names in parts.items():
-            ours = f"block_{number}/{part}"
+            block = _ALBERT_BLOCK
+        for layer, names in block.items():
+            ours = f"block_{number}/{layer}"
             theirs = [f"{scope}/{name}" for name in names]
-            if part in sizes:
-                mappings |= _dense(ours, theirs, *sizes[part])
+            if layer in sizes:
+                mappings |= _dense(ours, theirs, *sizes[layer])
             else:
                 mappings |= _norm(ours, theirs, hidden)
     return mappings

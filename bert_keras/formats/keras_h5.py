@@ -123,12 +123,14 @@ def files(folder: str, part: str) -> dict[str, str]:
     shards = os.path.join(folder, f"{part}.weights.json")
     if tf.io.gfile.exists(shards):
         index = files_lib.read_json(shards)
-        parts = weight_mapping.field(index, "weight_map", dict, shards) or {}
+        weight_map = (
+            weight_mapping.field(index, "weight_map", dict, shards) or {}
+        )
         paths = weight_mapping.check_shards(
             shards,
             (
                 name
-                for each in parts.values()
+                for each in weight_map.values()
                 for name in (each if isinstance(each, list) else [each])
             ),
         )

@@ -363,8 +363,8 @@ def write_files(
     anything else is refused: a left-over file would be read with the new ones.
     """
     tf.io.gfile.makedirs(folder)
-    *parts, _ = writers
-    expected = {*parts, *(f"{name}.tmp" for name in writers), locks.NAME}
+    *first_names, _ = writers
+    expected = {*first_names, *(f"{name}.tmp" for name in writers), locks.NAME}
     others = sorted(set(tf.io.gfile.listdir(folder)) - expected)
     if others:
         raise errors.InputError(

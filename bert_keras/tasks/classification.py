@@ -103,7 +103,7 @@ class Classification(base.Task):
         labels = labels_lib.Skipped(
             self.skip_labels,
             key=self._kind.key,
-            names_of=self._kind.parts,
+            names_of=self._kind.label_names,
             classes_of=lambda example: self._kind.split(example["label"]),
         )
         return labelled_files.read(
@@ -248,7 +248,7 @@ class Single:
     def split(self, label: str) -> list[str]:
         return [labels_lib.one(label)]
 
-    def parts(self, example: base.Example) -> list[str]:
+    def label_names(self, example: base.Example) -> list[str]:
         return self.split(example["label"])
 
     def check(self, labels: Collection[str]) -> None:
@@ -324,9 +324,9 @@ class Multi:
     key = staticmethod(str)
 
     def split(self, label: str) -> list[str]:
-        return [part for part in labels_lib.several(label).split(",") if part]
+        return [name for name in labels_lib.several(label).split(",") if name]
 
-    def parts(self, example: base.Example) -> list[str]:
+    def label_names(self, example: base.Example) -> list[str]:
         return self.split(example["label"])
 
     def check(self, labels: Collection[str]) -> None:
@@ -409,7 +409,7 @@ class Number:
         labels_lib.number(label)
         return []
 
-    def parts(self, example: base.Example) -> list[str]:
+    def label_names(self, example: base.Example) -> list[str]:
         return [example["label"]]
 
     def check(self, labels: Collection[str]) -> None:

@@ -47,10 +47,10 @@ class MaskedLM(base.Task):
 
     @property
     def head_signatures(self) -> dict[str, Any]:
-        parts: dict[str, Any] = {"masked_lm": self.vocab_size}
+        signatures: dict[str, Any] = {"masked_lm": self.vocab_size}
         if self.objective != "none":
-            parts["next_sentence"] = self.objective
-        return parts
+            signatures["next_sentence"] = self.objective
+        return signatures
 
     @property
     def metric_names(self) -> tuple[str, ...]:

@@ -271,7 +271,7 @@ def _identity(
             **run_folder.of_options(asked),
             "init": ""
             if settings.random_start
-            else run_folder.of_start(model, start.parts(model.task)),
+            else run_folder.of_start(model, start.matching_heads(model.task)),
         },
     )
 
@@ -280,10 +280,10 @@ def _truncated(
     task: base.Task, manifest: Mapping[str, Any], dev: Mapping[str, int]
 ) -> str:
     """How many examples lose tokens, of those learned from and scored on."""
-    parts = []
+    notes = []
     for counts, what in ((manifest, "learned from"), (dev, "scored on")):
         if counts.get("truncated"):
-            parts.append(
+            notes.append(
                 f"{counts['truncated']:,} of {counts['examples']:,} {what}"
             )
-    return f"{', '.join(parts)}, at {task.seq_length} tokens" if parts else ""
+    return f"{', '.join(notes)}, at {task.seq_length} tokens" if notes else ""

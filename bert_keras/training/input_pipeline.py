@@ -33,8 +33,8 @@ def batches(
         features = task.add_derived_features(features)
         return batch | {"inputs": features, "targets": targets}
 
-    def make_stream(**parts):
-        batches = batches_lib.stream(records, sampler, **(span | parts))
+    def make_stream(**shards):
+        batches = batches_lib.stream(records, sampler, **(span | shards))
         return batches.map(complete, num_parallel_calls=2, deterministic=True)
 
     return _distribute(strategy, make_stream)
@@ -44,21 +44,23 @@ def _distribute(
     strategy: tf.distribute.Strategy,
     make_stream: Callable[..., tf.data.Dataset],
 ) -> Iterable[step_lib.Batch]:
-    """Batches of a stream, each replica getting its own part of each step.
+    """Batches of a stream, each replica getting its own shard of each step.
 
-    make_stream(parts=, own=) makes the stream of some parts of every batch: a
-    worker reads those of its own replicas.
+    make_stream(num_shards=, own_shards=) makes the stream of some shards of
+    every batch: a worker reads those of its own replicas.
     """
-    parts = strategy.num_replicas_in_sync
-    if parts == 1:
-        yield from make_stream(parts=1, own=range(1)).prefetch(2)
+    num_shards = strategy.num_replicas_in_sync
+    if num_shards == 1:
+        yield from make_stream(num_shards=1, own_shards=range(1)).prefetch(2)
         return
     per_replica = strategy.experimental_distribute_values_from_function
     ids = per_replica(lambda context: context.replica_id_in_sync_group)
     own = [int(i) for i in strategy.experimental_local_results(ids)]
-    own_parts = range(own[0], own[-1] + 1)
+    own_shards = range(own[0], own[-1] + 1)
     stream = iter(
-        make_stream(parts=parts, own=own_parts).prefetch(2 * len(own))
+        make_stream(num_shards=num_shards, own_shards=own_shards).prefetch(
+            2 * len(own)
+        )
     )
     # Not a distributed dataset: over several workers it asks all of them at
     # each step whether they have data; the sampler guarantees that they do.

@@ -91,8 +91,10 @@ def write(
             "fine-tuning needs a local folder. Copy the run when it is done.",
             argument="output",
         )
-    part = f"{settings.seed} {settings.dev_fraction}" * (not settings.dev)
-    fingerprint = _fingerprint(settings.train, task, tokenizer, part)
+    split_settings = f"{settings.seed} {settings.dev_fraction}" * (
+        not settings.dev
+    )
+    fingerprint = _fingerprint(settings.train, task, tokenizer, split_settings)
     if records_lib.is_complete(folder):
         found = records_lib.Records(folder)
         if found.manifest["fingerprint"] == fingerprint:
@@ -249,10 +251,13 @@ def _blocks(items: Iterable[Row], size: int) -> Iterator[list[Row]]:
 
 
 def _fingerprint(
-    path: str, task: base.Task, tokenizer: tokenizers.Tokenizer, part: str
+    path: str,
+    task: base.Task,
+    tokenizer: tokenizers.Tokenizer,
+    split_settings: str,
 ) -> str:
     digest = hashlib.sha256()
-    facts = f"{tokenizer.fingerprint} {task.to_dict()} {part}"
+    facts = f"{tokenizer.fingerprint} {task.to_dict()} {split_settings}"
     if task.stored_features:
         facts += f" {sorted(task.stored_features)}"
     digest.update(facts.encode())

@@ -84,7 +84,7 @@ def _run(
         objective=train.manifest["objective"],
     ).adapt([], tokenizer)
     with strategy.scope():
-        model, parts = _model(settings, task, tokenizer)
+        model, head_names = _model(settings, task, tokenizer)
     identity = run_folder.Identity(
         "pretrain",
         (settings, asked),
@@ -94,7 +94,9 @@ def _run(
             "records": train.fingerprint,
             "dev records": dev.fingerprint if dev else "",
             **run_folder.of_options(asked),
-            "init": run_folder.of_start(model, parts) if settings.init else "",
+            "init": run_folder.of_start(model, head_names)
+            if settings.init
+            else "",
         },
         without_flags=("task", *OF_RECORDS),
     )
@@ -159,12 +161,12 @@ def _model(
     task: base.Task,
     tokenizer: tokenizers.Tokenizer,
 ) -> tuple[model_lib.BertModel, set[str] | None]:
-    """The model, and which parts of its head it starts from."""
+    """The model, and the names of the heads it starts from; None: all."""
     if settings.init:
         start = input_pipeline.read_init(settings, settings.init)
         input_pipeline.same_vocabulary(start, tokenizer, settings.records)
         input_pipeline.fits(task, start.config)
-        return loading.load_model(start, task), start.parts(task)
+        return loading.load_model(start, task), start.matching_heads(task)
     bert = bert_lib.parse(settings.model, vocab_size=tokenizer.vocab_size)
     input_pipeline.fits(task, bert)
     return model_lib.BertModel(bert.build_encoder(), task), set()

@@ -239,17 +239,17 @@ def content(path: str) -> str:
 
 
 def of_start(
-    model: model_lib.BertModel, parts: Collection[str] | None = ()
+    model: model_lib.BertModel, head_names: Collection[str] | None = ()
 ) -> str:
-    """A fingerprint of the encoder's weights and of these parts of the head.
+    """A fingerprint of the weights of the encoder and of these heads.
 
-    None: of the whole head.
+    None: of all heads.
     """
     digest = hashlib.sha256()
     head = {
         path: variable
         for path, variable in checkpoint.weights(model.head).items()
-        if parts is None or path.split("/", 1)[0] in parts
+        if head_names is None or path.split("/", 1)[0] in head_names
     }
     for weights in (checkpoint.weights(model.encoder), head):
         for path, variable in sorted(weights.items()):

@@ -65,7 +65,7 @@ class TrainStep:
     used: list[bool] = dataclasses.field(default_factory=list)
 
     def replica(self, batch: Batch, asked: tf.Tensor) -> Metrics:
-        """What each replica runs on its part of the batch.
+        """What each replica runs on its shard of the batch.
 
         asked () float32: not 0 where this worker was asked to stop.
         """
@@ -146,11 +146,11 @@ class TrainStep:
         }
 
     def _accumulate(self, batch, terms, factors, first_micro_batch):
-        """Sums of gradients, and of losses and tokens, over the parts."""
+        """Sums of gradients, and of losses and tokens, over micro-batches."""
         count = self.accumulation_steps
         if count == 1:
             return self._gradients(batch, terms, factors, first_micro_batch)
-        parts = tf.nest.map_structure(
+        micro_batches = tf.nest.map_structure(
             lambda x: tf.reshape(
                 x, tf.concat([[count, -1], tf.shape(x)[1:]], axis=0)
             ),
@@ -158,10 +158,12 @@ class TrainStep:
         )
 
         def body(index, *totals):
-            part = tf.nest.map_structure(lambda x: x[index], parts)
-            part["step"] = batch["step"]
+            micro_batch = tf.nest.map_structure(
+                lambda x: x[index], micro_batches
+            )
+            micro_batch["step"] = batch["step"]
             gradients, sums = self._gradients(
-                part, terms, factors, first_micro_batch + index
+                micro_batch, terms, factors, first_micro_batch + index
             )
             added = [
                 a + b for a, b in zip(totals, [*gradients, sums], strict=True)
@@ -174,7 +176,7 @@ class TrainStep:
             lambda index, *_: index < count,
             body,
             (0, *zeros),
-            # Each part sets the seeds of dropout.
+            # Each micro-batch sets the seeds of dropout.
             parallel_iterations=1,
         )
         return gradients, sums
@@ -372,8 +374,8 @@ def _packed_sum(context, tensors, replicas):
         return tensors
     packed = tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
     packed = context.all_reduce(tf.distribute.ReduceOp.SUM, packed)
-    parts = tf.split(packed, [t.shape.num_elements() for t in tensors])
+    reduced = tf.split(packed, [t.shape.num_elements() for t in tensors])
     return [
-        tf.reshape(part, t.shape)
-        for part, t in zip(parts, tensors, strict=True)
+        tf.reshape(value, t.shape)
+        for value, t in zip(reduced, tensors, strict=True)
     ]

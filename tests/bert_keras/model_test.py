@@ -48,7 +48,7 @@ def policies(layer):
     """(class, policy) of all layers, in the order in which they were made."""
     return [
         (type(part).__name__, part.dtype_policy.name)
-        for _, part in layers._with_parts(layer)
+        for _, part in layers._sublayers(layer)
     ]
 
 

@@ -235,11 +235,13 @@ class TrainingTest(Case):
         ("masked_lm", "mirrored", 1, False),
         ("classification", "mirrored", 2, False),
     )
-    def test_runs_end_with_the_same_weights(self, kind, strategy, parts, xla):
+    def test_runs_end_with_the_same_weights(
+        self, kind, strategy, micro_batches, xla
+    ):
         weights, losses = [], []
         for context in (contextlib.nullcontext(), reading_all(TASKS[kind]())):
             with context:
-                run = runs.Run(kind, strategy, parts, xla=xla)
+                run = runs.Run(kind, strategy, micro_batches, xla=xla)
                 losses.append(run.train(stop=4))
                 weights.append(run.weights())
         np.testing.assert_allclose(*losses, rtol=0, atol=1e-6)

@@ -30,9 +30,9 @@ SHAPES = (
 )
 
 
-def trained(kind, strategy, parts):
+def trained(kind, strategy, micro_batches):
     """{"losses": (20,), path of a variable: its value}, with clipping."""
-    run = Run(kind, strategy, parts, clip_norm=0.1)
+    run = Run(kind, strategy, micro_batches, clip_norm=0.1)
     losses = np.array(run.train())
     return {"losses": losses, **run.weights()}
 
@@ -74,7 +74,7 @@ def start_workers(arguments, count=2):
 
 @functools.cache
 def of_two_processes():
-    """{(kind, parts): what each of two workers has in the end}."""
+    """{(kind, micro_batches): what each of two workers has in the end}."""
     with tempfile.TemporaryDirectory() as folder:
         workers = start_workers(["tests.trainers.replicas_test", folder])
         for worker in workers:
@@ -82,12 +82,16 @@ def of_two_processes():
             if worker.returncode:
                 raise AssertionError(error)
         return {
-            (kind, parts): [
-                dict(np.load(os.path.join(folder, f"{kind}-{parts}-{i}.npz")))
+            (kind, micro_batches): [
+                dict(
+                    np.load(
+                        os.path.join(folder, f"{kind}-{micro_batches}-{i}.npz")
+                    )
+                )
                 for i in range(2)
             ]
             for kind in KINDS
-            for parts in (1, 2)
+            for micro_batches in (1, 2)
         }
 
 
@@ -95,21 +99,21 @@ def worker(folder):
     """One of the two processes."""
     index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     for kind in KINDS:
-        for parts in (1, 2):
-            values = trained(kind, "multi_worker_mirrored", parts)
-            path = os.path.join(folder, f"{kind}-{parts}-{index}.npz")
+        for micro_batches in (1, 2):
+            values = trained(kind, "multi_worker_mirrored", micro_batches)
+            path = os.path.join(folder, f"{kind}-{micro_batches}-{index}.npz")
             np.savez(path, **values)
 
 
 alone = functools.cache(lambda kind: trained(kind, "one_device", 1))
 
 
-def differences(kind, strategy, parts):
+def differences(kind, strategy, micro_batches):
     """Largest of the losses and of the weights after 20 steps."""
     if strategy == "multi_worker_mirrored":
-        found = of_two_processes()[kind, parts][0]
+        found = of_two_processes()[kind, micro_batches][0]
     else:
-        found = trained(kind, strategy, parts)
+        found = trained(kind, strategy, micro_batches)
     largest = {
         name: np.abs(value - found[name]).max()
         for name, value in alone(kind).items()
@@ -123,28 +127,28 @@ class ReplicasTest(parameterized.TestCase):
         *((kind, *shape) for kind in KINDS for shape in SHAPES)
     )
     def test_the_update_is_that_of_one_replica(
-        self, kind, strategy, replicas, parts
+        self, kind, strategy, replicas, micro_batches
     ):
         del replicas
-        loss, weights = differences(kind, strategy, parts)
+        loss, weights = differences(kind, strategy, micro_batches)
         self.assertLess(loss, 1e-6)
         self.assertLess(weights, 1e-6)
 
     def test_both_workers_hold_the_same_bits(self):
-        for (kind, parts), (one, two) in of_two_processes().items():
+        for (kind, micro_batches), (one, two) in of_two_processes().items():
             for name, value in one.items():
                 np.testing.assert_array_equal(
-                    value, two[name], f"{kind} {parts} {name}"
+                    value, two[name], f"{kind} {micro_batches} {name}"
                 )
 
 
 def table():
     print("task, strategy, replicas, accumulation steps, loss, weights")
     for kind in KINDS:
-        for strategy, replicas, parts in SHAPES:
-            loss, weights = differences(kind, strategy, parts)
+        for strategy, replicas, micro_batches in SHAPES:
+            loss, weights = differences(kind, strategy, micro_batches)
             print(
-                f"{kind:15} {strategy:22} {replicas} {parts} "
+                f"{kind:15} {strategy:22} {replicas} {micro_batches} "
                 f"{loss:.1e} {weights:.1e}"
             )
 

@@ -93,9 +93,9 @@ def batches(task, count, size=BATCH):
 
 
 class Run:
-    """A tiny training run under a strategy, `parts` per replica."""
+    """A tiny training run under a strategy, `micro_batches` per replica."""
 
-    def __init__(self, kind, strategy="one_device", parts=1, **options):
+    def __init__(self, kind, strategy="one_device", micro_batches=1, **options):
         self.strategy = devices.make_strategy(strategy)
         self.replicas = self.strategy.num_replicas_in_sync
         keras.utils.set_random_seed(1)
@@ -119,7 +119,7 @@ class Run:
             self.optimizer,
             strategy=self.strategy,
             seed=7,
-            gradient_accumulation_steps=parts,
+            gradient_accumulation_steps=micro_batches,
             **options,
         )
 

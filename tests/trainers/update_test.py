@@ -18,9 +18,9 @@ class Weighted(intent_slots.IntentSlots):
     loss_weights = {"tag": 3.0, "intent": 0.5}
 
 
-def weighted_run(strategy="one_device", parts=1):
+def weighted_run(strategy="one_device", micro_batches=1):
     """A run of plain gradient descent, and its learning rate."""
-    run = Run("intent_slots", strategy, parts, rule=optimizers.Sgd())
+    run = Run("intent_slots", strategy, micro_batches, rule=optimizers.Sgd())
     task = Weighted(types=("PER",), intents=("ask", "tell"))
     run.optimizer.schedule = optimizers.Schedule(1e-2, 0, 10**6)
     run.optimizer.decays = [0.0] * len(run.optimizer.variables)
@@ -30,7 +30,7 @@ def weighted_run(strategy="one_device", parts=1):
         run.optimizer,
         strategy=run.strategy,
         seed=7,
-        gradient_accumulation_steps=parts,
+        gradient_accumulation_steps=micro_batches,
         clip_norm=0.0,
     )
     return run, task, 1e-2
@@ -38,9 +38,11 @@ def weighted_run(strategy="one_device", parts=1):
 
 class LossWeightsTest(parameterized.TestCase):
     @parameterized.parameters(("one_device", 1), ("mirrored", 2))
-    def test_they_are_in_the_gradient_and_in_the_total(self, strategy, parts):
+    def test_they_are_in_the_gradient_and_in_the_total(
+        self, strategy, micro_batches
+    ):
         """Total = sum over terms of coefficient * sum of losses / weight."""
-        run, task, rate = weighted_run(strategy, parts)
+        run, task, rate = weighted_run(strategy, micro_batches)
         batch = next(batches(task, 1))
         variables = run.model.trainable_variables
         with tf.GradientTape() as tape:
@@ -110,11 +112,11 @@ class ClipTest(parameterized.TestCase):
 class DropoutOfPartsTest(parameterized.TestCase):
     @parameterized.parameters(("one_device", 2), ("mirrored", 2))
     def test_each_part_of_each_replica_draws_its_own_mask(
-        self, strategy, parts
+        self, strategy, micro_batches
     ):
         # The parts hold the same rows, so that only masks tell them apart.
-        run = Run("classification", strategy, parts, dropout=0.5)
-        count = run.replicas * parts
+        run = Run("classification", strategy, micro_batches, dropout=0.5)
+        count = run.replicas * micro_batches
         one = next(batches(run.task, 1, size=BATCH // count))
         batch = {
             key: tf.nest.map_structure(

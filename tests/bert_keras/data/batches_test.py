@@ -116,18 +116,22 @@ class StreamTest(parameterized.TestCase):
     def test_parts_make_up_the_whole_batch(self):
         sampler = self.sampler()
         whole = list(batches_lib.stream(self.records, sampler, stop_step=15))
-        # Two workers with one and four replicas' parts each way.
-        parts = [
+        # Two workers with one and four replicas' shards each way.
+        shards = [
             list(
                 batches_lib.stream(
-                    self.records, sampler, stop_step=15, parts=5, own=own
+                    self.records,
+                    sampler,
+                    stop_step=15,
+                    num_shards=5,
+                    own_shards=own,
                 )
             )
             for own in (range(0, 2), range(2, 5))
         ]
         for step, batch in enumerate(whole):
-            pieces = parts[0][2 * step : 2 * step + 2]
-            pieces += parts[1][3 * step : 3 * step + 3]
+            pieces = shards[0][2 * step : 2 * step + 2]
+            pieces += shards[1][3 * step : 3 * step + 3]
             for key in ("token_ids", "padding_mask"):
                 np.testing.assert_array_equal(
                     np.concatenate([p["inputs"][key] for p in pieces]),
@@ -213,7 +217,7 @@ class StreamTest(parameterized.TestCase):
     def test_a_batch_must_divide_among_the_replicas(self):
         with self.assertRaisesRegex(errors.InputError, "multiple of the 3"):
             batches_lib.stream(
-                self.records, self.sampler(), parts=3, own=range(3)
+                self.records, self.sampler(), num_shards=3, own_shards=range(3)
             )
 
     def test_a_folder_without_manifest_is_named(self):

@@ -77,12 +77,12 @@ class TrainStepTest(parameterized.TestCase):
     @parameterized.parameters(
         ("one_device", 1), ("one_device", 4), ("mirrored", 1)
     )
-    def test_resume_is_bit_equal_with_dropout(self, strategy, parts):
-        whole = Run("masked_lm", strategy, parts, dropout=0.3)
+    def test_resume_is_bit_equal_with_dropout(self, strategy, micro_batches):
+        whole = Run("masked_lm", strategy, micro_batches, dropout=0.3)
         whole.train()
-        first = Run("masked_lm", strategy, parts, dropout=0.3)
+        first = Run("masked_lm", strategy, micro_batches, dropout=0.3)
         first.train(stop=12)
-        second = Run("masked_lm", strategy, parts, dropout=0.3)
+        second = Run("masked_lm", strategy, micro_batches, dropout=0.3)
         for ours, theirs in zip(
             [
                 *second.model.trainable_variables,
@@ -205,9 +205,9 @@ class TrainStepTest(parameterized.TestCase):
         ("masked_lm", ("mirrored", 2)),
     )
     def test_compiles_under_xla_with_equal_losses(self, kind, shape):
-        strategy, parts = shape
-        plain = Run(kind, strategy, parts)
-        compiled = Run(kind, strategy, parts, xla=True)
+        strategy, micro_batches = shape
+        plain = Run(kind, strategy, micro_batches)
+        compiled = Run(kind, strategy, micro_batches, xla=True)
         np.testing.assert_allclose(
             plain.train(stop=4), compiled.train(stop=4), atol=1e-5
         )
