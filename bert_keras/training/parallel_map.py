@@ -15,17 +15,17 @@ from bert_keras import errors
 
 
 def in_order(
-    function: Callable[[Any], Any], items: Iterable[Any], workers: int
+    function: Callable[[Any], Any], items: Iterable[Any], processes: int
 ) -> Iterator[Any]:
-    """function(item) of every item, in order, over `workers` processes.
+    """function(item) of every item, in order, over so many `processes`.
 
     Items are taken as they are needed, so a long list is never in memory.
     """
-    if workers <= 1:
+    if processes <= 1:
         yield from map(function, items)
         return
     pool = concurrent.futures.ProcessPoolExecutor(
-        workers,
+        processes,
         # TensorFlow does not survive a fork.
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_begin,
@@ -38,7 +38,7 @@ def in_order(
         try:
             for item in items:
                 running.append(pool.submit(function, item))
-                if len(running) > 2 * workers:
+                if len(running) > 2 * processes:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()

@@ -27,7 +27,7 @@ from bert_keras.training import settings as settings_lib
 from bert_keras.types import StrPath
 
 # Text for which starting one more process pays: TensorFlow takes seconds.
-BYTES_PER_WORKER = 30_000_000
+BYTES_PER_PROCESS = 30_000_000
 
 
 def prepare(
@@ -216,11 +216,11 @@ def _make(
             yield _read_chunk(note).split, size, make_noted(note)
             tf.io.gfile.remove(note)
         return
-    workers = settings.workers or min(
-        os.cpu_count() or 1, max(1, size // BYTES_PER_WORKER)
+    processes = settings.workers or min(
+        os.cpu_count() or 1, max(1, size // BYTES_PER_PROCESS)
     )
     chunks = _TrackedChunks(partition, position)
-    for result in parallel_map.in_order(make, chunks, workers):
+    for result in parallel_map.in_order(make, chunks, processes):
         yield *chunks.origins.popleft(), result
 
 

@@ -58,7 +58,7 @@ class CharactersTest(absltest.TestCase):
             for number in range(12):
                 file.write(f"A good film.\nVery {'dull ' * number}.\n\n")
         shards = []
-        for workers in (1, 2):
+        for processes in (1, 2):
             recipe = pretraining_records.Recipe(
                 folder=self.folder(),
                 tokenizer=self.tokenizer,
@@ -72,7 +72,7 @@ class CharactersTest(absltest.TestCase):
                 chunk_bytes=100,
             )
             make = functools.partial(pretraining_records.make, recipe=recipe)
-            made = list(parallel_map.in_order(make, partition, workers))
+            made = list(parallel_map.in_order(make, partition, processes))
             self.assertGreater(len(made), 1)
             shards.append([each["shards"] for each in made])
         self.assertEqual(*shards)
