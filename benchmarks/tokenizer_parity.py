@@ -121,7 +121,7 @@ def _lines(paths: Sequence[pathlib.Path]) -> Iterator[str]:
 
 def random_strings(count: int, seed: int) -> Iterator[str]:
     """Words of everyday characters, with anything Unicode has in between."""
-    draw = random.Random(seed)
+    generator = random.Random(seed)
     assigned = [
         chr(code)
         for code in range(sys.maxunicode + 1)
@@ -157,7 +157,8 @@ def random_strings(count: int, seed: int) -> Iterator[str]:
     )
     for _ in range(count):
         yield "".join(
-            draw.choice(draw.choice(pools)) for _ in range(draw.randint(1, 30))
+            generator.choice(generator.choice(pools))
+            for _ in range(generator.randint(1, 30))
         )
 
 

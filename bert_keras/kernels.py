@@ -58,15 +58,15 @@ def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     size = tf.size(x)
     # Half as many numbers, and none of them a float: 4 ms in place of 7 forth
     # and back over (16, 8, 128, 128), two cores; in bfloat16 3.6 of 8.
-    drawn = tf.random.stateless_uniform(
+    random_bits = tf.random.stateless_uniform(
         [(size + 1) // 2],
         tf.cast(seed, tf.int32),
         minval=None,
         maxval=None,
         dtype=tf.uint32,
     )
-    drawn = tf.reshape(tf.bitcast(drawn, tf.uint16), [-1])[:size]
-    kept = tf.reshape(drawn >= dropped, tf.shape(x))
+    random_bits = tf.reshape(tf.bitcast(random_bits, tf.uint16), [-1])[:size]
+    kept = tf.reshape(random_bits >= dropped, tf.shape(x))
     scale = tf.constant(2**16 / (2**16 - dropped), x.dtype)
 
     @tf.custom_gradient

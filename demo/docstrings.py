@@ -49,9 +49,9 @@ def write(folder: str, seed: int = 1) -> dict[str, int]:
             for text in module
             if len(text) >= SHORTEST
         ]
-        drawn = choose.sample(texts, TRAIN_PER_LABEL + DEV_PER_LABEL)
-        train += [(clean(text), label) for text in drawn[:TRAIN_PER_LABEL]]
-        dev += [(clean(text), label) for text in drawn[TRAIN_PER_LABEL:]]
+        sample = choose.sample(texts, TRAIN_PER_LABEL + DEV_PER_LABEL)
+        train += [(clean(text), label) for text in sample[:TRAIN_PER_LABEL]]
+        dev += [(clean(text), label) for text in sample[TRAIN_PER_LABEL:]]
 
     os.makedirs(folder, exist_ok=True)
     _write_rows(os.path.join(folder, "train.tsv"), train)

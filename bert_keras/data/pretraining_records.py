@@ -67,7 +67,7 @@ def make(chunk: corpus_chunks.Chunk, recipe: Recipe) -> dict[str, Any]:
     documents = encode(chunk, recipe.tokenizer)
     report = _report(documents, recipe)
     shards = []
-    passes = draw(documents, recipe, chunk.split, chunk.number)
+    passes = sample_records(documents, recipe, chunk.split, chunk.number)
     for index, rows in enumerate(passes, chunk.number * recipe.passes):
         if not len(rows.lengths):
             continue
@@ -142,7 +142,7 @@ def _ids(
     return np.concatenate(flat), np.concatenate(lengths)
 
 
-def draw(
+def sample_records(
     documents: sentence_pairs.TokenizedDocuments,
     recipe: Recipe,
     split: str,
@@ -151,7 +151,7 @@ def draw(
     """The rows of each pass: a function of documents, seed, split and chunk."""
     pairs = recipe.objective != "none"
     key = [recipe.seed, 2 * number + (split == "dev")]
-    passes = sentence_pairs.draw(
+    passes = sentence_pairs.sample_pairs(
         documents,
         max_tokens=recipe.tokenizer.frame.room(
             recipe.seq_length, segments=2 if pairs else 1
@@ -160,11 +160,11 @@ def draw(
         passes=recipe.passes,
         generator=np.random.Generator(np.random.Philox(key=key)),
     )
-    for drawn in passes:
+    for sample in passes:
         row_splits, token_ids, segment_ids = packing.pack_spans(
             documents.token_ids,
-            drawn.first,
-            drawn.second,
+            sample.first,
+            sample.second,
             recipe.tokenizer.frame,
         )
         per_token = {
@@ -174,9 +174,9 @@ def draw(
         per_row = {}
         if pairs:
             per_row = {
-                "targets/next_sentence/labels": drawn.labels,
+                "targets/next_sentence/labels": sample.labels,
                 "targets/next_sentence/weights": np.ones(
-                    len(drawn.labels), np.float32
+                    len(sample.labels), np.float32
                 ),
             }
         yield records.Columns(row_splits, per_token, per_row)

@@ -47,7 +47,7 @@ class Pairs(NamedTuple):
     labels: np.ndarray
 
 
-def draw(
+def sample_pairs(
     documents: TokenizedDocuments,
     *,
     max_tokens: int,
@@ -85,18 +85,18 @@ def draw(
     index = np.arange(passes * count)  # pass by pass, document by document
     document = index % count
     begin, stop = source.begins[document], source.stops[document]
-    drawn = [(index[:0], *_NO_PAIRS)]
+    samples = [(index[:0], *_NO_PAIRS)]
     # One token cannot be split.
     left = stop - begin > (objective != "none")
     while left.any():
         index, document = index[left], document[left]
         begin, stop = begin[left], stop[left]
-        draws = _Draws(generator, len(begin), max_tokens)
-        target = draws.target(short_probability)
-        pairs, begin = step(source, draws, document, begin, target)
-        drawn.append((index, *pairs))
+        random_numbers = _RandomNumbers(generator, len(begin), max_tokens)
+        target = random_numbers.target(short_probability)
+        pairs, begin = step(source, random_numbers, document, begin, target)
+        samples.append((index, *pairs))
         left = stop - begin > (objective != "none")
-    index, *pairs = map(np.concatenate, zip(*drawn, strict=True))
+    index, *pairs = map(np.concatenate, zip(*samples, strict=True))
     order = np.argsort(index, kind="stable")
     borders = np.searchsorted(index[order], count * np.arange(1, passes))
     by_pass = [np.split(value[order], borders) for value in pairs]
@@ -150,7 +150,7 @@ class _Source:
         return begin, self.gather(document, begin, np.maximum(target, 1))
 
 
-class _Draws:
+class _RandomNumbers:
     """The random numbers of one step: one array for each question."""
 
     def __init__(
@@ -193,47 +193,51 @@ class _Draws:
 
 def _next_sentence(
     source: _Source,
-    draws: _Draws,
+    random_numbers: _RandomNumbers,
     document: np.ndarray,
     begin: np.ndarray,
     target: np.ndarray,
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     end = source.gather(document, begin, target)
-    middle, between_sentences = source.split(begin, end, draws.uniform())
-    is_random = draws.coin()
+    middle, between_sentences = source.split(
+        begin, end, random_numbers.uniform()
+    )
+    is_random = random_numbers.coin()
     # A short rest stays whole.
     whole = is_random & (end - begin < target) & ~between_sentences
     middle = np.where(whole, end, middle)
     others = len(source.stops) - 1
-    other = (draws.uniform() * others).astype(np.int64)
+    other = (random_numbers.uniform() * others).astype(np.int64)
     other += other >= document
-    partner = source.segment(other, target - (middle - begin), draws.uniform())
+    partner = source.segment(
+        other, target - (middle - begin), random_numbers.uniform()
+    )
     second = [
         np.where(is_random, *both)
         for both in zip(partner, (middle, end), strict=True)
     ]
-    pairs = draws.pairs((begin, middle), second, is_random)
+    pairs = random_numbers.pairs((begin, middle), second, is_random)
     return pairs, np.where(is_random, middle, end)
 
 
 def _sentence_order(
     source: _Source,
-    draws: _Draws,
+    random_numbers: _RandomNumbers,
     document: np.ndarray,
     begin: np.ndarray,
     target: np.ndarray,
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     end = source.gather(document, begin, target)
-    middle, _ = source.split(begin, end, draws.uniform())
-    swapped = draws.coin()
+    middle, _ = source.split(begin, end, random_numbers.uniform())
+    swapped = random_numbers.coin()
     first = np.where(swapped, [middle, end], [begin, middle])
     second = np.where(swapped, [begin, middle], [middle, end])
-    return draws.pairs(first, second, swapped), end
+    return random_numbers.pairs(first, second, swapped), end
 
 
 def _full_sentences(
     source: _Source,
-    draws: _Draws,
+    random_numbers: _RandomNumbers,
     document: np.ndarray,
     begin: np.ndarray,
     target: np.ndarray,

@@ -91,7 +91,7 @@ class WordPieceTest(parameterized.TestCase):
     def test_bytes_that_are_not_utf8_are_dropped_as_by_the_tokenizer(
         self, lowercase
     ):
-        draw = random.Random(1)
+        generator = random.Random(1)
         parts = [
             *(bytes([byte]) for byte in range(0x80, 0x100)),
             *(b"\xed\xa0\x80", b"\xf0\x9f\x98", b"\xe5\xbd", b"\xc0\xaf"),
@@ -99,7 +99,7 @@ class WordPieceTest(parameterized.TestCase):
             *("好".encode(), "é".encode(), "😀".encode(), b"film", b"\x1c"),
         ]
         texts = [
-            b"".join(draw.choices(parts, k=draw.randrange(12)))
+            b"".join(generator.choices(parts, k=generator.randrange(12)))
             for _ in range(3000)
         ]
         theirs = wordpiece.Tokenizer(

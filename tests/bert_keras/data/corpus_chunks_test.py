@@ -49,8 +49,8 @@ class PlanTest(absltest.TestCase):
 
 class SeenTest(parameterized.TestCase):
     def digests(self, count):
-        draw = random.Random(count)
-        return [draw.getrandbits(64) for _ in range(count)]
+        generator = random.Random(count)
+        return [generator.getrandbits(64) for _ in range(count)]
 
     def test_nothing_is_forgotten_up_to_the_size(self):
         digests = self.digests(1 << 18)
@@ -59,11 +59,11 @@ class SeenTest(parameterized.TestCase):
         self.assertEqual(sum(map(seen.add, digests)), 0)
 
     def test_nothing_is_forgotten_while_the_table_grows(self):
-        draw, seen, digests = random.Random(3), corpus_chunks.Seen(), []
+        generator, seen, digests = random.Random(3), corpus_chunks.Seen(), []
         for digest in self.digests(50_000):
             self.assertTrue(seen.add(digest))
             digests.append(digest)
-            self.assertFalse(seen.add(draw.choice(digests)))
+            self.assertFalse(seen.add(generator.choice(digests)))
 
     @parameterized.parameters(2, 3, 10, 1 << 10)
     def test_the_newest_half_is_remembered_past_the_size(self, size):

@@ -145,9 +145,9 @@ class DocumentsTest(CorpusTest):
     @parameterized.parameters(*range(5))
     def test_lines_are_those_of_the_bytes_wherever_chunks_end(self, seed):
         self.enter_context(mock.patch.object(corpus, "_CHUNK", 7))
-        draw = random.Random(seed)
+        generator = random.Random(seed)
         content = "".join(
-            draw.choices("aé\r\n", (80, 5, 5, 10), k=300)
+            generator.choices("aé\r\n", (80, 5, 5, 10), k=300)
         ).encode()
         path = self.write("a.txt", content)
         self.assertEqual(

@@ -283,14 +283,14 @@ class StaticRecordsTest(absltest.TestCase):
         records = records_lib.Records(folder)
         sampler = batches.BatchSampler(records.lengths, runs.BATCH)
 
-        def draw(batch):
+        def randomize(batch):
             inputs, targets = run.task.randomize(
                 batch["inputs"], batch["targets"], batch.pop("seeds")
             )
             return batch | {"inputs": inputs, "targets": targets}
 
         stream = batches.stream(records, sampler, stop_step=1)
-        batch = next(iter(stream.map(draw)))
+        batch = next(iter(stream.map(randomize)))
         stored = records.read(sampler.rows(0), sampler.length(sampler.rows(0)))
         for name in ("token_ids", "positions", "padding_mask"):
             np.testing.assert_array_equal(

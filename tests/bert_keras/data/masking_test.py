@@ -18,7 +18,7 @@ mask_tokens = functools.partial(
 )
 
 
-def draw(token_ids, padding_mask, seeds, **options):
+def apply_masks(token_ids, padding_mask, seeds, **options):
     values = mask_tokens(
         tf.constant(token_ids, tf.int32),
         tf.constant(padding_mask, tf.int32),
@@ -42,7 +42,9 @@ class MaskTokensTest(absltest.TestCase):
     def test_shares_are_the_papers(self):
         token_ids = rows(2000)
         mask = np.ones_like(token_ids)
-        masked, positions, labels, weights = draw(token_ids, mask, seeds(2000))
+        masked, positions, labels, weights = apply_masks(
+            token_ids, mask, seeds(2000)
+        )
         np.testing.assert_array_equal(weights.sum(axis=1), 15)
         there = np.take_along_axis(masked, positions, axis=1)[weights > 0]
         before = labels[weights > 0]
@@ -52,7 +54,9 @@ class MaskTokensTest(absltest.TestCase):
 
     def test_random_tokens_are_of_the_whole_vocabulary(self):
         token_ids = rows(2000)
-        masked, *_ = draw(token_ids, np.ones_like(token_ids), seeds(2000))
+        masked, *_ = apply_masks(
+            token_ids, np.ones_like(token_ids), seeds(2000)
+        )
         replaced = (masked != token_ids) & (masked != MASK)
         drawn = masked[replaced]  # about 3,000, evenly from 0 to VOCAB - 1
         self.assertAlmostEqual(drawn.mean() / VOCAB, 0.5, delta=0.03)
@@ -62,7 +66,7 @@ class MaskTokensTest(absltest.TestCase):
     def test_of_a_short_row_one_token_is_chosen(self):
         # 15 % of 3 tokens would be none.
         token_ids = rows(5, length=3)
-        _, positions, _, weights = draw(
+        _, positions, _, weights = apply_masks(
             token_ids, np.ones_like(token_ids), seeds(5)
         )
         self.assertEqual(weights.tolist(), [[1]] * 5)
@@ -70,7 +74,7 @@ class MaskTokensTest(absltest.TestCase):
 
     def test_labels_are_what_stood_there_and_all_else_is_untouched(self):
         token_ids = rows(50)
-        masked, positions, labels, weights = draw(
+        masked, positions, labels, weights = apply_masks(
             token_ids, np.ones_like(token_ids), seeds(50)
         )
         chosen = np.zeros(token_ids.shape, bool)
@@ -86,7 +90,7 @@ class MaskTokensTest(absltest.TestCase):
 
     def test_places_are_spread_evenly(self):
         token_ids = rows(4000, length=20)
-        _, positions, _, weights = draw(
+        _, positions, _, weights = apply_masks(
             token_ids, np.ones_like(token_ids), seeds(4000)
         )
         counts = np.bincount(positions[weights > 0], minlength=20)[1:-1]
@@ -97,7 +101,7 @@ class MaskTokensTest(absltest.TestCase):
         mask = np.ones_like(token_ids)
         mask[0, 10:], mask[1] = 0, 0
         token_ids *= mask
-        masked, positions, _, weights = draw(token_ids, mask, seeds(3))
+        masked, positions, _, weights = apply_masks(token_ids, mask, seeds(3))
         self.assertLess(positions[0].max(), 10)
         self.assertEqual(weights.sum(axis=1).tolist(), [2, 0, 15])
         np.testing.assert_array_equal(masked[1], 0)
@@ -105,11 +109,11 @@ class MaskTokensTest(absltest.TestCase):
     def test_a_rows_draw_depends_on_its_seed_alone(self):
         token_ids = rows(8)
         mask = np.ones_like(token_ids)
-        whole = draw(token_ids, mask, seeds(8))
-        part = draw(token_ids[3:5], mask[3:5], seeds(8)[3:5])
+        whole = apply_masks(token_ids, mask, seeds(8))
+        part = apply_masks(token_ids[3:5], mask[3:5], seeds(8)[3:5])
         for one, two in zip(whole, part, strict=True):
             np.testing.assert_array_equal(one[3:5], two)
-        other = draw(token_ids, mask, seeds(8, step=1))
+        other = apply_masks(token_ids, mask, seeds(8, step=1))
         self.assertFalse(np.array_equal(whole[1], other[1]))
 
     def test_graphs_and_xla_draw_the_same(self):
@@ -125,7 +129,7 @@ class MaskTokensTest(absltest.TestCase):
     def test_there_are_max_predictions_places(self):
         for length in range(8, 130):
             token_ids = rows(1, length)
-            _, positions, _, _ = draw(token_ids, token_ids > 0, seeds(1))
+            _, positions, _, _ = apply_masks(token_ids, token_ids > 0, seeds(1))
             self.assertEqual(
                 positions.shape[1], masking.max_predictions(length, 0.15)
             )
@@ -133,8 +137,8 @@ class MaskTokensTest(absltest.TestCase):
     def test_no_more_than_places_are_chosen(self):
         token_ids = rows(40)
         mask = np.arange(100) < np.arange(1, 41)[:, None] * 2
-        whole = draw(token_ids, mask, seeds(40))
-        capped = draw(token_ids, mask, seeds(40), num_masks=5)
+        whole = apply_masks(token_ids, mask, seeds(40))
+        capped = apply_masks(token_ids, mask, seeds(40), num_masks=5)
         self.assertEqual(capped[1].shape, (40, 5))
         np.testing.assert_array_equal(
             capped[3].sum(axis=1), np.minimum(whole[3].sum(axis=1), 5)

@@ -51,10 +51,10 @@ class Pair(NamedTuple):
     label: int
 
 
-def draw(documents, objective, max_tokens=61, seed=1, **options):
+def sample_pairs(documents, objective, max_tokens=61, seed=1, **options):
     """Each pair's tokens."""
     tokenized = text_of(documents)
-    (pairs,) = sentence_pairs.draw(
+    (pairs,) = sentence_pairs.sample_pairs(
         tokenized,
         max_tokens=max_tokens,
         objective=objective,
@@ -88,7 +88,7 @@ class SentencePairsTest(parameterized.TestCase):
     ):
         documents = random_documents(12)
         starts = [a for a, _ in spans(documents)]
-        pairs = draw(
+        pairs = sample_pairs(
             documents,
             objective,
             max_tokens,
@@ -112,7 +112,9 @@ class SentencePairsTest(parameterized.TestCase):
 
     @parameterized.parameters("nsp", "sop")
     def test_true_pairs_follow_each_other_in_the_source(self, objective):
-        for first, second, label in draw(random_documents(200), objective):
+        for first, second, label in sample_pairs(
+            random_documents(200), objective
+        ):
             if label and objective == "nsp":
                 continue
             if label:
@@ -124,7 +126,9 @@ class SentencePairsTest(parameterized.TestCase):
 
     @parameterized.parameters("nsp", "sop")
     def test_labels_are_even(self, objective):
-        labels = [p.label for p in draw(random_documents(2000), objective)]
+        labels = [
+            p.label for p in sample_pairs(random_documents(2000), objective)
+        ]
         self.assertGreater(len(labels), 10_000)
         self.assertAlmostEqual(np.mean(labels), 0.5, delta=0.015)
 
@@ -134,9 +138,9 @@ class SentencePairsTest(parameterized.TestCase):
         once, again, other = (
             [np.concatenate(p[:2]).tolist() for p in pairs]
             for pairs in (
-                draw(documents, objective, seed=3),
-                draw(documents, objective, seed=3),
-                draw(documents, objective, seed=4),
+                sample_pairs(documents, objective, seed=3),
+                sample_pairs(documents, objective, seed=3),
+                sample_pairs(documents, objective, seed=4),
             )
         )
         self.assertEqual(once, again)
@@ -144,7 +148,7 @@ class SentencePairsTest(parameterized.TestCase):
 
     def test_without_a_second_segment_no_token_is_lost_or_repeated(self):
         documents = random_documents(50)
-        pairs = draw(documents, "none")
+        pairs = sample_pairs(documents, "none")
         np.testing.assert_array_equal(
             np.concatenate([p.first for p in pairs]),
             np.concatenate([s for d in documents for s in d]),
@@ -152,28 +156,32 @@ class SentencePairsTest(parameterized.TestCase):
 
     def test_full_sentences_end_where_sentences_end(self):
         documents = numbered([[20] * 30])
-        pairs = draw(documents, "none", short_probability=0.0)
+        pairs = sample_pairs(documents, "none", short_probability=0.0)
         self.assertEqual([len(p.first) for p in pairs], [60] * 10)
 
     @parameterized.parameters("nsp", "sop")
     def test_a_long_lone_sentence_is_cut_not_lost(self, objective):
         documents = numbered([[1000], [1000]])
         for seed in range(20):
-            pairs = draw(documents, objective, seed=seed, short_probability=0.0)
+            pairs = sample_pairs(
+                documents, objective, seed=seed, short_probability=0.0
+            )
             firsts = [p.first for p in pairs]
             seen = np.unique(np.concatenate(firsts + [p.second for p in pairs]))
             self.assertGreater(len(seen), 1950)
 
     @parameterized.parameters("nsp", "sop")
     def test_short_lone_sentences_give_both_labels(self, objective):
-        pairs = draw(numbered([[8]] * 4000), objective, short_probability=0.0)
+        pairs = sample_pairs(
+            numbered([[8]] * 4000), objective, short_probability=0.0
+        )
         self.assertLen(pairs, 4000)
         self.assertAlmostEqual(
             np.mean([p.label for p in pairs]), 0.5, delta=0.03
         )
 
     def test_unused_sentences_are_gathered_again(self):
-        pairs = draw(
+        pairs = sample_pairs(
             numbered([[5] * 400, [5] * 400]),
             "nsp",
             max_tokens=60,
@@ -188,7 +196,7 @@ class SentencePairsTest(parameterized.TestCase):
 
     def test_short_instances_come_as_often_as_asked(self):
         documents = numbered([[1] * 40_000])
-        pairs = draw(documents, "sop", max_tokens=100)
+        pairs = sample_pairs(documents, "sop", max_tokens=100)
         lengths = np.array([len(p.first) + len(p.second) for p in pairs])
         self.assertAlmostEqual(np.mean(lengths < 100), 0.1, delta=0.03)
         self.assertGreaterEqual(lengths.min(), 2)
@@ -197,12 +205,12 @@ class SentencePairsTest(parameterized.TestCase):
     def test_nothing_gives_nothing(self, objective):
         empty = np.zeros(0, np.int32)
         for documents in ([], [[]], [[empty], [empty, empty]]):
-            self.assertEmpty(draw(documents, objective))
+            self.assertEmpty(sample_pairs(documents, objective))
 
     @parameterized.parameters(*OBJECTIVES)
     def test_instances_come_document_by_document(self, objective):
         tokenized = text_of(random_documents(30))
-        passes = sentence_pairs.draw(
+        passes = sentence_pairs.sample_pairs(
             tokenized,
             max_tokens=20,
             objective=objective,
@@ -225,7 +233,7 @@ class SentencePairsTest(parameterized.TestCase):
         sizes = np.array(list(itertools.product(range(1, 15), repeat=2)))
         spans = np.stack([np.full_like(sizes, 100), 100 + sizes], axis=-1)
         for room in (2, 5, 8, 9, 28):
-            draws = sentence_pairs._Draws(
+            draws = sentence_pairs._RandomNumbers(
                 np.random.default_rng(0), len(sizes), room
             )
             first, second, _ = draws.pairs(
@@ -256,7 +264,7 @@ class SentencePairsTest(parameterized.TestCase):
     def test_what_cannot_be_drawn_is_said_at_the_call(self, options, message):
         tokenized = text_of(numbered(options.pop("documents")))
         with self.assertRaisesRegex(errors.InputError, message):
-            sentence_pairs.draw(
+            sentence_pairs.sample_pairs(
                 tokenized,
                 **{"max_tokens": 61, **options},
                 generator=np.random.default_rng(0),
@@ -266,7 +274,7 @@ class SentencePairsTest(parameterized.TestCase):
     def test_two_million_tokens_take_seconds_not_minutes(self, objective):
         documents = numbered([[25] * 80] * 1100)
         start = time.process_time()
-        draw(documents, objective, max_tokens=125)
+        sample_pairs(documents, objective, max_tokens=125)
         self.assertLess(time.process_time() - start, 3)
 
 

@@ -34,26 +34,26 @@ FILES = (
 )
 
 
-def random_tags(draw, alphabet):
+def random_tags(generator, alphabet):
     tags = [f"{p}-{t}" for p in alphabet for t in ("X", "Y-z")] + ["O"]
-    return draw.choices(tags, k=draw.randint(0, 12))
+    return generator.choices(tags, k=generator.randint(0, 12))
 
 
-def random_entities(draw):
+def random_entities(generator):
     found, end = [], 0
-    for _ in range(draw.randint(0, 4)):
-        start = end + draw.randint(0, 2)
-        end = start + draw.randint(1, 4)
-        found.append((draw.choice("XY"), start, end))
-    return found, end + draw.randint(0, 2)
+    for _ in range(generator.randint(0, 4)):
+        start = end + generator.randint(0, 2)
+        end = start + generator.randint(1, 4)
+        found.append((generator.choice("XY"), start, end))
+    return found, end + generator.randint(0, 2)
 
 
 class SpansTest(parameterized.TestCase):
     @parameterized.parameters(*tag_schemes.PREFIXES)
     def test_entities_come_back_from_their_tags(self, scheme):
-        draw = random.Random(3)
+        generator = random.Random(3)
         for _ in range(500):
-            found, length = random_entities(draw)
+            found, length = random_entities(generator)
             tags = tag_schemes.tags(found, length, scheme)
             self.assertLen(tags, length)
             self.assertEqual(tag_schemes.spans(tags), found)
@@ -61,9 +61,10 @@ class SpansTest(parameterized.TestCase):
 
     @parameterized.parameters(*tag_schemes.PREFIXES)
     def test_the_scheme_is_told_from_tags(self, scheme):
-        draw = random.Random(4)
+        generator = random.Random(4)
         sequences = [
-            tag_schemes.tags(*random_entities(draw), scheme) for _ in range(200)
+            tag_schemes.tags(*random_entities(generator), scheme)
+            for _ in range(200)
         ]
         self.assertEqual(tag_schemes.scheme(sequences), scheme)
         self.assertEqual(tag_schemes.scheme([]), "BIO")
@@ -119,14 +120,16 @@ class SeqevalTest(parameterized.TestCase):
 
     @parameterized.product(scheme=tuple(ALPHABETS), size=(1, 50))
     def test_random_tags_score_as_in_seqeval(self, scheme, size):
-        draw = random.Random(5)
+        generator = random.Random(5)
         for _ in range(1000 // size):
-            right = [random_tags(draw, ALPHABETS[scheme]) for _ in range(size)]
+            right = [
+                random_tags(generator, ALPHABETS[scheme]) for _ in range(size)
+            ]
             predicted = [
                 [
                     tag
-                    if draw.random() < 0.7
-                    else f"{draw.choice(ALPHABETS[scheme])}-X"
+                    if generator.random() < 0.7
+                    else f"{generator.choice(ALPHABETS[scheme])}-X"
                     for tag in tags
                 ]
                 for tags in right
@@ -138,9 +141,9 @@ class SeqevalTest(parameterized.TestCase):
     @parameterized.parameters(*FILES)
     def test_real_files_score_as_in_seqeval(self, name, scheme):
         right = read(self, name)
-        draw = random.Random(6)
+        generator = random.Random(6)
         predicted = [
-            [tag if draw.random() < 0.9 else "O" for tag in tags]
+            [tag if generator.random() < 0.9 else "O" for tag in tags]
             for tags in right
         ]
         self.assert_equal(right, predicted)

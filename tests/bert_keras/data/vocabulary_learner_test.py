@@ -64,8 +64,8 @@ class LearnTest(parameterized.TestCase):
             vocabulary_learner.learn(texts, size, lowercase=True)
 
     def test_nothing_is_learned_from_words_that_are_always_unknown(self):
-        draw = random.Random(1)
-        long = "".join(draw.choices("abcdefgh", k=200_000))
+        generator = random.Random(1)
+        long = "".join(generator.choices("abcdefgh", k=200_000))
         text = "gab head fade cafe badge egad " * 9
         start = time.process_time()
         found = vocabulary_learner.learn(

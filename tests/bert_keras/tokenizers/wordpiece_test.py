@@ -145,11 +145,13 @@ class RulesTest(parameterized.TestCase):
         ]
         stay = [c for c in others if unicodedata.combining(c)]
         more = "Σ\u0345\u034f\u0344\u0f73\u0f75\u1e69\U0001d15e\U0001d160한가İ"
-        draw = random.Random(3)
+        generator = random.Random(3)
         texts = [
             "".join(
-                draw.choice(draw.choice((old, stay, others, more, "\u0334")))
-                for _ in range(draw.randint(40, 300))
+                generator.choice(
+                    generator.choice((old, stay, others, more, "\u0334"))
+                )
+                for _ in range(generator.randint(40, 300))
             )
             for _ in range(300)
         ]
@@ -358,20 +360,21 @@ class OffsetsTest(parameterized.TestCase):
 
     @parameterized.product(lowercase=(True, False))
     def test_are_exact_on_random_text(self, lowercase):
-        draw = np.random.default_rng(7)
+        generator = np.random.default_rng(7)
         known = sorted({c for text in NASTY for c in text})
         texts = [
-            "".join(draw.choice(known, draw.integers(400))) for _ in range(60)
+            "".join(generator.choice(known, generator.integers(400)))
+            for _ in range(60)
         ]
         # Without spaces, so that words become too long.
         texts += [text.replace(" ", "x") for text in texts]
         texts += [
-            "".join(map(chr, draw.integers(0x110000, size=50))).encode(
+            "".join(map(chr, generator.integers(0x110000, size=50))).encode(
                 "utf-8", "surrogatepass"
             )
             for _ in range(300)
         ]
-        texts += [draw.bytes(draw.integers(300)) for _ in range(300)]
+        texts += [generator.bytes(generator.integers(300)) for _ in range(300)]
         self.assert_exact(make(lowercase), texts)
 
     def test_are_exact_where_runs_of_marks_are_long(self):
