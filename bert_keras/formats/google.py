@@ -89,7 +89,7 @@ def recognises(path: str) -> bool:
 
 def read(
     path: str, *, lowercase: bool | None = None, allow_missing: str = ""
-) -> weight_mapping.Foreign:
+) -> weight_mapping.ExternalCheckpoint:
     """The encoder, and the head where it is one of our tasks'.
 
     Only the index is read here, so an index without its data can be looked
@@ -118,7 +118,7 @@ def read(
         google_weights.encoder(config, albert=albert),
         google_weights.head(task, config),
     )
-    found = weight_mapping.match(
+    matches = weight_mapping.match(
         encoder | head,
         _without_bookkeeping(tensors.shapes, encoder | head),
         folder=path,
@@ -127,9 +127,9 @@ def read(
         allow_missing=allow_missing,
     )
     _check_shapes(encoder | head, tensors, config_path)
-    return weight_mapping.Foreign.of(
+    return weight_mapping.ExternalCheckpoint.from_matches(
         path,
-        found=found,
+        matches=matches,
         encoder=encoder,
         config=config,
         task=task,

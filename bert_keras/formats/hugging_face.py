@@ -136,7 +136,7 @@ ARCHITECTURES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class HuggingFace(weight_mapping.Foreign):
+class HuggingFace(weight_mapping.ExternalCheckpoint):
     """A folder of theirs, which lacks the pooler where its head reads none.
 
     That head answers and learns without one. Another head may read it: there
@@ -188,31 +188,33 @@ def read(
         lowercase=lowercase,
         config=values,
     )
-    known = _architecture(path, tensors.names, values)
-    task = _task(known, path, config, values, tokenizer)
+    architecture = _architecture(path, tensors.names, values)
+    task = _task(architecture, path, config, values, tokenizer)
 
     encoder = weights.encoder(config)
-    head = known.mappings(config, task) if task else {}
-    left_out = [] if task else [f"^{re.escape(name)}" for name in known.head]
-    unread = "" if known.pooler else "^pooler/"
-    found = weight_mapping.match(
+    head = architecture.mappings(config, task) if task else {}
+    left_out = (
+        [] if task else [f"^{re.escape(name)}" for name in architecture.head]
+    )
+    unread = "" if architecture.pooler else "^pooler/"
+    matches = weight_mapping.match(
         [*encoder, *head],
         tensors.names,
         folder=path,
         ignored=_either(weights.BUFFERS, *left_out),
         allow_missing=_either(allow_missing, unread),
     )
-    tensors.check(found, encoder | head)
-    return HuggingFace.of(
+    tensors.check(matches, encoder | head)
+    return HuggingFace.from_matches(
         path,
-        found=found,
+        matches=matches,
         encoder=encoder,
         config=config,
         task=task,
         words=tokenizer,
         tensor=tensors.read,
         allow_missing=allow_missing,
-        left_out="" if task else _left_out(known, path, values),
+        left_out="" if task else _left_out(architecture, path, values),
         unread=unread,
     )
 

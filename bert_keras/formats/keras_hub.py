@@ -78,7 +78,7 @@ def recognises(path: str) -> bool:
 
 def read(
     path: str, *, lowercase: bool | None = None, allow_missing: str = ""
-) -> weight_mapping.Foreign:
+) -> weight_mapping.ExternalCheckpoint:
     """Raises InputError when it is another network's preset, or damaged."""
     config = _config(path)
     tokenizer = _tokenizer(path, lowercase)
@@ -108,7 +108,7 @@ def read(
     head = list(keras_h5.classifier(config, len(task.labels))) if task else []
     if task:
         files |= keras_h5.files(path, "task")
-    found = weight_mapping.match(
+    matches = weight_mapping.match(
         encoder + head,
         files,
         folder=path,
@@ -118,12 +118,12 @@ def read(
     )
     shapes = {
         name: mapping.source_shape
-        for mapping in found
+        for mapping in matches
         for name in mapping.source_names
     }
-    return weight_mapping.Foreign.of(
+    return weight_mapping.ExternalCheckpoint.from_matches(
         path,
-        found=found,
+        matches=matches,
         encoder=encoder,
         config=config,
         task=task,

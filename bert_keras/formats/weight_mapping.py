@@ -1,4 +1,4 @@
-"""What all foreign formats share: names put in pairs, checked both ways."""
+"""Maps weight names of other formats to ours, checked in both directions."""
 
 import dataclasses
 import math
@@ -100,7 +100,7 @@ def match(
     Raises InputError that names what is missing and what is left over.
     """
     mappings, names = list(mappings), set(names)
-    found = [
+    matches = [
         mapping
         for mapping in mappings
         if names.issuperset(mapping.source_names)
@@ -122,14 +122,14 @@ def match(
             f"{folder} does not fit: {difference} What may be missing can be "
             "named with `allow_missing`; what is left over cannot."
         )
-    return found
+    return matches
 
 
-Format = TypeVar("Format", bound="Foreign")
+Format = TypeVar("Format", bound="ExternalCheckpoint")
 
 
 @dataclasses.dataclass(frozen=True)
-class Foreign(checkpoint.Checkpoint):
+class ExternalCheckpoint(checkpoint.Checkpoint):
     """A checkpoint of another format; tensors are read when asked for."""
 
     words: wordpiece.Tokenizer
@@ -177,17 +177,17 @@ class Foreign(checkpoint.Checkpoint):
         super()._assign(name, variables, values)
 
     @classmethod
-    def of(
+    def from_matches(
         cls: type[Format],
         folder: str,
         *,
-        found: Sequence[WeightMapping],
+        matches: Sequence[WeightMapping],
         encoder: Collection[WeightMapping],
         **more: Any,
     ) -> Format:
-        """What a folder holds.
+        """The checkpoint of a folder.
 
-        found: what `match` gave; those in `encoder` are the encoder's, the
+        matches: what `match` gave; those in `encoder` are the encoder's, the
         others the head's. more: the other fields.
         """
         return cls(
@@ -195,10 +195,10 @@ class Foreign(checkpoint.Checkpoint):
             step=0,
             facts={},
             encoder_mappings=[
-                mapping for mapping in found if mapping in encoder
+                mapping for mapping in matches if mapping in encoder
             ],
             head_mappings=[
-                mapping for mapping in found if mapping not in encoder
+                mapping for mapping in matches if mapping not in encoder
             ],
             **more,
         )
