@@ -13,7 +13,7 @@ from bert_keras.tokenizers import base as tokenizers
 ROWS_PER_SHARD = 100_000
 
 
-def take_over(
+def import_google_tfrecords(
     paths: Sequence[str],
     tokenizer: tokenizers.Tokenizer,
     *,

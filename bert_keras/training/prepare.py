@@ -96,7 +96,7 @@ def _run(
         "--output=runs/base"
     )
     if all(path.endswith((".tfrecord", ".tf_record")) for path in paths):
-        rows, longest = import_tfrecords.take_over(
+        rows, longest = import_tfrecords.import_google_tfrecords(
             paths,
             tokenizer,
             output=settings.output,
