@@ -16,7 +16,7 @@ class TrainerState:
     `skipped_in_a_row` being the last ones. metrics: of the last evaluation,
     None for what was not finite. best, best_step: the best evaluation's value
     of the metric that picks the best checkpoint, and its step. loss_scale,
-    finite_steps: the variables of step.LossScale.
+    good_steps: the variables of step.LossScale.
     """
 
     step: int = 0
@@ -27,7 +27,7 @@ class TrainerState:
     best_step: int | None = None
     evaluations_without_improvement: int = 0
     loss_scale: float = 1.0
-    finite_steps: int = 0
+    good_steps: int = 0
 
     def count_step(self, *, skipped: bool) -> None:
         self.skipped += skipped
@@ -61,7 +61,7 @@ class TrainerState:
         """What is written into a checkpoint's config.json, beside the step."""
         return {
             "loss_scale": self.loss_scale,
-            "finite_steps": self.finite_steps,
+            "finite_steps": self.good_steps,
             "skipped": (self.skipped, self.skipped_in_a_row),
             "scores": self.metrics,
             "best": (self.best, self.best_step),
@@ -86,7 +86,7 @@ class TrainerState:
                 best_step=best_step,
                 evaluations_without_improvement=int(values["not_better"]),
                 loss_scale=float(values["loss_scale"]),
-                finite_steps=int(values["finite_steps"]),
+                good_steps=int(values["finite_steps"]),
             )
         except (
             ArithmeticError,  # an infinite count

@@ -29,17 +29,17 @@ class LossScale:
     def __init__(self, initial: float = 2.0**15, growth_steps: int = 2000):
         self.growth_steps = growth_steps
         self.scale = tf.Variable(initial, trainable=False)
-        self.finite_steps = tf.Variable(0, trainable=False)
+        self.good_steps = tf.Variable(0, trainable=False)
 
     def update(self, finite: tf.Tensor) -> None:
         """Inside a replica, the same `finite` on all."""
         if not self.growth_steps:
             return
-        steps = tf.where(finite, self.finite_steps + 1, 0)
+        steps = tf.where(finite, self.good_steps + 1, 0)
         grow = steps >= self.growth_steps
         factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
         self.scale.assign(tf.maximum(self.scale * factor, 1.0))
-        self.finite_steps.assign(tf.where(grow, 0, steps))
+        self.good_steps.assign(tf.where(grow, 0, steps))
 
 
 def fixed_loss_scale(scale: float = 1.0) -> LossScale:

@@ -163,7 +163,7 @@ class Trainer:
                 f"{folder} is no checkpoint of a run: {error}"
             ) from None
         self.loss_scale.scale.assign(state.loss_scale)
-        self.loss_scale.finite_steps.assign(state.finite_steps)
+        self.loss_scale.good_steps.assign(state.good_steps)
         if state.best_step is not None and self.workers.is_chief:
             # A kill may have come between the save and this.
             checkpoint.mark(self.settings.output, "best", state.best_step)
@@ -263,7 +263,7 @@ class Trainer:
                 "earlier checkpoint and a lower `learning_rate`"
             )
         state.loss_scale = float(self.loss_scale.scale.numpy())
-        state.finite_steps = int(self.loss_scale.finite_steps.numpy())
+        state.good_steps = int(self.loss_scale.good_steps.numpy())
         try:
             checkpoint.save(
                 run,

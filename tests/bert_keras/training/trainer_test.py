@@ -166,7 +166,7 @@ class TrainerStateTest(absltest.TestCase):
             best_step=4,
             evaluations_without_improvement=2,
             loss_scale=128.0,
-            finite_steps=9,
+            good_steps=9,
         )
         empty = state.TrainerState()
         for each in (full, empty):
