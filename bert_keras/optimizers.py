@@ -243,20 +243,20 @@ class Optimizer:
         gradients: Sequence[tf.Tensor],
         step: tf.Tensor,
         *,
-        used: Sequence[bool],
+        has_gradient: Sequence[bool],
     ) -> None:
-        """One update of the variables that are `used`; others stay."""
+        """Updates the variables that have a gradient; others stay."""
         rate = self.schedule(step)
-        for variable, slots, gradient, decay, adapted, is_used in zip(
+        for variable, slots, gradient, decay, adapted, is_updated in zip(
             self.variables,
             self.slots,
             gradients,
             self.decays,
             self.adapted,
-            used,
+            has_gradient,
             strict=True,
         ):
-            if not is_used:
+            if not is_updated:
                 continue
             self.rule.update(
                 variable.value,

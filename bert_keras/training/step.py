@@ -62,7 +62,7 @@ class TrainStep:
     # what follows it are not XLA's outside a TPU.
     compile_gradients: bool = False
     # Which variables the losses depend on; recorded when the step is traced.
-    used: list[bool] = dataclasses.field(default_factory=list)
+    has_gradient: list[bool] = dataclasses.field(default_factory=list)
 
     def replica(self, batch: Batch, asked: tf.Tensor) -> Metrics:
         """What each replica runs on its shard of the batch.
@@ -105,7 +105,9 @@ class TrainStep:
 
         def update():
             self.optimizer.apply(
-                [g * factor for g in gradients], step, used=self.used
+                [g * factor for g in gradients],
+                step,
+                has_gradient=self.has_gradient,
             )
             return 0
 
@@ -198,7 +200,7 @@ class TrainStep:
         gradients = tape.gradient(total, variables)
         # Recorded at trace time: a variable without a gradient, such as a
         # pooler that no term reads, is skipped, or decay would shrink it to 0.
-        self.used[:] = [gradient is not None for gradient in gradients]
+        self.has_gradient[:] = [gradient is not None for gradient in gradients]
         tokens = tf.reduce_sum(tf.cast(inputs["padding_mask"] > 0, tf.float32))
         return (
             [

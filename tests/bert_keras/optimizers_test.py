@@ -87,7 +87,7 @@ def trained(name, rule, theta, gradients, *, decay):
 
     @tf.function
     def update(gradient, step):
-        optimizer.apply([gradient], step, used=[True])
+        optimizer.apply([gradient], step, has_gradient=[True])
 
     for step, gradient in enumerate(gradients):
         update(tf.constant(gradient), tf.constant(step, tf.int64))
@@ -303,7 +303,7 @@ class OptimizerTest(parameterized.TestCase):
         self.optimizer(model.trainable_variables, rule=rule).apply(
             [tf.zeros(v.shape) for v in model.trainable_variables],
             tf.constant(0, tf.int64),
-            used=[True] * len(before),
+            has_gradient=[True] * len(before),
         )
         # LAMB's step has the length of the variable, whatever the decay.
         share = 1e-2 if isinstance(rule, optimizers.Lamb) else 1e-3
@@ -328,7 +328,7 @@ class OptimizerTest(parameterized.TestCase):
         optimizer.apply(
             [tf.ones((2, 3))] * 2,
             tf.constant(0, tf.int64),
-            used=[True, False],
+            has_gradient=[True, False],
         )
         self.assertGreater(np.abs(variables[0] - before[0]).min(), 1e-4)
         np.testing.assert_array_equal(variables[1], before[1])
@@ -352,7 +352,9 @@ class OptimizerTest(parameterized.TestCase):
             @tf.function
             def update(step, optimizer=optimizer, strategy=strategy):
                 strategy.run(
-                    lambda: optimizer.apply([gradient], step, used=[True])
+                    lambda: optimizer.apply(
+                        [gradient], step, has_gradient=[True]
+                    )
                 )
 
             for step in range(3):
