@@ -378,24 +378,24 @@ class Block(keras.layers.Layer):
         return (x, attention) if attentions else x
 
 
-_unfilled = contextvars.ContextVar("unfilled", default=False)
+_skips_init = contextvars.ContextVar("skips_init", default=False)
 
 
 @contextlib.contextmanager
-def unfilled() -> Iterator[None]:
+def skip_init() -> Iterator[None]:
     """Kernels and tables made inside start at zero: values will be loaded.
 
     Drawing 110 M random numbers takes longer than reading as many weights.
     """
-    token = _unfilled.set(True)
+    token = _skips_init.set(True)
     try:
         yield
     finally:
-        _unfilled.reset(token)
+        _skips_init.reset(token)
 
 
 def initializer(config: base.NetworkConfig) -> keras.Initializer:
-    if _unfilled.get():
+    if _skips_init.get():
         return keras.initializers.Zeros()
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 

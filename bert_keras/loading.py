@@ -28,9 +28,9 @@ def load_model(
     source = source.for_task(task)
     source.check_sizes()
     head_names = source.matching_heads(task)
-    with _unfilled(source.is_complete):
+    with _skip_init_if(source.is_complete):
         encoder = source.config.build_encoder()
-    with _unfilled(source.is_complete and head_names is None):
+    with _skip_init_if(source.is_complete and head_names is None):
         model = model_lib.BertModel(encoder, task)
     source.load_encoder(encoder)
     if head_names is None or head_names:
@@ -38,6 +38,6 @@ def load_model(
     return model
 
 
-def _unfilled(is_read: bool) -> contextlib.AbstractContextManager[None]:
+def _skip_init_if(is_read: bool) -> contextlib.AbstractContextManager[None]:
     """New weights that will all be read need no random numbers."""
-    return layers.unfilled() if is_read else contextlib.nullcontext()
+    return layers.skip_init() if is_read else contextlib.nullcontext()

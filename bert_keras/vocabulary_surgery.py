@@ -164,7 +164,7 @@ def _remade(
             "vocabulary and positions can be changed in a BERT; the network "
             f"is {config.name}."
         )
-    with layers.unfilled():
+    with layers.skip_init():
         new = model_lib.BertModel(config.build_encoder(), task)
     models = [(model.encoder, new.encoder)]
     if task is not None:

@@ -167,7 +167,7 @@ def compare(
         behind.append("the head")
     if behind:
         facts["left behind"] = ", ".join(behind)
-    with layers.unfilled():
+    with layers.skip_init():
         again = found.config.build_encoder()
     for path, variable in checkpoint.weights(again).items():
         variable.assign(theirs.get(path, ours[path]))

@@ -203,12 +203,12 @@ class HeadsTest(parameterized.TestCase):
                 if path.endswith("kernel"):
                     self.assertGreater(np.abs(value.numpy()).max(), 0, path)
 
-    def test_nothing_is_left_unfilled_after_a_load(self):
-        # `unfilled` makes zeros; all that a load gives must have been read.
+    def test_nothing_is_left_uninitialised_after_a_load(self):
+        # `skip_init` makes zeros; all that a load gives must have been read.
         model = tiny.classifier()
         fill(model)
         self.save(model)
-        with layers.unfilled():
+        with layers.skip_init():
             empty = tiny.classifier()
         zero = {
             path
