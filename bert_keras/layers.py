@@ -26,7 +26,7 @@ ACTIVATIONS = {
 }
 
 # Faster versions of activations, for training.
-TRAINED = {"gelu": kernels.gelu}
+TRAINING_ACTIVATIONS = {"gelu": kernels.gelu}
 
 # Added to the scores of masked positions, in float32. Finite, so that a row
 # which attends to nothing (padding) gets a uniform distribution and not NaN.
@@ -76,7 +76,7 @@ class Activation:
 
     def __init__(self, name: str):
         self._serving = ACTIVATIONS[name]
-        self._training = TRAINED.get(name, self._serving)
+        self._training = TRAINING_ACTIVATIONS.get(name, self._serving)
 
     def __call__(self, x: Tensor, *, training: bool | None = None) -> Tensor:
         return self._training(x) if training else self._serving(x)
