@@ -138,7 +138,7 @@ class Workers:
 
 
 @contextlib.contextmanager
-def translated_errors() -> Iterator[None]:
+def translate_collective_errors() -> Iterator[None]:
     """Raises InputError when another worker disappears during a step."""
     try:
         yield

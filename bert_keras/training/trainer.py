@@ -97,7 +97,7 @@ class Trainer:
         progress = console.Progress("training", total=total, start=state.step)
         with (
             progress,
-            cluster.translated_errors(),
+            cluster.translate_collective_errors(),
             cluster.PreemptionNotice() as notice,
             self._profiled_step() as train_step,
         ):
