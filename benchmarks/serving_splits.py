@@ -79,9 +79,11 @@ def main(_):
     with tempfile.TemporaryDirectory() as folder:
         path = saved_model.export(predictor, os.path.join(folder, "served"))
         served = tf.saved_model.load(path)
-        asked = dict(requests(task, texts))
-        asked[signatures.TOKENS] = tokens(predictor, asked[signatures.TEXT])
-        for name, inputs in asked.items():
+        requests_by_name = dict(requests(task, texts))
+        requests_by_name[signatures.TOKENS] = tokens(
+            predictor, requests_by_name[signatures.TEXT]
+        )
+        for name, inputs in requests_by_name.items():
             answer = served.signatures[name]
             unsplit = answer(**inputs)
             for size in map(int, SPLITS.value):

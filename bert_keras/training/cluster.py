@@ -164,14 +164,14 @@ class PreemptionNotice:
 
     >>> with PreemptionNotice() as notice:
     ...     for batch in batches:
-    ...         metrics = train_step(batch | {"asked": notice.flag()})
+    ...         metrics = train_step(batch | {"stop_requested": notice.flag()})
     ...         if notice.is_due(metrics):
     ...             save()
     """
 
     def __init__(self):
         self._signals = 0
-        self._asked: tf.Tensor | None = None  # of the step before
+        self._stop_requested: tf.Tensor | None = None  # of the step before
 
     def __enter__(self) -> "PreemptionNotice":
         # Python handles signals in its main thread alone.
@@ -193,5 +193,8 @@ class PreemptionNotice:
 
     def is_due(self, metrics: Mapping[str, tf.Tensor]) -> bool:
         """Whether a worker's flag was set in the step before this one."""
-        before, self._asked = self._asked, metrics["asked"]
+        before, self._stop_requested = (
+            self._stop_requested,
+            metrics["stop_requested"],
+        )
         return before is not None and float(before) > 0

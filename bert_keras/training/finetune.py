@@ -98,12 +98,12 @@ def run(settings: settings_lib.FinetuneSettings, task: base.Task) -> Metrics:
 
 def _run(
     settings: settings_lib.FinetuneSettings,
-    asked: base.Task,
+    requested_task: base.Task,
     strategy: tf.distribute.Strategy,
 ) -> Metrics:
     start = input_pipeline.read_init(settings, settings.init)
     tokenizer = start.tokenizer()
-    task = _adapted(settings, asked, start, tokenizer)
+    task = _adapted(settings, requested_task, start, tokenizer)
     dev = _dev_examples(settings, task)
     dev_counts = _check_labels(settings, task, tokenizer, dev)
     with strategy.scope():
@@ -113,7 +113,7 @@ def _run(
         else:
             model = loading.load_model(start, task)
     workers = cluster.Workers(strategy)
-    identity = _identity(settings, asked, start, model)
+    identity = _identity(settings, requested_task, start, model)
     run_folder.claim(settings, identity, workers)
     if workers.is_chief:
         labelled_records.write(settings, task, tokenizer)
@@ -178,12 +178,12 @@ def _train(
 
 def _adapted(
     settings: settings_lib.FinetuneSettings,
-    asked: base.Task,
+    requested_task: base.Task,
     start: checkpoint.Checkpoint,
     tokenizer: tokenizers.Tokenizer,
 ) -> base.Task:
     """The task with what only the training examples tell, such as labels."""
-    examples = asked.read_examples(settings.train)
+    examples = requested_task.read_examples(settings.train)
     training = labelled_records.training_examples(settings, examples)
     first = list(itertools.islice(training, 1))
     if not first:
@@ -198,7 +198,7 @@ def _adapted(
             "file with `dev`, or more articles.",
             argument="dev_fraction",
         )
-    task = asked.adapt(itertools.chain(first, training), tokenizer)
+    task = requested_task.adapt(itertools.chain(first, training), tokenizer)
     input_pipeline.fits(task, start.config)
     input_pipeline.say_note(examples)
     return task
@@ -256,19 +256,19 @@ def _check_labels(
 
 def _identity(
     settings: settings_lib.FinetuneSettings,
-    asked: base.Task,
+    requested_task: base.Task,
     start: checkpoint.Checkpoint,
     model: model_lib.BertModel,
 ) -> run_folder.Identity:
     return run_folder.Identity(
         "finetune",
-        (settings, asked),
+        (settings, requested_task),
         {
             "network": start.config.to_dict(),
             "tokenizer": start.tokenizer().fingerprint,
             "train": run_folder.content(settings.train),
             "dev": settings.dev and run_folder.content(settings.dev),
-            **run_folder.of_options(asked),
+            **run_folder.of_options(requested_task),
             "init": ""
             if settings.random_start
             else run_folder.of_start(model, start.matching_heads(model.task)),

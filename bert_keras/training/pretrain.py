@@ -74,12 +74,12 @@ def run(settings: settings_lib.PretrainSettings, task: base.Task) -> Metrics:
 
 def _run(
     settings: settings_lib.PretrainSettings,
-    asked: base.Task,
+    requested_task: base.Task,
     strategy: tf.distribute.Strategy,
 ) -> Metrics:
     train, dev = input_pipeline.open_records(settings.records)
     tokenizer = train.tokenizer()
-    task = asked.with_settings(
+    task = requested_task.with_settings(
         seq_length=train.manifest["seq_length"],
         objective=train.manifest["objective"],
     ).adapt([], tokenizer)
@@ -87,13 +87,13 @@ def _run(
         model, head_names = _model(settings, task, tokenizer)
     identity = run_folder.Identity(
         "pretrain",
-        (settings, asked),
+        (settings, requested_task),
         {
             "network": model.encoder.config.to_dict(),
             "tokenizer": tokenizer.fingerprint,
             "records": train.fingerprint,
             "dev records": dev.fingerprint if dev else "",
-            **run_folder.of_options(asked),
+            **run_folder.of_options(requested_task),
             "init": run_folder.of_start(model, head_names)
             if settings.init
             else "",

@@ -64,10 +64,10 @@ class TrainStep:
     # Which variables the losses depend on; recorded when the step is traced.
     has_gradient: list[bool] = dataclasses.field(default_factory=list)
 
-    def replica(self, batch: Batch, asked: tf.Tensor) -> Metrics:
+    def replica(self, batch: Batch, stop_requested: tf.Tensor) -> Metrics:
         """What each replica runs on its shard of the batch.
 
-        asked () float32: not 0 where this worker was asked to stop.
+        stop_requested () float32: not 0 where this worker was asked to stop.
         """
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
@@ -89,8 +89,8 @@ class TrainStep:
         if self.compile_gradients:
             compute = tf.function(compute, jit_compile=True, autograph=False)
         gradients, sums = compute(batch, factors, first_micro_batch)
-        *gradients, sums, asked = _packed_sum(
-            context, [*gradients, sums, asked], replicas
+        *gradients, sums, stop_requested = _packed_sum(
+            context, [*gradients, sums, stop_requested], replicas
         )
 
         # Norm, check and clip see the reduced gradient: Keras clips and
@@ -120,7 +120,7 @@ class TrainStep:
             "gradient_norm": norm,
             "loss_scale": scale,
             "skipped": skipped,
-            "asked": asked,
+            "stop_requested": stop_requested,
         }
 
     def _metrics(
@@ -261,11 +261,13 @@ def make_train_step(
 ) -> tf.types.experimental.PolymorphicFunction:
     """A function of one global batch that makes one update.
 
-    A batch may say "asked" () float32, not 0 where this worker was asked to
-    stop: it travels in the reduce, so all workers see it after one step.
+    A batch may say "stop_requested" () float32, not 0 where this worker was
+    asked to stop: it travels in the reduce, so all workers see it after one
+    step.
 
     Returns {"loss", "loss/TERM", "learning_rate", "gradient_norm",
-    "loss_scale", "skipped", "tokens", "asked"}, scalars of the whole batch.
+    "loss_scale", "skipped", "tokens", "stop_requested"}, scalars of the whole
+    batch.
     """
     compiled = _compiled_by(strategy, xla)
     with strategy.scope():
@@ -282,8 +284,8 @@ def make_train_step(
 
     @_global_step(strategy, compiled)
     def train_step(batch):
-        asked = batch.get("asked", tf.constant(0.0))
-        return strategy.run(step.replica, args=(batch, asked))
+        stop_requested = batch.get("stop_requested", tf.constant(0.0))
+        return strategy.run(step.replica, args=(batch, stop_requested))
 
     return train_step
 

@@ -102,7 +102,7 @@ class Trainer:
             self._profiled_step() as train_step,
         ):
             for step, batch in zip(steps, meter.timed(batches), strict=False):
-                metrics = train_step(batch | {"asked": notice.flag()})
+                metrics = train_step(batch | {"stop_requested": notice.flag()})
                 meter.add(step, metrics)
                 state.step, is_last = step, step == total
                 if is_last or _is_due(step, settings.log_every):
@@ -206,7 +206,7 @@ class Trainer:
         self, step: int, metrics: step_lib.Metrics, meter: meter_lib.Meter
     ) -> None:
         values = {name: float(value) for name, value in metrics.items()}
-        del values["tokens"], values["asked"]
+        del values["tokens"], values["stop_requested"]
         self._count_steps(meter)
         values |= {"skipped": self.state.skipped}
         self.writer.write(step, values | meter.rates(step))
