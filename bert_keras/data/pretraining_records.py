@@ -1,6 +1,6 @@
 """Turns a chunk of a corpus into shards of pretraining rows.
 
-`make` is a pure function of the chunk and the recipe, apart from the files it
+`make` is a pure function of the chunk and the settings, apart from the files it
 writes: processes of one machine and the workers of a Beam pipeline call it
 alike, and a second call finds what the first has made.
 """
@@ -33,7 +33,7 @@ SENTENCES_PER_CALL = 4000
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class ShardSettings:
     """All that the rows of a chunk depend on beside its text."""
 
     folder: str  # shards go to its train and dev
@@ -52,47 +52,47 @@ class Masks:
     max_predictions: int = 20
 
 
-def make(chunk: corpus_chunks.Chunk, recipe: Recipe) -> dict[str, Any]:
+def make(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> dict[str, Any]:
     """Writes one shard per pass, unless they are there.
 
     Returns {"shards": manifest entries, "report": counts that can be added
     up, see `add_reports`}.
     """
-    folder = os.path.join(recipe.folder, chunk.split)
+    folder = os.path.join(settings.folder, chunk.split)
     note = _note(folder, chunk.number)
-    fingerprint = _fingerprint(chunk, recipe)
+    fingerprint = _fingerprint(chunk, settings)
     made = _made(folder, note)
     if made and made["fingerprint"] == fingerprint:
         return made
-    documents = encode(chunk, recipe.tokenizer)
-    report = _report(documents, recipe)
+    documents = encode(chunk, settings.tokenizer)
+    report = _report(documents, settings)
     shards = []
-    passes = sample_records(documents, recipe, chunk.split, chunk.number)
-    for index, rows in enumerate(passes, chunk.number * recipe.passes):
+    passes = sample_records(documents, settings, chunk.split, chunk.number)
+    for index, rows in enumerate(passes, chunk.number * settings.passes):
         if not len(rows.lengths):
             continue
-        _count_rows(report, rows, recipe, shown=index == 0)
-        shards.append(_write(folder, index, rows, recipe))
+        _count_rows(report, rows, settings, shown=index == 0)
+        shards.append(_write(folder, index, rows, settings))
     made = {"fingerprint": fingerprint, "shards": shards, "report": report}
     files.write_text(note, json.dumps(made))
     return made
 
 
 def _write(
-    folder: str, index: int, rows: records.Columns, recipe: Recipe
+    folder: str, index: int, rows: records.Columns, settings: ShardSettings
 ) -> dict[str, Any]:
     path = os.path.join(folder, records.shard_name(index))
-    if not recipe.masks:
+    if not settings.masks:
         return records.write_shard(path, rows)
     return google_tfrecords.write(
         path.replace(".safetensors", ".tfrecord"),
         rows,
-        seq_length=recipe.seq_length,
-        max_predictions=recipe.masks.max_predictions,
-        share=recipe.masks.share,
-        seed=recipe.seed,
+        seq_length=settings.seq_length,
+        max_predictions=settings.masks.max_predictions,
+        share=settings.masks.share,
+        seed=settings.seed,
         number=index,
-        tokenizer=recipe.tokenizer,
+        tokenizer=settings.tokenizer,
     )
 
 
@@ -144,20 +144,20 @@ def _ids(
 
 def sample_records(
     documents: sentence_pairs.TokenizedDocuments,
-    recipe: Recipe,
+    settings: ShardSettings,
     split: str,
     number: int,
 ) -> Iterator[records.Columns]:
     """The rows of each pass: a function of documents, seed, split and chunk."""
-    pairs = recipe.objective != "none"
-    key = [recipe.seed, 2 * number + (split == "dev")]
+    pairs = settings.objective != "none"
+    key = [settings.seed, 2 * number + (split == "dev")]
     passes = sentence_pairs.sample_pairs(
         documents,
-        max_tokens=recipe.tokenizer.frame.room(
-            recipe.seq_length, segments=2 if pairs else 1
+        max_tokens=settings.tokenizer.frame.room(
+            settings.seq_length, segments=2 if pairs else 1
         ),
-        objective=recipe.objective,
-        passes=recipe.passes,
+        objective=settings.objective,
+        passes=settings.passes,
         generator=np.random.Generator(np.random.Philox(key=key)),
     )
     for sample in passes:
@@ -165,7 +165,7 @@ def sample_records(
             documents.token_ids,
             sample.first,
             sample.second,
-            recipe.tokenizer.frame,
+            settings.tokenizer.frame,
         )
         per_token = {
             "inputs/token_ids": token_ids,
@@ -195,16 +195,16 @@ def add_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _report(
-    documents: sentence_pairs.TokenizedDocuments, recipe: Recipe
+    documents: sentence_pairs.TokenizedDocuments, settings: ShardSettings
 ) -> dict[str, Any]:
-    tokenizer = recipe.tokenizer
+    tokenizer = settings.tokenizer
     return {
         "documents": len(documents.document_ends),
         "sentences": len(documents.sentence_ends),
         "tokens": len(documents.token_ids),
         "unknown": int((documents.token_ids == tokenizer.unk_id).sum()),
         "words": _count_words(documents, tokenizer),
-        "lengths": [0] * (recipe.seq_length + 1),  # rows of each length
+        "lengths": [0] * (settings.seq_length + 1),  # rows of each length
         "examples": [],
     }
 
@@ -224,11 +224,11 @@ def _count_words(
 def _count_rows(
     report: dict[str, Any],
     rows: records.Columns,
-    recipe: Recipe,
+    settings: ShardSettings,
     *,
     shown: bool,
 ) -> None:
-    counts = np.bincount(rows.lengths, minlength=recipe.seq_length + 1)
+    counts = np.bincount(rows.lengths, minlength=settings.seq_length + 1)
     report["lengths"] = (np.array(report["lengths"]) + counts).tolist()
     labels = rows.per_row.get("targets/next_sentence/labels")
     for row in range(min(EXAMPLES, len(rows.lengths)) if shown else 0):
@@ -236,23 +236,23 @@ def _count_rows(
         ids = rows.per_token["inputs/token_ids"][start:stop]
         report["examples"].append(
             {
-                "text": " ".join(recipe.tokenizer.tokens(ids)),
+                "text": " ".join(settings.tokenizer.tokens(ids)),
                 "label": None if labels is None else int(labels[row]),
             }
         )
 
 
-def _fingerprint(chunk: corpus_chunks.Chunk, recipe: Recipe) -> str:
+def _fingerprint(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> str:
     # Wherever they lie, the same text and vocabulary make the same rows. The
     # order is part of the fingerprint, by which an earlier call is found.
     facts = {
-        "vocabulary": recipe.tokenizer.fingerprint,
-        **recipe.tokenizer.settings,
-        "seq_length": recipe.seq_length,
-        "objective": recipe.objective,
-        "passes": recipe.passes,
-        "seed": recipe.seed,
-        "masks": recipe.masks and dataclasses.asdict(recipe.masks),
+        "vocabulary": settings.tokenizer.fingerprint,
+        **settings.tokenizer.settings,
+        "seq_length": settings.seq_length,
+        "objective": settings.objective,
+        "passes": settings.passes,
+        "seed": settings.seed,
+        "masks": settings.masks and dataclasses.asdict(settings.masks),
     }
     digests = [document.digest for document in chunk.documents]
     text = json.dumps([facts, chunk.split, chunk.number, digests])

@@ -131,7 +131,7 @@ def _write(
     tokenizer: wordpiece.Tokenizer,
 ) -> corpus_chunks.Partition:
     """Writes the records; returns the partition, which counted the corpus."""
-    recipe = pretraining_records.Recipe(
+    shard_settings = pretraining_records.ShardSettings(
         folder=settings.output,
         tokenizer=tokenizer,
         seq_length=settings.seq_length,
@@ -155,7 +155,7 @@ def _write(
     results: dict[str, list[dict[str, Any]]] = {"train": [], "dev": []}
     with console.Progress("preparing", total=size / 1e6, unit="MB") as progress:
         for split, done, result in _make(
-            settings, recipe, partition, position, size
+            settings, shard_settings, partition, position, size
         ):
             results[split].append(result)
             progress.update(done / 1e6)
@@ -198,17 +198,17 @@ class _TrackedChunks:
 
 def _make(
     settings: settings_lib.PrepareSettings,
-    recipe: pretraining_records.Recipe,
+    shard_settings: pretraining_records.ShardSettings,
     partition: corpus_chunks.Partition,
     position: corpus.Position,
     size: int,
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """(split, bytes of the input so far, what was written) of every chunk."""
-    make = functools.partial(pretraining_records.make, recipe=recipe)
+    make = functools.partial(pretraining_records.make, settings=shard_settings)
     if settings.runner:
         # Through files, as a partition can be larger than what a runner takes.
         notes = list(_write_partition(settings.output, partition))
-        make_noted = functools.partial(make_from_note, recipe=recipe)
+        make_noted = functools.partial(make_from_note, settings=shard_settings)
         parallel_map.in_pipeline(
             make_noted, notes, settings.runner, settings.runner_options
         )
@@ -225,10 +225,10 @@ def _make(
 
 
 def make_from_note(
-    note: str, *, recipe: pretraining_records.Recipe
+    note: str, *, settings: pretraining_records.ShardSettings
 ) -> dict[str, Any]:
     """Writes the records of the chunk that a file describes; for Beam."""
-    return pretraining_records.make(_read_chunk(note), recipe)
+    return pretraining_records.make(_read_chunk(note), settings)
 
 
 def _write_partition(

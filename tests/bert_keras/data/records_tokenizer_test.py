@@ -53,7 +53,7 @@ class RecordsTokenizerTest(parameterized.TestCase):
         ),
     )
     def test_chunks_that_were_made_before_are_found(self, masks, fingerprint):
-        recipe = pretraining_records.Recipe(
+        settings = pretraining_records.ShardSettings(
             folder="anywhere",
             tokenizer=tiny.tokenizer(),
             seq_length=32,
@@ -65,7 +65,7 @@ class RecordsTokenizerTest(parameterized.TestCase):
         document = corpus.Document(*["x"] * 5, digest="abc")
         chunk = corpus_chunks.Chunk("train", 3, [document])
         self.assertEqual(
-            pretraining_records._fingerprint(chunk, recipe), fingerprint
+            pretraining_records._fingerprint(chunk, settings), fingerprint
         )
 
 

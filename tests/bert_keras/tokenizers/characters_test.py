@@ -59,7 +59,7 @@ class CharactersTest(absltest.TestCase):
                 file.write(f"A good film.\nVery {'dull ' * number}.\n\n")
         shards = []
         for processes in (1, 2):
-            recipe = pretraining_records.Recipe(
+            settings = pretraining_records.ShardSettings(
                 folder=self.folder(),
                 tokenizer=self.tokenizer,
                 seq_length=32,
@@ -71,12 +71,14 @@ class CharactersTest(absltest.TestCase):
                 deduplicate=True,
                 chunk_bytes=100,
             )
-            make = functools.partial(pretraining_records.make, recipe=recipe)
+            make = functools.partial(
+                pretraining_records.make, settings=settings
+            )
             made = list(parallel_map.in_order(make, partition, processes))
             self.assertGreater(len(made), 1)
             shards.append([each["shards"] for each in made])
         self.assertEqual(*shards)
-        folder = os.path.join(recipe.folder, "train")
+        folder = os.path.join(settings.folder, "train")
         self.tokenizer.save(folder)
         records.write_manifest(
             folder,
