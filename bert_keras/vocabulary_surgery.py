@@ -34,7 +34,7 @@ TEXTS = 1024  # that go through the tokenizer at once
 _WORDS = re.compile(r"[^ \t\r\n!-/:-@\[-`{-~\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
-def grow(
+def add_tokens(
     model: model_lib.BertModel,
     tokenizer: tokenizers.Tokenizer,
     words: Iterable[str],
@@ -68,7 +68,7 @@ def grow(
     return _with_pieces(model, grown, with_means), grown
 
 
-def trim(
+def prune_tokens(
     model: model_lib.BertModel,
     tokenizer: tokenizers.Tokenizer,
     texts: Iterable[str],
@@ -91,7 +91,9 @@ def trim(
     return _with_pieces(model, trimmed, lambda table: table[kept]), trimmed
 
 
-def positions(model: model_lib.BertModel, length: int) -> model_lib.BertModel:
+def resize_positions(
+    model: model_lib.BertModel, length: int
+) -> model_lib.BertModel:
     """Cuts the position table, or extends it to at most its length squared.
 
     With n positions, the vector of position i·n + j becomes

@@ -221,13 +221,17 @@ def _resized(
     words = []
     if settings.add_words:
         words = [line.strip() for _, line in corpus.texts(settings.add_words)]
-        model, tokenizer = vocabulary_surgery.grow(model, tokenizer, words)
+        model, tokenizer = vocabulary_surgery.add_tokens(
+            model, tokenizer, words
+        )
     if settings.trim_to:
         files = corpus.files(settings.trim_to.split(","))
         texts = itertools.chain(words, *map(_texts, files))
-        model, tokenizer = vocabulary_surgery.trim(model, tokenizer, texts)
+        model, tokenizer = vocabulary_surgery.prune_tokens(
+            model, tokenizer, texts
+        )
     if settings.positions:
-        model = vocabulary_surgery.positions(model, settings.positions)
+        model = vocabulary_surgery.resize_positions(model, settings.positions)
     return model, tokenizer
 
 

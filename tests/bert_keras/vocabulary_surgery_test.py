@@ -51,7 +51,7 @@ class ResizeTest(parameterized.TestCase):
         return predictor.load(folder)
 
     def test_a_new_word_is_one_piece_and_the_mean_of_its_pieces(self):
-        model, tokenizer = vocabulary_surgery.grow(
+        model, tokenizer = vocabulary_surgery.add_tokens(
             self.masked_lm, self.tokenizer, ["films", "goodfilm"]
         )
         ids = tokenizer(tf.constant(["films goodfilm"])).to_list()
@@ -68,12 +68,12 @@ class ResizeTest(parameterized.TestCase):
 
     def test_growing_changes_no_answer_on_other_texts(self):
         for model in (self.classifier, self.masked_lm):
-            grown = vocabulary_surgery.grow(
+            grown = vocabulary_surgery.add_tokens(
                 model, self.tokenizer, ["actors", "goods"]
             )
             assert_same_encoding((model, self.tokenizer), grown)
         before = predictor.Predictor(self.classifier, self.tokenizer)
-        after = vocabulary_surgery.grow(
+        after = vocabulary_surgery.add_tokens(
             self.classifier, self.tokenizer, ["actors"]
         )
         self.assertEqual(
@@ -82,21 +82,21 @@ class ResizeTest(parameterized.TestCase):
 
     def test_the_model_that_was_given_stays(self):
         before = [w.numpy() for w in self.masked_lm.weights]
-        vocabulary_surgery.grow(self.masked_lm, self.tokenizer, ["films"])
-        vocabulary_surgery.trim(self.masked_lm, self.tokenizer, TEXTS)
-        vocabulary_surgery.positions(self.masked_lm, 128)
+        vocabulary_surgery.add_tokens(self.masked_lm, self.tokenizer, ["films"])
+        vocabulary_surgery.prune_tokens(self.masked_lm, self.tokenizer, TEXTS)
+        vocabulary_surgery.resize_positions(self.masked_lm, 128)
         for value, weight in zip(before, self.masked_lm.weights, strict=True):
             np.testing.assert_array_equal(value, weight)
 
     def test_words_are_cleaned_and_known_ones_passed_over(self):
         words = ["film", " Ｆilms ", "Films", "FÍLMS", "", "[MASK]", "电"]
-        _, tokenizer = vocabulary_surgery.grow(
+        _, tokenizer = vocabulary_surgery.add_tokens(
             self.masked_lm, self.tokenizer, words
         )
         self.assertEqual(
             tokenizer.vocabulary, (*tiny.VOCABULARY, "ｆilms", "films")
         )
-        same, tokenizer = vocabulary_surgery.grow(
+        same, tokenizer = vocabulary_surgery.add_tokens(
             self.masked_lm, self.tokenizer, []
         )
         self.assertEqual(tokenizer.fingerprint, self.tokenizer.fingerprint)
@@ -107,13 +107,13 @@ class ResizeTest(parameterized.TestCase):
     )
     def test_a_word_that_text_is_split_within_is_refused(self, word):
         with self.assertRaisesRegex(errors.InputError, f"split '{word}'"):
-            vocabulary_surgery.grow(
+            vocabulary_surgery.add_tokens(
                 self.masked_lm, self.tokenizer, ["films", word]
             )
 
     def test_a_masked_lm_follows_its_vocabulary(self):
         task = self.masked_lm.task
-        grown, tokenizer = vocabulary_surgery.grow(
+        grown, tokenizer = vocabulary_surgery.add_tokens(
             self.masked_lm, self.tokenizer, ["films"]
         )
         self.assertEqual(grown.task.vocab_size, 37)
@@ -124,18 +124,18 @@ class ResizeTest(parameterized.TestCase):
             ["[PAD]", "x", *tiny.VOCABULARY[1:5], "y"], lowercase=True
         )
         model = randomise(tiny.masked_lm_model(vocab_size=7))
-        trimmed, _ = vocabulary_surgery.trim(model, moved, ["y"])
+        trimmed, _ = vocabulary_surgery.prune_tokens(model, moved, ["y"])
         self.assertEqual(trimmed.task.mask_id, 4)
         self.assertEqual(trimmed.task.special_ids, (2, 3))
         self.assertEqual(trimmed.task.vocab_size, 6)
         wrapped = model_lib.BertModel(
             model.encoder, wrappers.Wrapper(model.task)
         )
-        trimmed, _ = vocabulary_surgery.trim(wrapped, moved, ["y"])
+        trimmed, _ = vocabulary_surgery.prune_tokens(wrapped, moved, ["y"])
         self.assertEqual(trimmed.task.unwrapped.vocab_size, 6)
 
     def test_trimming_keeps_specials_and_what_occurs_in_order(self):
-        _, tokenizer = vocabulary_surgery.trim(
+        _, tokenizer = vocabulary_surgery.prune_tokens(
             self.masked_lm, self.tokenizer, TEXTS
         )
         text = "a good film plot ##s dull ##ed 很 坏 电 影 the , !".split()
@@ -147,11 +147,15 @@ class ResizeTest(parameterized.TestCase):
 
     def test_trimming_changes_no_answer_on_the_texts(self):
         for model in (self.classifier, self.masked_lm):
-            trimmed = vocabulary_surgery.trim(model, self.tokenizer, TEXTS)
+            trimmed = vocabulary_surgery.prune_tokens(
+                model, self.tokenizer, TEXTS
+            )
             self.assertLess(trimmed[1].vocab_size, 36)
             assert_same_encoding((model, self.tokenizer), trimmed)
         before = predictor.Predictor(self.classifier, self.tokenizer)
-        after = vocabulary_surgery.trim(self.classifier, self.tokenizer, TEXTS)
+        after = vocabulary_surgery.prune_tokens(
+            self.classifier, self.tokenizer, TEXTS
+        )
         self.assertEqual(
             before.predict(TEXTS), self.saved(*after).predict(TEXTS)
         )
@@ -165,22 +169,24 @@ class ResizeTest(parameterized.TestCase):
         )
         model = randomise(tiny.classifier(vocab_size=tokenizer.vocab_size))
         texts = [text, "a", "xbc"]
-        trimmed = vocabulary_surgery.trim(model, tokenizer, texts)
+        trimmed = vocabulary_surgery.prune_tokens(model, tokenizer, texts)
         self.assertIn("ab", trimmed[1].vocabulary)
         assert_same_encoding((model, tokenizer), trimmed, texts)
 
     def test_a_known_word_beside_an_unknown_one_keeps_its_pieces_alone(self):
-        _, tokenizer = vocabulary_surgery.trim(
+        _, tokenizer = vocabulary_surgery.prune_tokens(
             self.masked_lm, self.tokenizer, ["plots 一 zzz ☃"]
         )
         self.assertEqual(set(tokenizer.vocabulary[5:]), {"plot", "##s", "一"})
 
     def test_texts_without_any_piece_are_named(self):
         with self.assertRaisesRegex(errors.InputError, "found none"):
-            vocabulary_surgery.trim(self.masked_lm, self.tokenizer, ["", "☃"])
+            vocabulary_surgery.prune_tokens(
+                self.masked_lm, self.tokenizer, ["", "☃"]
+            )
 
     def test_a_cut_position_table_answers_short_texts_alike(self):
-        cut = vocabulary_surgery.positions(self.classifier, 16)
+        cut = vocabulary_surgery.resize_positions(self.classifier, 16)
         self.assertEqual(cut.encoder.config.max_position_embeddings, 16)
         self.assertEqual(cut.task.seq_length, 16)
         assert_same_encoding(
@@ -191,7 +197,7 @@ class ResizeTest(parameterized.TestCase):
         )
 
     def test_a_longer_position_table_begins_with_the_old_one(self):
-        longer = vocabulary_surgery.positions(self.classifier, 200)
+        longer = vocabulary_surgery.resize_positions(self.classifier, 200)
         old = self.classifier.encoder.embeddings.position_table.numpy()
         new = longer.encoder.embeddings.position_table.numpy()
         self.assertEqual(new.shape, (200, 16))
@@ -217,11 +223,11 @@ class ResizeTest(parameterized.TestCase):
     @parameterized.parameters(0, 1, 64 * 64 + 1)
     def test_an_impossible_length_is_named(self, length):
         with self.assertRaisesRegex(errors.InputError, "2 to 4,096 positions"):
-            vocabulary_surgery.positions(self.classifier, length)
+            vocabulary_surgery.resize_positions(self.classifier, length)
 
     def test_sinusoidal_positions_have_no_table(self):
         with self.assertRaisesRegex(errors.InputError, "no table"):
-            vocabulary_surgery.positions(
+            vocabulary_surgery.resize_positions(
                 tiny.classifier(position="sinusoidal"), 128
             )
 

@@ -195,7 +195,7 @@ class ConvertTest(parameterized.TestCase):
         write = keras_hub.write
 
         def wrong(folder, model, tokenizer):
-            model = vocabulary_surgery.positions(model, 64)  # a copy
+            model = vocabulary_surgery.resize_positions(model, 64)  # a copy
             parts = checkpoint.weights(model.encoder)
             parts |= checkpoint.weights(model.head)
             parts[name].assign(parts[name] + 1e-3)

@@ -136,7 +136,7 @@ class OneFileTest(absltest.TestCase):
 
     def test_its_vocabulary_stays(self):
         with self.assertRaisesRegex(errors.InputError, "in a BERT"):
-            vocabulary_surgery.grow(
+            vocabulary_surgery.add_tokens(
                 self.model.model, self.model.tokenizer, ["movie"]
             )
 

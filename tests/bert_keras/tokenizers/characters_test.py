@@ -102,8 +102,10 @@ class CharactersTest(absltest.TestCase):
             lambda: google.write(folder, model, self.tokenizer),
             lambda: hugging_face.write(folder, model, self.tokenizer),
             lambda: keras_hub.write(folder, model, self.tokenizer),
-            lambda: vocabulary_surgery.grow(model, self.tokenizer, ["x"]),
-            lambda: vocabulary_surgery.trim(model, self.tokenizer, ["x"]),
+            lambda: vocabulary_surgery.add_tokens(model, self.tokenizer, ["x"]),
+            lambda: vocabulary_surgery.prune_tokens(
+                model, self.tokenizer, ["x"]
+            ),
             lambda: tflite_sidecars.write(answers, folder, folder),
         ):
             with self.assertRaisesRegex(
