@@ -190,8 +190,8 @@ def _classifier(
         feature = tf.io.FixedLenFeature((), tf.string)
         raw = tf.io.parse_example(inputs, dict.fromkeys(names, feature))
         scores = text(**raw)["scores"]
-        every = tf.broadcast_to(tf.constant(classes), tf.shape(scores))
-        return {"classes": every, "scores": scores}
+        class_names = tf.broadcast_to(tf.constant(classes), tf.shape(scores))
+        return {"classes": class_names, "scores": scores}
 
     return classify
 

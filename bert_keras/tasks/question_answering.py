@@ -294,9 +294,9 @@ class QuestionAnswering(base.Task):
         if self.unanswerable:
             silent |= margin > self.no_answer_threshold
             rival = null
-        every = tf.concat([spans, tf.expand_dims(rival, 1)], axis=1)
-        every = tf.nn.softmax(every)
-        scores = tf.where(possible, every[:, :-1], 0.0)
+        probabilities = tf.concat([spans, tf.expand_dims(rival, 1)], axis=1)
+        probabilities = tf.nn.softmax(probabilities)
+        scores = tf.where(possible, probabilities[:, :-1], 0.0)
         answers = tf.strings.substr(
             tf.repeat(tf.expand_dims(context, 1), self.n_best, axis=1),
             starts,
@@ -307,7 +307,7 @@ class QuestionAnswering(base.Task):
             "answer": tf.where(silent, "", answers[:, 0]),
             "start": tf.where(silent, 0, starts[:, 0]),
             "end": tf.where(silent, 0, ends[:, 0]),
-            "score": tf.where(silent, every[:, -1], scores[:, 0]),
+            "score": tf.where(silent, probabilities[:, -1], scores[:, 0]),
             "no_answer_score": margin,
             "answers": answers,
             "starts": starts,

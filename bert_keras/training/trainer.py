@@ -329,8 +329,8 @@ class Trainer:
         )
 
 
-def _is_due(step: int, every: int) -> bool:
-    return bool(every) and step % every == 0
+def _is_due(step: int, interval: int) -> bool:
+    return bool(interval) and step % interval == 0
 
 
 def _best_metric(settings: settings_lib.TrainSettings, task: base.Task) -> str:
