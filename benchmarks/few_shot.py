@@ -24,7 +24,7 @@ _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each kind.", 1)
 
 def accuracies(output: str, folder: str, *extra: str) -> list[float]:
     """Dev accuracy after the last epoch, for each seed."""
-    found = []
+    values = []
     for seed in range(1, _SEEDS.value + 1):
         run = os.path.join(folder, "-".join(["seed", str(seed), *extra]))
         command = demo.finetune_command(
@@ -35,9 +35,9 @@ def accuracies(output: str, folder: str, *extra: str) -> list[float]:
             [sys.executable, "-m", *command], check=True, capture_output=True
         )
         last = checkpoint.read(checkpoint.marked(run, "latest") or run)
-        found.append(last.facts["scores"]["accuracy"])
-        print(f"seed {seed} {' '.join(extra)}: {found[-1]:.4f}", flush=True)
-    return found
+        values.append(last.facts["scores"]["accuracy"])
+        print(f"seed {seed} {' '.join(extra)}: {values[-1]:.4f}", flush=True)
+    return values
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -48,13 +48,13 @@ def main(arguments: Sequence[str]) -> None:
             ("pretrained", ()),
             ("random", ("--random_start",)),
         ):
-            found = accuracies(_DEMO.value, folder, *extra)
-            spread = statistics.stdev(found) if len(found) > 1 else 0.0
+            values = accuracies(_DEMO.value, folder, *extra)
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
             table.add_row(
                 name,
-                f"{statistics.mean(found):.4f}",
+                f"{statistics.mean(values):.4f}",
                 f"{spread:.4f}",
-                str(len(found)),
+                str(len(values)),
             )
     rich.print(table)
 

@@ -73,8 +73,8 @@ def main(_):
         for seed in SEEDS.value:
             for side, module in SIDES.items():
                 output = os.path.join(folder, f"{seed}-{side}")
-                found, rate, peak = run(module, seed, output)
-                metrics[side].append(found)
+                values, rate, peak = run(module, seed, output)
+                metrics[side].append(values)
                 rates[side].append(rate)
                 peaks[side].append(peak)
                 print(
@@ -87,8 +87,8 @@ def main(_):
     ours, theirs = (metrics[side] for side in SIDES)
     for name in ours[0]:
         cells = []
-        for found in (ours, theirs):
-            last = [each[name][-1] for each in found if name in each]
+        for values in (ours, theirs):
+            last = [each[name][-1] for each in values if name in each]
             cells.append(
                 f"{np.mean(last):.4f} +- {np.std(last):.4f}" if last else ""
             )

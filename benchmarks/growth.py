@@ -30,7 +30,7 @@ MB = 2**20
 
 def measure():
     """{size: [(value, seconds, bytes)]}; the size all have is measured once."""
-    seen, found = {}, {}
+    seen, points = {}, {}
     for name, values in SIZES.items():
         for value in values:
             same = value == flags.FLAGS[name].value
@@ -39,10 +39,10 @@ def measure():
                 seen[key] = train_step.alone(0, **{name: value})
                 print(name, value, seen[key], flush=True)
             each = seen[key]
-            found.setdefault(name, []).append(
+            points.setdefault(name, []).append(
                 (value, each["seconds"], each["bytes"])
             )
-    return found
+    return points
 
 
 def line(x, y):
@@ -58,7 +58,7 @@ def exponent(x, y):
 
 
 def main(_):
-    found = measure()
+    measured = measure()
     table = rich.table.Table(
         title=f"a step of {train_step.LAYERS.value} x "
         f"{train_step.WIDTH.value}, {train_step.BATCH.value} x "
@@ -68,8 +68,8 @@ def main(_):
     for column in ("", "seconds", "off a line", "exponent", "MB at the peak"):
         table.add_column(column)
     figure = matplotlib.figure.Figure(figsize=(12, 6), layout="constrained")
-    axes = figure.subplots(2, len(found), squeeze=False)
-    for number, (name, points) in enumerate(found.items()):
+    axes = figure.subplots(2, len(measured), squeeze=False)
+    for number, (name, points) in enumerate(measured.items()):
         x, seconds, memory = map(np.array, zip(*points, strict=True))
         for row, (y, unit) in enumerate(
             ((seconds, "seconds a step"), (memory / MB, "MB at the peak"))

@@ -161,9 +161,9 @@ def onnx_runtimes(folder, *, quantized=False, fused=False):
             num_heads=WIDTH.value // 64,
             hidden_size=WIDTH.value,
         )
-        found = model.get_fused_operator_statistics()
-        if not found["SkipLayerNormalization"]:
-            sys.exit(f"error: ONNX Runtime has fused nothing: {found}")
+        fused_ops = model.get_fused_operator_statistics()
+        if not fused_ops["SkipLayerNormalization"]:
+            sys.exit(f"error: ONNX Runtime has fused nothing: {fused_ops}")
         path = path.replace(".onnx", "_fused.onnx")
         model.save_model_to_file(path)
     if quantized:
@@ -238,10 +238,10 @@ def tflites(path):
         inputs[each] = rows()[ours].astype(details["dtype"])
 
     def answer():
-        (found,) = call(**inputs).values()
-        if np.allclose(found.sum(-1), 1):
-            return found
-        return np.exp(found) / np.exp(found).sum(-1, keepdims=True)
+        (scores,) = call(**inputs).values()
+        if np.allclose(scores.sum(-1), 1):
+            return scores
+        return np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
 
     return answer
 

@@ -54,10 +54,10 @@ def load(folder: str) -> tuple[float, float, float]:
     """Seconds, megabytes at the peak, megabytes before."""
     before = peak_megabytes()
     start = time.perf_counter()
-    found = formats.read(folder)
-    found.tokenizer()
-    task = found.task or masked_lm.MaskedLM(objective="none")
-    loading.load_model(found, task)
+    source = formats.read(folder)
+    source.tokenizer()
+    task = source.task or masked_lm.MaskedLM(objective="none")
+    loading.load_model(source, task)
     seconds = time.perf_counter() - start
     return seconds, peak_megabytes(), before
 

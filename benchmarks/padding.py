@@ -46,9 +46,9 @@ def main(_):
     ):
         table.add_column(column)
     for folder in RECORDS.value:
-        found = records.Records(folder)
-        lengths = found.lengths
-        longest = found.manifest.get("seq_length", int(lengths.max()))
+        records_read = records.Records(folder)
+        lengths = records_read.lengths
+        longest = records_read.manifest.get("seq_length", int(lengths.max()))
         buckets = batches.buckets(longest)
         sampler = batches.BatchSampler(
             lengths, BATCH_SIZE.value, seed=1, buckets=buckets

@@ -60,9 +60,9 @@ def hugging_faces(model, folder, *, by_length):
         if by_length:
             order = np.argsort([len(text) for text in texts], kind="stable")
         with torch.inference_mode():
-            found = pipeline([texts[index] for index in order])
+            answers = pipeline([texts[index] for index in order])
         labels = [""] * len(texts)
-        for index, each in zip(order, found, strict=True):
+        for index, each in zip(order, answers, strict=True):
             labels[index] = each["label"]
         return labels
 

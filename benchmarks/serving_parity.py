@@ -89,11 +89,11 @@ def main(_):
     numbers, agree = [], []
     for batch, got in zip(batches, answers, strict=True):
         raw = {name: tf.constant(texts) for name, texts in batch.items()}
-        found = verification.compare(
+        difference = verification.compare(
             got, reference.serve_text(**raw), ranked=task.ranked_outputs
         )
-        numbers.append(found.numbers)
-        agree.append(found.agreement * len(next(iter(batch.values()))))
+        numbers.append(difference.numbers)
+        agree.append(difference.agreement * len(next(iter(batch.values()))))
     one_by_one = max(
         verification.compare(
             {name: value[:1] for name, value in got.items()},

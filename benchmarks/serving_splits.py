@@ -88,7 +88,7 @@ def main(_):
             unsplit = answer(**inputs)
             for size in map(int, SPLITS.value):
                 joined = in_batches(answer, inputs, size)
-                found = verification.compare(
+                difference = verification.compare(
                     joined, unsplit, ranked=task.ranked_outputs
                 )
                 count = len(next(iter(inputs.values())))
@@ -97,8 +97,8 @@ def main(_):
                     name,
                     str(size),
                     str(count),
-                    f"{found.agreement * count:.0f}",
-                    f"{found.numbers:.1e}",
+                    f"{difference.agreement * count:.0f}",
+                    f"{difference.numbers:.1e}",
                 )
     rich.console.Console(width=100).print(table)
 

@@ -83,14 +83,14 @@ def whole():
 
 
 def main(_):
-    found = [
+    rounds = [
         parts() | {"the command, whole": whole()} for _ in range(ROUNDS.value)
     ]
     table = rich.table.Table(title=f"first answer of {CHECKPOINT.value}")
     for column in ("", "seconds, median", "least"):
         table.add_column(column)
-    for name in found[0]:
-        values = [each[name] for each in found]
+    for name in rounds[0]:
+        values = [each[name] for each in rounds]
         table.add_row(name, f"{np.median(values):.2f}", f"{min(values):.2f}")
     rich.console.Console(width=100).print(table)
 

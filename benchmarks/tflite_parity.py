@@ -71,7 +71,7 @@ def main(_):
             got = file.task.postprocess(
                 numbers, inputs, raw, predictor.tokenizer
             )
-            found = verification.compare(
+            difference = verification.compare(
                 got | {"truncated": want["truncated"]},
                 want,
                 ranked=task.ranked_outputs,
@@ -79,8 +79,8 @@ def main(_):
             score = task.metrics(predictor_lib.rows_of(task, got), rows)[metric]
             table.add_row(
                 quantization,
-                f"{found.agreement * len(rows):.0f}",
-                f"{found.numbers:.1e}",
+                f"{difference.agreement * len(rows):.0f}",
+                f"{difference.numbers:.1e}",
                 f"{score:.4f}",
                 f"{os.path.getsize(path) / 1e6:.1f}",
             )

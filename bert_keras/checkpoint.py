@@ -263,13 +263,13 @@ def read(path: str) -> Checkpoint:
     """
     folder = path
     if not tf.io.gfile.exists(os.path.join(path, CONFIG)):
-        found = marked(path, "best") or marked(path, "latest")
-        if found is None:
+        marked_folder = marked(path, "best") or marked(path, "latest")
+        if marked_folder is None:
             raise errors.InputError(
                 f"{path} is not a checkpoint: expected {CONFIG} in a step "
                 "folder, or a run folder with a file `best` or `latest`."
             )
-        folder = found
+        folder = marked_folder
     values = checkpoint_config.read(os.path.join(folder, CONFIG))
     task, unknown_task = None, ""
     try:
@@ -297,13 +297,13 @@ def steps(run: str) -> list[int]:
     """Numbers of the complete checkpoints of a run, rising."""
     if not tf.io.gfile.isdir(run):
         return []
-    found = []
+    numbers = []
     for name in tf.io.gfile.listdir(run):
         match = re.fullmatch(r"step-(\d+)/?", name)
         config = os.path.join(run, name, CONFIG)
         if match and tf.io.gfile.exists(config):
-            found.append(int(match[1]))
-    return sorted(found)
+            numbers.append(int(match[1]))
+    return sorted(numbers)
 
 
 def step_folder(run: str, step: int) -> str:

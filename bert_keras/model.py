@@ -129,18 +129,18 @@ def _restored(
     """
     name = values.get("registered_name")
     module = values.get("module"), values.get("class_name")
-    found = [
+    matches = [
         each for each in known if (each.__module__, each.__name__) == module
     ] or [
         each for each in known if keras.saving.get_registered_name(each) == name
     ]
-    if not found:
+    if not matches:
         raise errors.InputError(
             f"the file holds {name!r} of {'.'.join(map(str, module))}, which "
             f"is no {noun} known here. If it is yours, import its "
             "module before loading."
         )
-    return found[0].from_config(values["config"])
+    return matches[0].from_config(values["config"])
 
 
 def _encoders() -> list[type[Any]]:

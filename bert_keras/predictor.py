@@ -262,11 +262,11 @@ def load(
     `precision` is Keras' dtype policy, None the one that is set: "bfloat16"
     stores and computes the products so, and all else in float32.
     """
-    found = formats.read(path, lowercase=lowercase)
+    checkpoint = formats.read(path, lowercase=lowercase)
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy(precision or before)
-        return Predictor(loading.load_model(found), found.tokenizer())
+        return Predictor(loading.load_model(checkpoint), checkpoint.tokenizer())
     finally:
         keras.config.set_dtype_policy(before)
 

@@ -24,8 +24,8 @@ class UnknownNameError(errors.InputError):
 
 def names(package: str) -> list[str]:
     """What comes with the package: its files, without `base`."""
-    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
-    return sorted(item.name for item in found if item.name != "base")
+    modules = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    return sorted(item.name for item in modules if item.name != "base")
 
 
 def name_of(package: str, cls: type) -> str:

@@ -185,8 +185,8 @@ def _check_whole(tokenizer: wordpiece.Tokenizer, words: list[str]) -> None:
     own = range(tokenizer.vocab_size - len(words), tokenizer.vocab_size)
     split = [
         repr(word)
-        for word, index, found in zip(words, own, ids, strict=True)
-        if found != [index]
+        for word, index, ids_of_word in zip(words, own, ids, strict=True)
+        if ids_of_word != [index]
     ]
     if split:
         more = f" and {len(split) - 5} more" if len(split) > 5 else ""

@@ -109,16 +109,16 @@ def _decomposed(text):
     """
     if text.isascii():
         return text
-    found, marks = [], []
+    ordered, marks = [], []
     for whole in text:
         for char in unicodedata.normalize("NFD", whole):
             if unicodedata.combining(char):
                 marks.append(char)
             else:
-                found += sorted(marks, key=unicodedata.combining)
-                found.append(char)
+                ordered += sorted(marks, key=unicodedata.combining)
+                ordered.append(char)
                 marks = []
-    return "".join(found + sorted(marks, key=unicodedata.combining))
+    return "".join(ordered + sorted(marks, key=unicodedata.combining))
 
 
 def _is_mark(char, kind):
@@ -166,15 +166,15 @@ class Model:
 
     def check_vocabulary(self) -> None:
         """Raises ValueError where it is another model's, whose ids differ."""
-        name, found = self.facts["vocabulary"], len(self.vocabulary)
-        size = self.facts.get("vocabulary_size", found)  # older ones lack it
-        if size != found:
-            raise ValueError(f"expected {size} pieces in {name}, found {found}")
+        name, count = self.facts["vocabulary"], len(self.vocabulary)
+        size = self.facts.get("vocabulary_size", count)  # older ones lack it
+        if size != count:
+            raise ValueError(f"expected {size} pieces in {name}, found {count}")
         for key in ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id"):
             number, piece = self.facts[key], f"[{key[:-3].upper()}]"
             if number is None:
                 continue
-            there = self.vocabulary[number] if 0 <= number < found else None
+            there = self.vocabulary[number] if 0 <= number < count else None
             if there != piece:
                 raise ValueError(
                     f"expected {piece} as piece {number} of {name}, found "

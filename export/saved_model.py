@@ -125,7 +125,7 @@ def main() -> None:
 
 def _facts(path: str, task: base.Task) -> dict[str, str]:
     """What the closing table shows of a version."""
-    found = manifest.read(path)
+    described = manifest.read(path)
     answer = tf.saved_model.load(path).signatures[signatures.TEXT]
 
     def time(count: int) -> str:
@@ -137,13 +137,13 @@ def _facts(path: str, task: base.Task) -> dict[str, str]:
         "size": console.size_of(path),
         **{
             name: f"{', '.join(each['inputs'])} -> {', '.join(each['outputs'])}"
-            for name, each in found["signatures"].items()
+            for name, each in described["signatures"].items()
         },
-        **manifest.parity(found),
+        **manifest.parity(described),
         "time per text": f"{time(1)} alone, {time(32)} in a batch of 32 "
         "(a sentence)",
-        "the server needs": ", ".join(found["text_ops"]),
-        "TF Serving": compatibility.listed(found),
+        "the server needs": ", ".join(described["text_ops"]),
+        "TF Serving": compatibility.listed(described),
     }
 
 

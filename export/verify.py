@@ -27,21 +27,21 @@ def define_flags() -> None:
 def main() -> None:
     folder, server = common.required("model"), flags.FLAGS.server
     key = compatibility.require_server(server) if server else ""
-    found = manifest.check(folder)
+    described = manifest.check(folder)
     facts = {
-        "files": f"{len(found['files'])}, all as exported",
-        "task": found["task"]["name"],
-        "precision": found["precision"],
-        "signatures": ", ".join(found["signatures"]),
-        "the server needs": ", ".join(found["text_ops"]),
+        "files": f"{len(described['files'])}, all as exported",
+        "task": described["task"]["name"],
+        "precision": described["precision"],
+        "signatures": ", ".join(described["signatures"]),
+        "the server needs": ", ".join(described["text_ops"]),
         "made with": ", ".join(
-            " ".join(item) for item in found["versions"].items()
+            " ".join(item) for item in described["versions"].items()
         ),
-        **manifest.parity(found),
-        "TF Serving": compatibility.listed(found),
+        **manifest.parity(described),
+        "TF Serving": compatibility.listed(described),
     }
     if key:
-        lacks = compatibility.problems(found, key)
+        lacks = compatibility.problems(described, key)
         if lacks:
             raise manifest.DamagedError(
                 f"TF Serving {server} cannot serve {folder}: "

@@ -151,15 +151,15 @@ def compare(
 
     Raises RuntimeError when it is another model: that is a bug of the format.
     """
-    found = formats.read(folder)
-    same_words = found.tokenizer().fingerprint == tokenizer.fingerprint
-    ours, theirs = checkpoint.values(model.encoder), found.encoder_values()
+    written = formats.read(folder)
+    same_words = written.tokenizer().fingerprint == tokenizer.fingerprint
+    ours, theirs = checkpoint.values(model.encoder), written.encoder_values()
     weights = _difference(ours, theirs, folder)
     facts = {"difference of weights": f"{weights:.2g} at most"}
     behind = [] if set(ours) == set(theirs) else ["the pooler"]
-    if found.task is not None:
+    if written.task is not None:
         head = _difference(
-            checkpoint.values(model.head), found.head_values(), folder
+            checkpoint.values(model.head), written.head_values(), folder
         )
         facts["difference of weights"] += f", {head:.2g} in the head"
         weights = max(weights, head)
@@ -168,7 +168,7 @@ def compare(
     if behind:
         facts["left behind"] = ", ".join(behind)
     with layers.skip_init():
-        again = found.config.build_encoder()
+        again = written.config.build_encoder()
     for path, variable in checkpoint.weights(again).items():
         variable.assign(theirs.get(path, ours[path]))
     outputs = max(
@@ -178,7 +178,7 @@ def compare(
         )
     )
     facts["difference of outputs"] = f"{outputs:.2g} at most"
-    kept = found.config.to_dict()
+    kept = written.config.to_dict()
     lost = [
         f"{name} {value} (now {kept[name]})"
         for name, value in model.encoder.config.to_dict().items()

@@ -93,12 +93,12 @@ def main() -> None:
     title = settings.model or settings.checkpoint
     if settings.checkpoint:
         registry.import_modules(settings.modules)
-        found = formats.read(settings.checkpoint)
-        config = found.config
-        task = found.task.name if found.task else "no head"
-        if found.unknown_task:
-            task = f"a head that is not known here: {found.unknown_task}"
-        title += f": step {found.step}, {task}"
+        source = formats.read(settings.checkpoint)
+        config = source.config
+        task = source.task.name if source.task else "no head"
+        if source.unknown_task:
+            task = f"a head that is not known here: {source.unknown_task}"
+        title += f": step {source.step}, {task}"
     else:
         config = bert.parse(
             settings.model, vocab_size=settings.vocab_size or None

@@ -52,11 +52,11 @@ def buckets(seq_length: int) -> tuple[int, ...]:
     Multiples of 8 to 64, then four for each doubling (128: 12, 512: 20): what
     is sorted by length pads a few per cent, short texts too.
     """
-    found, step = [8], 8
-    while found[-1] < seq_length:
-        found.append(found[-1] + step)
-        step = max(8, 1 << found[-1].bit_length() - 3)
-    return (*found[:-1], seq_length)
+    lengths, step = [8], 8
+    while lengths[-1] < seq_length:
+        lengths.append(lengths[-1] + step)
+        step = max(8, 1 << lengths[-1].bit_length() - 3)
+    return (*lengths[:-1], seq_length)
 
 
 def stream(

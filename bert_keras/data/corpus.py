@@ -67,7 +67,7 @@ def files(patterns: Sequence[str]) -> list[str]:
     link to a folder is followed unless it leads back to a folder that holds
     it, and a file that several names lead to is read under the first.
     """
-    found: dict[str, str] = {}
+    by_real_path: dict[str, str] = {}
     for pattern in patterns or [""]:
         if pattern and tf.io.gfile.isdir(pattern):
             matches = _walk(pattern)
@@ -83,8 +83,8 @@ def files(patterns: Sequence[str]) -> list[str]:
                 f"none at {pattern!r}."
             )
         for match in matches:
-            found.setdefault(_real(match), match)
-    return list(found.values())
+            by_real_path.setdefault(_real(match), match)
+    return list(by_real_path.values())
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -155,8 +155,8 @@ def documents(
     position: Position | None = None,
 ) -> Iterator[list[str]]:
     """Sentences of every document of all files, in order."""
-    found = scan(paths, text_field=text_field, position=position)
-    yield from read(found, text_field=text_field)
+    scanned = scan(paths, text_field=text_field, position=position)
+    yield from read(scanned, text_field=text_field)
 
 
 def scan(
@@ -182,10 +182,10 @@ def scan(
                 "its rows as .jsonl and name the field."
             )
         if is_json(path):
-            found = _scan_json(path, text_field, position)
+            scanned = _scan_json(path, text_field, position)
         else:
-            found = _scan_text(path, position)
-        for document in found:
+            scanned = _scan_text(path, position)
+        for document in scanned:
             empty = False
             yield document
     if empty:
@@ -202,12 +202,14 @@ def read(
     Documents of one file should come in order: packed files are unpacked
     from their beginning.
     """
-    for path, group in itertools.groupby(documents, lambda found: found.path):
+    for path, group in itertools.groupby(
+        documents, lambda document: document.path
+    ):
         with _unpacked(path) as stream:
-            for found in group:
-                stream.seek(found.start)
-                text = stream.read(found.stop - found.start).decode()
-                yield from _join(_paragraphs(found, text, text_field))
+            for document in group:
+                stream.seek(document.start)
+                text = stream.read(document.stop - document.start).decode()
+                yield from _join(_paragraphs(document, text, text_field))
 
 
 def texts(path: str) -> Iterator[tuple[int, str]]:
@@ -244,8 +246,8 @@ def _lines(
 
     Raises InputError as `lines` does.
     """
-    found = _split(path, position)
-    head = list(itertools.islice(found, 2))
+    lines_read = _split(path, position)
+    head = list(itertools.islice(lines_read, 2))
     if head:
         first = head[0][1]
         if encoding := _encoding(first):
@@ -259,7 +261,7 @@ def _lines(
                 "alone, as on old Macs. Convert the file, for example with "
                 "tr '\\r' '\\n'."
             )
-    yield from itertools.chain(head, found)
+    yield from itertools.chain(head, lines_read)
 
 
 def _split(path: str, position: Position | None) -> Iterator[tuple[int, bytes]]:
@@ -368,7 +370,7 @@ def _scan_text(path: str, position: Position | None) -> Iterator[Document]:
         if open_ and (
             blanks > (shape == "wrapped") or (ends and length > LONGEST)
         ):
-            yield _found(path, shape, first, start, stop, open_)
+            yield _document(path, shape, first, start, stop, open_)
             open_, length = [], 0
         if text:
             if not open_:
@@ -378,7 +380,7 @@ def _scan_text(path: str, position: Position | None) -> Iterator[Document]:
         if open_ or text:
             open_.append(text)
     if open_:
-        yield _found(path, shape, first, start, stop, open_)
+        yield _document(path, shape, first, start, stop, open_)
 
 
 def _scan_json(
@@ -391,10 +393,10 @@ def _scan_json(
             rows = [field] if isinstance(field, str) else field
             stop = begin + len(line)
             if any(map(str.strip, rows)):
-                yield _found(path, "json", number, begin, stop, rows)
+                yield _document(path, "json", number, begin, stop, rows)
 
 
-def _found(
+def _document(
     path: str, shape: str, line: int, start: int, stop: int, rows: Sequence[str]
 ) -> Document:
     text = "\n".join(rows).strip().encode()
@@ -405,11 +407,11 @@ def _found(
 
 
 def _paragraphs(
-    found: Document, text: str, text_field: str
+    document: Document, text: str, text_field: str
 ) -> Iterator[list[str]]:
     """Sentences of each paragraph; nothing, where a document may end."""
-    if found.shape == "json":
-        field = _field(text, text_field, found.path, found.line)
+    if document.shape == "json":
+        field = _field(text, text_field, document.path, document.line)
         if isinstance(field, list):
             yield from ([s] for s in (" ".join(s.split()) for s in field) if s)
             return
@@ -418,10 +420,10 @@ def _paragraphs(
         yield from filter(None, map(sentence_splitter.split, rows))
         return
     rows = text.split("\n")
-    if found.shape == "sentences":
+    if document.shape == "sentences":
         yield [row for row in map(str.strip, rows) if row]
         return
-    if found.shape == "wrapped":
+    if document.shape == "wrapped":
         rows = _unwrap(rows)
     # As one paragraph: `scan` has cut what is too long.
     yield [
@@ -443,22 +445,22 @@ def _join(paragraphs: Iterable[list[str]]) -> Iterator[list[str]]:
 
 
 def _field(text: str, name: str, path: str, number: int) -> str | list[str]:
-    found = "none"
+    description = "none"
     try:
         row = json_lines.loads(text)
     except json_lines.JsonError as error:
-        row, found = None, f"none: {error}"
+        row, description = None, f"none: {error}"
     field = row.get(name) if isinstance(row, dict) else None
     if isinstance(field, str):
         return field
     if isinstance(field, list) and all(isinstance(s, str) for s in field):
         return field
     if isinstance(row, dict):
-        found = f"fields {list(row)}"
+        description = f"fields {list(row)}"
     raise errors.InputError(
         f"{path}, line {number}: expected one JSON object a line whose "
-        f"{name!r} is a string or a list of strings, found {found}. Name the "
-        "field that holds the text."
+        f"{name!r} is a string or a list of strings, found {description}. Name "
+        "the field that holds the text."
     )
 
 

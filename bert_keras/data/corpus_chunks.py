@@ -102,7 +102,7 @@ class Partition:
         deduplicate: bool = True,
         chunk_bytes: int = BYTES,
     ):
-        self.found = documents
+        self._scanned = documents
         self.held_out = held_out
         self.seen = Seen() if deduplicate else None
         self.chunk_bytes = chunk_bytes
@@ -115,15 +115,15 @@ class Partition:
         has no random next sentence.
         """
         open_ = {split: _Open(self.chunk_bytes) for split in ("train", "dev")}
-        for found in self.found:
-            if self.seen and not self.seen.add(found.digest):
+        for document in self._scanned:
+            if self.seen and not self.seen.add(document.digest):
                 self.repeated += 1
                 continue
             is_dev = held_out_lib.is_held_out(self.documents, self.held_out)
             self.documents += 1
-            self.bytes += found.stop - found.start
+            self.bytes += document.stop - document.start
             split = "dev" if is_dev else "train"
-            if chunk := open_[split].add(found):
+            if chunk := open_[split].add(document):
                 yield open_[split].named(split, chunk)
         train, dev = open_["train"].rest(), open_["dev"].rest()
         if not open_["dev"].given and len(dev) == 1 and len(dev[0]) == 1:
@@ -146,10 +146,10 @@ class _Open:
         self.open: list[corpus.Document] = []
         self.size = self.given = 0
 
-    def add(self, found: corpus.Document) -> list[corpus.Document]:
+    def add(self, document: corpus.Document) -> list[corpus.Document]:
         """A chunk that is complete now, or nothing."""
-        self.open.append(found)
-        self.size += found.stop - found.start
+        self.open.append(document)
+        self.size += document.stop - document.start
         if self.size < self.chunk_bytes or len(self.open) < 2:
             return []
         chunk, self.ready = self.ready, self.open

@@ -282,9 +282,9 @@ def _features(path: str, example: tf.Tensor) -> dict[str, Any]:
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
         row = {}
     lengths = {name: value.values.shape[0] for name, value in row.items()}
-    found = tuple(lengths.get(name, 0) for name in FEATURES)
-    tokens, predictions = found[0], found[3]
-    if found != (*[tokens] * 3, *[predictions] * 3, 1) or 0 in found:
+    sizes = tuple(lengths.get(name, 0) for name in FEATURES)
+    tokens, predictions = sizes[0], sizes[3]
+    if sizes != (*[tokens] * 3, *[predictions] * 3, 1) or 0 in sizes:
         raise errors.InputError(
             f"{path} does not hold pretraining rows: expected tf.train.Example "
             f"with {', '.join(FEATURES)}, as create_pretraining_data.py makes "

@@ -40,12 +40,12 @@ def import_google_tfrecords(
             splits["dev" if is_dev else "train"].append(record)
             longest = max(longest, len(record["inputs/token_ids"]))
         total += len(block)
-        for split, found in splits.items():
-            if found:
+        for split, records_of_split in splits.items():
+            if records_of_split:
                 name = records_lib.shard_name(len(made[split]))
                 path = os.path.join(output, split, name)
                 columns = records_lib.columns_of(
-                    found, per_token=records_lib.PER_TOKEN
+                    records_of_split, per_token=records_lib.PER_TOKEN
                 )
                 made[split].append(records_lib.write_shard(path, columns))
     # Training records last: they say that all is done.

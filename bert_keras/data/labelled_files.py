@@ -145,10 +145,10 @@ def read(
     )
     has_header = suffix in _TABLES and not _are_positions(columns)
     doubts: list[str] = []
-    found = _examples(
+    examples = _examples(
         path, raw_rows, make_reader, on_bad_row == "skip", has_header, doubts
     )
-    return Examples(path, found, lambda: _note(doubts))
+    return Examples(path, examples, lambda: _note(doubts))
 
 
 def _note(doubts: Sequence[str]) -> str:
@@ -404,17 +404,17 @@ _INDEX_NAMES = {"", "id", "index", "unnamed: 0"}
 
 
 def _recognise(path: str, there: Sequence[str]) -> dict[str, str]:
-    found = _common(path, there)
-    return found if "text" in found else {}
+    matches = _common(path, there)
+    return matches if "text" in matches else {}
 
 
 def _with_label(
     path: str, there: Sequence[str], columns: Mapping[str, str]
 ) -> dict[str, str]:
     """The columns that were named, and a label that has a common name."""
-    found = _common(path, there, only=("label",))
-    if "label" in found and found["label"] not in columns.values():
-        return {"label": found["label"], **columns}
+    matches = _common(path, there, only=("label",))
+    if "label" in matches and matches["label"] not in columns.values():
+        return {"label": matches["label"], **columns}
     return dict(columns)
 
 
@@ -427,7 +427,7 @@ def _common(
     free = collections.defaultdict(list)
     for column in there:
         free[column.strip().casefold()].append(column)
-    found = {}
+    matches = {}
     for ours in only:
         for name in COMMON_COLUMNS[ours]:
             if same := free.pop(name.casefold(), None):
@@ -436,9 +436,9 @@ def _common(
                         f"{path}: expected one column for {ours}, found "
                         f"{' and '.join(map(repr, same))}. Rename the others."
                     )
-                found[ours] = same[0]
+                matches[ours] = same[0]
                 break
-    return found
+    return matches
 
 
 # One reader per format: path -> records, blank lines left out.

@@ -42,13 +42,13 @@ def one(value: Any) -> str:
         if (structure := _structure(text)) is not None:
             value = structure
         elif _PYTHON_LIST.fullmatch(text):
-            raise ValueError(f"expected one label, found {_found(text)}")
+            raise ValueError(f"expected one label, found {_described(text)}")
     if isinstance(value, (list, dict)):
         raise ValueError(
             f"expected one label, found {json_lines.name_of(value)}"
         )
     if _is_missing(value):
-        raise ValueError(f"expected a label, found {_found(value)}")
+        raise ValueError(f"expected a label, found {_described(value)}")
     return strip(_text(value))
 
 
@@ -92,7 +92,7 @@ def several(value: Any) -> str:
         if _structure(joined) is not None or _listed(joined) != joined:
             raise ValueError(
                 f"expected labels that do not look like a list together, "
-                f"found {_found(joined)}"
+                f"found {_described(joined)}"
             )
     return joined
 
@@ -106,20 +106,20 @@ def number(value: Any) -> str:
         more = f"; the square of one above {LARGEST:g} can overflow"
     else:
         more = ""
-    found = _found(value) if isinstance(value, str) else None
-    found = found or json_lines.name_of(value)
-    raise ValueError(f"expected a finite number, found {found}{more}")
+    description = _described(value) if isinstance(value, str) else None
+    description = description or json_lines.name_of(value)
+    raise ValueError(f"expected a finite number, found {description}{more}")
 
 
 def numbers(label: tf.Tensor) -> tf.Tensor:
     """(T,) string -> (T,) float32; raises InputError with the row."""
-    found = np.zeros(len(label), np.float32)
+    values = np.zeros(len(label), np.float32)
     for row, text in enumerate(label.numpy()):
         try:
-            found[row] = float(number(text.decode()))
+            values[row] = float(number(text.decode()))
         except ValueError as problem:
             raise errors.InputError(f"row {row}: {problem}.") from None
-    return tf.constant(found)
+    return tf.constant(values)
 
 
 def doubts(names: Iterable[str]) -> str:
@@ -232,7 +232,7 @@ def _listed(text: str) -> Any:
     ):
         raise ValueError(
             f"expected labels with commas between or a JSON list of strings, "
-            f"found {_found(text)}"
+            f"found {_described(text)}"
         )
     return text
 
@@ -252,7 +252,7 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _found(value: Any) -> str:
+def _described(value: Any) -> str:
     if not isinstance(value, str):
         return json_lines.name_of(value)
     if not strip(value):

@@ -110,8 +110,8 @@ def mask_positions(
     is false on filling. P = `num_masks`: further masks stay unanswered.
     """
     length = tf.shape(token_ids)[1]
-    found = token_ids == mask_id
-    positions = tf.where(found, tf.range(length), length)
+    is_mask = token_ids == mask_id
+    positions = tf.where(is_mask, tf.range(length), length)
     positions = tf.pad(
         positions, [[0, 0], [0, num_masks]], constant_values=length
     )

@@ -184,10 +184,10 @@ class Records:
         # hashlib lets other threads work.
         with concurrent.futures.ThreadPoolExecutor() as pool:
             checksums = pool.map(files.checksum, paths)
-        for path, entry, found, shard in zip(
+        for path, entry, checksum, shard in zip(
             paths, entries, checksums, self._shards, strict=True
         ):
-            if found != entry.get("sha256") or not _is_shard(shard):
+            if checksum != entry.get("sha256") or not _is_shard(shard):
                 raise errors.InputError(
                     f"{path} is damaged: it is not what the manifest says was "
                     "written. Make or copy its folder again."

@@ -198,17 +198,17 @@ class _Node:
     ) -> Any:
         if not isinstance(self.value, dict):
             name = json_lines.name_of(self.value)
-            found = f"{self.key_path or 'the file'} is {name}"
+            description = f"{self.key_path or 'the file'} is {name}"
         elif key not in self.value:
-            found = f"there is only {', '.join(self.value) or 'nothing'}"
+            description = f"there is only {', '.join(self.value) or 'nothing'}"
         else:
             value = self.value[key]
             if isinstance(value, kind) and (
                 kind is bool or not isinstance(value, bool)
             ):
                 return value
-            found = f"it is {json_lines.name_of(value)}"
+            description = f"it is {json_lines.name_of(value)}"
         raise errors.InputError(
             f"{self.path}: expected {expected} at {self._at(key)}, as in "
-            f"SQuAD's JSON, but {found}. Mend the file."
+            f"SQuAD's JSON, but {description}. Mend the file."
         )

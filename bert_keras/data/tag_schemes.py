@@ -64,18 +64,18 @@ def spans(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:
     begins one, whatever its prefix. With a scheme, entities that are not
     well-formed in it are left out.
     """
-    found, before, start = [], "O", 0
+    entities, before, start = [], "O", 0
     for index, tag in enumerate([*tags, "O"]):
         if not continues(before, tag):
             if before != "O":
-                found.append((before[2:], start, index))
+                entities.append((before[2:], start, index))
             start = index
         before = tag
     if scheme is None:
-        return found
+        return entities
     return [
         (kind, first, last)
-        for kind, first, last in found
+        for kind, first, last in entities
         if re.fullmatch(
             _WELL_FORMED[scheme],
             "".join(tag[0] for tag in tags[first:last]).replace("M", "I"),
@@ -86,7 +86,7 @@ def spans(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:
 def tags(entities: Iterable[Entity], length: int, scheme: str) -> list[str]:
     """The tags of a sentence of `length` words; entities do not overlap."""
     single, begin, middle, end = tuple(PREFIXES[scheme])
-    found = ["O"] * length
+    result = ["O"] * length
     previous = ("", 0, 0)
     for kind, first, last in sorted(entities, key=lambda entity: entity[1]):
         letters = begin + middle * (last - first - 2) + end
@@ -94,9 +94,9 @@ def tags(entities: Iterable[Entity], length: int, scheme: str) -> list[str]:
             letters = single
         if scheme == "IOB1" and (kind, first) == (previous[0], previous[2]):
             letters = "B" + letters[1:]
-        found[first:last] = [f"{letter}-{kind}" for letter in letters]
+        result[first:last] = [f"{letter}-{kind}" for letter in letters]
         previous = (kind, first, last)
-    return found
+    return result
 
 
 def entity_metrics(

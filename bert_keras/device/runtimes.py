@@ -34,13 +34,13 @@ def oldest(content: bytes) -> str:
         for each in model.metadata or ()
         if each.name.decode() == NAME
     )
-    found = re.match(rb"\d+(\.\d+)+", stated)
-    if not found:
+    match = re.match(rb"\d+(\.\d+)+", stated)
+    if not match:
         raise ValueError(
             f"expected a version as {NAME} in the file's metadata, found "
             f"{stated!r}; is it of TensorFlow's converter?"
         )
-    version = max(numbers(found[0].decode()), OLDEST_TRIED)
+    version = max(numbers(match[0].decode()), OLDEST_TRIED)
     if _has_scales_of_outputs(model):
         version = max(version, SCALES_OF_OUTPUTS)
     return ".".join(map(str, version))

@@ -187,15 +187,15 @@ def _require_metric(
         predictor.task.metric_names[0],
         tflite_runner.File(path, predictor),
     )
-    found, cut = file.metrics(data)[metric], ""
+    value, cut = file.metrics(data)[metric], ""
     if file.seq_length < predictor.task.seq_length:
         cut = (
             f" Its rows have {file.seq_length} tokens, the model's "
             f"{predictor.task.seq_length}: a larger `seq_length` may help."
         )
-    if found < least:
+    if value < least:
         raise verification.ExportError(
-            f"{os.path.basename(path)} has {metric} {found:.4f} on `data`, "
+            f"{os.path.basename(path)} has {metric} {value:.4f} on `data`, "
             f"below the {least:.4f} that is required. Nothing was "
             f"exported.{cut}"
         )
@@ -206,13 +206,13 @@ def compare(
 ) -> verification.Difference:
     """A written file against the predictor: its numbers, and its answers."""
     predictor = _for_device(predictor)
-    found = [
+    differences = [
         _compare(tflite_runner.File(path, predictor, name=name), predictor)
         for name in tflite_runner.lengths(path)
     ]
     return verification.Difference(
-        max(each.numbers for each in found),
-        min(each.agreement for each in found),
+        max(each.numbers for each in differences),
+        min(each.agreement for each in differences),
     )
 
 

@@ -61,11 +61,13 @@ class File:
         name: str | None = None,
         threads: int | None = None,
     ):
-        found = lengths(path)
-        name = name or max(found, key=lambda each: found[each])
+        lengths_by_name = lengths(path)
+        name = name or max(
+            lengths_by_name, key=lambda each: lengths_by_name[each]
+        )
         self._interpreter = litert.Interpreter(path, num_threads=threads)
         self._run = self._interpreter.get_signature_runner(name)
-        self.seq_length = found[name]
+        self.seq_length = lengths_by_name[name]
         self.task = task_of(predictor, self.seq_length)
         self._predictor = predictor
 
@@ -108,10 +110,10 @@ class File:
                 name: tf.constant(value)
                 for name, value in self.numbers(inputs).items()
             }
-            found = self.task.postprocess(
+            batch = self.task.postprocess(
                 numbers, inputs, raw, self._predictor.tokenizer
             )
-            answers += predictor_lib.rows_of(self.task, found)
+            answers += predictor_lib.rows_of(self.task, batch)
         return answers
 
     def metrics(

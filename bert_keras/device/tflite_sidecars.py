@@ -147,9 +147,9 @@ def _first(path: str) -> str:
     with open(path, "rb") as file:
         model = schema.Model.GetRootAs(file.read(), 0)
     for number in range(model.SignatureDefsLength()):
-        found = model.SignatureDefs(number)
-        if found.SubgraphIndex() == 0:
-            return found.SignatureKey().decode()
+        definition = model.SignatureDefs(number)
+        if definition.SubgraphIndex() == 0:
+            return definition.SignatureKey().decode()
     raise ValueError(f"{path} has no signature")
 
 

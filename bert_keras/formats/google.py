@@ -238,27 +238,27 @@ class _Tensors:
 
 def _prefix(folder: str, names: list[str]) -> str:
     """The one checkpoint of a folder that may hold several."""
-    found = sorted(
+    prefixes = sorted(
         name.removesuffix(".index") for name in names if name.endswith(".index")
     )
     if _LATEST in names:
         latest = _latest(os.path.join(folder, _LATEST))
-        if latest not in found:
+        if latest not in prefixes:
             raise errors.InputError(
                 f"{os.path.join(folder, _LATEST)} names {latest}, which is not "
-                f"here (found: {', '.join(found) or 'none'}); copy it, or "
+                f"here (found: {', '.join(prefixes) or 'none'}); copy it, or "
                 f"delete the file `{_LATEST}`."
             )
         return latest
-    if PREFIX in found:
+    if PREFIX in prefixes:
         return PREFIX
-    if len(found) != 1:
+    if len(prefixes) != 1:
         raise errors.InputError(
             f"{folder}: expected one checkpoint, {PREFIX}.index or another; "
-            f"found {', '.join(found) or 'none'}. Leave one, or write a file "
-            f'`{_LATEST}` with the line model_checkpoint_path: "NAME".'
+            f"found {', '.join(prefixes) or 'none'}. Leave one, or write a "
+            f'file `{_LATEST}` with the line model_checkpoint_path: "NAME".'
         )
-    return found[0]
+    return prefixes[0]
 
 
 def _latest(path: str) -> str:
@@ -400,12 +400,12 @@ def _check_layers(
 
 def _left_out(names: Iterable[str]) -> str:
     """Why a checkpoint's head is not read; "" where it has none."""
-    found = sorted(name for name in names if re.search(_HEADS, name))
-    if not found:
+    head_tensors = sorted(name for name in names if re.search(_HEADS, name))
+    if not head_tensors:
         return ""
     return (
-        f"{', '.join(found[:5])} are a regression's or those of ALBERT's "
-        "SQuAD, which no task here reads"
+        f"{', '.join(head_tensors[:5])} are a regression's or those of "
+        "ALBERT's SQuAD, which no task here reads"
     )
 
 

@@ -88,9 +88,9 @@ def _tagging(task, folder, values, tokenizer):
     labels = configs.labels(folder, values)
     types = dict.fromkeys(label[2:] for label in labels if label != "O")
     for scheme in tag_schemes.PREFIXES:
-        found = task.with_settings(types=tuple(types), scheme=scheme)
-        if found.labels == labels:
-            return found
+        candidate = task.with_settings(types=tuple(types), scheme=scheme)
+        if candidate.labels == labels:
+            return candidate
     return None  # in another order, or of no scheme
 
 
@@ -349,12 +349,12 @@ def _written_as(task: base.Task) -> str:
 
 
 def _unreadable(folder: str, values: Mapping[str, Any]) -> str:
-    found = [name for name in (*PICKLES, *OTHERS) if _has(folder, name)]
-    pickle = set(found) & set(PICKLES)
+    other_files = [name for name in (*PICKLES, *OTHERS) if _has(folder, name)]
+    pickle = set(other_files) & set(PICKLES)
     named = set(_named(folder, values)) & set(ARCHITECTURES)
     return (
         f"{folder}: expected {weights.WEIGHTS}, found "
-        f"{found[0] if found else 'no weights'}"
+        f"{other_files[0] if other_files else 'no weights'}"
         f"{', a pickle, which can run code when it is read' if pickle else ''}"
         ". In an environment of its own, transformers."
         f"{min(named, default='AutoModel')}.from_pretrained(folder)"

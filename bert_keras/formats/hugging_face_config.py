@@ -190,16 +190,16 @@ def labels(folder: str, values: Mapping[str, Any]) -> tuple[str, ...]:
                 f"{weight_mapping.shown(count)}."
             )
         return tuple(f"LABEL_{index}" for index in range(count))
-    found = [names.get(str(index)) for index in range(len(names))]
-    if not all(isinstance(name, str | int) for name in found) or len(
-        set(map(str, found))
-    ) != len(found):
+    ordered = [names.get(str(index)) for index in range(len(names))]
+    if not all(isinstance(name, str | int) for name in ordered) or len(
+        set(map(str, ordered))
+    ) != len(ordered):
         raise errors.InputError(
             f"{path}: expected a label of its own for each of "
             f"0..{len(names) - 1} in id2label, found "
             f"{weight_mapping.shown(names, 300)}."
         )
-    numbers = {str(label): str(index) for index, label in enumerate(found)}
+    numbers = {str(label): str(index) for index, label in enumerate(ordered)}
     if ids and numbers != {label: str(index) for label, index in ids.items()}:
         raise errors.InputError(
             f"{path}: id2label has {weight_mapping.shown(names, 300)} and "
@@ -209,12 +209,12 @@ def labels(folder: str, values: Mapping[str, Any]) -> tuple[str, ...]:
             "remove label2id."
         )
     count = values.get("num_labels")
-    if count is not None and count != len(found):
+    if count is not None and count != len(ordered):
         raise errors.InputError(
             f"{path}: num_labels is {weight_mapping.shown(count)} and "
-            f"{len(found)} "
-            f"labels are named, {weight_mapping.shown(found, 300)}; correct "
+            f"{len(ordered)} "
+            f"labels are named, {weight_mapping.shown(ordered, 300)}; correct "
             "the one "
             "that is wrong, or remove num_labels."
         )
-    return tuple(map(str, found))
+    return tuple(map(str, ordered))

@@ -106,7 +106,7 @@ def framing(fast: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
 
 def _steps(part: Any) -> list[Any]:
     """The steps of a part; a Sequence has several, and may hold others."""
-    left, found = [part], []
+    left, steps = [part], []
     while left:
         step = left.pop()
         for name in ("normalizers", "pretokenizers", "processors"):
@@ -114,8 +114,8 @@ def _steps(part: Any) -> list[Any]:
                 left += reversed(step[name])
                 break
         else:
-            found.append(step)
-    return found
+            steps.append(step)
+    return steps
 
 
 def _step(part: Any) -> Mapping[str, Any]:

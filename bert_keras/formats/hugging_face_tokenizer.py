@@ -246,7 +246,7 @@ def _added(
     decoder = (
         weight_mapping.field(settings, "added_tokens_decoder", dict, path) or {}
     )
-    found: dict[int, str] = {}
+    tokens: dict[int, str] = {}
     for file, index, piece in itertools.chain(
         ((ADDED, i, piece) for piece, i in _optional(folder, ADDED).items()),
         ((FAST, *item) for item in fast_lib.added(folder, fast)),
@@ -262,13 +262,13 @@ def _added(
                 f"their ids, found {weight_mapping.shown(piece)} with the id "
                 f"{weight_mapping.shown(index)}."
             )
-        if found.setdefault(index, piece) != piece:
+        if tokens.setdefault(index, piece) != piece:
             raise errors.InputError(
                 f"{os.path.join(folder, file)} has {piece!r} as the added "
-                f"token {index}, and another file {found[index]!r}; copy both "
+                f"token {index}, and another file {tokens[index]!r}; copy both "
                 "from one model."
             )
-    return found
+    return tokens
 
 
 def _decoded(decoder: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
@@ -360,11 +360,11 @@ def _check_added(
                 "such "
                 "entry; copy all of the tokenizer's files from one model."
             )
-    found = words(pieces).to_list() if pieces else []
+    piece_ids = words(pieces).to_list() if pieces else []
     split = [
         piece
-        for piece, of_text in zip(pieces, found, strict=True)
-        if of_text != [expected[piece]]
+        for piece, ids_of_piece in zip(pieces, piece_ids, strict=True)
+        if ids_of_piece != [expected[piece]]
     ]
     if split:
         names = dict.fromkeys(named[p] for p in split if p in named)

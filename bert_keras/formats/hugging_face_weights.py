@@ -138,7 +138,7 @@ class Tensors:
         self.folder = folder
         # name: (open file, its name there)
         self._tensors: dict[str, tuple[Any, str]] = {}
-        found = []
+        tensors = []
         for path in self._files():
             try:
                 file = safetensors.safe_open(path, framework="numpy")
@@ -146,14 +146,14 @@ class Tensors:
                 raise errors.InputError(
                     f"{path} is damaged or cut short ({error}); copy it again."
                 ) from None
-            found += [(name, file) for name in file.keys()]
-        prefix = _wrapper([name for name, _ in found])
+            tensors += [(name, file) for name in file.keys()]
+        prefix = _wrapper([name for name, _ in tensors])
         if prefix:
             weight_mapping.say(
                 f"{folder}: every tensor's name begins with {prefix}, which "
                 "wrappers put there in training; it is taken off."
             )
-        for name, file in found:
+        for name, file in tensors:
             self._add(name, file, name.removeprefix(prefix))
         self._drop_copies()
 

@@ -134,7 +134,7 @@ def files(folder: str, part: str) -> dict[str, str]:
                 for name in (each if isinstance(each, list) else [each])
             ),
         )
-    found: dict[str, Any] = {}
+    tensor_paths: dict[str, Any] = {}
     for path in (os.path.join(folder, path) for path in paths):
         items: dict[str, Any] = {}
         with _open(path) as file:
@@ -147,8 +147,8 @@ def files(folder: str, part: str) -> dict[str, str]:
             )
             for name, item in items.items():
                 _check_inside(path, name, item)
-        found |= {f"{part}/{name}": path for name in items}
-    return found
+        tensor_paths |= {f"{part}/{name}": path for name in items}
+    return tensor_paths
 
 
 def shape(path: str, name: str) -> tuple[int, ...]:

@@ -355,8 +355,8 @@ def _moves(source: str) -> dict[str, Callable[[str], None]]:
         for where, _, names in os.walk(source)
         for name in names
     ]
-    found = {
+    moves = {
         os.path.relpath(path, source): functools.partial(move, path)
         for path in paths
     }
-    return found | {CONFIG: found.pop(CONFIG)}
+    return moves | {CONFIG: moves.pop(CONFIG)}

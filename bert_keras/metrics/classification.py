@@ -103,7 +103,7 @@ def of_sets(
     pairs = list(zip(gold, predictions, strict=True))
     both = [g & a for g, a in pairs]
     return _table(
-        np.array([sum(label in found for found in both) for label in labels]),
+        np.array([sum(label in names for names in both) for label in labels]),
         np.array([sum(label in a for _, a in pairs) for label in labels]),
         np.array([sum(label in g for g, _ in pairs) for label in labels]),
     )

@@ -147,22 +147,22 @@ ATTRIBUTES = {
 
 def attributes(graph: Any) -> dict[str, list[str]]:
     """{op: attributes of ATTRIBUTES that nodes of a GraphDef have}."""
-    found: dict[str, set[str]] = {}
+    used_by_op: dict[str, set[str]] = {}
     functions = (function.node_def for function in graph.library.function)
     for nodes in (graph.node, *functions):
         for node in nodes:
             used = ATTRIBUTES.get(node.op, {}).keys() & set(node.attr)
             if used:
-                found.setdefault(node.op, set()).update(used)
-    return {op: sorted(names) for op, names in sorted(found.items())}
+                used_by_op.setdefault(node.op, set()).update(used)
+    return {op: sorted(names) for op, names in sorted(used_by_op.items())}
 
 
 def minor(version: str) -> tuple[int, int]:
     """Major and minor number; ValueError where there are none."""
-    found = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", version, re.ASCII)
-    if not found:
+    match = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", version, re.ASCII)
+    if not match:
         raise ValueError(f"expected a version as 2.20.0, found {version!r:.60}")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def is_version(version: str) -> bool:
@@ -196,23 +196,23 @@ def problems(manifest: Mapping[str, Any], server: str) -> list[str]:
     have = minor(server)
     made = minor(manifest["versions"]["tensorflow"])
     used = manifest.get("attributes")
-    found = []
+    messages = []
     for op in sorted({*manifest["ops"], *manifest["text_ops"]}):
         if op in TEXT_OPS:
             continue
         if op in OPS:
             if have < minor(OPS[op]):
-                found.append(f"{op} came with TensorFlow {OPS[op]}")
+                messages.append(f"{op} came with TensorFlow {OPS[op]}")
         elif not hasattr(tf.raw_ops, op):
-            found.append(f"{op} is in no TensorFlow and Text known here")
+            messages.append(f"{op} is in no TensorFlow and Text known here")
         for name, since in ATTRIBUTES.get(op, {}).items():
             needed = used is None or name in used.get(op, ())
             if needed and have < minor(since) <= made:
-                found.append(
+                messages.append(
                     f"{name} of {op} came with TensorFlow {since} and would "
                     "be ignored"
                 )
-    return found
+    return messages
 
 
 def servers(manifest: Mapping[str, Any]) -> list[str]:

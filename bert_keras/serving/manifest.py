@@ -85,10 +85,10 @@ def check(folder: str) -> dict[str, Any]:
 def parity(manifest: Mapping[str, Any]) -> dict[str, str]:
     """How near the answers are to the checkpoint's, as rows of a table."""
     return {
-        f"difference, {what}": f"{found['numbers']:.2g}; "
-        f"{found['agreement']:.1%} of the labels equal, on "
-        f"{found['texts']} texts"
-        for what, found in manifest["parity"].items()
+        f"difference, {what}": f"{difference['numbers']:.2g}; "
+        f"{difference['agreement']:.1%} of the labels equal, on "
+        f"{difference['texts']} texts"
+        for what, difference in manifest["parity"].items()
     }
 
 

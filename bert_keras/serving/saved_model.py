@@ -259,13 +259,13 @@ def compare(
                 },
             )
         )
-    found = [
+    differences = [
         verification.compare(got, want, ranked=task.ranked_outputs)
         for got, want in pairs
     ]
     return verification.Difference(
-        max(difference.numbers for difference in found),
-        min(difference.agreement for difference in found),
+        max(difference.numbers for difference in differences),
+        min(difference.agreement for difference in differences),
         len(next(iter(raw.values()))),
     )
 
@@ -299,9 +299,9 @@ def _parity(
     for what, raw in {"sentences": None, "data": data}.items():
         if what == "data" and not raw:
             continue
-        found = compare(served, reference, raw, **limits)
-        found.require(numbers=allowed.numbers, agreement=allowed.agreement)
-        parity[what] = dataclasses.asdict(found)
+        difference = compare(served, reference, raw, **limits)
+        difference.require(numbers=allowed.numbers, agreement=allowed.agreement)
+        parity[what] = dataclasses.asdict(difference)
     return parity
 
 

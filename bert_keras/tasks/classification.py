@@ -124,10 +124,10 @@ class Classification(base.Task):
         pair = False
         for number, example in enumerate(examples):
             try:
-                found = self._kind.split(example["label"])
+                names = self._kind.split(example["label"])
             except ValueError as problem:
                 raise errors.InputError(f"row {number}: {problem}.") from None
-            for label in found:
+            for label in names:
                 counts[label] = counts.get(label, 0) + 1
             pair = pair or "text_pair" in example
         labels = tuple(sorted(counts))
@@ -233,8 +233,8 @@ class Classification(base.Task):
         return self._kind.tables(predictions, examples, self.labels)
 
     def unseen(self, example: base.Example) -> Sequence[str]:
-        found = self._kind.split(example["label"])
-        return [label for label in found if label not in self.labels]
+        names = self._kind.split(example["label"])
+        return [label for label in names if label not in self.labels]
 
 
 class Single:
@@ -264,9 +264,9 @@ class Single:
     def labels(self, label: tf.Tensor, labels: Sequence[str]) -> tf.Tensor:
         """(T,) string -> (T,) int32; not in a graph."""
         number = {name: index for index, name in enumerate(labels)}
-        found = [names[0] for names in _names(self, label)]
-        _check_known(found, labels)
-        return tf.constant([number[name] for name in found], tf.int32)
+        classes = [names[0] for names in _names(self, label)]
+        _check_known(classes, labels)
+        return tf.constant([number[name] for name in classes], tf.int32)
 
     def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
@@ -463,17 +463,17 @@ KINDS: Mapping[str, Kind] = {
 
 def _names(kind: Kind, label: tf.Tensor) -> list[list[str]]:
     """(T,) string -> the classes of each row."""
-    found = []
+    names = []
     for number, text in enumerate(label.numpy()):
         try:
-            found.append(kind.split(text.decode()))
+            names.append(kind.split(text.decode()))
         except ValueError as problem:
             raise errors.InputError(f"row {number}: {problem}.") from None
-    return found
+    return names
 
 
-def _check_known(found, labels):
-    for label in found:
+def _check_known(names, labels):
+    for label in names:
         if label not in labels:
             raise errors.InputError(
                 f"label {label!r} does not occur in the training file, whose "

@@ -75,12 +75,12 @@ class Embedding(base.Task):
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
     ) -> base.Task:
         del tokenizer
-        found = (
+        numbered = (
             (_number(example, number), number)
             for number, example in enumerate(examples)
         )
         highest, (lowest, row) = -np.inf, (np.inf, 0)
-        for label, number in found:
+        for label, number in numbered:
             highest = max(highest, label)
             lowest, row = min((lowest, row), (label, number))
         if highest == -np.inf:

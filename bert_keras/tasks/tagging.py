@@ -115,28 +115,28 @@ class Tagging(base.Task):
         word = tf.cumsum(tf.cast(starts_word, tf.int32)) - 1
         word_ends = tf.math.unsorted_segment_max(ends.values, word, size)
 
-        found = packing.windows(
+        windows = packing.windows(
             ids.with_values(tf.range(size)),
             tokenizer.frame.room(self.seq_length),
             self.stride,
         )
-        token, row = found.ids.values, found.ids.value_rowids()
+        token, row = windows.ids.values, windows.ids.value_rowids()
         position = token - tf.cast(
             tf.gather(ids.row_starts(), tf.gather(example_index, token)),
             tf.int32,
         )
         counts = (
             tf.gather(starts_word, token)
-            & (position >= tf.gather(found.first, row))
-            & (position < tf.gather(found.last, row))
+            & (position >= tf.gather(windows.first, row))
+            & (position < tf.gather(windows.last, row))
         )
 
         def at_word_starts(values):
             values = tf.where(counts, tf.gather(values, token), -1)
-            return [found.ids.with_values(values)]
+            return [windows.ids.with_values(values)]
 
         return packing.pack(
-            [found.ids.with_values(tf.gather(ids.values, token))],
+            [windows.ids.with_values(tf.gather(ids.values, token))],
             tokenizer.frame,
             seq_length=self.seq_length,
             facts={
@@ -144,7 +144,7 @@ class Tagging(base.Task):
                 "end": at_word_starts(tf.gather(word_ends, word)),
             },
             filler=-1,
-        ) | {"example_index": found.example_index}
+        ) | {"example_index": windows.example_index}
 
     def make_targets(
         self,
@@ -167,7 +167,7 @@ class Tagging(base.Task):
             rows = slice(splits[number], splits[number + 1])
             counts = start[rows] >= 0
             begins = start[rows][counts]
-            found = []
+            entities = []
             for kind, first, last in tag_schemes.spans(tags):
                 if kind not in self.types:
                     raise errors.InputError(
@@ -175,9 +175,9 @@ class Tagging(base.Task):
                         f"training file, whose types are {list(self.types)}."
                     )
                 ends = words[first][0], words[last - 1][1]
-                found.append((kind, *np.searchsorted(begins, ends)))
+                entities.append((kind, *np.searchsorted(begins, ends)))
             tags = tag_schemes.tags(
-                [entity for entity in found if entity[1] < entity[2]],
+                [entity for entity in entities if entity[1] < entity[2]],
                 len(begins),
                 self.scheme,
             )
@@ -320,12 +320,12 @@ class Tagging(base.Task):
         self, predictions: base.Answers, examples: Sequence[base.Example]
     ) -> dict[str, base.Table]:
         """The same of each type alone; how many there are, and were given."""
-        found, there = self._spans(predictions, examples)
+        predicted, there = self._spans(predictions, examples)
         values = []
         for kind in self.types:
             ours, theirs = (
                 [[span for span in spans if span[0] == kind] for spans in side]
-                for side in (found, there)
+                for side in (predicted, there)
             )
             values.append(
                 [
@@ -349,8 +349,8 @@ class Tagging(base.Task):
         )
 
     def unseen(self, example: base.Example) -> Sequence[str]:
-        found = tag_schemes.spans(conll.tags(example["tags"]))
-        return [kind for kind, _, _ in found if kind not in self.types]
+        entities = tag_schemes.spans(conll.tags(example["tags"]))
+        return [kind for kind, _, _ in entities if kind not in self.types]
 
     def spans(
         self, answer: Mapping[str, Any], example: base.Example

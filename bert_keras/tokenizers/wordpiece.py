@@ -268,9 +268,9 @@ def _check(vocabulary: tuple[str, ...]) -> None:
                 "such as [unused1] there."
             )
         indices.setdefault(piece, []).append(index)
-    for piece, found in indices.items():
-        if len(found) > 1:
-            *others, last = found
+    for piece, same in indices.items():
+        if len(same) > 1:
+            *others, last = same
             raise errors.InputError(
                 f"Expected every piece once; the vocabulary has {piece!r} as "
                 f"entries {', '.join(map(str, others))} and {last}, from 0. "

@@ -142,11 +142,11 @@ def _unseen(
     task: base.Task, examples: list[base.Example], settings: EvaluateSettings
 ) -> str:
     """How often which labels occur that training did not know."""
-    found = [set(task.unseen(example)) for example in examples]
-    counts = collections.Counter(label for each in found for label in each)
+    unseen = [set(task.unseen(example)) for example in examples]
+    counts = collections.Counter(label for each in unseen for label in each)
     if not counts:
         return ""
-    with_some = sum(map(bool, found))
+    with_some = sum(map(bool, unseen))
     shown = ", ".join(
         f"{label!r} {count:,}" for label, count in counts.most_common(10)
     )

@@ -101,16 +101,16 @@ def open_records(
 
 
 def same_vocabulary(
-    found: checkpoint.Checkpoint,
+    source: checkpoint.Checkpoint,
     tokenizer: tokenizers.Tokenizer,
     records: str,
 ) -> None:
-    theirs = found.tokenizer()
+    theirs = source.tokenizer()
     if theirs.fingerprint != tokenizer.fingerprint:
         raise errors.InputError(
             f"{records} was written with another vocabulary "
             f"({tokenizer.vocab_size:,} entries, {tokenizer.fingerprint}) than "
-            f"{found.folder} ({theirs.vocab_size:,}, {theirs.fingerprint}). "
+            f"{source.folder} ({theirs.vocab_size:,}, {theirs.fingerprint}). "
             "Prepare the records with the checkpoint's vocab.txt."
         )
 
@@ -137,11 +137,11 @@ def read_init(
     settings: settings_lib.TrainSettings, init: str
 ) -> checkpoint.Checkpoint:
     """The checkpoint that a run starts from, of any format."""
-    found = formats.read(
+    source = formats.read(
         init,
         lowercase=settings.lowercase,
         allow_missing=settings.allow_missing,
     )
-    if found.unknown_task:
-        console.say(f"{init}: its head is left out: {found.unknown_task}")
-    return found
+    if source.unknown_task:
+        console.say(f"{init}: its head is left out: {source.unknown_task}")
+    return source

@@ -96,8 +96,8 @@ def write(
     )
     fingerprint = _fingerprint(settings.train, task, tokenizer, split_settings)
     if records_lib.is_complete(folder):
-        found = records_lib.Records(folder)
-        if found.manifest["fingerprint"] == fingerprint:
+        written = records_lib.Records(folder)
+        if written.manifest["fingerprint"] == fingerprint:
             return
         if checkpoint.steps(settings.output):
             raise errors.InputError(
@@ -106,10 +106,10 @@ def write(
                 argument="output",
             )
     _clear(folder, tokenizer.files)
-    found = task.read_examples(settings.train)
+    examples = task.read_examples(settings.train)
     counts: collections.Counter[str] = collections.Counter()
     records = encode(
-        task, tokenizer, training_examples(settings, found), counts
+        task, tokenizer, training_examples(settings, examples), counts
     )
     shards = [
         records_lib.write_shard(
@@ -119,7 +119,7 @@ def write(
         for number, block in enumerate(_blocks(records, ROWS_PER_SHARD))
     ]
     tokenizer.save(folder)
-    skipped = getattr(found, "skipped", 0)
+    skipped = getattr(examples, "skipped", 0)
     records_lib.write_manifest(
         folder,
         shards,

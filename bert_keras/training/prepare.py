@@ -243,8 +243,8 @@ def _write_partition(
 def _read_chunk(path: str) -> corpus_chunks.Chunk:
     with tf.io.gfile.GFile(path) as file:
         split, number, documents = json.loads(file.read())
-    found = [corpus.Document(*document) for document in documents]
-    return corpus_chunks.Chunk(split, number, found)
+    scanned = [corpus.Document(*document) for document in documents]
+    return corpus_chunks.Chunk(split, number, scanned)
 
 
 def _size(paths: Sequence[str]) -> int:
