@@ -38,8 +38,8 @@ class Texts:
         self.task = task
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(init)
         count = 1 if task.kind == "number" else len(task.labels)
-        kind = transformers.AutoModelForSequenceClassification
-        self.model = kind.from_pretrained(init, num_labels=count)
+        model_class = transformers.AutoModelForSequenceClassification
+        self.model = model_class.from_pretrained(init, num_labels=count)
 
     def encode(self, row):
         texts = [row[name] for name in self.task.text_columns]
@@ -102,7 +102,7 @@ class Words:
         words = conll.word_offsets(row["words"])
         spans = tag_schemes.spans(tags)
         return {
-            "type": [kind for kind, _, _ in spans],
+            "type": [entity_type for entity_type, _, _ in spans],
             "start": [words[first][0] for _, first, _ in spans],
             "end": [words[last - 1][1] for _, _, last in spans],
         }
@@ -113,10 +113,13 @@ def train(settings, task):
     rows = list(task.read_examples(settings.train))
     task = task.adapt(rows, None)
     dev = list(task.read_examples(settings.dev))
-    kinds = {classification.Classification: Texts, tagging.Tagging: Words}
+    side_classes = {
+        classification.Classification: Texts,
+        tagging.Tagging: Words,
+    }
     (side,) = [
-        kind(task, settings.init)
-        for parent, kind in kinds.items()
+        side_class(task, settings.init)
+        for parent, side_class in side_classes.items()
         if isinstance(task, parent)
     ]
     task = _alone(task)

@@ -193,10 +193,10 @@ def compare(
 ) -> collections.Counter[tuple[str, str]]:
     """Prints the differences; returns how many lines are equal, by pair.
 
-    shown: how many differences of one kind to print; all unless given.
+    shown: how many differences of one category to print; all unless given.
     """
     equal: collections.Counter[tuple[str, str]] = collections.Counter()
-    kinds: collections.Counter[tuple[Any, str]] = collections.Counter()
+    categories: collections.Counter[tuple[Any, str]] = collections.Counter()
     for start in range(0, len(lines), BATCH_SIZE):
         batch = lines[start : start + BATCH_SIZE]
         ids = {name: f(batch) for name, f in implementations.items()}
@@ -207,19 +207,19 @@ def compare(
                     continue
                 both = [implementations[name] for name in pair]
                 core = shrink(batch[row], *both)
-                kind = reason(core, *both)
-                kinds[pair, kind] += 1
-                if shown is not None and kinds[pair, kind] > shown:
+                category = reason(core, *both)
+                categories[pair, category] += 1
+                if shown is not None and categories[pair, category] > shown:
                     continue
-                print(f"{title}, line {start + row}: {core!a}, {kind}")
+                print(f"{title}, line {start + row}: {core!a}, {category}")
                 common = len(os.path.commonprefix([a, b]))
                 print(f"  equal up to token {common}, then")
                 for name, row_ids in zip(pair, (a, b), strict=True):
                     rest = str(row_ids[common:])
                     print(f"  {name:12} {rest[:CUT]}")
-    for (pair, kind), count in kinds.most_common():
+    for (pair, category), count in categories.most_common():
         names = " and ".join(pair)
-        print(f"{title}: {names} differ {count} times: {kind}")
+        print(f"{title}: {names} differ {count} times: {category}")
     return equal
 
 

@@ -173,8 +173,8 @@ def flops():
 
 def peak(size=2048):
     """FLOPs a second of a square product."""
-    kind = tf.bfloat16 if "bfloat16" in PRECISION.value else tf.float32
-    one = tf.cast(tf.random.normal((size, size)), kind)
+    dtype = tf.bfloat16 if "bfloat16" in PRECISION.value else tf.float32
+    one = tf.cast(tf.random.normal((size, size)), dtype)
     product = tf.function(lambda: tf.matmul(one, one))
     product()
     began = time.perf_counter()

@@ -109,11 +109,11 @@ _LAYERS = 4  # of "layers": the last ones (Devlin et al. 2019, table 7)
 _READ = {"first": 0, "layers": 1}
 
 
-def positions_pooled(kind: str, padding_mask: Tensor) -> Tensor | None:
+def positions_pooled(pooling: str, padding_mask: Tensor) -> Tensor | None:
     """`Task.positions_read` of a pooling: (B, S) -> (B, 0 or 1), or None."""
-    if kind not in _READ:
+    if pooling not in _READ:
         return None
-    return ops.zeros((ops.shape(padding_mask)[0], _READ[kind]), "int32")
+    return ops.zeros((ops.shape(padding_mask)[0], _READ[pooling]), "int32")
 
 
 class Pooling(keras.layers.Layer):
@@ -128,14 +128,16 @@ class Pooling(keras.layers.Layer):
     the other.
     """
 
-    def __init__(self, config: base.NetworkConfig, kind: str, **kwargs: Any):
+    def __init__(self, config: base.NetworkConfig, pooling: str, **kwargs: Any):
         super().__init__(**kwargs)
-        self.kind = kind
+        self.pooling = pooling
         self.hidden_size = config.hidden_size
         layers_ = min(_LAYERS, config.num_layers)
-        self.width = config.hidden_size * (layers_ if kind == "layers" else 1)
+        self.width = config.hidden_size * (
+            layers_ if pooling == "layers" else 1
+        )
         self.lstms = []
-        if kind == "lstm":
+        if pooling == "lstm":
             self.lstms = [
                 keras.layers.LSTM(
                     config.hidden_size,
@@ -158,17 +160,17 @@ class Pooling(keras.layers.Layer):
         training: bool | None = None,
     ) -> Tensor:
         hidden = encoded["hidden"][-1]
-        if self.kind == "first":
+        if self.pooling == "first":
             return encoded["pooled"]
-        if self.kind == "layers":
+        if self.pooling == "layers":
             count = self.width // self.hidden_size
             return ops.concatenate(
                 [layer[:, 0] for layer in encoded["hidden"][-count:]], axis=-1
             )
-        if self.kind == "mean":
+        if self.pooling == "mean":
             return pool(hidden, padding_mask)
         mask = ops.expand_dims(padding_mask > 0, -1)  # (B, S, 1)
-        if self.kind == "max":
+        if self.pooling == "max":
             least = ops.cast(layers.MASKED_SCORE, "float32")
             return ops.max(
                 ops.where(mask, ops.cast(hidden, "float32"), least), axis=1

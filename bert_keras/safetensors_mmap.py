@@ -7,7 +7,7 @@ import numpy as np
 
 from bert_keras import errors
 
-_KINDS = {"F": "float", "I": "int", "U": "uint"}
+_NUMPY_NAMES = {"F": "float", "I": "int", "U": "uint"}
 
 
 def tensors(path: str) -> dict[str, np.ndarray]:
@@ -49,8 +49,8 @@ def _view(
     shape: Sequence[int],
     data_offsets: Sequence[int],
 ) -> np.ndarray:
-    kind = np.dtype(_KINDS[dtype[0]] + dtype[1:])
+    numpy_dtype = np.dtype(_NUMPY_NAMES[dtype[0]] + dtype[1:])
     start, end = data_offsets
     if not 0 <= start <= end <= len(data):
         raise ValueError(f"no bytes {start} to {end}")
-    return np.asarray(data[start:end]).view(kind).reshape(shape)
+    return np.asarray(data[start:end]).view(numpy_dtype).reshape(shape)

@@ -199,10 +199,10 @@ def with_source(
     """
     clean = normalize(text, lowercase=lowercase)
     points = tf.strings.unicode_decode(text, "UTF-8", errors="ignore")
-    distinct, kind = tf.unique(points.values)
+    distinct, index = tf.unique(points.values)
     characters = tf.strings.unicode_encode(distinct[:, tf.newaxis], "UTF-8")
     forms = normalize(characters, lowercase=lowercase)
-    sizes = tf.gather(tf.strings.length(forms), kind)  # in bytes
+    sizes = tf.gather(tf.strings.length(forms), index)  # in bytes
     dropped_accent = tf.logical_and(
         forms == "", tf.strings.regex_full_match(characters, r"\p{Mn}")
     )
@@ -212,7 +212,7 @@ def with_source(
     changed, char_sizes = _spread_long_words(tf.gather_nd(clean, rows))
     long_points = tf.where(tf.gather(long, points.value_rowids()))
     chars = tf.gather_nd(
-        tf.gather(tf.strings.length(forms, "UTF8_CHAR"), kind), long_points
+        tf.gather(tf.strings.length(forms, "UTF8_CHAR"), index), long_points
     )
     ends = tf.cumsum(chars)
     sums = tf.pad(tf.cumsum(char_sizes), [[1, 0]])
@@ -222,8 +222,8 @@ def with_source(
         tf.gather(sums, ends) - tf.gather(sums, ends - chars),
     )
 
-    base = tf.logical_not(tf.gather(dropped_accent, kind))
-    count = tf.size(kind)
+    base = tf.logical_not(tf.gather(dropped_accent, index))
+    count = tf.size(index)
     bases = tf.cast(tf.where(base)[:, 0], tf.int32)
     follow = tf.gather(
         tf.concat([bases, [count]], 0), tf.cumsum(tf.cast(base, tf.int32))

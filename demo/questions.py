@@ -81,12 +81,12 @@ def _ask(
             version, answer(**raw)["scores"].numpy(), lambda: answer(**one)
         )
     }
-    for kind in ("float32", "dynamic"):
-        path = os.path.join(device, f"model_{kind}.tflite")
+    for quantization in ("float32", "dynamic"):
+        path = os.path.join(device, f"model_{quantization}.tflite")
         file = tflite_runner.File(path, model)
         features = file.inputs(raw)
         got, row = file.numbers(features)["scores"], file.row(features, 0)
-        facts[f"TFLite {kind}"] = form(
+        facts[f"TFLite {quantization}"] = form(
             path, got, functools.partial(file.call, row)
         )
     return facts

@@ -318,10 +318,10 @@ def _rest(url: str, settings: Mapping[str, Any]) -> Client:
             raise ServerError(f"cannot ask {url}: {error}. {_CHECK}.") from None
         if reply.status == 200:
             return _rows(url, reply)
-        kind = UnavailableError if reply.status in BUSY else ServerError
+        error_class = UnavailableError if reply.status in BUSY else ServerError
         text = reply.data.decode("utf-8", "replace")[:MOST_OF_AN_ERROR]
         check = f" {_CHECK}." if reply.status in NO_MODEL else ""
-        raise kind(f"{url} answered {reply.status}: {text}{check}")
+        raise error_class(f"{url} answered {reply.status}: {text}{check}")
 
     return Client(send, pool.clear, **settings)
 
@@ -393,9 +393,9 @@ def _grpc_error(error: grpc.RpcError, target: str) -> ServerError:
                 f"no connection to {target}: {details}. {_CHECK}, and "
                 "that the server runs."
             )
-    kind = UnavailableError if error.code() in busy else ServerError
+    error_class = UnavailableError if error.code() in busy else ServerError
     check = f" {_CHECK}." if error.code() in no_model else ""
-    return kind(
+    return error_class(
         f"{target} answered {error.code().name}: "
         f"{details[:MOST_OF_AN_ERROR]}{check}"
     )

@@ -66,13 +66,13 @@ class WordPiece:
             text = _decomposed(text.lower())
         word = ""
         for char in text:
-            kind = unicodedata.category(char)
-            if self.lowercase and kind == "Mn":
+            category = unicodedata.category(char)
+            if self.lowercase and category == "Mn":
                 continue
-            if char in "\t\n\r" or kind in ("Zs", "Zl", "Zp"):
+            if char in "\t\n\r" or category in ("Zs", "Zl", "Zp"):
                 yield from filter(None, [word])
                 word = ""
-            elif _is_mark(char, kind) or _is_chinese(char):
+            elif _is_mark(char, category) or _is_chinese(char):
                 yield from filter(None, [word])
                 yield char
                 word = ""
@@ -121,8 +121,10 @@ def _decomposed(text):
     return "".join(ordered + sorted(marks, key=unicodedata.combining))
 
 
-def _is_mark(char, kind):
-    return kind.startswith("P") or (char.isascii() and kind.startswith("S"))
+def _is_mark(char, category):
+    return category.startswith("P") or (
+        char.isascii() and category.startswith("S")
+    )
 
 
 def _is_chinese(char):
@@ -215,13 +217,13 @@ class Model:
         while sum(map(len, segments)) > room:
             # Of equal ones the second.
             max(reversed(segments), key=len).pop()
-        ids, kinds = [self.facts["cls_id"]], [0]
+        ids, segment_ids = [self.facts["cls_id"]], [0]
         for number, segment in enumerate(segments):
             ids += [*segment, self.facts["sep_id"]]
-            kinds += [number] * (len(segment) + 1)
+            segment_ids += [number] * (len(segment) + 1)
         values = {
             "token_ids": ids,
-            "segment_ids": kinds,
+            "segment_ids": segment_ids,
             "padding_mask": [1] * len(ids),
         }
         row = {

@@ -47,9 +47,9 @@ def _define(name: str, field: dataclasses.Field[Any], names: set[str]) -> None:
     if choices:
         flags.DEFINE_enum(name, default, list(choices), help, **where)
     else:
-        kind = field.metadata.get("kind", type(default))
+        option_type = field.metadata.get("kind", type(default))
         where |= field.metadata.get("bounds", {})
-        _DEFINERS[kind](name, default, help, **where)
+        _DEFINERS[option_type](name, default, help, **where)
     for old in options.former_names(name, field):
         flags.DEFINE_alias(old, name, module_name=sys.argv[0])
 

@@ -172,8 +172,8 @@ def _nest(flat: dict[str, Any]) -> dict[str, Any]:
     inputs: dict[str, Any] = {}
     targets: dict[str, dict[str, Any]] = {}
     for name, value in flat.items():
-        kind, rest = name.split("/", 1)
-        if kind == "inputs":
+        group, rest = name.split("/", 1)
+        if group == "inputs":
             inputs[rest] = value
         else:
             term, array = rest.rsplit("/", 1)

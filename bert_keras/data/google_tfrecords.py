@@ -49,15 +49,16 @@ def serialize(columns: Mapping[str, np.ndarray]) -> list[bytes]:
     features = []
     for name, values in columns.items():
         if np.issubdtype(values.dtype, np.floating):
-            kind, payload = _FLOAT_LIST, _fixed(values.astype("<f4"))
+            value_list, payload = _FLOAT_LIST, _fixed(values.astype("<f4"))
         else:
-            kind, payload = _INT64_LIST, _varints(values)
+            value_list, payload = _INT64_LIST, _varints(values)
         key = np.frombuffer(name.encode(), np.uint8)
         features += _message(
             _FEATURE,
             _message(_ENTRY_KEY, _fixed(np.tile(key, (rows, 1))))
             + _message(
-                _ENTRY_VALUE, _message(kind, _message(_LIST_VALUE, payload))
+                _ENTRY_VALUE,
+                _message(value_list, _message(_LIST_VALUE, payload)),
             ),
         )
     parts = _message(_FEATURES, features)

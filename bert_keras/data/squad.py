@@ -194,7 +194,7 @@ class _Node:
         return f"{self.key_path}.{key}".removeprefix(".")
 
     def _get(
-        self, key: str, kind: type | tuple[type, ...], expected: str
+        self, key: str, expected_type: type | tuple[type, ...], expected: str
     ) -> Any:
         if not isinstance(self.value, dict):
             name = json_lines.name_of(self.value)
@@ -203,8 +203,8 @@ class _Node:
             description = f"there is only {', '.join(self.value) or 'nothing'}"
         else:
             value = self.value[key]
-            if isinstance(value, kind) and (
-                kind is bool or not isinstance(value, bool)
+            if isinstance(value, expected_type) and (
+                expected_type is bool or not isinstance(value, bool)
             ):
                 return value
             description = f"it is {json_lines.name_of(value)}"

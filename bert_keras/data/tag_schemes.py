@@ -74,8 +74,8 @@ def spans(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:
     if scheme is None:
         return entities
     return [
-        (kind, first, last)
-        for kind, first, last in entities
+        (entity_type, first, last)
+        for entity_type, first, last in entities
         if re.fullmatch(
             _WELL_FORMED[scheme],
             "".join(tag[0] for tag in tags[first:last]).replace("M", "I"),
@@ -88,14 +88,19 @@ def tags(entities: Iterable[Entity], length: int, scheme: str) -> list[str]:
     single, begin, middle, end = tuple(PREFIXES[scheme])
     result = ["O"] * length
     previous = ("", 0, 0)
-    for kind, first, last in sorted(entities, key=lambda entity: entity[1]):
+    for entity_type, first, last in sorted(
+        entities, key=lambda entity: entity[1]
+    ):
         letters = begin + middle * (last - first - 2) + end
         if last - first == 1:
             letters = single
-        if scheme == "IOB1" and (kind, first) == (previous[0], previous[2]):
+        if scheme == "IOB1" and (entity_type, first) == (
+            previous[0],
+            previous[2],
+        ):
             letters = "B" + letters[1:]
-        result[first:last] = [f"{letter}-{kind}" for letter in letters]
-        previous = (kind, first, last)
+        result[first:last] = [f"{letter}-{entity_type}" for letter in letters]
+        previous = (entity_type, first, last)
     return result
 
 

@@ -138,7 +138,7 @@ def _write_strings(
     data: Examples,
 ) -> dict[str, str]:
     """Writes the file that takes strings; returns what an app needs of it."""
-    kind = QUANTIZATIONS[quantization]
+    settings = QUANTIZATIONS[quantization]
     tflite_tokenizer.require_equal_ids(predictor, data)
     content = tflite_converter.converted(
         predictor,
@@ -147,7 +147,7 @@ def _write_strings(
                 predictor, seq_length
             )
         },
-        kind,
+        settings,
         custom_ops=True,
     )
     tflite_tokenizer.require_known_ops(content)
@@ -156,7 +156,7 @@ def _write_strings(
     with open(path, "wb") as file:
         file.write(content)
     tflite_tokenizer.compare(path, predictor, seq_length).require(
-        numbers=kind.numbers, agreement=kind.agreement
+        numbers=settings.numbers, agreement=settings.agreement
     )
     return {
         "model": name,

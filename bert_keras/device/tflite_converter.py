@@ -66,7 +66,7 @@ QUANTIZATIONS = {
 
 def convert(
     predictor: predictor_lib.Predictor,
-    kind: Quantization,
+    quantization: Quantization,
     lengths: Sequence[int],
     data: Examples = (),
 ) -> bytes:
@@ -82,7 +82,7 @@ def convert(
     return converted(
         predictor,
         functions,
-        kind,
+        quantization,
         ranges=lambda: _ranges(predictor, lengths, data),
     )
 
@@ -90,14 +90,14 @@ def convert(
 def converted(
     predictor: predictor_lib.Predictor,
     functions: Mapping[str, signatures.Signature],
-    kind: Quantization,
+    quantization: Quantization,
     *,
     ranges: Callable[..., Any] | None = None,
     custom_ops: bool = False,
 ) -> bytes:
     """Functions of a predictor as TFLite, with built-in ops alone.
 
-    ranges: rows as the functions take them, where `kind` is calibrated.
+    ranges: rows as the functions take them, where `quantization` is calibrated.
     custom_ops: let others pass, for the caller to look at.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -107,9 +107,9 @@ def converted(
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         converter.allow_custom_ops = custom_ops
-        kind.prepare(converter)
+        quantization.prepare(converter)
         try:
-            if kind.calibrated:
+            if quantization.calibrated:
                 converter.representative_dataset = ranges
                 return _with_floats(converter)
             return converter.convert()

@@ -92,8 +92,8 @@ def _packed(
     vocabulary: str,
     labels: str | None,
 ) -> bytes:
-    def file(name: str, kind: int) -> Table:
-        return {0: name, 2: kind}
+    def file(name: str, file_type: int) -> Table:
+        return {0: name, 2: file_type}
 
     def tensor(name: str, files: Sequence[Table] = ()) -> Table:
         content = {0: FEATURES, 1: {}}

@@ -118,11 +118,11 @@ def _runtime(facts: Mapping[str, Any]) -> str:
 
 
 def _kotlin(output: Mapping[str, Any]) -> str:
-    kind = {"int32": "Int", "float32": "Float"}[output["type"]]
+    kotlin_type = {"int32": "Int", "float32": "Float"}[output["type"]]
     rows, *inner = output["shape"]
     if not inner:
-        return f"{kind}Array({rows})"
-    array = f"{kind}Array({inner[-1]})"
+        return f"{kotlin_type}Array({rows})"
+    array = f"{kotlin_type}Array({inner[-1]})"
     for size in reversed([rows, *inner[:-1]]):
         array = f"Array({size}) {{ {array} }}"
     return array

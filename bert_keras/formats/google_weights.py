@@ -135,9 +135,9 @@ def _layer(
 ) -> Mappings:
     return {
         weight_mapping.WeightMapping(
-            f"{ours}/{kind}", tuple(f"{name}/{kind}" for name in theirs)
+            f"{ours}/{variable}", tuple(f"{name}/{variable}" for name in theirs)
         ): shape
-        for kind, shape in shapes.items()
+        for variable, shape in shapes.items()
     }
 
 

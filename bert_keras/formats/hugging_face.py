@@ -77,8 +77,8 @@ def _masked_lm(task, folder, values, tokenizer):
 def _classification(task, folder, values, tokenizer):
     del tokenizer
     labels = configs.labels(folder, values)
-    kind = values.get("problem_type") or configs.PROBLEMS[0]
-    if kind != configs.PROBLEMS[0] or len(labels) < 2:
+    problem_type = values.get("problem_type") or configs.PROBLEMS[0]
+    if problem_type != configs.PROBLEMS[0] or len(labels) < 2:
         return None  # a number, or several labels of one text
     return task.with_settings(labels=labels)
 
@@ -321,13 +321,13 @@ def _left_out(
     name = next(name for name, each in ARCHITECTURES.items() if each is known)
     if known.task is None:
         return f"no task here has the head of {name}"
-    kind = values.get("problem_type") or configs.PROBLEMS[0]
+    problem_type = values.get("problem_type") or configs.PROBLEMS[0]
     if known.task is classification.Classification and (
-        kind != configs.PROBLEMS[0]
+        problem_type != configs.PROBLEMS[0]
     ):
         return (
-            f"its config.json has problem_type {kind!r}, and of {name} only "
-            f"{configs.PROBLEMS[0]!r} is read"
+            f"its config.json has problem_type {problem_type!r}, and of {name} "
+            f"only {configs.PROBLEMS[0]!r} is read"
         )
     labels = weight_mapping.shown(list(configs.labels(folder, values)), 200)
     expected = (

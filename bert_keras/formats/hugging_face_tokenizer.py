@@ -139,19 +139,21 @@ def _check_settings(
         for file, values in ((SETTINGS, settings), (SPECIAL, special))
         if file == SETTINGS or name.endswith("_token")
     ]
-    told = {name for name, _, value in said if value is not None}
+    declared = {name for name, _, value in said if value is not None}
     for name, file, value in said:
-        if name not in told and name != "auto_map":
+        if name not in declared and name != "auto_map":
             file, value = "config.json", config.get(name)
         if isinstance(value, dict) and name.endswith("_token"):
             value = value.get("content")
         if name == "tokenizer_class":
-            kind = CLASSES[0] if value is None else weight_mapping.shown(value)
-            kind = value if isinstance(value, str) else kind
-            if kind.removesuffix("Fast") not in CLASSES:
+            class_name = (
+                CLASSES[0] if value is None else weight_mapping.shown(value)
+            )
+            class_name = value if isinstance(value, str) else class_name
+            if class_name.removesuffix("Fast") not in CLASSES:
                 raise errors.InputError(
-                    f"{folder}: its tokenizer is a {kind} ({file}); this one "
-                    f"splits text as {', '.join(CLASSES)} do."
+                    f"{folder}: its tokenizer is a {class_name} ({file}); this "
+                    f"one splits text as {', '.join(CLASSES)} do."
                 )
         elif name == "auto_map" and value:
             raise errors.InputError(
@@ -166,7 +168,7 @@ def _check_settings(
                 "this "
                 f"tokenizer has {BERTS[name]!r}, and would give other ids."
             )
-    return kind
+    return class_name
 
 
 def _casing(

@@ -174,10 +174,10 @@ class Tensors:
             for name in mapping.source_names:
                 file, theirs = self._tensors[name]
                 tensor = file.get_slice(theirs)
-                shape, kind = tuple(tensor.get_shape()), tensor.get_dtype()
-                if shape != shapes[mapping] or kind not in FLOATS:
+                shape, dtype = tuple(tensor.get_shape()), tensor.get_dtype()
+                if shape != shapes[mapping] or dtype not in FLOATS:
                     raise errors.InputError(
-                        f"{self.folder}: {theirs} is {kind} {shape}; "
+                        f"{self.folder}: {theirs} is {dtype} {shape}; "
                         f"config.json makes it {shapes[mapping]}, of "
                         f"{', '.join(FLOATS)}."
                     )

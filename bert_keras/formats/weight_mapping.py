@@ -259,21 +259,22 @@ def say(message: str) -> None:
 
 
 def field(
-    values: Mapping[str, Any], name: str, kind: type, path: str
+    values: Mapping[str, Any], name: str, expected_type: type, path: str
 ) -> Any | None:
-    """values[name], a `kind`; None where it is absent or null.
+    """values[name], an `expected_type`; None if absent or null.
 
     Raises InputError that names the file `path` where it is something else.
     """
     value = values.get(name)
-    if value is not None and not isinstance(value, kind):
+    if value is not None and not isinstance(value, expected_type):
         raise errors.InputError(
-            f"{path}: expected {KINDS[kind]} for {name}, found {shown(value)}."
+            f"{path}: expected {TYPE_NAMES[expected_type]} for {name}, found "
+            f"{shown(value)}."
         )
     return value
 
 
-KINDS = {
+TYPE_NAMES = {
     dict: "a JSON object",
     list: "a list",
     str: "a string",

@@ -38,9 +38,9 @@ TOKENS = "tokens"  # the axis with a value for each token of a row
 
 def as_tensors(examples: Sequence[Example], columns: Iterable[str]) -> Tensors:
     """Columns of examples as tensors (T,)."""
-    kind = None if examples else tf.string
+    dtype = None if examples else tf.string
     return {
-        name: tf.constant([example[name] for example in examples], kind)
+        name: tf.constant([example[name] for example in examples], dtype)
         for name in columns
     }
 

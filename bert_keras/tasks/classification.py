@@ -93,18 +93,20 @@ class Classification(base.Task):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        return self._kind.metric_names
+        return self._problem_type.metric_names
 
     @property
-    def _kind(self) -> "Kind":
-        return KINDS[self.kind]
+    def _problem_type(self) -> "Kind":
+        return PROBLEM_TYPES[self.kind]
 
     def read_examples(self, path: str) -> Iterator[base.Example]:
         labels = labels_lib.Skipped(
             self.skip_labels,
-            key=self._kind.key,
-            names_of=self._kind.label_names,
-            classes_of=lambda example: self._kind.split(example["label"]),
+            key=self._problem_type.key,
+            names_of=self._problem_type.label_names,
+            classes_of=lambda example: self._problem_type.split(
+                example["label"]
+            ),
         )
         return labelled_files.read(
             path,
@@ -113,7 +115,7 @@ class Classification(base.Task):
             ),
             needed=(*self.text_columns, "label"),
             on_bad_row=self.on_bad_row,
-            label=self._kind.read,
+            label=self._problem_type.read,
         ).where(labels.keeps, labels.note)
 
     def adapt(
@@ -124,14 +126,14 @@ class Classification(base.Task):
         pair = False
         for number, example in enumerate(examples):
             try:
-                names = self._kind.split(example["label"])
+                names = self._problem_type.split(example["label"])
             except ValueError as problem:
                 raise errors.InputError(f"row {number}: {problem}.") from None
             for label in names:
                 counts[label] = counts.get(label, 0) + 1
             pair = pair or "text_pair" in example
         labels = tuple(sorted(counts))
-        self._kind.check(labels)
+        self._problem_type.check(labels)
         weights = ()
         if self.class_weights and self.kind == "single":
             # The mean over the rows is 1, as without weights.
@@ -157,7 +159,7 @@ class Classification(base.Task):
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Targets:
         del features, tokenizer
-        labels = self._kind.labels(raw["label"], self.labels)
+        labels = self._problem_type.labels(raw["label"], self.labels)
         weights = tf.ones(tf.shape(labels)[:1])
         if self.weights:
             weights = tf.gather(tf.constant(self.weights), labels)
@@ -166,7 +168,7 @@ class Classification(base.Task):
     def build_heads(
         self, config: networks.NetworkConfig
     ) -> dict[str, keras.layers.Layer]:
-        size = self._kind.size(self.labels)
+        size = self._problem_type.size(self.labels)
         if not size:
             raise errors.InputError(
                 "a classifier has no labels before its `adapt` has seen rows."
@@ -197,13 +199,13 @@ class Classification(base.Task):
         targets: base.Targets,
     ) -> base.Tensors:
         labels, weights = targets["label"]
-        losses = self._kind.losses(outputs["label"], labels)
+        losses = self._problem_type.losses(outputs["label"], labels)
         return {"label": tf.reduce_sum(losses * weights)}
 
     def decode(
         self, outputs: base.Tensors, features: base.Tensors
     ) -> base.Tensors:
-        return {"scores": self._kind.decode(outputs["label"])}
+        return {"scores": self._problem_type.decode(outputs["label"])}
 
     def postprocess(
         self,
@@ -220,20 +222,20 @@ class Classification(base.Task):
         least probable one, or of having none.
         """
         del features, raw, tokenizer
-        return self._kind.predict(decoded["scores"], self.labels)
+        return self._problem_type.predict(decoded["scores"], self.labels)
 
     def metrics(
         self, predictions: base.Answers, examples: Sequence[base.Example]
     ) -> dict[str, float]:
-        return self._kind.metrics(predictions, examples, self.labels)
+        return self._problem_type.metrics(predictions, examples, self.labels)
 
     def tables(
         self, predictions: base.Answers, examples: Sequence[base.Example]
     ) -> dict[str, base.Table]:
-        return self._kind.tables(predictions, examples, self.labels)
+        return self._problem_type.tables(predictions, examples, self.labels)
 
     def unseen(self, example: base.Example) -> Sequence[str]:
-        names = self._kind.split(example["label"])
+        names = self._problem_type.split(example["label"])
         return [label for label in names if label not in self.labels]
 
 
@@ -454,19 +456,19 @@ class Number:
 
 Kind = Single | Multi | Number
 
-KINDS: Mapping[str, Kind] = {
+PROBLEM_TYPES: Mapping[str, Kind] = {
     "single": Single(),
     "multi": Multi(),
     "number": Number(),
 }
 
 
-def _names(kind: Kind, label: tf.Tensor) -> list[list[str]]:
+def _names(problem_type: Kind, label: tf.Tensor) -> list[list[str]]:
     """(T,) string -> the classes of each row."""
     names = []
     for number, text in enumerate(label.numpy()):
         try:
-            names.append(kind.split(text.decode()))
+            names.append(problem_type.split(text.decode()))
         except ValueError as problem:
             raise errors.InputError(f"row {number}: {problem}.") from None
     return names

@@ -168,14 +168,14 @@ class Tagging(base.Task):
             counts = start[rows] >= 0
             begins = start[rows][counts]
             entities = []
-            for kind, first, last in tag_schemes.spans(tags):
-                if kind not in self.types:
+            for entity_type, first, last in tag_schemes.spans(tags):
+                if entity_type not in self.types:
                     raise errors.InputError(
-                        f"entities of type {kind!r} do not occur in the "
+                        f"entities of type {entity_type!r} do not occur in the "
                         f"training file, whose types are {list(self.types)}."
                     )
                 ends = words[first][0], words[last - 1][1]
-                entities.append((kind, *np.searchsorted(begins, ends)))
+                entities.append((entity_type, *np.searchsorted(begins, ends)))
             tags = tag_schemes.tags(
                 [entity for entity in entities if entity[1] < entity[2]],
                 len(begins),
@@ -322,9 +322,12 @@ class Tagging(base.Task):
         """The same of each type alone; how many there are, and were given."""
         predicted, there = self._spans(predictions, examples)
         values = []
-        for kind in self.types:
+        for entity_type in self.types:
             ours, theirs = (
-                [[span for span in spans if span[0] == kind] for spans in side]
+                [
+                    [span for span in spans if span[0] == entity_type]
+                    for spans in side
+                ]
                 for side in (predicted, there)
             )
             values.append(
@@ -350,7 +353,11 @@ class Tagging(base.Task):
 
     def unseen(self, example: base.Example) -> Sequence[str]:
         entities = tag_schemes.spans(conll.tags(example["tags"]))
-        return [kind for kind, _, _ in entities if kind not in self.types]
+        return [
+            entity_type
+            for entity_type, _, _ in entities
+            if entity_type not in self.types
+        ]
 
     def spans(
         self, answer: Mapping[str, Any], example: base.Example
@@ -358,8 +365,8 @@ class Tagging(base.Task):
         """The entities of an answer, counted in the words of its row."""
         starts = [start for start, _ in conll.word_offsets(example["words"])]
         spans = (
-            (kind, *np.searchsorted(starts, (start, end)).tolist())
-            for kind, start, end in zip(
+            (entity_type, *np.searchsorted(starts, (start, end)).tolist())
+            for entity_type, start, end in zip(
                 answer["type"], answer["start"], answer["end"], strict=True
             )
         )
