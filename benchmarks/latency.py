@@ -230,11 +230,11 @@ def tflites(path):
     from ai_edge_litert import interpreter
 
     run = interpreter.Interpreter(path, num_threads=THREADS.value)
-    (name,) = run.get_signature_list()
-    call = run.get_signature_runner(name)
+    (signature,) = run.get_signature_list()
+    call = run.get_signature_runner(signature)
     inputs = {}
     for each, details in call.get_input_details().items():
-        (ours,) = (known for known in rows() if known in each)
+        (ours,) = (name for name in rows() if name in each)
         inputs[each] = rows()[ours].astype(details["dtype"])
 
     def answer():

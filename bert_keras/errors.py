@@ -26,12 +26,12 @@ def as_flags(text: str, names: Collection[str]) -> str:
     >>> as_flags("seed=3: expected `steps` or more.", {"seed", "steps"})
     '--seed=3: expected --steps or more.'
     """
-    known = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-    if not known:
+    pattern = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+    if not pattern:
         return text
     # Not within a word, a path, a quoted text or another argument's value.
     return re.sub(
-        rf"`({known})`|(?<![\w.,=/'\"\-])({known})(?==)",
+        rf"`({pattern})`|(?<![\w.,=/'\"\-])({pattern})(?==)",
         lambda match: f"--{match[1] or match[2]}",
         text,
     )

@@ -121,18 +121,20 @@ class BertModel(keras.Model):
 
 
 def _restored(
-    values: Mapping[str, Any], known: Sequence[type[Any]], noun: str
+    values: Mapping[str, Any], classes: Sequence[type[Any]], noun: str
 ) -> Any:
-    """The object that Keras saved, of one of the `known` classes.
+    """The object that Keras saved, of one of the `classes`.
 
     Only these are looked through: a file names no code to import.
     """
     name = values.get("registered_name")
     module = values.get("module"), values.get("class_name")
     matches = [
-        each for each in known if (each.__module__, each.__name__) == module
+        each for each in classes if (each.__module__, each.__name__) == module
     ] or [
-        each for each in known if keras.saving.get_registered_name(each) == name
+        each
+        for each in classes
+        if keras.saving.get_registered_name(each) == name
     ]
     if not matches:
         raise errors.InputError(

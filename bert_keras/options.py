@@ -128,15 +128,15 @@ def divide(
         }
         for cls in classes
     ]
-    known = set().union(*names)
+    allowed = set().union(*names)
     for name in keywords:
-        if name in known:
+        if name in allowed:
             continue
-        alike = difflib.get_close_matches(name, known.union(others))
+        alike = difflib.get_close_matches(name, allowed.union(others))
         hint = f"did you mean {' or '.join(alike)}?" if alike else ""
         raise errors.InputError(
             f"{name} is no setting; "
-            + (hint or f"expected some of {', '.join(sorted(known))}."),
+            + (hint or f"expected some of {', '.join(sorted(allowed))}."),
             argument=name,
         )
     fields = {f.name: f for cls in classes for f in dataclasses.fields(cls)}
@@ -177,11 +177,13 @@ def construct(cls: type, values: Mapping[str, Any]) -> Any:
     Raises InputError for an unknown field, another type, or out of bounds.
     """
     values = renamed(values, cls)
-    known = {field.name for field in dataclasses.fields(cls) if field.init}
-    unknown = sorted(set(values) - known)
+    field_names = {
+        field.name for field in dataclasses.fields(cls) if field.init
+    }
+    unknown = sorted(set(values) - field_names)
     if unknown:
         raise errors.InputError(
-            f"{cls.__name__} has the settings {sorted(known)}; "
+            f"{cls.__name__} has the settings {sorted(field_names)}; "
             f"unknown: {unknown}."
         )
     check_types(cls, values)

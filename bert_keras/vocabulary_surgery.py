@@ -50,10 +50,10 @@ def add_tokens(
     Raises InputError for a word that text is split within.
     """
     tokenizer = wordpiece.require(tokenizer, "Changing the vocabulary")
-    known = {"", *tokenizer.vocabulary}
-    new = [word.strip() for word in words if word.strip() not in known]
+    existing = {"", *tokenizer.vocabulary}
+    new = [word.strip() for word in words if word.strip() not in existing]
     cleaned = dict.fromkeys(_clean(tokenizer, tf.constant(new, tf.string)))
-    new = [word for word in cleaned if word not in known]
+    new = [word for word in cleaned if word not in existing]
     grown = wordpiece.Tokenizer(
         (*tokenizer.vocabulary, *new), lowercase=tokenizer.lowercase
     )

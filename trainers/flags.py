@@ -121,8 +121,8 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
             define_flags()
             return flags.FLAGS(arguments)
         except (errors.InputError, flags.Error) as error:
-            known = {"task", "wrappers", *flags.FLAGS}
-            sys.exit(console.one_line(error, known))
+            flag_names = {"task", "wrappers", *flags.FLAGS}
+            sys.exit(console.one_line(error, flag_names))
 
     def guarded(arguments):
         console.run_main(

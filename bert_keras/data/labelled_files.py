@@ -161,12 +161,12 @@ def _note(doubts: Sequence[str]) -> str:
 
 
 def parse_columns(
-    text: str, known: Collection[str] = ()
+    text: str, allowed: Collection[str] = ()
 ) -> dict[str, str] | None:
     """`text=sentence,label=gold` -> a mapping; nothing -> None.
 
     A column whose name has a comma is quoted: `text="review, long"`, with a
-    quote inside doubled. `known` are the names of ours there may be.
+    quote inside doubled. `allowed` are the names of ours there may be.
     """
     columns = {}
     for item in filter(None, map(str.strip, _ITEMS.findall(text))):
@@ -180,11 +180,11 @@ def parse_columns(
                 f"{item!r}, as in text=sentence,label=gold, or with a comma "
                 'in the name of a column, text="review, long".'
             )
-        if name in columns or (known and name not in known):
+        if name in columns or (allowed and name not in allowed):
             problem = "twice" if name in columns else "unknown"
             raise errors.InputError(
-                f"columns: expected {', '.join(known) or 'a name'} once each, "
-                f"found {name} ({problem}) in {text!r}."
+                f"columns: expected {', '.join(allowed) or 'a name'} once "
+                f"each, found {name} ({problem}) in {text!r}."
             )
         columns[name] = column
     return columns or None
@@ -457,7 +457,8 @@ def _read_csv(path: str) -> Iterator[_RawRow]:
     # the parser as lone surrogates and are looked for in what comes out.
     lines = _Lines(f"{_loose(line)}\n" for line in text_lines.read(path))
     reader = csv.reader(lines, strict=True)
-    known: set[str] = set()  # fields of rows of one line, for _look_like_rows
+    # Fields of rows of one line, for _look_like_rows.
+    one_line_fields: set[str] = set()
     width = None
     while True:
         lines.start()
@@ -472,7 +473,9 @@ def _read_csv(path: str) -> Iterator[_RawRow]:
             continue
         several = len(lines.taken) > 1
         doubt = ""
-        if several and _look_like_rows(lines.taken, fields, width, known):
+        if several and _look_like_rows(
+            lines.taken, fields, width, one_line_fields
+        ):
             doubt = _lost(lines.taken)
         is_short = len(lines.taken) <= _MOST_DOUBTED
         if doubt and not (is_short and len(fields) == width):
@@ -482,8 +485,10 @@ def _read_csv(path: str) -> Iterator[_RawRow]:
             yield _RawRow(lines.number, problem="expected UTF-8")
         elif fields:
             width = width or len(fields)
-            if not several and len(known) < _MOST_KNOWN:
-                known.update(field for field in fields if len(field) < 100)
+            if not several and len(one_line_fields) < _MOST_KNOWN:
+                one_line_fields.update(
+                    field for field in fields if len(field) < 100
+                )
             yield _RawRow(lines.number, fields, doubt=doubt)
 
 
@@ -527,7 +532,7 @@ def _look_like_rows(
     taken: Sequence[str],
     fields: Sequence[str],
     width: int | None,
-    known: Collection[str],
+    one_line_fields: Collection[str],
 ) -> bool:
     """Whether the lines of a quoted field look like rows themselves.
 
@@ -551,13 +556,18 @@ def _look_like_rows(
         field for row in rows for field in set(row) if field.strip()
     )
     same = [
-        any((field in known and field) or counts[field] > 1 for field in row)
+        any(
+            (field in one_line_fields and field) or counts[field] > 1
+            for field in row
+        )
         for row in rows
     ]
     if len(fields) == width:
         quoted = next(field for field in fields if "\n" in field)
         end = next(csv.reader([quoted.rpartition("\n")[2]]), [])
-        if len(end) == width and any(f in known or counts[f] for f in end if f):
+        if len(end) == width and any(
+            f in one_line_fields or counts[f] for f in end if f
+        ):
             return False
     return 2 * sum(same) > len(rows)
 

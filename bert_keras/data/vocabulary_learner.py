@@ -147,26 +147,26 @@ def _fitting(forms: Mapping[str, Sequence[str]], taken: int) -> set[str]:
 
 def _merge(
     words: Mapping[str, int],
-    known: Sequence[str],
+    base_pieces: Sequence[str],
     size: int,
     min_frequency: int,
 ) -> list[str]:
-    """The known pieces and the longer ones made of them, `size` at most."""
+    """The base pieces and the longer ones made of them, `size` at most."""
     learner = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=min_frequency,
-        special_tokens=list(known),
+        special_tokens=list(base_pieces),
         limit_alphabet=0,
         show_progress=False,
     )
-    learner.train_from_iterator(_repeated(words, set(known)), trainer)
+    learner.train_from_iterator(_repeated(words, set(base_pieces)), trainer)
     vocabulary = learner.get_vocab(with_added_tokens=False)
     return sorted(vocabulary, key=lambda piece: vocabulary[piece])
 
 
-def _repeated(words: Mapping[str, int], known: set[str]) -> Iterator[str]:
+def _repeated(words: Mapping[str, int], base_pieces: set[str]) -> Iterator[str]:
     """Each word as often as it occurs; the trainer takes no counts.
 
     Words of one character have nothing to merge; words with an unknown
@@ -176,7 +176,7 @@ def _repeated(words: Mapping[str, int], known: set[str]) -> Iterator[str]:
     for word, count in words.items():
         if len(word) < 2 or len(word) > wordpiece.MAX_WORD_LENGTH:
             continue
-        if not known.issuperset(word):
+        if not base_pieces.issuperset(word):
             continue
         most = max(1, _CHUNK // len(word))
         for start in range(0, count, most):

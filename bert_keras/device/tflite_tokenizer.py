@@ -39,9 +39,10 @@ def signature(
     task = predictor.task
     tokenizer: Any = predictor.tokenizer  # `_folding` requires WordPiece
     reads = predictor.model.encoder.config.inputs
-    known = {*reads, "example_index", "truncated"}
+    available = {*reads, "example_index", "truncated"}
     more = (
-        task.preprocess(verification.sentences(task), tokenizer).keys() - known
+        task.preprocess(verification.sentences(task), tokenizer).keys()
+        - available
     )
     if more or len(task.text_columns) > 2:
         raise errors.InputError(

@@ -418,18 +418,21 @@ def _without_bookkeeping(
     A number of its own, outside of the network, is a counter or a loss scale:
     current_loss_scale, good_steps, beta1_power.
     """
-    known = {name for mapping in mappings for name in mapping.source_names}
+    mapped_names = {
+        name for mapping in mappings for name in mapping.source_names
+    }
 
     def is_slot(name):
         scopes = name.split("/")
         return any(
-            "/".join(scopes[:count]) in known for count in range(1, len(scopes))
+            "/".join(scopes[:count]) in mapped_names
+            for count in range(1, len(scopes))
         )
 
     return [
         name
         for name, shape in shapes.items()
-        if name in known
+        if name in mapped_names
         or not (
             is_slot(name)
             or (shape == () and not name.startswith(("bert/", "cls/")))

@@ -274,14 +274,14 @@ def _architecture(
     """The class whose head the tensors are; "architectures" breaks a tie."""
     heads = {
         beginning
-        for known in ARCHITECTURES.values()
-        for beginning in known.head
+        for each in ARCHITECTURES.values()
+        for beginning in each.head
         if any(name.startswith(beginning) for name in names)
     }
     fitting = {
-        name: known
-        for name, known in ARCHITECTURES.items()
-        if set(known.head) == heads
+        name: each
+        for name, each in ARCHITECTURES.items()
+        if set(each.head) == heads
     }
     named = _named(folder, values)
     for name in fitting if len(fitting) == 1 else named:
@@ -295,34 +295,36 @@ def _architecture(
 
 
 def _task(
-    known: Architecture,
+    architecture: Architecture,
     folder: str,
     config: bert.BertConfig,
     values: Mapping[str, Any],
     tokenizer: wordpiece.Tokenizer,
 ) -> base.Task | None:
     """What the folder's head was trained for; None: no task of ours."""
-    if known.task is None:
+    if architecture.task is None:
         return None
     # Rows are as long as their texts, so room for the longest costs nothing.
-    task = known.task(seq_length=config.max_position_embeddings)
+    task = architecture.task(seq_length=config.max_position_embeddings)
     ours = values.get(TASK)
     if isinstance(ours, dict) and ours.get("name") == task.name:
         task = task.from_config({k: v for k, v in ours.items() if k != "name"})
-    return known.adapt(task, folder, values, tokenizer)
+    return architecture.adapt(task, folder, values, tokenizer)
 
 
 def _left_out(
-    known: Architecture, folder: str, values: Mapping[str, Any]
+    architecture: Architecture, folder: str, values: Mapping[str, Any]
 ) -> str:
     """Why a folder's head is not read; "" where it has none."""
-    if not known.head:
+    if not architecture.head:
         return ""
-    name = next(name for name, each in ARCHITECTURES.items() if each is known)
-    if known.task is None:
+    name = next(
+        name for name, each in ARCHITECTURES.items() if each is architecture
+    )
+    if architecture.task is None:
         return f"no task here has the head of {name}"
     problem_type = values.get("problem_type") or configs.PROBLEMS[0]
-    if known.task is classification.Classification and (
+    if architecture.task is classification.Classification and (
         problem_type != configs.PROBLEMS[0]
     ):
         return (
@@ -332,15 +334,15 @@ def _left_out(
     labels = weight_mapping.shown(list(configs.labels(folder, values)), 200)
     expected = (
         "two or more"
-        if known.task is classification.Classification
+        if architecture.task is classification.Classification
         else "O and those of one scheme, as B-PER, I-PER, in their order"
     )
     return f"its labels are {labels}, and of {name} {expected} are read"
 
 
 def _written_as(task: base.Task) -> str:
-    for name, known in ARCHITECTURES.items():
-        if type(task) is known.task and known.writes(task):
+    for name, architecture in ARCHITECTURES.items():
+        if type(task) is architecture.task and architecture.writes(task):
             return name
     raise errors.InputError(
         f"Hugging Face has no BERT for the task {task.name}; the encoder alone "

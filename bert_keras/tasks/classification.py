@@ -84,8 +84,8 @@ class Classification(base.Task):
 
     @property
     def head_signatures(self) -> dict[str, Any]:
-        told = [list(self.labels), self.kind, self.pooling]
-        return {"label": told}
+        signature = [list(self.labels), self.kind, self.pooling]
+        return {"label": signature}
 
     @property
     def class_names(self) -> tuple[str, ...]:

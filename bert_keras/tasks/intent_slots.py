@@ -123,15 +123,17 @@ class IntentSlots(tagging.Tagging):
 
         Of a text in several rows the first one counts.
         """
-        known = {intent: number for number, intent in enumerate(self.intents)}
+        intent_ids = {
+            intent: number for number, intent in enumerate(self.intents)
+        }
         names = [labels.strip(label.decode()) for label in raw["label"].numpy()]
         for name in names:
-            if name not in known:
+            if name not in intent_ids:
                 raise errors.InputError(
                     f"intent {name!r} does not occur in the training file, "
                     f"whose intents are {list(self.intents)}."
                 )
-        numbers = tf.constant([known[name] for name in names], tf.int32)
+        numbers = tf.constant([intent_ids[name] for name in names], tf.int32)
         example_index = features["example_index"]
         is_first = tf.concat(
             [[True], example_index[1:] != example_index[:-1]], axis=0

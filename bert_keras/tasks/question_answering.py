@@ -171,7 +171,7 @@ class QuestionAnswering(base.Task):
         example_index = features["example_index"]
         begin = tf.strings.to_number(raw["answer_start"], tf.int32)
         end = begin + tf.strings.length(raw["answer"], "UTF8_CHAR")
-        known = (begin >= 0) | (raw["is_impossible"] == "true")
+        has_target = (begin >= 0) | (raw["is_impossible"] == "true")
         begin, end = (
             tf.expand_dims(tf.gather(x, example_index), 1) for x in (begin, end)
         )
@@ -189,7 +189,7 @@ class QuestionAnswering(base.Task):
         left |= opens | (_at(features["starts"], first) <= begin[:, 0])
         right |= closes | (_at(features["ends"], last) >= end[:, 0])
         held = tf.reduce_any(inside, axis=1) & left & right
-        weights = tf.cast(tf.gather(known, example_index), tf.float32)
+        weights = tf.cast(tf.gather(has_target, example_index), tf.float32)
         return {
             "start": (tf.where(held, first, 0), weights),
             "end": (tf.where(held, last, 0), weights),

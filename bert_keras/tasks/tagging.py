@@ -156,7 +156,7 @@ class Tagging(base.Task):
 
         A word is in an entity when it begins there.
         """
-        known = {tag: number for number, tag in enumerate(self.labels)}
+        tag_ids = {tag: number for number, tag in enumerate(self.labels)}
         start, example_index = (
             features["start"].numpy(),
             features["example_index"].numpy(),
@@ -181,7 +181,7 @@ class Tagging(base.Task):
                 len(begins),
                 self.scheme,
             )
-            labels[rows][counts] = [known[tag] for tag in tags]
+            labels[rows][counts] = [tag_ids[tag] for tag in tags]
         weights = tf.constant(start >= 0, tf.float32)
         return {"tag": (tf.constant(labels), weights)}
 

@@ -57,6 +57,6 @@ def make(
     }
     for number, example in enumerate(report["examples"], 1):
         label = example["label"]
-        told = "" if label is None else f"{LABELS[objective][label]}: "
-        facts[f"row {number}"] = told + example["text"]
+        prefix = "" if label is None else f"{LABELS[objective][label]}: "
+        facts[f"row {number}"] = prefix + example["text"]
     return facts

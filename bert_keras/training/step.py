@@ -215,11 +215,11 @@ class TrainStep:
 
     def _check_variables(self):
         """Raises InputError where the first call made weights."""
-        known = {id(variable) for variable in self.optimizer.variables}
+        optimized = {id(variable) for variable in self.optimizer.variables}
         late = [
             variable.path
             for variable in self.model.trainable_variables
-            if id(variable) not in known
+            if id(variable) not in optimized
         ]
         if late:
             raise errors.InputError(

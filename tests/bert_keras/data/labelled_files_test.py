@@ -526,7 +526,7 @@ class RowsTest(parameterized.TestCase):
     )  # fmt: skip
     def test_columns_that_are_no_pairs_are_refused(self, text, message):
         with self.assertRaisesRegex(errors.InputError, message):
-            labelled_files.parse_columns(text, known=("text", "label"))
+            labelled_files.parse_columns(text, allowed=("text", "label"))
 
 
 if __name__ == "__main__":
