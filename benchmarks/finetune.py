@@ -84,10 +84,10 @@ def main(_):
     table = rich.table.Table(title=f"{RECIPE.value}, seeds {SEEDS.value}")
     for column in ("after the last epoch", *SIDES):
         table.add_column(column)
-    ours, theirs = (metrics[side] for side in SIDES)
-    for name in ours[0]:
+    own_metrics, other_metrics = (metrics[side] for side in SIDES)
+    for name in own_metrics[0]:
         cells = []
-        for values in (ours, theirs):
+        for values in (own_metrics, other_metrics):
             last = [each[name][-1] for each in values if name in each]
             cells.append(
                 f"{np.mean(last):.4f} +- {np.std(last):.4f}" if last else ""

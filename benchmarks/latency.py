@@ -75,11 +75,11 @@ def keras_hubs(folder):
     import keras_hub
     import tensorflow as tf
 
-    theirs = keras_hub.models.BertTextClassifier.from_preset(
+    classifier = keras_hub.models.BertTextClassifier.from_preset(
         os.path.join(folder, "keras_hub"), preprocessor=None
     )
     path = os.path.join(folder, "keras_hub_export")
-    theirs.export(path, verbose=False)
+    classifier.export(path, verbose=False)
     served = tf.saved_model.load(path)
     inputs = {
         name: tf.constant(value, tf.int32) for name, value in rows().items()
@@ -234,8 +234,8 @@ def tflites(path):
     call = run.get_signature_runner(signature)
     inputs = {}
     for each, details in call.get_input_details().items():
-        (ours,) = (name for name in rows() if name in each)
-        inputs[each] = rows()[ours].astype(details["dtype"])
+        (name,) = (name for name in rows() if name in each)
+        inputs[each] = rows()[name].astype(details["dtype"])
 
     def answer():
         (scores,) = call(**inputs).values()
@@ -250,10 +250,10 @@ def keras_hubs_tflite(folder):
     import keras_hub
 
     path = os.path.join(folder, "keras_hub.tflite")
-    theirs = keras_hub.models.BertTextClassifier.from_preset(
+    classifier = keras_hub.models.BertTextClassifier.from_preset(
         os.path.join(folder, "keras_hub"), preprocessor=None
     )
-    theirs.export(
+    classifier.export(
         path,
         format="litert",
         verbose=False,

@@ -76,11 +76,13 @@ def keras_hubs(model, folder):
     network = model_lib.BertModel(bert_lib.BertEncoder(bert), model.task)
     network.set_weights(model.model.get_weights())
     keras_hub_format.write(folder, network, model.tokenizer)
-    theirs = keras_hub.models.BertTextClassifier.from_preset(folder)
-    theirs.preprocessor.sequence_length = model.task.seq_length
+    classifier = keras_hub.models.BertTextClassifier.from_preset(folder)
+    classifier.preprocessor.sequence_length = model.task.seq_length
 
     def answer(texts):
-        logits = theirs.predict(texts, batch_size=BATCH_SIZE.value, verbose=0)
+        logits = classifier.predict(
+            texts, batch_size=BATCH_SIZE.value, verbose=0
+        )
         return [model.task.labels[index] for index in np.argmax(logits, -1)]
 
     return answer
@@ -91,16 +93,16 @@ def main(_):
     with open(TEXTS.value, encoding="utf-8") as file:
         texts = file.read().splitlines()
     with tempfile.TemporaryDirectory() as folder:
-        theirs = os.path.join(folder, "hugging_face")
-        hugging_face.write(theirs, model.model, model.tokenizer)
+        hugging_face_folder = os.path.join(folder, "hugging_face")
+        hugging_face.write(hugging_face_folder, model.model, model.tokenizer)
         sides = {
             "bert_keras": ours(model),
             "KerasHub's predict": keras_hubs(model, os.path.join(folder, "kh")),
             "Hugging Face's pipeline": hugging_faces(
-                model, theirs, by_length=False
+                model, hugging_face_folder, by_length=False
             ),
             "the same, sorted by length": hugging_faces(
-                model, theirs, by_length=True
+                model, hugging_face_folder, by_length=True
             ),
         }
         shares = np.array_split(np.array(texts, object), SHARES.value)

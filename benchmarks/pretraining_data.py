@@ -184,12 +184,14 @@ def main(_):
         )
         for column in ("what", "ours", "Google's", "processor", "rows"):
             table.add_column(column)
-        for what, mine, theirs, count in measure(folder, texts[0], texts[1:]):
+        for what, own_seconds, google_seconds, count in measure(
+            folder, texts[0], texts[1:]
+        ):
             table.add_row(
                 what,
-                f"{mine[0]:.1f} ({mine[1]:.1f})",
-                f"{theirs[0]:.1f} ({theirs[1]:.1f})",
-                f"{theirs[1] / mine[1]:.1f} times",
+                f"{own_seconds[0]:.1f} ({own_seconds[1]:.1f})",
+                f"{google_seconds[0]:.1f} ({google_seconds[1]:.1f})",
+                f"{google_seconds[1] / own_seconds[1]:.1f} times",
                 count,
             )
     rich.console.Console(width=100).print(table)

@@ -59,16 +59,16 @@ def main(argv):
     table = [("vocabulary", "text", "pair", "lines", "equal", "share")]
     speeds = [("vocabulary", "text", "MB/s of ours")]
     for name in VOCABULARIES:
-        ours = wordpiece.Tokenizer.from_file(
+        tokenizer = wordpiece.Tokenizer.from_file(
             data / "vocab" / f"{name}_vocab.txt"
         )
         graph = tf.function(
-            ours, input_signature=[tf.TensorSpec([None], "string")]
+            tokenizer, input_signature=[tf.TensorSpec([None], "string")]
         )
         implementations = {
             "ours": lambda lines, graph=graph: graph(lines).to_list(),
-            "rules": rules(ours),
-            "hugging_face": hugging_face(ours),
+            "rules": rules(tokenizer),
+            "hugging_face": hugging_face(tokenizer),
         }
         for corpus, lines in corpora.items():
             speeds.append(
@@ -162,26 +162,30 @@ def random_strings(count: int, seed: int) -> Iterator[str]:
         )
 
 
-def rules(ours: wordpiece.Tokenizer) -> Tokenize:
+def rules(tokenizer: wordpiece.Tokenizer) -> Tokenize:
     """The slow reference."""
     reference = reference_tokenizer.ReferenceTokenizer(
-        ours.vocabulary, lowercase=ours.lowercase
+        tokenizer.vocabulary, lowercase=tokenizer.lowercase
     )
     return lambda lines: [reference(line) for line in lines]
 
 
-def hugging_face(ours: wordpiece.Tokenizer) -> Tokenize:
+def hugging_face(tokenizer: wordpiece.Tokenizer) -> Tokenize:
     """Hugging Face's, with Google's word limit; [MASK] is not special in it."""
-    theirs = tokenizers.Tokenizer(
+    hugging_face_tokenizer = tokenizers.Tokenizer(
         models.WordPiece(
-            {piece: i for i, piece in enumerate(ours.vocabulary)},
+            {piece: i for i, piece in enumerate(tokenizer.vocabulary)},
             unk_token="[UNK]",
             max_input_chars_per_word=wordpiece.MAX_WORD_LENGTH,
         )
     )
-    theirs.normalizer = normalizers.BertNormalizer(lowercase=ours.lowercase)
-    theirs.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return lambda lines: [e.ids for e in theirs.encode_batch_fast(list(lines))]
+    hugging_face_tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=tokenizer.lowercase
+    )
+    hugging_face_tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return lambda lines: [
+        e.ids for e in hugging_face_tokenizer.encode_batch_fast(list(lines))
+    ]
 
 
 def compare(

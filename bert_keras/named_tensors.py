@@ -26,29 +26,29 @@ def assign(
 
     path: where the values are from, for the message.
     """
-    theirs = {key: tuple(value.shape) for key, value in values.items()}
-    ours = {key: tuple(value.shape) for key, value in variables.items()}
-    if theirs != ours:
+    stored = {key: tuple(value.shape) for key, value in values.items()}
+    expected = {key: tuple(value.shape) for key, value in variables.items()}
+    if stored != expected:
         raise errors.InputError(
-            f"{path} does not fit the model: {differences(ours, theirs)}"
+            f"{path} does not fit the model: {differences(expected, stored)}"
         )
     for key, variable in variables.items():
         variable.assign(values[key])
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+def differences(expected: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
     """One line: what is missing, left over, or of another shape."""
     messages = []
-    missing = sorted(set(ours) - set(theirs))
-    extra = sorted(set(theirs) - set(ours))
+    missing = sorted(set(expected) - set(stored))
+    extra = sorted(set(stored) - set(expected))
     if missing:
         messages.append(f"missing {_some(missing)}")
     if extra:
         messages.append(f"not in the model {_some(extra)}")
-    for key in sorted(set(ours) & set(theirs)):
-        if ours[key] != theirs[key]:
+    for key in sorted(set(expected) & set(stored)):
+        if expected[key] != stored[key]:
             messages.append(
-                f"{key} is {theirs[key]} there and {ours[key]} in the model"
+                f"{key} is {stored[key]} there and {expected[key]} in the model"
             )
     return "; ".join(messages) + "."
 

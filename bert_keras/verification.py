@@ -77,25 +77,28 @@ def compare(
         )
     agree, distances = np.ones(1, bool), []
     for name, value in want.items():
-        ours, theirs = np.asarray(value), np.asarray(got[name])
-        if ours.ndim != theirs.ndim or len(ours) != len(theirs):
+        expected, actual = np.asarray(value), np.asarray(got[name])
+        if expected.ndim != actual.ndim or len(expected) != len(actual):
             raise ExportError(
-                f"{name}: expected the shape {ours.shape}, got {theirs.shape}."
+                f"{name}: expected the shape {expected.shape}, got "
+                f"{actual.shape}."
             )
-        if ours.shape != theirs.shape:
+        if expected.shape != actual.shape:
             # One of them found more in some text, which then does not agree.
-            ours, theirs, more = _common(ours, theirs)
+            expected, actual, more = _common(expected, actual)
             agree = agree & ~more
-        inner = tuple(range(1, ours.ndim))
-        if ours.dtype.kind == "f":
-            _finite(ours, f"the model itself answers {name}")
-            _finite(theirs, f"what was written answers {name}")
-            distance = np.abs(theirs - ours) / np.maximum(1.0, np.abs(ours))
+        inner = tuple(range(1, expected.ndim))
+        if expected.dtype.kind == "f":
+            _finite(expected, f"the model itself answers {name}")
+            _finite(actual, f"what was written answers {name}")
+            distance = np.abs(actual - expected) / np.maximum(
+                1.0, np.abs(expected)
+            )
             distances.append(distance.max(axis=inner, initial=0.0))
         else:
-            if name in ranked and ours.ndim > 1:
-                ours, theirs = ours[:, :1], theirs[:, :1]
-            agree = agree & np.all(ours == theirs, axis=inner)
+            if name in ranked and expected.ndim > 1:
+                expected, actual = expected[:, :1], actual[:, :1]
+            agree = agree & np.all(expected == actual, axis=inner)
     # Where the label differs, its scores are not comparable.
     numbers = [np.max(d, where=agree, initial=0.0) for d in distances]
     share = float(agree.mean()) if agree.size else 1.0
@@ -103,15 +106,15 @@ def compare(
 
 
 def _common(
-    ours: np.ndarray, theirs: np.ndarray
+    expected: np.ndarray, actual: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Any]:
     """Both with the columns that both have; (T,) bool: which have more."""
-    width = min(ours.shape[1], theirs.shape[1])
-    longer = ours if ours.shape[1] > width else theirs
+    width = min(expected.shape[1], actual.shape[1])
+    longer = expected if expected.shape[1] > width else actual
     rest = longer[:, width:]
     empty = rest == b"" if rest.dtype == object else np.isin(rest, (0, -1))
     more = ~empty.reshape(len(rest), -1).all(axis=1)
-    return ours[:, :width], theirs[:, :width], more
+    return expected[:, :width], actual[:, :width], more
 
 
 def _finite(values: np.ndarray, what: str) -> None:

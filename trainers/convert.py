@@ -153,10 +153,13 @@ def compare(
     """
     written = formats.read(folder)
     same_words = written.tokenizer().fingerprint == tokenizer.fingerprint
-    ours, theirs = checkpoint.values(model.encoder), written.encoder_values()
-    weights = _difference(ours, theirs, folder)
+    values, written_values = (
+        checkpoint.values(model.encoder),
+        written.encoder_values(),
+    )
+    weights = _difference(values, written_values, folder)
     facts = {"difference of weights": f"{weights:.2g} at most"}
-    behind = [] if set(ours) == set(theirs) else ["the pooler"]
+    behind = [] if set(values) == set(written_values) else ["the pooler"]
     if written.task is not None:
         head = _difference(
             checkpoint.values(model.head), written.head_values(), folder
@@ -170,7 +173,7 @@ def compare(
     with layers.skip_init():
         again = written.config.build_encoder()
     for path, variable in checkpoint.weights(again).items():
-        variable.assign(theirs.get(path, ours[path]))
+        variable.assign(written_values.get(path, values[path]))
     outputs = max(
         float(np.abs(one - other).max())
         for one, other in zip(
@@ -264,18 +267,18 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _difference(
-    ours: Mapping[str, np.ndarray],
-    theirs: Mapping[str, np.ndarray],
+    values: Mapping[str, np.ndarray],
+    written: Mapping[str, np.ndarray],
     folder: str,
 ) -> float:
     """The largest. A pooler that no head reads need not be there."""
-    needed = {name for name in ours if not name.startswith("pooler/")}
-    if not needed <= set(theirs) <= set(ours):
+    needed = {name for name in values if not name.startswith("pooler/")}
+    if not needed <= set(written) <= set(values):
         raise RuntimeError(
-            f"{folder}: {named_tensors.differences(ours, theirs)}"
+            f"{folder}: {named_tensors.differences(values, written)}"
         )
     return max(
-        (float(np.abs(ours[name] - theirs[name]).max()) for name in theirs),
+        (float(np.abs(values[name] - written[name]).max()) for name in written),
         default=0.0,
     )
 

@@ -262,39 +262,40 @@ class _ColumnReader:
         self.label = label
         self._numbers: dict[float, str] = {}  # labels of JSON -> as written
         self.width = None if named else len(first)
-        there: list[Any] = (
+        available: list[Any] = (
             list(first) if named else [name.strip() for name in first]
         )
         positions = not named and _are_positions(columns)
-        if positions and _is_header(path, there, list(columns.values())):
+        if positions and _is_header(path, available, list(columns.values())):
             positions = False
         self.header = not named and not positions
         if positions:
-            _refuse_header(path, there, columns)
-            there = list(range(len(first)))
+            _refuse_header(path, available, columns)
+            available = list(range(len(first)))
             # Longer ones are no positions, and Python's int has a limit.
             columns = {
-                ours: int(theirs) if len(theirs) < 10 else theirs
-                for ours, theirs in columns.items()
+                name: int(column) if len(column) < 10 else column
+                for name, column in columns.items()
             }
         elif columns is None:
-            columns = _recognise(path, there)
+            columns = _recognise(path, available)
         elif "label" not in columns:
-            columns = _with_label(path, there, columns)
-        missing = [c for c in columns.values() if c not in there]
+            columns = _with_label(path, available, columns)
+        missing = [c for c in columns.values() if c not in available]
         if missing or not columns:
             wanted = ", ".join(map(_shown, missing)) or "a column of text"
             raise errors.InputError(
                 f"{path}: expected {wanted}; the columns there are "
-                f"{', '.join(map(repr, there))}. Name them, as in "
+                f"{', '.join(map(repr, available))}. Name them, as in "
                 "text=NAME,label=NAME; in a file without a header by "
                 "position, as in text=0,label=1."
             )
-        for theirs in columns.values():
-            if there.count(theirs) > 1:
+        for column in columns.values():
+            if available.count(column) > 1:
                 raise errors.InputError(
-                    f"{path}: expected one column {theirs!r}, found "
-                    f"{there.count(theirs)} of that name. Rename the others."
+                    f"{path}: expected one column {column!r}, found "
+                    f"{available.count(column)} of that name. Rename the "
+                    "others."
                 )
         if absent := [name for name in needed if name not in columns]:
             raise errors.InputError(
@@ -302,10 +303,10 @@ class _ColumnReader:
                 f"{', '.join(columns)} and no {', '.join(absent)}. Name the "
                 f"columns with columns=text=...,{absent[0]}=..."
             )
-        self.names = dict(columns)  # ours -> the file's, for messages
+        self.names = dict(columns)  # our name -> the file's, for messages
         self.keys = {
-            ours: theirs if named or positions else there.index(theirs)
-            for ours, theirs in columns.items()
+            name: column if named or positions else available.index(column)
+            for name, column in columns.items()
         }
 
     def read(self, fields: Any) -> tuple[dict[str, str] | None, str]:
@@ -313,16 +314,16 @@ class _ColumnReader:
         if self.width is not None and len(fields) != self.width:
             return None, f"expected {self.width} fields, found {len(fields)}"
         example = {}
-        for ours, key in self.keys.items():
+        for name, key in self.keys.items():
             if self.width is None and key not in fields:
                 return None, f"expected a value for {key!r}, found none"
-            read = self.label if ours == "label" else _text_of
+            read = self.label if name == "label" else _text_of
             try:
-                example[ours] = read(fields[key])
-                if ours == "label" and read != labels.number:
+                example[name] = read(fields[key])
+                if name == "label" and read != labels.number:
                     self._check_number(fields[key])
             except ValueError as problem:
-                return None, f"column {self.names[ours]!r}: {problem}"
+                return None, f"column {self.names[name]!r}: {problem}"
         return example, ""
 
     def _check_number(self, value: Any) -> None:
@@ -375,13 +376,13 @@ def _refuse_header(
 ) -> None:
     """Raises InputError where a first row holds names, not texts and labels."""
     indices = {
-        ours: int(theirs)
-        for ours, theirs in columns.items()
-        if len(theirs) < 10 and int(theirs) < len(first)
+        name: int(column)
+        for name, column in columns.items()
+        if len(column) < 10 and int(column) < len(first)
     }
-    cells = {ours: first[index] for ours, index in indices.items()}
+    cells = {name: first[index] for name, index in indices.items()}
     if cells and are_names(cells.values()):
-        named = ",".join(f"{ours}={cell}" for ours, cell in cells.items())
+        named = ",".join(f"{name}={cell}" for name, cell in cells.items())
         raise errors.InputError(
             f"{path}: the columns {', '.join(columns.values())} are positions "
             "in a file without a header, but the first row is one: "
@@ -403,16 +404,16 @@ _NAMES = {
 _INDEX_NAMES = {"", "id", "index", "unnamed: 0"}
 
 
-def _recognise(path: str, there: Sequence[str]) -> dict[str, str]:
-    matches = _common(path, there)
+def _recognise(path: str, available: Sequence[str]) -> dict[str, str]:
+    matches = _common(path, available)
     return matches if "text" in matches else {}
 
 
 def _with_label(
-    path: str, there: Sequence[str], columns: Mapping[str, str]
+    path: str, available: Sequence[str], columns: Mapping[str, str]
 ) -> dict[str, str]:
     """The columns that were named, and a label that has a common name."""
-    matches = _common(path, there, only=("label",))
+    matches = _common(path, available, only=("label",))
     if "label" in matches and matches["label"] not in columns.values():
         return {"label": matches["label"], **columns}
     return dict(columns)
@@ -420,23 +421,23 @@ def _with_label(
 
 def _common(
     path: str,
-    there: Sequence[str],
+    available: Sequence[str],
     only: Collection[str] = tuple(COMMON_COLUMNS),
 ) -> dict[str, str]:
     """Our names -> those columns that have a common name."""
     free = collections.defaultdict(list)
-    for column in there:
+    for column in available:
         free[column.strip().casefold()].append(column)
     matches = {}
-    for ours in only:
-        for name in COMMON_COLUMNS[ours]:
+    for wanted in only:
+        for name in COMMON_COLUMNS[wanted]:
             if same := free.pop(name.casefold(), None):
                 if len(same) > 1:
                     raise errors.InputError(
-                        f"{path}: expected one column for {ours}, found "
+                        f"{path}: expected one column for {wanted}, found "
                         f"{' and '.join(map(repr, same))}. Rename the others."
                     )
-                matches[ours] = same[0]
+                matches[wanted] = same[0]
                 break
     return matches
 

@@ -111,14 +111,14 @@ def entity_metrics(
 
     0 where there is nothing to divide by.
     """
-    hits = guesses = there = 0
-    for ours, theirs in zip(predicted, right, strict=True):
-        ours, theirs = set(ours), set(theirs)
-        hits += len(ours & theirs)
-        guesses += len(ours)
-        there += len(theirs)
+    hits = guesses = entities = 0
+    for guess, gold in zip(predicted, right, strict=True):
+        guess, gold = set(guess), set(gold)
+        hits += len(guess & gold)
+        guesses += len(guess)
+        entities += len(gold)
     precision = hits / guesses if guesses else 0.0
-    recall = hits / there if there else 0.0
+    recall = hits / entities if entities else 0.0
     total = precision + recall
     return {
         "precision": precision,

@@ -174,9 +174,9 @@ def _for_device(
     if task == predictor.task:
         return predictor
     model = model_lib.BertModel(predictor.model.encoder, task)
-    ours = head.by_name()
+    heads = head.by_name()
     for name, each in model.head.by_name().items():
-        each.set_weights(ours[name].get_weights())
+        each.set_weights(heads[name].get_weights())
     return predictor_lib.Predictor(model, predictor.tokenizer)
 
 

@@ -161,7 +161,7 @@ def write(
     config_name = ALBERT_CONFIG if albert else BERT_CONFIG
     values = _google_config(config, albert=albert)
     values["do_lower_case"] = tokenizer.lowercase
-    theirs = weight_mapping.to_external(
+    tensors = weight_mapping.to_external(
         google_weights.encoder(config, albert=albert),
         checkpoint.values(model.encoder),
     ) | weight_mapping.to_external(
@@ -171,9 +171,9 @@ def write(
     with tempfile.TemporaryDirectory() as written:
         tf.raw_ops.SaveV2(
             prefix=os.path.join(written, PREFIX),
-            tensor_names=list(theirs),
-            shape_and_slices=[""] * len(theirs),
-            tensors=list(theirs.values()),
+            tensor_names=list(tensors),
+            shape_and_slices=[""] * len(tensors),
+            tensors=list(tensors.values()),
         )
 
         def move(name):
@@ -293,7 +293,7 @@ def _read_config(
     )
     if "hidden_act" not in values:
         raise errors.InputError(f"{path} lacks hidden_act.")
-    activations = {theirs: ours for ours, theirs in _ACTIVATIONS.items()}
+    activations = {key: name for name, key in _ACTIVATIONS.items()}
     activation = str(values["hidden_act"]).lower()  # as Google's code does
     if activation not in activations:
         raise errors.InputError(
@@ -307,15 +307,15 @@ def _read_config(
             "of "
             "such groups can be read."
         )
-    ours = {name: values[theirs] for name, theirs in (sizes | _RATES).items()}
+    settings = {name: values[key] for name, key in (sizes | _RATES).items()}
     # Said the short way where ALBERT's shape is BERT's.
-    if ours.get("embedding_size") == ours["hidden_size"]:
-        del ours["embedding_size"]
-    if ours.get("num_hidden_groups") == ours["num_layers"]:
-        del ours["num_hidden_groups"]
+    if settings.get("embedding_size") == settings["hidden_size"]:
+        del settings["embedding_size"]
+    if settings.get("num_hidden_groups") == settings["num_layers"]:
+        del settings["num_hidden_groups"]
     try:
         return bert.BertConfig(
-            **ours, activation=activations[activation], **_FIXED
+            **settings, activation=activations[activation], **_FIXED
         )
     except errors.InputError as error:
         raise errors.InputError(f"{path}: {error}") from None
@@ -342,8 +342,7 @@ def _google_config(config: bert.BertConfig, *, albert: bool) -> dict[str, Any]:
             "checkpoint's config.json and evaluate it before writing it here."
         )
     values = {
-        theirs: getattr(config, ours)
-        for ours, theirs in (_SIZES | _RATES).items()
+        key: getattr(config, field) for field, key in (_SIZES | _RATES).items()
     }
     values["hidden_act"] = _ACTIVATIONS[config.activation]
     if albert:
@@ -443,19 +442,19 @@ def _without_bookkeeping(
 def _check_shapes(
     mappings: google_weights.Mappings, tensors: _Tensors, config_path: str
 ) -> None:
-    ours = {
+    expected = {
         name: shape
         for mapping, shape in mappings.items()
         for name in mapping.source_names
         if name in tensors.shapes
     }
-    theirs = {name: tensors.shapes[name] for name in ours}
-    if ours != theirs:
+    stored = {name: tensors.shapes[name] for name in expected}
+    if expected != stored:
         raise errors.InputError(
             f"{tensors.prefix} does not fit {config_path}: "
-            + named_tensors.differences(ours, theirs)
+            + named_tensors.differences(expected, stored)
         )
-    for name in ours:
+    for name in expected:
         if not tensors.is_float(name):
             raise errors.InputError(
                 f"{tensors.prefix}: expected numbers with a fraction in {name}."

@@ -1,4 +1,4 @@
-"""Where Google's names and shapes meet ours, for BERT and for ALBERT."""
+"""Maps Google's names and shapes to ours, for BERT and for ALBERT."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from bert_keras.tasks import (
 WORDS = "bert/embeddings/word_embeddings"
 SPAN = "cls/squad/"
 
-# Parts of one block, ours -> theirs.
+# Layers of one block, target -> sources.
 _BERT_BLOCK = {
     "attention/qkv": (
         "attention/self/query",
@@ -46,15 +46,15 @@ Mappings = dict[weight_mapping.WeightMapping, tuple[int, ...]]
 
 
 def encoder(config: bert.BertConfig, *, albert: bool) -> Mappings:
-    hidden, inner = config.hidden_size, config.intermediate_size
+    hidden_size, inner = config.hidden_size, config.intermediate_size
     width = config.embedding_width
     scope = "bert/embeddings"
     mappings: Mappings = {
-        weight_mapping.WeightMapping(f"embeddings/{ours}", (theirs,)): (
+        weight_mapping.WeightMapping(f"embeddings/{target}", (source,)): (
             rows,
             width,
         )
-        for ours, theirs, rows in (
+        for target, source, rows in (
             ("token", WORDS, config.vocab_size),
             ("segment", f"{scope}/token_type_embeddings", config.num_segments),
             (
@@ -65,15 +65,19 @@ def encoder(config: bert.BertConfig, *, albert: bool) -> Mappings:
         )
     }
     mappings |= _norm("embeddings/norm", [f"{scope}/LayerNorm"], width)
-    mappings |= _dense("pooler", ["bert/pooler/dense"], hidden, hidden)
-    if width != hidden:
+    mappings |= _dense(
+        "pooler", ["bert/pooler/dense"], hidden_size, hidden_size
+    )
+    if width != hidden_size:
         projection = "bert/encoder/embedding_hidden_mapping_in"
-        mappings |= _dense("embeddings/project", [projection], width, hidden)
+        mappings |= _dense(
+            "embeddings/project", [projection], width, hidden_size
+        )
     sizes = {
-        "attention/qkv": (hidden, hidden),
-        "attention/out": (hidden, hidden),
-        "feed_forward/inner": (hidden, inner),
-        "feed_forward/outer": (inner, hidden),
+        "attention/qkv": (hidden_size, hidden_size),
+        "attention/out": (hidden_size, hidden_size),
+        "feed_forward/inner": (hidden_size, inner),
+        "feed_forward/outer": (inner, hidden_size),
     }
     for number in range(groups(config)):
         scope, block = f"bert/encoder/layer_{number}", _BERT_BLOCK
@@ -81,39 +85,39 @@ def encoder(config: bert.BertConfig, *, albert: bool) -> Mappings:
             scope = f"bert/encoder/transformer/group_{number}/inner_group_0"
             block = _ALBERT_BLOCK
         for layer, names in block.items():
-            ours = f"block_{number}/{layer}"
-            theirs = [f"{scope}/{name}" for name in names]
+            target = f"block_{number}/{layer}"
+            sources = [f"{scope}/{name}" for name in names]
             if layer in sizes:
-                mappings |= _dense(ours, theirs, *sizes[layer])
+                mappings |= _dense(target, sources, *sizes[layer])
             else:
-                mappings |= _norm(ours, theirs, hidden)
+                mappings |= _norm(target, sources, hidden_size)
     return mappings
 
 
 def head(task: base.Task | None, config: bert.BertConfig) -> Mappings:
-    hidden, width = config.hidden_size, config.embedding_width
+    hidden_size, width = config.hidden_size, config.embedding_width
     if task is None:
         return {}
     if isinstance(task, masked_lm.MaskedLM):
-        ours, theirs = "masked_lm", "cls/predictions"
+        target, source = "masked_lm", "cls/predictions"
         dense, norm = (
-            f"{theirs}/transform/dense",
-            f"{theirs}/transform/LayerNorm",
+            f"{source}/transform/dense",
+            f"{source}/transform/LayerNorm",
         )
         bias = weight_mapping.WeightMapping(
-            f"{ours}/bias", (f"{theirs}/output_bias",)
+            f"{target}/bias", (f"{source}/output_bias",)
         )
         mappings: Mappings = {bias: (config.vocab_size,)}
-        mappings |= _dense(f"{ours}/transform", [dense], hidden, width)
-        mappings |= _norm(f"{ours}/norm", [norm], width)
+        mappings |= _dense(f"{target}/transform", [dense], hidden_size, width)
+        mappings |= _norm(f"{target}/norm", [norm], width)
         if task.objective != "none":
             scope = "cls/seq_relationship/"
-            mappings |= _scores("next_sentence/score", scope, 2, hidden)
+            mappings |= _scores("next_sentence/score", scope, 2, hidden_size)
         return mappings
     if isinstance(task, classification.Classification):
-        return _scores("label/score", "", len(task.labels), hidden)
+        return _scores("label/score", "", len(task.labels), hidden_size)
     if isinstance(task, question_answering.QuestionAnswering):
-        return _scores("span/score", SPAN, 2, hidden)
+        return _scores("span/score", SPAN, 2, hidden_size)
     raise errors.InputError(
         f"Google's format has no place for the head of {task.name}; it has "
         "one for masked_lm, classification and question_answering each."
@@ -121,37 +125,40 @@ def head(task: base.Task | None, config: bert.BertConfig) -> Mappings:
 
 
 def _dense(
-    ours: str, theirs: Sequence[str], rows: int, columns: int
+    target: str, sources: Sequence[str], rows: int, columns: int
 ) -> Mappings:
-    return _layer(ours, theirs, kernel=(rows, columns), bias=(columns,))
+    return _layer(target, sources, kernel=(rows, columns), bias=(columns,))
 
 
-def _norm(ours: str, theirs: Sequence[str], width: int) -> Mappings:
-    return _layer(ours, theirs, gamma=(width,), beta=(width,))
+def _norm(target: str, sources: Sequence[str], width: int) -> Mappings:
+    return _layer(target, sources, gamma=(width,), beta=(width,))
 
 
 def _layer(
-    ours: str, theirs: Sequence[str], **shapes: tuple[int, ...]
+    target: str, sources: Sequence[str], **shapes: tuple[int, ...]
 ) -> Mappings:
     return {
         weight_mapping.WeightMapping(
-            f"{ours}/{variable}", tuple(f"{name}/{variable}" for name in theirs)
+            f"{target}/{variable}",
+            tuple(f"{name}/{variable}" for name in sources),
         ): shape
         for variable, shape in shapes.items()
     }
 
 
-def _scores(ours: str, scope: str, classes: int, hidden: int) -> Mappings:
-    """Google multiplies by the transposed weights: theirs are (C, H)."""
+def _scores(
+    target: str, scope: str, classes: int, hidden_size: int
+) -> Mappings:
+    """Google multiplies by the transposed weights: the source is (C, H)."""
     weights, bias = (f"{scope}output_weights",), (f"{scope}output_bias",)
     return {
         weight_mapping.WeightMapping(
-            f"{ours}/kernel", weights, transposed=True
+            f"{target}/kernel", weights, transposed=True
         ): (
             classes,
-            hidden,
+            hidden_size,
         ),
-        weight_mapping.WeightMapping(f"{ours}/bias", bias): (classes,),
+        weight_mapping.WeightMapping(f"{target}/bias", bias): (classes,),
     }
 
 

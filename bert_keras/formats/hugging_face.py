@@ -45,7 +45,7 @@ TASK = "bert_keras"  # where config.json keeps the settings of our task
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A class of theirs, told by its head's tensors.
+    """A Hugging Face architecture, identified by the tensors of its head.
 
     A head that no task of ours has is left out: the folder is an encoder.
     """
@@ -247,8 +247,8 @@ def write(
         values |= checkpoint.values(model.head)
         config[TASK] = task.to_dict()
     tensors = {
-        weights.full_name(theirs) if task else theirs: array
-        for theirs, array in weight_mapping.to_external(
+        weights.full_name(source) if task else source: array
+        for source, array in weight_mapping.to_external(
             mappings, values
         ).items()
     }
@@ -306,9 +306,11 @@ def _task(
         return None
     # Rows are as long as their texts, so room for the longest costs nothing.
     task = architecture.task(seq_length=config.max_position_embeddings)
-    ours = values.get(TASK)
-    if isinstance(ours, dict) and ours.get("name") == task.name:
-        task = task.from_config({k: v for k, v in ours.items() if k != "name"})
+    settings = values.get(TASK)
+    if isinstance(settings, dict) and settings.get("name") == task.name:
+        task = task.from_config(
+            {k: v for k, v in settings.items() if k != "name"}
+        )
     return architecture.adapt(task, folder, values, tokenizer)
 
 

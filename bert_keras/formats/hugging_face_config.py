@@ -116,9 +116,9 @@ def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
         config = bert.BertConfig(
             activation=ACTIVATIONS[activation],
             **{
-                ours: values[theirs]
-                for theirs, ours in FIELDS.items()
-                if values.get(theirs) is not None
+                field: values[key]
+                for key, field in FIELDS.items()
+                if values.get(key) is not None
             },
         )
     except errors.InputError as error:
@@ -129,8 +129,8 @@ def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
 def write(
     config: bert.BertConfig, *, labels: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Raises InputError when the network is none of theirs."""
-    theirs = {
+    """Raises InputError when Hugging Face has no such network."""
+    required = {
         "norm_first": (False,),
         "embedding_norm": (True,),
         "num_hidden_groups": (None, config.num_layers),
@@ -139,7 +139,7 @@ def write(
     }
     other = {
         name: getattr(config, name)
-        for name, values in theirs.items()
+        for name, values in required.items()
         if getattr(config, name) not in values
     }
     if other:
@@ -150,12 +150,12 @@ def write(
     written = {
         "model_type": "bert",
         "hidden_act": next(
-            theirs
-            for theirs, ours in ACTIVATIONS.items()
-            if ours == config.activation
+            key
+            for key, field in ACTIVATIONS.items()
+            if field == config.activation
         ),
         "position_embedding_type": "absolute",
-        **{theirs: getattr(config, ours) for theirs, ours in FIELDS.items()},
+        **{key: getattr(config, field) for key, field in FIELDS.items()},
     }
     if labels:
         written["id2label"] = dict(enumerate(labels))

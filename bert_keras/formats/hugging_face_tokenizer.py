@@ -177,7 +177,7 @@ def _casing(
     """Whether case is folded, or None where no file says so."""
     normalizer = fast_lib.normalizer(fast)
     said = {}
-    for ours, theirs, name in (
+    for setting, key, name in (
         ("lowercase", "do_lower_case", "lowercase"),
         ("strip_accents", "strip_accents", "strip_accents"),
         (
@@ -187,13 +187,13 @@ def _casing(
         ),
     ):
         value = weight_mapping.field(
-            settings, theirs, bool, f"{folder}/{SETTINGS}"
+            settings, key, bool, f"{folder}/{SETTINGS}"
         )
         if value is None:
             value = weight_mapping.field(
                 normalizer, name, bool, f"{folder}/{FAST}"
             )
-        said[ours] = value
+        said[setting] = value
     lowercase, accents = said["lowercase"], said["strip_accents"]
     if said["tokenize_chinese_chars"] is False or (
         None not in (lowercase, accents) and lowercase != accents
@@ -291,13 +291,17 @@ def _check_same_ids(
     entries = dict(enumerate(words.vocabulary))
     vocabulary = fast_lib.vocabulary(folder, fast)
     if vocabulary is not None:
-        theirs, ours = {**added, **vocabulary}, {**added, **entries}
-        for index in sorted(theirs.keys() | ours.keys()):
-            if theirs.get(index) != ours.get(index):
+        fast_entries, vocabulary_entries = (
+            {**added, **vocabulary},
+            {**added, **entries},
+        )
+        for index in sorted(fast_entries.keys() | vocabulary_entries.keys()):
+            if fast_entries.get(index) != vocabulary_entries.get(index):
                 raise errors.InputError(
-                    f"{folder}: {VOCABULARY} has {ours.get(index)!r} as entry "
-                    f"{index} and {FAST} has {theirs.get(index)!r}; copy both "
-                    "from one model."
+                    f"{folder}: {VOCABULARY} has "
+                    f"{vocabulary_entries.get(index)!r} as entry {index} and "
+                    f"{FAST} has {fast_entries.get(index)!r}; copy both from "
+                    "one model."
                 )
     for index, piece in (*added.items(), *fast_lib.framing(fast)):
         if piece in wordpiece.SPECIAL_TOKENS and piece in words.vocabulary:

@@ -51,43 +51,47 @@ def encoder(config: bert.BertConfig) -> Mappings:
     width, inner = config.hidden_size, config.intermediate_size
     mappings = {
         weight_mapping.WeightMapping(
-            f"embeddings/{ours}", (f"embeddings.{theirs}.weight",)
+            f"embeddings/{target}", (f"embeddings.{source}.weight",)
         ): (
             rows,
             width,
         )
-        for ours, theirs, rows in (
+        for target, source, rows in (
             ("token", "word_embeddings", config.vocab_size),
             ("segment", "token_type_embeddings", config.num_segments),
             ("position", "position_embeddings", config.max_position_embeddings),
         )
     } | _norm("embeddings/norm", "embeddings.LayerNorm", width)
     for layer in range(config.num_layers):
-        ours, theirs = f"block_{layer}", f"encoder.layer.{layer}"
-        attention = f"{theirs}.attention"
+        target, source = f"block_{layer}", f"encoder.layer.{layer}"
+        attention = f"{source}.attention"
         queries = [f"{attention}.self.{n}" for n in ("query", "key", "value")]
         mappings |= {
-            **_dense(f"{ours}/attention/qkv", (width, width), *queries),
+            **_dense(f"{target}/attention/qkv", (width, width), *queries),
             **_dense(
-                f"{ours}/attention/out",
+                f"{target}/attention/out",
                 (width, width),
                 f"{attention}.output.dense",
             ),
             **_norm(
-                f"{ours}/attention_norm", f"{attention}.output.LayerNorm", width
+                f"{target}/attention_norm",
+                f"{attention}.output.LayerNorm",
+                width,
             ),
             **_dense(
-                f"{ours}/feed_forward/inner",
+                f"{target}/feed_forward/inner",
                 (width, inner),
-                f"{theirs}.intermediate.dense",
+                f"{source}.intermediate.dense",
             ),
             **_dense(
-                f"{ours}/feed_forward/outer",
+                f"{target}/feed_forward/outer",
                 (inner, width),
-                f"{theirs}.output.dense",
+                f"{source}.output.dense",
             ),
             **_norm(
-                f"{ours}/feed_forward_norm", f"{theirs}.output.LayerNorm", width
+                f"{target}/feed_forward_norm",
+                f"{source}.output.LayerNorm",
+                width,
             ),
         }
     return mappings | _dense("pooler", (width, width), "pooler.dense")
@@ -95,12 +99,14 @@ def encoder(config: bert.BertConfig) -> Mappings:
 
 def masked_lm(config: bert.BertConfig, task: MaskedLM) -> Mappings:
     """The head of MaskedLM, with the one for sentences where it has one."""
-    width, ours = config.hidden_size, "masked_lm"
-    bias = weight_mapping.WeightMapping(f"{ours}/bias", (f"{PREDICTIONS}bias",))
+    width, target = config.hidden_size, "masked_lm"
+    bias = weight_mapping.WeightMapping(
+        f"{target}/bias", (f"{PREDICTIONS}bias",)
+    )
     transform = f"{PREDICTIONS}transform"
     mappings = {
-        **_dense(f"{ours}/transform", (width, width), f"{transform}.dense"),
-        **_norm(f"{ours}/norm", f"{transform}.LayerNorm", width),
+        **_dense(f"{target}/transform", (width, width), f"{transform}.dense"),
+        **_norm(f"{target}/norm", f"{transform}.LayerNorm", width),
         bias: (config.vocab_size,),
     }
     if task.objective == "none":
@@ -162,9 +168,9 @@ class Tensors:
         return set(self._tensors)
 
     def read(self, name: str) -> np.ndarray:
-        file, theirs = self._tensors[name]
+        file, stored_name = self._tensors[name]
         # bfloat16 is a type of ml_dtypes, which TensorFlow brings.
-        return file.get_tensor(theirs)
+        return file.get_tensor(stored_name)
 
     def check(
         self, mappings: Iterable[weight_mapping.WeightMapping], shapes: Mappings
@@ -172,12 +178,12 @@ class Tensors:
         """Raises InputError when a tensor is not what config.json says."""
         for mapping in mappings:
             for name in mapping.source_names:
-                file, theirs = self._tensors[name]
-                tensor = file.get_slice(theirs)
+                file, stored_name = self._tensors[name]
+                tensor = file.get_slice(stored_name)
                 shape, dtype = tuple(tensor.get_shape()), tensor.get_dtype()
                 if shape != shapes[mapping] or dtype not in FLOATS:
                     raise errors.InputError(
-                        f"{self.folder}: {theirs} is {dtype} {shape}; "
+                        f"{self.folder}: {stored_name} is {dtype} {shape}; "
                         f"config.json makes it {shapes[mapping]}, of "
                         f"{', '.join(FLOATS)}."
                     )
@@ -207,19 +213,19 @@ class Tensors:
         """The first dimension of a tensor, 0 where it is absent."""
         if name not in self._tensors:
             return 0
-        file, theirs = self._tensors[name]
-        return (*file.get_slice(theirs).get_shape(), 0)[0]
+        file, stored_name = self._tensors[name]
+        return (*file.get_slice(stored_name).get_shape(), 0)[0]
 
-    def _add(self, theirs: str, file: Any, name: str) -> None:
+    def _add(self, stored_name: str, file: Any, name: str) -> None:
         name = name.removeprefix("bert.")
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
         if name in self._tensors:
             raise errors.InputError(
-                f"{self.folder} has {name} twice: as {theirs} and as "
+                f"{self.folder} has {name} twice: as {stored_name} and as "
                 f"{self._tensors[name][1]}."
             )
-        self._tensors[name] = (file, theirs)
+        self._tensors[name] = (file, stored_name)
 
     def _drop_copies(self) -> None:
         for copy, name in COPIES.items():
@@ -249,24 +255,24 @@ def _wrapper(names: list[str]) -> str:
     return prefix
 
 
-def _dense(ours: str, shape: tuple[int, int], *theirs: str) -> Mappings:
-    """A product; shape (in, out) of one of theirs, which are kept turned."""
-    kernels = tuple(f"{name}.weight" for name in theirs)
-    biases = tuple(f"{name}.bias" for name in theirs)
+def _dense(target: str, shape: tuple[int, int], *sources: str) -> Mappings:
+    """A dense layer of shape (in, out); PyTorch stores sources transposed."""
+    kernels = tuple(f"{name}.weight" for name in sources)
+    biases = tuple(f"{name}.bias" for name in sources)
     return {
         weight_mapping.WeightMapping(
-            f"{ours}/kernel", kernels, transposed=True
+            f"{target}/kernel", kernels, transposed=True
         ): shape[::-1],
-        weight_mapping.WeightMapping(f"{ours}/bias", biases): shape[1:],
+        weight_mapping.WeightMapping(f"{target}/bias", biases): shape[1:],
     }
 
 
-def _norm(ours: str, theirs: str, width: int) -> Mappings:
+def _norm(target: str, source: str, width: int) -> Mappings:
     return {
-        weight_mapping.WeightMapping(f"{ours}/gamma", (f"{theirs}.weight",)): (
-            width,
-        ),
-        weight_mapping.WeightMapping(f"{ours}/beta", (f"{theirs}.bias",)): (
+        weight_mapping.WeightMapping(
+            f"{target}/gamma", (f"{source}.weight",)
+        ): (width,),
+        weight_mapping.WeightMapping(f"{target}/beta", (f"{source}.bias",)): (
             width,
         ),
     }

@@ -22,7 +22,10 @@ WORDS = "model/layers/reversible_embedding/vars/0"
 
 
 def encoder(config: bert.BertConfig) -> Iterator[weight_mapping.WeightMapping]:
-    hidden, heads = config.hidden_size, (config.num_heads, config.head_width)
+    hidden_size, heads = (
+        config.hidden_size,
+        (config.num_heads, config.head_width),
+    )
     inner = config.intermediate_size
     for name, part, rows in (
         ("token", "reversible_embedding", config.vocab_size),
@@ -32,25 +35,25 @@ def encoder(config: bert.BertConfig) -> Iterator[weight_mapping.WeightMapping]:
         yield _mapping(
             f"embeddings/{name}",
             [f"model/layers/{part}/vars/0"],
-            (rows, hidden),
+            (rows, hidden_size),
         )
-    norm = ((hidden,), (hidden,))
+    norm = ((hidden_size,), (hidden_size,))
     yield from _layer("embeddings/norm", ["layer_normalization"], norm)
-    square = ((hidden, hidden), (hidden,))
+    square = ((hidden_size, hidden_size), (hidden_size,))
     for number in range(config.num_layers):
-        ours = f"block_{number}"
+        target = f"block_{number}"
         block = "transformer_encoder" + (f"_{number}" if number else "")
         attention = f"{block}/_self_attention_layer"
         yield from _layer(
-            f"{ours}/attention/qkv",
+            f"{target}/attention/qkv",
             [f"{attention}/{name}_dense" for name in ("query", "key", "value")],
-            ((hidden, *heads), heads),
+            ((hidden_size, *heads), heads),
             target_shapes=square,
         )
         yield from _layer(
-            f"{ours}/attention/out",
+            f"{target}/attention/out",
             [f"{attention}/output_dense"],
-            ((*heads, hidden), (hidden,)),
+            ((*heads, hidden_size), (hidden_size,)),
             target_shapes=square,
         )
         for name, part, shapes in (
@@ -58,16 +61,16 @@ def encoder(config: bert.BertConfig) -> Iterator[weight_mapping.WeightMapping]:
             (
                 "feed_forward/inner",
                 "feedforward_intermediate_dense",
-                ((hidden, inner), (inner,)),
+                ((hidden_size, inner), (inner,)),
             ),
             (
                 "feed_forward/outer",
                 "feedforward_output_dense",
-                ((inner, hidden), (hidden,)),
+                ((inner, hidden_size), (hidden_size,)),
             ),
             ("feed_forward_norm", "feedforward_layer_norm", norm),
         ):
-            yield from _layer(f"{ours}/{name}", [f"{block}/_{part}"], shapes)
+            yield from _layer(f"{target}/{name}", [f"{block}/_{part}"], shapes)
     yield from _layer("pooler", ["dense"], square)
 
 
@@ -82,8 +85,8 @@ Shape = tuple[int, ...]
 
 
 def _layer(
-    ours: str,
-    theirs: Sequence[str],
+    target: str,
+    source_layers: Sequence[str],
     shapes: tuple[Shape, Shape],
     *,
     target_shapes: tuple[Shape, Shape] | None = None,
@@ -94,24 +97,29 @@ def _layer(
     shapes: of the file's; the model's are `target_shapes` if those have more
       axes.
     """
-    norm = ours.endswith("norm")
+    norm = target.endswith("norm")
     names = ("gamma", "beta") if norm else ("kernel", "bias")
     for number, (name, shape) in enumerate(zip(names, shapes, strict=True)):
-        tensors = [f"{part}/layers/{layer}/vars/{number}" for layer in theirs]
+        tensors = [
+            f"{part}/layers/{layer}/vars/{number}" for layer in source_layers
+        ]
         yield _mapping(
-            f"{ours}/{name}", tensors, shape, (target_shapes or shapes)[number]
+            f"{target}/{name}",
+            tensors,
+            shape,
+            (target_shapes or shapes)[number],
         )
 
 
 def _mapping(
-    ours: str,
-    theirs: Sequence[str],
+    target: str,
+    sources: Sequence[str],
     source_shape: Shape,
     target_shape: Shape = (),
 ) -> weight_mapping.WeightMapping:
     return weight_mapping.WeightMapping(
-        ours,
-        tuple(theirs),
+        target,
+        tuple(sources),
         source_shape=source_shape,
         target_shape=target_shape or source_shape,
     )

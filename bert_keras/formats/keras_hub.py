@@ -154,9 +154,9 @@ def write(
         )
     import keras_nlp  # takes 8 seconds
 
-    theirs = keras_nlp.models
-    backbone = theirs.BertBackbone(**arguments, dtype="float32")
-    words = theirs.BertTokenizer(
+    models = keras_nlp.models
+    backbone = models.BertBackbone(**arguments, dtype="float32")
+    words = models.BertTokenizer(
         list(tokenizer.vocabulary),
         lowercase=tokenizer.lowercase,
         strip_accents=tokenizer.lowercase,
@@ -166,11 +166,11 @@ def write(
         mappings = keras_h5.encoder(config)
         values = checkpoint.values(model.encoder)
         if isinstance(task, classification.Classification):
-            theirs.BertTextClassifier(
+            models.BertTextClassifier(
                 backbone,
                 num_classes=len(task.labels),
                 dropout=config.dropout,
-                preprocessor=theirs.BertTextClassifierPreprocessor(
+                preprocessor=models.BertTextClassifierPreprocessor(
                     words, sequence_length=task.seq_length
                 ),
             ).save_to_preset(aside, max_shard_size=None)
@@ -201,7 +201,7 @@ def _config(folder: str) -> bert.BertConfig:
         rates=["dropout"],
     )
     try:
-        return _from_theirs(values)
+        return _to_config(values)
     except errors.InputError as error:
         raise errors.InputError(f"{path}: {error}") from None
 
@@ -218,9 +218,9 @@ def _class_name(described: Mapping[str, Any]) -> str:
     return f"{shown(name)} registered as {shown(registered)}"
 
 
-def _from_theirs(values: Mapping[str, Any]) -> bert.BertConfig:
+def _to_config(values: Mapping[str, Any]) -> bert.BertConfig:
     return bert.BertConfig(
-        **{ours: values[theirs] for ours, theirs in FIELDS.items()},
+        **{field: values[key] for field, key in FIELDS.items()},
         activation="gelu_tanh",
         attention_dropout=values["dropout"],
         layer_norm_epsilon=1e-12,
@@ -230,9 +230,9 @@ def _from_theirs(values: Mapping[str, Any]) -> bert.BertConfig:
 def _arguments(config: bert.BertConfig) -> dict[str, Any]:
     """What BertBackbone is made with; raises InputError if that loses more
     than how new weights are drawn."""
-    values = {theirs: getattr(config, ours) for ours, theirs in FIELDS.items()}
+    values = {key: getattr(config, field) for field, key in FIELDS.items()}
     after = dataclasses.replace(
-        _from_theirs(values),
+        _to_config(values),
         initializer_range=config.initializer_range,
         # Other words for the same.
         num_hidden_groups=config.num_layers

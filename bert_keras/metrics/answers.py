@@ -28,10 +28,11 @@ class English:
 
     def score(self, answer: str, gold: str) -> AnswerMetrics:
         """F1 over the words that both hold, however placed."""
-        ours, theirs = self.segments(answer), self.segments(gold)
-        common = collections.Counter(ours) & collections.Counter(theirs)
+        predicted, expected = self.segments(answer), self.segments(gold)
+        common = collections.Counter(predicted) & collections.Counter(expected)
         return AnswerMetrics(
-            float(ours == theirs), _f1(common.total(), len(ours), len(theirs))
+            float(predicted == expected),
+            _f1(common.total(), len(predicted), len(expected)),
         )
 
 
@@ -47,11 +48,11 @@ class Chinese:
 
     def score(self, answer: str, gold: str) -> AnswerMetrics:
         """F1 over the longest run of segments that stands in both."""
-        ours, theirs = self.segments(answer), self.segments(gold)
-        common = _longest_common_run(ours, theirs)
+        predicted, expected = self.segments(answer), self.segments(gold)
+        common = _longest_common_run(predicted, expected)
         return AnswerMetrics(
             float(self._bare(answer) == self._bare(gold)),
-            _f1(common, len(ours), len(theirs)),
+            _f1(common, len(predicted), len(expected)),
         )
 
     def _bare(self, text: str) -> str:
@@ -146,11 +147,11 @@ def best_threshold(
     return threshold, highest / len(order)
 
 
-def _f1(common: int, ours: int, theirs: int) -> float:
+def _f1(common: int, predicted: int, expected: int) -> float:
     """Two texts without any segment agree."""
-    if not ours or not theirs:
-        return float(ours == theirs)
-    return 2 * common / (ours + theirs)
+    if not predicted or not expected:
+        return float(predicted == expected)
+    return 2 * common / (predicted + expected)
 
 
 def _longest_common_run(one: Sequence[str], two: Sequence[str]) -> int:

@@ -214,8 +214,8 @@ class IntentSlots(tagging.Tagging):
             for answer, example in pairs
         ]
         slots = [
-            sorted(ours) == sorted(theirs)
-            for ours, theirs in zip(
+            sorted(predicted) == sorted(gold)
+            for predicted, gold in zip(
                 *self._spans(predictions, examples), strict=True
             )
         ]

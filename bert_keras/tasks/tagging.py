@@ -320,21 +320,23 @@ class Tagging(base.Task):
         self, predictions: base.Answers, examples: Sequence[base.Example]
     ) -> dict[str, base.Table]:
         """The same of each type alone; how many there are, and were given."""
-        predicted, there = self._spans(predictions, examples)
+        predicted, gold = self._spans(predictions, examples)
         values = []
         for entity_type in self.types:
-            ours, theirs = (
+            predicted_of_type, gold_of_type = (
                 [
                     [span for span in spans if span[0] == entity_type]
                     for spans in side
                 ]
-                for side in (predicted, there)
+                for side in (predicted, gold)
             )
             values.append(
                 [
-                    *tag_schemes.entity_metrics(ours, theirs).values(),
-                    sum(map(len, theirs)),
-                    sum(map(len, ours)),
+                    *tag_schemes.entity_metrics(
+                        predicted_of_type, gold_of_type
+                    ).values(),
+                    sum(map(len, gold_of_type)),
+                    sum(map(len, predicted_of_type)),
                 ]
             )
         columns = ("precision", "recall", "f1", "entities", "answers")

@@ -182,8 +182,8 @@ def _on_records(
             f"{settings.data} are the rows of a fine-tuning run; score on a "
             "labelled file."
         )
-    theirs = records.tokenizer()
-    if theirs.fingerprint != model.tokenizer.fingerprint:
+    tokenizer = records.tokenizer()
+    if tokenizer.fingerprint != model.tokenizer.fingerprint:
         raise errors.InputError(
             f"{settings.data} was written with another vocabulary than "
             f"{settings.checkpoint}'s; prepare it with that vocab.txt."

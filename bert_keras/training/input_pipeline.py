@@ -105,13 +105,14 @@ def same_vocabulary(
     tokenizer: tokenizers.Tokenizer,
     records: str,
 ) -> None:
-    theirs = source.tokenizer()
-    if theirs.fingerprint != tokenizer.fingerprint:
+    source_tokenizer = source.tokenizer()
+    if source_tokenizer.fingerprint != tokenizer.fingerprint:
         raise errors.InputError(
             f"{records} was written with another vocabulary "
             f"({tokenizer.vocab_size:,} entries, {tokenizer.fingerprint}) than "
-            f"{source.folder} ({theirs.vocab_size:,}, {theirs.fingerprint}). "
-            "Prepare the records with the checkpoint's vocab.txt."
+            f"{source.folder} ({source_tokenizer.vocab_size:,}, "
+            f"{source_tokenizer.fingerprint}). Prepare the records with the "
+            "checkpoint's vocab.txt."
         )
 
 
