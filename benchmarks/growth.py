@@ -30,15 +30,15 @@ MB = 2**20
 
 def measure():
     """{size: [(value, seconds, bytes)]}; the size all have is measured once."""
-    seen, points = {}, {}
+    results, points = {}, {}
     for name, values in SIZES.items():
         for value in values:
             same = value == flags.FLAGS[name].value
             key = "all" if same else (name, value)
-            if key not in seen:
-                seen[key] = train_step.alone(0, **{name: value})
-                print(name, value, seen[key], flush=True)
-            each = seen[key]
+            if key not in results:
+                results[key] = train_step.alone(0, **{name: value})
+                print(name, value, results[key], flush=True)
+            each = results[key]
             points.setdefault(name, []).append(
                 (value, each["seconds"], each["bytes"])
             )

@@ -145,7 +145,7 @@ def train(settings, task):
         optimizer, int(settings.warmup * total), total
     )
     generator = random.Random(settings.seed)
-    step = seen = 0
+    step = rows_trained = 0
     seconds = 0.0
     os.makedirs(settings.output, exist_ok=True)
     with open(
@@ -167,13 +167,13 @@ def train(settings, task):
                 step += 1
                 if step > FIRST_STEPS:
                     seconds += time.monotonic() - began
-                    seen += len(batch)
+                    rows_trained += len(batch)
             answers = _answers(side, dev, size, settings)
             metrics = task.metrics(answers, dev)
             line = {f"dev/{name}": value for name, value in metrics.items()}
             line["step"] = step
-            if seen:  # a small set has an epoch of fewer steps
-                line["rows_per_second"] = seen / seconds
+            if rows_trained:  # a small set has an epoch of fewer steps
+                line["rows_per_second"] = rows_trained / seconds
             log.write(json.dumps(line) + "\n")
             log.flush()
             print(line, flush=True)

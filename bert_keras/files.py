@@ -180,11 +180,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Raises ValueError for a key that occurs twice: one would be lost."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, _ in pairs:
-            if key in seen:
+            if key in keys:
                 raise ValueError(f"an object has the key {key!r:.60} twice")
-            seen.add(key)
+            keys.add(key)
     return values
 
 

@@ -246,11 +246,11 @@ class SelfAttention(keras.layers.Layer):
             # On a CPU TensorFlow fuses matmul, scale and mask in float32 only.
             query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
             scores = _products(query, key) * scale
-        hidden = ops.cast(ops.logical_not(mask), "float32") * MASKED_SCORE
-        scores = scores + ops.expand_dims(hidden, 1)
+        mask_scores = ops.cast(ops.logical_not(mask), "float32") * MASKED_SCORE
+        scores = scores + ops.expand_dims(mask_scores, 1)
         attention = ops.softmax(scores, axis=-1)  # (B, N, S, S)
-        seen = ops.cast(attention, self.compute_dtype)
-        context = ops.matmul(self.dropout(seen, training=training), value)
+        weights = ops.cast(attention, self.compute_dtype)
+        context = ops.matmul(self.dropout(weights, training=training), value)
         context = ops.transpose(context, (0, 2, 1, 3))  # (B, S, N, D)
         output = self.out(kernels.reshape_like(context, rows(query_states)))
         return (output, attention) if attentions else output
@@ -353,13 +353,13 @@ class Block(keras.layers.Layer):
         positions: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         norm_first = self.config.norm_first
-        entrance = self.attention_norm(x) if norm_first else x
+        sublayer_input = self.attention_norm(x) if norm_first else x
         query_states = None
         if positions is not None:
-            query_states = gather(entrance, positions)
+            query_states = gather(sublayer_input, positions)
             x = gather(x, positions) if norm_first else query_states
         output, attention = self.attention(
-            entrance,
+            sublayer_input,
             mask,
             training=training,
             attentions=True,
@@ -370,8 +370,8 @@ class Block(keras.layers.Layer):
         x = x + self.dropout(output, training=training)
         x = x if norm_first else self.attention_norm(x)
 
-        entrance = self.feed_forward_norm(x) if norm_first else x
-        output = self.feed_forward(entrance, training=training)
+        sublayer_input = self.feed_forward_norm(x) if norm_first else x
+        output = self.feed_forward(sublayer_input, training=training)
         x = x + self.dropout(output, training=training)
         x = x if norm_first else self.feed_forward_norm(x)
         x = ops.reshape(x, shape)

@@ -76,15 +76,15 @@ def collect() -> dict[str, dict[str, list[str]]]:
         path = os.path.join(paths["purelib"], name)
         if os.path.isdir(path) and name.isidentifier():
             roots[name.strip("_")] = path
-    seen: set[str] = set()
+    collected: set[str] = set()
     packages = {}
     for name, root in roots.items():
         modules = collections.defaultdict(list)
         count = 0
         for path in _modules(root):
             for text in _docstrings(path):
-                if text not in seen:
-                    seen.add(text)
+                if text not in collected:
+                    collected.add(text)
                     modules[path].append(text)
                     count += 1
             if count >= MOST_PER_PACKAGE:

@@ -61,13 +61,13 @@ def parts(config: networks.NetworkConfig, seq_length: int) -> Iterator[Part]:
     """The encoder, part by part, read off its variables."""
     weights = checkpoint.weights(config.build_encoder())
     blocks = {path.partition("/")[0] for path in weights if "block_" in path}
-    seen = set()
+    listed = set()
     for path, variable in weights.items():
         block, _, rest = path.partition("/")
         if block.startswith("block_"):
-            if rest in seen:
+            if rest in listed:
                 continue  # all blocks are alike: one line for all of them
-            seen.add(rest)
+            listed.add(rest)
         count = len(blocks) if block.startswith("block_") else 1
         name = f"{count} x {rest}" if count > 1 else path
         shape = tuple(variable.shape)

@@ -104,7 +104,7 @@ class Partition:
     ):
         self._scanned = documents
         self.held_out = held_out
-        self.seen = Seen() if deduplicate else None
+        self._seen_digests = Seen() if deduplicate else None
         self.chunk_bytes = chunk_bytes
         self.documents = self.repeated = self.bytes = 0
 
@@ -116,7 +116,9 @@ class Partition:
         """
         open_ = {split: _Open(self.chunk_bytes) for split in ("train", "dev")}
         for document in self._scanned:
-            if self.seen and not self.seen.add(document.digest):
+            if self._seen_digests and not self._seen_digests.add(
+                document.digest
+            ):
                 self.repeated += 1
                 continue
             is_dev = held_out_lib.is_held_out(self.documents, self.held_out)

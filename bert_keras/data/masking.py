@@ -58,8 +58,8 @@ def mask_tokens(
         maskable &= token_ids != special
     tokens = tf.reduce_sum(tf.cast(padding_mask > 0, tf.float32), axis=1)
     wanted = tf.maximum(tf.cast(tf.round(share * tokens), tf.int32), 1)
-    there = tf.reduce_sum(tf.cast(maskable, tf.int32), axis=1)
-    count = tf.minimum(tf.minimum(wanted, there), num_masks)
+    num_maskable = tf.reduce_sum(tf.cast(maskable, tf.int32), axis=1)
+    count = tf.minimum(tf.minimum(wanted, num_maskable), num_masks)
     count = count[:, tf.newaxis]  # (B, 1)
 
     _, chosen = tf.math.top_k(tf.where(maskable, order, -1.0), num_masks)
@@ -69,13 +69,13 @@ def mask_tokens(
     labels = tf.gather(token_ids, positions, batch_dims=1)
 
     random = tf.cast(word * vocab_size, tf.int32)
-    hidden = tf.where(action < MASK_SHARE + RANDOM_SHARE, random, labels)
-    hidden = tf.where(action < MASK_SHARE, mask_id, hidden)
+    replacements = tf.where(action < MASK_SHARE + RANDOM_SHARE, random, labels)
+    replacements = tf.where(action < MASK_SHARE, mask_id, replacements)
     # Filling writes position 0's own token back: [CLS] is never chosen.
-    hidden = tf.where(valid, hidden, labels)
+    replacements = tf.where(valid, replacements, labels)
     row = tf.broadcast_to(tf.range(shape[0])[:, tf.newaxis], tf.shape(chosen))
     token_ids = tf.tensor_scatter_nd_update(
-        token_ids, tf.stack([row, positions], axis=-1), hidden
+        token_ids, tf.stack([row, positions], axis=-1), replacements
     )
     return token_ids, positions, labels, tf.cast(valid, tf.float32)
 

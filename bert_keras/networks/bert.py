@@ -173,10 +173,10 @@ UNCASED_ENGLISH = 30522  # entries of Google's uncased English vocabulary
 def named(name: str, *, vocab_size: int = UNCASED_ENGLISH) -> BertConfig:
     """The published size `name`, for a vocabulary of `vocab_size`."""
     _one_of("model", name, tuple(SIZES))
-    layers, hidden, heads, intermediate = SIZES[name]
+    layers, hidden_size, heads, intermediate = SIZES[name]
     return BertConfig(
         vocab_size=vocab_size,
-        hidden_size=hidden,
+        hidden_size=hidden_size,
         num_layers=layers,
         num_heads=heads,
         intermediate_size=intermediate,
