@@ -131,15 +131,15 @@ def check_output(output: str, **inputs: str) -> None:
             "exists."
         )
     for name, path in inputs.items():
-        there = local_path(path)
-        if there is None:
+        local = local_path(path)
+        if local is None:
             continue
         try:
-            stat = os.stat(there) if path else os.fstat(0)
+            stat = os.stat(local) if path else os.fstat(0)
             same = os.path.samestat(stat, os.stat(own))
         except OSError:
             same = False  # one of them does not exist
-        if same or (path and os.path.isdir(there) and is_inside(own, there)):
+        if same or (path and os.path.isdir(local) and is_inside(own, local)):
             what = f"`{name}`" if path else "the standard input"
             raise errors.InputError(
                 f"output={output} is {what} or in it, and would be written "

@@ -49,7 +49,7 @@ def hold(folder: str, *, break_lock: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _local(folder: str) -> Iterator[None]:
-    made = not os.path.exists(folder)
+    is_new = not os.path.exists(folder)
     path, own = os.path.join(folder, NAME), _message()
     descriptor = _locked(folder)
     try:
@@ -64,7 +64,7 @@ def _local(folder: str) -> Iterator[None]:
     finally:
         if _read(path).get("id") == own["id"]:
             os.remove(path)
-        if made:
+        if is_new:
             with contextlib.suppress(OSError):  # something is in it
                 os.rmdir(folder)
         os.close(descriptor)
@@ -100,7 +100,7 @@ def _locked(folder: str) -> int:
 @contextlib.contextmanager
 def _remote(folder: str, break_lock: bool) -> Iterator[None]:
     path, own = os.path.join(folder, NAME), _message()
-    made = not tf.io.gfile.exists(folder)
+    is_new = not tf.io.gfile.exists(folder)
     try:
         tf.io.gfile.makedirs(folder)
     except tf.errors.OpError as error:
@@ -113,8 +113,8 @@ def _remote(folder: str, break_lock: bool) -> Iterator[None]:
         files.write_text(path, json.dumps(own | {"beat": time.time()}))
 
     if tf.io.gfile.exists(path) and not break_lock:
-        there = _read(path)
-        if time.time() - there.get("beat", 0) < STALE:
+        message = _read(path)
+        if time.time() - message.get("beat", 0) < STALE:
             raise _held(path, "; `break_lock` ignores that")
     write()
     if _read(path).get("id") != own["id"]:
@@ -134,7 +134,7 @@ def _remote(folder: str, break_lock: bool) -> Iterator[None]:
         thread.join()
         if _read(path).get("id") == own["id"]:
             tf.io.gfile.remove(path)
-        if made and not tf.io.gfile.listdir(folder):
+        if is_new and not tf.io.gfile.listdir(folder):
             tf.io.gfile.rmtree(folder)
 
 

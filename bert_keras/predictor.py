@@ -206,21 +206,23 @@ class Predictor:
         return {name: _text(example[name], name, number) for name in names}
 
 
-def _examples(given: Any) -> Iterable[Any]:
+def _examples(examples: Any) -> Iterable[Any]:
     """The examples of what a person gave; one text or row is one of them."""
     for rows in ("to_dicts", "to_pylist"):  # Polars, Arrow
-        if hasattr(given, rows):
-            return getattr(given, rows)()
-    if hasattr(given, "iterrows"):  # pandas; a frame's items are its columns
-        return given.to_dict("records")
-    given = _plain_python(given)
-    if isinstance(given, (str, bytes, Mapping)):
-        return [given]
-    if not isinstance(given, Iterable) or isinstance(given, (set, frozenset)):
+        if hasattr(examples, rows):
+            return getattr(examples, rows)()
+    if hasattr(examples, "iterrows"):  # pandas; a frame's items are its columns
+        return examples.to_dict("records")
+    examples = _plain_python(examples)
+    if isinstance(examples, (str, bytes, Mapping)):
+        return [examples]
+    if not isinstance(examples, Iterable) or isinstance(
+        examples, (set, frozenset)
+    ):
         raise errors.InputError(
-            f"expected texts, found {_name_of(given)}; give a list of them."
+            f"expected texts, found {_name_of(examples)}; give a list of them."
         )
-    return given
+    return examples
 
 
 def _plain_python(value: Any) -> Any:

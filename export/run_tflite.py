@@ -176,11 +176,11 @@ class Model:
             number, piece = self.facts[key], f"[{key[:-3].upper()}]"
             if number is None:
                 continue
-            there = self.vocabulary[number] if 0 <= number < count else None
-            if there != piece:
+            entry = self.vocabulary[number] if 0 <= number < count else None
+            if entry != piece:
                 raise ValueError(
                     f"expected {piece} as piece {number} of {name}, found "
-                    f"{there!r:.60}"
+                    f"{entry!r:.60}"
                 )
 
     def pieces(self, text: str) -> list[int]:

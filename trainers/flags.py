@@ -61,9 +61,9 @@ def read(settings: type[T], **more: Any) -> T:
         for field in dataclasses.fields(settings)  # type: ignore[arg-type]
         if "help" in field.metadata and field.name in flags.FLAGS
     }
-    made = settings(**(values | more))
-    options.check(made)
-    return made
+    parsed = settings(**(values | more))
+    options.check(parsed)
+    return parsed
 
 
 def define_task(default: str) -> None:

@@ -360,27 +360,27 @@ def _scan_text(path: str, position: Position | None) -> Iterator[Document]:
         shape = "wrapped"
     elif _holds_paragraphs(texts):
         shape = "paragraphs"
-    open_: list[str] = []  # the lines of the document so far
+    document_lines: list[str] = []  # the lines of the document so far
     first, start, stop, length, blanks = 0, 0, 0, 0, 0
     for number, begin, line, text in itertools.chain(head, rows):
         blanks = 0 if text else blanks + 1
         # A paragraph ends: at any line, or in wrapped text at a blank one,
         # or a file without a blank line would be held whole.
-        ends = shape != "wrapped" or not text or not len(open_) % _HEAD
-        if open_ and (
+        ends = shape != "wrapped" or not text or not len(document_lines) % _HEAD
+        if document_lines and (
             blanks > (shape == "wrapped") or (ends and length > LONGEST)
         ):
-            yield _document(path, shape, first, start, stop, open_)
-            open_, length = [], 0
+            yield _document(path, shape, first, start, stop, document_lines)
+            document_lines, length = [], 0
         if text:
-            if not open_:
+            if not document_lines:
                 first, start = number, begin
             stop = begin + len(line)
             length += len(text)
-        if open_ or text:
-            open_.append(text)
-    if open_:
-        yield _document(path, shape, first, start, stop, open_)
+        if document_lines or text:
+            document_lines.append(text)
+    if document_lines:
+        yield _document(path, shape, first, start, stop, document_lines)
 
 
 def _scan_json(

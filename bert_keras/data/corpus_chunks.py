@@ -114,7 +114,9 @@ class Partition:
         A chunk has two documents at least, where there are two: one alone
         has no random next sentence.
         """
-        open_ = {split: _Open(self.chunk_bytes) for split in ("train", "dev")}
+        builders = {
+            split: _ChunkBuilder(self.chunk_bytes) for split in ("train", "dev")
+        }
         for document in self._scanned:
             if self._seen_digests and not self._seen_digests.add(
                 document.digest
@@ -125,17 +127,21 @@ class Partition:
             self.documents += 1
             self.bytes += document.stop - document.start
             split = "dev" if is_dev else "train"
-            if chunk := open_[split].add(document):
-                yield open_[split].named(split, chunk)
-        train, dev = open_["train"].rest(), open_["dev"].rest()
-        if not open_["dev"].given and len(dev) == 1 and len(dev[0]) == 1:
+            if chunk := builders[split].add(document):
+                yield builders[split].named(split, chunk)
+        train, dev = builders["train"].rest(), builders["dev"].rest()
+        if (
+            not builders["dev"].num_chunks
+            and len(dev) == 1
+            and len(dev[0]) == 1
+        ):
             train[-1:] = [(train[-1] if train else []) + dev.pop()]
         for split, rest in (("dev", dev), ("train", train)):
             for chunk in rest:
-                yield open_[split].named(split, chunk)
+                yield builders[split].named(split, chunk)
 
 
-class _Open:
+class _ChunkBuilder:
     """Brings documents together up to `chunk_bytes`, two at least.
 
     A chunk is given out when the next one is full, so that a last document
@@ -145,25 +151,25 @@ class _Open:
     def __init__(self, chunk_bytes: int):
         self.chunk_bytes = chunk_bytes
         self.ready: list[corpus.Document] = []
-        self.open: list[corpus.Document] = []
-        self.size = self.given = 0
+        self.current: list[corpus.Document] = []
+        self.size = self.num_chunks = 0
 
     def add(self, document: corpus.Document) -> list[corpus.Document]:
         """A chunk that is complete now, or nothing."""
-        self.open.append(document)
+        self.current.append(document)
         self.size += document.stop - document.start
-        if self.size < self.chunk_bytes or len(self.open) < 2:
+        if self.size < self.chunk_bytes or len(self.current) < 2:
             return []
-        chunk, self.ready = self.ready, self.open
-        self.open, self.size = [], 0
+        chunk, self.ready = self.ready, self.current
+        self.current, self.size = [], 0
         return chunk
 
     def rest(self) -> list[list[corpus.Document]]:
         """What is left at the end."""
-        if len(self.open) == 1 and self.ready:
-            return [self.ready + self.open]
-        return [chunk for chunk in (self.ready, self.open) if chunk]
+        if len(self.current) == 1 and self.ready:
+            return [self.ready + self.current]
+        return [chunk for chunk in (self.ready, self.current) if chunk]
 
     def named(self, split: str, chunk: list[corpus.Document]) -> Chunk:
-        self.given += 1
-        return Chunk(split, self.given - 1, chunk)
+        self.num_chunks += 1
+        return Chunk(split, self.num_chunks - 1, chunk)

@@ -27,7 +27,7 @@ def import_google_tfrecords(
     objective: nsp, sop or none; the files do not tell it. held_out: share of
     the rows that goes to dev. `facts` go into the manifests.
     """
-    made: dict[str, list[Any]] = {"train": [], "dev": []}
+    shards: dict[str, list[Any]] = {"train": [], "dev": []}
     records = google_tfrecords.read(paths, vocab_size=tokenizer.vocab_size)
     longest = total = 0
     while block := list(itertools.islice(records, ROWS_PER_SHARD)):
@@ -42,20 +42,20 @@ def import_google_tfrecords(
         total += len(block)
         for split, records_of_split in splits.items():
             if records_of_split:
-                name = records_lib.shard_name(len(made[split]))
+                name = records_lib.shard_name(len(shards[split]))
                 path = os.path.join(output, split, name)
                 columns = records_lib.columns_of(
                     records_of_split, per_token=records_lib.PER_TOKEN
                 )
-                made[split].append(records_lib.write_shard(path, columns))
+                shards[split].append(records_lib.write_shard(path, columns))
     # Training records last: they say that all is done.
     for split in ("dev", "train"):
-        if made[split]:
+        if shards[split]:
             folder = os.path.join(output, split)
             tokenizer.save(folder)
             records_lib.write_manifest(
                 folder,
-                made[split],
+                shards[split],
                 seq_length=longest,
                 objective=objective,
                 **records_lib.tokenizer_facts(tokenizer),

@@ -96,8 +96,8 @@ def position_ids(padding_mask: tf.Tensor, num_texts: int) -> tf.Tensor:
     """(B, S) int32: each of the texts that the mask numbers starts at 0."""
     begin = tf.zeros_like(padding_mask)
     for number in range(1, num_texts):
-        there = tf.cast(padding_mask == number, tf.int32)
-        length = tf.reduce_sum(there, axis=1, keepdims=True)
+        is_text = tf.cast(padding_mask == number, tf.int32)
+        length = tf.reduce_sum(is_text, axis=1, keepdims=True)
         begin += tf.where(padding_mask > number, length, 0)
     return tf.range(tf.shape(padding_mask)[1]) - begin
 

@@ -61,9 +61,9 @@ def make(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> dict[str, Any]:
     folder = os.path.join(settings.folder, chunk.split)
     note = _note(folder, chunk.number)
     fingerprint = _fingerprint(chunk, settings)
-    made = _made(folder, note)
-    if made and made["fingerprint"] == fingerprint:
-        return made
+    result = _complete_result(folder, note)
+    if result and result["fingerprint"] == fingerprint:
+        return result
     documents = encode(chunk, settings.tokenizer)
     report = _report(documents, settings)
     shards = []
@@ -73,9 +73,9 @@ def make(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> dict[str, Any]:
             continue
         _count_rows(report, rows, settings, shown=index == 0)
         shards.append(_write(folder, index, rows, settings))
-    made = {"fingerprint": fingerprint, "shards": shards, "report": report}
-    files.write_text(note, json.dumps(made))
-    return made
+    result = {"fingerprint": fingerprint, "shards": shards, "report": report}
+    files.write_text(note, json.dumps(result))
+    return result
 
 
 def _write(
@@ -259,15 +259,15 @@ def _fingerprint(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _made(folder: str, note: str) -> dict[str, Any] | None:
+def _complete_result(folder: str, note: str) -> dict[str, Any] | None:
     """What an earlier call noted, if its shards are still whole."""
     if not tf.io.gfile.exists(note):
         return None
-    made = files.read_json(note)
-    for entry in made["shards"]:
+    result = files.read_json(note)
+    for entry in result["shards"]:
         if (
             files.checksum(os.path.join(folder, entry["name"]))
             != (entry["sha256"])
         ):
             return None
-    return made
+    return result

@@ -129,9 +129,9 @@ def _example(
     context: str, question: "_Node"
 ) -> tuple[dict[str, str], _Answers]:
     impossible = question.flag("is_impossible")
-    given = [] if impossible else question.items("answers")
+    listed = [] if impossible else question.items("answers")
     # SQuAD's scorer, too, leaves answers out that have no characters.
-    answers = [answer for answer in given if answer.text("text").strip()]
+    answers = [answer for answer in listed if answer.text("text").strip()]
     texts = [answer.text("text") for answer in answers]
     starts = [answer.number("answer_start") for answer in answers]
     at_offset = [
@@ -150,7 +150,7 @@ def _example(
     if True in at_offset:
         first = at_offset.index(True)
         example |= {"answer": texts[first], "answer_start": str(starts[first])}
-    blank = len(given) - len(answers)
+    blank = len(listed) - len(answers)
     return example, _Answers(
         at_offset, blank, impossible and question.is_answered()
     )

@@ -45,12 +45,12 @@ def write(
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(f"{label}\n" for label in labels)
     for name in names:
-        there = os.path.join(output, name)
-        if os.path.exists(there) and not filecmp.cmp(
-            there, os.path.join(folder, name), shallow=False
+        existing = os.path.join(output, name)
+        if os.path.exists(existing) and not filecmp.cmp(
+            existing, os.path.join(folder, name), shallow=False
         ):
             raise errors.InputError(
-                f"{there} belongs to another model; choose another `output`."
+                f"{existing} belongs to another model; choose another `output`."
             )
     return names
 
@@ -58,19 +58,19 @@ def write(
 def check_own(output: str, model: str) -> None:
     """Raises InputError where `output` has a file of these names of others."""
     stem = os.path.join(output, model.removesuffix(".tflite"))
-    there = [
+    existing = [
         stem + ending
         for ending in (".tflite", ".json", ".md")
         if os.path.exists(stem + ending)
     ]
-    if not there:
+    if not existing:
         return
     own = False
     with contextlib.suppress(errors.InputError):
         own = files.read_json(f"{stem}.json").get("model") == model
     if not own:
         raise errors.InputError(
-            f"{', '.join(there)}: no export has written that, and this one "
+            f"{', '.join(existing)}: no export has written that, and this one "
             "would write over it; choose another `output`."
         )
 

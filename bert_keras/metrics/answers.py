@@ -75,9 +75,9 @@ def question_answering(
     best_f1 is what the threshold best_f1_threshold would give, and
     best_exact_match likewise: chosen on these very predictions.
     """
-    given = _columns([p["answer"] for p in predictions], golds, language)
+    scored = _columns([p["answer"] for p in predictions], golds, language)
     means = {
-        name: sum(values) / len(predictions) for name, values in given.items()
+        name: sum(values) / len(predictions) for name, values in scored.items()
     }
     if not unanswerable:
         return means
@@ -85,7 +85,7 @@ def question_answering(
     answered = _columns(spans, golds, language)
     unanswered = _columns([""] * len(predictions), golds, language)
     nulls = [p["no_answer_score"] for p in predictions]
-    for name in given:
+    for name in scored:
         threshold, mean = best_threshold(
             nulls, answered[name], unanswered[name]
         )

@@ -194,7 +194,7 @@ def problems(manifest: Mapping[str, Any], server: str) -> list[str]:
     all that the TensorFlow it was made with knows.
     """
     have = minor(server)
-    made = minor(manifest["versions"]["tensorflow"])
+    exported_with = minor(manifest["versions"]["tensorflow"])
     used = manifest.get("attributes")
     messages = []
     for op in sorted({*manifest["ops"], *manifest["text_ops"]}):
@@ -207,7 +207,7 @@ def problems(manifest: Mapping[str, Any], server: str) -> list[str]:
             messages.append(f"{op} is in no TensorFlow and Text known here")
         for name, since in ATTRIBUTES.get(op, {}).items():
             needed = used is None or name in used.get(op, ())
-            if needed and have < minor(since) <= made:
+            if needed and have < minor(since) <= exported_with:
                 messages.append(
                     f"{name} of {op} came with TensorFlow {since} and would "
                     "be ignored"

@@ -57,18 +57,18 @@ def check(folder: str) -> dict[str, Any]:
     """The manifest, once every file is as it says; else DamagedError."""
     manifest = read(folder)
     _require_inside(folder)
-    there, expected = dict(_files(folder)), manifest["files"]
+    actual, expected = dict(_files(folder)), manifest["files"]
     wrong = [
         f"{name} {state}"
         for state, names in (
-            ("is missing", expected.keys() - there.keys()),
-            ("does not belong to it", there.keys() - expected.keys()),
+            ("is missing", expected.keys() - actual.keys()),
+            ("does not belong to it", actual.keys() - expected.keys()),
             (
                 "was changed",
                 {
                     name
-                    for name in expected.keys() & there.keys()
-                    if expected[name] != there[name]
+                    for name in expected.keys() & actual.keys()
+                    if expected[name] != actual[name]
                 },
             ),
         )

@@ -174,8 +174,8 @@ def encode(
             counts["truncated"] += len(set(cut.numpy().tolist()))
         lengths = _lengths(task, inputs["padding_mask"].numpy())
         arrays = {f"inputs/{name}": inputs[name] for name in _stored(task)}
-        made = task.make_targets(raw, inputs, tokenizer)
-        for term, (labels, weights) in made.items():
+        targets = task.make_targets(raw, inputs, tokenizer)
+        for term, (labels, weights) in targets.items():
             arrays[f"targets/{term}/labels"] = labels
             arrays[f"targets/{term}/weights"] = weights
         stored = {

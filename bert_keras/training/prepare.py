@@ -303,11 +303,11 @@ def _texts(paths: Sequence[str], progress: console.Progress) -> Iterator[str]:
 def _finish(
     settings: settings_lib.PrepareSettings,
     split: str,
-    made: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]],
     tokenizer: wordpiece.Tokenizer,
 ) -> None:
     folder = os.path.join(settings.output, split)
-    shards = list(itertools.chain(*(chunk["shards"] for chunk in made)))
+    shards = list(itertools.chain(*(chunk["shards"] for chunk in results)))
     kept = {entry["name"] for entry in shards}
     others = [
         path
@@ -331,7 +331,7 @@ def _finish(
             else {}
         ),
         report=pretraining_records.add_reports(
-            [chunk["report"] for chunk in made]
+            [chunk["report"] for chunk in results]
         ),
     )
-    pretraining_records.forget(folder, len(made))
+    pretraining_records.forget(folder, len(results))

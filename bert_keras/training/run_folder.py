@@ -211,8 +211,8 @@ def refuse_inputs_inside(folder: str, **inputs: str) -> None:
     """Raises InputError where an input lies in the output folder."""
     own = files.local_path(folder)
     for name, path in inputs.items():
-        there = files.local_path(path)
-        if own and there and files.is_inside(there, own):
+        local = files.local_path(path)
+        if own and local and files.is_inside(local, own):
             raise errors.InputError(
                 f"{name}={path} is in output={folder}, which is written. "
                 "Choose another `output`.",
@@ -319,11 +319,11 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
         return [f"it is a folder of {owner['command']}"]
     old = owner["reads"] is None
     fields = identity.fields()
-    there, now = owner["settings"], identity.to_dict()["settings"]
+    stored, now = owner["settings"], identity.to_dict()["settings"]
     if old:
         now = {k: str(v) for k, v in now.items() if v is not None}
     changed = []
-    for name in sorted({*there, *now}):
+    for name in sorted({*stored, *now}):
         field = fields.get(name)
         if field is not None and not field.metadata.get("identity", True):
             # Files used to be known by their paths.
@@ -333,7 +333,7 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
         absent = None
         if field is not None and not old:
             absent = field.metadata["absent"]
-        before, after = there.get(name, absent), now.get(name, absent)
+        before, after = stored.get(name, absent), now.get(name, absent)
         if old and name in identity.without_flags and before is None:
             continue
         if field is None and name not in ("task", "wrappers"):

@@ -369,9 +369,9 @@ def from_keywords(
         if name in keywords
     }
     if not isinstance(task, (str, base.Task)):
-        given = task.__name__ if isinstance(task, type) else repr(task)
+        description = task.__name__ if isinstance(task, type) else repr(task)
         raise errors.InputError(
-            f"task={given}: expected the name of a task, such as "
+            f"task={description}: expected the name of a task, such as "
             f'"classification", or an object: Classification(seq_length=64).',
             argument="task",
         )
