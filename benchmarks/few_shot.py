@@ -35,7 +35,7 @@ def accuracies(output: str, folder: str, *extra: str) -> list[float]:
             [sys.executable, "-m", *command], check=True, capture_output=True
         )
         last = checkpoint.read(checkpoint.marked(run, "latest") or run)
-        values.append(last.facts["scores"]["accuracy"])
+        values.append(last.metadata["scores"]["accuracy"])
         print(f"seed {seed} {' '.join(extra)}: {values[-1]:.4f}", flush=True)
     return values
 

@@ -59,14 +59,14 @@ class Checkpoint:
     config: networks.NetworkConfig
     task: base.Task | None  # None: an encoder without a head
     step: int
-    facts: Mapping[str, Any]  # what the trainer wrote beside: scores, scale
+    metadata: Mapping[str, Any]  # what the trainer wrote beside: scores, scale
     # Why `task` is None although there is a head: nobody has imported it, or
     # the format keeps one that is not read.
     unknown_task: str = dataclasses.field(default="", kw_only=True)
     left_out: str = dataclasses.field(default="", kw_only=True)
 
     def tokenizer(self) -> tokenizers.Tokenizer:
-        values = self.facts["tokenizer"]
+        values = self.metadata["tokenizer"]
         for name in tokenizers.lookup(values).files:
             self._checked(name)
         return tokenizers.from_dict(values, self.folder)
@@ -151,7 +151,7 @@ class Checkpoint:
     def _checked(self, name: str) -> str:
         """A local path of the file, once its checksum was compared."""
         path = files.fetch(os.path.join(self.folder, name))
-        expected = self.facts["sha256"].get(name)
+        expected = self.metadata["sha256"].get(name)
         if files.checksum(path) != expected:
             raise errors.InputError(
                 f"{os.path.join(self.folder, name)} is damaged: its checksum "
@@ -178,7 +178,7 @@ def save(
     step: int,
     task: base.Task | None = None,
     optimizer: Mapping[str, Any] | None = None,
-    facts: Mapping[str, Any] | None = None,
+    trainer_state: Mapping[str, Any] | None = None,
 ) -> str:
     """Writes `run`/step-N and names it the latest; returns the folder.
 
@@ -194,7 +194,7 @@ def save(
         "network": model.encoder.config.to_dict(),
         "tokenizer": tokenizer.to_dict(),
         "task": served.to_dict() if served else None,
-        **(facts or {}),
+        **(trainer_state or {}),
     }
     if served != task:
         # Information: nobody needs a wrapper to load what it trained.
@@ -288,7 +288,7 @@ def read(path: str) -> Checkpoint:
         config=config,
         task=task,
         step=values["step"],
-        facts=values,
+        metadata=values,
         unknown_task=unknown_task,
     )
 

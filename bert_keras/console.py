@@ -38,7 +38,7 @@ class Progress:
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(),
-            rich.progress.TextColumn("{task.fields[facts]}", markup=False),
+            rich.progress.TextColumn("{task.fields[message]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -46,7 +46,7 @@ class Progress:
             title,
             total=total,
             completed=start,  # type: ignore[arg-type]  # rich takes floats
-            facts="",
+            message="",
         )
 
     def __enter__(self) -> "Progress":
@@ -56,21 +56,21 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
-    def update(self, done: float, facts: str = "") -> None:
+    def update(self, done: float, message: str = "") -> None:
         now = time.monotonic()
         rate = (done - self.start) / max(now - self.began, 1e-9)
         left = (self.total - done) / rate if rate else math.inf
-        text = (
+        line = (
             f"{_number(done)}/{_number(self.total)} {self.unit}  "
-            f"{rate:.3g} {self.unit}/s  {_time(left)} left  {facts}"
+            f"{rate:.3g} {self.unit}/s  {_time(left)} left  {message}"
         )
-        self.bar.update(self.task, completed=done, facts=text)
+        self.bar.update(self.task, completed=done, message=line)
         finished = self.before < self.total <= done
         self.before = done
         due = now - self.printed > LINE_SECONDS or finished
         if not (console.is_terminal or console.quiet) and due:
             self.printed = now
-            print(f"{self.title}: {text}", file=sys.stderr, flush=True)
+            print(f"{self.title}: {line}", file=sys.stderr, flush=True)
 
 
 def run_main(
@@ -121,25 +121,25 @@ def be_quiet() -> None:
     console.quiet = output.quiet = True
 
 
-def table(title: str, facts: Mapping[str, Any]) -> None:
+def table(title: str, values: Mapping[str, Any]) -> None:
     """Prints the closing table on standard output: results and metrics."""
     output.print(title, style="bold", soft_wrap=True)
     grid = rich.table.Table(show_header=False)
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
-    for name, value in facts.items():
+    for name, value in values.items():
         grid.add_row(name, _shown(value))
     output.print(grid)
 
 
-def comparison(title: str, facts: Mapping[str, Mapping[str, str]]) -> None:
+def comparison(title: str, rows: Mapping[str, Mapping[str, str]]) -> None:
     """Prints a table with a row for each name and a column for each fact."""
     grid = rich.table.Table(title=title, title_justify="left")
-    names = dict.fromkeys(name for each in facts.values() for name in each)
+    names = dict.fromkeys(name for each in rows.values() for name in each)
     for column in ("", *names):
         grid.add_column(column)
-    for row, each in facts.items():
-        grid.add_row(row, *(each.get(name, "") for name in names))
+    for label, each in rows.items():
+        grid.add_row(label, *(each.get(name, "") for name in names))
     output.print(grid)
 
 

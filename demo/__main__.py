@@ -67,15 +67,15 @@ def main(arguments: Sequence[str]) -> None:
         if not os.path.isfile(path):
             sys.exit(f"error: {path} is no file.")
     try:
-        facts = demo(_OUTPUT.value, _TRAIN.value, _DEV.value)
+        values = demo(_OUTPUT.value, _TRAIN.value, _DEV.value)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)  # the command has said why
     except KeyboardInterrupt:
         sys.exit("stopped: run the same command again to go on")
     minutes, seconds = divmod(int(time.monotonic() - began), 60)
-    facts["time of this start"] = f"{minutes} min {seconds} s"
+    values["time of this start"] = f"{minutes} min {seconds} s"
     table = rich.table.Table(show_header=False)
-    for name, value in facts.items():
+    for name, value in values.items():
         table.add_row(name, value)
     console.print("\nWhat was made", style="bold")
     console.print(table)

@@ -35,19 +35,19 @@ def closing_table(
     )
     pretrained = checkpoint.read(base)
     start = checkpoint.read(random)
-    metrics = pretrained.facts["scores"]
-    facts = {
+    metrics = pretrained.metadata["scores"]
+    values = {
         "pretraining": f"{pretrained.step:,} steps; of hidden tokens "
         f"{metrics['masked_lm_accuracy']:.1%} are guessed, of sentence pairs "
         f"{metrics['next_sentence_accuracy']:.1%}",
         "task": f"{len(labels)} labels, {len(lines)} dev rows",
         "majority guess": f"{majority:.1%}",
-        "random start": f"{start.facts['best'][0]:.1%}",
+        "random start": f"{start.metadata['best'][0]:.1%}",
         "pretrained start": f"{right / len(lines):.1%}",
     }
     questions = [line["row"] for line in lines[:: -(-len(lines) // QUESTIONS)]]
     return (
-        facts
+        values
         | _ask(questions, tuned, served, device)
         | {
             "checkpoint": tuned,
@@ -76,7 +76,7 @@ def _ask(
         )
 
     one = {name: texts[:1] for name, texts in raw.items()}
-    facts = {
+    values = {
         "SavedModel": form(
             version, answer(**raw)["scores"].numpy(), lambda: answer(**one)
         )
@@ -86,7 +86,7 @@ def _ask(
         file = tflite_runner.File(path, model)
         features = file.inputs(raw)
         got, row = file.numbers(features)["scores"], file.row(features, 0)
-        facts[f"TFLite {quantization}"] = form(
+        values[f"TFLite {quantization}"] = form(
             path, got, functools.partial(file.call, row)
         )
-    return facts
+    return values

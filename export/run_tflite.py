@@ -137,43 +137,43 @@ class Model:
     def __init__(self, path: str, threads: int):
         description = f"{path.removesuffix('.tflite')}.json"
         with open(description, encoding="utf-8") as file:
-            self.facts = json.load(file)
-        name = self.facts["vocabulary"]
+            self.metadata = json.load(file)
+        name = self.metadata["vocabulary"]
         for other in ("task", "texts", "settings"):
-            self.facts[other]  # a KeyError here and not at the first text
+            self.metadata[other]  # a KeyError here and not at the first text
         self.vocabulary = _lines(path, name)
-        self.reads = [each["name"] for each in self.facts["inputs"]]
+        self.reads = [each["name"] for each in self.metadata["inputs"]]
         self.check_vocabulary()
         self.labels = []
-        if self.facts["classes"]:
-            self.labels = _lines(path, self.facts["labels"])
-            if len(self.labels) != self.facts["classes"]:
+        if self.metadata["classes"]:
+            self.labels = _lines(path, self.metadata["labels"])
+            if len(self.labels) != self.metadata["classes"]:
                 raise ValueError(
-                    f"expected {self.facts['classes']} labels in "
-                    f"{self.facts['labels']}, found {len(self.labels)}."
+                    f"expected {self.metadata['classes']} labels in "
+                    f"{self.metadata['labels']}, found {len(self.labels)}."
                 )
         self.tokenizer = WordPiece(
             self.vocabulary,
-            lowercase=self.facts["lowercase"],
-            unk_id=self.facts["unk_id"],
+            lowercase=self.metadata["lowercase"],
+            unk_id=self.metadata["unk_id"],
         )
         interpreter = litert.Interpreter(path, num_threads=threads)
         # Shortest rows first.
         self.runners = [
             (length, interpreter.get_signature_runner(name))
             for name, length in sorted(
-                self.facts["signatures"].items(), key=lambda item: item[1]
+                self.metadata["signatures"].items(), key=lambda item: item[1]
             )
         ]
 
     def check_vocabulary(self) -> None:
         """Raises ValueError where it is another model's, whose ids differ."""
-        name, count = self.facts["vocabulary"], len(self.vocabulary)
-        size = self.facts.get("vocabulary_size", count)  # older ones lack it
+        name, count = self.metadata["vocabulary"], len(self.vocabulary)
+        size = self.metadata.get("vocabulary_size", count)  # older ones lack it
         if size != count:
             raise ValueError(f"expected {size} pieces in {name}, found {count}")
         for key in ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id"):
-            number, piece = self.facts[key], f"[{key[:-3].upper()}]"
+            number, piece = self.metadata[key], f"[{key[:-3].upper()}]"
             if number is None:
                 continue
             entry = self.vocabulary[number] if 0 <= number < count else None
@@ -185,12 +185,12 @@ class Model:
 
     def pieces(self, text: str) -> list[int]:
         """Ids of a text; where masks are filled, [MASK] is one."""
-        if self.facts["task"] != "masked_lm":
+        if self.metadata["task"] != "masked_lm":
             return self.tokenizer(text)
         first, *others = text.split("[MASK]")
         ids = self.tokenizer(first)
         for part in others:
-            ids += [self.facts["mask_id"], *self.tokenizer(part)]
+            ids += [self.metadata["mask_id"], *self.tokenizer(part)]
         return ids
 
     def call(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -217,9 +217,9 @@ class Model:
         while sum(map(len, segments)) > room:
             # Of equal ones the second.
             max(reversed(segments), key=len).pop()
-        ids, segment_ids = [self.facts["cls_id"]], [0]
+        ids, segment_ids = [self.metadata["cls_id"]], [0]
         for number, segment in enumerate(segments):
-            ids += [*segment, self.facts["sep_id"]]
+            ids += [*segment, self.metadata["sep_id"]]
             segment_ids += [number] * (len(segment) + 1)
         values = {
             "token_ids": ids,
@@ -242,7 +242,7 @@ class Model:
         numbers = self.call(inputs)
         if self.labels:
             scores = numbers["scores"][0].tolist()
-            if self.facts["settings"].get("kind") == "multi":
+            if self.metadata["settings"].get("kind") == "multi":
                 return self.several(scores)
             best = int(np.argmax(scores))
             return {"label": self.labels[best], "score": scores[best]}
@@ -339,10 +339,11 @@ def answer_lines(model: Model) -> list[str] | None:
     for number, (line, is_dirty) in enumerate(read(sys.stdin), 1):
         dirty += is_dirty
         texts = line.rstrip("\r\n").split("\t")
-        if len(texts) != len(model.facts["texts"]):
+        if len(texts) != len(model.metadata["texts"]):
             sys.exit(
-                f"error: line {number}: expected {len(model.facts['texts'])} "
-                f"texts with a TAB between, found {len(texts)}."
+                f"error: line {number}: expected "
+                f"{len(model.metadata['texts'])} texts with a TAB between, "
+                f"found {len(texts)}."
             )
         first = first or texts
         print(json.dumps(model.answer(texts), ensure_ascii=False), flush=True)

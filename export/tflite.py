@@ -99,7 +99,7 @@ def main() -> None:
         else ()
     )
     least, metric = None, predictor.task.metric_names[0]
-    facts = {}
+    rows = {}
     # The metric of another task than the file's is no measure of it.
     scored = predictor.task.for_device() == predictor.task
     if not scored and "int8" in settings.quantization:
@@ -112,7 +112,7 @@ def main() -> None:
             metric
         ]
         least = score - settings.max_drop
-        facts["checkpoint"] = {metric: f"{score:.4f}"}
+        rows["checkpoint"] = {metric: f"{score:.4f}"}
     for quantization in settings.quantization:
         path = export(
             predictor,
@@ -123,10 +123,10 @@ def main() -> None:
             least=least,
             with_strings=settings.strings,
         )
-        facts[os.path.basename(path)] = _facts(
+        rows[os.path.basename(path)] = _facts(
             path, predictor, examples if scored else (), metric
         )
-    console.comparison(output, facts)
+    console.comparison(output, rows)
     print(f"How to call one:\n  cat {path.removesuffix('tflite')}json")
 
 
@@ -145,7 +145,7 @@ def _facts(
 
     with open(path, "rb") as file:
         oldest = runtimes.oldest(file.read())
-    facts = {
+    values = {
         "size": console.size_of(path),
         "oldest TFLite": oldest,
         "difference": f"{difference.numbers:.2g}",
@@ -154,9 +154,9 @@ def _facts(
     }
     if examples:
         score = tflite_runner.File(path, predictor).metrics(examples)[metric]
-        facts[metric] = f"{score:.4f}"
+        values[metric] = f"{score:.4f}"
     threads = max(2, min(4, os.cpu_count() or 1))
-    return facts | {
+    return values | {
         "1 thread": time(1),
         f"{threads} threads": time(threads),
     }

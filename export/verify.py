@@ -28,7 +28,7 @@ def main() -> None:
     folder, server = common.required("model"), flags.FLAGS.server
     key = compatibility.require_server(server) if server else ""
     described = manifest.check(folder)
-    facts = {
+    values = {
         "files": f"{len(described['files'])}, all as exported",
         "task": described["task"]["name"],
         "precision": described["precision"],
@@ -47,14 +47,14 @@ def main() -> None:
                 f"TF Serving {server} cannot serve {folder}: "
                 f"{manifest.printable('; '.join(lacks))}."
             )
-        facts[f"TF Serving {server}"] = (
+        values[f"TF Serving {server}"] = (
             f"can serve it; {compatibility.remark(key)}"
         )
     console.table(
         folder,
         {
             manifest.printable(name): manifest.printable(value)
-            for name, value in facts.items()
+            for name, value in values.items()
         },
     )
 

@@ -124,7 +124,7 @@ def _convert(settings: Settings) -> dict[str, Any]:
         formats.FORMATS[settings.format].write(
             settings.output, model, tokenizer
         )
-    facts = {
+    summary = {
         "format": f"{_format(settings.checkpoint)} -> {settings.format}",
         "task": model.task.name if model.task else "none: an encoder alone",
         "vocabulary": _change(words.vocab_size, tokenizer.vocab_size),
@@ -138,8 +138,8 @@ def _convert(settings: Settings) -> dict[str, Any]:
         "time": f"{time.monotonic() - began:.1f} s",
         "next": _next(settings.output, model),
     }
-    console.table(settings.output, facts)
-    return facts
+    console.table(settings.output, summary)
+    return summary
 
 
 def compare(
@@ -158,18 +158,18 @@ def compare(
         written.encoder_values(),
     )
     weights = _difference(values, written_values, folder)
-    facts = {"difference of weights": f"{weights:.2g} at most"}
+    summary = {"difference of weights": f"{weights:.2g} at most"}
     behind = [] if set(values) == set(written_values) else ["the pooler"]
     if written.task is not None:
         head = _difference(
             checkpoint.values(model.head), written.head_values(), folder
         )
-        facts["difference of weights"] += f", {head:.2g} in the head"
+        summary["difference of weights"] += f", {head:.2g} in the head"
         weights = max(weights, head)
     elif model.task is not None:
         behind.append("the head")
     if behind:
-        facts["left behind"] = ", ".join(behind)
+        summary["left behind"] = ", ".join(behind)
     with layers.skip_init():
         again = written.config.build_encoder()
     for path, variable in checkpoint.weights(again).items():
@@ -180,7 +180,7 @@ def compare(
             _hidden(model.encoder), _hidden(again), strict=True
         )
     )
-    facts["difference of outputs"] = f"{outputs:.2g} at most"
+    summary["difference of outputs"] = f"{outputs:.2g} at most"
     kept = written.config.to_dict()
     lost = [
         f"{name} {value} (now {kept[name]})"
@@ -188,14 +188,14 @@ def compare(
         if value != kept[name]
     ]
     if lost:
-        facts["settings lost"] = ", ".join(lost)
+        summary["settings lost"] = ", ".join(lost)
     if not (same_words and weights == 0 and outputs <= TOLERANCE):
         raise RuntimeError(
             f"{folder} is not the model that was written: weights differ by "
             f"{weights:.2g}, outputs by {outputs:.2g}, vocabularies are "
             f"{'equal' if same_words else 'different'}. Do not use it."
         )
-    return facts
+    return summary
 
 
 def _check_empty(folder: str) -> None:

@@ -20,12 +20,12 @@ def import_google_tfrecords(
     output: str,
     objective: str,
     held_out: float,
-    **facts: Any,
+    **metadata: Any,
 ) -> tuple[int, int]:
     """Writes OUTPUT/train and OUTPUT/dev; returns the rows and the longest.
 
     objective: nsp, sop or none; the files do not tell it. held_out: share of
-    the rows that goes to dev. `facts` go into the manifests.
+    the rows that goes to dev. `metadata` goes into the manifests.
     """
     shards: dict[str, list[Any]] = {"train": [], "dev": []}
     records = google_tfrecords.read(paths, vocab_size=tokenizer.vocab_size)
@@ -58,7 +58,7 @@ def import_google_tfrecords(
                 shards[split],
                 seq_length=longest,
                 objective=objective,
-                **records_lib.tokenizer_facts(tokenizer),
-                **facts,
+                **records_lib.tokenizer_metadata(tokenizer),
+                **metadata,
             )
     return total, longest

@@ -245,7 +245,7 @@ def _count_rows(
 def _fingerprint(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> str:
     # Wherever they lie, the same text and vocabulary make the same rows. The
     # order is part of the fingerprint, by which an earlier call is found.
-    facts = {
+    values = {
         "vocabulary": settings.tokenizer.fingerprint,
         **settings.tokenizer.settings,
         "seq_length": settings.seq_length,
@@ -255,7 +255,7 @@ def _fingerprint(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> str:
         "masks": settings.masks and dataclasses.asdict(settings.masks),
     }
     digests = [document.digest for document in chunk.documents]
-    text = json.dumps([facts, chunk.split, chunk.number, digests])
+    text = json.dumps([values, chunk.split, chunk.number, digests])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

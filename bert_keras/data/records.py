@@ -100,18 +100,18 @@ def entry(path: str, columns: Columns, checksum: str | None) -> dict[str, Any]:
 
 
 def write_manifest(
-    folder: str, shards: Sequence[Mapping[str, Any]], **facts: Any
+    folder: str, shards: Sequence[Mapping[str, Any]], **metadata: Any
 ) -> None:
-    """Makes the folder complete. `facts`: whatever describes the rows.
+    """Makes the folder complete. `metadata`: whatever describes the rows.
 
-    `tokenizer_facts` are among them where others read the tokenizer.
+    `tokenizer_metadata` is part of it where others read the tokenizer.
     """
     manifest = {
         "format": FORMAT,
         "rows": sum(shard["rows"] for shard in shards),
         "tokens": sum(shard["tokens"] for shard in shards),
         "longest": max(shard["longest"] for shard in shards),
-        **facts,
+        **metadata,
         "shards": list(shards),
     }
     files.write_text(
@@ -119,13 +119,13 @@ def write_manifest(
     )
 
 
-def tokenizer_facts(tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
+def tokenizer_metadata(tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
     """What a manifest keeps of the tokenizer whose files lie beside it."""
     values = tokenizer.to_dict()
-    facts = {"tokenizer": tokenizer.fingerprint, SETTINGS: values}
+    metadata = {"tokenizer": tokenizer.fingerprint, SETTINGS: values}
     if "lowercase" in values:  # has always been part of the fingerprint
-        facts["lowercase"] = values["lowercase"]
-    return facts
+        metadata["lowercase"] = values["lowercase"]
+    return metadata
 
 
 def is_complete(folder: str) -> bool:

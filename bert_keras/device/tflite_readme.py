@@ -8,27 +8,29 @@ from bert_keras.device import runtimes
 from bert_keras.tasks import base
 
 
-def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
-    """facts: those of a file's .json."""
+def readme(
+    predictor: predictor_lib.Predictor, metadata: Mapping[str, Any]
+) -> str:
+    """metadata: that of a file's .json."""
     task = predictor.task
-    name, model = facts["signature"], facts["model"]
-    length = facts["signatures"][name]
+    name, model = metadata["signature"], metadata["model"]
+    length = metadata["signatures"][name]
     sections = [
         _HEAD.format(task=task.name, texts=" and ".join(task.text_columns))
     ]
-    outputs = [each["name"] for each in facts["outputs"]]
-    sections += _ready_made(task, facts, outputs)
+    outputs = [each["name"] for each in metadata["outputs"]]
+    sections += _ready_made(task, metadata, outputs)
     if task.unwrapped.name == "question_answering":
         sections.append(_NO_ANSWER)
-    sections.append(_runtime(facts))
-    if "strings" in facts:
-        sections.append(_STRINGS.format(**facts["strings"]))
+    sections.append(_runtime(metadata))
+    if "strings" in metadata:
+        sections.append(_STRINGS.format(**metadata["strings"]))
     shapes = ", ".join(
         f"{each['name']} {tuple(each['shape'])} {each['type']}"
-        for each in facts["outputs"]
+        for each in metadata["outputs"]
     )
     sections.append(
-        _ROW.format(length=length, longer=_longer(facts), outputs=shapes)
+        _ROW.format(length=length, longer=_longer(metadata), outputs=shapes)
     )
     for output, padding in _PADDING.items():
         if output in outputs:
@@ -46,7 +48,7 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
             ),
             outputs=",\n".join(
                 f'    "{each["name"]}" to {_kotlin(each)}'
-                for each in facts["outputs"]
+                for each in metadata["outputs"]
             ),
         )
     )
@@ -57,7 +59,7 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
             reads="\n".join(
                 f'let {each["name"]} = try run.output(named: "{each["name"]}")'
                 f".data  // {each['type']} {tuple(each['shape'])}"
-                for each in facts["outputs"]
+                for each in metadata["outputs"]
             ),
         )
     )
@@ -65,17 +67,17 @@ def readme(predictor: predictor_lib.Predictor, facts: Mapping[str, Any]) -> str:
 
 
 def _ready_made(
-    task: base.Task, facts: Mapping[str, Any], outputs: Sequence[str]
+    task: base.Task, metadata: Mapping[str, Any], outputs: Sequence[str]
 ) -> Iterator[str]:
     """Which runtimes take the file without code of the app's."""
-    model = facts["model"]
-    if len(facts["signatures"]) > 1:
+    model = metadata["model"]
+    if len(metadata["signatures"]) > 1:
         yield _SEVERAL
     elif task.class_names and len(task.text_columns) == 1:
-        several = facts["settings"].get("kind") == "multi"
+        several = metadata["settings"].get("kind") == "multi"
         yield (_CLASSES if several else _CLASSIFIER).format(model=model)
-        yield _lowercasing(facts, "scores")
-        takes = runtimes.numbers(facts["oldest_runtime"]) <= _SUPPORT
+        yield _lowercasing(metadata, "scores")
+        takes = runtimes.numbers(metadata["oldest_runtime"]) <= _SUPPORT
         yield _NL_CLASSIFIER.format(
             takes="takes this file, too"
             if takes
@@ -83,19 +85,19 @@ def _ready_made(
         )
     elif outputs == ["embedding"]:
         yield _EMBEDDER.format(model=model)
-        yield _lowercasing(facts, "vectors")
+        yield _lowercasing(metadata, "vectors")
     else:
         yield _NO_RUNTIME
 
 
-def _lowercasing(facts: Mapping[str, Any], answers: str) -> str:
-    casing = _UNCASED if facts["lowercase"] else _CASED
+def _lowercasing(metadata: Mapping[str, Any], answers: str) -> str:
+    casing = _UNCASED if metadata["lowercase"] else _CASED
     return casing.format(answers=answers)
 
 
-def _longer(facts: Mapping[str, Any]) -> str:
+def _longer(metadata: Mapping[str, Any]) -> str:
     for name in ("stride", "doc_stride"):
-        if stride := facts["settings"].get(name):
+        if stride := metadata["settings"].get(name):
             return (
                 "a longer text is several rows, which begin "
                 f"{stride} tokens apart"
@@ -103,14 +105,14 @@ def _longer(facts: Mapping[str, Any]) -> str:
     return "of a longer text the last pieces are left out"
 
 
-def _runtime(facts: Mapping[str, Any]) -> str:
-    oldest = facts["oldest_runtime"]
+def _runtime(metadata: Mapping[str, Any]) -> str:
+    oldest = metadata["oldest_runtime"]
     version = runtimes.numbers(oldest)
     litert = ", or LiteRT (ai-edge-litert) 1.0.1 or newer"
     text = _RUNTIME.format(
         oldest=oldest, litert=litert * (version <= runtimes.LITERT)
     )
-    if facts["quantization"] == "int8":
+    if metadata["quantization"] == "int8":
         return text + _RUNTIME_INT8
     if version > runtimes.SCALES_OF_OUTPUTS:
         text += "Older ones refuse it; --quantization=float16 is for them.\n"

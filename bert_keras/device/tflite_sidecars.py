@@ -105,19 +105,19 @@ def describe(
     strings: what is to be said of the file beside it that takes strings.
     """
     model = os.path.basename(path)
-    facts: dict[str, Any] = {"model": model, "quantization": quantization}
+    metadata: dict[str, Any] = {"model": model, "quantization": quantization}
     with open(path, "rb") as file:
-        facts["oldest_runtime"] = runtimes.oldest(file.read())
-    facts |= _tensors(path) | _meaning(predictor)
+        metadata["oldest_runtime"] = runtimes.oldest(file.read())
+    metadata |= _tensors(path) | _meaning(predictor)
     if strings:
-        facts["strings"] = strings
+        metadata["strings"] = strings
     name = f"{model.removesuffix('.tflite')}.json"
     folder = os.path.dirname(path)
     with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
-        json.dump(facts, file, indent=1, ensure_ascii=False)
+        json.dump(metadata, file, indent=1, ensure_ascii=False)
     readme = f"{model.removesuffix('.tflite')}.md"
     with open(os.path.join(folder, readme), "w", encoding="utf-8") as file:
-        file.write(tflite_readme.readme(predictor, facts))
+        file.write(tflite_readme.readme(predictor, metadata))
     return [name, readme]
 
 

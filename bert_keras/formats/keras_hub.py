@@ -312,14 +312,14 @@ def _task(
     weight_mapping.check_numbers(
         path, {"sequence_length": length}, sizes=["sequence_length"]
     )
-    facts: Mapping[str, Any] = {}
+    metadata: Mapping[str, Any] = {}
     path = os.path.join(folder, METADATA)
     if tf.io.gfile.exists(path):
-        facts = (
+        metadata = (
             weight_mapping.field(files_lib.read_json(path), OURS, dict, path)
             or {}
         )
-    labels = weight_mapping.field(facts, "labels", list, path)
+    labels = weight_mapping.field(metadata, "labels", list, path)
     if labels is None:
         labels = list(map(str, range(min(classes, MOST_CLASSES))))
     if len(labels) != classes or not all(isinstance(x, str) for x in labels):
@@ -331,14 +331,14 @@ def _task(
     return classification.Classification(
         seq_length=min(length, config.max_position_embeddings),
         labels=tuple(labels),
-        pair=weight_mapping.field(facts, "pair", bool, path) or False,
+        pair=weight_mapping.field(metadata, "pair", bool, path) or False,
     )
 
 
-def _note(folder: str, facts: Mapping[str, Any]) -> None:
+def _note(folder: str, metadata: Mapping[str, Any]) -> None:
     """Keeps what KerasHub has no field for."""
     path = os.path.join(folder, METADATA)
-    values = files_lib.read_json(path) | {OURS: facts}
+    values = files_lib.read_json(path) | {OURS: metadata}
     with open(path, "w", encoding="utf-8") as file:
         json.dump(values, file, indent=4)
 

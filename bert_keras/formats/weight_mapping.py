@@ -193,7 +193,7 @@ class ExternalCheckpoint(checkpoint.Checkpoint):
         return cls(
             folder=folder,
             step=0,
-            facts={},
+            metadata={},
             encoder_mappings=[
                 mapping for mapping in matches if mapping in encoder
             ],

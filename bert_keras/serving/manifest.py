@@ -26,13 +26,13 @@ class DamagedError(OSError):
     """The files are not those that were exported."""
 
 
-def write(folder: str, facts: Mapping[str, Any]) -> None:
-    """Writes the manifest of a finished folder: `facts` and its files."""
+def write(folder: str, metadata: Mapping[str, Any]) -> None:
+    """Writes the manifest of a finished folder: `metadata` and its files."""
     path = os.path.join(folder, PATH)
     tf.io.gfile.makedirs(os.path.dirname(path))
-    facts = {**facts, "files": dict(_files(folder))}
+    metadata = {**metadata, "files": dict(_files(folder))}
     with tf.io.gfile.GFile(path, "w") as file:
-        file.write(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        file.write(json.dumps(metadata, indent=1, ensure_ascii=False) + "\n")
 
 
 def read(folder: str) -> dict[str, Any]:

@@ -71,17 +71,17 @@ def run(settings: EvaluateSettings) -> dict[str, float]:
     registry.import_modules(settings.modules)
     model = predictor.load(settings.checkpoint)
     began = time.monotonic()
-    facts: dict[str, str] = {}
+    details: dict[str, str] = {}
     if records_lib.is_complete(settings.data):
         metrics, count = _on_records(model, settings)
     else:
-        metrics, count, facts = _on_examples(model, settings)
+        metrics, count, details = _on_examples(model, settings)
     seconds = time.monotonic() - began
     console.table(
         f"{settings.checkpoint} on {settings.data}",
         {
             "rows": count,
-            **facts,
+            **details,
             **metrics,
             "time": f"{seconds:.1f} s, {count / seconds:.0f} rows/s",
         },
@@ -112,14 +112,14 @@ def _on_examples(
     unseen = _unseen(task, examples, settings)
     answers = model.predict(examples, batch_size=settings.batch_size)
     truncated = sum(answer["truncated"] for answer in answers)
-    facts = {
+    details = {
         "rows truncated": f"{truncated:,} of {len(examples):,}, at "
         f"{task.seq_length} tokens"
     }
     if skipped := getattr(reader, "skipped", 0):
-        facts["malformed rows left out"] = f"{skipped:,}"
+        details["malformed rows left out"] = f"{skipped:,}"
     if unseen:
-        facts["labels never seen in training"] = unseen
+        details["labels never seen in training"] = unseen
     if settings.output:
         with tf.io.gfile.GFile(settings.output, "w") as file:
             for example, answer in zip(examples, answers, strict=True):
@@ -130,7 +130,7 @@ def _on_examples(
         console.numbers(name, **table._asdict())
         if settings.output and name == "confusion":
             files.write(_picture(settings.output), plots.confusion(table))
-    return metrics, len(examples), facts
+    return metrics, len(examples), details
 
 
 def _picture(output: str) -> str:

@@ -257,10 +257,10 @@ def _fingerprint(
     split_settings: str,
 ) -> str:
     digest = hashlib.sha256()
-    facts = f"{tokenizer.fingerprint} {task.to_dict()} {split_settings}"
+    identity = f"{tokenizer.fingerprint} {task.to_dict()} {split_settings}"
     if task.stored_features:
-        facts += f" {sorted(task.stored_features)}"
-    digest.update(facts.encode())
+        identity += f" {sorted(task.stored_features)}"
+    digest.update(identity.encode())
     for each in corpus.files([path]):
         digest.update(f"{files.checksum(each)}".encode())
     return digest.hexdigest()[:16]

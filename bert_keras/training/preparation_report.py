@@ -40,7 +40,7 @@ def make(
     )
     files.write(picture, histogram)
     tokens = report["tokens"]
-    facts = {
+    summary = {
         "documents": partition.documents,
         "left out as repeated": partition.repeated,
         "sentences": report["sentences"],
@@ -58,5 +58,5 @@ def make(
     for number, example in enumerate(report["examples"], 1):
         label = example["label"]
         prefix = "" if label is None else f"{LABELS[objective][label]}: "
-        facts[f"row {number}"] = prefix + example["text"]
-    return facts
+        summary[f"row {number}"] = prefix + example["text"]
+    return summary

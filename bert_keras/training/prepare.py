@@ -63,9 +63,9 @@ def run(settings: settings_lib.PrepareSettings) -> dict[str, Any]:
         run_folder.refuse_inputs_inside(settings.output, input=path)
     run_folder.refuse_inputs_inside(settings.output, vocab=settings.vocab)
     with locks.hold(settings.output, break_lock=settings.break_lock):
-        facts = _run(settings, paths)
-    console.table(settings.output, facts)
-    return facts
+        summary = _run(settings, paths)
+    console.table(settings.output, summary)
+    return summary
 
 
 def _run(
@@ -111,7 +111,7 @@ def _run(
             "next": then,
         }
     partition = _write(settings, paths, tokenizer)
-    facts = preparation_report.make(
+    summary = preparation_report.make(
         settings.output,
         settings.objective,
         partition,
@@ -120,9 +120,9 @@ def _run(
     )
     files.write_text(
         os.path.join(settings.output, "report.json"),
-        json.dumps(facts, indent=1, ensure_ascii=False),
+        json.dumps(summary, indent=1, ensure_ascii=False),
     )
-    return facts | ({"next": then} if settings.format == "records" else {})
+    return summary | ({"next": then} if settings.format == "records" else {})
 
 
 def _write(
@@ -322,7 +322,7 @@ def _finish(
         shards,
         seq_length=settings.seq_length,
         objective=settings.objective,
-        **records_lib.tokenizer_facts(tokenizer),
+        **records_lib.tokenizer_metadata(tokenizer),
         seed=settings.seed,
         input=settings.input,
         **(

@@ -157,7 +157,7 @@ class Trainer:
             )
         saved.load_run(self.model, self.optimizer.state())
         try:
-            state = state_lib.TrainerState.from_dict(step, saved.facts)
+            state = state_lib.TrainerState.from_dict(step, saved.metadata)
         except errors.InputError as error:
             raise errors.InputError(
                 f"{folder} is no checkpoint of a run: {error}"
@@ -272,7 +272,7 @@ class Trainer:
                 step=step,
                 task=self._task_to_save(),
                 optimizer=self.optimizer.state(),
-                facts=state.to_dict(),
+                trainer_state=state.to_dict(),
             )
         except OSError as error:
             raise errors.InputError(
@@ -322,7 +322,7 @@ class Trainer:
                 "checkpoint": f"{best.folder} ({console.size_of(best.folder)})",
                 **{
                     f"dev {name}": value
-                    for name, value in best.facts["scores"].items()
+                    for name, value in best.metadata["scores"].items()
                 },
                 **more,
             },

@@ -53,7 +53,7 @@ class LongerTextTest(absltest.TestCase):
         )
 
         self.assertLen(records.Records(os.path.join(output, "records")), 320)
-        metrics = checkpoint.read(output).facts["scores"]
+        metrics = checkpoint.read(output).metadata["scores"]
         self.assertGreater(metrics["accuracy"], 0.85)
 
         pairs = [("a very old film .", "good"), ("dull", "the story is new")]

@@ -90,7 +90,7 @@ class DamageTest(parameterized.TestCase):
 
     def assert_like_whole(self, run):
         one, two = (
-            checkpoint.read(checkpoint.step_folder(folder, 4)).facts
+            checkpoint.read(checkpoint.step_folder(folder, 4)).metadata
             for folder in (run, self.whole)
         )
         self.assertEqual(one, two)
@@ -145,7 +145,7 @@ class DamageTest(parameterized.TestCase):
 
     def test_a_full_disk_leaves_earlier_checkpoints_whole(self):
         run = self.damaged(checkpoint.CONFIG, None)
-        before = checkpoint.read(checkpoint.step_folder(run, 2)).facts
+        before = checkpoint.read(checkpoint.step_folder(run, 2)).metadata
         size = os.path.getsize(
             os.path.join(checkpoint.step_folder(run, 2), checkpoint.OPTIMIZER)
         )
@@ -170,7 +170,7 @@ class DamageTest(parameterized.TestCase):
         self.assertEqual(checkpoint.steps(run), [2])
         self.assertFalse(os.path.exists(checkpoint.step_folder(run, 4)))
         after = checkpoint.read(checkpoint.step_folder(run, 2))
-        self.assertEqual(after.facts, before)
+        self.assertEqual(after.metadata, before)
         code, _, error = mains.call(
             "trainers.pretrain", output=run, **self.flags
         )

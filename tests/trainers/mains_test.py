@@ -77,7 +77,9 @@ class MainsTest(mains.Case):
 
         self.assertEqual(results(broken), results(whole))
         one, two = (
-            checkpoint.read(checkpoint.step_folder(folder, 6)).facts["sha256"]
+            checkpoint.read(checkpoint.step_folder(folder, 6)).metadata[
+                "sha256"
+            ]
             for folder in (whole, broken)
         )
         self.assertEqual(one, two)
@@ -118,7 +120,7 @@ class MainsTest(mains.Case):
             file.truncate(100)
         self.assertEqual(call("trainers.pretrain", **flags)[0], 0)
         again = checkpoint.read(checkpoint.step_folder(folder, 4))
-        self.assertEqual(again.facts["sha256"], expected.facts["sha256"])
+        self.assertEqual(again.metadata["sha256"], expected.metadata["sha256"])
 
     def test_a_run_that_was_moved_goes_on(self):
         moved = self.path("moved")
@@ -143,7 +145,8 @@ class MainsTest(mains.Case):
         )
         self.assertEqual((code, error), (0, ""))
         one, two = (
-            checkpoint.read(run).facts["sha256"] for run in (self.tuned, replay)
+            checkpoint.read(run).metadata["sha256"]
+            for run in (self.tuned, replay)
         )
         self.assertEqual(one, two)
 

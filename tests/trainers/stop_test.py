@@ -155,7 +155,7 @@ class StopTest(parameterized.TestCase):
         steps = [line["step"] for line in log(run) if "loss" in line]
         self.assertEqual(board(run), steps)
         one, two = (
-            checkpoint.read(checkpoint.step_folder(folder, STEPS)).facts
+            checkpoint.read(checkpoint.step_folder(folder, STEPS)).metadata
             for folder in (run, whole)
         )
         self.assertEqual(one, two)

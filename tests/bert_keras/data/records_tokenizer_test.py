@@ -27,14 +27,14 @@ class RecordsTokenizerTest(parameterized.TestCase):
     def test_records_read_their_tokenizer(self, lowercase):
         folder = self.create_tempdir().full_path
         ours = wordpiece.Tokenizer(tiny.VOCABULARY, lowercase=lowercase)
-        write(folder, ours, **records.tokenizer_facts(ours))
+        write(folder, ours, **records.tokenizer_metadata(ours))
         again = records.Records(folder).tokenizer()
         self.assertEqual(again.fingerprint, ours.fingerprint)
 
     def test_records_of_before_read_alike_and_have_the_same_fingerprint(self):
         ours = tiny.tokenizer()
         new, old = (self.create_tempdir().full_path for _ in range(2))
-        write(new, ours, **records.tokenizer_facts(ours))
+        write(new, ours, **records.tokenizer_metadata(ours))
         write(old, ours, lowercase=True, tokenizer=ours.fingerprint)
         with open(os.path.join(old, records.MANIFEST)) as file:
             self.assertNotIn(records.SETTINGS, json.load(file))

@@ -69,7 +69,7 @@ class OneFileTest(absltest.TestCase):
         found = checkpoint.read(self.run_folder)
         self.assertEqual(found.config, CONFIG)
         self.assertEqual(
-            found.facts["network"]["name"], "tests.examples.mean_network"
+            found.metadata["network"]["name"], "tests.examples.mean_network"
         )
         again = predictor.load(self.run_folder)
         self.assertEqual(again.predict(TEXTS), self.model.predict(TEXTS))

@@ -83,7 +83,7 @@ class CharactersTest(absltest.TestCase):
         records.write_manifest(
             folder,
             [entry for entries in shards[0] for entry in entries],
-            **records.tokenizer_facts(self.tokenizer),
+            **records.tokenizer_metadata(self.tokenizer),
         )
         found = records.Records(folder)
         self.assertEqual(

@@ -297,8 +297,8 @@ class RunFolderTest(mains.Case):
         self.assertEqual(accuracies, [None, 0.25, None, 0.125])
         best = checkpoint.read(self.output)
         self.assertEqual(best.step, 4)
-        self.assertEqual(best.facts["best"], [0.25, 4])
-        self.assertIsNone(best.facts["scores"]["mcc"])
+        self.assertEqual(best.metadata["best"], [0.25, 4])
+        self.assertIsNone(best.metadata["scores"]["mcc"])
         self.finetuned(epochs=4)  # at its end already
 
     def test_answers_of_nan_are_no_score(self):

@@ -80,7 +80,7 @@ class OneFileTest(absltest.TestCase):
         self.assertIs(type(saved.task), classification.Classification)
         self.assertEqual(set(saved.head_values()), HEAD)
         self.assertEqual(
-            saved.facts["trained_as"]["wrapper"], "tests.examples.length_too"
+            saved.metadata["trained_as"]["wrapper"], "tests.examples.length_too"
         )
         answers = self.model.predict(TEXTS)
         self.assertEqual(answers[0]["label"], "yes")

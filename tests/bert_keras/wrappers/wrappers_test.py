@@ -293,7 +293,7 @@ class WrapperTest(parameterized.TestCase):
         )
         saved = formats.read(folder)
         self.assertEqual(saved.task, TASK)
-        self.assertEqual(tasks.from_dict(saved.facts["trained_as"]), task)
+        self.assertEqual(tasks.from_dict(saved.metadata["trained_as"]), task)
 
     def test_a_keras_file_keeps_the_wrapper(self):
         path = self.create_tempdir().create_file("model.keras").full_path
