@@ -148,10 +148,10 @@ def read(
     examples = _examples(
         path, raw_rows, make_reader, on_bad_row == "skip", has_header, doubts
     )
-    return Examples(path, examples, lambda: _note(doubts))
+    return Examples(path, examples, lambda: _doubt_message(doubts))
 
 
-def _note(doubts: Sequence[str]) -> str:
+def _doubt_message(doubts: Sequence[str]) -> str:
     if not doubts:
         return ""
     return (

@@ -59,9 +59,9 @@ def make(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> dict[str, Any]:
     up, see `add_reports`}.
     """
     folder = os.path.join(settings.folder, chunk.split)
-    note = _note(folder, chunk.number)
+    chunk_path = _chunk_path(folder, chunk.number)
     fingerprint = _fingerprint(chunk, settings)
-    result = _complete_result(folder, note)
+    result = _complete_result(folder, chunk_path)
     if result and result["fingerprint"] == fingerprint:
         return result
     documents = encode(chunk, settings.tokenizer)
@@ -74,7 +74,7 @@ def make(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> dict[str, Any]:
         _count_rows(report, rows, settings, shown=index == 0)
         shards.append(_write(folder, index, rows, settings))
     result = {"fingerprint": fingerprint, "shards": shards, "report": report}
-    files.write_text(note, json.dumps(result))
+    files.write_text(chunk_path, json.dumps(result))
     return result
 
 
@@ -102,12 +102,12 @@ def forget(folder: str, count: int) -> None:
     Those alone: other files of the folder may be anybody's.
     """
     for number in range(count):
-        path = _note(folder, number)
+        path = _chunk_path(folder, number)
         if tf.io.gfile.exists(path):
             tf.io.gfile.remove(path)
 
 
-def _note(folder: str, number: int) -> str:
+def _chunk_path(folder: str, number: int) -> str:
     return os.path.join(folder, f"chunk-{number:05d}.json")
 
 
@@ -259,11 +259,11 @@ def _fingerprint(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _complete_result(folder: str, note: str) -> dict[str, Any] | None:
+def _complete_result(folder: str, chunk_path: str) -> dict[str, Any] | None:
     """What an earlier call noted, if its shards are still whole."""
-    if not tf.io.gfile.exists(note):
+    if not tf.io.gfile.exists(chunk_path):
         return None
-    result = files.read_json(note)
+    result = files.read_json(chunk_path)
     for entry in result["shards"]:
         if (
             files.checksum(os.path.join(folder, entry["name"]))

@@ -174,7 +174,7 @@ def write(
                     words, sequence_length=task.seq_length
                 ),
             ).save_to_preset(aside, max_shard_size=None)
-            _note(aside, {"labels": task.labels, "pair": task.pair})
+            _write_metadata(aside, {"labels": task.labels, "pair": task.pair})
             head = keras_h5.classifier(config, len(task.labels))
             keras_h5.fill(aside, head, checkpoint.values(model.head))
         else:
@@ -335,7 +335,7 @@ def _task(
     )
 
 
-def _note(folder: str, metadata: Mapping[str, Any]) -> None:
+def _write_metadata(folder: str, metadata: Mapping[str, Any]) -> None:
     """Keeps what KerasHub has no field for."""
     path = os.path.join(folder, METADATA)
     values = files_lib.read_json(path) | {OURS: metadata}

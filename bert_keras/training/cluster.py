@@ -177,14 +177,14 @@ class PreemptionNotice:
         # Python handles signals in its main thread alone.
         self._in_main = threading.current_thread() is threading.main_thread()
         if self._in_main:
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            self._before = signal.signal(signal.SIGTERM, self._on_signal)
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._in_main:
             signal.signal(signal.SIGTERM, self._before)
 
-    def _note(self, *_: object) -> None:
+    def _on_signal(self, *_: object) -> None:
         self._signals += 1
 
     def flag(self) -> tf.Tensor:

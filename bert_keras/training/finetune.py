@@ -280,10 +280,14 @@ def _truncated(
     task: base.Task, manifest: Mapping[str, Any], dev: Mapping[str, int]
 ) -> str:
     """How many examples lose tokens, of those learned from and scored on."""
-    notes = []
+    messages = []
     for counts, what in ((manifest, "learned from"), (dev, "scored on")):
         if counts.get("truncated"):
-            notes.append(
+            messages.append(
                 f"{counts['truncated']:,} of {counts['examples']:,} {what}"
             )
-    return f"{', '.join(notes)}, at {task.seq_length} tokens" if notes else ""
+    return (
+        f"{', '.join(messages)}, at {task.seq_length} tokens"
+        if messages
+        else ""
+    )

@@ -207,14 +207,14 @@ def _make(
     make = functools.partial(pretraining_records.make, settings=shard_settings)
     if settings.runner:
         # Through files, as a partition can be larger than what a runner takes.
-        notes = list(_write_partition(settings.output, partition))
-        make_noted = functools.partial(make_from_note, settings=shard_settings)
+        paths = list(_write_partition(settings.output, partition))
+        make_listed = functools.partial(make_from_file, settings=shard_settings)
         parallel_map.in_pipeline(
-            make_noted, notes, settings.runner, settings.runner_options
+            make_listed, paths, settings.runner, settings.runner_options
         )
-        for note in notes:
-            yield _read_chunk(note).split, size, make_noted(note)
-            tf.io.gfile.remove(note)
+        for path in paths:
+            yield _read_chunk(path).split, size, make_listed(path)
+            tf.io.gfile.remove(path)
         return
     processes = settings.workers or min(
         os.cpu_count() or 1, max(1, size // BYTES_PER_PROCESS)
@@ -224,11 +224,11 @@ def _make(
         yield *chunks.origins.popleft(), result
 
 
-def make_from_note(
-    note: str, *, settings: pretraining_records.ShardSettings
+def make_from_file(
+    path: str, *, settings: pretraining_records.ShardSettings
 ) -> dict[str, Any]:
     """Writes the records of the chunk that a file describes; for Beam."""
-    return pretraining_records.make(_read_chunk(note), settings)
+    return pretraining_records.make(_read_chunk(path), settings)
 
 
 def _write_partition(
