@@ -96,36 +96,36 @@ def path(*parts):
 
 
 class FixturesTest(parameterized.TestCase):
-    def assert_equal(self, found, wanted, where="", *, rtol=RTOL):
+    def assert_equal(self, actual, wanted, where="", *, rtol=RTOL):
         """Every value of `wanted` is there, with numbers near each other.
 
         What is found may have more names: later versions may tell more.
         """
         if isinstance(wanted, dict):
-            self.assertIsInstance(found, dict, where)
-            self.assertContainsSubset(wanted, found, where)
+            self.assertIsInstance(actual, dict, where)
+            self.assertContainsSubset(wanted, actual, where)
             for name, value in wanted.items():
                 is_gradient = name == "gradient_norm"
                 self.assert_equal(
-                    found[name],
+                    actual[name],
                     value,
                     f"{where}/{name}",
                     rtol=GRADIENT_RTOL if is_gradient else rtol,
                 )
         elif isinstance(wanted, list):
-            self.assertIsInstance(found, list, where)
-            self.assertLen(found, len(wanted), where)
+            self.assertIsInstance(actual, list, where)
+            self.assertLen(actual, len(wanted), where)
             for number, value in enumerate(wanted):
                 self.assert_equal(
-                    found[number], value, f"{where}/{number}", rtol=rtol
+                    actual[number], value, f"{where}/{number}", rtol=rtol
                 )
         elif isinstance(wanted, float):
             self.assertTrue(
-                math.isclose(found, wanted, abs_tol=ATOL, rel_tol=rtol),
-                f"{where}: {found} is not {wanted}",
+                math.isclose(actual, wanted, abs_tol=ATOL, rel_tol=rtol),
+                f"{where}: {actual} is not {wanted}",
             )
         else:
-            self.assertEqual(found, wanted, where)
+            self.assertEqual(actual, wanted, where)
 
     # The finished checkpoint.
 

@@ -92,44 +92,47 @@ class PythonApiTest(absltest.TestCase):
         )
         if process.returncode:
             raise AssertionError(process.stderr)
-        cls.found = json.loads(process.stdout.splitlines()[-1])
+        cls.results = json.loads(process.stdout.splitlines()[-1])
 
     def test_text_becomes_records_a_base_and_a_classifier(self):
-        self.assertGreater(self.found["report"]["training rows"], 10)
-        (filled,) = self.found["filled"]
+        self.assertGreater(self.results["report"]["training rows"], 10)
+        (filled,) = self.results["filled"]
         self.assertLen([token for token in filled["token"] if token], 1)
-        (answer,) = self.found["answers"]
+        (answer,) = self.results["answers"]
         self.assertIn(answer["label"], ("bad", "good"))
-        self.assertEqual(self.found["answers"], self.found["loaded"])
-        self.assertBetween(self.found["metrics"]["accuracy"], 0, 1)
+        self.assertEqual(self.results["answers"], self.results["loaded"])
+        self.assertBetween(self.results["metrics"]["accuracy"], 0, 1)
 
     def test_it_is_exported_for_a_server_and_for_a_phone(self):
-        for path in (self.found["served"], self.found["device"]):
+        for path in (self.results["served"], self.results["device"]):
             self.assertTrue(os.path.exists(path), path)
 
     def test_no_main_and_no_flags_are_needed(self):
         self.assertNoCommonElements(
-            self.found["modules"], {"trainers", "export", "demo", "tests"}
+            self.results["modules"], {"trainers", "export", "demo", "tests"}
         )
 
     def test_the_policy_of_training_is_not_left_behind(self):
-        self.assertEqual(self.found["policy"], "float32")
+        self.assertEqual(self.results["policy"], "float32")
 
     def test_the_same_call_again_gives_the_same_model(self):
-        self.assertEqual(self.found["again"], self.found["answers"])
+        self.assertEqual(self.results["again"], self.results["answers"])
 
     def test_other_settings_on_the_same_folder_are_refused(self):
         self.assertRegex(
-            self.found["other"],
+            self.results["other"],
             r"tuned was .* \(learning_rate=5e-05 there, 0.001 now\)",
         )
 
     def test_a_keyword_of_nobody_is_refused_by_name(self):
         self.assertEqual(
-            self.found["misspelt"], "epoch is no setting; did you mean epochs?"
+            self.results["misspelt"],
+            "epoch is no setting; did you mean epochs?",
         )
-        self.assertRegex(self.found["of_task"], "seq_length is a field of the")
-        self.assertRegex(self.found["of_records"], "seq_length is no setting")
+        self.assertRegex(
+            self.results["of_task"], "seq_length is a field of the"
+        )
+        self.assertRegex(self.results["of_records"], "seq_length is no setting")
 
 
 if __name__ == "__main__":

@@ -90,15 +90,16 @@ class CheckpointTest(parameterized.TestCase):
             variable.assign(random.normal(size=variable.shape))
         folder = self.save(5, optimizer=slots.state())
 
-        found = {
+        names_by_file = {
             name: set(safetensors_mmap.tensors(os.path.join(folder, name)))
             for name in (checkpoint.HEAD, checkpoint.OPTIMIZER)
         }
         self.assertEqual(
-            found[checkpoint.HEAD], {"label/score/bias", "label/score/kernel"}
+            names_by_file[checkpoint.HEAD],
+            {"label/score/bias", "label/score/kernel"},
         )
         self.assertEqual(
-            found[checkpoint.OPTIMIZER] - set(slots.state()),
+            names_by_file[checkpoint.OPTIMIZER] - set(slots.state()),
             {"head/coach/score/bias", "head/coach/score/kernel"},
         )
 

@@ -53,37 +53,37 @@ class PoolingTest(parameterized.TestCase):
         pooling = heads.Pooling(tiny.bert(num_layers=layers - 1), kind)
         pooling.build()
         inputs, hidden = encoded(layers)
-        found = pooling(inputs, tf.constant(MASK, tf.int32)).numpy()
-        self.assertEqual(found.shape, (ROWS, pooling.width))
-        return found, hidden
+        vectors = pooling(inputs, tf.constant(MASK, tf.int32)).numpy()
+        self.assertEqual(vectors.shape, (ROWS, pooling.width))
+        return vectors, hidden
 
     def test_first_is_what_the_pooler_gave(self):
-        found, _ = self.pooled("first")
-        np.testing.assert_array_equal(found, encoded()[0]["pooled"])
+        vectors, _ = self.pooled("first")
+        np.testing.assert_array_equal(vectors, encoded()[0]["pooled"])
 
     def test_last_is_the_state_of_the_last_token(self):
-        found, hidden = self.pooled("last")
+        vectors, hidden = self.pooled("last")
         np.testing.assert_allclose(
-            found, hidden[-1, range(ROWS), [5, 3, 0, 0]], rtol=1e-6
+            vectors, hidden[-1, range(ROWS), [5, 3, 0, 0]], rtol=1e-6
         )
 
     def test_mean_and_max_are_over_tokens(self):
         for kind, function in (("mean", np.mean), ("max", np.max)):
-            found, hidden = self.pooled(kind)
+            vectors, hidden = self.pooled(kind)
             for row, length in enumerate(MASK.sum(axis=1)[:3]):
                 np.testing.assert_allclose(
-                    found[row],
+                    vectors[row],
                     function(hidden[-1, row, :length], axis=0),
                     rtol=1e-5,
                 )
-            self.assertTrue(np.isfinite(found[3]).all())
+            self.assertTrue(np.isfinite(vectors[3]).all())
 
     @parameterized.parameters((5, 4), (3, 2))
     def test_layers_joins_cls_of_the_last_four(self, layers, joined):
         # Counted without the embeddings (Devlin et al. 2019, table 7).
-        found, hidden = self.pooled("layers", layers)
+        vectors, hidden = self.pooled("layers", layers)
         expected = np.concatenate(list(hidden[-joined:, :, 0]), axis=-1)
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        np.testing.assert_allclose(vectors, expected, rtol=1e-6)
 
     def test_lstm_does_not_read_padding(self):
         pooling = heads.Pooling(tiny.bert(), "lstm")
@@ -114,7 +114,7 @@ class HeadsTest(parameterized.TestCase):
         inputs, hidden = encoded()
         positions = np.array([[1, 5], [0, 3], [0, 0], [2, 1]])
         table = np.random.default_rng(2).normal(size=(head.bias.shape[0], 8))
-        found = head(
+        actual = head(
             inputs["hidden"][-1],
             tf.constant(positions, tf.int32),
             tf.constant(table, tf.float32),
@@ -122,7 +122,7 @@ class HeadsTest(parameterized.TestCase):
         x = np.take_along_axis(hidden[-1], positions[..., np.newaxis], axis=1)
         x = x @ values["transform/kernel"] + values["transform/bias"]
         expected = normalised(gelu(x), values) @ table.T + values["bias"]
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
     def test_sentences_spans_and_classes_are_one_product(self):
         inputs, hidden = encoded()

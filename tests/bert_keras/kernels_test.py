@@ -32,12 +32,12 @@ class GeluTest(parameterized.TestCase):
         else:
             y, slope = derivative(kernels.gelu, x)
         self.assertEqual((y.dtype, slope.dtype), (x.dtype, x.dtype))
-        for found, expected in (
+        for actual, expected in (
             (y, exact * share),
             (slope, share + exact * density),
         ):
             np.testing.assert_allclose(
-                tf.cast(found, tf.float64), expected, rtol=within, atol=within
+                tf.cast(actual, tf.float64), expected, rtol=within, atol=within
             )
 
     def test_it_is_that_of_inference(self):
@@ -120,7 +120,7 @@ class LayerNormTest(parameterized.TestCase):
             theirs = norm(x)
         self.assertEqual(ours.dtype, theirs.dtype)
         weights = norm.gamma.value, norm.beta.value
-        for found, expected in (
+        for actual, expected in (
             (ours, theirs),
             *zip(
                 tape.gradient(ours, [x, gamma, beta], upstream),
@@ -128,12 +128,12 @@ class LayerNormTest(parameterized.TestCase):
                 strict=True,
             ),
         ):
-            found, expected = (
-                tf.cast(found, "float32"),
+            actual, expected = (
+                tf.cast(actual, "float32"),
                 tf.cast(expected, "float32"),
             )
             np.testing.assert_allclose(
-                found,
+                actual,
                 expected,
                 rtol=within,
                 atol=within * np.abs(expected).max(),
@@ -148,9 +148,9 @@ class ProductTest(parameterized.TestCase):
         row = tf.random.stateless_normal((1, 5), (1, 3))
         exact = [value.numpy().astype(float) for value in (x, column, row)]
         with mock.patch.object(kernels, "_on_cpu_alone", lambda: cpu_alone):
-            found = kernels._product(x, column), kernels._product(row, x)
+            actual = kernels._product(x, column), kernels._product(row, x)
         expected = exact[0] @ exact[1], exact[2] @ exact[0]
-        for ours, theirs in zip(found, expected, strict=True):
+        for ours, theirs in zip(actual, expected, strict=True):
             self.assertEqual(ours.shape, theirs.shape)
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
 

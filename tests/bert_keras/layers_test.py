@@ -108,23 +108,23 @@ class FormulasTest(absltest.TestCase):
 
         PE(p, 2i + 1) is the cosine of the same.
         """
-        found = layers.sinusoids(np.arange(50.0), 8)
+        actual = layers.sinusoids(np.arange(50.0), 8)
         for position in (0, 1, 7, 49):
             for i in range(4):
                 angle = position / 10000 ** (2 * i / 8)
                 np.testing.assert_allclose(
-                    found[position, 2 * i : 2 * i + 2],
+                    actual[position, 2 * i : 2 * i + 2],
                     [np.sin(angle), np.cos(angle)],
                     atol=1e-6,
                 )
 
     def test_attention_masks(self):
         padding_mask = tf.constant([[1, 1, 2, 2, 0], [1, 0, 0, 0, 0]])
-        found = layers.attention_mask(padding_mask).numpy()
+        mask = layers.attention_mask(padding_mask).numpy()
         expected = np.zeros((2, 5, 5), bool)
         expected[0, :2, :2] = expected[0, 2:4, 2:4] = True
         expected[1, 0, 0] = True
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(mask, expected)
         causal = layers.attention_mask(padding_mask, causal=True).numpy()
         np.testing.assert_array_equal(causal, np.tril(expected))
 
@@ -155,7 +155,7 @@ class FormulasTest(absltest.TestCase):
         context = (expected @ value).transpose(0, 2, 1, 3).reshape(4, 12, 16)
         context = context @ values["out/kernel"] + values["out/bias"]
         for training in (False, True):
-            output, found = layer(
+            output, attention = layer(
                 hidden(), seen[:, 0], training=training, attentions=True
             )
             np.testing.assert_allclose(
@@ -165,11 +165,11 @@ class FormulasTest(absltest.TestCase):
             )
             for head in range(2):
                 np.testing.assert_allclose(
-                    found[:, head].numpy()[real],
+                    attention[:, head].numpy()[real],
                     expected[:, head][real],
                     atol=1e-5,
                 )
-            self.assertTrue(np.isfinite(found).all())
+            self.assertTrue(np.isfinite(attention).all())
 
     def test_every_sum_is_fused_into_the_matmul_before_it(self):
         """Where TensorFlow has oneDNN: a block is as many passes fewer."""

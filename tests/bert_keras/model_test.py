@@ -103,8 +103,8 @@ class KerasFileTest(parameterized.TestCase):
             dtype=HALF[1],
             name="two",
         )
-        found = {policy for _, policy in policies(one.encoder)}
-        self.assertEqual(found, {HALF[0], "float32"})
+        names = {policy for _, policy in policies(one.encoder)}
+        self.assertEqual(names, {HALF[0], "float32"})
         two = self.saved_and_loaded(one)
         self.assertEqual(policies(one), policies(two))
         self.assertEqual((two.name, two.dtype_policy.name), ("two", HALF[1]))
@@ -155,10 +155,10 @@ class KerasFileTest(parameterized.TestCase):
             "import keras, bert_keras; bert_keras.BertModel; "
             f"print(keras.saving.load_model({self.path!r}).task.name)"
         )
-        found = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True
         )
-        self.assertEqual(found.stdout.strip(), "intent_slots", found.stderr)
+        self.assertEqual(process.stdout.strip(), "intent_slots", process.stderr)
 
     def test_a_task_that_keras_does_not_know_is_found_if_imported(self):
         one = model_lib.BertModel(

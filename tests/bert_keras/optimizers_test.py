@@ -104,7 +104,7 @@ class AdamWTest(parameterized.TestCase):
         gradients = random_gradients((5, len(MAGNITUDES)))
         theta = start(gradients.shape[1:])
         rule = optimizers.AdamW(bias_correction=corrected)
-        found = trained(name, rule, theta, gradients, decay=decay)
+        actual = trained(name, rule, theta, gradients, decay=decay)
         expected = adamw(
             theta.astype(np.float64),
             gradients.astype(np.float64),
@@ -114,7 +114,7 @@ class AdamWTest(parameterized.TestCase):
         # The kernel has beta_2 in float32: 1 - beta_2 is off by 1.3e-5.
         within = 2e-6 if corrected else 1e-5
         np.testing.assert_allclose(
-            found - theta, expected - theta, rtol=within, atol=2e-6
+            actual - theta, expected - theta, rtol=within, atol=2e-6
         )
 
     def test_the_first_step_is_g_over_g_and_epsilon(self):
@@ -123,18 +123,18 @@ class AdamWTest(parameterized.TestCase):
         # |g| is 10 epsilon.
         gradients = MAGNITUDES[np.newaxis].astype(np.float32)
         zeros = np.zeros(len(MAGNITUDES), np.float32)
-        found = trained(
+        actual = trained(
             "kernel", optimizers.AdamW(), zeros, gradients, decay=0.0
         )
         expected = -0.1 / 7 * MAGNITUDES / (MAGNITUDES + 1e-6)
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
     @parameterized.parameters((0.0, 0.999), (0.0, 0.0), (0.9, 0.5))
     def test_betas_of_any_value(self, *beta):
         gradients = random_gradients((2, len(MAGNITUDES)), steps=9)
         theta = start(gradients.shape[1:])
         rule = optimizers.AdamW(*beta)
-        found = trained("kernel", rule, theta, gradients, decay=0.01)
+        actual = trained("kernel", rule, theta, gradients, decay=0.01)
         expected = adamw(
             theta,
             gradients.astype(float),
@@ -142,7 +142,7 @@ class AdamWTest(parameterized.TestCase):
             corrected=True,
             beta=beta,
         )
-        np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
+        np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=2e-6)
 
     def test_it_is_that_of_keras_where_epsilon_is_nothing(self):
         # Keras' epsilon is epsilon-hat: at 1e-20 the two do not differ.
@@ -173,7 +173,7 @@ class LambTest(parameterized.TestCase):
         gradients = random_gradients((5, len(MAGNITUDES)))
         x = start(gradients.shape[1:])
         rule = optimizers.Lamb(bias_correction=corrected)
-        found = trained(name, rule, x, gradients, decay=decay)
+        actual = trained(name, rule, x, gradients, decay=decay)
         adapted = name == "kernel"
         expected = lamb(
             x.astype(np.float64),
@@ -183,7 +183,7 @@ class LambTest(parameterized.TestCase):
             adapted=adapted,
         )
         np.testing.assert_allclose(
-            found - x, expected - x, rtol=2e-6, atol=2e-6
+            actual - x, expected - x, rtol=2e-6, atol=2e-6
         )
 
     @parameterized.parameters(0.0, 0.1)
@@ -221,36 +221,36 @@ class SgdTest(parameterized.TestCase):
         """theta -= eta (g + lambda theta), theta that of the step before."""
         gradients = random_gradients((2, len(MAGNITUDES)), steps=9)
         theta = start(gradients.shape[1:])
-        found = trained(name, optimizers.Sgd(), theta, gradients, decay=decay)
+        actual = trained(name, optimizers.Sgd(), theta, gradients, decay=decay)
         expected = theta.astype(np.float64)
         for step, gradient in enumerate(gradients.astype(np.float64)):
             shrunk = decay * expected if name == "kernel" else 0.0
             expected = expected - linear(0.1, 7, 60, step) * (gradient + shrunk)
-        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
 
 
 class TotalWeightTest(absltest.TestCase):
     def test_it_is_exact_near_0_and_near_1(self):
         steps = np.array([0, 1, 2, 5, 10, 100, 10_000, 10**7, 2**40])
         for beta in (0.1, 0.9, 0.999, 0.99999):
-            found = [
+            actual = [
                 optimizers._total_weight(beta, tf.constant(step))
                 for step in steps
             ]
             expected = -np.expm1((steps + 1) * np.log(beta))
-            np.testing.assert_allclose(found, expected, rtol=3e-7)
+            np.testing.assert_allclose(actual, expected, rtol=3e-7)
 
 
 class ScheduleTest(parameterized.TestCase):
     @parameterized.parameters((7, 60), (0, 10), (1, 10), (10, 10), (0, 1))
     def test_it_is_the_formula_at_every_step(self, warmup, total):
         schedule = optimizers.Schedule(3e-4, warmup, total)
-        found = [schedule(tf.constant(step)) for step in range(total)]
+        actual = [schedule(tf.constant(step)) for step in range(total)]
         expected = [linear(3e-4, warmup, total, s) for s in range(total)]
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
-        self.assertAlmostEqual(max(map(float, found)), 3e-4, delta=1e-9)
-        self.assertGreater(float(found[0]), 0)
-        self.assertGreater(float(found[-1]), 0)
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
+        self.assertAlmostEqual(max(map(float, actual)), 3e-4, delta=1e-9)
+        self.assertGreater(float(actual[0]), 0)
+        self.assertGreater(float(actual[-1]), 0)
         for after in (total, total + 9):
             self.assertEqual(float(schedule(tf.constant(after))), 0)
 
@@ -281,12 +281,13 @@ class OptimizerTest(parameterized.TestCase):
         # Every vector of BERT is a bias or of a LayerNorm.
         for model in self.models:
             variables = model.trainable_variables
-            found = self.optimizer(variables, weight_decay=decay)
+            optimizer = self.optimizer(variables, weight_decay=decay)
             ranks = [len(variable.shape) for variable in variables]
             self.assertEqual(set(ranks), {1, 2})
-            self.assertEqual(found.adapted, [rank == 2 for rank in ranks])
+            self.assertEqual(optimizer.adapted, [rank == 2 for rank in ranks])
             self.assertEqual(
-                found.decays, [decay if rank == 2 else 0.0 for rank in ranks]
+                optimizer.decays,
+                [decay if rank == 2 else 0.0 for rank in ranks],
             )
 
     @parameterized.parameters(
@@ -340,7 +341,7 @@ class OptimizerTest(parameterized.TestCase):
     )
     def test_two_replicas_update_as_one(self, rule):
         gradient = tf.constant(random_gradients((2, len(MAGNITUDES)), 1)[0])
-        theta, found = start(gradient.shape), []
+        theta, updated = start(gradient.shape), []
         for strategy in (
             tf.distribute.get_strategy(),
             devices_lib.make_strategy("mirrored"),
@@ -360,11 +361,11 @@ class OptimizerTest(parameterized.TestCase):
             for step in range(3):
                 update(tf.constant(step, tf.int64))
             replicas = strategy.experimental_local_results(variable.value)
-            found += [replica.numpy() for replica in replicas]
-        self.assertLen(found, 3)
-        self.assertGreater(np.abs(found[0] - theta).max(), 1e-3)
-        for other in found[1:]:
-            np.testing.assert_array_equal(other, found[0])
+            updated += [replica.numpy() for replica in replicas]
+        self.assertLen(updated, 3)
+        self.assertGreater(np.abs(updated[0] - theta).max(), 1e-3)
+        for other in updated[1:]:
+            np.testing.assert_array_equal(other, updated[0])
 
     def test_slots_have_names_of_their_own_and_start_at_0(self):
         variables = self.models[0].trainable_variables

@@ -154,10 +154,10 @@ def learn(model, features, targets):
         losses = model.task.loss(outputs, features, targets)
         total = tf.add_n(list(losses.values()))
     gradients = tape.gradient(total, variables)
-    found = outputs | {f"loss/{k}": v for k, v in losses.items()} | gradients
+    results = outputs | {f"loss/{k}": v for k, v in losses.items()} | gradients
     return {
         name: tf.cast(tf.convert_to_tensor(value), tf.float32).numpy()
-        for name, value in found.items()
+        for name, value in results.items()
         if value is not None
     }
 
@@ -177,13 +177,17 @@ def last_rows(model, features):
 
 
 class Case(parameterized.TestCase):
-    def assert_near(self, found, expected, tolerance=1e-6):
+    def assert_near(self, actual, expected, tolerance=1e-6):
         """Equal names, and numbers to `tolerance` of the largest."""
-        self.assertEqual(set(found), set(expected))
+        self.assertEqual(set(actual), set(expected))
         for name, value in expected.items():
             scale = max(1.0, np.abs(value).max(initial=0))
             np.testing.assert_allclose(
-                found[name], value, atol=tolerance * scale, rtol=0, err_msg=name
+                actual[name],
+                value,
+                atol=tolerance * scale,
+                rtol=0,
+                err_msg=name,
             )
 
 
@@ -197,11 +201,11 @@ class TrainingTest(Case):
     ):
         model = make_model(TASKS[kind](), **NETWORKS[network])
         batch = make_batch(model.task)
-        found = learn(model, *batch)
+        actual = learn(model, *batch)
         with reading_all(model.task):
             expected = learn(model, *batch)
             self.assertEqual(last_rows(model, batch[0]), LENGTH)
-        self.assert_near(found, expected)
+        self.assert_near(actual, expected)
         rows = ROWS.get(kind, LENGTH)
         self.assertEqual(last_rows(model, batch[0]), rows)
 
@@ -211,9 +215,9 @@ class TrainingTest(Case):
     def test_several_texts_in_a_row(self, kind, causal):
         model = make_model(TASKS[kind](), causal=causal)
         batch = make_batch(model.task, packed=True)
-        found = learn(model, *batch)
+        actual = learn(model, *batch)
         with reading_all(model.task):
-            self.assert_near(found, learn(model, *batch))
+            self.assert_near(actual, learn(model, *batch))
 
     def test_positions_past_the_last_mask_are_harmless(self):
         model = make_model(TASKS["masked_lm"]())
@@ -225,8 +229,8 @@ class TrainingTest(Case):
             learn(model, features | {"positions": positions}, targets)
             for positions in (features["positions"], other)
         )
-        for found in (one, two):
-            del found["masked_lm"]  # whose logits at padding nobody reads
+        for actual in (one, two):
+            del actual["masked_lm"]  # whose logits at padding nobody reads
         self.assert_near(one, two)
 
     @parameterized.parameters(
@@ -253,9 +257,9 @@ class TrainingTest(Case):
         self.addCleanup(keras.config.set_dtype_policy, "float32")
         model = make_model(TASKS[kind](), norm_first=True)
         batch = make_batch(model.task)
-        found = learn(model, *batch)
+        actual = learn(model, *batch)
         with reading_all(model.task):
-            self.assert_near(found, learn(model, *batch), 2.0**-7)
+            self.assert_near(actual, learn(model, *batch), 2.0**-7)
 
     def test_each_dropout_draws_as_often_as_before(self):
         states = []
@@ -401,13 +405,13 @@ class EncoderTest(Case):
 
         model = make_model(TASKS["masked_lm"](), intermediate_size=64)
         features, _ = make_batch(model.task)
-        found = flops(model, features)
+        actual = flops(model, features)
         with reading_all(model.task):
             expected = flops(model, features)
         # Of queries and attention's output, and of the feed-forward.
         row = 2 * (2 * 16 * 16 + 2 * 16 * 64)
         spared = runs.BATCH * (LENGTH - ROWS["masked_lm"]) * row
-        self.assertEqual(expected - found, spared)
+        self.assertEqual(expected - actual, spared)
 
 
 class UsersTest(Case):
@@ -422,9 +426,9 @@ class UsersTest(Case):
             features, _ = make_batch(task)
             self.assertEqual(last_rows(model, features), LENGTH)
             self.assertIsNone(task.positions_read(features))
-            found = model(features)
+            actual = model(features)
             with reading_all(task):
-                self.assert_near(found, model(features))
+                self.assert_near(actual, model(features))
 
     def test_other_heads_read_all(self):
         class OtherHead(masked_lm.MaskedLM):
@@ -456,9 +460,9 @@ class UsersTest(Case):
             for kind in ("masked_lm", "classification"):
                 model = make_model(TASKS[kind](), encoder)
                 features, _ = make_batch(model.task)
-                found = model(features)
+                actual = model(features)
                 with reading_all(model.task):
-                    self.assert_near(found, model(features))
+                    self.assert_near(actual, model(features))
         self.assertEqual(last_rows(model, features), LENGTH)
 
     def test_what_wraps_a_task_reads_what_it_does(self):

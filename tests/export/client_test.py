@@ -334,9 +334,9 @@ class ClientTest(parameterized.TestCase):
                     self.assertEqual(answer["count"], len(want["type"]))
                     for name in ("type", "text", "start", "end"):
                         self.assertEqual(answer[name], want[name][:4], name)
-                found = len(expected[0]["type"])
-                self.assertGreater(found, 4)
-                self.assertIn(f"1: 4 of {found}", err)
+                count = len(expected[0]["type"])
+                self.assertGreater(count, 4)
+                self.assertIn(f"1: 4 of {count}", err)
 
     @parameterized.parameters(
         {"scores": [0.5, 0.25], "label": "good"},
@@ -354,9 +354,9 @@ class ClientTest(parameterized.TestCase):
         ('{"text": "a", "text_pair": {}}', "object in the column 'text_pair'"),
         ('{"a": ["b"]}', "a list in the column 'a'"),
     )
-    def test_a_line_whose_values_are_no_strings(self, line, found):
+    def test_a_line_whose_values_are_no_strings(self, line, type_name):
         with self.assertRaisesRegex(
-            errors.InputError, f"line 2: expected strings, found .*{found}"
+            errors.InputError, f"line 2: expected strings, found .*{type_name}"
         ):
             list(client.read(["a", line]))
 

@@ -70,22 +70,22 @@ class ConvertTest(parameterized.TestCase):
         model = self.saved(task)
         facts = self.convert(format=format)
         self.assertStartsWith(facts["difference of weights"], "0 at most")
-        found = formats.read(self.path("out"))
-        self.assertEqual(found.config, model.encoder.config)
-        theirs = found.encoder_values()
+        written = formats.read(self.path("out"))
+        self.assertEqual(written.config, model.encoder.config)
+        theirs = written.encoder_values()
         for name, value in checkpoint.weights(model.encoder).items():
             np.testing.assert_array_equal(value, theirs[name])
         behind = facts.get("left behind", "").split(", ")
         headless = task == "none" or "the head" in behind
-        self.assertEqual(found.task is None, headless)
+        self.assertEqual(written.task is None, headless)
 
     def test_an_encoder_alone_is_resized_and_fine_tuned(self):
         self.saved("none")
         words = self.write("words.txt", "filming\n")
         self.convert(add_words=words, positions=100)
-        found = checkpoint.read(self.path("out"))
-        self.assertIsNone(found.task)
-        model = loading.load_model(found, tiny.classifier().task)
+        written = checkpoint.read(self.path("out"))
+        self.assertIsNone(written.task)
+        model = loading.load_model(written, tiny.classifier().task)
         self.assertEqual(model.encoder.token_table.shape, (37, 16))
         with self.assertRaisesRegex(errors.InputError, "without a head"):
             predictor.load(self.path("out"))
@@ -121,8 +121,8 @@ class ConvertTest(parameterized.TestCase):
             trim_to=self.write("texts.txt", "\n".join(TEXTS)),
             positions=16,
         )
-        found = checkpoint.read(self.path("out"))
-        vocabulary = found.tokenizer().vocabulary
+        written = checkpoint.read(self.path("out"))
+        vocabulary = written.tokenizer().vocabulary
         self.assertEqual(facts["vocabulary"], f"36 -> {len(vocabulary)}")
         self.assertEqual(facts["positions"], "64 -> 16")
         self.assertEqual(vocabulary[-2:], ("filming", "unheard"))

@@ -109,13 +109,13 @@ class LinesTest(Files):
     def test_a_table_is_read_by_the_columns_of_training(
         self, task, name, content
     ):
-        found = list(
+        rows = list(
             unlabelled_texts.read(
                 self.file(name, content), task.text_columns, task.columns
             )
         )
         texts = [
-            {name: row[name] for name in task.text_columns} for row in found
+            {name: row[name] for name in task.text_columns} for row in rows
         ]
         expected = [{"text": "a"}, {"text": "'b'"}]
         if task.pair:
@@ -137,8 +137,8 @@ class LinesTest(Files):
 
     def test_a_tsv_file_of_pairs_needs_no_header(self):
         path = self.file("x.tsv", "a\tb\nc\td\n")
-        found = list(unlabelled_texts.read(path, self.PAIR.text_columns))
-        self.assertEqual(found, ["a\tb", "c\td"])
+        lines = list(unlabelled_texts.read(path, self.PAIR.text_columns))
+        self.assertEqual(lines, ["a\tb", "c\td"])
 
     def test_json_lines_are_known_by_all_their_names(self):
         for name in ("x.JSONL", "x.ndjson", "x.Json"):

@@ -40,16 +40,16 @@ def corpus(count):
 
 def bytes_of(folder):
     """{file: checksum} of all that training reads."""
-    found = {}
+    digests = {}
     for where, _, names in os.walk(folder):
         for name in names:
             if name.endswith((".safetensors", "manifest.json", ".txt")):
                 path = os.path.join(where, name)
                 with open(path, "rb") as file:
                     digest = hashlib.sha256(file.read()).hexdigest()
-                found[os.path.relpath(path, folder)] = digest
-    found.pop("flags.txt", None)
-    return found
+                digests[os.path.relpath(path, folder)] = digest
+    digests.pop("flags.txt", None)
+    return digests
 
 
 def count(folder):

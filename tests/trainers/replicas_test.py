@@ -42,10 +42,10 @@ def addresses(count):
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("localhost", 0))
-    found = [f"localhost:{each.getsockname()[1]}" for each in sockets]
+    names = [f"localhost:{each.getsockname()[1]}" for each in sockets]
     for each in sockets:
         each.close()
-    return found
+    return names
 
 
 def start_workers(arguments, count=2):
@@ -111,11 +111,11 @@ alone = functools.cache(lambda kind: trained(kind, "one_device", 1))
 def differences(kind, strategy, micro_batches):
     """Largest of the losses and of the weights after 20 steps."""
     if strategy == "multi_worker_mirrored":
-        found = of_two_processes()[kind, micro_batches][0]
+        values = of_two_processes()[kind, micro_batches][0]
     else:
-        found = trained(kind, strategy, micro_batches)
+        values = trained(kind, strategy, micro_batches)
     largest = {
-        name: np.abs(value - found[name]).max()
+        name: np.abs(value - values[name]).max()
         for name, value in alone(kind).items()
     }
     loss = largest.pop("losses")

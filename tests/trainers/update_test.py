@@ -65,8 +65,8 @@ class LossWeightsTest(parameterized.TestCase):
         metrics = run.step(run.split(batch))
         self.assertAlmostEqual(float(metrics["loss"]), float(total), places=5)
         for term, mean in means.items():
-            found = float(metrics[f"loss/{term}"])
-            self.assertAlmostEqual(found, float(mean), places=5)
+            actual = float(metrics[f"loss/{term}"])
+            self.assertAlmostEqual(actual, float(mean), places=5)
         real = np.sum(batch["inputs"]["padding_mask"].numpy() > 0)
         self.assertEqual(float(metrics["tokens"]), real)
         norm = float(tf.linalg.global_norm(gradients))
@@ -145,8 +145,8 @@ class DropoutOfPartsTest(parameterized.TestCase):
             weight = tf.reduce_sum(one["targets"]["label"][1])
             means.append(float(loss["label"] / weight))
         self.assertLen(set(np.round(means, 4)), count)
-        found = float(run.step(run.split(batch))["loss"])
-        self.assertAlmostEqual(found, np.mean(means), places=5)
+        actual = float(run.step(run.split(batch))["loss"])
+        self.assertAlmostEqual(actual, np.mean(means), places=5)
 
 
 class DecayTest(parameterized.TestCase):
@@ -164,7 +164,7 @@ class DecayTest(parameterized.TestCase):
     def test_flags_choose_what_decays_and_what_is_adapted(self, name):
         variables = tiny.classifier().trainable_variables
         for decay in (0.0, 0.3):
-            found = trainer.make_optimizer(
+            optimizer = trainer.make_optimizer(
                 variables,
                 settings.TrainSettings(
                     optimizer=name,
@@ -175,10 +175,10 @@ class DecayTest(parameterized.TestCase):
                 100,
             )
             expected = 0.0 if name == "adam" else decay
-            self.assertEqual(set(found.decays), {0.0, expected})
-            self.assertEqual(set(found.adapted), {False, True})
-            self.assertFalse(getattr(found.rule, "bias_correction", False))
-            self.assertEqual(found.schedule.warmup_steps, 25)
+            self.assertEqual(set(optimizer.decays), {0.0, expected})
+            self.assertEqual(set(optimizer.adapted), {False, True})
+            self.assertFalse(getattr(optimizer.rule, "bias_correction", False))
+            self.assertEqual(optimizer.schedule.warmup_steps, 25)
 
 
 class ScheduleOfTheStepTest(absltest.TestCase):

@@ -206,12 +206,12 @@ class StreamTest(parameterized.TestCase):
         self.assertLen(batches_lib.buckets(512), 20)
         self.assertEqual(batches_lib.buckets(20), (8, 16, 20))
         for length in (5, 8, 20, 100, 128, 512):
-            found = np.array(batches_lib.buckets(length))
-            self.assertEqual(found[-1], length)
-            steps = np.diff(found)
+            lengths = np.array(batches_lib.buckets(length))
+            self.assertEqual(lengths[-1], length)
+            steps = np.diff(lengths)
             self.assertTrue((steps > 0).all())
             self.assertTrue(
-                (steps <= np.maximum(8, found[:-1] / 4)).all(), found
+                (steps <= np.maximum(8, lengths[:-1] / 4)).all(), lengths
             )
 
     def test_a_batch_must_divide_among_the_replicas(self):

@@ -37,9 +37,9 @@ class ConllTest(parameterized.TestCase):
     )
     def test_reads(self, content):
         for name in ("x.conll", "x.bmes.gz"):
-            found = list(conll.read(self.file(content, name)))
+            sentences = list(conll.read(self.file(content, name)))
             self.assertEqual(
-                found, [(["EU", "acts"], ["B-ORG", "O"]), (["Yes"], ["O"])]
+                sentences, [(["EU", "acts"], ["B-ORG", "O"]), (["Yes"], ["O"])]
             )
 
     @parameterized.named_parameters(

@@ -12,26 +12,26 @@ def documents(count, size=20):
     ]
 
 
-def partition(found, **options):
+def partition(scanned, **options):
     return list(
-        corpus_chunks.Partition(found, **({"held_out": 0.01} | options))
+        corpus_chunks.Partition(scanned, **({"held_out": 0.01} | options))
     )
 
 
 class PlanTest(absltest.TestCase):
     def test_every_hundredth_document_is_held_out_across_chunks(self):
-        found = documents(320)
+        scanned = documents(320)
         made = {"train": [], "dev": []}
         numbers = {"train": [], "dev": []}
-        for chunk in partition(found, chunk_bytes=500):
+        for chunk in partition(scanned, chunk_bytes=500):
             self.assertGreater(len(chunk.documents), 1)
             made[chunk.split] += chunk.documents
             numbers[chunk.split].append(chunk.number)
         self.assertLen(made["dev"], 3)
-        self.assertCountEqual(made["train"] + made["dev"], found)
+        self.assertCountEqual(made["train"] + made["dev"], scanned)
         self.assertGreater(len(numbers["train"]), 10)
-        for found in numbers.values():
-            self.assertEqual(found, list(range(len(found))))
+        for each in numbers.values():
+            self.assertEqual(each, list(range(len(each))))
 
     def test_a_single_held_out_document_goes_back(self):
         (chunk,) = partition(documents(150))

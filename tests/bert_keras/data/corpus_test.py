@@ -217,9 +217,9 @@ class FilesTest(CorpusTest):
         (["in", "in/.hidden"], ["in/c.gz", "in/.hidden"]),
     )
     def test_files_folders_and_globs(self, patterns, expected):
-        found = corpus.files([os.path.join(self.root, p) for p in patterns])
+        files = corpus.files([os.path.join(self.root, p) for p in patterns])
         self.assertEqual(
-            [os.path.relpath(f, self.root) for f in found], expected
+            [os.path.relpath(f, self.root) for f in files], expected
         )
 
     def test_a_name_that_looks_like_a_glob_is_a_name(self):
@@ -234,8 +234,8 @@ class FilesTest(CorpusTest):
             corpus.files([os.path.join(self.root, name)])
 
     def relative(self, *patterns):
-        found = corpus.files([os.path.join(self.root, p) for p in patterns])
-        return [os.path.relpath(path, self.root) for path in found]
+        files = corpus.files([os.path.join(self.root, p) for p in patterns])
+        return [os.path.relpath(path, self.root) for path in files]
 
     def link(self, name, target):
         path = os.path.join(self.root, name)
@@ -251,10 +251,10 @@ class FilesTest(CorpusTest):
             os.makedirs(os.path.join(self.root, one), exist_ok=True)
             self.link(f"{one}/link", other)
         pathlib.Path(self.root, "out", "d.txt").touch()
-        found = self.relative("")
-        self.assertLen(found, 4)
+        files = self.relative("")
+        self.assertLen(files, 4)
         self.assertEqual(
-            {os.path.basename(name) for name in found},
+            {os.path.basename(name) for name in files},
             {"a.txt", "b.txt", "c.gz", "d.txt"},
         )
 

@@ -60,16 +60,16 @@ class RowsTest(parameterized.TestCase):
         read = labelled_files.read(
             str(DATA / name), columns=labelled_files.parse_columns(columns)
         )
-        found = list(read)
+        examples = list(read)
         if count is not None:
-            self.assertLen(found, count)
-        seen = collections.Counter(row.get("label") for row in found)
+            self.assertLen(examples, count)
+        seen = collections.Counter(row.get("label") for row in examples)
         for label, times in (labels or {}).items():
             self.assertEqual(seen[label], times)
         self.assertEqual(read.skipped, 0)
-        self.assertTrue(all(row["text"] for row in found))
+        self.assertTrue(all(row["text"] for row in examples))
         pairs = ("afqmc", "mrpc", "ocnli", "rte", "sick", "stsb", "reference")
-        self.assertEqual("text_pair" in found[0], name.startswith(pairs))
+        self.assertEqual("text_pair" in examples[0], name.startswith(pairs))
 
     def test_stsb_scores_have_their_mean(self):
         if not (DATA / "stsb").exists():
@@ -311,11 +311,11 @@ class RowsTest(parameterized.TestCase):
             with self.assertRaisesRegex(errors.InputError, "line 2: .*quote"):
                 list(labelled_files.read(path))
         read = labelled_files.read(path, on_bad_row="skip")
-        found = [(row["text"], row["label"]) for row in read]
+        examples = [(row["text"], row["label"]) for row in read]
         good = [*self.GOOD, ("z", "1")]
-        self.assertEqual([row for row in found if row in good], good)
+        self.assertEqual([row for row in examples if row in good], good)
         self.assertEqual(read.skipped, lost)
-        self.assertLen(found, len(content.split("\n")) - 1 - lost)
+        self.assertLen(examples, len(content.split("\n")) - 1 - lost)
 
     @parameterized.parameters(
         "a\nb", "Dear Sir, hello\nBest, John", "1\n2\n3", "one,\n\ntwo",
@@ -325,10 +325,12 @@ class RowsTest(parameterized.TestCase):
     def test_a_text_of_several_lines_stays_one(self, text):
         lines = "".join(f'"{text}",{label}\nshort,{label}\n' for label in "01")
         for skip in ("fail", "skip"):
-            found = self.read("a.csv", f"text,label\n{lines}", on_bad_row=skip)
+            examples = self.read(
+                "a.csv", f"text,label\n{lines}", on_bad_row=skip
+            )
             text_read = text.replace('""', '"')
             self.assertEqual(
-                [(row["text"], row["label"]) for row in found],
+                [(row["text"], row["label"]) for row in examples],
                 [(t, n) for n in "01" for t in (text_read, "short")],
             )
 

@@ -89,11 +89,13 @@ class PackTest(parameterized.TestCase):
                 seq_length=500,
             )
             real = packed["padding_mask"].numpy() > 0
-            for name, found in (
+            for name, actual in (
                 ("token_ids", token_ids),
                 ("segment_ids", segment_ids),
             ):
-                np.testing.assert_array_equal(packed[name].numpy()[real], found)
+                np.testing.assert_array_equal(
+                    packed[name].numpy()[real], actual
+                )
             np.testing.assert_array_equal(np.diff(row_splits), real.sum(axis=1))
 
     @parameterized.product(frame=(BERT, ROBERTA, NONE), segments=(1, 2))
@@ -200,27 +202,33 @@ class WindowsTest(parameterized.TestCase):
     @parameterized.product(room=(1, 2, 5, 8), stride=(1, 2, 3, 8, 100))
     def test_every_token_is_seen_and_counted_once(self, room, stride):
         texts = [list(range(n, 2 * n)) for n in range(20)]
-        found = packing.windows(ragged(texts), room, stride)
+        windows = packing.windows(ragged(texts), room, stride)
         counted = [[] for _ in texts]
         for ids, index, begin, first, last in zip(
-            found.ids.to_list(), *map(np.asarray, found[1:]), strict=True
+            windows.ids.to_list(), *map(np.asarray, windows[1:]), strict=True
         ):
             self.assertEqual(ids, texts[index][begin : begin + room])
             self.assertBetween(first, begin, last)
             self.assertLessEqual(last, begin + len(ids))
             counted[index] += texts[index][first:last]
         self.assertEqual(counted, texts)
-        windows = np.bincount(found.example_index, minlength=len(texts))
+        windows_per_text = np.bincount(
+            windows.example_index, minlength=len(texts)
+        )
         fitting = [len(text) <= room for text in texts]
-        self.assertEqual((windows == 1).tolist(), fitting)
+        self.assertEqual((windows_per_text == 1).tolist(), fitting)
 
     def test_a_token_counts_where_it_has_the_most_context(self):
         room, length = 9, 40
-        found = packing.windows(ragged([list(range(length))]), room, 4)
-        begins = found.begin.numpy()
+        windows = packing.windows(ragged([list(range(length))]), room, 4)
+        begins = windows.begin.numpy()
         ends = np.minimum(begins + room, length)
         for begin, end, first, last in zip(
-            begins, ends, found.first.numpy(), found.last.numpy(), strict=True
+            begins,
+            ends,
+            windows.first.numpy(),
+            windows.last.numpy(),
+            strict=True,
         ):
             for token in range(first, last):
                 contexts = [
@@ -233,8 +241,8 @@ class WindowsTest(parameterized.TestCase):
 
     def test_each_text_has_its_own_room(self):
         texts = [[1, 2, 3, 4], [5, 6, 7, 8]]
-        found = packing.windows(ragged(texts), tf.constant([4, 2]), 2)
-        self.assertEqual(found.ids.to_list(), [[1, 2, 3, 4], [5, 6], [7, 8]])
+        windows = packing.windows(ragged(texts), tf.constant([4, 2]), 2)
+        self.assertEqual(windows.ids.to_list(), [[1, 2, 3, 4], [5, 6], [7, 8]])
 
     def test_no_text_gives_no_window_and_an_empty_text_one(self):
         graph = tf.function(
@@ -244,9 +252,9 @@ class WindowsTest(parameterized.TestCase):
             ],
         )
         self.assertEqual(graph(ragged([])).example_index.shape[0], 0)
-        found = graph(ragged([[], [1], []]))
-        self.assertEqual(found.ids.to_list(), [[], [1], []])
-        self.assertEqual(found.example_index.numpy().tolist(), [0, 1, 2])
+        windows = graph(ragged([[], [1], []]))
+        self.assertEqual(windows.ids.to_list(), [[], [1], []])
+        self.assertEqual(windows.example_index.numpy().tolist(), [0, 1, 2])
 
 
 if __name__ == "__main__":

@@ -239,8 +239,8 @@ class SentencePairsTest(parameterized.TestCase):
             first, second, _ = draws.pairs(
                 spans[:, 0].T, spans[:, 1].T, np.zeros(len(sizes), bool)
             )
-            found = [np.diff(span)[:, 0].tolist() for span in (first, second)]
-            for before, *after in zip(sizes.tolist(), *found, strict=True):
+            lengths = [np.diff(span)[:, 0].tolist() for span in (first, second)]
+            for before, *after in zip(sizes.tolist(), *lengths, strict=True):
                 left = list(before)
                 while sum(left) > room:
                     left[left[0] <= left[1]] -= 1

@@ -40,12 +40,12 @@ def random_tags(generator, alphabet):
 
 
 def random_entities(generator):
-    found, end = [], 0
+    entities, end = [], 0
     for _ in range(generator.randint(0, 4)):
         start = end + generator.randint(0, 2)
         end = start + generator.randint(1, 4)
-        found.append((generator.choice("XY"), start, end))
-    return found, end + generator.randint(0, 2)
+        entities.append((generator.choice("XY"), start, end))
+    return entities, end + generator.randint(0, 2)
 
 
 class SpansTest(parameterized.TestCase):
@@ -53,11 +53,11 @@ class SpansTest(parameterized.TestCase):
     def test_entities_come_back_from_their_tags(self, scheme):
         generator = random.Random(3)
         for _ in range(500):
-            found, length = random_entities(generator)
-            tags = tag_schemes.tags(found, length, scheme)
+            entities, length = random_entities(generator)
+            tags = tag_schemes.tags(entities, length, scheme)
             self.assertLen(tags, length)
-            self.assertEqual(tag_schemes.spans(tags), found)
-            self.assertEqual(tag_schemes.spans(tags, scheme), found)
+            self.assertEqual(tag_schemes.spans(tags), entities)
+            self.assertEqual(tag_schemes.spans(tags, scheme), entities)
 
     @parameterized.parameters(*tag_schemes.PREFIXES)
     def test_the_scheme_is_told_from_tags(self, scheme):
@@ -159,13 +159,13 @@ class RealFilesTest(parameterized.TestCase):
     @parameterized.parameters(*FILES)
     def test_other_schemes_say_the_same(self, name, scheme):
         for tags in read(self, name):
-            found = tag_schemes.spans(tags)
+            entities = tag_schemes.spans(tags)
             for other in tag_schemes.PREFIXES:
-                again = tag_schemes.tags(found, len(tags), other)
-                self.assertEqual(tag_schemes.spans(again), found)
-            if found == tag_schemes.spans(tags, scheme) and scheme != "IOB1":
+                again = tag_schemes.tags(entities, len(tags), other)
+                self.assertEqual(tag_schemes.spans(again), entities)
+            if entities == tag_schemes.spans(tags, scheme) and scheme != "IOB1":
                 self.assertEqual(
-                    tag_schemes.tags(found, len(tags), scheme), tags
+                    tag_schemes.tags(entities, len(tags), scheme), tags
                 )
 
 

@@ -104,8 +104,8 @@ class VocabularyTest(parameterized.TestCase):
             self.assertEqual(ours.lowercase, lowercase, words)
             # Each piece is found in text, so no word is lost to [UNK].
             whole = [word for word in words.split() if word[0] != "#"]
-            found = ours(whole).values.numpy()
-            self.assertNotIn(ours.unk_id, found)
+            ids = ours(whole).values.numpy()
+            self.assertNotIn(ours.unk_id, ids)
 
     @parameterized.parameters(
         ("bert_uncased_en", True),

@@ -68,12 +68,12 @@ class LearnTest(parameterized.TestCase):
         long = "".join(generator.choices("abcdefgh", k=200_000))
         text = "gab head fade cafe badge egad " * 9
         start = time.process_time()
-        found = vocabulary_learner.learn(
+        vocabulary = vocabulary_learner.learn(
             [text, long, text, long], 32, lowercase=True
         )
         # A tenth of a second; merging the long word took 15.
         self.assertLess(time.process_time() - start, 3)
-        alone = [word for word in found[5:] if len(word.strip("#")) > 1]
+        alone = [word for word in vocabulary[5:] if len(word.strip("#")) > 1]
         self.assertTrue(all(word.strip("#") in text for word in alone))
 
     def test_reads_the_text_once(self):

@@ -48,24 +48,24 @@ def table(buf, position):
     return flatbuffers.table.Table(buf, position)
 
 
-def offset(found, slot):
-    return found.Offset(4 + 2 * slot)
+def offset(parent, slot):
+    return parent.Offset(4 + 2 * slot)
 
 
-def string(found, slot):
-    position = offset(found, slot)
-    return found.String(position + found.Pos).decode() if position else None
+def string(parent, slot):
+    position = offset(parent, slot)
+    return parent.String(position + parent.Pos).decode() if position else None
 
 
-def tables(found, slot):
+def tables(parent, slot):
     """The tables of a vector, read by its slot in the schema."""
-    position = offset(found, slot)
+    position = offset(parent, slot)
     if not position:
         return []
-    start = found.Vector(position)
+    start = parent.Vector(position)
     return [
-        table(found.Bytes, found.Indirect(start + 4 * number))
-        for number in range(found.VectorLen(position))
+        table(parent.Bytes, parent.Indirect(start + 4 * number))
+        for number in range(parent.VectorLen(position))
     ]
 
 
@@ -165,9 +165,9 @@ class MetadataTest(parameterized.TestCase):
         model = schema.Model.GetRootAs(content, 0)
         starts = set()
         for number in range(model.BuffersLength()):
-            found = model.Buffers(number)._tab
-            if position := offset(found, 0):
-                starts.add(found.Vector(position) % 16)
+            buffer_table = model.Buffers(number)._tab
+            if position := offset(buffer_table, 0):
+                starts.add(buffer_table.Vector(position) % 16)
         self.assertEqual(starts, {0})
 
     def test_equal_models_are_equal_files(self):
@@ -210,8 +210,8 @@ class MetadataTest(parameterized.TestCase):
             text=True,
         )
         expected = sharp.make("classification").predict(texts)
-        found = json.loads(done.stdout.splitlines()[-1])
-        for (label, score), answer in zip(found, expected, strict=True):
+        classified = json.loads(done.stdout.splitlines()[-1])
+        for (label, score), answer in zip(classified, expected, strict=True):
             self.assertEqual(label, answer["label"])
             self.assertAlmostEqual(score, answer["score"], delta=1e-4)
 

@@ -52,11 +52,11 @@ class MeaningTest(absltest.TestCase):
             labels=("bad", "good"), kind="multi", seq_length=16
         )
         model = model_lib.BertModel(tiny.bert().build_encoder(), Served(task))
-        found = tflite_sidecars._meaning(
+        meaning = tflite_sidecars._meaning(
             predictor.Predictor(model, tiny.tokenizer())
         )
-        self.assertEqual(found["task"], "classification")
-        self.assertEqual(found["settings"], task.get_config())
+        self.assertEqual(meaning["task"], "classification")
+        self.assertEqual(meaning["settings"], task.get_config())
 
 
 if __name__ == "__main__":

@@ -139,11 +139,11 @@ def ops(content):
         for name, number in vars(schema.BuiltinOperator).items()
         if name.isupper()
     }
-    found = {}
+    versions = {}
     for code in schema.ModelT.InitFromPackedBuf(content).operatorCodes:
         name = names[code.builtinCode]
-        found[name] = max(code.version, found.get(name, 0))
-    return found
+        versions[name] = max(code.version, versions.get(name, 0))
+    return versions
 
 
 class TfliteTest(parameterized.TestCase):

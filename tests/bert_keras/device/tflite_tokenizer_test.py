@@ -42,9 +42,11 @@ class StringsTest(parameterized.TestCase):
     @parameterized.parameters("classification", "pair")
     def test_numbers_are_those_of_the_predictor(self, task):
         predictor = self.predictors[task]
-        found = tflite_tokenizer.compare(self.paths[task], predictor, LENGTH)
-        self.assertGreater(found.texts, 5)
-        self.assertLess(found.numbers, 1e-5)
+        difference = tflite_tokenizer.compare(
+            self.paths[task], predictor, LENGTH
+        )
+        self.assertGreater(difference.texts, 5)
+        self.assertLess(difference.numbers, 1e-5)
         call = tflite_tokenizer.runner(self.paths[task])
         rows = [
             {name: row[name] for name in predictor.task.text_columns}

@@ -148,19 +148,19 @@ class GoogleTest(parameterized.TestCase):
         shutil.copy(os.path.join(source, google.BERT_CONFIG), self.folder)
         shutil.copy(os.path.join(source, index), self.folder)
         shutil.copy(vocabulary, self.path(google.VOCABULARY))
-        found = google.read(self.folder)
+        external = google.read(self.folder)
         reader = tf.train.load_checkpoint(
             self.path(os.path.basename(index).removesuffix(".index"))
         )
         shapes = reader.get_variable_to_shape_map()
         used = {
             name
-            for mapping in (*found.encoder_mappings, *found.head_mappings)
+            for mapping in (*external.encoder_mappings, *external.head_mappings)
             for name in mapping.source_names
         }
         self.assertContainsSubset(used, shapes)
         print(f"{index}: {len(shapes)} tensors, {len(used)} have a place")
-        return found, set(shapes) - used
+        return external, set(shapes) - used
 
     def test_answers_are_those_of_google_s_code(self):
         reference = os.path.join(
@@ -173,9 +173,9 @@ class GoogleTest(parameterized.TestCase):
             name: tf.constant(expected[name])
             for name in ("token_ids", "segment_ids", "padding_mask")
         }
-        found = loading.load_model(formats.read(KERAS_BERT))
-        encoded = found.encoder(**inputs)
-        outputs = found(inputs | {"positions": expected["positions"]})
+        network = loading.load_model(formats.read(KERAS_BERT))
+        encoded = network.encoder(**inputs)
+        outputs = network(inputs | {"positions": expected["positions"]})
         pairs = {
             "embedding": (encoded["hidden"][0], expected["embedding"]),
             "pooled": (encoded["pooled"], expected["pooled"]),
@@ -194,23 +194,25 @@ class GoogleTest(parameterized.TestCase):
 
     def test_google_s_own_checkpoint_is_written_back_bit_equal(self):
         need(KERAS_BERT)
-        found = formats.read(KERAS_BERT)
-        google.write(self.folder, loading.load_model(found), found.tokenizer())
+        source = formats.read(KERAS_BERT)
+        google.write(
+            self.folder, loading.load_model(source), source.tokenizer()
+        )
         theirs, ours = tensors(KERAS_BERT), tensors(self.folder)
         self.assertSameElements(theirs, ours)
         for name, value in theirs.items():
             np.testing.assert_array_equal(ours[name], value, name)
 
     def test_chinese_base_finds_every_place(self):
-        found, ignored = self.index_only(
+        source, ignored = self.index_only(
             CHINESE, "bert_model.ckpt.index", "bert_chinese_vocab.txt"
         )
         self.assertEmpty(ignored)
-        self.assertEqual(found.config.num_layers, 12)
-        self.assertEqual(found.config.vocab_size, 21128)
-        self.assertEqual(found.config.activation, "gelu_tanh")
-        self.assertEqual(found.task.objective, "nsp")
-        self.assertTrue(found.words.lowercase)
+        self.assertEqual(source.config.num_layers, 12)
+        self.assertEqual(source.config.vocab_size, 21128)
+        self.assertEqual(source.config.activation, "gelu_tanh")
+        self.assertEqual(source.task.objective, "nsp")
+        self.assertTrue(source.words.lowercase)
 
     @parameterized.parameters(
         ("bert_model.ckpt", masked_lm.MaskedLM, ""),
@@ -229,7 +231,7 @@ class GoogleTest(parameterized.TestCase):
     def test_bert_tiny_and_what_became_of_it_find_every_place(
         self, prefix, task, left
     ):
-        found, ignored = self.index_only(
+        source, ignored = self.index_only(
             TINY, f"{prefix}.index", "bert_uncased_en_vocab.txt"
         )
         rest = {
@@ -238,11 +240,11 @@ class GoogleTest(parameterized.TestCase):
             if not name.endswith(("/adam_m", "/adam_v"))
         }
         self.assertSameElements(rest, ["global_step"] if left else [])
-        self.assertIsInstance(found.task, task)
-        self.assertNotEmpty(found.head_mappings)
+        self.assertIsInstance(source.task, task)
+        self.assertNotEmpty(source.head_mappings)
         # Without its data it is looked at, and not loaded.
         with self.assertRaisesRegex(errors.InputError, "missing or damage"):
-            loading.load_model(found)
+            loading.load_model(source)
 
     @parameterized.named_parameters(
         ("nsp", masked_lm_task(), {}),
@@ -255,12 +257,12 @@ class GoogleTest(parameterized.TestCase):
     )
     def test_ours_to_google_s_to_ours_is_bit_equal(self, task, changes):
         written = self.write(task, **changes)
-        found = formats.read(self.folder)
-        again = loading.load_model(found)
+        source = formats.read(self.folder)
+        again = loading.load_model(source)
         self.assertEqual(again.encoder.config, written.encoder.config)
         self.assertEqual(again.task, task)
         self.assertEqual(
-            found.tokenizer().fingerprint, tiny.tokenizer().fingerprint
+            source.tokenizer().fingerprint, tiny.tokenizer().fingerprint
         )
         expected, got = values(written), values(again)
         self.assertSameElements(expected, got)
@@ -307,12 +309,12 @@ class GoogleTest(parameterized.TestCase):
         self.save_tensors(
             **heads, **{"start_logits/dense/kernel": np.ones((16, 1), "f")}
         )
-        found = formats.read(self.folder)
-        self.assertIsNone(found.task)
+        source = formats.read(self.folder)
+        self.assertIsNone(source.task)
         with self.assertRaisesRegex(errors.InputError, "without a head"):
-            loading.load_model(found)
+            loading.load_model(source)
         np.testing.assert_array_equal(
-            loading.load_model(found, classifier_task()).encoder.token_table,
+            loading.load_model(source, classifier_task()).encoder.token_table,
             written.encoder.token_table,
         )
 
@@ -321,12 +323,12 @@ class GoogleTest(parameterized.TestCase):
         self.save_tensors(
             output_weights=np.ones((1, 16), "f"), output_bias=np.ones(1, "f")
         )
-        found = google.read(self.folder)
-        self.assertIsNone(found.task)
+        source = google.read(self.folder)
+        self.assertIsNone(source.task)
         with self.assertRaisesRegex(
             errors.InputError, "output_weights are a regression's"
         ):
-            loading.load_model(found)
+            loading.load_model(source)
 
     def test_what_training_left_is_not_taken_for_weights(self):
         made = self.write()
@@ -364,11 +366,11 @@ class GoogleTest(parameterized.TestCase):
     def test_a_larger_table_keeps_its_rows_and_the_load_says_so(self):
         made = self.write(vocab_size=50)
         with self.assertWarnsRegex(UserWarning, "50 rows .* 36 entries"):
-            found = formats.read(self.folder)
-        self.assertEqual(found.words.vocabulary[-1], "[unused_row49]")
-        self.assertEqual(found.words.vocabulary[:36], tuple(tiny.VOCABULARY))
+            source = formats.read(self.folder)
+        self.assertEqual(source.words.vocabulary[-1], "[unused_row49]")
+        self.assertEqual(source.words.vocabulary[:36], tuple(tiny.VOCABULARY))
         np.testing.assert_array_equal(
-            loading.load_model(found).encoder.token_table,
+            loading.load_model(source).encoder.token_table,
             made.encoder.token_table,
         )
         self.change_config(vocab_size=2_000_000_000)
@@ -543,8 +545,8 @@ class GoogleTest(parameterized.TestCase):
         )
         with self.assertRaisesRegex(errors.InputError, "bert/pooler/dense/"):
             google.read(self.folder)
-        found = google.read(self.folder, allow_missing="^pooler/")
-        again = loading.load_model(found)
+        source = google.read(self.folder, allow_missing="^pooler/")
+        again = loading.load_model(source)
         pooler = ("encoder", "pooler/kernel")
         self.assertGreater(
             np.abs(values(again)[pooler] - values(written)[pooler]).max(), 1

@@ -110,10 +110,10 @@ class HuggingFaceTest(parameterized.TestCase):
     @parameterized.named_parameters(*MODELS)
     def test_round_trip_is_bit_equal(self, task):
         made = self.write(model(task, causal=True, activation="gelu_tanh"))
-        found = hugging_face.read(self.folder)
-        self.assertEqual(found.config, made.encoder.config)
-        self.assertEqual(found.task, task)
-        self.assertEqual(found.tokenizer().fingerprint, tiny_fingerprint())
+        source = hugging_face.read(self.folder)
+        self.assertEqual(source.config, made.encoder.config)
+        self.assertEqual(source.task, task)
+        self.assertEqual(source.tokenizer().fingerprint, tiny_fingerprint())
         self.assert_reads_back(made)
 
     def test_an_encoder_alone_is_their_base_model(self):
@@ -121,12 +121,12 @@ class HuggingFaceTest(parameterized.TestCase):
         self.write(made.encoder)
         names = safetensors.numpy.load_file(os.path.join(self.folder, WEIGHTS))
         self.assertIn("embeddings.word_embeddings.weight", names)
-        found = hugging_face.read(self.folder)
-        self.assertIsNone(found.task)
-        again = loading.load_model(found, made.task)
+        source = hugging_face.read(self.folder)
+        self.assertIsNone(source.task)
+        again = loading.load_model(source, made.task)
         self.assert_same_weights(made.encoder, again.encoder)
         with self.assertRaisesRegex(errors.InputError, "without a head"):
-            loading.load_model(found)
+            loading.load_model(source)
 
     def test_a_folder_is_found_by_what_lies_in_it(self):
         made = self.write()
@@ -227,9 +227,9 @@ class HuggingFaceTest(parameterized.TestCase):
                 for name, value in tensors.items()
             }
         )
-        found = hugging_face.read(self.folder)
-        self.assertIsNone(found.task)
-        again = loading.load_model(found, made.task)
+        source = hugging_face.read(self.folder)
+        self.assertIsNone(source.task)
+        again = loading.load_model(source, made.task)
         self.assert_same_weights(made.encoder, again.encoder)
 
     def test_tags_in_an_order_of_their_own_are_not_taken_over(self):
@@ -247,14 +247,14 @@ class HuggingFaceTest(parameterized.TestCase):
         self.write()
         for problem in ("multi_label_classification", "regression"):
             self.change(CONFIG, problem_type=problem)
-            found = hugging_face.read(self.folder)
-            self.assertIsNone(found.task)
+            source = hugging_face.read(self.folder)
+            self.assertIsNone(source.task)
             with self.assertRaisesRegex(
                 errors.InputError,
                 f"problem_type '{problem}'.*trainers.finetune",
             ):
-                loading.load_model(found)
-            self.assertIsNotNone(loading.load_model(found, model().task))
+                loading.load_model(source)
+            self.assertIsNotNone(loading.load_model(source, model().task))
 
     def test_why_a_head_is_left_out_is_said(self):
         self.write(model(tagging.Tagging(types=("PER",))))
@@ -302,11 +302,11 @@ class HuggingFaceTest(parameterized.TestCase):
     def test_a_masked_lm_answers_without_a_pooler_and_others_name_it(self):
         made = self.write(model(masked("none")))
         self.change_tensors(without("pooler"))
-        found = hugging_face.read(self.folder)
+        source = hugging_face.read(self.folder)
         text = ["a [MASK] film"]
         self.assertEqual(
             predictor.Predictor(
-                loading.load_model(found), found.tokenizer()
+                loading.load_model(source), source.tokenizer()
             ).predict(text),
             predictor.Predictor(made, tiny.tokenizer()).predict(text),
         )
@@ -314,10 +314,10 @@ class HuggingFaceTest(parameterized.TestCase):
         with self.assertRaisesRegex(
             errors.InputError, "missing pooler/.*`allow_missing`"
         ):
-            loading.load_model(found, task)
-        found = hugging_face.read(self.folder, allow_missing="pooler")
+            loading.load_model(source, task)
+        source = hugging_face.read(self.folder, allow_missing="pooler")
         np.testing.assert_array_equal(
-            loading.load_model(found, task).encoder.token_table,
+            loading.load_model(source, task).encoder.token_table,
             made.encoder.token_table,
         )
 
@@ -351,8 +351,8 @@ class HuggingFaceTest(parameterized.TestCase):
     def test_casing(self, said, asked, expected):
         self.write()
         self.change("tokenizer_config.json", do_lower_case=said)
-        found = hugging_face.read(self.folder, lowercase=asked)
-        self.assertEqual(found.tokenizer().lowercase, expected)
+        source = hugging_face.read(self.folder, lowercase=asked)
+        self.assertEqual(source.tokenizer().lowercase, expected)
 
     @parameterized.parameters(
         {"strip_accents": False},
@@ -648,9 +648,9 @@ class HuggingFaceTest(parameterized.TestCase):
         for name in ("latest", "best"):
             with open(os.path.join(self.folder, name), "w") as file:
                 file.write("global_step1000")
-        found = formats.read(self.folder)
+        source = formats.read(self.folder)
         self.assertIs(formats.find(self.folder), hugging_face)
-        self.assert_same_weights(made.head, loading.load_model(found).head)
+        self.assert_same_weights(made.head, loading.load_model(source).head)
 
     @parameterized.parameters("module.", "_orig_mod.", "module._orig_mod.")
     def test_a_wrapper_s_prefix_is_taken_off_and_the_load_says_so(self, prefix):
@@ -804,8 +804,8 @@ class HuggingFaceTest(parameterized.TestCase):
         made = self.write()
         self.change_tensors(without("pooler"))
         self.assert_refused("missing pooler.dense.bias")
-        found = hugging_face.read(self.folder, allow_missing="^pooler")
-        again = loading.load_model(found)
+        source = hugging_face.read(self.folder, allow_missing="^pooler")
+        again = loading.load_model(source)
         np.testing.assert_array_equal(
             again.encoder.token_table, made.encoder.token_table
         )

@@ -62,9 +62,9 @@ class AgainstTransformersTest(parameterized.TestCase):
                 "../shared/data/reference/minilm_l6"
             )
         folder = os.path.join(package.submodule_search_locations[0], "model")
-        found = hugging_face.read(folder)
-        network = bert.BertEncoder(found.config)
-        found.load_encoder(network)
+        source = hugging_face.read(folder)
+        network = bert.BertEncoder(source.config)
+        source.load_encoder(network)
         with open(os.path.join(REFERENCE, "texts.json")) as file:
             texts = json.load(file)
         expected = np.load(os.path.join(REFERENCE, "expected.npz"))
@@ -72,7 +72,7 @@ class AgainstTransformersTest(parameterized.TestCase):
             ("single", [[text] for text in texts["texts"]]),
             ("pair", texts["pairs"]),
         ):
-            inputs = pack(found.tokenizer(), rows, texts["max_length"])
+            inputs = pack(source.tokenizer(), rows, texts["max_length"])
             for name, value in inputs.items():
                 theirs = expected[f"{kind}_{name}"]
                 np.testing.assert_array_equal(value, theirs)

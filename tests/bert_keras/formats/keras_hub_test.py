@@ -110,12 +110,12 @@ class KerasHubTest(parameterized.TestCase):
 
     def test_what_was_written_comes_back_bit_equal(self):
         model = self.write()
-        found = formats.read(self.folder)
-        again = loading.load_model(found)
+        source = formats.read(self.folder)
+        again = loading.load_model(source)
         self.assertEqual(again.encoder.config, model.encoder.config)
         self.assertEqual(again.task, model.task)
         self.assertEqual(
-            found.tokenizer().fingerprint, tiny.tokenizer().fingerprint
+            source.tokenizer().fingerprint, tiny.tokenizer().fingerprint
         )
         expected, got = values(model), values(again)
         self.assertEqual(set(expected), set(got))
@@ -144,21 +144,21 @@ class KerasHubTest(parameterized.TestCase):
     def test_equals_their_backbone(self):
         backbone = their_backbone(num_segments=3, dropout=0.2)
         self.save_theirs(backbone, their_tokenizer(lowercase=False))
-        found = formats.read(self.folder)
-        self.assertIsNone(found.task)
-        self.assertFalse(found.tokenizer().lowercase)
-        self.assertEqual(found.config.attention_dropout, 0.2)
-        model = loading.load_model(found, tiny.classifier().task)
+        source = formats.read(self.folder)
+        self.assertIsNone(source.task)
+        self.assertFalse(source.tokenizer().lowercase)
+        self.assertEqual(source.config.attention_dropout, 0.2)
+        model = loading.load_model(source, tiny.classifier().task)
         self.assert_equal_outputs(model.encoder, backbone)
 
     def test_equals_their_classifier(self):
         classifier = their_classifier()
         self.save_theirs(classifier)
-        found = formats.read(self.folder)
-        self.assertEqual(found.task.labels, ("0", "1", "2"))
-        self.assertEqual(found.task.seq_length, 24)
+        source = formats.read(self.folder)
+        self.assertEqual(source.task.labels, ("0", "1", "2"))
+        self.assertEqual(source.task.seq_length, 24)
         np.testing.assert_allclose(
-            loading.load_model(found)(tiny.inputs())["label"],
+            loading.load_model(source)(tiny.inputs())["label"],
             classifier(tiny.inputs()),
             atol=1e-5,
         )
@@ -166,10 +166,10 @@ class KerasHubTest(parameterized.TestCase):
     @parameterized.parameters({"activation": "sigmoid"}, {"num_classes": 1})
     def test_a_head_that_answers_otherwise_is_left_out(self, **options):
         self.save_theirs(their_classifier(**options))
-        found = formats.read(self.folder)
-        self.assertIsNone(found.task)
+        source = formats.read(self.folder)
+        self.assertIsNone(source.task)
         with self.assertRaisesRegex(errors.InputError, "task.json describes"):
-            loading.load_model(found)
+            loading.load_model(source)
 
     def test_their_masked_lm_is_read_as_an_encoder(self):
         if sys.version_info < (3, 11):
@@ -196,8 +196,8 @@ class KerasHubTest(parameterized.TestCase):
     def test_casing_can_be_overruled(self):
         self.save_theirs()
         self.assertTrue(formats.read(self.folder).tokenizer().lowercase)
-        found = formats.read(self.folder, lowercase=False)
-        self.assertFalse(found.tokenizer().lowercase)
+        source = formats.read(self.folder, lowercase=False)
+        self.assertFalse(source.tokenizer().lowercase)
 
     @parameterized.parameters(
         ({"num_layers": 1}, "not in the model model/.*encoder_1"),
@@ -334,8 +334,8 @@ class KerasHubTest(parameterized.TestCase):
             del file["layers/dense/vars/0"], file["layers/dense/vars/1"]
         with self.assertRaisesRegex(errors.InputError, "missing model/layers"):
             formats.read(self.folder)
-        found = formats.read(self.folder, allow_missing="^pooler/")
-        loading.load_model(found, tiny.classifier().task)
+        source = formats.read(self.folder, allow_missing="^pooler/")
+        loading.load_model(source, tiny.classifier().task)
 
     def test_a_left_over_tensor_is_named(self):
         self.save_theirs(their_classifier())

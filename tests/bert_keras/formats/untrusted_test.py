@@ -42,10 +42,10 @@ class UntrustedTest(parameterized.TestCase):
     def read(self):
         """Reads the folder in full; whether it was refused."""
         try:
-            found = formats.read(self.folder)
-            found.encoder_values()
-            if found.task is not None:
-                loading.load_model(found)
+            source = formats.read(self.folder)
+            source.encoder_values()
+            if source.task is not None:
+                loading.load_model(source)
             return ""
         except errors.InputError as error:
             return str(error)

@@ -16,12 +16,12 @@ class ConfusionTest(absltest.TestCase):
             self.counts, [[2, 1, 0], [0, 1, 1], [0, 0, 1]]
         )
         self.assertAlmostEqual(classification.accuracy(self.counts), 4 / 6)
-        found = classification.per_class(self.counts)
-        np.testing.assert_allclose(found[:, 0], [1, 1 / 2, 1 / 2])
-        np.testing.assert_allclose(found[:, 1], [2 / 3, 1 / 2, 1])
-        np.testing.assert_allclose(found[:, 2], [4 / 5, 1 / 2, 2 / 3])
+        table = classification.per_class(self.counts)
+        np.testing.assert_allclose(table[:, 0], [1, 1 / 2, 1 / 2])
+        np.testing.assert_allclose(table[:, 1], [2 / 3, 1 / 2, 1])
+        np.testing.assert_allclose(table[:, 2], [4 / 5, 1 / 2, 2 / 3])
         self.assertAlmostEqual(
-            classification.f1_macro(found), (4 / 5 + 1 / 2 + 2 / 3) / 3
+            classification.f1_macro(table), (4 / 5 + 1 / 2 + 2 / 3) / 3
         )
 
     def test_matthews_is_the_correlation_of_one_hot_columns(self):
@@ -53,8 +53,8 @@ class SetsTest(absltest.TestCase):
         gold = [{"a", "b"}, {"b"}, set()]
         answers = [{"a"}, {"b", "c"}, set()]
         self.assertAlmostEqual(classification.f1_micro(gold, answers), 4 / 6)
-        found = classification.of_sets(gold, answers, "abc")
-        np.testing.assert_allclose(found[:, 2], [1, 2 / 3, 0])
+        table = classification.of_sets(gold, answers, "abc")
+        np.testing.assert_allclose(table[:, 2], [1, 2 / 3, 0])
 
 
 class CorrelationTest(absltest.TestCase):

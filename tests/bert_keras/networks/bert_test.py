@@ -322,10 +322,10 @@ class EncoderTest(parameterized.TestCase):
         network.embeddings.segment_table.assign(np.zeros((1, 16)))
         inputs = tiny.inputs(rows=1)
         del inputs["segment_ids"]
-        found = encode(network, inputs)["hidden"][-1][0]
+        actual = encode(network, inputs)["hidden"][-1][0]
         weights = checkpoint.values(network)
         expected = gpt(weights, inputs["token_ids"].numpy()[0])
-        np.testing.assert_allclose(found, expected, atol=2e-6)
+        np.testing.assert_allclose(actual, expected, atol=2e-6)
 
     def test_saves_as_keras_file(self):
         network = bert_lib.BertEncoder(tiny.bert(num_hidden_groups=1))

@@ -66,10 +66,10 @@ class OneFileTest(absltest.TestCase):
         )
 
     def test_its_checkpoint_names_it(self):
-        found = checkpoint.read(self.run_folder)
-        self.assertEqual(found.config, CONFIG)
+        saved = checkpoint.read(self.run_folder)
+        self.assertEqual(saved.config, CONFIG)
         self.assertEqual(
-            found.metadata["network"]["name"], "tests.examples.mean_network"
+            saved.metadata["network"]["name"], "tests.examples.mean_network"
         )
         again = predictor.load(self.run_folder)
         self.assertEqual(again.predict(TEXTS), self.model.predict(TEXTS))

@@ -37,9 +37,9 @@ class ManifestTest(parameterized.TestCase):
     )
     def test_a_file_outside_the_folder_is_refused(self, name):
         folder = self.version()
-        found = manifest.read(folder)
-        found["files"][name] = {"bytes": 1, "sha256": "0" * 64}
-        self.rewrite(folder, json.dumps(found))
+        described = manifest.read(folder)
+        described["files"][name] = {"bytes": 1, "sha256": "0" * 64}
+        self.rewrite(folder, json.dumps(described))
         with self.assertRaisesRegex(
             manifest.DamagedError, "a path inside the folder"
         ):

@@ -144,8 +144,8 @@ class SavedModelTest(parameterized.TestCase):
 
     def test_methods_are_those_the_server_asks_for(self):
         for task, path in self.paths.items():
-            found = manifest.read(path)["signatures"]
-            methods = {name: each["method"] for name, each in found.items()}
+            described = manifest.read(path)["signatures"]
+            methods = {name: each["method"] for name, each in described.items()}
             expected = {
                 signatures.TEXT: "tensorflow/serving/predict",
                 signatures.TOKENS: "tensorflow/serving/predict",
@@ -156,8 +156,10 @@ class SavedModelTest(parameterized.TestCase):
 
     @parameterized.parameters(*sharp.TASKS)
     def test_all_answers_are_dense_with_the_batch_first(self, task):
-        found = manifest.read(self.paths[task])["signatures"][signatures.TEXT]
-        for name, (kind, shape) in found["outputs"].items():
+        described = manifest.read(self.paths[task])["signatures"][
+            signatures.TEXT
+        ]
+        for name, (kind, shape) in described["outputs"].items():
             self.assertIsNone(shape[0], name)
             self.assertIn(kind, ("string", "float32", "int32", "bool"), name)
 
@@ -257,19 +259,19 @@ class SavedModelTest(parameterized.TestCase):
         self.assertEqual(saved_model.next_version(output), 2)
 
     def test_the_manifest_says_what_the_server_needs(self):
-        found = manifest.check(self.paths["classification"])
-        self.assertIn("FastWordpieceTokenizeWithOffsets", found["text_ops"])
-        self.assertContainsSubset(found["text_ops"], found["ops"])
-        self.assertEqual(found["task"]["labels"], ["bad", "so so", "好"])
-        self.assertLess(found["parity"]["sentences"]["numbers"], 1e-5)
-        self.assertEqual(found["versions"]["tensorflow"], tf.__version__)
-        self.assertIn("TensorListSetItem", found["attributes"])
+        described = manifest.check(self.paths["classification"])
+        self.assertIn("FastWordpieceTokenizeWithOffsets", described["text_ops"])
+        self.assertContainsSubset(described["text_ops"], described["ops"])
+        self.assertEqual(described["task"]["labels"], ["bad", "so so", "好"])
+        self.assertLess(described["parity"]["sentences"]["numbers"], 1e-5)
+        self.assertEqual(described["versions"]["tensorflow"], tf.__version__)
+        self.assertIn("TensorListSetItem", described["attributes"])
         self.assertContainsSubset(
-            ["2.18", "2.19", "2.20"], compatibility.servers(found)
+            ["2.18", "2.19", "2.20"], compatibility.servers(described)
         )
         self.assertContainsSubset(
             ["saved_model.pb", "assets.extra/tf_serving_warmup_requests"],
-            found["files"],
+            described["files"],
         )
 
     @parameterized.named_parameters(

@@ -179,10 +179,12 @@ class EntitiesTest(Facts, absltest.TestCase):
                 tf.compat.v1.Session(graph=tf.Graph())
             )
             graph = tf.compat.v1.saved_model.load(session, ["serve"], path)
-            found = graph.signature_def[signatures.TOKENS]
+            signature = graph.signature_def[signatures.TOKENS]
             options = config_pb2.CallableOptions(
-                feed=[found.inputs[name].name for name in tiny.bert().inputs],
-                fetch=[found.outputs["tag"].name],
+                feed=[
+                    signature.inputs[name].name for name in tiny.bert().inputs
+                ],
+                fetch=[signature.outputs["tag"].name],
             )
             # As a server runs it; Session.run itself would compare the shapes.
             answer = session._make_callable_from_options(options)

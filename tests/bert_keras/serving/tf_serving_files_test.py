@@ -126,9 +126,9 @@ class BundleTest(parameterized.TestCase):
         done = subprocess.run(
             [node, "-e", script], capture_output=True, check=True
         )
-        found, sliced = json.loads(done.stdout)
-        self.assertEqual(found, text[start:end])
-        self.assertNotEqual(sliced, found)
+        entity, sliced = json.loads(done.stdout)
+        self.assertEqual(entity, text[start:end])
+        self.assertNotEqual(sliced, entity)
 
     def test_the_libraries_are_those_of_the_models_ops(self):
         readme = self.write()["README.md"]

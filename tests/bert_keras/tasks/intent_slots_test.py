@@ -42,9 +42,9 @@ class IntentSlotsTest(absltest.TestCase):
             "text": ["actor"],
         }
         answers = [
-            {"intent": intent, **found}
+            {"intent": intent, **slots}
             for intent in ("ask", "tell")
-            for found in (actor, nothing)
+            for slots in (actor, nothing)
         ]
         metrics = task.metrics(answers, [example | {"label": "ask"}] * 4)
         self.assertEqual(metrics["intent_accuracy"], 0.5)

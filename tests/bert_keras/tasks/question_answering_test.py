@@ -76,14 +76,14 @@ class SpansTest(parameterized.TestCase):
         for labels, weights in targets.values():
             np.testing.assert_array_equal(labels, [6, 4])
             np.testing.assert_array_equal(weights, [1, 1])
-        found = answers(
+        batch = answers(
             task, [row("film ?", "plot is old .", "old")], tiny.tokenizer()
         )
-        self.assertEqual(found["answer"].numpy().tolist(), [b"old"])
+        self.assertEqual(batch["answer"].numpy().tolist(), [b"old"])
         spans = list(
             zip(
-                found["starts"][0].numpy(),
-                found["ends"][0].numpy(),
+                batch["starts"][0].numpy(),
+                batch["ends"][0].numpy(),
                 strict=True,
             )
         )
@@ -118,8 +118,8 @@ class SpansTest(parameterized.TestCase):
         longer = []
         for start in range(0, len(rows), 200):
             block = rows[start : start + 200]
-            found = answers(task, block, tokenizer)["answer"].numpy()
-            for r, answer in zip(block, found, strict=True):
+            texts = answers(task, block, tokenizer)["answer"].numpy()
+            for r, answer in zip(block, texts, strict=True):
                 if answer.decode() != r["answer"]:
                     longer.append((r["answer"], answer.decode()))
                     self.assertIn(*longer[-1])
@@ -128,9 +128,9 @@ class SpansTest(parameterized.TestCase):
     def test_answers_stand_in_the_context_at_their_offsets(self):
         context = "𝄞 É good FILM . 电影很好 👍"
         for answer in ("𝄞", "É", "FILM", "电影很好", "好 👍"):
-            found = answers(TASK, [row("?", context, answer)], tiny.tokenizer())
-            start, end = (int(found[name][0]) for name in ("start", "end"))
-            self.assertEqual(found["answer"].numpy()[0].decode(), answer)
+            batch = answers(TASK, [row("?", context, answer)], tiny.tokenizer())
+            start, end = (int(batch[name][0]) for name in ("start", "end"))
+            self.assertEqual(batch["answer"].numpy()[0].decode(), answer)
             self.assertEqual(context[start:end], answer)
 
     def test_a_long_context_has_windows_that_share_tokens(self):
@@ -166,8 +166,8 @@ class SpansTest(parameterized.TestCase):
         inputs = task.preprocess(texts, tiny.tokenizer())
         targets = task.make_targets(texts, inputs, tiny.tokenizer())
         for term, labels in (("start", [0, 9, 5]), ("end", [0, 11, 7])):
-            found, weights = targets[term]
-            self.assertEqual(found.numpy().tolist(), labels)
+            positions, weights = targets[term]
+            self.assertEqual(positions.numpy().tolist(), labels)
             self.assertEqual(weights.numpy().tolist(), [1.0] * 3)
 
     def test_an_answer_longer_than_a_window_is_in_none(self):
@@ -193,23 +193,23 @@ class SpansTest(parameterized.TestCase):
     def test_no_context_has_no_answer(self, unanswerable):
         task = dataclasses.replace(TASK, unanswerable=unanswerable)
         empty = tf.constant(["", "   ", "\u200b\u0301", "\n\t"])
-        found = model(task).serve_text(
+        batch = model(task).serve_text(
             question=tf.fill(empty.shape, "is it good ?"), context=empty
         )
-        found = {name: value.numpy() for name, value in found.items()}
+        batch = {name: value.numpy() for name, value in batch.items()}
         for name in ("answer", "answers"):
-            self.assertEqual(set(found[name].flat), {b""})
+            self.assertEqual(set(batch[name].flat), {b""})
         for name in ("start", "end", "starts", "ends", "scores"):
-            np.testing.assert_array_equal(found[name], 0)
-        np.testing.assert_allclose(found["score"], 1.0, rtol=1e-5)
-        self.assertTrue(np.isfinite(found["no_answer_score"]).all())
+            np.testing.assert_array_equal(batch[name], 0)
+        np.testing.assert_allclose(batch["score"], 1.0, rtol=1e-5)
+        self.assertTrue(np.isfinite(batch["no_answer_score"]).all())
 
     def test_bytes_that_are_no_utf8_are_one_replaced_character(self):
         question = tf.constant([b"\xff\xfe", b"", b"good\xe5\xbd"])
         context = tf.constant([b"\xff good \xc3", b"\xe7\x94\xb5", b"\xed\xa0"])
-        found = model().serve_text(question=question, context=context)
+        batch = model().serve_text(question=question, context=context)
         for name in ("answer", "answers"):
-            for answer in found[name].numpy().flat:
+            for answer in batch[name].numpy().flat:
                 answer.decode()
 
     def test_a_question_leaves_room_for_the_context(self):
@@ -234,20 +234,22 @@ class AnswersTest(parameterized.TestCase):
             for name in ("start", "end")
         }
         task = dataclasses.replace(TASK, max_answer_length=2)
-        found = {k: v.numpy() for k, v in task.decode(outputs, inputs).items()}
+        decoded = {
+            k: v.numpy() for k, v in task.decode(outputs, inputs).items()
+        }
         start, end = (outputs[name].numpy()[0] for name in ("start", "end"))
         spans = [(s, e) for s in range(3, 7) for e in (s, s + 1) if e < 7]
         spans.sort(key=lambda span: start[span[0]] + end[span[1]])
         self.assertEqual(
-            list(zip(found["start"][0], found["end"][0], strict=True)),
+            list(zip(decoded["start"][0], decoded["end"][0], strict=True)),
             spans[:-5:-1],
         )
-        self.assertEqual(found["start"][1].tolist(), [3, 0, 0, 0])
+        self.assertEqual(decoded["start"][1].tolist(), [3, 0, 0, 0])
         np.testing.assert_array_equal(
-            found["score"][1, 1:], question_answering.NEVER
+            decoded["score"][1, 1:], question_answering.NEVER
         )
         np.testing.assert_allclose(
-            found["null"],
+            decoded["null"],
             outputs["start"].numpy()[:, 0] + outputs["end"].numpy()[:, 0],
         )
 
@@ -266,24 +268,26 @@ class AnswersTest(parameterized.TestCase):
         }
         texts = {"context": tf.constant(["the film is"])}
         task = dataclasses.replace(task, n_best=2)
-        found = task.postprocess(decoded, inputs, texts, None)
-        return {name: value.numpy()[0] for name, value in found.items()}
+        batch = task.postprocess(decoded, inputs, texts, None)
+        return {name: value.numpy()[0] for name, value in batch.items()}
 
     def test_windows_are_merged_and_each_span_stands_once(self):
-        found = self.answer()
-        self.assertEqual(found["answers"].tolist(), [b"film", b"is"])
-        self.assertEqual(found["starts"].tolist(), [4, 9])
-        self.assertEqual(found["ends"].tolist(), [8, 11])
+        answer = self.answer()
+        self.assertEqual(answer["answers"].tolist(), [b"film", b"is"])
+        self.assertEqual(answer["starts"].tolist(), [4, 9])
+        self.assertEqual(answer["ends"].tolist(), [8, 11])
         best = 1 / (1 + np.exp(2.0 - 5.0))
-        np.testing.assert_allclose(found["scores"], [best, 1 - best], rtol=1e-5)
-        np.testing.assert_allclose(found["score"], best, rtol=1e-5)
-        self.assertEqual(found["answer"], b"film")
+        np.testing.assert_allclose(
+            answer["scores"], [best, 1 - best], rtol=1e-5
+        )
+        np.testing.assert_allclose(answer["score"], best, rtol=1e-5)
+        self.assertEqual(answer["answer"], b"film")
 
     def test_python_sees_no_filling(self):
         nothing = {"answers": [""], "starts": [0], "ends": [0], "scores": [0]}
-        found = {k: np.array(v).tolist() for k, v in self.answer().items()}
-        filled = found | {k: found[k] + v for k, v in nothing.items()}
-        self.assertEqual(TASK.to_python(filled), found)
+        answer = {k: np.array(v).tolist() for k, v in self.answer().items()}
+        filled = answer | {k: answer[k] + v for k, v in nothing.items()}
+        self.assertEqual(TASK.to_python(filled), answer)
         self.assertEqual(TASK.to_python(nothing)["answers"], [])
 
     @parameterized.parameters(
@@ -294,12 +298,12 @@ class AnswersTest(parameterized.TestCase):
             TASK, unanswerable=True, no_answer_threshold=threshold
         )
         # The lowest of the windows' null scores counts.
-        found = self.answer(task, null=(6.0, 9.0))
-        self.assertEqual(found["answer"], answer)
-        self.assertAlmostEqual(found["no_answer_score"], 1.0)
+        actual = self.answer(task, null=(6.0, 9.0))
+        self.assertEqual(actual["answer"], answer)
+        self.assertAlmostEqual(actual["no_answer_score"], 1.0)
         odds = np.exp([6.0, 5.0, 2.0])
         self.assertAlmostEqual(
-            found["score"],
+            actual["score"],
             odds[0 if not answer else 1] / odds.sum(),
             places=5,
         )

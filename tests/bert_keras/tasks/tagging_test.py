@@ -52,12 +52,12 @@ def answers(task, rows, tokenizer):
     decoded = right(
         task, inputs, task.make_targets(raw, inputs, tiny.tokenizer())
     )
-    found = task.postprocess(decoded, inputs, raw, tokenizer)
-    found = {name: value.numpy() for name, value in found.items()}
+    batch = task.postprocess(decoded, inputs, raw, tokenizer)
+    batch = {name: value.numpy() for name, value in batch.items()}
     return [
         {
             name: [x.decode() if isinstance(x, bytes) else x for x in value[n]]
-            for name, value in found.items()
+            for name, value in batch.items()
         }
         for n in range(len(rows))
     ]
@@ -127,26 +127,27 @@ class TaggingTest(parameterized.TestCase):
             },
             *ROWS[1:],
         ]
-        found = answers(self.task, rows, self.tokenizer)
-        self.assertEqual(found[0]["type"], ["PER", "ADJ"])
-        self.assertEqual(found[0]["text"], ["actor", "very good"])
-        self.assertEqual(found[0]["start"], [4, 13])
-        self.assertEqual(found[0]["end"], [9, 22])
-        self.assertEqual(found[0]["score"], [1, 1])
-        self.assertEqual(found[1]["start"], [-1, -1])
-        self.assertEqual(found[2]["text"], ["filḿs", ""])
-        self.assertEqual(found[3]["text"], ["电影", "bad"])
-        self.assertEqual(found[4]["type"], ["", ""])
+        predictions = answers(self.task, rows, self.tokenizer)
+        self.assertEqual(predictions[0]["type"], ["PER", "ADJ"])
+        self.assertEqual(predictions[0]["text"], ["actor", "very good"])
+        self.assertEqual(predictions[0]["start"], [4, 13])
+        self.assertEqual(predictions[0]["end"], [9, 22])
+        self.assertEqual(predictions[0]["score"], [1, 1])
+        self.assertEqual(predictions[1]["start"], [-1, -1])
+        self.assertEqual(predictions[2]["text"], ["filḿs", ""])
+        self.assertEqual(predictions[3]["text"], ["电影", "bad"])
+        self.assertEqual(predictions[4]["type"], ["", ""])
         self.assertEqual(
-            self.task.to_python(found[2])["text"], found[2]["text"][:1]
+            self.task.to_python(predictions[2])["text"],
+            predictions[2]["text"][:1],
         )
-        self.assertEqual(self.task.to_python(found[4])["score"], [])
-        self.assertEqual(self.task.metrics(found, rows)["f1"], 1.0)
-        table = self.task.tables(found[:3], rows[:3])["types"]
+        self.assertEqual(self.task.to_python(predictions[4])["score"], [])
+        self.assertEqual(self.task.metrics(predictions, rows)["f1"], 1.0)
+        table = self.task.tables(predictions[:3], rows[:3])["types"]
         self.assertEqual(tuple(table.rows), self.task.types)
         by_type = dict(zip(table.rows, table.values.tolist(), strict=True))
         self.assertEqual(by_type["ADJ"], [1, 1, 1, 1, 1])
-        wrong = self.task.tables(found[:2], [rows[1], rows[0]])["types"]
+        wrong = self.task.tables(predictions[:2], [rows[1], rows[0]])["types"]
         self.assertEqual(wrong.values[:, :3].max(), 0)
         # The places of one text mean nothing in another, here an empty one.
         self.assertEqual(wrong.values[:, 3:].sum(axis=0).tolist(), [2, 0])
@@ -165,9 +166,9 @@ class TaggingTest(parameterized.TestCase):
         # [CLS] actor film ##s very good plot [SEP]; 0.125 is of no word.
         scores = [[0.125, 0.75, 1.0, 0.125, 0.5, 0.25, 0.9, 0.125]]
         decoded = {"tag": labels, "score": tf.constant(scores)}
-        found = self.task.postprocess(decoded, inputs, raw, self.tokenizer)
-        self.assertEqual(found["type"].numpy().tolist(), [[b"PER", b"ADJ"]])
-        np.testing.assert_allclose(found["score"], [[0.75, 0.55]], rtol=1e-6)
+        batch = self.task.postprocess(decoded, inputs, raw, self.tokenizer)
+        self.assertEqual(batch["type"].numpy().tolist(), [[b"PER", b"ADJ"]])
+        np.testing.assert_allclose(batch["score"], [[0.75, 0.55]], rtol=1e-6)
 
     @parameterized.parameters(1, 3, 5, 30)
     def test_windows_are_merged_to_the_answer_of_one_row(self, stride):
@@ -221,15 +222,15 @@ class TaggingTest(parameterized.TestCase):
 
     def test_any_bytes_are_answered(self):
         texts = ["", " ", "😀", b"\xff\xfea\xc3", "\x00", "\u0301", "很" * 99]
-        found = self.predictor().serve_text(text=tf.constant(texts))
-        self.assertEqual(found.pop("truncated").shape, (len(texts),))
-        for value in found.values():
-            self.assertEqual(value.shape, found["type"].shape)
+        batch = self.predictor().serve_text(text=tf.constant(texts))
+        self.assertEqual(batch.pop("truncated").shape, (len(texts),))
+        for value in batch.values():
+            self.assertEqual(value.shape, batch["type"].shape)
         for text, starts, ends, parts in zip(
             texts,
-            found["start"].numpy(),
-            found["end"].numpy(),
-            found["text"].numpy(),
+            batch["start"].numpy(),
+            batch["end"].numpy(),
+            batch["text"].numpy(),
             strict=True,
         ):
             if isinstance(text, bytes):
@@ -249,9 +250,9 @@ class TaggingTest(parameterized.TestCase):
         )
         rows = list(conll.examples(path))
         task = tagging.Tagging(seq_length=64, stride=32).adapt(rows, None)
-        found = answers(task, rows, tokenizer)
+        predictions = answers(task, rows, tokenizer)
         missing = 0
-        for row, answer in zip(rows, found, strict=True):
+        for row, answer in zip(rows, predictions, strict=True):
             offsets, text = conll.word_offsets(row["words"]), row["text"]
             expected = {
                 (kind, offsets[first][0], offsets[last - 1][1])
@@ -266,7 +267,7 @@ class TaggingTest(parameterized.TestCase):
             ):
                 self.assertEqual(part, text[start:end] if start >= 0 else "")
         self.assertEqual(missing, exceptions)
-        self.assertGreater(task.metrics(found, rows)["f1"], 0.99)
+        self.assertGreater(task.metrics(predictions, rows)["f1"], 0.99)
 
 
 def _offsets(text):

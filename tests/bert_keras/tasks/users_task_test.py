@@ -97,10 +97,10 @@ class UsersTaskTest(parameterized.TestCase):
         folder = self.run_folder("unseen.task")
         said = io.StringIO()
         with contextlib.redirect_stderr(said):
-            found = input_pipeline.read_init(
+            source = input_pipeline.read_init(
                 settings.FinetuneSettings(), folder
             )
-        self.assertIsNone(found.task)
+        self.assertIsNone(source.task)
         text = " ".join(said.getvalue().split())
         self.assertIn("its head is left out: its task is the module", text)
 
@@ -132,8 +132,8 @@ class UsersTaskTest(parameterized.TestCase):
         self.assertNotIn("unseen.task", sys.modules)
 
     def test_its_encoder_can_still_be_taken(self):
-        found = formats.read(self.run_folder("unseen.task"))
-        model = loading.load_model(found, TASK)
+        source = formats.read(self.run_folder("unseen.task"))
+        model = loading.load_model(source, TASK)
         self.assertEqual(model(tiny.inputs())["label"].shape, (4, 2))
 
     def test_a_module_that_the_user_names_is_used(self):

@@ -54,11 +54,15 @@ class WordDropoutTest(parameterized.TestCase):
             ),
         )
         records.write_manifest(folder, [shard])
-        found = records.Records(folder)
-        sampler = batches.BatchSampler(found.lengths, 4, shuffle=False)
+        records_read = records.Records(folder)
+        sampler = batches.BatchSampler(records_read.lengths, 4, shuffle=False)
         hidden = set()
         for batch in input_pipeline.batches(
-            tf.distribute.get_strategy(), task, found, sampler, stop_step=20
+            tf.distribute.get_strategy(),
+            task,
+            records_read,
+            sampler,
+            stop_step=20,
         ):
             ids, word = (
                 batch["inputs"][name].numpy() for name in ("token_ids", "word")

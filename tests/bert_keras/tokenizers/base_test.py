@@ -43,9 +43,9 @@ class WordPieceTest(parameterized.TestCase):
         tokenizer = wordpiece.Tokenizer(
             [*tiny.VOCABULARY, "act", "s"], lowercase=True
         )
-        found = tokenizer.word_starts(tokenizer([text]))
+        actual = tokenizer.word_starts(tokenizer([text]))
         want = [bool(int(start)) for start in starts.split()]
-        self.assertEqual(found.to_list(), [want])
+        self.assertEqual(actual.to_list(), [want])
 
     def test_words_of_no_text_are_none(self):
         ids = self.tokenizer(tf.constant([], tf.string))

@@ -85,11 +85,11 @@ class CharactersTest(absltest.TestCase):
             [entry for entries in shards[0] for entry in entries],
             **records.tokenizer_metadata(self.tokenizer),
         )
-        found = records.Records(folder)
+        records_read = records.Records(folder)
         self.assertEqual(
-            found.tokenizer().fingerprint, self.tokenizer.fingerprint
+            records_read.tokenizer().fingerprint, self.tokenizer.fingerprint
         )
-        ids = found.read(np.arange(1), 32)["inputs/token_ids"]
+        ids = records_read.read(np.arange(1), 32)["inputs/token_ids"]
         self.assertEqual(
             self.tokenizer.detokenize(tf.constant(ids)).numpy()[0][:4], b"[UNK"
         )

@@ -411,8 +411,8 @@ class OffsetsTest(parameterized.TestCase):
             lowercase=True,
         )
         _, starts, ends = ours.with_offsets([text])
-        found = zip(starts.to_list()[0], ends.to_list()[0], strict=True)
-        self.assertEqual(list(found), spans)
+        actual = zip(starts.to_list()[0], ends.to_list()[0], strict=True)
+        self.assertEqual(list(actual), spans)
 
     def test_are_the_same_in_a_saved_model(self):
         ours, module = make(), tf.Module()

@@ -30,14 +30,14 @@ class WorkersTest(parameterized.TestCase):
 
     def test_the_first_worker_is_chief_where_none_is_named(self):
         hosts = {"worker": ["a:1", "b:1", "c:1"]}
-        found = [self.index(hosts, "worker", n) for n in range(3)]
-        self.assertEqual(found, [0, 1, 2])
+        indices = [self.index(hosts, "worker", n) for n in range(3)]
+        self.assertEqual(indices, [0, 1, 2])
 
     def test_a_named_chief_comes_before_the_workers(self):
         hosts = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
         self.assertEqual(self.index(hosts, "chief", 0), 0)
-        found = [self.index(hosts, "worker", n) for n in range(2)]
-        self.assertEqual(found, [1, 2])
+        indices = [self.index(hosts, "worker", n) for n in range(2)]
+        self.assertEqual(indices, [1, 2])
 
     def test_a_process_alone_is_chief(self):
         workers = cluster.Workers(tf.distribute.get_strategy())

@@ -38,8 +38,8 @@ class DevicesTest(parameterized.TestCase):
         self.assertEqual(self.chosen("auto", **everything), "workers")
         for few in (0, 1):
             everything["workers"] = few
-            found = self.chosen("auto", **everything)
-            self.assertEqual(found, ["gpu 0", "gpu 1"])
+            chosen = self.chosen("auto", **everything)
+            self.assertEqual(chosen, ["gpu 0", "gpu 1"])
         for few in (0, 1):
             self.assertEqual(self.chosen("auto", gpus=few), "one")
 

@@ -35,14 +35,14 @@ def tearDownModule():
 
 def tree(folder):
     """{file: checksum} of all files below a folder."""
-    found = {}
+    digests = {}
     for where, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(where, name)
             with open(path, "rb") as file:
                 digest = hashlib.sha256(file.read()).hexdigest()
-            found[os.path.relpath(path, folder)] = digest
-    return found
+            digests[os.path.relpath(path, folder)] = digest
+    return digests
 
 
 class RunFolderTest(mains.Case):

@@ -87,8 +87,8 @@ class SettingsTest(parameterized.TestCase):
             epochs=np.int64(2),
             train=pathlib.Path("rows.tsv"),
         )
-        found = task.alpha, chosen.dev_fraction, chosen.epochs, chosen.train
-        self.assertEqual(repr(found), "(2.0, 0.0, 2, 'rows.tsv')")
+        values = task.alpha, chosen.dev_fraction, chosen.epochs, chosen.train
+        self.assertEqual(repr(values), "(2.0, 0.0, 2, 'rows.tsv')")
 
     def test_a_wrappers_value_is_named_as_the_option(self):
         with self.assertRaisesRegex(

@@ -68,12 +68,12 @@ class LabelSmoothingTest(parameterized.TestCase):
                 label_smoothing=e,
             )
             logits, labels, weights = tensors(logits, labels, weights)
-            found = SmoothedTask(task, epsilon=e).loss(
+            losses = SmoothedTask(task, epsilon=e).loss(
                 {term: logits}, {}, {term: (labels, weights)}
             )
-            self.assertEqual(set(found), {term})
+            self.assertEqual(set(losses), {term})
             np.testing.assert_allclose(
-                found[term],
+                losses[term],
                 np.sum(expected * weights.numpy()),
                 rtol=1e-5,
             )
@@ -107,10 +107,10 @@ class OrderTest(absltest.TestCase):
                 shape = (4, 2) if term == "masked_lm" else (4,)
                 targets[term] = tf.zeros(shape, tf.int32), tf.ones(shape)
             more = targets | {"length": (tf.zeros(4, tf.int32), tf.ones(4))}
-            for found in (task.loss, task.metric_sums):
+            for function in (task.loss, task.metric_sums):
                 self.assertEqual(
-                    set(found(outputs, features, more)),
-                    set(found(outputs, features, targets)),
+                    set(function(outputs, features, more)),
+                    set(function(outputs, features, targets)),
                 )
 
 
@@ -137,12 +137,12 @@ class RDropTest(parameterized.TestCase):
             "label": logits,
             "r_drop/label": tf.constant(other, tf.float32),
         }
-        (found,) = (
+        (actual,) = (
             RDrop(TASK, alpha=0.7)
             .loss(outputs, {}, {"label": (labels, weights)})
             .values()
         )
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
     def forward(self, *, training, targets=True, **config):
         task = RDrop(TASK)
@@ -163,11 +163,11 @@ class RDropTest(parameterized.TestCase):
     def test_without_dropout_the_loss_is_the_tasks(self):
         plain = {"dropout": 0.0, "attention_dropout": 0.0}
         keras.utils.set_random_seed(1)
-        outputs, found = self.forward(training=True, **plain)
+        outputs, actual = self.forward(training=True, **plain)
         keras.utils.set_random_seed(1)
         _, expected = self.forward(training=False, **plain)
         self.assertIn("r_drop/label", outputs)
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
     @parameterized.parameters((False, True), (True, False), (False, False))
     def test_there_is_one_pass_where_nothing_is_learned(self, training, given):
