@@ -107,9 +107,9 @@ class BazelTest(absltest.TestCase):
             "py_library": set(),
         }
         for line in query.stdout.splitlines():
-            kind, _, label = line.split()  # "py_test rule //:tests/build_test"
-            if kind in cls.targets:
-                cls.targets[kind].add(label.removeprefix("//:"))
+            rule, _, label = line.split()  # "py_test rule //:tests/build_test"
+            if rule in cls.targets:
+                cls.targets[rule].add(label.removeprefix("//:"))
 
     def test_every_test_has_its_target(self):
         self.assertEqual(_paths("tests/**/*_test.py"), self.targets["py_test"])

@@ -132,9 +132,9 @@ def rest_server(model: Model, port: int = 0) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def other_service(kind: str) -> Iterator[int]:
+def other_service(protocol: str) -> Iterator[int]:
     """The port of a service that is no TF Serving."""
-    if kind == "grpc":
+    if protocol == "grpc":
         pool = concurrent.futures.ThreadPoolExecutor(1)
         server = grpc.server(pool)
         port = server.add_insecure_port("localhost:0")

@@ -77,8 +77,10 @@ class Custom(classification.Classification):
 
 
 def make(named=("label",), **heads_by_name):
-    kind = type("Made", (Custom,), {"named": named, "layers": heads_by_name})
-    task = kind(seq_length=32, labels=("bad", "good"))
+    task_class = type(
+        "Made", (Custom,), {"named": named, "layers": heads_by_name}
+    )
+    task = task_class(seq_length=32, labels=("bad", "good"))
     return model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
 
 

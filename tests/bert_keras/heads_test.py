@@ -49,8 +49,8 @@ gelu = np.vectorize(lambda x: x * 0.5 * (1 + math.erf(x / 2**0.5)))
 
 
 class PoolingTest(parameterized.TestCase):
-    def pooled(self, kind, layers=5):
-        pooling = heads.Pooling(tiny.bert(num_layers=layers - 1), kind)
+    def pooled(self, name, layers=5):
+        pooling = heads.Pooling(tiny.bert(num_layers=layers - 1), name)
         pooling.build()
         inputs, hidden = encoded(layers)
         vectors = pooling(inputs, tf.constant(MASK, tf.int32)).numpy()
@@ -68,8 +68,8 @@ class PoolingTest(parameterized.TestCase):
         )
 
     def test_mean_and_max_are_over_tokens(self):
-        for kind, function in (("mean", np.mean), ("max", np.max)):
-            vectors, hidden = self.pooled(kind)
+        for name, function in (("mean", np.mean), ("max", np.max)):
+            vectors, hidden = self.pooled(name)
             for row, length in enumerate(MASK.sum(axis=1)[:3]):
                 np.testing.assert_allclose(
                     vectors[row],

@@ -22,8 +22,8 @@ class GeluTest(parameterized.TestCase):
         kind_within=(("float32", 1e-6), ("bfloat16", 2**-7)),
     )
     def test_it_is_x_times_the_share_below_x(self, pass_by_pass, kind_within):
-        kind, within = kind_within
-        x = tf.cast(tf.linspace(-9.0, 9.0, 2001), kind)
+        dtype, within = kind_within
+        x = tf.cast(tf.linspace(-9.0, 9.0, 2001), dtype)
         exact = x.numpy().astype(np.float64)
         share = np.array([0.5 + 0.5 * math.erf(v / 2**0.5) for v in exact])
         density = np.exp(-0.5 * exact**2) / math.sqrt(2 * math.pi)
@@ -52,8 +52,8 @@ class GeluTest(parameterized.TestCase):
 
 class DropoutTest(parameterized.TestCase):
     @parameterized.parameters("float32", "bfloat16", "float16")
-    def test_a_share_is_zero_and_the_rest_is_scaled(self, kind):
-        x = tf.ones((300, 1001), kind)
+    def test_a_share_is_zero_and_the_rest_is_scaled(self, dtype):
+        x = tf.ones((300, 1001), dtype)
         for rate in (0.1, 0.5, 0.9):
             y, slope = derivative(
                 lambda x, rate=rate: kernels.dropout(x, rate, (3, 4)), x

@@ -37,10 +37,10 @@ class Unregistered(classification.Classification):
     """A user's task that Keras knows nothing of."""
 
 
-def model(kind="lstm", **options):
+def model(task_name="lstm", **options):
     bert = tiny.bert(embedding_size=8, norm_first=True)
     return model_lib.BertModel(
-        bert_lib.BertEncoder(bert, **options), TASKS[kind](), **options
+        bert_lib.BertEncoder(bert, **options), TASKS[task_name](), **options
     )
 
 
@@ -74,10 +74,10 @@ class KerasFileTest(parameterized.TestCase):
         ("lstm", "float32", HALF[0]),
     )
     def test_it_computes_as_it_was_saved_under_any_policy(
-        self, kind, policy, later
+        self, task_name, policy, later
     ):
         keras.config.set_dtype_policy(policy)
-        one = model(kind)
+        one = model(task_name)
         self.assertIn(policy, dict(map(reversed, policies(one))))
         two = self.saved_and_loaded(one, later)
         self.assertEqual(policies(one), policies(two))

@@ -197,23 +197,24 @@ class TrainingTest(Case):
         *((kind, "post_norm") for kind in TASKS if kind not in ROWS),
     )
     def test_losses_and_gradients_are_those_of_all_positions(
-        self, kind, network
+        self, task_name, network
     ):
-        model = make_model(TASKS[kind](), **NETWORKS[network])
+        model = make_model(TASKS[task_name](), **NETWORKS[network])
         batch = make_batch(model.task)
         actual = learn(model, *batch)
         with reading_all(model.task):
             expected = learn(model, *batch)
             self.assertEqual(last_rows(model, batch[0]), LENGTH)
         self.assert_near(actual, expected)
-        rows = ROWS.get(kind, LENGTH)
+        rows = ROWS.get(task_name, LENGTH)
         self.assertEqual(last_rows(model, batch[0]), rows)
 
     @parameterized.product(
-        kind=("masked_lm", "classification", "layers"), causal=(False, True)
+        task_name=("masked_lm", "classification", "layers"),
+        causal=(False, True),
     )
-    def test_several_texts_in_a_row(self, kind, causal):
-        model = make_model(TASKS[kind](), causal=causal)
+    def test_several_texts_in_a_row(self, task_name, causal):
+        model = make_model(TASKS[task_name](), causal=causal)
         batch = make_batch(model.task, packed=True)
         actual = learn(model, *batch)
         with reading_all(model.task):
@@ -240,22 +241,25 @@ class TrainingTest(Case):
         ("classification", "mirrored", 2, False),
     )
     def test_runs_end_with_the_same_weights(
-        self, kind, strategy, micro_batches, xla
+        self, task_name, strategy, micro_batches, xla
     ):
         weights, losses = [], []
-        for context in (contextlib.nullcontext(), reading_all(TASKS[kind]())):
+        for context in (
+            contextlib.nullcontext(),
+            reading_all(TASKS[task_name]()),
+        ):
             with context:
-                run = runs.Run(kind, strategy, micro_batches, xla=xla)
+                run = runs.Run(task_name, strategy, micro_batches, xla=xla)
                 losses.append(run.train(stop=4))
                 weights.append(run.weights())
         np.testing.assert_allclose(*losses, rtol=0, atol=1e-6)
         self.assert_near(*weights)
 
     @parameterized.parameters("masked_lm", "classification", "layers")
-    def test_16_bits_differ_by_their_rounding(self, kind):
+    def test_16_bits_differ_by_their_rounding(self, task_name):
         keras.config.set_dtype_policy("mixed_bfloat16")
         self.addCleanup(keras.config.set_dtype_policy, "float32")
-        model = make_model(TASKS[kind](), norm_first=True)
+        model = make_model(TASKS[task_name](), norm_first=True)
         batch = make_batch(model.task)
         actual = learn(model, *batch)
         with reading_all(model.task):
@@ -281,8 +285,8 @@ class TrainingTest(Case):
 
 class AnswersTest(Case):
     @parameterized.parameters(*TASKS)
-    def test_python_answers(self, kind):
-        task = TASKS[kind]()
+    def test_python_answers(self, task_name):
+        task = TASKS[task_name]()
         rows = tiny.inputs(rows=6)
         ids = rows["token_ids"].numpy()
         ids[:3, 2:4] = tiny.VOCABULARY.index("[MASK]")
@@ -296,8 +300,8 @@ class AnswersTest(Case):
             np.testing.assert_allclose(value, answers[1][name], atol=1e-6)
 
     @parameterized.parameters("masked_lm", "classification", "layers")
-    def test_texts_are_answered_in_batches_of_one_length(self, kind):
-        model = make_model(TASKS[kind]())
+    def test_texts_are_answered_in_batches_of_one_length(self, task_name):
+        model = make_model(TASKS[task_name]())
         texts = {"text": tf.constant([*TEXTS, "very " * 50])}
         answers = []
         for context in (contextlib.nullcontext(), reading_all(model.task)):
@@ -311,11 +315,13 @@ class AnswersTest(Case):
                 np.testing.assert_allclose(value, answers[1][name], atol=1e-6)
 
     @parameterized.product(
-        kind=("masked_lm", "classification", "layers"),
+        task_name=("masked_lm", "classification", "layers"),
         network=("post_norm", "causal"),
     )
-    def test_exports_answer_as_python_with_all_positions(self, kind, network):
-        model = make_model(TASKS[kind](), **NETWORKS[network])
+    def test_exports_answer_as_python_with_all_positions(
+        self, task_name, network
+    ):
+        model = make_model(TASKS[task_name](), **NETWORKS[network])
         model = predictor.Predictor(model, tiny.tokenizer())
         folder = os.path.join(self.create_tempdir().full_path, "served")
         length, config = 16, model.model.encoder.config
@@ -457,8 +463,8 @@ class UsersTest(Case):
         mean = mean_network.MeanConfig(len(tiny.VOCABULARY)).build_encoder()
         former = FormerEncoder(tiny.bert())
         for encoder in (mean, former):
-            for kind in ("masked_lm", "classification"):
-                model = make_model(TASKS[kind](), encoder)
+            for task_name in ("masked_lm", "classification"):
+                model = make_model(TASKS[task_name](), encoder)
                 features, _ = make_batch(model.task)
                 actual = model(features)
                 with reading_all(model.task):

@@ -42,9 +42,9 @@ class ClientTest(parameterized.TestCase):
         self.model.batches.clear()
         self.model.refuse.clear()
 
-    def ask(self, kind, texts=TEXTS, **settings):
+    def ask(self, protocol, texts=TEXTS, **settings):
         settings = {"pause": 1e-3, **settings}
-        with client.connect(self.urls[kind], **settings) as asked:
+        with client.connect(self.urls[protocol], **settings) as asked:
             return list(asked.predict({"text": text} for text in texts))
 
     def run_main(self, url, lines):
@@ -63,8 +63,8 @@ class ClientTest(parameterized.TestCase):
         return out.getvalue().splitlines(), err.getvalue()
 
     @parameterized.parameters("grpc", "rest")
-    def test_answers_are_the_models_in_order(self, kind):
-        answers = self.ask(kind, batch_size=5)
+    def test_answers_are_the_models_in_order(self, protocol):
+        answers = self.ask(protocol, batch_size=5)
         self.assertEqual(self.model.batches, [5, 5, 2])
         expected = self.predictor.predict(TEXTS)
         self.assertEqual(
@@ -77,40 +77,40 @@ class ClientTest(parameterized.TestCase):
             self.assertIs(ours["truncated"], False)
 
     @parameterized.parameters("grpc", "rest")
-    def test_no_texts_are_no_request(self, kind):
-        self.assertEmpty(self.ask(kind, texts=[]))
+    def test_no_texts_are_no_request(self, protocol):
+        self.assertEmpty(self.ask(protocol, texts=[]))
         self.assertEmpty(self.model.batches)
 
     @parameterized.parameters("grpc", "rest")
-    def test_a_busy_server_is_asked_again(self, kind):
-        self.model.refuse = [BUSY[kind]] * 3
-        self.assertLen(self.ask(kind), len(TEXTS))
+    def test_a_busy_server_is_asked_again(self, protocol):
+        self.model.refuse = [BUSY[protocol]] * 3
+        self.assertLen(self.ask(protocol), len(TEXTS))
         self.assertEmpty(self.model.refuse)
         self.assertEqual(self.model.batches, [len(TEXTS)])
 
     @parameterized.parameters("grpc", "rest")
-    def test_a_server_that_fails_is_asked_once(self, kind):
-        self.model.refuse = [BAD[kind]] * 2
+    def test_a_server_that_fails_is_asked_once(self, protocol):
+        self.model.refuse = [BAD[protocol]] * 2
         with self.assertRaisesRegex(client.ServerError, "no room") as caught:
-            self.ask(kind)
+            self.ask(protocol)
         self.assertNotIsInstance(caught.exception, client.UnavailableError)
         self.assertLen(self.model.refuse, 1)
 
     @parameterized.parameters("grpc", "rest")
-    def test_tries_end_with_the_deadline(self, kind):
-        self.model.refuse = [BUSY[kind]] * 100_000
+    def test_tries_end_with_the_deadline(self, protocol):
+        self.model.refuse = [BUSY[protocol]] * 100_000
         # The last try may be cut off by it.
         with self.assertRaisesRegex(client.ServerError, "(?i)room|deadline"):
-            self.ask(kind, deadline=0.2)
+            self.ask(protocol, deadline=0.2)
         self.assertLess(len(self.model.refuse), 100_000 - 1)
         self.assertEmpty(self.model.batches)
 
     @parameterized.parameters("grpc", "rest")
-    def test_an_answer_after_the_deadline_is_an_error(self, kind):
+    def test_an_answer_after_the_deadline_is_an_error(self, protocol):
         self.model.gate.clear()
         self.addCleanup(self.model.gate.set)
         with self.assertRaisesRegex(client.ServerError, "(?i)deadline"):
-            self.ask(kind, deadline=0.2)
+            self.ask(protocol, deadline=0.2)
 
     @parameterized.parameters(
         "grpc://localhost:1/sharp", "http://localhost:1/v1/models/sharp"
@@ -125,14 +125,14 @@ class ClientTest(parameterized.TestCase):
         self.assertLess(time.monotonic() - began, 10)
 
     @parameterized.parameters("grpc", "rest")
-    def test_a_server_that_starts_is_waited_for(self, kind):
+    def test_a_server_that_starts_is_waited_for(self, protocol):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
         url = {
             "grpc": f"grpc://localhost:{port}/sharp",
             "rest": f"http://localhost:{port}/v1/models/sharp",
-        }[kind]
+        }[protocol]
         start = {"grpc": servers.grpc_server, "rest": servers.rest_server}
         asked, tries = client.connect(url, pause=1e-2), []
         send = asked._send
@@ -140,7 +140,7 @@ class ClientTest(parameterized.TestCase):
         def counted(rows, seconds):
             tries.append(len(rows))
             if len(tries) == 3:
-                stack.enter_context(start[kind](self.model, port))
+                stack.enter_context(start[protocol](self.model, port))
             return send(rows, seconds)
 
         with contextlib.ExitStack() as stack, asked:
@@ -153,10 +153,10 @@ class ClientTest(parameterized.TestCase):
             "grpc://localhost:{}/sharp",
             "http://localhost:{}/v1/models/sharp",
         ),
-        kind=("grpc", "rest"),
+        protocol=("grpc", "rest"),
     )
-    def test_another_service_ends_the_first_try(self, url, kind):
-        with servers.other_service(kind) as port:
+    def test_another_service_ends_the_first_try(self, url, protocol):
+        with servers.other_service(protocol) as port:
             asked, tries = client.connect(url.format(port), pause=1e-3), []
             send = asked._send
 
@@ -172,8 +172,8 @@ class ClientTest(parameterized.TestCase):
         self.assertLen(tries, 1)
 
     @parameterized.parameters("grpc", "rest")
-    def test_a_column_that_is_not_the_models(self, kind):
-        with client.connect(self.urls[kind]) as asked:
+    def test_a_column_that_is_not_the_models(self, protocol):
+        with client.connect(self.urls[protocol]) as asked:
             with self.assertRaisesRegex(client.ServerError, "question"):
                 list(asked.predict([{"question": "who?"}]))
 
@@ -201,9 +201,10 @@ class ClientTest(parameterized.TestCase):
         self.assertEmpty(self.model.batches)
 
     @parameterized.parameters("grpc", "rest")
-    def test_half_a_character_is_answered(self, kind):
+    def test_half_a_character_is_answered(self, protocol):
         self.assertEqual(
-            self.ask(kind, ["\ud800 film"]), self.ask(kind, ["\ufffd film"])
+            self.ask(protocol, ["\ud800 film"]),
+            self.ask(protocol, ["\ufffd film"]),
         )
 
     @parameterized.parameters(
@@ -290,9 +291,9 @@ class ClientTest(parameterized.TestCase):
             client.connect(url)
 
     @parameterized.parameters("grpc", "rest")
-    def test_the_command_reads_lines_and_writes_json_lines(self, kind):
+    def test_the_command_reads_lines_and_writes_json_lines(self, protocol):
         lines = 'a film\n{"text": "很好"}\n\n'.encode() + b"\xff film\n"
-        out, err = self.run_main(self.urls[kind], lines)
+        out, err = self.run_main(self.urls[protocol], lines)
         self.assertIn("1 lines were not UTF-8, the first of them line 4", err)
         answers = list(map(json.loads, out))
         expected = self.predictor.predict(["a film", "很好", "", "film"])

@@ -31,10 +31,10 @@ class RecipesTest(absltest.TestCase):
             types = {f.name: type(f.default) for f in fields}
             for name, value in re.findall(r"^--(\w+)=(.*)$", text, re.M):
                 if name == "task":
-                    kind = base.find(value)
+                    task_class = base.find(value)
                     types |= {
                         f.name: type(f.default)
-                        for f in dataclasses.fields(kind)
+                        for f in dataclasses.fields(task_class)
                     }
                     continue
                 self.assertIn(name, types, path)

@@ -19,7 +19,7 @@ from tests.trainers.runs import Run
 
 ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
 
-KINDS = ("masked_lm", "classification", "wrapped")
+TASK_NAMES = ("masked_lm", "classification", "wrapped")
 # Strategy, its replicas, accumulation steps.
 SHAPES = (
     ("one_device", 1, 4),
@@ -30,9 +30,9 @@ SHAPES = (
 )
 
 
-def trained(kind, strategy, micro_batches):
+def trained(task_name, strategy, micro_batches):
     """{"losses": (20,), path of a variable: its value}, with clipping."""
-    run = Run(kind, strategy, micro_batches, clip_norm=0.1)
+    run = Run(task_name, strategy, micro_batches, clip_norm=0.1)
     losses = np.array(run.train())
     return {"losses": losses, **run.weights()}
 
@@ -74,7 +74,7 @@ def start_workers(arguments, count=2):
 
 @functools.cache
 def of_two_processes():
-    """{(kind, micro_batches): what each of two workers has in the end}."""
+    """{(task_name, micro_batches): what each of two workers has in the end}."""
     with tempfile.TemporaryDirectory() as folder:
         workers = start_workers(["tests.trainers.replicas_test", folder])
         for worker in workers:
@@ -82,15 +82,17 @@ def of_two_processes():
             if worker.returncode:
                 raise AssertionError(error)
         return {
-            (kind, micro_batches): [
+            (task_name, micro_batches): [
                 dict(
                     np.load(
-                        os.path.join(folder, f"{kind}-{micro_batches}-{i}.npz")
+                        os.path.join(
+                            folder, f"{task_name}-{micro_batches}-{i}.npz"
+                        )
                     )
                 )
                 for i in range(2)
             ]
-            for kind in KINDS
+            for task_name in TASK_NAMES
             for micro_batches in (1, 2)
         }
 
@@ -98,25 +100,27 @@ def of_two_processes():
 def worker(folder):
     """One of the two processes."""
     index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
-    for kind in KINDS:
+    for task_name in TASK_NAMES:
         for micro_batches in (1, 2):
-            values = trained(kind, "multi_worker_mirrored", micro_batches)
-            path = os.path.join(folder, f"{kind}-{micro_batches}-{index}.npz")
+            values = trained(task_name, "multi_worker_mirrored", micro_batches)
+            path = os.path.join(
+                folder, f"{task_name}-{micro_batches}-{index}.npz"
+            )
             np.savez(path, **values)
 
 
-alone = functools.cache(lambda kind: trained(kind, "one_device", 1))
+alone = functools.cache(lambda task_name: trained(task_name, "one_device", 1))
 
 
-def differences(kind, strategy, micro_batches):
+def differences(task_name, strategy, micro_batches):
     """Largest of the losses and of the weights after 20 steps."""
     if strategy == "multi_worker_mirrored":
-        values = of_two_processes()[kind, micro_batches][0]
+        values = of_two_processes()[task_name, micro_batches][0]
     else:
-        values = trained(kind, strategy, micro_batches)
+        values = trained(task_name, strategy, micro_batches)
     largest = {
         name: np.abs(value - values[name]).max()
-        for name, value in alone(kind).items()
+        for name, value in alone(task_name).items()
     }
     loss = largest.pop("losses")
     return loss, max(largest.values())
@@ -124,31 +128,34 @@ def differences(kind, strategy, micro_batches):
 
 class ReplicasTest(parameterized.TestCase):
     @parameterized.parameters(
-        *((kind, *shape) for kind in KINDS for shape in SHAPES)
+        *((kind, *shape) for kind in TASK_NAMES for shape in SHAPES)
     )
     def test_the_update_is_that_of_one_replica(
-        self, kind, strategy, replicas, micro_batches
+        self, task_name, strategy, replicas, micro_batches
     ):
         del replicas
-        loss, weights = differences(kind, strategy, micro_batches)
+        loss, weights = differences(task_name, strategy, micro_batches)
         self.assertLess(loss, 1e-6)
         self.assertLess(weights, 1e-6)
 
     def test_both_workers_hold_the_same_bits(self):
-        for (kind, micro_batches), (one, two) in of_two_processes().items():
+        for (task_name, micro_batches), (
+            one,
+            two,
+        ) in of_two_processes().items():
             for name, value in one.items():
                 np.testing.assert_array_equal(
-                    value, two[name], f"{kind} {micro_batches} {name}"
+                    value, two[name], f"{task_name} {micro_batches} {name}"
                 )
 
 
 def table():
     print("task, strategy, replicas, accumulation steps, loss, weights")
-    for kind in KINDS:
+    for task_name in TASK_NAMES:
         for strategy, replicas, micro_batches in SHAPES:
-            loss, weights = differences(kind, strategy, micro_batches)
+            loss, weights = differences(task_name, strategy, micro_batches)
             print(
-                f"{kind:15} {strategy:22} {replicas} {micro_batches} "
+                f"{task_name:15} {strategy:22} {replicas} {micro_batches} "
                 f"{loss:.1e} {weights:.1e}"
             )
 

@@ -95,7 +95,9 @@ def batches(task, count, size=BATCH):
 class Run:
     """A tiny training run under a strategy, `micro_batches` per replica."""
 
-    def __init__(self, kind, strategy="one_device", micro_batches=1, **options):
+    def __init__(
+        self, task_name, strategy="one_device", micro_batches=1, **options
+    ):
         self.strategy = devices.make_strategy(strategy)
         self.replicas = self.strategy.num_replicas_in_sync
         keras.utils.set_random_seed(1)
@@ -103,7 +105,7 @@ class Run:
         rule = options.pop("rule", optimizers.AdamW())
         peak = options.pop("peak", 1e-4)
         bert = tiny.bert(dropout=rate, attention_dropout=rate)
-        self.task = TASKS[kind]()
+        self.task = TASKS[task_name]()
         with self.strategy.scope():
             self.model = model_lib.BertModel(
                 bert_lib.BertEncoder(bert), self.task

@@ -33,7 +33,7 @@ import runpy, sys
 from tests import devices
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
-KINDS = tuple(
+COMMANDS = tuple(
     (module, strategy)
     for module in ("pretrain", "finetune")
     for strategy in ("one_device", "mirrored")
@@ -120,7 +120,7 @@ class StopTest(parameterized.TestCase):
                 **shared,
             },
         }
-        for module, strategy in KINDS:
+        for module, strategy in COMMANDS:
             cls.run_whole(
                 module,
                 strategy=strategy,
@@ -160,13 +160,13 @@ class StopTest(parameterized.TestCase):
         )
         self.assertEqual(one, two)
 
-    @parameterized.parameters(*enumerate(KINDS))
-    def test_killed_at_any_moment_it_ends_bit_equal(self, number, kind):
-        module, strategy = kind
+    @parameterized.parameters(*enumerate(COMMANDS))
+    def test_killed_at_any_moment_it_ends_bit_equal(self, number, command):
+        module, strategy = command
         moment = random.Random(number)
         run = self.path(f"killed-{module}-{strategy}")
         flags = self.flags[module] | {"output": run, "strategy": strategy}
-        for kill in range(number, KILLS.value, len(KINDS)):
+        for kill in range(number, KILLS.value, len(COMMANDS)):
             # In training and saving, and in starting: imports, records.
             lines = moment.randint(0, 7)
             more = moment.uniform(0, 0.1 if lines else 12)

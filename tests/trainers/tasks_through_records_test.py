@@ -168,14 +168,14 @@ class RecordsTest(absltest.TestCase):
                 labels, weights = made["label"]
                 return {"label": (labels > 0, weights)}
 
-        for kind, message in (
+        for task_class, message in (
             (Undeclared, "stored_features"),
             (Left, "padding at the end"),
             (Wide, "targets/label/labels has type int64"),
             (Flags, "targets/label/labels has type bool"),
         ):
-            name = kind.__bases__[0].__module__.rpartition(".")[2]
-            task = kind(seq_length=32).adapt(ROWS[name], tiny.tokenizer())
+            name = task_class.__bases__[0].__module__.rpartition(".")[2]
+            task = task_class(seq_length=32).adapt(ROWS[name], tiny.tokenizer())
             with self.assertRaisesRegex(errors.InputError, message):
                 list(
                     labelled_records.encode(task, tiny.tokenizer(), ROWS[name])

@@ -87,8 +87,8 @@ class SerializeTest(absltest.TestCase):
             features = expected.features.feature
             self.assertEqual(set(features), set(columns))
             for name, value in zip(columns, values, strict=True):
-                kind = features[name].WhichOneof("kind")
-                theirs = getattr(features[name], kind).value
+                value_list = features[name].WhichOneof("kind")
+                theirs = getattr(features[name], value_list).value
                 self.assertEqual(list(theirs), value.tolist())
             self.assertLen(example, expected.ByteSize())
 

@@ -123,10 +123,10 @@ class MetadataTest(parameterized.TestCase):
     def test_the_tokenizer_is_berts_with_this_vocabulary(self):
         graph = self.graph("classification")
         (unit,) = tables(graph, 5)
-        kind = unit.Get(
+        unit_type = unit.Get(
             flatbuffers.number_types.Uint8Flags, unit.Pos + offset(unit, 0)
         )
-        self.assertEqual(kind, 4)
+        self.assertEqual(unit_type, 4)
         options = table(unit.Bytes, unit.Indirect(unit.Pos + offset(unit, 1)))
         (file,) = tables(options, 0)
         self.assertEqual(string(file, 0), "vocab.txt")

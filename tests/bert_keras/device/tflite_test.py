@@ -473,8 +473,8 @@ class TfliteTest(parameterized.TestCase):
             row | {"label": answer["label"]}
             for row, answer in zip(texts, answers, strict=True)
         ]
-        kind = {"seq_length": 32, "least": 1.0}
-        path = tflite.export(predictor_, output, data=gold, **kind)
+        settings = {"seq_length": 32, "least": 1.0}
+        path = tflite.export(predictor_, output, data=gold, **settings)
         self.assertTrue(os.path.exists(path))
         with self.assertRaisesRegex(
             verification.ExportError, "accuracy 0.8000 .* below the 1.0000"
@@ -483,7 +483,7 @@ class TfliteTest(parameterized.TestCase):
                 predictor_,
                 os.path.join(output, "worse"),
                 data=[gold[0] | {"label": "none"}, *gold[1:]],
-                **kind,
+                **settings,
             )
         self.assertNotIn("worse", os.listdir(output))
 
@@ -492,13 +492,13 @@ class TfliteTest(parameterized.TestCase):
         gold = [row | {"label": "bad"} for row in rows(predictor_.task)]
         apart = verification.Difference(0.1, 0.5)
         with mock.patch.object(tflite, "compare", lambda *_: apart):
-            for kind, least, refused in (
+            for precision, least, refused in (
                 ("dynamic", None, True),
                 ("dynamic", 0.0, False),
                 ("float32", 0.0, True),
             ):
                 output = self.output()
-                settings = {"quantization": kind, "least": least}
+                settings = {"quantization": precision, "least": least}
                 if refused:
                     with self.assertRaises(verification.ExportError):
                         tflite.export(

@@ -169,13 +169,13 @@ class HuggingFaceTest(parameterized.TestCase):
         self.assert_reads_back(made)
 
     @parameterized.parameters(np.float16, ml_dtypes.bfloat16, np.float64)
-    def test_other_precisions_become_float32(self, kind):
+    def test_other_precisions_become_float32(self, dtype):
         made = self.write()
         self.change_tensors(
-            lambda tensors: {k: v.astype(kind) for k, v in tensors.items()}
+            lambda tensors: {k: v.astype(dtype) for k, v in tensors.items()}
         )
         again = loading.load_model(hugging_face.read(self.folder))
-        expected = made.encoder.token_table.numpy().astype(kind)
+        expected = made.encoder.token_table.numpy().astype(dtype)
         np.testing.assert_array_equal(
             again.encoder.token_table, expected.astype(np.float32)
         )

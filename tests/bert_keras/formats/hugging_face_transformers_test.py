@@ -68,13 +68,13 @@ class AgainstTransformersTest(parameterized.TestCase):
         with open(os.path.join(REFERENCE, "texts.json")) as file:
             texts = json.load(file)
         expected = np.load(os.path.join(REFERENCE, "expected.npz"))
-        for kind, rows in (
+        for form, rows in (
             ("single", [[text] for text in texts["texts"]]),
             ("pair", texts["pairs"]),
         ):
             inputs = pack(source.tokenizer(), rows, texts["max_length"])
             for name, value in inputs.items():
-                theirs = expected[f"{kind}_{name}"]
+                theirs = expected[f"{form}_{name}"]
                 np.testing.assert_array_equal(value, theirs)
             encoded = network(**inputs)
             last = encoded["hidden"][-1].numpy()
@@ -84,7 +84,7 @@ class AgainstTransformersTest(parameterized.TestCase):
                 ("mean", (last * mask).sum(1) / mask.sum(1)),
                 ("pooled", encoded["pooled"].numpy()),
             ):
-                name = f"{kind}_{name}"
+                name = f"{form}_{name}"
                 self.assert_close(value, expected[name], name)
 
     @parameterized.named_parameters(

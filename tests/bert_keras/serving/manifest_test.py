@@ -118,15 +118,16 @@ class ManifestTest(parameterized.TestCase):
             manifest.check(folder)
 
     @parameterized.parameters("file", "folder", "loop")
-    def test_a_link_out_of_the_version_is_refused(self, kind):
+    def test_a_link_out_of_the_version_is_refused(self, target):
         outside = self.create_tempdir().full_path
-        if kind == "file":
+        if target == "file":
             outside = os.path.join(outside, "secret")
             with open(outside, "w") as file:
                 file.write("secret")
         folder = self.version()
         os.symlink(
-            folder if kind == "loop" else outside, os.path.join(folder, "link")
+            folder if target == "loop" else outside,
+            os.path.join(folder, "link"),
         )
         with self.assertRaisesRegex(manifest.DamagedError, "is a link to"):
             manifest.check(folder)

@@ -159,9 +159,9 @@ class SavedModelTest(parameterized.TestCase):
         described = manifest.read(self.paths[task])["signatures"][
             signatures.TEXT
         ]
-        for name, (kind, shape) in described["outputs"].items():
+        for name, (dtype, shape) in described["outputs"].items():
             self.assertIsNone(shape[0], name)
-            self.assertIn(kind, ("string", "float32", "int32", "bool"), name)
+            self.assertIn(dtype, ("string", "float32", "int32", "bool"), name)
 
     def test_what_was_too_long_to_be_read_is_said(self):
         texts = ["fine", "good " * 29, "good " * 30, "good " * 31, "a" * 199]

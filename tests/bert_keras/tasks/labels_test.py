@@ -200,9 +200,9 @@ class LabelsTest(parameterized.TestCase):
 
     @parameterized.parameters("text=a,labels=b", "text=a,text=b", "texts=a")
     def test_names_of_columns_there_are_not_are_refused(self, columns):
-        for kind in (classification.Classification, embedding.Embedding):
+        for task_class in (classification.Classification, embedding.Embedding):
             with self.assertRaisesRegex(errors.InputError, "columns: expected"):
-                kind(columns=columns).read_examples("a.csv")
+                task_class(columns=columns).read_examples("a.csv")
 
 
 class TagsTest(parameterized.TestCase):

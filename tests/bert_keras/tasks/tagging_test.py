@@ -255,8 +255,10 @@ class TaggingTest(parameterized.TestCase):
         for row, answer in zip(rows, predictions, strict=True):
             offsets, text = conll.word_offsets(row["words"]), row["text"]
             expected = {
-                (kind, offsets[first][0], offsets[last - 1][1])
-                for kind, first, last in tag_schemes.spans(row["tags"].split())
+                (entity_type, offsets[first][0], offsets[last - 1][1])
+                for entity_type, first, last in tag_schemes.spans(
+                    row["tags"].split()
+                )
             }
             got = set(
                 zip(answer["type"], answer["start"], answer["end"], strict=True)

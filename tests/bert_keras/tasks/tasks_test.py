@@ -92,8 +92,10 @@ ROWS = {
 
 def tasks(**fields):
     for name in base.names():
-        kind = base.find(name)
-        yield kind(seq_length=32, **fields).adapt(ROWS[name], tiny.tokenizer())
+        task_class = base.find(name)
+        yield task_class(seq_length=32, **fields).adapt(
+            ROWS[name], tiny.tokenizer()
+        )
 
 
 def predictors():

@@ -223,12 +223,12 @@ class UsersTaskTest(parameterized.TestCase):
         import several.task
         import without_dot
 
-        for kind, message in (
+        for task_class, message in (
             (Local, "not have it at its top level"),
             (several.task.Mine, r"has other tasks too \(Other\)"),
             (without_dot.Mine, "without_dot has no dot"),
         ):
-            task = kind(labels=("bad", "good"))
+            task = task_class(labels=("bad", "good"))
             with self.assertRaisesRegex(errors.InputError, message):
                 task.to_dict()
             model = model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)

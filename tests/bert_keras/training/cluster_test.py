@@ -11,11 +11,11 @@ from bert_keras.training import cluster
 
 
 class WorkersTest(parameterized.TestCase):
-    def index(self, hosts, kind, number):
+    def index(self, hosts, job, number):
         """Of a process that TF_CONFIG describes; no other one is there."""
         config = {
             "cluster": hosts,
-            "task": {"type": kind, "index": number},
+            "task": {"type": job, "index": number},
         }
         with mock.patch.dict(os.environ, TF_CONFIG=json.dumps(config)):
             strategy = mock.create_autospec(

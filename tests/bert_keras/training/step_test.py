@@ -204,10 +204,10 @@ class TrainStepTest(parameterized.TestCase):
         *((kind, ("one_device", 1)) for kind in TASKS),
         ("masked_lm", ("mirrored", 2)),
     )
-    def test_compiles_under_xla_with_equal_losses(self, kind, shape):
+    def test_compiles_under_xla_with_equal_losses(self, task_name, shape):
         strategy, micro_batches = shape
-        plain = Run(kind, strategy, micro_batches)
-        compiled = Run(kind, strategy, micro_batches, xla=True)
+        plain = Run(task_name, strategy, micro_batches)
+        compiled = Run(task_name, strategy, micro_batches, xla=True)
         np.testing.assert_allclose(
             plain.train(stop=4), compiled.train(stop=4), atol=1e-5
         )
@@ -219,7 +219,7 @@ class TrainStepTest(parameterized.TestCase):
             )
             rows = map(plain.split, batches(plain.task, 2))
             metrics.append(scoring.average(step, rows))
-        if kind == "masked_lm":  # the others are scored on rows, not here
+        if task_name == "masked_lm":  # the others are scored on rows, not here
             self.assertContainsSubset(plain.task.metric_names, metrics[0])
         self.assertEqual(set(metrics[0]), set(metrics[1]))
         for name, value in metrics[0].items():
