@@ -42,12 +42,12 @@ class GeluTest(parameterized.TestCase):
 
     def test_it_is_that_of_inference(self):
         x = tf.random.stateless_normal((1000,), seed=(1, 2))
-        for ours, theirs in zip(
+        for actual, expected in zip(
             derivative(kernels.gelu, x),
             derivative(layers.ACTIVATIONS["gelu"], x),
             strict=True,
         ):
-            np.testing.assert_allclose(ours, theirs, atol=1e-6)
+            np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 class DropoutTest(parameterized.TestCase):
@@ -116,15 +116,15 @@ class LayerNormTest(parameterized.TestCase):
         upstream = tf.cast(upstream, norm.compute_dtype)
         with tf.GradientTape(persistent=True) as tape:
             tape.watch([x, gamma, beta])
-            ours = kernels.layer_norm(x, gamma, beta, 1e-12)
-            theirs = norm(x)
-        self.assertEqual(ours.dtype, theirs.dtype)
+            y = kernels.layer_norm(x, gamma, beta, 1e-12)
+            keras_y = norm(x)
+        self.assertEqual(y.dtype, keras_y.dtype)
         weights = norm.gamma.value, norm.beta.value
         for actual, expected in (
-            (ours, theirs),
+            (y, keras_y),
             *zip(
-                tape.gradient(ours, [x, gamma, beta], upstream),
-                tape.gradient(theirs, [x, *weights], upstream),
+                tape.gradient(y, [x, gamma, beta], upstream),
+                tape.gradient(keras_y, [x, *weights], upstream),
                 strict=True,
             ),
         ):
@@ -150,9 +150,9 @@ class ProductTest(parameterized.TestCase):
         with mock.patch.object(kernels, "_on_cpu_alone", lambda: cpu_alone):
             actual = kernels._product(x, column), kernels._product(row, x)
         expected = exact[0] @ exact[1], exact[2] @ exact[0]
-        for ours, theirs in zip(actual, expected, strict=True):
-            self.assertEqual(ours.shape, theirs.shape)
-            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        for product, keras_product in zip(actual, expected, strict=True):
+            self.assertEqual(product.shape, keras_product.shape)
+            np.testing.assert_allclose(product, keras_product, atol=1e-5)
 
 
 class LayersTest(absltest.TestCase):

@@ -148,21 +148,21 @@ class AdamWTest(parameterized.TestCase):
         # Keras' epsilon is epsilon-hat: at 1e-20 the two do not differ.
         gradients = random_gradients((3, len(MAGNITUDES)))[..., 4:]
         theta = start(gradients.shape[1:])
-        theirs = keras.Variable(theta)
+        expected = keras.Variable(theta)
         optimizer = keras.optimizers.AdamW(
             weight_decay=0.01, epsilon=1e-20, beta_2=0.999
         )
         for step, gradient in enumerate(gradients):
             optimizer.learning_rate = linear(0.1, 7, 60, step)
-            optimizer.apply([tf.constant(gradient)], [theirs])
-        ours = trained(
+            optimizer.apply([tf.constant(gradient)], [expected])
+        actual = trained(
             "kernel",
             optimizers.AdamW(epsilon=1e-20),
             theta,
             gradients,
             decay=0.01,
         )
-        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
+        np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-5)
 
 
 class LambTest(parameterized.TestCase):

@@ -28,8 +28,10 @@ def assert_same_encoding(one, two, texts=TEXTS):
     """one, two: a model and its tokenizer."""
     _, expected = encode(*one, texts)
     _, got = encode(*two, texts)
-    for ours, theirs in zip(expected["hidden"], got["hidden"], strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for one_layer, other_layer in zip(
+        expected["hidden"], got["hidden"], strict=True
+    ):
+        np.testing.assert_array_equal(one_layer, other_layer)
     np.testing.assert_array_equal(expected["pooled"], got["pooled"])
 
 

@@ -70,11 +70,11 @@ class ClientTest(parameterized.TestCase):
         self.assertEqual(
             [a["label"] for a in answers], [a["label"] for a in expected]
         )
-        for ours, theirs in zip(answers, expected, strict=True):
+        for answer, wanted in zip(answers, expected, strict=True):
             self.assertSequenceAlmostEqual(
-                ours["scores"], theirs["scores"], delta=1e-5
+                answer["scores"], wanted["scores"], delta=1e-5
             )
-            self.assertIs(ours["truncated"], False)
+            self.assertIs(answer["truncated"], False)
 
     @parameterized.parameters("grpc", "rest")
     def test_no_texts_are_no_request(self, protocol):

@@ -44,10 +44,12 @@ class WordPieceTest(parameterized.TestCase):
         path = os.path.join(tiny.SHARED_DATA, "vocab", name)
         if not os.path.exists(path):
             self.skipTest(f"{path} is not here")
-        theirs = wordpiece.Tokenizer.from_file(path)
-        self.assertEqual(theirs.lowercase, VOCABULARIES[name])
-        ours = run_tflite.WordPiece(
-            theirs.vocabulary, lowercase=theirs.lowercase, unk_id=theirs.unk_id
+        tokenizer = wordpiece.Tokenizer.from_file(path)
+        self.assertEqual(tokenizer.lowercase, VOCABULARIES[name])
+        words = run_tflite.WordPiece(
+            tokenizer.vocabulary,
+            lowercase=tokenizer.lowercase,
+            unk_id=tokenizer.unk_id,
         )
         folder, lines = os.path.join(tiny.SHARED_DATA, corpus), []
         for each in sorted(os.listdir(folder)):
@@ -55,9 +57,9 @@ class WordPieceTest(parameterized.TestCase):
             if os.path.isfile(each):
                 with open(each, encoding="utf-8") as file:
                     lines += file.read().splitlines()[:1000]
-        expected = theirs(tf.constant(lines)).to_list()
+        expected = tokenizer(tf.constant(lines)).to_list()
         for line, ids in zip(lines, expected, strict=True):
-            self.assertEqual(ours(line), ids, line)
+            self.assertEqual(words(line), ids, line)
 
     @parameterized.parameters(True, False)
     def test_odd_characters(self, lowercase):
@@ -72,7 +74,7 @@ class WordPieceTest(parameterized.TestCase):
             "a\u2028b\u3000c\xa0d",
             "don't $5.00 [MASK] ~`^ «x»",
         ]
-        theirs = wordpiece.Tokenizer(
+        tokenizer = wordpiece.Tokenizer(
             [
                 *tiny.VOCABULARY,
                 *"bcdefgxy",
@@ -81,11 +83,11 @@ class WordPieceTest(parameterized.TestCase):
             ],
             lowercase=lowercase,
         )
-        ours = run_tflite.WordPiece(
-            theirs.vocabulary, lowercase=lowercase, unk_id=theirs.unk_id
+        words = run_tflite.WordPiece(
+            tokenizer.vocabulary, lowercase=lowercase, unk_id=tokenizer.unk_id
         )
-        for text, ids in zip(texts, theirs(texts).to_list(), strict=True):
-            self.assertEqual(ours(text), ids, text)
+        for text, ids in zip(texts, tokenizer(texts).to_list(), strict=True):
+            self.assertEqual(words(text), ids, text)
 
     @parameterized.parameters(True, False)
     def test_bytes_that_are_not_utf8_are_dropped_as_by_the_tokenizer(
@@ -102,22 +104,22 @@ class WordPieceTest(parameterized.TestCase):
             b"".join(generator.choices(parts, k=generator.randrange(12)))
             for _ in range(3000)
         ]
-        theirs = wordpiece.Tokenizer(
+        tokenizer = wordpiece.Tokenizer(
             [*tiny.VOCABULARY, "e", "é", "##film", "##a", "##é", "##e"],
             lowercase=lowercase,
         )
-        ours = run_tflite.WordPiece(
-            theirs.vocabulary, lowercase=lowercase, unk_id=theirs.unk_id
+        words = run_tflite.WordPiece(
+            tokenizer.vocabulary, lowercase=lowercase, unk_id=tokenizer.unk_id
         )
         lines = list(
             run_tflite.read(io.TextIOWrapper(io.BytesIO(b"\n".join(texts))))
         )
         # The last text is a line if there is something in it.
-        expected = theirs(tf.constant(texts[: len(lines)])).to_list()
+        expected = tokenizer(tf.constant(texts[: len(lines)])).to_list()
         for text, (line, dirty), ids in zip(
             texts, lines, expected, strict=False
         ):
-            self.assertEqual(ours(line.rstrip("\n")), ids, text)
+            self.assertEqual(words(line.rstrip("\n")), ids, text)
             clean = text.decode("utf-8", "ignore")
             self.assertEqual(line.rstrip("\n"), clean)
             self.assertEqual(dirty, clean.encode() != text)
@@ -139,27 +141,27 @@ class WordPieceTest(parameterized.TestCase):
     )
     def test_marks_that_stay_are_sorted_in_no_quadratic_time(self, marks):
         vocabulary = ["[UNK]", "a", *(f"##{c}" for c in "".join(marks))]
-        theirs = wordpiece.Tokenizer(
+        tokenizer = wordpiece.Tokenizer(
             ["[PAD]", "[CLS]", "[SEP]", *vocabulary], lowercase=True
         )
-        ours = run_tflite.WordPiece(
-            theirs.vocabulary, lowercase=True, unk_id=theirs.unk_id
+        words = run_tflite.WordPiece(
+            tokenizer.vocabulary, lowercase=True, unk_id=tokenizer.unk_id
         )
         for text in ("a" + marks, "a" + marks * 20, marks[::-1] * 9 + "a"):
-            self.assertEqual(ours(text), theirs([text]).to_list()[0], text)
+            self.assertEqual(words(text), tokenizer([text]).to_list()[0], text)
         start = time.process_time()
-        ours("a" + marks * 40_000)  # 4 seconds where it is quadratic
+        words("a" + marks * 40_000)  # 4 seconds where it is quadratic
         self.assertLess(time.process_time() - start, 2)
 
     @parameterized.parameters(True, False)
     def test_controls_are_dropped_before_letters_are_folded(self, lowercase):
-        theirs = wordpiece.Tokenizer(
+        tokenizer = wordpiece.Tokenizer(
             ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"sσΣ"]
             + [f"##{c}" for c in "sσςΣ"],
             lowercase=lowercase,
         )
-        ours = run_tflite.WordPiece(
-            theirs.vocabulary, lowercase=lowercase, unk_id=theirs.unk_id
+        words = run_tflite.WordPiece(
+            tokenizer.vocabulary, lowercase=lowercase, unk_id=tokenizer.unk_id
         )
         texts = [
             f"{before}{control}Σ{control}{after}"
@@ -167,8 +169,8 @@ class WordPieceTest(parameterized.TestCase):
             for after in ("s", "", " ", ".")
             for control in ("\x11", "\0", "\x7f", "\u200b", "\xad", "\ufffd")
         ]
-        for text, ids in zip(texts, theirs(texts).to_list(), strict=True):
-            self.assertEqual(ours(text), ids, repr(text))
+        for text, ids in zip(texts, tokenizer(texts).to_list(), strict=True):
+            self.assertEqual(words(text), ids, repr(text))
 
     def pieces(self, text):
         return run_tflite.WordPiece(tiny.VOCABULARY, lowercase=True, unk_id=1)(
@@ -451,8 +453,8 @@ class MainTest(parameterized.TestCase):
         predictor = self.predictors["pair"]
         model = run_tflite.Model(self.paths["pair"], 1)
         texts = ("good " * 30, "dull " * 40)
-        ours = model.inputs(texts)
-        theirs = predictor.task.__class__(
+        inputs = model.inputs(texts)
+        expected = predictor.task.__class__(
             **{**predictor.task.get_config(), "seq_length": 24}
         ).preprocess(
             {
@@ -463,8 +465,8 @@ class MainTest(parameterized.TestCase):
             },
             predictor.tokenizer,
         )
-        for name, value in ours.items():
-            np.testing.assert_array_equal(value, theirs[name], name)
+        for name, value in inputs.items():
+            np.testing.assert_array_equal(value, expected[name], name)
 
 
 if __name__ == "__main__":

@@ -72,9 +72,9 @@ class ConvertTest(parameterized.TestCase):
         self.assertStartsWith(facts["difference of weights"], "0 at most")
         written = formats.read(self.path("out"))
         self.assertEqual(written.config, model.encoder.config)
-        theirs = written.encoder_values()
+        written_values = written.encoder_values()
         for name, value in checkpoint.weights(model.encoder).items():
-            np.testing.assert_array_equal(value, theirs[name])
+            np.testing.assert_array_equal(value, written_values[name])
         behind = facts.get("left behind", "").split(", ")
         headless = task == "none" or "the head" in behind
         self.assertEqual(written.task is None, headless)
@@ -100,10 +100,13 @@ class ConvertTest(parameterized.TestCase):
         one = checkpoint.read(self.path("run"))
         other = checkpoint.read(self.path(convert.OURS))
         for values in ("encoder_values", "head_values"):
-            ours, theirs = getattr(one, values)(), getattr(other, values)()
-            self.assertEqual(set(ours), set(theirs))
-            for name, value in ours.items():
-                np.testing.assert_array_equal(value, theirs[name])
+            original, converted = (
+                getattr(one, values)(),
+                getattr(other, values)(),
+            )
+            self.assertEqual(set(original), set(converted))
+            for name, value in original.items():
+                np.testing.assert_array_equal(value, converted[name])
 
     def test_a_run_keeps_its_step_and_its_answers(self):
         self.saved()

@@ -43,20 +43,22 @@ class GoogleIdsTest(absltest.TestCase):
         raw = {
             name: tf.constant([row[name] for row in rows]) for name in rows[0]
         }
-        ours = task.preprocess(raw, tokenizer)
-        theirs = google_s(RECORDS)
+        features = task.preprocess(raw, tokenizer)
+        google_features = google_s(RECORDS)
         self.assertLen(rows, 408)
-        self.assertLen(theirs["input_ids"], 408)
+        self.assertLen(google_features["input_ids"], 408)
         equal = np.ones(len(rows), bool)
         for name, google_name in NAMES.items():
-            value = ours[name].numpy()
+            value = features[name].numpy()
             # Google's rows are as long as they may be, ours as they must.
             value = np.pad(value, [(0, 0), (0, 128 - value.shape[1])])
-            equal &= (value == theirs[google_name]).all(axis=1)
+            equal &= (value == google_features[google_name]).all(axis=1)
         print(f"{equal.sum()} of {len(rows)} pairs are equal")
         self.assertEmpty([rows[i] for i in np.flatnonzero(~equal)])
-        labels, _ = task.make_targets(raw, ours, tokenizer)["label"]
-        np.testing.assert_array_equal(labels, theirs["label_ids"].ravel())
+        labels, _ = task.make_targets(raw, features, tokenizer)["label"]
+        np.testing.assert_array_equal(
+            labels, google_features["label_ids"].ravel()
+        )
 
 
 if __name__ == "__main__":

@@ -88,8 +88,8 @@ class SerializeTest(absltest.TestCase):
             self.assertEqual(set(features), set(columns))
             for name, value in zip(columns, values, strict=True):
                 value_list = features[name].WhichOneof("kind")
-                theirs = getattr(features[name], value_list).value
-                self.assertEqual(list(theirs), value.tolist())
+                parsed = getattr(features[name], value_list).value
+                self.assertEqual(list(parsed), value.tolist())
             self.assertLen(example, expected.ByteSize())
 
     def test_tensorflow_reads_it_back(self):

@@ -10,8 +10,8 @@ from bert_keras.tokenizers import wordpiece
 from tests import tiny
 
 
-def write(folder, ours, **facts):
-    ours.save(folder)
+def write(folder, words, **metadata):
+    words.save(folder)
     entry = records.write_shard(
         os.path.join(folder, records.shard_name(0)),
         records.columns_of(
@@ -19,28 +19,28 @@ def write(folder, ours, **facts):
             per_token=records.PER_TOKEN,
         ),
     )
-    records.write_manifest(folder, [entry], seq_length=8, **facts)
+    records.write_manifest(folder, [entry], seq_length=8, **metadata)
 
 
 class RecordsTokenizerTest(parameterized.TestCase):
     @parameterized.parameters(True, False)
     def test_records_read_their_tokenizer(self, lowercase):
         folder = self.create_tempdir().full_path
-        ours = wordpiece.Tokenizer(tiny.VOCABULARY, lowercase=lowercase)
-        write(folder, ours, **records.tokenizer_metadata(ours))
+        tokenizer = wordpiece.Tokenizer(tiny.VOCABULARY, lowercase=lowercase)
+        write(folder, tokenizer, **records.tokenizer_metadata(tokenizer))
         again = records.Records(folder).tokenizer()
-        self.assertEqual(again.fingerprint, ours.fingerprint)
+        self.assertEqual(again.fingerprint, tokenizer.fingerprint)
 
     def test_records_of_before_read_alike_and_have_the_same_fingerprint(self):
-        ours = tiny.tokenizer()
+        tokenizer = tiny.tokenizer()
         new, old = (self.create_tempdir().full_path for _ in range(2))
-        write(new, ours, **records.tokenizer_metadata(ours))
-        write(old, ours, lowercase=True, tokenizer=ours.fingerprint)
+        write(new, tokenizer, **records.tokenizer_metadata(tokenizer))
+        write(old, tokenizer, lowercase=True, tokenizer=tokenizer.fingerprint)
         with open(os.path.join(old, records.MANIFEST)) as file:
             self.assertNotIn(records.SETTINGS, json.load(file))
         new, old = records.Records(new), records.Records(old)
         self.assertEqual(new.fingerprint, old.fingerprint)
-        self.assertEqual(old.tokenizer().fingerprint, ours.fingerprint)
+        self.assertEqual(old.tokenizer().fingerprint, tokenizer.fingerprint)
 
     @parameterized.parameters(
         (

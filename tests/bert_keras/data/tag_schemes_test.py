@@ -95,7 +95,7 @@ class SeqevalTest(parameterized.TestCase):
     """M and I mean the same; seqeval knows I only."""
 
     def assert_equal(self, right, predicted, scheme=None):
-        ours = tag_schemes.entity_metrics(
+        actual = tag_schemes.entity_metrics(
             *(
                 [tag_schemes.spans(tags, scheme) for tags in sequences]
                 for sequences in (predicted, right)
@@ -113,10 +113,10 @@ class SeqevalTest(parameterized.TestCase):
             for sequences in (right, predicted)
         )
         for name in ("precision", "recall", "f1"):
-            theirs = getattr(seqeval.metrics, f"{name}_score")(
+            expected = getattr(seqeval.metrics, f"{name}_score")(
                 right, predicted, zero_division=0, **strict
             )
-            self.assertEqual(ours[name], theirs)
+            self.assertEqual(actual[name], expected)
 
     @parameterized.product(scheme=tuple(ALPHABETS), size=(1, 50))
     def test_random_tags_score_as_in_seqeval(self, scheme, size):

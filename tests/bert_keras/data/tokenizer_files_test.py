@@ -30,38 +30,46 @@ class VocabularyTest(parameterized.TestCase):
     def test_reads_line_ends_of(self, separator, end):
         pieces = [*wordpiece.SPECIAL_TOKENS, "a\u2028", "\u3000", "\x85", "b"]
         self.path.write_bytes((separator.join(pieces) + end).encode())
-        ours = wordpiece.Tokenizer.from_file(self.path)
-        self.assertSequenceEqual(ours.vocabulary, pieces)
+        tokenizer = wordpiece.Tokenizer.from_file(self.path)
+        self.assertSequenceEqual(tokenizer.vocabulary, pieces)
 
     def test_reads_what_it_saves(self):
-        ours = wordpiece.Tokenizer(
+        tokenizer = wordpiece.Tokenizer(
             [*wordpiece.SPECIAL_TOKENS, "word", "a\u2028", "\u3000", "\x85"],
             lowercase=False,
         )
-        ours.save_vocabulary(self.path)
+        tokenizer.save_vocabulary(self.path)
         again = wordpiece.Tokenizer.from_file(self.path, lowercase=False)
-        self.assertEqual(again.vocabulary, ours.vocabulary)
-        self.assertEqual(again.fingerprint, ours.fingerprint)
+        self.assertEqual(again.vocabulary, tokenizer.vocabulary)
+        self.assertEqual(again.fingerprint, tokenizer.fingerprint)
         self.assertNotIn(b"\r", self.path.read_bytes())
 
     def test_knows_its_special_tokens(self):
-        ours = wordpiece.Tokenizer(
+        tokenizer = wordpiece.Tokenizer(
             ["a", "[SEP]", "[MASK]", "[PAD]", "[CLS]", "[UNK]"], lowercase=True
         )
         self.assertEqual(
-            (ours.pad_id, ours.unk_id, ours.cls_id, ours.sep_id, ours.mask_id),
+            (
+                tokenizer.pad_id,
+                tokenizer.unk_id,
+                tokenizer.cls_id,
+                tokenizer.sep_id,
+                tokenizer.mask_id,
+            ),
             (3, 5, 4, 1, 2),
         )
-        self.assertEqual(ours.vocab_size, 6)
-        self.assertEqual(ours(["a b"]).to_list(), [[0, 5]])
-        self.assertEqual(ours.tokens(np.array([0, 2])), ["a", "[MASK]"])
+        self.assertEqual(tokenizer.vocab_size, 6)
+        self.assertEqual(tokenizer(["a b"]).to_list(), [[0, 5]])
+        self.assertEqual(tokenizer.tokens(np.array([0, 2])), ["a", "[MASK]"])
 
     def test_a_mask_is_optional(self):
-        ours = wordpiece.Tokenizer(
+        tokenizer = wordpiece.Tokenizer(
             [*wordpiece.SPECIAL_TOKENS[:4], "a"], lowercase=True
         )
-        self.assertIsNone(ours.mask_id)
-        self.assertLen(ours(["[MASK]"], special_tokens=True).to_list()[0], 3)
+        self.assertIsNone(tokenizer.mask_id)
+        self.assertLen(
+            tokenizer(["[MASK]"], special_tokens=True).to_list()[0], 3
+        )
 
     def test_the_fingerprint_depends_on_order_and_casing(self):
         pieces = [*wordpiece.SPECIAL_TOKENS, "a", "b"]
@@ -80,11 +88,13 @@ class VocabularyTest(parameterized.TestCase):
         pieces += [f"A{i}" for i in range(capitals)]
         pieces += [f"a{i}" for i in range(150 - len(pieces))]
         self.path.write_text("\n".join(pieces))
-        ours = wordpiece.Tokenizer.from_file(self.path)
-        self.assertEqual(ours.lowercase, lowercase)
+        tokenizer = wordpiece.Tokenizer.from_file(self.path)
+        self.assertEqual(tokenizer.lowercase, lowercase)
         for given in (True, False):
-            ours = wordpiece.Tokenizer.from_file(self.path, lowercase=given)
-            self.assertEqual(ours.lowercase, given)
+            tokenizer = wordpiece.Tokenizer.from_file(
+                self.path, lowercase=given
+            )
+            self.assertEqual(tokenizer.lowercase, given)
 
     @parameterized.named_parameters(
         ("japanese", "が ##ぎ 東 です", "東 の ##か"),
@@ -100,12 +110,12 @@ class VocabularyTest(parameterized.TestCase):
         for words, lowercase in ((accented, False), (bare, True)):
             pieces = [*wordpiece.SPECIAL_TOKENS, *words.split(), "a", "##b"]
             self.path.write_text("\n".join(pieces), "utf-8")
-            ours = wordpiece.Tokenizer.from_file(self.path)
-            self.assertEqual(ours.lowercase, lowercase, words)
+            tokenizer = wordpiece.Tokenizer.from_file(self.path)
+            self.assertEqual(tokenizer.lowercase, lowercase, words)
             # Each piece is found in text, so no word is lost to [UNK].
             whole = [word for word in words.split() if word[0] != "#"]
-            ids = ours(whole).values.numpy()
-            self.assertNotIn(ours.unk_id, ids)
+            ids = tokenizer(whole).values.numpy()
+            self.assertNotIn(tokenizer.unk_id, ids)
 
     @parameterized.parameters(
         ("bert_uncased_en", True),
@@ -116,8 +126,8 @@ class VocabularyTest(parameterized.TestCase):
         path = DATA / "vocab" / f"{name}_vocab.txt"
         if not path.exists():
             self.skipTest(f"real data is absent: {path}")
-        ours = wordpiece.Tokenizer.from_file(path)
-        self.assertEqual(ours.lowercase, lowercase)
+        tokenizer = wordpiece.Tokenizer.from_file(path)
+        self.assertEqual(tokenizer.lowercase, lowercase)
 
     @parameterized.named_parameters(
         ("empty", b"", "is empty"),
@@ -143,14 +153,14 @@ class VocabularyTest(parameterized.TestCase):
 
     def test_renaming_the_named_entry_of_two_keeps_the_ids_of_readers(self):
         pieces = [*wordpiece.SPECIAL_TOKENS, "river", "long", "river"]
-        theirs = {piece: index for index, piece in enumerate(pieces)}
+        last_index = {piece: index for index, piece in enumerate(pieces)}
         with self.assertRaises(errors.InputError) as caught:
             wordpiece.Tokenizer(pieces, lowercase=True)
         entry = re.search(r"rename entry (\d+)", str(caught.exception))[1]
         pieces[int(entry)] = "[unused1]"
-        ours = wordpiece.Tokenizer(pieces, lowercase=True)
+        tokenizer = wordpiece.Tokenizer(pieces, lowercase=True)
         for word in ("river", "long"):
-            self.assertEqual(ours([word]).to_list(), [[theirs[word]]])
+            self.assertEqual(tokenizer([word]).to_list(), [[last_index[word]]])
 
     def test_refuses_a_file_that_is_absent(self):
         with self.assertRaisesRegex(errors.InputError, "cannot be read"):

@@ -104,9 +104,9 @@ class LearnTest(parameterized.TestCase):
 
     def test_what_is_learned_is_a_vocabulary(self):
         pieces = vocabulary_learner.learn(ENGLISH + CHINESE, 69, lowercase=True)
-        ours = wordpiece.Tokenizer(pieces, lowercase=True)
-        ids = ours(ENGLISH + CHINESE)
-        self.assertNotIn(ours.unk_id, ids.values.numpy())
+        tokenizer = wordpiece.Tokenizer(pieces, lowercase=True)
+        ids = tokenizer(ENGLISH + CHINESE)
+        self.assertNotIn(tokenizer.unk_id, ids.values.numpy())
 
     @parameterized.parameters("sst2/train.tsv", "tnews/train.json")
     def test_real_text_is_covered(self, name):
@@ -118,9 +118,9 @@ class LearnTest(parameterized.TestCase):
             pieces,
             vocabulary_learner.learn(reversed(lines), 5000, lowercase=True),
         )
-        ours = wordpiece.Tokenizer(pieces, lowercase=True)
-        ids = ours(lines).values.numpy()
-        self.assertLess((ids == ours.unk_id).mean(), 2e-3)
+        tokenizer = wordpiece.Tokenizer(pieces, lowercase=True)
+        ids = tokenizer(lines).values.numpy()
+        self.assertLess((ids == tokenizer.unk_id).mean(), 2e-3)
 
 
 if __name__ == "__main__":

@@ -110,13 +110,13 @@ class MetadataTest(parameterized.TestCase):
         path = self.paths["classification"]
         details = litert.Interpreter(path).get_input_details()
         run = litert.Interpreter(path).get_signature_runner("tokens")
-        ours = {
+        names = {
             each["index"]: name
             for name, each in run.get_input_details().items()
         }
         self.assertEqual(
             named,
-            [tflite_metadata.INPUTS[ours[each["index"]]] for each in details],
+            [tflite_metadata.INPUTS[names[each["index"]]] for each in details],
         )
         self.assertCountEqual(named, ["ids", "mask", "segment_ids"])
 

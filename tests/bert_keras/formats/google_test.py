@@ -184,11 +184,11 @@ class GoogleTest(parameterized.TestCase):
         }
         # Padding looks at nothing here and at the text there; nobody reads it.
         real = expected["padding_mask"] == 1
-        for layer, theirs in enumerate(expected["layers"]):
-            ours = encoded["hidden"][layer + 1].numpy()
-            pairs[f"layer {layer}"] = ours[real], theirs[real]
-        for name, (ours, theirs) in pairs.items():
-            difference = np.abs(ours - theirs).max()
+        for layer, wanted in enumerate(expected["layers"]):
+            actual = encoded["hidden"][layer + 1].numpy()
+            pairs[f"layer {layer}"] = actual[real], wanted[real]
+        for name, (actual, wanted) in pairs.items():
+            difference = np.abs(actual - wanted).max()
             print(f"{name}: differs by at most {difference:.1e}")
             self.assertLess(difference, 1e-5, name)
 
@@ -198,10 +198,10 @@ class GoogleTest(parameterized.TestCase):
         google.write(
             self.folder, loading.load_model(source), source.tokenizer()
         )
-        theirs, ours = tensors(KERAS_BERT), tensors(self.folder)
-        self.assertSameElements(theirs, ours)
-        for name, value in theirs.items():
-            np.testing.assert_array_equal(ours[name], value, name)
+        original, written = tensors(KERAS_BERT), tensors(self.folder)
+        self.assertSameElements(original, written)
+        for name, value in original.items():
+            np.testing.assert_array_equal(written[name], value, name)
 
     def test_chinese_base_finds_every_place(self):
         source, ignored = self.index_only(

@@ -49,8 +49,8 @@ OUTPUTS = {
 
 
 class AgainstTransformersTest(parameterized.TestCase):
-    def assert_close(self, ours, theirs, name):
-        difference = np.abs(ours - theirs).max()
+    def assert_close(self, actual, expected, name):
+        difference = np.abs(actual - expected).max()
         print(f"{name}: {difference:.1e}")
         self.assertLess(difference, 1e-5)
 
@@ -74,8 +74,8 @@ class AgainstTransformersTest(parameterized.TestCase):
         ):
             inputs = pack(source.tokenizer(), rows, texts["max_length"])
             for name, value in inputs.items():
-                theirs = expected[f"{form}_{name}"]
-                np.testing.assert_array_equal(value, theirs)
+                expected_ids = expected[f"{form}_{name}"]
+                np.testing.assert_array_equal(value, expected_ids)
             encoded = network(**inputs)
             last = encoded["hidden"][-1].numpy()
             mask = inputs["padding_mask"][..., None]
@@ -108,16 +108,16 @@ class AgainstTransformersTest(parameterized.TestCase):
         randomise(made)
         hugging_face.write(folder, made if task else network, tiny.tokenizer())
         inputs = {name: value.numpy() for name, value in tiny.inputs().items()}
-        theirs, name = of_transformers(folder, inputs)
-        ours = network(**inputs)
-        ours["hidden"] = ours["hidden"][-1]
+        their_outputs, name = of_transformers(folder, inputs)
+        outputs = network(**inputs)
+        outputs["hidden"] = outputs["hidden"][-1]
         if task:
             rows, length = inputs["token_ids"].shape
             every = np.tile(np.arange(length, dtype=np.int32), (rows, 1))
-            ours = made(inputs | {"positions": every})
+            outputs = made(inputs | {"positions": every})
         mask = inputs["padding_mask"] > 0
         for part, output in OUTPUTS[name].items():
-            value, expected = ours[part].numpy(), theirs[output]
+            value, expected = outputs[part].numpy(), their_outputs[output]
             if value.shape[:2] == mask.shape:  # padding means nothing
                 value, expected = value[mask], expected[mask]
             self.assert_close(value, expected, f"{name} {output}")
@@ -132,9 +132,9 @@ class AgainstTransformersTest(parameterized.TestCase):
         tokenizer = wordpiece.Tokenizer(tiny.VOCABULARY, lowercase=lowercase)
         hugging_face.write(folder, tiny.classifier(), tokenizer)
         texts = ["A good film.", "not Vèry [MASK] old plots", "很好的电影", ""]
-        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+        reference = transformers.AutoTokenizer.from_pretrained(folder)
         self.assertEqual(
-            theirs(texts, add_special_tokens=False)["input_ids"],
+            reference(texts, add_special_tokens=False)["input_ids"],
             tokenizer(texts, special_tokens=True).to_list(),
         )
 

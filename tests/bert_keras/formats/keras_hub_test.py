@@ -94,10 +94,10 @@ class KerasHubTest(parameterized.TestCase):
         with open(self.path(name), "w") as file:
             json.dump(described, file)
 
-    def assert_equal_outputs(self, encoded, theirs):
+    def assert_equal_outputs(self, encoded, reference):
         inputs = tiny.inputs()
         real = inputs["padding_mask"].numpy() > 0
-        expected = theirs(inputs)
+        expected = reference(inputs)
         encoded = encoded(**inputs)
         np.testing.assert_allclose(
             encoded["hidden"][-1].numpy()[real],
@@ -124,10 +124,10 @@ class KerasHubTest(parameterized.TestCase):
 
     def test_keras_hub_loads_what_was_written(self):
         model = self.write()
-        theirs = keras_nlp.models.BertTextClassifier.from_preset(self.folder)
-        self.assert_equal_outputs(model.encoder, theirs.backbone)
+        reference = keras_nlp.models.BertTextClassifier.from_preset(self.folder)
+        self.assert_equal_outputs(model.encoder, reference.backbone)
         np.testing.assert_allclose(
-            theirs(tiny.inputs()), model(tiny.inputs())["label"], atol=1e-5
+            reference(tiny.inputs()), model(tiny.inputs())["label"], atol=1e-5
         )
         alone = keras_nlp.models.BertBackbone.from_preset(self.folder)
         self.assert_equal_outputs(model.encoder, alone)
@@ -137,8 +137,8 @@ class KerasHubTest(parameterized.TestCase):
 
     def test_a_masked_lm_is_written_as_a_backbone(self):
         model = self.write(tiny.masked_lm_model(activation="gelu_tanh"))
-        theirs = keras_nlp.models.BertBackbone.from_preset(self.folder)
-        self.assert_equal_outputs(model.encoder, theirs)
+        reference = keras_nlp.models.BertBackbone.from_preset(self.folder)
+        self.assert_equal_outputs(model.encoder, reference)
         self.assertIsNone(formats.read(self.folder).task)
 
     def test_equals_their_backbone(self):

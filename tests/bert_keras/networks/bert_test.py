@@ -206,18 +206,18 @@ class EncoderTest(parameterized.TestCase):
     def test_equals_keras_hub_with_the_same_weights(self):
         import keras_nlp
 
-        ours = bert_lib.BertEncoder(tiny.bert(activation="gelu_tanh"))
+        network = bert_lib.BertEncoder(tiny.bert(activation="gelu_tanh"))
         random = np.random.default_rng(1)
-        for variable in ours.trainable_variables:
+        for variable in network.trainable_variables:
             variable.assign(random.normal(0, 0.3, variable.shape))
         with tempfile.TemporaryDirectory() as folder:
             keras_hub.write(
-                folder, model_lib.BertModel(ours, None), tiny.tokenizer()
+                folder, model_lib.BertModel(network, None), tiny.tokenizer()
             )
-            theirs = keras_nlp.models.BertBackbone.from_preset(folder)
+            reference = keras_nlp.models.BertBackbone.from_preset(folder)
         inputs = tiny.inputs()
-        expected = theirs(inputs)
-        encoded = encode(ours, inputs)
+        expected = reference(inputs)
+        encoded = encode(network, inputs)
         real = inputs["padding_mask"].numpy() > 0
         np.testing.assert_allclose(
             encoded["hidden"][-1].numpy()[real],

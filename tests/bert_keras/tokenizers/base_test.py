@@ -85,15 +85,17 @@ class FolderTest(parameterized.TestCase):
     def test_a_folder_keeps_all_of_it(self):
         folder = self.create_tempdir().full_path
         for lowercase in (True, False):
-            ours = wordpiece.Tokenizer(tiny.VOCABULARY, lowercase=lowercase)
-            self.assertEqual(ours.save(folder), ("vocab.txt",))
-            values = ours.to_dict()
+            tokenizer = wordpiece.Tokenizer(
+                tiny.VOCABULARY, lowercase=lowercase
+            )
+            self.assertEqual(tokenizer.save(folder), ("vocab.txt",))
+            values = tokenizer.to_dict()
             self.assertEqual(
                 values, {"name": "wordpiece", "lowercase": lowercase}
             )
             again = base.from_dict(values, folder)
-            self.assertEqual(again.fingerprint, ours.fingerprint)
-            self.assertEqual(again.vocabulary, ours.vocabulary)
+            self.assertEqual(again.fingerprint, tokenizer.fingerprint)
+            self.assertEqual(again.vocabulary, tokenizer.vocabulary)
 
     @parameterized.parameters(
         ({"name": "os"}, "the module 'os', which is none of wordpiece and"),
@@ -115,17 +117,22 @@ class FolderTest(parameterized.TestCase):
     def test_it_pickles_as_its_folder_and_settings(self):
         folder = self.create_tempdir().full_path
         tiny.tokenizer().save(folder)
-        ours = wordpiece.Tokenizer.from_folder(folder, lowercase=True)
-        data = pickle.dumps(ours)
+        tokenizer = wordpiece.Tokenizer.from_folder(folder, lowercase=True)
+        data = pickle.dumps(tokenizer)
         self.assertLess(len(data), 500)
         again = pickle.loads(data)
         self.assertIs(again, pickle.loads(data))
-        self.assertEqual(again(["films"]).to_list(), ours(["films"]).to_list())
+        self.assertEqual(
+            again(["films"]).to_list(), tokenizer(["films"]).to_list()
+        )
 
     def test_wordpiece_pickles_as_its_vocabulary_where_it_has_no_folder(self):
-        ours = tiny.tokenizer()
-        for again in (pickle.loads(pickle.dumps(ours)), copy.deepcopy(ours)):
-            self.assertEqual(again.fingerprint, ours.fingerprint)
+        tokenizer = tiny.tokenizer()
+        for again in (
+            pickle.loads(pickle.dumps(tokenizer)),
+            copy.deepcopy(tokenizer),
+        ):
+            self.assertEqual(again.fingerprint, tokenizer.fingerprint)
 
     def test_save_takes_a_folder_and_no_file(self):
         path = os.path.join(self.create_tempdir().full_path, "vocab.txt")

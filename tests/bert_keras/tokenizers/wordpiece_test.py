@@ -76,11 +76,11 @@ def make(lowercase=True):
 class RulesTest(parameterized.TestCase):
     @parameterized.product(lowercase=(True, False))
     def test_agrees_with_the_rules_on_nasty_text(self, lowercase):
-        ours = make(lowercase)
+        tokenizer = make(lowercase)
         rules = reference_tokenizer.ReferenceTokenizer(
-            ours.vocabulary, lowercase=lowercase
+            tokenizer.vocabulary, lowercase=lowercase
         )
-        for text, ids in zip(NASTY, ours(NASTY).to_list(), strict=True):
+        for text, ids in zip(NASTY, tokenizer(NASTY).to_list(), strict=True):
             self.assertEqual(ids, rules(text), msg=ascii(text))
 
     @parameterized.product(lowercase=(True, False))
@@ -95,7 +95,7 @@ class RulesTest(parameterized.TestCase):
             and code != 0x1734  # Mn until Unicode 14 (Python 3.10), then Mc
         ]
         vocabulary = [*wordpiece.SPECIAL_TOKENS, "a", "b", "##b"]
-        ours = wordpiece.Tokenizer(vocabulary, lowercase=lowercase)
+        tokenizer = wordpiece.Tokenizer(vocabulary, lowercase=lowercase)
         rules = reference_tokenizer.ReferenceTokenizer(
             vocabulary, lowercase=lowercase
         )
@@ -104,10 +104,10 @@ class RulesTest(parameterized.TestCase):
             tf.constant(texts), lowercase=lowercase
         )
         for text, ids, clean in zip(
-            texts, ours(texts).to_list(), normal.numpy(), strict=True
+            texts, tokenizer(texts).to_list(), normal.numpy(), strict=True
         ):
             if ids != rules(text):
-                self.fail(f"{text!a} gave {ours.tokens(ids)}")
+                self.fail(f"{text!a} gave {tokenizer.tokens(ids)}")
             letters = "".join(clean.decode().split())
             if letters != "".join(rules.words(text)):
                 self.fail(f"{text!a} became {letters!a}")
@@ -121,14 +121,14 @@ class RulesTest(parameterized.TestCase):
     def test_agrees_with_the_rules_on_real_lines(self, vocabulary, corpus):
         if not DATA.exists():
             self.skipTest(f"real data is absent: {DATA}")
-        ours = wordpiece.Tokenizer.from_file(
+        tokenizer = wordpiece.Tokenizer.from_file(
             DATA / "vocab" / f"{vocabulary}_vocab.txt"
         )
         rules = reference_tokenizer.ReferenceTokenizer(
-            ours.vocabulary, lowercase=ours.lowercase
+            tokenizer.vocabulary, lowercase=tokenizer.lowercase
         )
         lines = (DATA / corpus).read_text("utf-8").split("\n")[:2000:4]
-        for line, ids in zip(lines, ours(lines).to_list(), strict=True):
+        for line, ids in zip(lines, tokenizer(lines).to_list(), strict=True):
             self.assertEqual(ids, rules(line), msg=line)
 
     def test_long_runs_of_marks_are_ordered_as_the_rules_do(self):
@@ -160,9 +160,9 @@ class RulesTest(parameterized.TestCase):
             ["[UNK]"], lowercase=True
         )
         clean = text_cleaning.normalize(tf.constant(texts), lowercase=True)
-        for text, ours in zip(texts, clean.numpy(), strict=True):
+        for text, normalized in zip(texts, clean.numpy(), strict=True):
             self.assertEqual(
-                "".join(ours.decode().split()),
+                "".join(normalized.decode().split()),
                 "".join(rules.words(text)),
                 msg=ascii(text),
             )
@@ -205,20 +205,22 @@ class RulesTest(parameterized.TestCase):
             "中".encode()[:2] + "ΑΣ".encode() + b"\xffx",
         ]
         for lowercase in (True, False):
-            ours = make(lowercase)
+            tokenizer = make(lowercase)
             rules = reference_tokenizer.ReferenceTokenizer(
-                ours.vocabulary, lowercase=lowercase
+                tokenizer.vocabulary, lowercase=lowercase
             )
-            self.assertEqual(ours(texts).to_list(), [rules(t) for t in texts])
+            self.assertEqual(
+                tokenizer(texts).to_list(), [rules(t) for t in texts]
+            )
 
     def test_a_piece_with_white_space_does_not_join_two_words(self):
-        ours = wordpiece.Tokenizer(
+        tokenizer = wordpiece.Tokenizer(
             [*wordpiece.SPECIAL_TOKENS, "a", "b", "a b", "\u2028", "a\u3000b"]
             + ["\x00", "##\xa0b"],
             lowercase=False,
         )
-        ids = ours(["a b a\u2028b a\u3000b a\xa0b \x00"]).values.numpy()
-        self.assertEqual(ours.tokens(ids), ["a", "b"] * 4)
+        ids = tokenizer(["a b a\u2028b a\u3000b a\xa0b \x00"]).values.numpy()
+        self.assertEqual(tokenizer.tokens(ids), ["a", "b"] * 4)
 
 
 class GraphTest(parameterized.TestCase):
@@ -320,10 +322,10 @@ class GraphTest(parameterized.TestCase):
 
 
 class OffsetsTest(parameterized.TestCase):
-    def assert_exact(self, ours, texts):
+    def assert_exact(self, tokenizer, texts):
         """ids are the call's, and every place is where its piece came from."""
-        ids, starts, ends = ours.with_offsets(texts)
-        self.assertEqual(ids.to_list(), ours(texts).to_list())
+        ids, starts, ends = tokenizer.with_offsets(texts)
+        self.assertEqual(ids.to_list(), tokenizer(texts).to_list())
         sources, pieces = [], []
         for text, row, first, last in zip(
             texts, *(x.to_list() for x in (ids, starts, ends)), strict=True
@@ -339,13 +341,13 @@ class OffsetsTest(parameterized.TestCase):
                 # A letter of several pieces has no part for each.
                 near = spans[max(number - 1, 0) : number + 2]
                 shared = sum(a < end and start < b for a, b in near) > 1
-                if piece != ours.unk_id and not shared:
+                if piece != tokenizer.unk_id and not shared:
                     sources.append(text[start:end])
-                    pieces.append(ours.vocabulary[piece])
+                    pieces.append(tokenizer.vocabulary[piece])
         if not sources:
             return
         normal = text_cleaning.normalize(
-            tf.constant(sources), lowercase=ours.lowercase
+            tf.constant(sources), lowercase=tokenizer.lowercase
         )
         for source, form, piece in zip(
             sources, normal.numpy(), pieces, strict=True
@@ -392,11 +394,11 @@ class OffsetsTest(parameterized.TestCase):
     def test_are_exact_on_real_lines(self, vocabulary, corpus):
         if not DATA.exists():
             self.skipTest(f"real data is absent: {DATA}")
-        ours = wordpiece.Tokenizer.from_file(
+        tokenizer = wordpiece.Tokenizer.from_file(
             DATA / "vocab" / f"{vocabulary}_vocab.txt"
         )
         lines = (DATA / corpus).read_text("utf-8").split("\n")[:2400:6]
-        self.assert_exact(ours, lines)
+        self.assert_exact(tokenizer, lines)
 
     @parameterized.parameters(
         ("une CAFE\u0301.", [(0, 3), (4, 9), (9, 10)]),
@@ -405,19 +407,19 @@ class OffsetsTest(parameterized.TestCase):
         (f"is {'é' * 201}, is", [(0, 2), (3, 204), (204, 205), (206, 208)]),
     )
     def test_count_code_points_of_the_text(self, text, spans):
-        ours = wordpiece.Tokenizer(
+        tokenizer = wordpiece.Tokenizer(
             [*wordpiece.SPECIAL_TOKENS, "une", "cafe", ".", ",", "is", "ok"]
             + ["##👍🏽"],
             lowercase=True,
         )
-        _, starts, ends = ours.with_offsets([text])
+        _, starts, ends = tokenizer.with_offsets([text])
         actual = zip(starts.to_list()[0], ends.to_list()[0], strict=True)
         self.assertEqual(list(actual), spans)
 
     def test_are_the_same_in_a_saved_model(self):
-        ours, module = make(), tf.Module()
+        tokenizer, module = make(), tf.Module()
         module.read = tf.function(
-            ours.with_offsets,
+            tokenizer.with_offsets,
             input_signature=[tf.TensorSpec([None], tf.string)],
         )
         folder = self.enter_context(tempfile.TemporaryDirectory())
@@ -426,7 +428,7 @@ class OffsetsTest(parameterized.TestCase):
         for texts in (list(NASTY), [""], []):
             texts = tf.constant(texts, tf.string)
             for got, want in zip(
-                loaded.read(texts), ours.with_offsets(texts), strict=True
+                loaded.read(texts), tokenizer.with_offsets(texts), strict=True
             ):
                 self.assertEqual(got.to_list(), want.to_list())
                 self.assertEqual(got.dtype, tf.int32)

@@ -83,7 +83,7 @@ class TrainStepTest(parameterized.TestCase):
         first = Run("masked_lm", strategy, micro_batches, dropout=0.3)
         first.train(stop=12)
         second = Run("masked_lm", strategy, micro_batches, dropout=0.3)
-        for ours, theirs in zip(
+        for target, source in zip(
             [
                 *second.model.trainable_variables,
                 *second.optimizer.state().values(),
@@ -94,7 +94,7 @@ class TrainStepTest(parameterized.TestCase):
             ],
             strict=True,
         ):
-            ours.assign(theirs)
+            target.assign(source)
         second.train(start=12)
         weights = second.weights()
         for path, value in whole.weights().items():
