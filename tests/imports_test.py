@@ -138,8 +138,8 @@ def _imports(path, tree):
             source = ".".join([*above, *filter(None, [node.module])])
             for alias in node.names:
                 name = f"{source}.{alias.name}"
-                known = name in MODULES or name in PACKAGES
-                yield node.lineno, name if known else source
+                is_module = name in MODULES or name in PACKAGES
+                yield node.lineno, name if is_module else source
 
 
 def _is_main(path, tree):

@@ -141,14 +141,14 @@ class FormulasTest(absltest.TestCase):
                 variable.assign(value)
                 values[variable.path.split("/", 1)[1]] = value
         padding_mask = tiny.inputs()["padding_mask"]
-        seen = layers.attention_mask(padding_mask).numpy()[:, np.newaxis]
+        visible = layers.attention_mask(padding_mask).numpy()[:, np.newaxis]
         x = hidden().numpy().astype(np.float64)
         qkv = x @ values["qkv/kernel"] + values["qkv/bias"]
         query, key, value = (
             part.reshape(4, 12, 2, 8).transpose(0, 2, 1, 3)
             for part in np.split(qkv, 3, axis=-1)
         )
-        scores = np.exp(query @ key.swapaxes(2, 3) / np.sqrt(8)) * seen
+        scores = np.exp(query @ key.swapaxes(2, 3) / np.sqrt(8)) * visible
         real = padding_mask.numpy() > 0
         sums = scores.sum(axis=-1, keepdims=True)
         expected = scores / np.where(sums > 0, sums, 1)
@@ -156,7 +156,7 @@ class FormulasTest(absltest.TestCase):
         context = context @ values["out/kernel"] + values["out/bias"]
         for training in (False, True):
             output, attention = layer(
-                hidden(), seen[:, 0], training=training, attentions=True
+                hidden(), visible[:, 0], training=training, attentions=True
             )
             np.testing.assert_allclose(
                 output.numpy().reshape(4, 12, 16)[real],

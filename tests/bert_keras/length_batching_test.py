@@ -20,14 +20,14 @@ class ByLengthTest(parameterized.TestCase):
         """Answers that show what was read; notes the shape of each pass."""
         self.passes = []
 
-        def note(*shape):
+        def record(*shape):
             self.passes.append(tuple(int(size) for size in shape))
 
         @tf.function(autograph=False)
         def decode(token_ids, segment_ids, padding_mask):
             shape = tf.shape(token_ids)
-            noted = tf.py_function(note, [shape[0], shape[1]], [])
-            with tf.control_dependencies([noted]):
+            recorded = tf.py_function(record, [shape[0], shape[1]], [])
+            with tf.control_dependencies([recorded]):
                 total = tf.reduce_sum(token_ids, axis=1)
             return {
                 "sum": total,

@@ -231,10 +231,10 @@ class DtypeTest(parameterized.TestCase):
     ):
         self.addCleanup(keras.config.set_dtype_policy, "float32")
         for policy in (*HALF, "bfloat16"):
-            given = policies(make(dtype=policy))
+            by_argument = policies(make(dtype=policy))
             self.assertEqual(keras.config.dtype_policy().name, "float32")
             keras.config.set_dtype_policy(policy)
-            self.assertEqual(given, policies(make()))
+            self.assertEqual(by_argument, policies(make()))
             plain = policies(make(dtype="float32"))
             keras.config.set_dtype_policy("float32")
             self.assertEqual(plain, policies(make()))

@@ -142,8 +142,10 @@ def make_batch(task, *, packed=False):
         mask *= 1 + tf.cast(tf.range(LENGTH) >= 5, tf.int32)
         position_ids = packing.position_ids(mask, 2)
         features |= {"padding_mask": mask, "position_ids": position_ids}
-    known = {k: v for k, v in targets.items() if k in task.softmax_terms}
-    return features, known or targets
+    class_targets = {
+        k: v for k, v in targets.items() if k in task.softmax_terms
+    }
+    return features, class_targets or targets
 
 
 def learn(model, features, targets):
@@ -165,15 +167,15 @@ def learn(model, features, targets):
 def last_rows(model, features):
     """How many rows of each text the last feed-forward computes."""
     count = features["token_ids"].shape[0]
-    seen, call = [], layers.FeedForward.call
+    lengths, call = [], layers.FeedForward.call
 
     def noted(self, x, training=None):
-        seen.append(x.shape[0] // count)
+        lengths.append(x.shape[0] // count)
         return call(self, x, training=training)
 
     with mock.patch.object(layers.FeedForward, "call", noted):
         model(features, training=False)
-    return seen[-1]
+    return lengths[-1]
 
 
 class Case(parameterized.TestCase):

@@ -108,9 +108,9 @@ class ArgumentsTest(parameterized.TestCase):
         (tf.constant([["a", "b"]]), "example 0: .*got 2"),
         (Frame("a", math.nan), "example 1, text: .*found nan"),
     )  # fmt: skip
-    def test_what_holds_no_texts_is_refused(self, given, message):
+    def test_what_holds_no_texts_is_refused(self, examples, message):
         with self.assertRaisesRegex(errors.InputError, message):
-            self.model.predict(given)
+            self.model.predict(examples)
 
     @parameterized.product(
         name=("batch_size", "ahead"), value=(0, -1, 2.0, "3", True, None)
@@ -130,11 +130,11 @@ class ArgumentsTest(parameterized.TestCase):
         self.assertLen(self.pair.predict(np.array([["a", "film"]] * 3)), 3)
 
     @parameterized.parameters((["a", "b"],), (("a", "b"),), ("ab",), (b"a",))
-    def test_a_text_alone_is_no_pair(self, given):
+    def test_a_text_alone_is_no_pair(self, examples):
         with self.assertRaisesRegex(
             errors.InputError, r"example 0: .*2 texts .*got 1.*\[\(a, b\)\]"
         ):
-            self.pair.predict(given)
+            self.pair.predict(examples)
 
     def test_a_lone_surrogate_is_replaced(self):
         one, two = self.model.predict(["good \ud83d", "good \ufffd"])

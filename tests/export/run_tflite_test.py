@@ -312,7 +312,7 @@ class MainTest(parameterized.TestCase):
                 file.write(content)
             self.assertIn(expected, self.fail_main(path))
 
-    def copy(self, **facts):
+    def copy(self, **changes):
         """The path of a copied model whose .json says other things."""
         folder = self.create_tempdir().full_path
         source = self.paths["classification"]
@@ -320,9 +320,9 @@ class MainTest(parameterized.TestCase):
             shutil.copy(os.path.join(os.path.dirname(source), name), folder)
         path = os.path.join(folder, os.path.basename(source))
         with open(path.replace(".tflite", ".json")) as file:
-            known = json.load(file)
+            metadata = json.load(file)
         with open(path.replace(".tflite", ".json"), "w") as file:
-            json.dump(known | facts, file)
+            json.dump(metadata | changes, file)
         return path
 
     @parameterized.parameters(

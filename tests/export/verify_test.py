@@ -5,7 +5,7 @@ import sys
 from absl.testing import absltest
 
 from bert_keras.serving import manifest
-from tests.bert_keras.serving.manifests import FACTS
+from tests.bert_keras.serving.manifests import MANIFEST
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 
@@ -15,7 +15,7 @@ class VerifyTest(absltest.TestCase):
         folder = self.create_tempdir().full_path
         with open(os.path.join(folder, "saved_model.pb"), "w") as file:
             file.write("graph")
-        manifest.write(folder, FACTS | changes)
+        manifest.write(folder, MANIFEST | changes)
         return folder
 
     def run_main(self, *arguments):

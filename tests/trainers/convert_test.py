@@ -68,14 +68,14 @@ class ConvertTest(parameterized.TestCase):
     @parameterized.product(task=tuple(MODELS), format=FORMATS)
     def test_every_format_takes_every_weight(self, task, format):
         model = self.saved(task)
-        facts = self.convert(format=format)
-        self.assertStartsWith(facts["difference of weights"], "0 at most")
+        summary = self.convert(format=format)
+        self.assertStartsWith(summary["difference of weights"], "0 at most")
         written = formats.read(self.path("out"))
         self.assertEqual(written.config, model.encoder.config)
         written_values = written.encoder_values()
         for name, value in checkpoint.weights(model.encoder).items():
             np.testing.assert_array_equal(value, written_values[name])
-        behind = facts.get("left behind", "").split(", ")
+        behind = summary.get("left behind", "").split(", ")
         headless = task == "none" or "the head" in behind
         self.assertEqual(written.task is None, headless)
 
@@ -94,9 +94,9 @@ class ConvertTest(parameterized.TestCase):
         self.saved()
         chain = ("run", *formats.FORMATS, convert.OURS)
         for source, target in itertools.pairwise(chain):
-            facts = self.convert(target, source, format=target)
+            summary = self.convert(target, source, format=target)
             source = convert.OURS if source == "run" else source
-            self.assertEqual(facts["format"], f"{source} -> {target}")
+            self.assertEqual(summary["format"], f"{source} -> {target}")
         one = checkpoint.read(self.path("run"))
         other = checkpoint.read(self.path(convert.OURS))
         for values in ("encoder_values", "head_values"):
@@ -119,15 +119,15 @@ class ConvertTest(parameterized.TestCase):
 
     def test_vocabulary_and_positions_are_resized(self):
         self.saved()
-        facts = self.convert(
+        summary = self.convert(
             add_words=self.write("words.txt", "filming\n\n good \nunheard\n"),
             trim_to=self.write("texts.txt", "\n".join(TEXTS)),
             positions=16,
         )
         written = checkpoint.read(self.path("out"))
         vocabulary = written.tokenizer().vocabulary
-        self.assertEqual(facts["vocabulary"], f"36 -> {len(vocabulary)}")
-        self.assertEqual(facts["positions"], "64 -> 16")
+        self.assertEqual(summary["vocabulary"], f"36 -> {len(vocabulary)}")
+        self.assertEqual(summary["positions"], "64 -> 16")
         self.assertEqual(vocabulary[-2:], ("filming", "unheard"))
         self.assertNotIn("story", vocabulary)
         answers = predictor.load(self.path("out")).predict(TEXTS)

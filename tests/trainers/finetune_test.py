@@ -212,14 +212,14 @@ class FinetuneTest(mains.Case):
         train = write(self.path("long.tsv"), long)
         folder = self.path("long")
         flags = self.finetune_flags(output=folder, train=train, epochs=1)
-        told = "4 of 16 learned from, at 16 tokens"
+        message = "4 of 16 learned from, at 16 tokens"
         for _ in range(2):  # and where the run is at its end
             code, out, error, said = mains.call_and_listen(
                 "trainers.finetune", **flags
             )
             self.assertEqual((code, error), (0, ""))
-            self.assertRegex(out, f"rows truncated +│ {told}")
-            self.assertIn(f"truncated: {told}", " ".join(said.split()))
+            self.assertRegex(out, f"rows truncated +│ {message}")
+            self.assertIn(f"truncated: {message}", " ".join(said.split()))
         self.assertNotIn("truncated", self.printed["finetune"])
 
     def test_malformed_rows_are_counted_or_stop(self):

@@ -173,9 +173,9 @@ class EvaluateTest(Files):
     def test_labels_never_seen_in_training_are_told_with_counts(self):
         data = self.file("dev.csv", "text,label\na,1\nb,1\nc, 0\nd,1.0 \n")
         out, said, metrics = self.evaluate(self.TASK, data)
-        told = "3 of 4 rows: '1' 2, '0' 1"
-        self.assertRegex(out, f"labels never seen in training +│ {told}")
-        self.assertRegex(said, f"labels never seen in training, .*{told}")
+        message = "3 of 4 rows: '1' 2, '0' 1"
+        self.assertRegex(out, f"labels never seen in training +│ {message}")
+        self.assertRegex(said, f"labels never seen in training, .*{message}")
         self.assertIn(metrics["accuracy"], (0.0, 0.25))
 
     @parameterized.parameters(

@@ -43,12 +43,12 @@ def write(folder, encoded, per_token):
 def pretraining_rows(task):
     """Rows of ids with a label of the sentences, as prepare writes them."""
     raw = {"text": tf.constant(["a good film . the old plot", "很 好 电影"])}
-    made = task.preprocess(raw, tiny.tokenizer())
-    lengths = made["padding_mask"].numpy().sum(axis=1)
+    features = task.preprocess(raw, tiny.tokenizer())
+    lengths = features["padding_mask"].numpy().sum(axis=1)
     for row, length in enumerate(lengths):
         yield {
-            "inputs/token_ids": made["token_ids"].numpy()[row, :length],
-            "inputs/segment_ids": made["segment_ids"].numpy()[row, :length],
+            "inputs/token_ids": features["token_ids"].numpy()[row, :length],
+            "inputs/segment_ids": features["segment_ids"].numpy()[row, :length],
             "targets/next_sentence/labels": np.int32(row % 2),
             "targets/next_sentence/weights": np.float32(1),
         }
@@ -65,16 +65,16 @@ class RecordsTest(absltest.TestCase):
                     name: tf.constant([row[name] for row in rows])
                     for name in rows[0]
                 }
-                made = task.preprocess(raw, tiny.tokenizer())
-                targets = task.make_targets(raw, made, tiny.tokenizer())
+                features = task.preprocess(raw, tiny.tokenizer())
+                targets = task.make_targets(raw, features, tiny.tokenizer())
                 records = written(task, rows, self.create_tempdir().full_path)
-                count, length = made["token_ids"].shape
+                count, length = features["token_ids"].shape
                 sampler = batches.BatchSampler(
                     records.lengths, count, shuffle=False, buckets=(length,)
                 )
                 (batch,) = batches.stream(records, sampler, stop_step=1)
                 for name, value in batch["inputs"].items():
-                    np.testing.assert_array_equal(value, made[name], name)
+                    np.testing.assert_array_equal(value, features[name], name)
                 self.assertContainsSubset(
                     ("token_ids", "segment_ids", "padding_mask"),
                     batch["inputs"],
@@ -153,19 +153,21 @@ class RecordsTest(absltest.TestCase):
 
         class Left(classification.Classification):
             def preprocess(self, raw, tokenizer):
-                made = super().preprocess(raw, tokenizer)
-                return made | {"padding_mask": made["padding_mask"][:, ::-1]}
+                features = super().preprocess(raw, tokenizer)
+                return features | {
+                    "padding_mask": features["padding_mask"][:, ::-1]
+                }
 
         class Wide(classification.Classification):
             def make_targets(self, raw, features, tokenizer):
-                made = super().make_targets(raw, features, tokenizer)
-                labels, weights = made["label"]
+                targets = super().make_targets(raw, features, tokenizer)
+                labels, weights = targets["label"]
                 return {"label": (tf.cast(labels, tf.int64) + 2**40, weights)}
 
         class Flags(classification.Classification):
             def make_targets(self, raw, features, tokenizer):
-                made = super().make_targets(raw, features, tokenizer)
-                labels, weights = made["label"]
+                targets = super().make_targets(raw, features, tokenizer)
+                labels, weights = targets["label"]
                 return {"label": (labels > 0, weights)}
 
         for task_class, message in (
@@ -188,9 +190,9 @@ class RecordsTest(absltest.TestCase):
         task = WithStarts(seq_length=32).adapt(ROWS["tagging"], None)
         rows = ROWS["tagging"]
         raw = {"text": tf.constant([row["text"] for row in rows])}
-        made = task.preprocess(raw, tiny.tokenizer())["start"].numpy()
+        starts = task.preprocess(raw, tiny.tokenizer())["start"].numpy()
         encoded = list(labelled_records.encode(task, tiny.tokenizer(), rows))
-        for row, start in zip(encoded, made, strict=True):
+        for row, start in zip(encoded, starts, strict=True):
             np.testing.assert_array_equal(
                 row["inputs/start"], start[: len(row["inputs/token_ids"])]
             )

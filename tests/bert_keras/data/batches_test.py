@@ -63,7 +63,7 @@ class StreamTest(parameterized.TestCase):
         sampler = self.sampler()
         for epoch in range(2):
             start = epoch * sampler.steps_per_epoch
-            seen = []
+            visited = []
             for batch in batches_lib.stream(
                 self.records,
                 sampler,
@@ -71,8 +71,8 @@ class StreamTest(parameterized.TestCase):
                 stop_step=start + sampler.steps_per_epoch,
             ):
                 ids, weights = batch["targets"]["label"]
-                seen += ids.numpy()[weights.numpy() > 0].tolist()
-            self.assertEqual(sorted(seen), list(range(ROWS)))
+                visited += ids.numpy()[weights.numpy() > 0].tolist()
+            self.assertEqual(sorted(visited), list(range(ROWS)))
 
     def test_epochs_and_seeds_differ_and_repeat(self):
         def rows(seed, epoch):
@@ -91,8 +91,8 @@ class StreamTest(parameterized.TestCase):
         for buckets in ((8, 16, 24), (24,)):
             sampler = self.sampler(buckets=buckets)
             rows = [sampler.rows(i) for i in range(sampler.steps_per_epoch)]
-            seen = np.concatenate(rows)
-            self.assertEqual(sorted(seen[seen >= 0]), list(range(ROWS)))
+            visited = np.concatenate(rows)
+            self.assertEqual(sorted(visited[visited >= 0]), list(range(ROWS)))
             spread[len(buckets)] = np.mean(
                 [np.std(sampler.lengths[r[r >= 0]]) for r in rows]
             )
@@ -174,8 +174,8 @@ class StreamTest(parameterized.TestCase):
         )
         for epoch in range(3):
             rows = [sampler.rows(121 * epoch + step) for step in range(121)]
-            seen = np.concatenate(rows)
-            self.assertEqual(sorted(seen[seen >= 0]), list(range(1207)))
+            visited = np.concatenate(rows)
+            self.assertEqual(sorted(visited[visited >= 0]), list(range(1207)))
             # Each of them is of rows of like length.
             self.assertLess(max(lengths[r[r >= 0]].std() for r in rows), 2)
             means = [lengths[r[r >= 0]].mean() for r in rows]

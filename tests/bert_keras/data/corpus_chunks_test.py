@@ -21,14 +21,14 @@ def partition(scanned, **options):
 class PlanTest(absltest.TestCase):
     def test_every_hundredth_document_is_held_out_across_chunks(self):
         scanned = documents(320)
-        made = {"train": [], "dev": []}
+        by_split = {"train": [], "dev": []}
         numbers = {"train": [], "dev": []}
         for chunk in partition(scanned, chunk_bytes=500):
             self.assertGreater(len(chunk.documents), 1)
-            made[chunk.split] += chunk.documents
+            by_split[chunk.split] += chunk.documents
             numbers[chunk.split].append(chunk.number)
-        self.assertLen(made["dev"], 3)
-        self.assertCountEqual(made["train"] + made["dev"], scanned)
+        self.assertLen(by_split["dev"], 3)
+        self.assertCountEqual(by_split["train"] + by_split["dev"], scanned)
         self.assertGreater(len(numbers["train"]), 10)
         for each in numbers.values():
             self.assertEqual(each, list(range(len(each))))
@@ -39,10 +39,10 @@ class PlanTest(absltest.TestCase):
         self.assertLen(chunk.documents, 150)
 
     def test_a_repeated_document_is_left_out(self):
-        made = corpus_chunks.Partition(documents(10) * 2, held_out=0.0)
-        (chunk,) = made
+        chunks = corpus_chunks.Partition(documents(10) * 2, held_out=0.0)
+        (chunk,) = chunks
         self.assertLen(chunk.documents, 10)
-        self.assertEqual((made.documents, made.repeated), (10, 10))
+        self.assertEqual((chunks.documents, chunks.repeated), (10, 10))
         (chunk,) = partition(documents(10) * 2, deduplicate=False, held_out=0.0)
         self.assertLen(chunk.documents, 20)
 
@@ -54,33 +54,41 @@ class SeenTest(parameterized.TestCase):
 
     def test_nothing_is_forgotten_up_to_the_size(self):
         digests = self.digests(1 << 18)
-        seen = corpus_chunks.Seen(size=1 << 18)
-        self.assertEqual(sum(map(seen.add, digests)), len(digests))
-        self.assertEqual(sum(map(seen.add, digests)), 0)
+        digests_seen = corpus_chunks.Seen(size=1 << 18)
+        self.assertEqual(sum(map(digests_seen.add, digests)), len(digests))
+        self.assertEqual(sum(map(digests_seen.add, digests)), 0)
 
     def test_nothing_is_forgotten_while_the_table_grows(self):
-        generator, seen, digests = random.Random(3), corpus_chunks.Seen(), []
+        generator, digests_seen, digests = (
+            random.Random(3),
+            corpus_chunks.Seen(),
+            [],
+        )
         for digest in self.digests(50_000):
-            self.assertTrue(seen.add(digest))
+            self.assertTrue(digests_seen.add(digest))
             digests.append(digest)
-            self.assertFalse(seen.add(generator.choice(digests)))
+            self.assertFalse(digests_seen.add(generator.choice(digests)))
 
     @parameterized.parameters(2, 3, 10, 1 << 10)
     def test_the_newest_half_is_remembered_past_the_size(self, size):
         digests = self.digests(5 * size + 1)
-        seen = corpus_chunks.Seen(size=size)
+        digests_seen = corpus_chunks.Seen(size=size)
         for number, digest in enumerate(digests):
-            self.assertTrue(seen.add(digest))
+            self.assertTrue(digests_seen.add(digest))
             for back in range(0, size // 2, 1 + size // 20):
-                self.assertFalse(seen.add(digests[max(0, number - back)]))
+                self.assertFalse(
+                    digests_seen.add(digests[max(0, number - back)])
+                )
         # And the memory is bounded.
-        for table in (seen.newer, seen.older):
+        for table in (digests_seen.newer, digests_seen.older):
             self.assertLessEqual(len(table.entries), 2 * size)
-        self.assertTrue(seen.add(digests[0]))
+        self.assertTrue(digests_seen.add(digests[0]))
 
     def test_a_digest_of_zero_is_one_of_them(self):
-        seen = corpus_chunks.Seen()
-        self.assertEqual([seen.add(0), seen.add(0)], [True, False])
+        digests_seen = corpus_chunks.Seen()
+        self.assertEqual(
+            [digests_seen.add(0), digests_seen.add(0)], [True, False]
+        )
 
 
 if __name__ == "__main__":

@@ -317,25 +317,25 @@ class GoogleSampleTest(absltest.TestCase):
             google_tfrecords.read([SAMPLE], vocab_size=tokenizer.vocab_size)
         )
         lengths = np.array([len(row["inputs/token_ids"]) for row in rows])
-        counts, there, labels = [], [], []
+        counts, ids, labels = [], [], []
         for row in rows:
             chosen = row["targets/masked_lm/weights"] > 0
             counts.append(chosen.sum())
             masked_positions = row["inputs/positions"][chosen]
-            there.append(row["inputs/token_ids"][masked_positions])
+            ids.append(row["inputs/token_ids"][masked_positions])
             labels.append(row["targets/masked_lm/labels"][chosen])
         # The rule by which `write` counts is the one Google's file shows.
         np.testing.assert_array_equal(
             counts, [min(20, max(1, round(n * 0.15))) for n in lengths]
         )
-        there, labels = np.concatenate(there), np.concatenate(labels)
-        masked = (there == tokenizer.mask_id).mean()
-        kept = (there == labels).mean()
+        ids, labels = np.concatenate(ids), np.concatenate(labels)
+        masked = (ids == tokenizer.mask_id).mean()
+        kept = (ids == labels).mean()
         next_labels = [row["targets/next_sentence/labels"] for row in rows]
         print(
             f"{len(rows)} rows of {lengths.mean():.1f} tokens ({lengths.min()} "
             f"to {lengths.max()}), {np.mean(counts):.1f} predictions in a row "
-            f"({min(counts)} to {max(counts)}, {len(there)} in all): "
+            f"({min(counts)} to {max(counts)}, {len(ids)} in all): "
             f"{masked:.1%} [MASK], {1 - masked - kept:.1%} random, {kept:.1%} "
             f"kept; next_sentence 1: {np.mean(next_labels):.1%}"
         )

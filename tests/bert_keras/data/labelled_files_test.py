@@ -63,9 +63,9 @@ class RowsTest(parameterized.TestCase):
         examples = list(read)
         if count is not None:
             self.assertLen(examples, count)
-        seen = collections.Counter(row.get("label") for row in examples)
+        counts = collections.Counter(row.get("label") for row in examples)
         for label, times in (labels or {}).items():
-            self.assertEqual(seen[label], times)
+            self.assertEqual(counts[label], times)
         self.assertEqual(read.skipped, 0)
         self.assertTrue(all(row["text"] for row in examples))
         pairs = ("afqmc", "mrpc", "ocnli", "rte", "sick", "stsb", "reference")

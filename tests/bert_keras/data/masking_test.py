@@ -46,11 +46,11 @@ class MaskTokensTest(absltest.TestCase):
             token_ids, mask, seeds(2000)
         )
         np.testing.assert_array_equal(weights.sum(axis=1), 15)
-        there = np.take_along_axis(masked, positions, axis=1)[weights > 0]
+        replaced = np.take_along_axis(masked, positions, axis=1)[weights > 0]
         before = labels[weights > 0]
         # 30,000 draws: one standard deviation is 0.23 points.
-        self.assertAlmostEqual((there == MASK).mean(), 0.8, delta=0.01)
-        self.assertAlmostEqual((there == before).mean(), 0.1, delta=0.01)
+        self.assertAlmostEqual((replaced == MASK).mean(), 0.8, delta=0.01)
+        self.assertAlmostEqual((replaced == before).mean(), 0.1, delta=0.01)
 
     def test_random_tokens_are_of_the_whole_vocabulary(self):
         token_ids = rows(2000)

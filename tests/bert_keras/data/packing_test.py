@@ -62,10 +62,12 @@ class PackTest(parameterized.TestCase):
             BERT,
             seq_length=10,
         )
-        there = packed["padding_mask"].numpy().sum(axis=1)
+        kept_lengths = packed["padding_mask"].numpy().sum(axis=1)
         wanted = np.array(lengths) + (2 if segments == 1 else 4)
-        np.testing.assert_array_equal(packed["truncated"], there < wanted)
-        np.testing.assert_array_equal(there, np.minimum(wanted, 10))
+        np.testing.assert_array_equal(
+            packed["truncated"], kept_lengths < wanted
+        )
+        np.testing.assert_array_equal(kept_lengths, np.minimum(wanted, 10))
 
     @parameterized.parameters(BERT, ROBERTA, NONE)
     def test_spans_of_arrays_pack_alike(self, *frame):

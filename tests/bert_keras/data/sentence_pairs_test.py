@@ -167,8 +167,10 @@ class SentencePairsTest(parameterized.TestCase):
                 documents, objective, seed=seed, short_probability=0.0
             )
             firsts = [p.first for p in pairs]
-            seen = np.unique(np.concatenate(firsts + [p.second for p in pairs]))
-            self.assertGreater(len(seen), 1950)
+            offsets = np.unique(
+                np.concatenate(firsts + [p.second for p in pairs])
+            )
+            self.assertGreater(len(offsets), 1950)
 
     @parameterized.parameters("nsp", "sop")
     def test_short_lone_sentences_give_both_labels(self, objective):

@@ -90,11 +90,11 @@ class VocabularyTest(parameterized.TestCase):
         self.path.write_text("\n".join(pieces))
         tokenizer = wordpiece.Tokenizer.from_file(self.path)
         self.assertEqual(tokenizer.lowercase, lowercase)
-        for given in (True, False):
+        for argument in (True, False):
             tokenizer = wordpiece.Tokenizer.from_file(
-                self.path, lowercase=given
+                self.path, lowercase=argument
             )
-            self.assertEqual(tokenizer.lowercase, given)
+            self.assertEqual(tokenizer.lowercase, argument)
 
     @parameterized.named_parameters(
         ("japanese", "が ##ぎ 東 です", "東 の ##か"),

@@ -207,8 +207,8 @@ class TfliteTest(parameterized.TestCase):
                 self.assertLessEqual(version, OPS_OF_2_9[op], op)
         oldest = OLDEST[quantization]
         self.assertEqual(runtimes.oldest(content), oldest)
-        facts = json.loads(self.read(path.replace(".tflite", ".json")))
-        self.assertEqual(facts["oldest_runtime"], oldest)
+        metadata = json.loads(self.read(path.replace(".tflite", ".json")))
+        self.assertEqual(metadata["oldest_runtime"], oldest)
         text = self.read(path.replace(".tflite", ".md")).decode()
         self.assertIn(f"TFLite {oldest} or newer", text)
 
@@ -298,8 +298,8 @@ class TfliteTest(parameterized.TestCase):
     def test_the_description_names_the_tensors_in_their_order(self):
         path = self.paths["classification", "dynamic"]
         with open(path.replace(".tflite", ".json"), encoding="utf-8") as file:
-            facts = json.load(file)
-        self.assertEqual(facts["model"], os.path.basename(path))
+            metadata = json.load(file)
+        self.assertEqual(metadata["model"], os.path.basename(path))
         interpreter = litert.Interpreter(path)
         interpreter.allocate_tensors()
         inputs = self.predictors["classification"].task.preprocess(
@@ -312,7 +312,7 @@ class TfliteTest(parameterized.TestCase):
             if name in tiny.bert().inputs
         }
         details = interpreter.get_input_details()
-        for tensor, named in zip(details, facts["inputs"], strict=True):
+        for tensor, named in zip(details, metadata["inputs"], strict=True):
             self.assertEqual(named["shape"], [1, LENGTH])
             interpreter.set_tensor(tensor["index"], row[named["name"]])
         interpreter.invoke()
@@ -378,8 +378,8 @@ class TfliteTest(parameterized.TestCase):
         with open(path.replace(".tflite", ".md"), encoding="utf-8") as file:
             readme = file.read()
         with open(path.replace(".tflite", ".json"), encoding="utf-8") as file:
-            facts = json.load(file)
-        for output in facts["outputs"]:
+            metadata = json.load(file)
+        for output in metadata["outputs"]:
             self.assertIn(f'"{output["name"]}" to ', readme)
             self.assertIn(f'output(named: "{output["name"]}")', readme)
         for_all = task in ("classification", "embedding")
@@ -401,8 +401,8 @@ class TfliteTest(parameterized.TestCase):
         start, end = (int(offsets[0, -1]) for offsets in (starts, ends))
         self.assertEqual(text[start:end], "film")
         if program == "node":
-            given = f"const text = {json.dumps(text)}, start = {start}, "
-            command = ["-e", f"{given} end = {end}; console.log({line})"]
+            definitions = f"const text = {json.dumps(text)}, start = {start}, "
+            command = ["-e", f"{definitions} end = {end}; console.log({line})"]
         else:
             command = [os.path.join(self.create_tempdir(), "Line.java")]
             with open(command[0], "w", encoding="utf-8") as file:
@@ -423,11 +423,11 @@ class TfliteTest(parameterized.TestCase):
     def test_the_notes_warn_of_mediapipes_lower_casing(self, name, lowercase):
         task = "classification" if name == "multi" else name
         path = self.paths[task, "float32"].replace(".tflite", ".json")
-        facts = json.loads(self.read(path)) | {"lowercase": lowercase}
+        metadata = json.loads(self.read(path)) | {"lowercase": lowercase}
         if name == "multi":
-            facts["settings"]["kind"] = "multi"
+            metadata["settings"]["kind"] = "multi"
         text = " ".join(
-            tflite_readme.readme(self.predictors[task], facts).split()
+            tflite_readme.readme(self.predictors[task], metadata).split()
         )
         cased = "This model is cased, and MediaPipe lower-cases A to Z"
         self.assertEqual(cased in text, not lowercase)

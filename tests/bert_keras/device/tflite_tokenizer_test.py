@@ -63,9 +63,9 @@ class StringsTest(parameterized.TestCase):
         with open(
             os.path.join(folder, "model_float32.json"), encoding="utf-8"
         ) as file:
-            facts = json.load(file)["strings"]
-        self.assertEqual(facts["model"], "model_float32_strings.tflite")
-        self.assertEqual(facts["oldest_runtime"], "2.9.0")
+            metadata = json.load(file)["strings"]
+        self.assertEqual(metadata["model"], "model_float32_strings.tflite")
+        self.assertEqual(metadata["oldest_runtime"], "2.9.0")
         with open(
             os.path.join(folder, "model_float32.md"), encoding="utf-8"
         ) as file:

@@ -28,12 +28,12 @@ def need(path):
 
 def model(task, **changes):
     config = tiny.bert(**({"activation": "gelu_tanh"} | changes))
-    made = model_lib.BertModel(bert.BertEncoder(config), task)
+    result = model_lib.BertModel(bert.BertEncoder(config), task)
     random = np.random.default_rng(1)
-    for part in (made.encoder, made.head):
+    for part in (result.encoder, result.head):
         for variable in checkpoint.weights(part).values():
             variable.assign(random.normal(size=variable.shape))
-    return made
+    return result
 
 
 def masked_lm_task(**fields):
@@ -46,10 +46,10 @@ def classifier_task(classes=2):
     return classification.Classification(seq_length=64, labels=labels)
 
 
-def values(made):
+def values(network):
     return {
         (part.name, path): variable.numpy()
-        for part in (made.encoder, made.head)
+        for part in (network.encoder, network.head)
         for path, variable in checkpoint.weights(part).items()
     }
 
@@ -97,9 +97,9 @@ def albert_of_google(tensor, token_ids, segment_ids, *, layers, groups, heads):
         )
         score = query @ key.swapaxes(1, 2) / np.sqrt(query.shape[-1])
         score = np.exp(score - score.max(-1, keepdims=True))
-        seen = score / score.sum(-1, keepdims=True) @ value
-        seen = seen.swapaxes(0, 1).reshape(x.shape)
-        x = x + dense(seen, f"{scope}/attention_1/output/dense")
+        context = score / score.sum(-1, keepdims=True) @ value
+        context = context.swapaxes(0, 1).reshape(x.shape)
+        x = x + dense(context, f"{scope}/attention_1/output/dense")
         x = norm(x, f"{scope}/LayerNorm")
         y = dense(x, f"{scope}/ffn_1/intermediate/dense")
         y = y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3))) / 2
@@ -119,9 +119,9 @@ class GoogleTest(parameterized.TestCase):
         return os.path.join(self.folder, name)
 
     def write(self, task=None, **changes):
-        made = model(task or masked_lm_task(), **changes)
-        google.write(self.folder, made, tiny.tokenizer())
-        return made
+        written = model(task or masked_lm_task(), **changes)
+        google.write(self.folder, written, tiny.tokenizer())
+        return written
 
     def change_config(self, **changes):
         with open(self.path(google.BERT_CONFIG)) as file:
@@ -331,7 +331,7 @@ class GoogleTest(parameterized.TestCase):
             loading.load_model(source)
 
     def test_what_training_left_is_not_taken_for_weights(self):
-        made = self.write()
+        written = self.write()
         self.save_tensors(
             **{
                 "current_loss_scale": np.float32(2**15),
@@ -347,7 +347,7 @@ class GoogleTest(parameterized.TestCase):
         )
         self.assertEqual(
             values(loading.load_model(google.read(self.folder))).keys(),
-            values(made).keys(),
+            values(written).keys(),
         )
 
     @parameterized.parameters(
@@ -364,14 +364,14 @@ class GoogleTest(parameterized.TestCase):
             google.read(self.folder)
 
     def test_a_larger_table_keeps_its_rows_and_the_load_says_so(self):
-        made = self.write(vocab_size=50)
+        written = self.write(vocab_size=50)
         with self.assertWarnsRegex(UserWarning, "50 rows .* 36 entries"):
             source = formats.read(self.folder)
         self.assertEqual(source.words.vocabulary[-1], "[unused_row49]")
         self.assertEqual(source.words.vocabulary[:36], tuple(tiny.VOCABULARY))
         np.testing.assert_array_equal(
             loading.load_model(source).encoder.token_table,
-            made.encoder.token_table,
+            written.encoder.token_table,
         )
         self.change_config(vocab_size=2_000_000_000)
         with self.assertRaisesRegex(errors.InputError, "word_embeddings"):
@@ -612,9 +612,11 @@ class GoogleTest(parameterized.TestCase):
         self, change, message
     ):
         config = tiny.bert(**({"activation": "gelu_tanh"} | change))
-        made = model_lib.BertModel(bert.BertEncoder(config), classifier_task())
+        written = model_lib.BertModel(
+            bert.BertEncoder(config), classifier_task()
+        )
         with self.assertRaisesRegex(errors.InputError, message):
-            google.write(self.path("new"), made, tiny.tokenizer())
+            google.write(self.path("new"), written, tiny.tokenizer())
         self.assertFalse(os.path.exists(self.path("new")))
 
     def test_a_folder_that_holds_something_else_is_not_written_into(self):

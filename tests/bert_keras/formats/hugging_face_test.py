@@ -31,12 +31,12 @@ LABELS = ("bad", "good")
 def model(task=None, **changes):
     """A network whose every weight is random: all zeros prove nothing."""
     task = task or classification.Classification(labels=LABELS, seq_length=32)
-    made = model_lib.BertModel(bert.BertEncoder(tiny.bert(**changes)), task)
+    result = model_lib.BertModel(bert.BertEncoder(tiny.bert(**changes)), task)
     random = np.random.default_rng(0)
-    for variable in made.weights:
+    for variable in result.weights:
         if "seed" not in variable.path:
             variable.assign(0.2 * random.normal(size=variable.shape))
-    return made
+    return result
 
 
 def masked(objective):
@@ -71,10 +71,10 @@ class HuggingFaceTest(parameterized.TestCase):
         super().setUp()
         self.folder = self.create_tempdir().full_path
 
-    def write(self, made=None):
-        made = made or model()
-        hugging_face.write(self.folder, made, tiny.tokenizer())
-        return made
+    def write(self, written=None):
+        written = written or model()
+        hugging_face.write(self.folder, written, tiny.tokenizer())
+        return written
 
     def change(self, name, **changes):
         path = (self.folder, name)
@@ -100,44 +100,44 @@ class HuggingFaceTest(parameterized.TestCase):
         for path, variable in one.items():
             np.testing.assert_array_equal(variable, other[path], path)
 
-    def assert_reads_back(self, made):
+    def assert_reads_back(self, written):
         again = loading.load_model(hugging_face.read(self.folder))
-        self.assert_same_weights(made.encoder, again.encoder)
-        self.assert_same_weights(made.head, again.head)
+        self.assert_same_weights(written.encoder, again.encoder)
+        self.assert_same_weights(written.head, again.head)
 
     # What was written comes back.
 
     @parameterized.named_parameters(*MODELS)
     def test_round_trip_is_bit_equal(self, task):
-        made = self.write(model(task, causal=True, activation="gelu_tanh"))
+        written = self.write(model(task, causal=True, activation="gelu_tanh"))
         source = hugging_face.read(self.folder)
-        self.assertEqual(source.config, made.encoder.config)
+        self.assertEqual(source.config, written.encoder.config)
         self.assertEqual(source.task, task)
         self.assertEqual(source.tokenizer().fingerprint, tiny_fingerprint())
-        self.assert_reads_back(made)
+        self.assert_reads_back(written)
 
     def test_an_encoder_alone_is_their_base_model(self):
-        made = model()
-        self.write(made.encoder)
+        written = model()
+        self.write(written.encoder)
         names = safetensors.numpy.load_file(os.path.join(self.folder, WEIGHTS))
         self.assertIn("embeddings.word_embeddings.weight", names)
         source = hugging_face.read(self.folder)
         self.assertIsNone(source.task)
-        again = loading.load_model(source, made.task)
-        self.assert_same_weights(made.encoder, again.encoder)
+        again = loading.load_model(source, written.task)
+        self.assert_same_weights(written.encoder, again.encoder)
         with self.assertRaisesRegex(errors.InputError, "without a head"):
             loading.load_model(source)
 
     def test_a_folder_is_found_by_what_lies_in_it(self):
-        made = self.write()
+        written = self.write()
         texts = ["a good film", "not very good"]
         self.assertEqual(
             predictor.load(self.folder).predict(texts),
-            predictor.Predictor(made, tiny.tokenizer()).predict(texts),
+            predictor.Predictor(written, tiny.tokenizer()).predict(texts),
         )
 
     def test_shards_hold_the_same_model(self):
-        made = self.write()
+        written = self.write()
         path = os.path.join(self.folder, WEIGHTS)
         tensors = safetensors.numpy.load_file(path)
         os.remove(path)
@@ -149,12 +149,12 @@ class HuggingFaceTest(parameterized.TestCase):
         index = {"weight_map": where}
         write_json(index, self.folder, "model.safetensors.index.json")
         self.assertTrue(hugging_face.recognises(self.folder))
-        self.assert_reads_back(made)
+        self.assert_reads_back(written)
         os.remove(os.path.join(self.folder, shards[1]))
         self.assert_refused(shards[1], "3 files", "copy")
 
     def test_old_names_of_norms_and_buffers_are_known(self):
-        made = self.write()
+        written = self.write()
 
         def age(tensors):
             tensors["bert.embeddings.position_ids"] = np.arange(64)[None]
@@ -166,25 +166,25 @@ class HuggingFaceTest(parameterized.TestCase):
             return tensors
 
         self.change_tensors(age)
-        self.assert_reads_back(made)
+        self.assert_reads_back(written)
 
     @parameterized.parameters(np.float16, ml_dtypes.bfloat16, np.float64)
     def test_other_precisions_become_float32(self, dtype):
-        made = self.write()
+        written = self.write()
         self.change_tensors(
             lambda tensors: {k: v.astype(dtype) for k, v in tensors.items()}
         )
         again = loading.load_model(hugging_face.read(self.folder))
-        expected = made.encoder.token_table.numpy().astype(dtype)
+        expected = written.encoder.token_table.numpy().astype(dtype)
         np.testing.assert_array_equal(
             again.encoder.token_table, expected.astype(np.float32)
         )
 
     def test_tied_copies_must_be_equal(self):
-        made = self.write(model(masked("nsp")))
+        written = self.write(model(masked("nsp")))
         copy = "cls.predictions.decoder.weight"
         self.change_tensors(lambda tensors: tensors | {copy: tensors[TABLE]})
-        self.assert_reads_back(made)
+        self.assert_reads_back(written)
         self.change_tensors(lambda tensors: tensors | {copy: tensors[copy] + 1})
         self.assert_refused(copy, "word_embeddings")
 
@@ -219,7 +219,7 @@ class HuggingFaceTest(parameterized.TestCase):
         ("BertForNextSentencePrediction", "cls.seq_relationship"),
     )
     def test_a_head_without_a_task_of_ours_leaves_an_encoder(self, name, head):
-        made = self.write()
+        written = self.write()
         self.change(CONFIG, architectures=[name])
         self.change_tensors(
             lambda tensors: {
@@ -229,8 +229,8 @@ class HuggingFaceTest(parameterized.TestCase):
         )
         source = hugging_face.read(self.folder)
         self.assertIsNone(source.task)
-        again = loading.load_model(source, made.task)
-        self.assert_same_weights(made.encoder, again.encoder)
+        again = loading.load_model(source, written.task)
+        self.assert_same_weights(written.encoder, again.encoder)
 
     def test_tags_in_an_order_of_their_own_are_not_taken_over(self):
         self.write(model(tagging.Tagging(types=("PER",))))
@@ -300,7 +300,7 @@ class HuggingFaceTest(parameterized.TestCase):
         self.assert_refused("classifier.", "BertForTokenClassification")
 
     def test_a_masked_lm_answers_without_a_pooler_and_others_name_it(self):
-        made = self.write(model(masked("none")))
+        written = self.write(model(masked("none")))
         self.change_tensors(without("pooler"))
         source = hugging_face.read(self.folder)
         text = ["a [MASK] film"]
@@ -308,7 +308,7 @@ class HuggingFaceTest(parameterized.TestCase):
             predictor.Predictor(
                 loading.load_model(source), source.tokenizer()
             ).predict(text),
-            predictor.Predictor(made, tiny.tokenizer()).predict(text),
+            predictor.Predictor(written, tiny.tokenizer()).predict(text),
         )
         task = classification.Classification(labels=LABELS)
         with self.assertRaisesRegex(
@@ -318,13 +318,13 @@ class HuggingFaceTest(parameterized.TestCase):
         source = hugging_face.read(self.folder, allow_missing="pooler")
         np.testing.assert_array_equal(
             loading.load_model(source, task).encoder.token_table,
-            made.encoder.token_table,
+            written.encoder.token_table,
         )
 
     # Vocabulary and casing.
 
     def test_vocabulary_and_casing_may_stand_in_tokenizer_json(self):
-        made = self.write()
+        written = self.write()
         for name in ("vocab.txt", "tokenizer_config.json"):
             os.remove(os.path.join(self.folder, name))
         words = {piece: i for i, piece in enumerate(tiny.VOCABULARY)}
@@ -334,7 +334,7 @@ class HuggingFaceTest(parameterized.TestCase):
         self.change(FAST, normalizer={"lowercase": True})
         tokenizer = hugging_face.read(self.folder).tokenizer()
         self.assertEqual(tokenizer.fingerprint, tiny_fingerprint())
-        self.assert_reads_back(made)
+        self.assert_reads_back(written)
         del words["film"]
         self.change(FAST, model={"type": "WordPiece", "vocab": words})
         self.assert_refused("a piece for every id", "[7]")
@@ -644,22 +644,22 @@ class HuggingFaceTest(parameterized.TestCase):
     # What training left in the folder.
 
     def test_a_file_latest_does_not_make_it_a_run_of_ours(self):
-        made = self.write()
+        written = self.write()
         for name in ("latest", "best"):
             with open(os.path.join(self.folder, name), "w") as file:
                 file.write("global_step1000")
         source = formats.read(self.folder)
         self.assertIs(formats.find(self.folder), hugging_face)
-        self.assert_same_weights(made.head, loading.load_model(source).head)
+        self.assert_same_weights(written.head, loading.load_model(source).head)
 
     @parameterized.parameters("module.", "_orig_mod.", "module._orig_mod.")
     def test_a_wrapper_s_prefix_is_taken_off_and_the_load_says_so(self, prefix):
-        made = self.write()
+        written = self.write()
         self.change_tensors(
             lambda tensors: {f"{prefix}{k}": v for k, v in tensors.items()}
         )
         with self.assertWarnsRegex(UserWarning, f"begins with {prefix}"):
-            self.assert_reads_back(made)
+            self.assert_reads_back(written)
 
     def test_a_prefix_of_some_names_is_left(self):
         self.write()
@@ -679,7 +679,7 @@ class HuggingFaceTest(parameterized.TestCase):
 
     @parameterized.parameters(37, 64, 300)
     def test_a_larger_table_keeps_its_rows_and_the_load_says_so(self, rows):
-        made = self.write(model(vocab_size=rows))
+        written = self.write(model(vocab_size=rows))
         with self.assertWarnsRegex(UserWarning, f"{rows} rows .* 36 entries"):
             words = hugging_face.read(self.folder).tokenizer()
         self.assertEqual(words.vocabulary[:36], tuple(tiny.VOCABULARY))
@@ -687,7 +687,7 @@ class HuggingFaceTest(parameterized.TestCase):
         text = ["a good film, [unused_row36]"]
         before = tiny.tokenizer()(text).to_list()
         self.assertEqual(words(text).to_list(), before)
-        self.assert_reads_back(made)
+        self.assert_reads_back(written)
 
     def test_a_key_that_stands_twice_is_refused(self):
         self.write()
@@ -801,15 +801,15 @@ class HuggingFaceTest(parameterized.TestCase):
         self.assert_refused(*words)
 
     def test_what_may_be_missing_starts_at_random(self):
-        made = self.write()
+        written = self.write()
         self.change_tensors(without("pooler"))
         self.assert_refused("missing pooler.dense.bias")
         source = hugging_face.read(self.folder, allow_missing="^pooler")
         again = loading.load_model(source)
         np.testing.assert_array_equal(
-            again.encoder.token_table, made.encoder.token_table
+            again.encoder.token_table, written.encoder.token_table
         )
-        self.assert_same_weights(made.head, again.head)
+        self.assert_same_weights(written.head, again.head)
 
     @parameterized.parameters(
         {"model_type": "albert"},
@@ -880,9 +880,9 @@ class HuggingFaceTest(parameterized.TestCase):
         {"position": "sinusoidal"},
     )
     def test_what_theirs_lacks_is_not_written(self, **change):
-        made = tiny.classifier(**change)
+        written = tiny.classifier(**change)
         with self.assertRaisesRegex(errors.InputError, next(iter(change))):
-            self.write(made)
+            self.write(written)
         self.assertEmpty(os.listdir(self.folder))
 
     def test_a_folder_that_holds_something_is_not_written_over(self):

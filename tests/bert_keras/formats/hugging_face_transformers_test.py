@@ -104,9 +104,11 @@ class AgainstTransformersTest(parameterized.TestCase):
                 self.skipTest(f"needs {name}, which the project does not use")
         folder = self.create_tempdir().full_path
         network = bert.BertEncoder(tiny.bert(**changes))
-        made = model_lib.BertModel(network, task or CLASSES)
-        randomise(made)
-        hugging_face.write(folder, made if task else network, tiny.tokenizer())
+        written = model_lib.BertModel(network, task or CLASSES)
+        randomise(written)
+        hugging_face.write(
+            folder, written if task else network, tiny.tokenizer()
+        )
         inputs = {name: value.numpy() for name, value in tiny.inputs().items()}
         their_outputs, name = of_transformers(folder, inputs)
         outputs = network(**inputs)
@@ -114,7 +116,7 @@ class AgainstTransformersTest(parameterized.TestCase):
         if task:
             rows, length = inputs["token_ids"].shape
             every = np.tile(np.arange(length, dtype=np.int32), (rows, 1))
-            outputs = made(inputs | {"positions": every})
+            outputs = written(inputs | {"positions": every})
         mask = inputs["padding_mask"] > 0
         for part, output in OUTPUTS[name].items():
             value, expected = outputs[part].numpy(), their_outputs[output]
@@ -139,10 +141,10 @@ class AgainstTransformersTest(parameterized.TestCase):
         )
 
 
-def randomise(made):
+def randomise(network):
     """All biases begin as zeros, which prove nothing."""
     random = np.random.default_rng(0)
-    for variable in made.trainable_variables:
+    for variable in network.trainable_variables:
         variable.assign(0.2 * random.normal(size=variable.shape))
 
 

@@ -17,12 +17,14 @@ class SizesTest(parameterized.TestCase):
         ("base", 12, 768),
         ("large", 24, 1024),
     )
-    def test_are_the_published_ones(self, name, layers, hidden):
+    def test_are_the_published_ones(self, name, layers, hidden_size):
         bert = bert_lib.named(name)
-        self.assertEqual((bert.num_layers, bert.hidden_size), (layers, hidden))
+        self.assertEqual(
+            (bert.num_layers, bert.hidden_size), (layers, hidden_size)
+        )
         # All have heads of 64, and feed-forward layers of four times the width.
         self.assertEqual(bert.head_width, 64)
-        self.assertEqual(bert.intermediate_size, 4 * hidden)
+        self.assertEqual(bert.intermediate_size, 4 * hidden_size)
         self.assertEqual(bert.vocab_size, 30522)
 
 

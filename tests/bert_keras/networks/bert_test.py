@@ -67,11 +67,21 @@ class ConfigTest(parameterized.TestCase):
     @parameterized.parameters(*PARAMETERS)
     def test_published_sizes_have_their_parameters(self, name):
         bert = bert_lib.named(name)
-        hidden, inner = bert.hidden_size, bert.intermediate_size
-        layer = 4 * hidden**2 + 2 * hidden * inner + 9 * hidden + inner
+        hidden_size, inner = bert.hidden_size, bert.intermediate_size
+        layer = (
+            4 * hidden_size**2
+            + 2 * hidden_size * inner
+            + 9 * hidden_size
+            + inner
+        )
         rows = bert.vocab_size + 512 + 2
-        pooler = hidden**2 + hidden
-        count = rows * hidden + 2 * hidden + bert.num_layers * layer + pooler
+        pooler = hidden_size**2 + hidden_size
+        count = (
+            rows * hidden_size
+            + 2 * hidden_size
+            + bert.num_layers * layer
+            + pooler
+        )
         self.assertEqual(count, PARAMETERS[name])
         if name in ("tiny", "mini"):
             self.assertEqual(

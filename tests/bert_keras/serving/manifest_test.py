@@ -6,7 +6,7 @@ import os
 from absl.testing import absltest, parameterized
 
 from bert_keras.serving import manifest
-from tests.bert_keras.serving.manifests import FACTS
+from tests.bert_keras.serving.manifests import MANIFEST
 
 DEEP = "[" * 100_000
 
@@ -16,7 +16,7 @@ class ManifestTest(parameterized.TestCase):
         folder = self.create_tempdir().full_path
         with open(os.path.join(folder, "saved_model.pb"), "w") as file:
             file.write("graph")
-        manifest.write(folder, FACTS | changes)
+        manifest.write(folder, MANIFEST | changes)
         return folder
 
     def rewrite(self, folder, content):
@@ -50,7 +50,7 @@ class ManifestTest(parameterized.TestCase):
         for name in ("..data", "variables.data-00000-of-00001", "a..b"):
             with open(os.path.join(folder, name), "w") as file:
                 file.write(name)
-        manifest.write(folder, FACTS)
+        manifest.write(folder, MANIFEST)
         self.assertLen(manifest.check(folder)["files"], 4)
 
     @parameterized.parameters(
@@ -85,7 +85,7 @@ class ManifestTest(parameterized.TestCase):
         ("parity", {"sentences": 3}),
         ("parity", {"sentences": {"numbers": "a"}}),
         *(
-            ("parity", {"x": FACTS["parity"]["sentences"] | {key: value}})
+            ("parity", {"x": MANIFEST["parity"]["sentences"] | {key: value}})
             for key in ("numbers", "agreement", "texts")
             for value in (10**400, -(10**400), 10**4000, float("nan"), 1e300)
         ),

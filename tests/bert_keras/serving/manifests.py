@@ -1,6 +1,6 @@
 """What manifests of tests say, but for files."""
 
-FACTS = {
+MANIFEST = {
     "task": {"name": "tagging"},
     "precision": "float32",
     "signatures": {"serving_default": {}},

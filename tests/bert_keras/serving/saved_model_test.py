@@ -345,21 +345,21 @@ class SavedModelTest(parameterized.TestCase):
         self.assertEqual(os.listdir(output), ["3"])
 
     def test_no_version_is_seen_before_it_is_whole(self):
-        output, seen = self.output(), []
+        output, names = self.output(), []
         move = tf.io.gfile.rename
 
         def rename(source, target, **options):
             if os.path.isdir(source):  # a version, not a file of its own
-                seen.extend(os.listdir(output))
-                seen.extend(os.listdir(source))
+                names.extend(os.listdir(output))
+                names.extend(os.listdir(source))
             move(source, target, **options)
 
         os.makedirs(os.path.join(output, ".unfinished-1", "of a killed one"))
         with mock.patch.object(tf.io.gfile, "rename", rename):
             path = saved_model.export(self.predictors["classification"], output)
         self.assertEqual(path, os.path.join(output, "1"))
-        self.assertIn("saved_model.pb", seen)
-        self.assertNotIn("1", seen)
+        self.assertIn("saved_model.pb", names)
+        self.assertNotIn("1", names)
         self.assertCountEqual(
             os.listdir(output), ["1", tf_serving_files.FOLDER]
         )

@@ -94,9 +94,9 @@ class BundleTest(parameterized.TestCase):
         ),
         (masked_lm.MaskedLM(), "have 20 items", "20th is not answered"),
     )
-    def test_padding_is_explained(self, task, *facts):
+    def test_padding_is_explained(self, task, *sentences):
         readme = self.write(task=task)["README.md"]
-        for fact in facts:
+        for fact in sentences:
             self.assertIn(fact, readme)
 
     @parameterized.parameters(
@@ -107,11 +107,13 @@ class BundleTest(parameterized.TestCase):
         (embedding.Embedding(), False),
         (masked_lm.MaskedLM(), False),
     )
-    def test_offsets_are_explained_where_there_are_some(self, task, there):
+    def test_offsets_are_explained_where_there_are_some(
+        self, task, has_offsets
+    ):
         readme = self.write(task=task)["README.md"]
         for language in ("js", "java", "swift"):
-            self.assertEqual(f"  ```{language}" in readme, there)
-        self.assertEqual("code points" in readme, there)
+            self.assertEqual(f"  ```{language}" in readme, has_offsets)
+        self.assertEqual("code points" in readme, has_offsets)
 
     def test_the_line_of_javascript_finds_what_python_finds(self):
         node = shutil.which("node")

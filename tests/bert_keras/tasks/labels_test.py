@@ -39,15 +39,15 @@ class LabelsTest(parameterized.TestCase):
             [row["label"] for row in rows], ["pos", "pos", "neg", "neg"]
         )
         python = [row | {"label": f"{BLANK}{row['label']} "} for row in rows]
-        for given in (rows, python):
-            learned = task.adapt(given, None)
+        for examples in (rows, python):
+            learned = task.adapt(examples, None)
             self.assertEqual(learned.labels, ("neg", "pos"))
-            labels, _ = self.targets(learned, *(r["label"] for r in given))[
+            labels, _ = self.targets(learned, *(r["label"] for r in examples))[
                 "label"
             ]
             self.assertEqual(labels.numpy().tolist(), [1, 1, 0, 0])
             answers = [{"label": row["label"]} for row in rows]
-            self.assertEqual(learned.metrics(answers, given)["accuracy"], 1)
+            self.assertEqual(learned.metrics(answers, examples)["accuracy"], 1)
 
     def test_a_list_is_several_labels(self):
         path = self.file(

@@ -43,9 +43,9 @@ class WordDropout(classification.Classification):
     def randomize(self, features, targets, seeds):
         word = features["word"]
         drawn = masking.uniform(seeds, tf.shape(word)[1])  # by word
-        hidden = tf.gather(drawn < self.word_dropout, word, batch_dims=1)
+        dropped = tf.gather(drawn < self.word_dropout, word, batch_dims=1)
         token_ids = tf.where(
-            hidden & (word > 0), self.mask_id, features["token_ids"]
+            dropped & (word > 0), self.mask_id, features["token_ids"]
         )
         return features | {"token_ids": token_ids}, targets
 

@@ -56,7 +56,7 @@ class WordDropoutTest(parameterized.TestCase):
         records.write_manifest(folder, [shard])
         records_read = records.Records(folder)
         sampler = batches.BatchSampler(records_read.lengths, 4, shuffle=False)
-        hidden = set()
+        dropped = set()
         for batch in input_pipeline.batches(
             tf.distribute.get_strategy(),
             task,
@@ -73,9 +73,9 @@ class WordDropoutTest(parameterized.TestCase):
                     tokens = ids[row][word[row] == each]
                     self.assertIn((tokens == tokenizer.mask_id).mean(), (0, 1))
                     if tokens[0] == tokenizer.mask_id:
-                        hidden.add((row, each))
+                        dropped.add((row, each))
             self.assertNotIn(tokenizer.mask_id, ids[word == 0])
-        self.assertLen(hidden, sum(WORDS))
+        self.assertLen(dropped, sum(WORDS))
 
     @parameterized.parameters(0, 1)
     def test_it_is_trained_saved_asked_and_served(self, number):

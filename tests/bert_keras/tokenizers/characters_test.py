@@ -74,9 +74,9 @@ class CharactersTest(absltest.TestCase):
             make = functools.partial(
                 pretraining_records.make, settings=settings
             )
-            made = list(parallel_map.in_order(make, partition, processes))
-            self.assertGreater(len(made), 1)
-            shards.append([each["shards"] for each in made])
+            results = list(parallel_map.in_order(make, partition, processes))
+            self.assertGreater(len(results), 1)
+            shards.append([each["shards"] for each in results])
         self.assertEqual(*shards)
         folder = os.path.join(settings.folder, "train")
         self.tokenizer.save(folder)

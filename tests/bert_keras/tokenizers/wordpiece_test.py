@@ -183,17 +183,17 @@ class RulesTest(parameterized.TestCase):
                 tf.fill([len(codes)], 0x345), tf.constant(codes)
             ),
         )
-        known = tf.strings.regex_full_match(
+        matched = tf.strings.regex_full_match(
             characters, f"[{text_cleaning._MARKS}]"
         )
-        lost = tf.logical_and(moved, tf.logical_and(simple, ~known))
+        lost = tf.logical_and(moved, tf.logical_and(simple, ~matched))
         self.assertEmpty([hex(codes[i]) for i in tf.where(lost)[:, 0]])
         self.assertGreater(int(tf.math.count_nonzero(moved & simple)), 900)
         # So do those that begin with such a mark once they are decomposed.
         for code in codes:
             first = unicodedata.normalize("NFD", chr(code))[0]
             if unicodedata.combining(first):
-                self.assertTrue(known[codes.index(code)], hex(code))
+                self.assertTrue(matched[codes.index(code)], hex(code))
 
     def test_bytes_that_are_not_utf8_are_dropped(self):
         texts = [
@@ -363,9 +363,9 @@ class OffsetsTest(parameterized.TestCase):
     @parameterized.product(lowercase=(True, False))
     def test_are_exact_on_random_text(self, lowercase):
         generator = np.random.default_rng(7)
-        known = sorted({c for text in NASTY for c in text})
+        characters = sorted({c for text in NASTY for c in text})
         texts = [
-            "".join(generator.choice(known, generator.integers(400)))
+            "".join(generator.choice(characters, generator.integers(400)))
             for _ in range(60)
         ]
         # Without spaces, so that words become too long.

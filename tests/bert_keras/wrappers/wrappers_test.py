@@ -170,8 +170,10 @@ class RDropTest(parameterized.TestCase):
         np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
     @parameterized.parameters((False, True), (True, False), (False, False))
-    def test_there_is_one_pass_where_nothing_is_learned(self, training, given):
-        outputs, _ = self.forward(training=training, targets=given)
+    def test_there_is_one_pass_where_nothing_is_learned(
+        self, training, targets
+    ):
+        outputs, _ = self.forward(training=training, targets=targets)
         self.assertEqual(set(outputs), {"label"})
 
 
