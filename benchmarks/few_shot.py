@@ -30,7 +30,7 @@ def accuracies(output: str, folder: str, *extra: str) -> list[float]:
         command = demo.finetune_command(
             os.path.join(output, "text"), os.path.join(output, "base"), run
         )
-        command += [f"--seed={seed}", "--keep=1", *extra]
+        command += [f"--seed={seed}", "--max_checkpoints_to_keep=1", *extra]
         subprocess.run(
             [sys.executable, "-m", *command], check=True, capture_output=True
         )
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, extra in (
             ("pretrained", ()),
-            ("random", ("--random_start",)),
+            ("random", ("--from_scratch",)),
         ):
             values = accuracies(_DEMO.value, folder, *extra)
             spread = statistics.stdev(values) if len(values) > 1 else 0.0

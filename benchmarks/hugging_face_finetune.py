@@ -37,7 +37,7 @@ class Texts:
     def __init__(self, task, init):
         self.task = task
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(init)
-        count = 1 if task.kind == "number" else len(task.labels)
+        count = 1 if task.problem_type == "regression" else len(task.labels)
         model_class = transformers.AutoModelForSequenceClassification
         self.model = model_class.from_pretrained(init, num_labels=count)
 
@@ -46,7 +46,7 @@ class Texts:
         encoded = self.tokenizer(
             *texts, truncation=True, max_length=self.task.seq_length
         )
-        if self.task.kind == "number":
+        if self.task.problem_type == "regression":
             return dict(encoded) | {"labels": float(row["label"])}
         return dict(encoded) | {"labels": self.task.labels.index(row["label"])}
 
@@ -56,7 +56,7 @@ class Texts:
 
     def answer(self, logits, row):
         del row
-        if self.task.kind == "number":
+        if self.task.problem_type == "regression":
             return {"value": float(logits[0])}
         return {"label": self.task.labels[int(logits.argmax())]}
 
@@ -142,7 +142,9 @@ def train(settings, task):
     )
     total = settings.epochs * -(-len(rows) // size)
     schedule = transformers.get_linear_schedule_with_warmup(
-        optimizer, int(settings.warmup * total), total
+        optimizer,
+        settings.warmup_steps or int(settings.warmup_ratio * total),
+        total,
     )
     generator = random.Random(settings.seed)
     step = rows_trained = 0

@@ -137,9 +137,13 @@ def measure(folder, whole, shares):
     """(what, ours, Google's): wall and processor seconds."""
     passes, cores = PASSES.value, len(shares)
     for name, texts, *flags_ in (
-        (f"{passes} drawings, 1 process", [whole], f"--passes={passes}"),
-        (f"{passes} drawings, {cores} processes", shares, f"--passes={passes}"),
-        ("one drawing / records", [whole], "--passes=1"),
+        (f"{passes} drawings, 1 process", [whole], f"--dupe_factor={passes}"),
+        (
+            f"{passes} drawings, {cores} processes",
+            shares,
+            f"--dupe_factor={passes}",
+        ),
+        ("one drawing / records", [whole], "--dupe_factor=1"),
     ):
         flags_ += ["--nostatic"] * name.endswith("records")
         output = os.path.join(folder, name.replace(" ", "-").replace("/", ""))

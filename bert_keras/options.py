@@ -7,12 +7,14 @@ Settings, tasks and networks declare what can be set as fields made by
 import collections
 import dataclasses
 import difflib
+import functools
 import math
 import os
 import types
 import typing
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +26,8 @@ MODULES = (
     "between: those of tasks, networks, tokenizers and wrappers that a folder "
     "names. What a folder names is not imported, what you name here is."
 )
+
+T = TypeVar("T")
 
 MOST_SEED = 2**31 - 1  # the stateless random ops of TensorFlow take int32
 
@@ -39,6 +43,7 @@ def option(
     reads: bool = False,
     identity: bool = True,
     formerly: Sequence[str] = (),
+    translate: Callable[[Any], dict[str, Any]] | None = None,
     absent: Any = None,
 ) -> Any:
     """A field that a user may set.
@@ -52,8 +57,10 @@ def option(
       reads: the value is the path of an input, whose contents are part of
         what identifies a run in place of the path.
       identity: whether a run that continues must have the same value.
-      formerly: names that the field had before. Folders and command lines may
-        still use them.
+      formerly: names that the field had before. Folders, command lines and
+        keywords may still use them.
+      translate: the fields and values of today for a value under a former
+        name, where that is more than the name.
       absent: the value that a run had before there was the field, where that
         is not the default.
     """
@@ -71,6 +78,7 @@ def option(
             "reads": reads,
             "identity": identity and not reads,
             "formerly": tuple(formerly),
+            "translate": translate,
             "absent": default if absent is None else absent,
         },
     )
@@ -83,14 +91,89 @@ def former_names(name: str, field: dataclasses.Field[Any]) -> list[str]:
 
 
 def renamed(values: Mapping[str, Any], *classes: type) -> dict[str, Any]:
-    """Saved values of fields, under the names that the fields have today."""
+    """Values of fields, under the names that the fields have today."""
+    return of_today(
+        values,
+        {
+            field.name: field
+            for cls in classes
+            for field in dataclasses.fields(cls)
+        },
+    )
+
+
+def of_today(
+    values: Mapping[str, Any], fields: Mapping[str, dataclasses.Field[Any]]
+) -> dict[str, Any]:
+    """Values under former names, under those of today; others as they are.
+
+    fields: by their names of today, which may have a wrapper's prefix.
+    """
     today = {
-        old: field.name
-        for cls in classes
-        for field in dataclasses.fields(cls)
-        for old in field.metadata.get("formerly", ())
+        old: (name, field)
+        for name, field in fields.items()
+        for old in former_names(name, field)
     }
-    return {today.get(name, name): value for name, value in values.items()}
+    renamed: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in today:
+            renamed[name] = value
+            continue
+        renamed |= translated(*today[name], value)
+    return renamed
+
+
+def keywords_of_today(
+    keywords: Mapping[str, Any], fields: Mapping[str, dataclasses.Field[Any]]
+) -> dict[str, Any]:
+    """Keyword arguments under the names of today, with a warning.
+
+    Raises InputError where a field is given under two of its names.
+    """
+    renamed: dict[str, Any] = {}
+    for name, value in keywords.items():
+        today = of_today({name: value}, fields)
+        for new, translation in today.items():
+            if new in renamed or (new != name and new in keywords):
+                raise errors.InputError(
+                    f"{name} and {new} are names of one setting: "
+                    f"give {new} alone.",
+                    argument=new,
+                )
+            renamed[new] = translation
+        if name not in today:
+            warnings.warn(renaming(name, today), FutureWarning, stacklevel=2)
+    return renamed
+
+
+def with_former_names(cls: type[T]) -> type[T]:
+    """A decorator of dataclasses: `cls(old_name=...)` works, with a warning."""
+    construct = cls.__init__
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+
+    @functools.wraps(construct)
+    def __init__(self: Any, *arguments: Any, **keywords: Any) -> None:
+        construct(self, *arguments, **keywords_of_today(keywords, fields))
+
+    cls.__init__ = __init__  # type: ignore[method-assign]
+    return cls
+
+
+def renaming(old: str, today: Mapping[str, Any], dashes: str = "") -> str:
+    """The sentence that says what a former name is called today."""
+    new = " ".join(f"{dashes}{name}={value}" for name, value in today.items())
+    return (
+        f"{dashes}{old} has another name: use {new}. The former name will be "
+        "gone in version 0.3."
+    )
+
+
+def translated(
+    name: str, field: dataclasses.Field[Any], value: Any
+) -> dict[str, Any]:
+    """What a value under a former name of a field is today."""
+    translate = field.metadata.get("translate")
+    return translate(value) if translate else {name: value}
 
 
 def check(*settings: Any) -> None:
@@ -129,6 +212,10 @@ def divide(
         for cls in classes
     ]
     allowed = set().union(*names)
+    fields = {f.name: f for cls in classes for f in dataclasses.fields(cls)}
+    keywords = keywords_of_today(
+        keywords, {name: fields[name] for name in allowed}
+    )
     for name in keywords:
         if name in allowed:
             continue
@@ -139,7 +226,6 @@ def divide(
             + (hint or f"expected some of {', '.join(sorted(allowed))}."),
             argument=name,
         )
-    fields = {f.name: f for cls in classes for f in dataclasses.fields(cls)}
     values = {
         name: plain(value, fields[name]) for name, value in keywords.items()
     }

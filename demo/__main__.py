@@ -43,7 +43,7 @@ PRETRAIN = [
     "--steps=1200",
     "--batch_size=64",
     "--learning_rate=2e-3",
-    "--warmup=0.05",
+    "--warmup_ratio=0.05",
     "--evaluate_every=300",
     "--save_every=100",
 ]
@@ -120,7 +120,7 @@ def demo(output: str, train: str, dev: str) -> dict[str, str]:
     run(*finetune_command(docstrings_folder, base, tuned, train, dev))
     run(
         *finetune_command(docstrings_folder, base, random, train, dev),
-        "--random_start",
+        "--from_scratch",
     )
     predictions = os.path.join(output, "predictions.jsonl")
     run(

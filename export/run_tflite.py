@@ -242,7 +242,9 @@ class Model:
         numbers = self.call(inputs)
         if self.labels:
             scores = numbers["scores"][0].tolist()
-            if self.metadata["settings"].get("kind") == "multi":
+            settings = self.metadata["settings"]
+            former = settings.get("kind") == "multi"  # until version 0.1
+            if former or settings.get("problem_type") == "multi_label":
                 return self.several(scores)
             best = int(np.argmax(scores))
             return {"label": self.labels[best], "score": scores[best]}

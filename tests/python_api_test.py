@@ -29,11 +29,11 @@ def refused(call, *arguments, **settings):
 folder = pathlib.Path(sys.argv[1])
 report = bert_keras.prepare(
     [folder / "corpus.txt"], output=folder / "records",
-    vocab=folder / "vocab.txt", seq_length=32, held_out=0.1,
+    vocab=folder / "vocab.txt", seq_length=32, dev_fraction=0.1,
 )
 base = bert_keras.pretrain(
     folder / "records", output=folder / "base", model=folder / "model.json",
-    steps=2, batch_size=8, masked_share=0.2,
+    steps=2, batch_size=8, masked_lm_prob=0.2,
 )
 rows = folder / "rows.tsv"
 same = dict(output=folder / "tuned", epochs=1, batch_size=8, seq_length=16,

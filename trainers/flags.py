@@ -6,7 +6,7 @@ it with --flagfile.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from absl import app, flags, logging
@@ -51,7 +51,11 @@ def _define(name: str, field: dataclasses.Field[Any], names: set[str]) -> None:
         where |= field.metadata.get("bounds", {})
         _DEFINERS[option_type](name, default, help, **where)
     for old in options.former_names(name, field):
-        flags.DEFINE_alias(old, name, module_name=sys.argv[0])
+        # Not absl's aliases: the value may have another meaning.
+        option_type = field.metadata.get("kind", type(default))
+        _DEFINERS[option_type](
+            old, None, f"Former name of --{name}.", module_name=sys.argv[0]
+        )
 
 
 def read(settings: type[T], **more: Any) -> T:
@@ -61,9 +65,37 @@ def read(settings: type[T], **more: Any) -> T:
         for field in dataclasses.fields(settings)  # type: ignore[arg-type]
         if "help" in field.metadata and field.name in flags.FLAGS
     }
+    values |= _of_former_flags(
+        {field.name: field for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    )
     parsed = settings(**(values | more))
     options.check(parsed)
     return parsed
+
+
+def _of_former_flags(
+    fields: Mapping[str, dataclasses.Field[Any]],
+) -> dict[str, Any]:
+    """Values of flags that were given under their former names.
+
+    Raises InputError where a flag is given under two names.
+    """
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        for old in options.former_names(name, field):
+            if old not in flags.FLAGS or flags.FLAGS[old].value is None:
+                continue
+            today = options.translated(name, field, flags.FLAGS[old].value)
+            for new in today:
+                if new in values or flags.FLAGS[new].present:
+                    raise errors.InputError(
+                        f"`{old}` and `{new}` are names of one setting: give "
+                        f"`{new}` alone.",
+                        argument=new,
+                    )
+            console.say(options.renaming(old, today, "--"))
+            values |= today
+    return values
 
 
 def define_task(default: str) -> None:
@@ -108,7 +140,13 @@ def read_task() -> base.Task:
 def in_wrappers(task: base.Task) -> base.Task:
     """The task in the --wrappers, with their settings."""
     classes = wrappers.parse(flags.FLAGS.wrappers)
-    return wrappers.wrap(task, classes, flags.FLAGS.flag_values_dict())
+    fields = {
+        name: field
+        for each in classes
+        for name, field in wrappers.own_options(each).items()
+    }
+    values = flags.FLAGS.flag_values_dict() | _of_former_flags(fields)
+    return wrappers.wrap(task, classes, values)
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:

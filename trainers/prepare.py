@@ -2,7 +2,7 @@
 
   python -m trainers.prepare --input=corpus.txt --vocab_size=8000 --output=rec
   python -m trainers.prepare --input='wiki/*.jsonl.zst,books' --output=rec \\
-      --vocab=vocab.txt --seq_length=512 --objective=sop
+      --vocab=vocab.txt --seq_length=512 --sentence_objective=sop
 
 Input is text or JSON lines with a field `text`, each also packed (.gz, .zst):
 files, folders or globs, with commas between. Plain text has one sentence per

@@ -74,7 +74,7 @@ def _ready_made(
     if len(metadata["signatures"]) > 1:
         yield _SEVERAL
     elif task.class_names and len(task.text_columns) == 1:
-        several = metadata["settings"].get("kind") == "multi"
+        several = metadata["settings"].get("problem_type") == "multi_label"
         yield (_CLASSES if several else _CLASSIFIER).format(model=model)
         yield _lowercasing(metadata, "scores")
         takes = runtimes.numbers(metadata["oldest_runtime"]) <= _SUPPORT

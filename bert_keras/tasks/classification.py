@@ -19,6 +19,13 @@ from bert_keras.tokenizers import base as tokenizers
 
 
 @keras.saving.register_keras_serializable("bert_keras")
+def _of_kind(kind: str) -> dict[str, str]:
+    """Of `kind`, whose values were single, multi and number."""
+    names = {each.name: name for name, each in PROBLEM_TYPES.items()}
+    return {"problem_type": names.get(kind, kind)}
+
+
+@options.with_former_names
 @dataclasses.dataclass(frozen=True)
 class Classification(base.Task):
     """Sentiment, topic, paraphrase, entailment, similarity.
@@ -40,14 +47,16 @@ class Classification(base.Task):
     )
     skip_labels: str = options.option(
         "",
-        "Labels, with commas between, whose rows are left out; of kind=multi "
-        "each row that has one of them.",
+        "Labels, with commas between, whose rows are left out; of "
+        "problem_type=multi_label each row that has one of them.",
     )
-    kind: str = options.option(
-        "single",
-        "What a label is: single = one class; multi = any number of classes, "
-        "with commas between; number = a number that is predicted.",
-        choices=("single", "multi", "number"),
+    problem_type: str = options.option(
+        "single_label",
+        "What a label is: single_label = one class; multi_label = any number "
+        "of classes, with commas between; regression = a number.",
+        choices=("single_label", "multi_label", "regression"),
+        formerly=("kind",),
+        translate=_of_kind,
     )
     class_weights: bool = options.option(
         False,
@@ -80,11 +89,11 @@ class Classification(base.Task):
 
     @property
     def softmax_terms(self) -> tuple[str, ...]:
-        return ("label",) if self.kind == "single" else ()
+        return ("label",) if self.problem_type == "single_label" else ()
 
     @property
     def head_signatures(self) -> dict[str, Any]:
-        signature = [list(self.labels), self.kind, self.pooling]
+        signature = [list(self.labels), self._problem_type.name, self.pooling]
         return {"label": signature}
 
     @property
@@ -97,7 +106,7 @@ class Classification(base.Task):
 
     @property
     def _problem_type(self) -> "Kind":
-        return PROBLEM_TYPES[self.kind]
+        return PROBLEM_TYPES[self.problem_type]
 
     def read_examples(self, path: str) -> Iterator[base.Example]:
         labels = labels_lib.Skipped(
@@ -135,7 +144,7 @@ class Classification(base.Task):
         labels = tuple(sorted(counts))
         self._problem_type.check(labels)
         weights = ()
-        if self.class_weights and self.kind == "single":
+        if self.class_weights and self.problem_type == "single_label":
             # The mean over the rows is 1, as without weights.
             total = sum(counts.values())
             weights = tuple(
@@ -242,6 +251,7 @@ class Classification(base.Task):
 class Single:
     """One class holds."""
 
+    name = "single"  # in the head_signatures of checkpoints
     metric_names = ("accuracy", "f1_macro", "mcc")
     read = staticmethod(labels_lib.one)  # of a field
 
@@ -320,6 +330,7 @@ class Single:
 class Multi:
     """Any number of classes hold; the label joins them with commas."""
 
+    name = "multi"
     metric_names = ("f1_micro", "f1_macro", "accuracy")
     read = staticmethod(labels_lib.several)
 
@@ -401,6 +412,7 @@ class Multi:
 class Number:
     """A number (STS-B): squared error."""
 
+    name = "number"
     metric_names = ("spearman", "pearson", "mean_squared_error")
     read = staticmethod(labels_lib.number)
 
@@ -457,9 +469,9 @@ class Number:
 Kind = Single | Multi | Number
 
 PROBLEM_TYPES: Mapping[str, Kind] = {
-    "single": Single(),
-    "multi": Multi(),
-    "number": Number(),
+    "single_label": Single(),
+    "multi_label": Multi(),
+    "regression": Number(),
 }
 
 

@@ -20,6 +20,7 @@ ANSWERED_MASKS = 20
 
 
 @keras.saving.register_keras_serializable("bert_keras")
+@options.with_former_names
 @dataclasses.dataclass(frozen=True)
 class MaskedLM(base.Task):
     """Guess hidden tokens, and whether the second segment is the next one.
@@ -29,11 +30,12 @@ class MaskedLM(base.Task):
     As a Predictor it fills each [MASK] in a text.
     """
 
-    masked_share: float = options.option(
+    masked_lm_prob: float = options.option(
         0.15,
-        "Part of the tokens that is hidden and guessed.",
+        "Share of the tokens that are masked.",
         least=0.01,
         most=0.9,
+        formerly=("masked_share",),
     )
     # Set by `adapt`, from the records and the vocabulary.
     objective: str = "nsp"  # nsp, sop or none
@@ -120,7 +122,7 @@ class MaskedLM(base.Task):
             features["token_ids"],
             features["padding_mask"],
             seeds,
-            share=self.masked_share,
+            share=self.masked_lm_prob,
             mask_id=self.mask_id,
             special_ids=self.special_ids,
             vocab_size=self.vocab_size,

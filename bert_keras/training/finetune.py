@@ -107,7 +107,7 @@ def _run(
     dev = _dev_examples(settings, task)
     dev_counts = _check_labels(settings, task, tokenizer, dev)
     with strategy.scope():
-        if settings.random_start:
+        if settings.from_scratch:
             encoder = start.config.build_encoder()
             model = model_lib.BertModel(encoder, task)
         else:
@@ -270,7 +270,7 @@ def _identity(
             "dev": settings.dev and run_folder.content(settings.dev),
             **run_folder.of_options(requested_task),
             "init": ""
-            if settings.random_start
+            if settings.from_scratch
             else run_folder.of_start(model, start.matching_heads(model.task)),
         },
     )

@@ -31,7 +31,7 @@ def make(
     )
     report = manifest["report"]
     dev = os.path.join(output, "dev", records_lib.MANIFEST)
-    held_out = "none: too few documents, see `held_out`"
+    held_out = "none: too few documents, see `dev_fraction`"
     if tf.io.gfile.exists(dev):
         held_out = f"{files.read_json(dev)['rows']:,}"
     picture = os.path.join(output, "lengths.png")

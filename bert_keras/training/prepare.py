@@ -100,8 +100,8 @@ def _run(
             paths,
             tokenizer,
             output=settings.output,
-            objective=settings.objective,
-            held_out=settings.held_out,
+            objective=settings.sentence_objective,
+            held_out=settings.dev_fraction,
             input=settings.input,
         )
         return {
@@ -113,7 +113,7 @@ def _run(
     partition = _write(settings, paths, tokenizer)
     summary = preparation_report.make(
         settings.output,
-        settings.objective,
+        settings.sentence_objective,
         partition,
         tokenizer,
         time.monotonic() - began,
@@ -135,11 +135,11 @@ def _write(
         folder=settings.output,
         tokenizer=tokenizer,
         seq_length=settings.seq_length,
-        objective=settings.objective,
-        passes=settings.passes,
+        objective=settings.sentence_objective,
+        passes=settings.dupe_factor,
         seed=settings.seed,
         masks=pretraining_records.Masks(
-            settings.masked_share, settings.max_predictions
+            settings.masked_lm_prob, settings.max_predictions_per_seq
         )
         if settings.format == "google"
         else None,
@@ -148,7 +148,7 @@ def _write(
     position = corpus.Position()
     partition = corpus_chunks.Partition(
         corpus.scan(paths, position=position),
-        held_out=settings.held_out,
+        held_out=settings.dev_fraction,
         deduplicate=settings.deduplicate,
         chunk_bytes=int(settings.shard_mb * 1e6),
     )
@@ -321,7 +321,7 @@ def _finish(
         folder,
         shards,
         seq_length=settings.seq_length,
-        objective=settings.objective,
+        objective=settings.sentence_objective,
         **records_lib.tokenizer_metadata(tokenizer),
         seed=settings.seed,
         input=settings.input,

@@ -87,12 +87,7 @@ class Identity:
 
     def renamed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Settings that a folder holds, under the names of today."""
-        today = {
-            old: name
-            for name, field, _ in self._options()
-            for old in options.former_names(name, field)
-        }
-        return {today.get(name, name): v for name, v in settings.items()}
+        return options.of_today(settings, self.fields())
 
     def values(self) -> dict[str, Any]:
         """All settings, those that do not count included."""

@@ -29,6 +29,18 @@ AUTO_MIXED = "TF_ENABLE_AUTO_MIXED_PRECISION"
 AUTO_MIXED_IS_ON = os.environ.get(AUTO_MIXED) == "1"
 
 
+def _warmup(value: Any) -> dict[str, Any]:
+    """Of `warmup`, which was a share of the steps or, from 1 on, their number.
+
+    value: a number, or its text in a file of flags.
+    """
+    number = float(value)
+    if number < 1:
+        return {"warmup_ratio": value}
+    steps = int(number)
+    return {"warmup_steps": str(steps) if isinstance(value, str) else steps}
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
     """What pretraining and fine-tuning share."""
@@ -62,11 +74,17 @@ class TrainSettings:
     learning_rate: float = options.option(
         5e-5, "Peak learning rate.", least=0.0
     )
-    warmup: float = options.option(
+    warmup_ratio: float = options.option(
         0.1,
-        "Steps of linear warm-up to `learning_rate`; below 1: a fraction of "
-        "all steps. After it the learning rate decays linearly to 0.",
+        "Share of all steps in which the learning rate rises linearly to "
+        "`learning_rate`; after them it decays linearly to 0.",
         least=0.0,
+        most=1.0,
+        formerly=("warmup",),
+        translate=_warmup,
+    )
+    warmup_steps: int = options.option(
+        0, "The same as a number of steps; 0: see `warmup_ratio`.", least=0
     )
     weight_decay: float = options.option(
         0.01,
@@ -141,11 +159,12 @@ class TrainSettings:
     save_every: int = options.option(
         1000, "Steps between checkpoints.", least=1, identity=False
     )
-    keep: int = options.option(
+    max_checkpoints_to_keep: int = options.option(
         3,
-        "Checkpoints that stay, besides the best one.",
+        "Number of newest checkpoints to keep, besides the best one.",
         least=1,
         identity=False,
+        formerly=("keep",),
     )
     best_metric: str = options.option(
         "",
@@ -187,17 +206,19 @@ class PrepareSettings:
         kind=bool,
     )
     seq_length: int = options.option(128, "Tokens in a row, at most.", least=8)
-    objective: str = options.option(
+    sentence_objective: str = options.option(
         "nsp",
         "Pairs: nsp = next sentence or a random one, sop = in order or "
         "swapped, none = whole rows of one document.",
         ("nsp", "sop", "none"),
+        formerly=("objective",),
     )
-    passes: int = options.option(
+    dupe_factor: int = options.option(
         1,
-        "Times the pairs are drawn from the text; masks are drawn anew while "
-        "training in any case.",
+        "Number of times that pairs are sampled from the text; masks are "
+        "sampled anew while training in any case.",
         least=1,
+        formerly=("passes",),
     )
     deduplicate: bool = options.option(
         True, "Leave out documents that came before, word for word."
@@ -208,20 +229,25 @@ class PrepareSettings:
         "files of Google's create_pretraining_data.py.",
         ("records", "google"),
     )
-    masked_share: float = options.option(
+    masked_lm_prob: float = options.option(
         0.15,
-        "For format=google: part of the tokens that is hidden.",
+        "For format=google: share of the tokens that are masked.",
         least=0.01,
         most=0.9,
+        formerly=("masked_share",),
     )
-    max_predictions: int = options.option(
-        20, "For format=google: masks in a row, at most.", least=1
+    max_predictions_per_seq: int = options.option(
+        20,
+        "For format=google: maximum number of masks in a row.",
+        least=1,
+        formerly=("max_predictions",),
     )
-    held_out: float = options.option(
+    dev_fraction: float = options.option(
         0.01,
-        "Share of the documents that is kept for evaluation.",
+        "Share of the documents that are held out for evaluation.",
         least=0.0,
         most=0.5,
+        formerly=("held_out",),
     )
     shard_mb: float = options.option(
         corpus_chunks.BYTES / 1e6,
@@ -274,11 +300,14 @@ class PretrainSettings(TrainSettings):
     learning_rate: float = options.option(
         1e-4, "Peak learning rate.", least=0.0
     )
-    warmup: float = options.option(
+    warmup_ratio: float = options.option(
         0.01,
-        "Steps of linear warm-up to `learning_rate`; below 1: a fraction of "
-        "all steps. After it the learning rate decays linearly to 0.",
+        "Share of all steps in which the learning rate rises linearly to "
+        "`learning_rate`; after them it decays linearly to 0.",
         least=0.0,
+        most=1.0,
+        formerly=("warmup",),
+        translate=_warmup,
     )
     evaluate_every: int = options.option(
         5000, "Steps between evaluations on the held-out records.", least=0
@@ -310,10 +339,11 @@ class FinetuneSettings(TrainSettings):
         most=0.5,
     )
     epochs: int = options.option(3, "Passes over the training rows.", least=1)
-    random_start: bool = options.option(
+    from_scratch: bool = options.option(
         False,
         "Train from randomly initialised weights, with the shape and the "
         "vocabulary of `init`: the baseline without pretraining.",
+        formerly=("random_start",),
     )
 
 
@@ -363,6 +393,8 @@ def from_keywords(
         for each in classes
         for name, field in wrappers.own_options(each).items()
     }
+    if fields:
+        keywords = options.keywords_of_today(keywords, fields)
     of_wrappers = {
         name: options.plain(keywords.pop(name), field)
         for name, field in fields.items()

@@ -282,7 +282,9 @@ class Trainer:
             ) from None
         if state.best_step is not None:
             checkpoint.mark(run, "best", state.best_step)
-        checkpoint.keep(run, self.settings.keep, self.tokenizer)
+        checkpoint.keep(
+            run, self.settings.max_checkpoints_to_keep, self.tokenizer
+        )
 
     def _task_to_save(self) -> base.Task:
         """The model's task, calibrated on the last evaluation.
@@ -349,7 +351,9 @@ def make_optimizer(
     settings: settings_lib.TrainSettings,
     total_steps: int,
 ) -> optimizers.Optimizer:
-    warmup = settings.warmup
+    warmup_steps = settings.warmup_steps
+    if not warmup_steps:
+        warmup_steps = int(settings.warmup_ratio * total_steps)
     rule = optimizers.RULES[settings.optimizer]()
     if hasattr(rule, "bias_correction"):
         rule = dataclasses.replace(
@@ -360,7 +364,7 @@ def make_optimizer(
         rule=rule,
         schedule=optimizers.Schedule(
             peak=settings.learning_rate,
-            warmup_steps=int(warmup * total_steps if warmup < 1 else warmup),
+            warmup_steps=warmup_steps,
             total_steps=total_steps,
         ),
         weight_decay=0.0

@@ -189,7 +189,7 @@ class MainTest(parameterized.TestCase):
             predictor = sharp.make("pair" if task == "multi" else task)
             if task == "multi":
                 settings = dataclasses.replace(
-                    predictor.task, kind="multi", pair=False
+                    predictor.task, problem_type="multi_label", pair=False
                 )
                 model = model_lib.BertModel(predictor.model.encoder, settings)
                 sharp.spread(model.head, 3)

@@ -33,7 +33,7 @@ class BadInputTest(mains.Case):
         ("infinite_clip", "pretrain", {"clip_norm": "inf"}, "clip_norm is inf"),
         ("no_epochs", "finetune", {"epochs": 0}, "epochs=0"),
         ("short_rows", "finetune", {"seq_length": 1}, "seq_length=1"),
-        ("all_held_out", "prepare", {"held_out": 1.5}, "held_out=1.5"),
+        ("all_held_out", "prepare", {"dev_fraction": 1.5}, "dev_fraction=1.5"),
         ("one_document", "prepare", {"input": "ONE"}, "only one"),
         ("no_label_column", "finetune", {"train": "UNLABELLED"}, "label"),
         ("no_labels_read", "finetune", {"task": "masked_lm"}, "no labelled"),
@@ -127,7 +127,7 @@ class BadInputTest(mains.Case):
             input=self.corpus,
             output=other,
             vocab=write(self.path("other.txt"), "\n".join(words)),
-            held_out=0.1,
+            dev_fraction=0.1,
         )
         self.assertEqual((code, error), (0, ""))
         code, _, error = call(

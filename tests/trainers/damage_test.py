@@ -59,7 +59,7 @@ class DamageTest(parameterized.TestCase):
                 cls.path("vocab.txt"), "\n".join(tiny.VOCABULARY)
             ),
             seq_length=32,
-            held_out=0.1,
+            dev_fraction=0.1,
         )
         assert not code, error
         cls.whole = cls.path("whole")

@@ -248,7 +248,7 @@ class FinetuneTest(mains.Case):
         code, out, error = call(
             "trainers.finetune",
             **self.finetune_flags(
-                output=folder, train=rows, dev=rows, kind="number"
+                output=folder, train=rows, dev=rows, problem_type="regression"
             ),
         )
         self.assertEqual((code, error), (0, ""))

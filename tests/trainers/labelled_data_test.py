@@ -186,7 +186,7 @@ class EvaluateTest(Files):
     def test_a_file_of_other_labels_is_refused(
         self, kind, name, content, message
     ):
-        task = dataclasses.replace(self.TASK, kind=kind)
+        task = dataclasses.replace(self.TASK, problem_type=kind)
         with self.assertRaisesRegex(
             errors.InputError, f"{name}: .*labels of the training.*{message}"
         ):
@@ -212,7 +212,7 @@ class EvaluateTest(Files):
         self.assertIn("1 of 3 rows are malformed and left out", said)
 
     def test_a_missing_label_of_several_is_none(self):
-        task = dataclasses.replace(self.TASK, kind="multi")
+        task = dataclasses.replace(self.TASK, problem_type="multi_label")
         data = self.file(
             "dev.jsonl",
             '{"text": "a", "label": ["0.0"]}\n{"text": "b", "label": []}\n'

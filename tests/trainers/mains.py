@@ -131,7 +131,7 @@ class Case(parameterized.TestCase):
                     "output": cls.records,
                     "vocab": cls.vocab,
                     "seq_length": 32,
-                    "held_out": 0.1,
+                    "dev_fraction": 0.1,
                 },
             ),
             ("pretrain", cls.pretrain_flags()),

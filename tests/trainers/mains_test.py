@@ -205,7 +205,7 @@ class MainsTest(mains.Case):
         ("pretrain", {"gradient_accumulation_steps": 2}),
         ("pretrain", {"optimizer": "lamb"}),
         ("pretrain", {"init": True, "model": "tiny"}),
-        ("finetune", {"random_start": True}),
+        ("finetune", {"from_scratch": True}),
         ("finetune", {"pooling": "lstm", "class_weights": True}),
         ("finetune", {"dev": "", "bucket_lengths": False}),
     )
@@ -224,7 +224,7 @@ class MainsTest(mains.Case):
         ("pretrain", {"optimizer": "adam"}),
         ("pretrain", {"xla": True, "strategy": "mirrored"}),
         ("pretrain", {"precision": "mixed_float16", "loss_scale": 128}),
-        ("finetune", {"kind": "multi", "pooling": "layers"}),
+        ("finetune", {"problem_type": "multi_label", "pooling": "layers"}),
         ("finetune", {"pooling": "mean", "strategy": "mirrored"}),
     )
     @pytest.mark.slow

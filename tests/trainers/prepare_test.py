@@ -70,9 +70,9 @@ class PrepareTest(parameterized.TestCase):
                 cls.path("vocab.txt"), "\n".join(tiny.VOCABULARY)
             ),
             "seq_length": 32,
-            "held_out": 0.1,
+            "dev_fraction": 0.1,
             "shard_mb": 0.01,
-            "passes": 2,
+            "dupe_factor": 2,
         }
         cls.whole = cls.path("whole")
         code, cls.out, error = mains.call(
@@ -161,7 +161,7 @@ class PrepareTest(parameterized.TestCase):
 
     def test_google_files_go_out_and_come_back(self):
         google, back = self.path("google"), self.path("back")
-        flags = self.flags | {"format": "google", "max_predictions": 5}
+        flags = self.flags | {"format": "google", "max_predictions_per_seq": 5}
         code, _, error = mains.call("trainers.prepare", output=google, **flags)
         self.assertEqual((code, error), (0, ""))
         code, _, error = mains.call(
@@ -174,7 +174,7 @@ class PrepareTest(parameterized.TestCase):
             "vocab": os.path.join(google, "vocab.txt"),
         }
         code, _, error = mains.call(
-            "trainers.prepare", output=back, held_out=0.1, **files
+            "trainers.prepare", output=back, dev_fraction=0.1, **files
         )
         self.assertEqual((code, error), (0, ""))
         whole = records.Records(os.path.join(self.whole, "train"))

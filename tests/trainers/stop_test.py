@@ -100,7 +100,7 @@ class StopTest(parameterized.TestCase):
             output=path("records"),
             vocab=path("vocab.txt"),
             seq_length=32,
-            held_out=0.1,
+            dev_fraction=0.1,
         )
         shared = {"batch_size": 8, "log_every": 3, "save_every": 10}
         cls.flags = {

@@ -170,7 +170,7 @@ class DecayTest(parameterized.TestCase):
                     optimizer=name,
                     weight_decay=decay,
                     bias_correction=False,
-                    warmup=0.25,
+                    warmup_ratio=0.25,
                 ),
                 100,
             )

@@ -119,7 +119,7 @@ class WrappersTest(mains.Case):
     def test_what_does_not_fit_is_one_line(self):
         for changes, message in (
             ({"wrappers": "dropout"}, "label_smoothing"),
-            ({"wrappers": "r_drop", "kind": "multi"}, "softmax"),
+            ({"wrappers": "r_drop", "problem_type": "multi_label"}, "softmax"),
             ({"wrappers": "r_drop", "r_drop_alpha": -1}, "r_drop_alpha"),
             ({"r_drop_alpha": 1}, "r_drop_alpha"),
         ):

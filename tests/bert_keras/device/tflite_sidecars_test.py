@@ -49,7 +49,7 @@ class OutputTest(absltest.TestCase):
 class MeaningTest(absltest.TestCase):
     def test_of_a_wrapper_that_is_served_the_task_is_told(self):
         task = classification.Classification(
-            labels=("bad", "good"), kind="multi", seq_length=16
+            labels=("bad", "good"), problem_type="multi_label", seq_length=16
         )
         model = model_lib.BertModel(tiny.bert().build_encoder(), Served(task))
         meaning = tflite_sidecars._meaning(

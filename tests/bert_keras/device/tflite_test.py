@@ -425,7 +425,7 @@ class TfliteTest(parameterized.TestCase):
         path = self.paths[task, "float32"].replace(".tflite", ".json")
         metadata = json.loads(self.read(path)) | {"lowercase": lowercase}
         if name == "multi":
-            metadata["settings"]["kind"] = "multi"
+            metadata["settings"]["problem_type"] = "multi_label"
         text = " ".join(
             tflite_readme.readme(self.predictors[task], metadata).split()
         )

@@ -18,7 +18,7 @@ from tests import servers, sharp, tiny
 
 ROWS, PARTS = 70, (1, 7, 64)
 LIMITS = {"max_characters": 2_000, "max_entities": 6}
-KINDS = ("multi", "number")
+KINDS = ("multi_label", "regression")
 LISTS = ("tagging", "intent_slots", "question_answering")
 ENTITIES = ("tagging", "intent_slots")
 OTHERS = tuple(task for task in sharp.TASKS if task not in ENTITIES) + KINDS
@@ -26,8 +26,8 @@ OTHERS = tuple(task for task in sharp.TASKS if task not in ENTITIES) + KINDS
 
 def make(task):
     if task in KINDS:
-        labels = ("bad", "so so", "好") if task == "multi" else ()
-        return sharp.make_classifier(kind=task, labels=labels)
+        labels = ("bad", "so so", "好") if task == "multi_label" else ()
+        return sharp.make_classifier(problem_type=task, labels=labels)
     return sharp.make(task)
 
 

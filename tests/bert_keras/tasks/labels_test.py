@@ -57,7 +57,7 @@ class LabelsTest(parameterized.TestCase):
             '{"text": "c", "label": ["y"]}\n{"text": "d", "label": []}\n'
             '{"text": "e", "label": null}\n{"text": "f", "label": NaN}\n',
         )
-        task = classification.Classification(kind="multi")
+        task = classification.Classification(problem_type="multi_label")
         rows = list(task.read_examples(path))
         task = task.adapt(rows, None)
         self.assertEqual(task.labels, ("x", "y"))
@@ -70,7 +70,8 @@ class LabelsTest(parameterized.TestCase):
 
     def test_a_name_is_not_found_inside_another(self):
         task = classification.Classification(
-            kind="multi", labels=("a", "a.b", "b c", "[/x]", "x|y")
+            problem_type="multi_label",
+            labels=("a", "a.b", "b c", "[/x]", "x|y"),
         )
         labels, _ = self.targets(task, "a.b, [/x]", "x|y", "b c,a", "")["label"]
         np.testing.assert_array_equal(
@@ -81,26 +82,60 @@ class LabelsTest(parameterized.TestCase):
             self.targets(task, "a,b")
 
     @parameterized.parameters(
-        ("single", "x", "a,x\nb,y\nc,z\nd,x\n", "bc", "2 rows .*[(]x: 2[)]"),
-        ("multi", "x", 'a,"x,y"\nb,y\nc,\nd,x\n', "bc", "2 rows .*[(]x: 2[)]"),
-        ("multi", "x,y", 'a,"x,y"\nb,y\nc,z\n', "c", "2 r.*x: 1, y: 2"),
-        ("number", "-1", "a,-1.0\nb,1\nc,-1\nd,-1e0\n", "b", "3 rows .*-1: 3"),
-        ("number", "-1.0", "a,-1\nb,1\n", "b", "1 rows .*-1.0: 1"),
-        ("single", "x,q", "a,x\nb,y\n", "b", "No row has the label q of skip"),
-        ("multi", "q,xy", "a,x\nb,y\n", "ab", "No row has the label q or xy "),
-        ("number", "7", "a,1\nb,2\n", "ab", "No row has the label 7 "),
+        (
+            "single_label",
+            "x",
+            "a,x\nb,y\nc,z\nd,x\n",
+            "bc",
+            "2 rows .*[(]x: 2[)]",
+        ),
+        (
+            "multi_label",
+            "x",
+            'a,"x,y"\nb,y\nc,\nd,x\n',
+            "bc",
+            "2 rows .*[(]x: 2[)]",
+        ),
+        ("multi_label", "x,y", 'a,"x,y"\nb,y\nc,z\n', "c", "2 r.*x: 1, y: 2"),
+        (
+            "regression",
+            "-1",
+            "a,-1.0\nb,1\nc,-1\nd,-1e0\n",
+            "b",
+            "3 rows .*-1: 3",
+        ),
+        ("regression", "-1.0", "a,-1\nb,1\n", "b", "1 rows .*-1.0: 1"),
+        (
+            "single_label",
+            "x,q",
+            "a,x\nb,y\n",
+            "b",
+            "No row has the label q of skip",
+        ),
+        (
+            "multi_label",
+            "q,xy",
+            "a,x\nb,y\n",
+            "ab",
+            "No row has the label q or xy ",
+        ),
+        ("regression", "7", "a,1\nb,2\n", "ab", "No row has the label 7 "),
     )
     def test_rows_of_skipped_labels_are_left_out_and_counted(
         self, kind, skip, content, left, note
     ):
         path = self.file("a.csv", f"text,label\n{content}")
-        task = classification.Classification(kind=kind, skip_labels=skip)
+        task = classification.Classification(
+            problem_type=kind, skip_labels=skip
+        )
         examples = task.read_examples(path)
         self.assertEqual("".join(row["text"] for row in examples), left)
         self.assertRegex(examples.note, f"{path}: .*{note}")
 
     def test_skipped_labels_of_another_kind_are_refused(self):
-        task = classification.Classification(kind="number", skip_labels="x")
+        task = classification.Classification(
+            problem_type="regression", skip_labels="x"
+        )
         path = self.file("a.csv", "text,label\na,1\n")
         with self.assertRaisesRegex(errors.InputError, "skip_labels=x: .*numb"):
             task.read_examples(path)
@@ -112,11 +147,12 @@ class LabelsTest(parameterized.TestCase):
             list(task.read_examples(path))
 
     @parameterized.product(
-        kind=("single", "multi"), name=("NA", "None", "null", "<NA>", "NaT")
+        kind=("single_label", "multi_label"),
+        name=("NA", "None", "null", "<NA>", "NaT"),
     )
     def test_a_class_that_may_be_a_missing_label_is_named(self, kind, name):
         path = self.file("a.tsv", f"text\tlabel\na\tx\nb\t{name}\nc\tx\n")
-        task = classification.Classification(kind=kind)
+        task = classification.Classification(problem_type=kind)
         examples = task.read_examples(path)
         learned = task.adapt(examples, None)
         self.assertEqual(learned.labels, tuple(sorted([name, "x"])))
@@ -144,7 +180,8 @@ class LabelsTest(parameterized.TestCase):
         self.assertEqual(share.numpy().tolist(), [-1, 1, 0])
 
     @parameterized.product(
-        kind=("single", "multi", "number"), name=("a.jsonl", "a.csv")
+        kind=("single_label", "multi_label", "regression"),
+        name=("a.jsonl", "a.csv"),
     )
     def test_a_missing_label_is_none_of_several_and_else_malformed(
         self, kind, name
@@ -154,9 +191,9 @@ class LabelsTest(parameterized.TestCase):
             '{"text": "b", "label": null}\n',
             "a.csv": "text,label\na,1\nb,\n",
         }[name]
-        task = classification.Classification(kind=kind)
+        task = classification.Classification(problem_type=kind)
         examples = task.read_examples(self.file(name, content))
-        if kind == "multi":
+        if kind == "multi_label":
             self.assertEqual([r["label"] for r in examples], ["1", ""])
             return
         with self.assertRaisesRegex(
@@ -168,7 +205,7 @@ class LabelsTest(parameterized.TestCase):
     @parameterized.product(
         label=("nan", "inf", "-Infinity", "1_000", "1,5", "１", "", "1e39"),
         task=(
-            classification.Classification(kind="number"),
+            classification.Classification(problem_type="regression"),
             embedding.Embedding(),
         ),
     )
@@ -183,7 +220,7 @@ class LabelsTest(parameterized.TestCase):
             list(task.read_examples(path))
 
     @parameterized.parameters(
-        classification.Classification(kind="number"),
+        classification.Classification(problem_type="regression"),
         embedding.Embedding(),
     )
     def test_a_row_from_python_is_refused_with_its_number(self, task):
@@ -194,7 +231,7 @@ class LabelsTest(parameterized.TestCase):
             self.targets(task, "1", "inf")
 
     def test_a_number_is_what_python_reads(self):
-        task = classification.Classification(kind="number")
+        task = classification.Classification(problem_type="regression")
         labels, _ = self.targets(task, "1e3", " 2.5\u3000", "-.5")["label"]
         self.assertEqual(labels.numpy().tolist(), [1000, 2.5, -0.5])
 

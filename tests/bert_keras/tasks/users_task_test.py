@@ -288,7 +288,10 @@ class UsersTaskTest(parameterized.TestCase):
 
     @parameterized.parameters(
         ({"pooling": "avg"}, "pooling=avg: expected one of first"),
-        ({"kind": "regression"}, "kind=regression: expected one of single"),
+        (
+            {"problem_type": "ranks"},
+            "problem_type=ranks: expected one of single_label",
+        ),
         ({"seq_length": 0}, "seq_length=0: expected 4 to"),
         ({"labels": ["good", "good"]}, "labels has .'good'. more than once"),
         ({"weights": [1.0]}, "a weight for each of 2 labels"),

@@ -136,7 +136,7 @@ class CharactersTest(absltest.TestCase):
             seq_length=16,
             epochs=2,
             batch_size=4,
-            keep=1,
+            max_checkpoints_to_keep=1,
         )
         self.assertIn(
             "characters.txt", os.listdir(os.path.join(output, "records"))

@@ -7,8 +7,9 @@ import os
 from absl.testing import absltest
 
 from bert_keras import errors, options
-from bert_keras.tasks import base
+from bert_keras.tasks import base, classification
 from bert_keras.training import run_folder
+from bert_keras.training import settings as settings_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,78 @@ class FormerTaskTest(absltest.TestCase):
             self.assertEqual(task, Renamed(32, problem_type="several"))
         with self.assertRaisesRegex(errors.InputError, "unknown.*sort"):
             Renamed.from_config({"sort": "several"})
+
+    def test_classes_saved_under_the_kinds_of_before_are_read(self):
+        for former, today in (
+            ("single", "single_label"),
+            ("multi", "multi_label"),
+            ("number", "regression"),
+        ):
+            task = classification.Classification.from_config({"kind": former})
+            self.assertEqual(task.problem_type, today)
+            # Heads of before go on: their meaning has the name of before.
+            self.assertEqual(task.head_signatures["label"][1], former)
+            with self.assertWarnsRegex(FutureWarning, f"problem_type={today}"):
+                made = classification.Classification(kind=former)
+            self.assertEqual(made, task)
+        with self.assertRaisesRegex(errors.InputError, "problem_type=both"):
+            classification.Classification.from_config({"kind": "both"})
+
+    def test_keywords_of_before_are_taken_with_a_warning(self):
+        for former, today in (
+            ({"keep": 5}, {"max_checkpoints_to_keep": 5}),
+            ({"random_start": True}, {"from_scratch": True}),
+            ({"warmup": 0.25}, {"warmup_ratio": 0.25}),
+            ({"warmup": 0}, {"warmup_ratio": 0}),
+            ({"warmup": 40}, {"warmup_steps": 40}),
+        ):
+            with self.assertWarnsRegex(FutureWarning, next(iter(today))):
+                settings, _ = settings_lib.from_keywords(
+                    settings_lib.FinetuneSettings, "classification", former
+                )
+            self.assertEqual(settings, settings_lib.FinetuneSettings(**today))
+
+    def test_keywords_of_prepare_are_those_of_googles_script(self):
+        former = {
+            "held_out": 0.2,
+            "passes": 3,
+            "masked_share": 0.2,
+            "max_predictions": 7,
+            "objective": "sop",
+        }
+        today = options.renamed(former, settings_lib.PrepareSettings)
+        self.assertEqual(
+            today,
+            {
+                "dev_fraction": 0.2,
+                "dupe_factor": 3,
+                "masked_lm_prob": 0.2,
+                "max_predictions_per_seq": 7,
+                "sentence_objective": "sop",
+            },
+        )
+        settings_lib.PrepareSettings(**today)
+
+    def test_a_setting_under_two_names_is_refused(self):
+        with self.assertRaisesRegex(errors.InputError, "names of one setting"):
+            settings_lib.from_keywords(
+                settings_lib.FinetuneSettings,
+                "classification",
+                {"keep": 5, "max_checkpoints_to_keep": 4},
+            )
+
+    def test_flags_files_hold_text(self):
+        for former, today in (
+            ("0.1", {"warmup_ratio": "0.1"}),
+            ("500", {"warmup_steps": "500"}),
+            ("500.0", {"warmup_steps": "500"}),
+        ):
+            self.assertEqual(
+                options.renamed(
+                    {"warmup": former}, settings_lib.FinetuneSettings
+                ),
+                today,
+            )
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class RunFolderTest(mains.Case):
                 "input": self.corpus,
                 "vocab": self.vocab,
                 "seq_length": 32,
-                "held_out": 0.1,
+                "dev_fraction": 0.1,
             },
             "pretrain": self.pretrain_flags(steps=1),
             "finetune": self.finetune_flags(epochs=1),
@@ -111,7 +111,10 @@ class RunFolderTest(mains.Case):
             self.assertEqual(before, {name: after[name] for name in before})
 
     def test_files_that_others_put_into_a_run_stay_when_it_continues(self):
-        flags = self.flags_of("finetune") | {"save_every": 1, "keep": 1}
+        flags = self.flags_of("finetune") | {
+            "save_every": 1,
+            "max_checkpoints_to_keep": 1,
+        }
         self.assertEqual(call("trainers.finetune", **flags)[0], 0)
         first = checkpoint.step_folder(self.output, 1)
         others = (
@@ -273,7 +276,13 @@ class RunFolderTest(mains.Case):
             self.assertEqual(now, before)
         # Where the same contents are does not count, nor how much is said.
         moved = shutil.copy(self.rows, self.path("moved.tsv"))
-        self.finetuned(train=moved, dev=moved, init=base, log_every=3, keep=5)
+        self.finetuned(
+            train=moved,
+            dev=moved,
+            init=base,
+            log_every=3,
+            max_checkpoints_to_keep=5,
+        )
         self.assertEqual(checkpoint.steps(self.output), steps)
 
     def test_a_metric_that_is_no_number_is_null_and_never_the_best(self):
@@ -303,7 +312,9 @@ class RunFolderTest(mains.Case):
 
     def test_answers_of_nan_are_no_score(self):
         # Weights that overflow: the first class is right by chance.
-        self.finetuned(epochs=2, learning_rate=3e38, warmup=0.0, max_skipped=99)
+        self.finetuned(
+            epochs=2, learning_rate=3e38, warmup_ratio=0.0, max_skipped=99
+        )
         line = self.log(self.output)[-1]
         self.assertIsNone(line["dev/accuracy"])
         self.assertFalse(os.path.exists(os.path.join(self.output, "best")))
@@ -419,7 +430,10 @@ class RunFolderTest(mains.Case):
             ({"batch_size": "8"}, "batch_size is '8'; expected a whole"),
             ({"optimizer": "adan"}, "optimizer=adan: expected one of adamw"),
             ({"dev_fraction": 0.7}, "dev_fraction=0.7: expected 0.0 to 0.5"),
-            ({"task": {"kind": "both"}}, "kind=both: expected one of single"),
+            (
+                {"task": {"kind": "both"}},
+                "problem_type=both: expected one of single",
+            ),
             ({"task": {"seq_length": 0}}, "seq_length=0: expected 4 to"),
         ):
             with self.assertRaisesRegex(errors.InputError, message):
@@ -476,7 +490,7 @@ class RunFolderTest(mains.Case):
                     output=records,
                     vocab=self.vocab,
                     seq_length=32,
-                    held_out=0.1,
+                    dev_fraction=0.1,
                     seed=5,
                 )
             )
@@ -497,8 +511,8 @@ class RunFolderTest(mains.Case):
             with self.assertRaisesRegex(errors.InputError, message):
                 pretrain.run(dataclasses.replace(settings, **changes), task)
             self.assertEqual(tree(self.output), before)
-        with self.assertRaisesRegex(errors.InputError, "masked_share=0.15"):
-            pretrain.run(settings, masked_lm.MaskedLM(masked_share=0.3))
+        with self.assertRaisesRegex(errors.InputError, "masked_lm_prob=0.15"):
+            pretrain.run(settings, masked_lm.MaskedLM(masked_lm_prob=0.3))
         moved = os.path.join(self.create_tempdir().full_path, "records")
         shutil.copytree(self.records, moved)
         pretrain.run(dataclasses.replace(settings, records=moved), task)

@@ -102,9 +102,11 @@ class SettingsTest(parameterized.TestCase):
 
     def test_fields_of_a_task_in_wrappers_are_set_there(self):
         with self.assertRaisesRegex(
-            errors.InputError, "kind is a field of the task"
+            errors.InputError, "problem_type is a field of the task"
         ):
-            self.keywords(label_smoothing.LabelSmoothing(TASK), kind="multi")
+            self.keywords(
+                label_smoothing.LabelSmoothing(TASK), problem_type="multi_label"
+            )
 
     def test_what_an_option_of_a_wrapper_reads_is_known_by_its_contents(self):
         path = self.create_tempfile(content="one").full_path
@@ -126,7 +128,7 @@ class SettingsTest(parameterized.TestCase):
         run_folder.take(folder, identity)
         with open(os.path.join(folder, "flags.txt")) as file:
             values = run_folder.parse(file.read())
-        self.assertContainsSubset(["kind"], values)
+        self.assertContainsSubset(["problem_type"], values)
         self.assertNoCommonElements(["task", "seq_length"], values)
         self.assertTrue(
             run_folder.check(folder, identity, names=(), begun=True)

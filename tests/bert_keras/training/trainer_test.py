@@ -33,7 +33,12 @@ class TrainerTest(absltest.TestCase):
         self.evaluated_after = []
 
     def trainer(self, total=8, task=TASK, **changes):
-        values = {"log_every": 3, "save_every": 5, "keep": 99, **changes}
+        values = {
+            "log_every": 3,
+            "save_every": 5,
+            "max_checkpoints_to_keep": 99,
+            **changes,
+        }
         with devices.make_strategy("one_device").scope():
             model = model_lib.BertModel(bert_lib.BertEncoder(tiny.bert()), task)
         return trainer.Trainer(

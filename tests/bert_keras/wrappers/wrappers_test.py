@@ -229,8 +229,8 @@ class WrapperTest(parameterized.TestCase):
 
     @parameterized.parameters(
         embedding.Embedding(),
-        classification.Classification(kind="multi"),
-        classification.Classification(kind="number"),
+        classification.Classification(problem_type="multi_label"),
+        classification.Classification(problem_type="regression"),
     )
     def test_a_task_without_classes_is_refused(self, task):
         for wrapper in (RDrop, SmoothedTask):
@@ -257,7 +257,9 @@ class WrapperTest(parameterized.TestCase):
 
     def test_what_only_the_inner_task_has_is_found(self):
         wrapped = copy.deepcopy(RDrop(SmoothedTask(TASK)))
-        self.assertEqual((wrapped.labels, wrapped.kind), (LABELS, "single"))
+        self.assertEqual(
+            (wrapped.labels, wrapped.problem_type), (LABELS, "single_label")
+        )
         self.assertFalse(hasattr(wrapped, "nothing"))
         self.assertEqual(pickle.loads(pickle.dumps(wrapped)), wrapped)
 
