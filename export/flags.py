@@ -8,7 +8,14 @@ from collections.abc import Callable
 import tensorflow as tf
 from absl import app, flags, logging
 
-from bert_keras import console, errors, options, registry, verification
+from bert_keras import (
+    command_help,
+    console,
+    errors,
+    options,
+    registry,
+    verification,
+)
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
@@ -16,6 +23,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
 
     def parse(arguments):
         define_flags()
+        command_help.print_if_asked(arguments, flags.FLAGS)
         # TensorFlow tells of every step of saving; --verbosity=0 shows it.
         flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]
         try:
@@ -40,12 +48,18 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
 def define_checkpoint() -> None:
     flags.DEFINE_string("checkpoint", "", "A run, or one of its step folders.")
     flags.DEFINE_string("modules", "", options.MODULES)
-    flags.DEFINE_alias("task", "modules")
+    flags.DEFINE_string("task", "", "Former name of --modules.")
 
 
 def checkpoint() -> str:
     """The value of --checkpoint, the --modules imported."""
-    registry.import_modules(flags.FLAGS.modules)
+    modules = flags.FLAGS.modules
+    if flags.FLAGS.task:
+        console.say(
+            options.renaming("task", {"modules": flags.FLAGS.task}, "--")
+        )
+        modules = ",".join(filter(None, (modules, flags.FLAGS.task)))
+    registry.import_modules(modules)
     return required("checkpoint")
 
 

@@ -60,6 +60,7 @@ INSIDE = {
     "length_batching": set(),
     "predictor": _CHECKPOINT | {"formats", "loading", "length_batching"},
     "vocabulary_surgery": _CHECKPOINT | {"text_cleaning"},
+    "command_help": set(),
     "console": {"streams"},
     "verification": {"tasks.base"},
     "staging": {"locks"},

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from absl import app, flags, logging
 
-from bert_keras import console, errors, options
+from bert_keras import command_help, console, errors, options
 from bert_keras.tasks import base
 from bert_keras.wrappers import base as wrappers
 
@@ -157,6 +157,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
             # absl turns INFO on, and libraries are talkative.
             flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]
             define_flags()
+            command_help.print_if_asked(arguments, flags.FLAGS)
             return flags.FLAGS(arguments)
         except (errors.InputError, flags.Error) as error:
             flag_names = {"task", "wrappers", *flags.FLAGS}

@@ -1,0 +1,124 @@
+"""What a command prints for --help: an example first, then flags in groups."""
+
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+WIDTH = 80
+
+# Flags in the order in which a user decides. Those in none of the groups, such
+# as settings of tasks and wrappers, are in the last one.
+GROUPS: Mapping[str, Sequence[str]] = {
+    "Data": (
+        *("train", "dev", "dev_fraction", "data", "records", "input"),
+        *("columns", "on_bad_row", "skip_labels", "seq_length"),
+        *("bucket_lengths", "vocab", "vocab_size", "lowercase", "format"),
+        *("sentence_objective", "dupe_factor", "deduplicate"),
+        *("masked_lm_prob", "max_predictions_per_seq", "shard_mb"),
+    ),
+    "Model": (
+        *("checkpoint", "init", "from_scratch", "model", "allow_missing"),
+        *("modules", "add_words", "trim_to", "positions"),
+    ),
+    "Optimization": (
+        *("epochs", "steps", "batch_size", "gradient_accumulation_steps"),
+        *("optimizer", "bias_correction", "learning_rate", "warmup_ratio"),
+        *("warmup_steps", "weight_decay", "clip_norm", "loss_scale"),
+        *("max_skipped", "early_stopping", "seed"),
+    ),
+    "Devices": (
+        *("precision", "strategy", "tpu", "xla", "deterministic"),
+        *("workers", "runner", "runner_options"),
+    ),
+    "Output and logging": (
+        *("output", "max_checkpoints_to_keep", "save_every", "best_metric"),
+        *("evaluate_every", "evaluate_batches", "log_every", "profile"),
+        *("break_lock", "version"),
+    ),
+    "Serving": (
+        *("max_characters", "max_entities", "quantization", "strings"),
+        *("max_drop", "server", "url", "deadline", "start_up"),
+    ),
+}
+REST = "Task"
+
+# Where flags are defined other than by the main module itself.
+_OWN = ("bert_keras.", "export.", "trainers.")
+
+
+def print_if_asked(arguments: Sequence[str], flags: Any) -> None:
+    """Prints the help of the main module and exits, if --help is given.
+
+    flags: absl's FLAGS. Flags of absl and TensorFlow are left to --helpfull.
+    """
+    if not {"--help", "-help", "-h", "-?"} & set(arguments[1:]):
+        return
+    own = {
+        flag.name: flag
+        for module, defined in flags.flags_by_module_dict().items()
+        if module == sys.argv[0] or module.startswith(_OWN)
+        for flag in defined
+    }
+    print(text(sys.modules["__main__"].__doc__ or "", own.values()))
+    sys.exit(0)
+
+
+def text(documentation: str, flags: Iterable[Any]) -> str:
+    """The help of a command.
+
+    documentation: of its module, with an example. flags: absl's, each of
+    which has a name, a default, a help text and a parser. Those whose help
+    begins with "Former name" are only named, at the end.
+    """
+    flags = {flag.name: flag for flag in flags}
+    former = [
+        name
+        for name, flag in flags.items()
+        if flag.help.startswith("Former name")
+    ]
+    rest = [
+        name
+        for name in flags
+        if name not in former
+        and not any(name in group for group in GROUPS.values())
+    ]
+    rest.sort(key=lambda name: (name not in ("task", "wrappers"), name))
+    parts = [documentation.strip()]
+    for title, names in {**GROUPS, REST: rest}.items():
+        entries = [_entry(flags[name]) for name in names if name in flags]
+        if entries:
+            parts.append("\n".join([f"{title}:", *entries]))
+    if former:
+        names = ", ".join(f"--{name}" for name in sorted(former))
+        parts.append(
+            textwrap.fill(f"Former names, until version 0.3: {names}.", WIDTH)
+        )
+    return "\n\n".join(parts)
+
+
+def _entry(flag: Any) -> str:
+    """A flag and its default on a line, and what it does below."""
+    name = f"[no]{flag.name}" if flag.boolean else flag.name
+    line = f"  --{name}"
+    if flag.default not in (None, ""):
+        line += f"={_shown(flag.default)}"
+    limits = flag.parser.syntactic_help if not flag.boolean else ""
+    help = " ".join(flag.help.split())
+    choices = getattr(flag.parser, "enum_values", None)
+    if choices:
+        help = help.removeprefix(f"<{'|'.join(choices)}>: ")
+        limits = f"one of {', '.join(choices)}"
+    if limits and limits not in ("a number", "an integer", "a string"):
+        help += f" ({limits})"
+    return "\n".join(
+        [line, textwrap.indent(textwrap.fill(help, WIDTH - 6), 6 * " ")]
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    return str(value)
