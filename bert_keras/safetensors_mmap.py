@@ -38,7 +38,7 @@ def tensors(path: str) -> dict[str, np.ndarray]:
         RecursionError,
     ):
         raise errors.InputError(
-            f"{path} is damaged or cut short; make or copy its folder again."
+            f"{path} is damaged or truncated; make or copy its folder again."
         ) from None
 
 

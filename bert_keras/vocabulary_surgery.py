@@ -82,8 +82,9 @@ def prune_tokens(
     kept = np.array(sorted(_used(tokenizer, texts)))
     if len(kept) <= len(wordpiece.SPECIAL_TOKENS):
         raise errors.InputError(
-            "expected texts with some of the vocabulary's pieces; found none. "
-            "Are the texts empty, or is the vocabulary another language's?"
+            "expected texts with some of the vocabulary's wordpieces; found "
+            "none. Are the texts empty, or is the vocabulary another "
+            "language's?"
         )
     trimmed = wordpiece.Tokenizer(
         tokenizer.tokens(kept), lowercase=tokenizer.lowercase

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)  # the command has said why
     except KeyboardInterrupt:
-        sys.exit("stopped: run the same command again to go on")
+        sys.exit("stopped: run the same command again to continue")
     minutes, seconds = divmod(int(time.monotonic() - began), 60)
     values["time of this start"] = f"{minutes} min {seconds} s"
     table = rich.table.Table(show_header=False)

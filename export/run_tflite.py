@@ -171,7 +171,9 @@ class Model:
         name, count = self.metadata["vocabulary"], len(self.vocabulary)
         size = self.metadata.get("vocabulary_size", count)  # older ones lack it
         if size != count:
-            raise ValueError(f"expected {size} pieces in {name}, found {count}")
+            raise ValueError(
+                f"expected {size} wordpieces in {name}, found {count}"
+            )
         for key in ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id"):
             number, piece = self.metadata[key], f"[{key[:-3].upper()}]"
             if number is None:
@@ -179,7 +181,7 @@ class Model:
             entry = self.vocabulary[number] if 0 <= number < count else None
             if entry != piece:
                 raise ValueError(
-                    f"expected {piece} as piece {number} of {name}, found "
+                    f"expected {piece} as wordpiece {number} of {name}, found "
                     f"{entry!r:.60}"
                 )
 

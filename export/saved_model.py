@@ -74,12 +74,12 @@ from export import flags as common
 
 def define_flags() -> None:
     common.define_checkpoint()
-    flags.DEFINE_string("output", "", "Folder that the versions lie in.")
+    flags.DEFINE_string("output", "", "Folder that contains the versions.")
     flags.DEFINE_integer(
         "version", None, "Number of the version; default: the next.", 1
     )
     flags.DEFINE_enum(
-        "precision", "float32", list(PRECISIONS), "Of the products."
+        "precision", "float32", list(PRECISIONS), "Precision of the matmuls."
     )
     flags.DEFINE_integer(
         "max_characters",

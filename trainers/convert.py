@@ -78,17 +78,18 @@ class Settings:
     )
     trim_to: str = options.option(
         "",
-        "Files, folders or globs, separated by commas: pieces that occur "
-        "nowhere in them, nor in --add_words, leave the vocabulary.",
+        "Files, folders or globs, separated by commas: wordpieces that occur "
+        "neither in them nor in --add_words are removed from the vocabulary.",
     )
     positions: int = options.option(
         0,
-        "Length that the position table is cut or extended to; 0: as it is.",
+        "Length that the position table is truncated or extended to; 0: "
+        "unchanged.",
     )
     lowercase: bool | None = options.option(
         None,
         "Fold case and drop accents, for a --checkpoint of another format. "
-        "Not said: what its files tell.",
+        "Default: inferred from its files.",
         kind=bool,
     )
     allow_missing: str = options.option(

@@ -168,7 +168,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
             main,
             arguments,
             flags=set(flags.FLAGS),
-            stopped="stopped: run the same command again to go on",
+            stopped="stopped: run the same command again to continue",
         )
 
     app.run(guarded, flags_parser=parse)

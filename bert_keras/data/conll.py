@@ -225,8 +225,8 @@ def _sentence(
             problem = (
                 f"expected {first + index}, the number of the word, found "
                 f"{line.columns[0]!r}, as most lines of the file begin with "
-                f"numbers from {first} (words that are numbers stand in a file "
-                "of two columns)"
+                f"numbers from {first} (a file whose words are numbers needs "
+                "two columns)"
             )
             if re.search("[-.]", line.columns[0]):
                 problem += "; of a range (1-2), keep either it or its words"

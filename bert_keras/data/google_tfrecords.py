@@ -267,8 +267,9 @@ def _blocks(path: str) -> Iterator[dict[str, np.ndarray]]:
     # The reader takes a piece of a record's head for the end of the file.
     if not size or size != tf.io.gfile.stat(path).length:
         raise errors.InputError(
-            f"{path} is not a TFRecord file, or empty, damaged or cut short "
-            f"after row {done}; copy or make it again, not compressed."
+            f"{path} is not a TFRecord file, or is empty, damaged or "
+            f"truncated after row {done}; copy or make it again, not "
+            "compressed."
         )
 
 

@@ -246,8 +246,8 @@ def _examples(
             example, problem = reader.read(raw.fields)
         if problem and not skip:
             raise errors.InputError(
-                f"{path}, line {raw.line}: {problem}. "
-                "Mend the row, or skip rows that do not fit."
+                f"{path}, line {raw.line}: {problem}. Fix the row, or skip "
+                "rows that do not fit."
             )
         yield example
     if reader is None and misfit:
@@ -589,7 +589,7 @@ def _csv_problem(error: csv.Error, lines: _Lines) -> str:
         )
     elif "new-line" in reason:
         reason = (
-            "a CR stands within a field; put the field in quotes, or end each "
+            "a field contains a CR; put the field in quotes, or end each "
             "line with LF or CR LF"
         )
     elif "end of data" in reason:

@@ -77,7 +77,7 @@ def several(value: Any) -> str:
             )
         if "," in item:
             raise ValueError(
-                f"expected labels without commas, which stand between labels, "
+                "expected labels without commas, which separate labels, "
                 f"found {item!r}"
             )
         if not strip(item):
@@ -130,8 +130,8 @@ def doubts(names: Iterable[str]) -> str:
     if missing:
         notes.append(
             f"Read as {'a class' if len(missing) == 1 else 'classes'}: "
-            f"{', '.join(missing)}. Where it stands for a missing label, leave "
-            f"its rows out with skip_labels={','.join(missing)}."
+            f"{', '.join(missing)}. If it means a missing label, leave its "
+            f"rows out with skip_labels={','.join(missing)}."
         )
     numbers: dict[float, list[str]] = {}
     for name in filter(_NUMBER.fullmatch, names):

@@ -56,9 +56,9 @@ class Questions(Iterator[dict[str, str]]):
         notes = []
         if self.misplaced:
             notes.append(
-                f"{self.misplaced:,} of {self.answers:,} answers do not stand "
-                "in their context at their offset; scores count them, "
-                f"learning does not. {self.unplaced:,} questions have no "
+                f"{self.misplaced:,} of {self.answers:,} answers do not occur "
+                "in their context at their offset; metrics count them, "
+                f"training does not. {self.unplaced:,} questions have no "
                 "other answer to learn."
             )
         if self.blank:
@@ -104,7 +104,7 @@ def _examples(path: str) -> Iterator[tuple[dict[str, str], _Answers]]:
         )
         raise errors.InputError(
             f"{path}: expected SQuAD's JSON; {position}{error.reason}. Is the "
-            "file whole?"
+            "file complete?"
         ) from None
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
@@ -210,5 +210,5 @@ class _Node:
             description = f"it is {json_lines.name_of(value)}"
         raise errors.InputError(
             f"{self.path}: expected {expected} at {self._at(key)}, as in "
-            f"SQuAD's JSON, but {description}. Mend the file."
+            f"SQuAD's JSON, but {description}. Fix the file."
         )

@@ -86,7 +86,7 @@ def learn(
             return pieces
         if last:
             raise errors.InputError(
-                f"Expected text for {size} pieces; this one gives "
+                f"Expected text for {size} wordpieces; this one gives "
                 f"{len(pieces)} that occur {min_frequency} times. Ask for "
                 f"{len(pieces)} or fewer, or give more text."
             )

@@ -70,15 +70,15 @@ def vocabulary(folder: str, fast: Mapping[str, Any]) -> dict[int, str] | None:
     for piece, index in ids.items():
         if type(index) is not int or not 0 <= index < 1 << 31:
             raise errors.InputError(
-                f"{path}: expected an id for each piece, found "
+                f"{path}: expected an id for each wordpiece, found "
                 f"{weight_mapping.shown(index)} for "
                 f"{weight_mapping.shown(piece)}."
             )
     for index, count in collections.Counter(ids.values()).most_common(1):
         if count > 1:
             raise errors.InputError(
-                f"{path}: expected one piece for each id, found {count} with "
-                f"the id {index}."
+                f"{path}: expected one wordpiece for each id, found {count} "
+                f"with the id {index}."
             )
     return {index: piece for piece, index in ids.items()}
 

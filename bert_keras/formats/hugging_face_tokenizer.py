@@ -233,7 +233,7 @@ def _in_order(folder: str, entries: Mapping[int, str]) -> list[str]:
             (i for i in range(largest + 1) if i not in entries), 5
         )
         raise errors.InputError(
-            f"{folder}: expected a piece for every id up to "
+            f"{folder}: expected a wordpiece for every id up to "
             f"{weight_mapping.shown(largest)}; its vocabulary has none for "
             f"{list(holes)}."
         )

@@ -150,7 +150,7 @@ class Tensors:
                 file = safetensors.safe_open(path, framework="numpy")
             except (safetensors.SafetensorError, OSError) as error:
                 raise errors.InputError(
-                    f"{path} is damaged or cut short ({error}); copy it again."
+                    f"{path} is damaged or truncated ({error}); copy it again."
                 ) from None
             tensors += [(name, file) for name in file.keys()]
         prefix = _wrapper([name for name, _ in tensors])

@@ -150,7 +150,7 @@ def write(
     if tokenizer.mask_id is None:
         raise errors.InputError(
             "KerasHub's BertTokenizer needs [MASK] in the vocabulary; put it "
-            "in the place of an unused piece."
+            "in place of an unused wordpiece."
         )
     import keras_nlp  # takes 8 seconds
 

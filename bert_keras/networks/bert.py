@@ -96,7 +96,7 @@ class BertConfig(layers.TransformerConfig):
         groups = self.num_hidden_groups
         if groups is not None and not 1 <= groups <= self.num_layers:
             raise errors.InputError(
-                f"num_hidden_groups must lie in 1..{self.num_layers} "
+                f"num_hidden_groups must be in 1..{self.num_layers} "
                 f"(num_layers), got {groups}."
             )
         _one_of("activation", self.activation, tuple(layers.ACTIVATIONS))

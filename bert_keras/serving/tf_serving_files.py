@@ -162,7 +162,7 @@ batch_timeout_micros {{ value: {BATCH_TIMEOUT} }}
 # On a CPU one batch at a time keeps all cores busy.
 num_batch_threads {{ value: 1 }}
 max_enqueued_batches {{ value: 1000 }}
-# No allowed_batch_sizes: the model takes any size, and filling up is work.
+# No allowed_batch_sizes: the model takes any size, and padding is work.
 # Texts need no padding, and ids have one length, so all requests can be joined.
 # The server would pad with a tensor's first element, the padding_mask with 1:
 # leave this off.

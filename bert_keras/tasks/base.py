@@ -94,7 +94,8 @@ class Task:
 
     seq_length: int = options.option(
         128,
-        "Longest row in tokens, [CLS] and [SEP] included; longer is cut.",
+        "Maximum row length in tokens, [CLS] and [SEP] included; longer rows "
+        "are truncated.",
         least=4,
         most=MOST_TOKENS,
     )

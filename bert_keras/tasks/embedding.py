@@ -31,8 +31,8 @@ class Embedding(base.Task):
 
     seq_length: int = options.option(
         128,
-        "Longest row in tokens; each text of a pair has half of it, longer "
-        "is cut.",
+        "Maximum row length in tokens; each text of a pair gets half of it, "
+        "longer ones are truncated.",
         least=6,
         most=base.MOST_TOKENS,
     )

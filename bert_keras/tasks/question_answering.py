@@ -59,7 +59,7 @@ class QuestionAnswering(base.Task):
     )
     max_question_length: int = options.option(
         64,
-        "Longest question in tokens; longer is cut.",
+        "Maximum question length in tokens; longer ones are truncated.",
         least=1,
         most=base.MOST_TOKENS,
     )
@@ -200,9 +200,10 @@ class QuestionAnswering(base.Task):
     ) -> dict[str, keras.layers.Layer]:
         if "segment_ids" not in config.inputs:
             raise errors.InputError(
-                "question_answering tells the question from the context by "
-                f"segment_ids, which this network ({config.describe()}) does "
-                "not read; take one with num_segments=2."
+                "question_answering distinguishes the question from the "
+                "context by segment_ids, which this network "
+                f"({config.describe()}) does not read; take one with "
+                "num_segments=2."
             )
         return {"span": heads_lib.SpanHead(config)}
 

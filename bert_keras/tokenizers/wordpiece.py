@@ -229,7 +229,8 @@ def _read(path: str) -> list[str]:
             content = file.read()
     except tf.errors.OpError as error:
         raise errors.InputError(
-            f"{path}: expected a vocabulary, one piece per line, but the file "
+            f"{path}: expected a vocabulary, one wordpiece per line, but the "
+            "file "
             f"cannot be read ({error.message})."
         ) from None
     try:
@@ -250,7 +251,7 @@ def _read(path: str) -> list[str]:
 def _check(vocabulary: tuple[str, ...]) -> None:
     if not vocabulary:
         raise errors.InputError(
-            "Expected a vocabulary, one piece per line; it is empty."
+            "Expected a vocabulary, one wordpiece per line; it is empty."
         )
     missing = [p for p in SPECIAL_TOKENS[:4] if p not in vocabulary]
     if missing:
@@ -263,20 +264,21 @@ def _check(vocabulary: tuple[str, ...]) -> None:
     for index, piece in enumerate(vocabulary):
         if not piece or "\n" in piece or piece != piece.strip(" \t\r"):
             raise errors.InputError(
-                f"Expected one piece per line; entry {index} of the vocabulary "
-                f"is {piece!r}. Ids are line numbers, so put an unused piece "
-                "such as [unused1] there."
+                f"Expected one wordpiece per line; entry {index} of the "
+                "vocabulary "
+                f"is {piece!r}. Ids are line numbers, so put an unused "
+                "wordpiece such as [unused1] there."
             )
         indices.setdefault(piece, []).append(index)
     for piece, same in indices.items():
         if len(same) > 1:
             *others, last = same
             raise errors.InputError(
-                f"Expected every piece once; the vocabulary has {piece!r} as "
-                f"entries {', '.join(map(str, others))} and {last}, from 0. "
+                f"Expected every wordpiece once; the vocabulary has {piece!r} "
+                f"as entries {', '.join(map(str, others))} and {last}, from 0. "
                 "Ids are line numbers, and Google's code and Hugging Face's "
-                f"give such a piece the last one: rename entry "
-                f"{', '.join(map(str, others))} to an unused piece such as "
+                f"give such a wordpiece the last one: rename entry "
+                f"{', '.join(map(str, others))} to an unused wordpiece such as "
                 f"{_unused(indices)} and ids stay as they are there."
             )
 

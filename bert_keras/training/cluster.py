@@ -147,8 +147,9 @@ def translate_collective_errors() -> Iterator[None]:
         if "Collective ops is aborted" not in error.message:
             raise
         raise errors.InputError(
-            "another worker is gone, see its own last line. Start all workers "
-            "again with the same command; they go on from the last checkpoint."
+            "another worker has stopped; see its last line. Start all workers "
+            "again with the same command; they continue from the last "
+            "checkpoint."
         ) from None
 
 

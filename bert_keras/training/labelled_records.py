@@ -102,7 +102,7 @@ def write(
         if checkpoint.steps(settings.output):
             raise errors.InputError(
                 f"{settings.train} or the task has changed since "
-                f"{settings.output} was begun; choose another `output`.",
+                f"{settings.output} was started; choose another `output`.",
                 argument="output",
             )
     _clear(folder, tokenizer.files)

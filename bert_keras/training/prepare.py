@@ -107,7 +107,7 @@ def _run(
         return {
             "rows": rows,
             "longest": longest,
-            "masks": "as they stand in the files",
+            "masks": "as the files have them",
             "next": then,
         }
     partition = _write(settings, paths, tokenizer)

@@ -145,8 +145,9 @@ def check(
     changed = _differences(owner, identity)
     if changed and (begun or owner["command"] != identity.command):
         raise errors.InputError(
-            f"{folder} was begun with other settings ({'; '.join(changed)}). "
-            f"Go on with those of {os.path.join(folder, IDENTITY)}, on a "
+            f"{folder} was started with other settings "
+            f"({'; '.join(changed)}). Continue with those of "
+            f"{os.path.join(folder, IDENTITY)}, on a "
             f"command line --flagfile={os.path.join(folder, FLAGS)} and "
             f"output={folder}, or choose another `output`.",
             argument="output",

@@ -201,15 +201,15 @@ class PrepareSettings:
     )
     lowercase: bool | None = options.option(
         None,
-        "Fold case and drop accents. Not said: what `vocab` tells by its "
-        "entries; for a learned vocabulary, yes.",
+        "Fold case and drop accents. Default: inferred from the entries of "
+        "`vocab`; true for a learned vocabulary.",
         kind=bool,
     )
     seq_length: int = options.option(128, "Tokens in a row, at most.", least=8)
     sentence_objective: str = options.option(
         "nsp",
         "Pairs: nsp = next sentence or a random one, sop = in order or "
-        "swapped, none = whole rows of one document.",
+        "swapped, none = complete rows of one document.",
         ("nsp", "sop", "none"),
         formerly=("objective",),
     )

@@ -196,9 +196,9 @@ class Trainer:
             if steps:
                 good = checkpoint.step_folder(self.settings.output, steps[-1])
             raise errors.InputError(
-                f"no gradient was finite in the {in_a_row} steps up to {step}. "
-                "Lower `learning_rate`, or go on in another `output` with "
-                f"init={good}.",
+                f"no gradient was finite in the {in_a_row} steps up to "
+                f"{step}. Lower `learning_rate`, or continue in another "
+                f"`output` with init={good}.",
                 argument="learning_rate",
             )
 
@@ -277,8 +277,8 @@ class Trainer:
         except OSError as error:
             raise errors.InputError(
                 f"step {step:,} could not be saved in {run} ({error}). The "
-                "checkpoints before it are whole: make room and run the same "
-                "command again."
+                "checkpoints before it are complete: free some space and run "
+                "the same command again."
             ) from None
         if state.best_step is not None:
             checkpoint.mark(run, "best", state.best_step)
@@ -299,7 +299,7 @@ class Trainer:
         """Ends the process after a preemption notice; the step is saved."""
         console.say(
             f"asked to stop: saved step {step:,}; run the same command again "
-            "to go on"
+            "to continue"
         )
         self.workers.barrier()
         raise SystemExit(0)

@@ -343,7 +343,7 @@ class MainTest(parameterized.TestCase):
         for content, message in (
             (pieces + "more\n", f"found {len(tiny.VOCABULARY) + 1}"),
             (pieces.rstrip("\n"), f"found {len(tiny.VOCABULARY) - 1}"),
-            (pieces.replace("[CLS]", "cls"), r"expected \[CLS\] as piece"),
+            (pieces.replace("[CLS]", "cls"), r"expected \[CLS\] as wordpiece"),
             (pieces.replace("\n", "\r\n"), r"found '\[PAD\]\\r'"),
         ):
             with open(words, "w", newline="") as file:

@@ -235,7 +235,7 @@ class StopTest(parameterized.TestCase):
         workers[1].communicate()
         self.assertEqual(workers[0].returncode, 1)
         self.assertRegex(
-            error.splitlines()[-1], "^error: another worker is gone"
+            error.splitlines()[-1], "^error: another worker has stopped"
         )
 
 

@@ -206,7 +206,7 @@ class ReadTest(parameterized.TestCase):
         for cut in cuts:
             with open(self.path, "wb") as file:
                 file.write(whole[:cut])
-            self.assert_refused("cut short after row [01]" if cut < 999 else "")
+            self.assert_refused("truncated after row [01]" if cut < 999 else "")
 
     def test_a_changed_bit_is_told(self):
         write(self.path, made_rows(40))

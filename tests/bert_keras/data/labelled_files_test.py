@@ -365,7 +365,7 @@ class RowsTest(parameterized.TestCase):
         self.assertLess(seconds[1], 20 * seconds[0] + 0.2)
 
     @parameterized.parameters(
-        ("a\rb,1\n", "a CR stands within a field; put the field in quotes"),
+        ("a\rb,1\n", "a field contains a CR; put the field in quotes"),
         ('"a"b,1\n', "a quote that is closed ends no field"),
         ('"a,1\n', "the quote that opens here is not closed"),
     )

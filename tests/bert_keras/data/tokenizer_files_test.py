@@ -139,7 +139,7 @@ class VocabularyTest(parameterized.TestCase):
         (
             "twice_beside_unused",
             b"[unused1]\n" + SPECIALS + b"x\nx\n",
-            r"rename entry 5 to an unused piece such as \[unused2\]",
+            r"rename entry 5 to an unused wordpiece such as \[unused2\]",
         ),
         ("blank_line", SPECIALS + b"\nx\n", "entry 4 .* ''"),
         ("long", SPECIALS + b"x" * 300, "exceeds"),

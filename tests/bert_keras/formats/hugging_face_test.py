@@ -337,7 +337,7 @@ class HuggingFaceTest(parameterized.TestCase):
         self.assert_reads_back(written)
         del words["film"]
         self.change(FAST, model={"type": "WordPiece", "vocab": words})
-        self.assert_refused("a piece for every id", "[7]")
+        self.assert_refused("a wordpiece for every id", "[7]")
         self.change(FAST, model={"type": "Unigram", "vocab": []})
         self.assert_refused("WordPiece", "Unigram")
 
@@ -717,7 +717,7 @@ class HuggingFaceTest(parameterized.TestCase):
         self.write_fast(vocabulary=False)
         vocabulary = {"[PAD]": 0, "a": (1 << 31) - 1}
         self.change(FAST, model={"type": "WordPiece", "vocab": vocabulary})
-        self.assert_refused("a piece for every id", "[1, 2, 3, 4, 5]")
+        self.assert_refused("a wordpiece for every id", "[1, 2, 3, 4, 5]")
         vocabulary["a"] = 10**400
         self.change(FAST, model={"type": "WordPiece", "vocab": vocabulary})
         self.assert_refused("expected an id", "10000")
@@ -763,7 +763,7 @@ class HuggingFaceTest(parameterized.TestCase):
         path = os.path.join(self.folder, WEIGHTS)
         for size in (os.path.getsize(path) - 5, 100, 3, 0):
             os.truncate(path, size)
-            self.assert_refused(WEIGHTS, "damaged or cut short")
+            self.assert_refused(WEIGHTS, "damaged or truncated")
 
     @parameterized.named_parameters(
         (
