@@ -1,4 +1,4 @@
-"""The exporters: python -m export.saved_model, export.tflite."""
+"""Exporters: python -m export.saved_model and python -m export.tflite."""
 
 from bert_keras import tensorflow_import
 

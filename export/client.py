@@ -1,21 +1,21 @@
-r"""Asks a model that TF Serving serves: lines or JSON lines in, answers out.
+r"""Sends lines of text or JSON to a model in TF Serving and prints its answers.
 
   python -m export.client --url=http://localhost:8501/v1/models/sst2 < texts
   python -m export.client --url=grpc://localhost:8500/sst2 < texts
 
-A line is a text; one that begins with { is a JSON object with the columns of
-the model, as text and text_pair, or question and context. Answers are JSON
+A line is a text; a line that starts with { is a JSON object with the model's
+columns, such as text and text_pair, or question and context. Answers are JSON
 lines in the order of the texts.
 
-Lists hold what was found and no padding. `count`, where a model gives it, is
-the true number; where it is more than the model lists, a line on standard error
-says so in the end.
+Padding is removed from lists. If a model returns `count`, it is the full number
+of items; if the model lists fewer, a message on standard error says so at the
+end.
 
---batch_size texts make a request. A server that is not ready or has no room is
-asked again, each time after a longer pause of random length, until --deadline
-seconds have gone by since the first try. One that takes no connection is waited
-for --start_up seconds: TF Serving opens its ports when its models are loaded. A
-port where something else answers ends the client at once.
+A request has --batch_size texts. If the server is not ready or overloaded, the
+request is repeated with randomized exponential backoff until --deadline seconds
+after the first attempt. If it refuses connections, the client waits --start_up
+seconds: TF Serving opens its ports once its models are loaded. If another
+service answers on the port, the client exits at once.
 
 In Python:
 
@@ -51,15 +51,15 @@ Example = Mapping[str, str]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds
 START_UP = 10.0  # seconds
-LONGEST = 1_000_000.0  # seconds; sockets take no more than some weeks
-# The server is full, or a proxy finds none: a moment later it may answer.
-# Anything else it would refuse again.
+LONGEST = 1_000_000.0  # seconds; sockets allow timeouts of a few weeks at most
+# HTTP statuses worth a retry: the server is overloaded, or a proxy has no
+# server yet. Any other error would repeat.
 BUSY = (429, 502, 503)
-# Another service, or no model of this name.
+# HTTP statuses of another service, or of an unknown model name.
 NO_MODEL = (404, 405, 501)
-MOST_OF_AN_ERROR = 2000  # characters; another service answers with whole pages
+MOST_OF_AN_ERROR = 2000  # characters; other services send whole HTML pages
 
-# What gRPC tells where no server answered, and where one did not speak HTTP/2.
+# Parts of gRPC's error details: no connection, and a peer without HTTP/2.
 _NO_CONNECTION = ("failed to connect", "errors resolving", "DNS resolution")
 _NO_GRPC = ("HTTP/2", "http1.x")
 _CHECK = (
@@ -69,24 +69,24 @@ _CHECK = (
 
 
 class ServerError(OSError):
-    """The server refused a request, or gave no answer in time."""
+    """The server refused a request, or did not answer before the deadline."""
 
 
 class UnavailableError(ServerError):
-    """Nobody answered, but somebody may soon."""
+    """The server is temporarily unavailable; a retry may succeed."""
 
 
 class NoConnectionError(UnavailableError):
-    """Nothing listens there: a server that is starting, or a wrong address."""
+    """The connection failed: the server is starting, or the URL is wrong."""
 
 
 class Client:
-    """Sends rows in batches; a context manager that closes the connection.
+    """Sends examples in batches; a context manager that closes the connection.
 
-    send: (rows, seconds) -> one answer a row; raises UnavailableError where
-      another try may help, and ServerError where it will not.
-    deadline: seconds for each batch, pauses and further tries included.
-    start_up: of these, the seconds to wait for a first connection.
+    send: (examples, seconds) -> one answer per example; raises UnavailableError
+      if a retry may succeed, otherwise ServerError.
+    deadline: seconds for each batch, including retries and their pauses.
+    start_up: seconds to wait for the connection, at most `deadline`.
     """
 
     def __init__(
@@ -114,10 +114,10 @@ class Client:
         self._close()
 
     def predict(self, examples: Iterable[Example]) -> Iterator[dict[str, Any]]:
-        """An answer for each row, in order; lists and strings, no arrays.
+        """Yields an answer for each example, in order, without NumPy arrays.
 
-        Lists hold `count` items, or all where that is more than the model
-        lists; of a model without `count` they are padded.
+        If the model returns `count`, padding is removed from lists: they have
+        `count` items, or all that the model lists. Otherwise they stay padded.
         """
         if isinstance(examples, (str, bytes, Mapping)):
             raise errors.InputError(
@@ -186,7 +186,10 @@ def _check_settings(batch_size: Any, deadline: Any, start_up: Any) -> None:
 
 
 def _checked(example: Any) -> Example:
-    """The row with U+FFFD for lone surrogates, which no UTF-8 has."""
+    """Validates an example and replaces lone surrogates by U+FFFD.
+
+    UTF-8 cannot encode lone surrogates.
+    """
     if not isinstance(example, Mapping) or not example:
         raise errors.InputError(
             'expected each row as {"text": "..."} with the columns of the '
@@ -205,14 +208,14 @@ def _checked(example: Any) -> Example:
 
 
 def connect(url: str, **settings: Any) -> Client:
-    """A Client of http(s)://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME.
+    """Connects to http(s)://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME.
 
-    `settings` are those of Client.
+    `settings` are the keyword arguments of Client.
     """
     try:
         url_parts = urllib.parse.urlsplit(url)
         host, _ = url_parts.hostname, url_parts.port  # ValueError: out of range
-        # The labels of a name, as the system is asked for it.
+        # Fail here if the host name is invalid for DNS.
         (host or "").encode("idna")
     except ValueError as error:
         host, reason = "", f" ({error})"
@@ -230,17 +233,17 @@ def connect(url: str, **settings: Any) -> Client:
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
-    """What the call returns or raises; TimeoutError where it takes longer.
+    """Runs `call` in a thread; TimeoutError if it takes more than `seconds`.
 
-    A server that sends a byte now and then never lets a socket time out. The
-    thread of such a call is left to itself.
+    A socket's own timeout never expires if the server keeps sending single
+    bytes. After a timeout the thread is abandoned.
     """
     done: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def work() -> None:
         try:
             done.put((call(), None))
-        except Exception as error:  # of whatever kind: raised below
+        except Exception as error:  # of any type: raised below
             done.put((None, error))
 
     threading.Thread(target=work, daemon=True).start()
@@ -254,7 +257,7 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
 
 
 def _rows(url: str, reply: Any) -> list[dict[str, Any]]:
-    """The answers in a body of TF Serving; ServerError where there are none."""
+    """Returns the predictions of a REST reply; ServerError if it has none."""
     try:
         rows = reply.json()["predictions"]
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -287,7 +290,8 @@ def _rest(url: str, settings: Mapping[str, Any]) -> Client:
             )
 
         try:
-            # A little longer: where no connection is made, that is said.
+            # Longer than urllib3's own timeout, so that its more specific
+            # connection error comes first.
             reply = _within(seconds + 0.1, call)
         except (TimeoutError, urllib3.exceptions.ReadTimeoutError):
             raise ServerError(
@@ -309,7 +313,7 @@ def _rest(url: str, settings: Mapping[str, Any]) -> Client:
                     f"what listens at {url} does not speak HTTP. {_CHECK}; of "
                     "the gRPC port the URL is grpc://HOST:PORT/NAME."
                 ) from None
-            # As a container's port that leads to no server yet.
+            # For example, a container's published port without a server yet.
             raise NoConnectionError(
                 f"{url} closed the connection: {error}. {_CHECK}, and that "
                 "the server runs."
@@ -329,9 +333,9 @@ def _rest(url: str, settings: Mapping[str, Any]) -> Client:
 def _grpc(target: str, name: str, settings: Mapping[str, Any]) -> Client:
     channel = grpc.insecure_channel(
         target,
-        # Long texts and their answers; the standard limit is 4 MB.
-        # A port that takes connections and is mute fails as soon as one that
-        # takes none is tried again; the standard is 20 seconds.
+        # No limit on the size of answers; the default is 4 MB.
+        # min_reconnect_backoff: a port that accepts connections and stays
+        # silent fails after 5 seconds; the default is 20.
         options=[
             ("grpc.max_receive_message_length", -1),
             ("grpc.min_reconnect_backoff_ms", 5000),
@@ -363,7 +367,7 @@ def _grpc(target: str, name: str, settings: Mapping[str, Any]) -> Client:
                 dict(zip(columns, row, strict=True))
                 for row in zip(*columns.values(), strict=True)
             ]
-        # A tensor without rows, of fewer rows, or of no numbers and strings.
+        # An output is a scalar, has too few rows, or has an unknown dtype.
         except (TypeError, ValueError) as error:
             raise ServerError(
                 f"{target} answered outputs without a row for each text "
@@ -374,7 +378,7 @@ def _grpc(target: str, name: str, settings: Mapping[str, Any]) -> Client:
 
 
 def _grpc_error(error: grpc.RpcError, target: str) -> ServerError:
-    """What a failed call means for whoever asked."""
+    """Converts a gRPC error to the matching ServerError class."""
     busy = {
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -410,13 +414,13 @@ def _strings(value: Any) -> Any:
 
 
 def without_padding(answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer with lists of `count` items, if it has a `count`."""
+    """Truncates padded lists of an answer to its `count`, if it has one."""
     count = _count(answer)
     if count is None:
         return answer
 
     def is_padded(value: Any) -> bool:
-        # Not a vector, which another task may give beside its lists.
+        # Do not truncate other lists, such as an embedding vector.
         return isinstance(value, list) and all(
             item in ("", -1, 0) for item in value[count:]
         )
@@ -428,19 +432,19 @@ def without_padding(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _count(answer: Mapping[str, Any]) -> int | None:
-    """What the model counts; None where it counts nothing."""
+    """Returns the answer's `count`, or None if it has no valid one."""
     count = answer.get("count")
     return count if type(count) is int and count >= 0 else None
 
 
 def _listed(answer: Mapping[str, Any]) -> int:
-    """The length of the longest list."""
+    """Returns the length of the answer's longest list."""
     lists = [v for v in answer.values() if isinstance(v, list)]
     return max(map(len, lists), default=0)
 
 
 def read(lines: Iterable[str]) -> Iterator[Example]:
-    """The rows of lines; InputError names a line that is none."""
+    """Parses lines of text or JSON; InputError names an invalid line."""
     for number, line in enumerate(lines, 1):
         line = line.rstrip("\r\n")
         if number == 1:
@@ -469,9 +473,9 @@ def read(lines: Iterable[str]) -> Iterator[Example]:
 
 
 class Decoded:
-    """Lines of bytes as text; `replaced` are those that were not UTF-8.
+    """Decodes lines as UTF-8; `replaced` are the numbers of invalid lines.
 
-    The server would pass over such bytes; here they become U+FFFD.
+    Invalid bytes become U+FFFD; the server would drop them silently.
     """
 
     def __init__(self, lines: Iterable[bytes]):
@@ -521,7 +525,8 @@ def main() -> None:
         deadline=settings.deadline,
         start_up=settings.start_up,
     ) as client:
-        # Not by the locale, and a CR alone ends no line.
+        # Bytes, not sys.stdin: UTF-8 in any locale, and a lone CR does not end
+        # a line.
         lines, less = Decoded(sys.stdin.buffer), []
         with streams.until_reader_leaves():
             for number, answer in enumerate(client.predict(read(lines)), 1):

@@ -1,4 +1,4 @@
-"""What the exporting mains share: how they run, and flags of all of them."""
+"""Flags and error handling that the export commands share."""
 
 import statistics
 import sys
@@ -19,12 +19,12 @@ from bert_keras import (
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
-    """Runs a main: bad input and failed exports end in one line and exit 1."""
+    """Runs a main; bad input and failed exports print one line and exit 1."""
 
     def parse(arguments):
         define_flags()
         command_help.print_if_asked(arguments, flags.FLAGS)
-        # TensorFlow tells of every step of saving; --verbosity=0 shows it.
+        # TensorFlow logs every step of saving at INFO; --verbosity=0 shows it.
         flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]
         try:
             return flags.FLAGS(arguments)
@@ -37,8 +37,8 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
             arguments,
             flags=set(flags.FLAGS),
             stopped="stopped: nothing was exported",
-            # TensorFlow's own writers have an error of their own for each
-            # state of a disk.
+            # TensorFlow's writers raise a different OpError for each disk
+            # error.
             expected=(verification.ExportError, tf.errors.OpError),
         )
 
@@ -52,7 +52,7 @@ def define_checkpoint() -> None:
 
 
 def checkpoint() -> str:
-    """The value of --checkpoint, the --modules imported."""
+    """Imports the --modules and returns the value of --checkpoint."""
     modules = flags.FLAGS.modules
     if flags.FLAGS.task:
         console.say(
@@ -64,7 +64,7 @@ def checkpoint() -> str:
 
 
 def required(name: str) -> str:
-    """The value of a flag that has no default."""
+    """Returns the value of a required flag; InputError if it is empty."""
     value = flags.FLAGS[name].value
     if not value:
         raise errors.InputError(f"--{name} is missing; see --help.")
@@ -72,7 +72,7 @@ def required(name: str) -> str:
 
 
 def milliseconds(call: Callable[[], object], *, runs: int = 15) -> float:
-    """Median time of a call that was made before."""
+    """Returns the median time of `runs` calls, after one warm-up call."""
     call()
     times = []
     for _ in range(runs):

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Answers texts with a .tflite file of this project, and times it.
+"""Predicts with a .tflite file exported by this project; measures latency.
 
   echo "a fine film" | python run_tflite.py --model=model_dynamic.tflite
   python run_tflite.py --model=model_int8.tflite --threads=4 --runs=200 < texts
 
-It needs numpy and ai_edge_litert alone: copy it to a small board, beside a
-model with its .json and vocab.txt (and labels.txt). A line is a text, or two
-with a TAB between. Answers are JSON lines: the label with its score where the
-model has labels of whole texts, otherwise the numbers as they come, with the
-pieces they stand at; and whether the text was too long and was truncated. Both
-are UTF-8 in any locale; bytes that are not are dropped, and lines with some are
-counted on standard error. With --runs, the first text is answered so many times
-more, and latencies go to standard error.
+It needs only numpy and ai_edge_litert: copy it to a small board, beside a model
+with its .json and vocab.txt (and labels.txt). A line is a text, or two texts
+separated by a TAB. Answers are JSON lines: a label and its score if the model
+classifies texts, otherwise the model's raw outputs and the wordpieces they
+belong to; `truncated` is true if the text was too long. Input and output are
+UTF-8 in any locale; invalid bytes are dropped, and lines that had some are
+counted on standard error. With --runs, the model runs that many more times on
+the first line, and latencies are printed on standard error.
 """
 
 from __future__ import annotations  # boards with Python 3.9
@@ -30,7 +30,7 @@ from ai_edge_litert import interpreter as litert
 
 MAX_WORD_LENGTH = 200
 
-# Chinese characters are words of their own (Google's tokenization.py).
+# Each Chinese character is a word (Google's tokenization.py).
 CHINESE = (
     (0x3400, 0x4DBF),
     (0x4E00, 0x9FFF),
@@ -44,8 +44,8 @@ CHINESE = (
 class WordPiece:
     """BERT's tokenizer in plain Python: text -> ids.
 
-    Clean, split at white space, marks and Chinese characters, and take the
-    longest piece that fits, again and again.
+    Removes control characters, splits at white space, punctuation and Chinese
+    characters, and splits words into wordpieces, longest match first.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class WordPiece:
         return [piece for word in self.words(text) for piece in self.cut(word)]
 
     def words(self, text: str) -> Iterator[str]:
-        # Before anything else, as in the model: how a letter is lower-cased
-        # may depend on the one before it.
+        # Drop characters first, as the model's tokenizer does: the lower case
+        # of a letter may depend on the letter before it.
         text = "".join(char for char in text if not _is_dropped(char))
         if self.lowercase:
             text = _decomposed(text.lower())
@@ -103,9 +103,9 @@ def _is_dropped(char):
 
 
 def _decomposed(text):
-    """NFD, which puts the marks behind a letter in an order.
+    """Returns the text in NFD, with combining marks in canonical order.
 
-    unicodedata needs quadratic time for it: 15 seconds for 160 KB of marks.
+    unicodedata sorts marks in quadratic time: 15 seconds for 160 KB of marks.
     """
     if text.isascii():
         return text
@@ -132,7 +132,7 @@ def _is_chinese(char):
 
 
 class Model:
-    """A .tflite file with what lies beside it."""
+    """A .tflite file with its metadata, vocabulary and labels."""
 
     def __init__(self, path: str, threads: int):
         description = f"{path.removesuffix('.tflite')}.json"
@@ -140,7 +140,7 @@ class Model:
             self.metadata = json.load(file)
         name = self.metadata["vocabulary"]
         for other in ("task", "texts", "settings"):
-            self.metadata[other]  # a KeyError here and not at the first text
+            self.metadata[other]  # Raise KeyError now, not at the first text.
         self.vocabulary = _lines(path, name)
         self.reads = [each["name"] for each in self.metadata["inputs"]]
         self.check_vocabulary()
@@ -158,7 +158,7 @@ class Model:
             unk_id=self.metadata["unk_id"],
         )
         interpreter = litert.Interpreter(path, num_threads=threads)
-        # Shortest rows first.
+        # In ascending order of length.
         self.runners = [
             (length, interpreter.get_signature_runner(name))
             for name, length in sorted(
@@ -167,7 +167,7 @@ class Model:
         ]
 
     def check_vocabulary(self) -> None:
-        """Raises ValueError where it is another model's, whose ids differ."""
+        """Raises ValueError if the vocabulary is that of another model."""
         name, count = self.metadata["vocabulary"], len(self.vocabulary)
         size = self.metadata.get("vocabulary_size", count)  # older ones lack it
         if size != count:
@@ -186,7 +186,7 @@ class Model:
                 )
 
     def pieces(self, text: str) -> list[int]:
-        """Ids of a text; where masks are filled, [MASK] is one."""
+        """Tokenizes a text; for masked LM, "[MASK]" becomes one token."""
         if self.metadata["task"] != "masked_lm":
             return self.tokenizer(text)
         first, *others = text.split("[MASK]")
@@ -196,28 +196,28 @@ class Model:
         return ids
 
     def call(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The numbers (1, ...) of a row of one of the lengths."""
+        """Runs the model on features (1, S); returns its outputs (1, ...)."""
         length = inputs["padding_mask"].shape[1]
         return dict(self.runners)[length](**inputs)
 
     def inputs(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """[CLS] a [SEP], or [CLS] a [SEP] b [SEP]: three (1, S) int32.
+        """Packs [CLS] a [SEP], or [CLS] a [SEP] b [SEP] -> three (1, S) int32.
 
-        S is the shortest length that holds them, or the longest there is.
+        S is the shortest of the model's lengths that fits, or the longest.
         """
         return self.row([self.pieces(text) for text in texts])[0]
 
     def row(
         self, segments: list[list[int]]
     ) -> tuple[dict[str, np.ndarray], bool]:
-        """Ids of texts -> their row, and whether it was too short for them."""
+        """Packs token ids: features (1, S), and whether it truncated."""
         needed = sum(map(len, segments)) + 1 + len(segments)
         lengths = [length for length, _ in self.runners]
         fits = [length for length in lengths if length >= needed]
         length = min(fits, default=lengths[-1])
         room = length - 1 - len(segments)
         while sum(map(len, segments)) > room:
-            # Of equal ones the second.
+            # Truncate the longest; of equally long ones, the second.
             max(reversed(segments), key=len).pop()
         ids, segment_ids = [self.metadata["cls_id"]], [0]
         for number, segment in enumerate(segments):
@@ -257,7 +257,10 @@ class Model:
         }
 
     def several(self, scores: Sequence[float]) -> dict[str, Any]:
-        """All classes above one half, and the least of their scores."""
+        """Returns the classes with a score above 0.5 and the lowest of these.
+
+        Without such a class the score is 1 - the highest score.
+        """
         holds = [number for number, each in enumerate(scores) if each > 0.5]
         return {
             "label": ",".join(self.labels[number] for number in holds),
@@ -268,7 +271,10 @@ class Model:
 
 
 def _lines(model, name):
-    """The lines of a file beside the model; its .json may be anybody's."""
+    """Returns the lines of a file beside the model.
+
+    The name is from the .json, which is untrusted: a path is refused.
+    """
     if (
         not isinstance(name, str)
         or name in ("", ".", "..")
@@ -283,18 +289,18 @@ def _lines(model, name):
 
 
 def read(stream: Any) -> Iterator[tuple[str, bool]]:
-    """(line, whether bytes of it are not UTF-8, which are dropped)."""
+    """Yields (line, whether it had bytes that are not UTF-8; dropped)."""
     if stream is None:  # closed by the shell
         return
     stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     for number, line in enumerate(stream, 1):
-        # The marks of UTF-16, which are no UTF-8.
+        # UTF-16's byte order marks, as surrogateescape decodes them.
         if number == 1 and line[:2] in ("\udcff\udcfe", "\udcfe\udcff"):
             sys.exit(
                 "error: expected UTF-8, found UTF-16. Convert the input, for "
                 "example with iconv -f UTF-16 -t UTF-8."
             )
-        # Such bytes are lone surrogates now.
+        # surrogateescape has decoded invalid bytes to lone surrogates.
         clean = line.encode("utf-8", "ignore").decode("utf-8")
         yield clean, clean != line
 
@@ -313,7 +319,7 @@ def main() -> None:
     except KeyError as error:
         sys.exit(f"error: the .json of {arguments.model} has no {error}.")
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        # A RecursionError of deep JSON is a RuntimeError.
+        # RuntimeError includes the RecursionError of deeply nested JSON.
         why = " ".join(str(error).split())
         sys.exit(f"error: {arguments.model} with its .json: {why}")
     if sys.stdout is None:
@@ -322,7 +328,7 @@ def main() -> None:
     try:
         first = answer_lines(model)
     except BrokenPipeError:
-        # The reader has enough, as `head` does.
+        # The reader closed the pipe, as `head` does.
         drop_output()
         return
     except OSError as error:
@@ -333,12 +339,12 @@ def main() -> None:
 
 
 def drop_output() -> None:
-    """What is left in the buffer has nowhere to go."""
+    """Redirects standard output to null, so that the flush at exit succeeds."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def answer_lines(model: Model) -> list[str] | None:
-    """Answers the lines of standard input; returns the texts of the first."""
+    """Prints an answer per line of standard input; returns the first texts."""
     first, dirty = None, 0
     for number, (line, is_dirty) in enumerate(read(sys.stdin), 1):
         dirty += is_dirty
@@ -362,7 +368,7 @@ def answer_lines(model: Model) -> list[str] | None:
 def measure(
     model: Model, texts: Sequence[str], arguments: argparse.Namespace
 ) -> None:
-    """Latencies of `texts`, answered --runs times more."""
+    """Prints latency percentiles of --runs calls of the model on `texts`."""
     inputs = model.inputs(texts)
     seconds = []
     for _ in range(arguments.runs):

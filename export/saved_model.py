@@ -1,42 +1,43 @@
-r"""Writes a checkpoint as a SavedModel that takes text, for TF Serving.
+r"""Exports a checkpoint as a SavedModel with text inputs, for TF Serving.
 
   python -m export.saved_model --checkpoint=runs/sst2 --output=served/sst2
 
 writes served/sst2/1, the next time served/sst2/2, and so on. On a file system
-a version appears whole or not at all: it is written beside, opened again,
-compared with the model it came from on English and Chinese sentences, and with
---data on rows of yours, and moved into place when the answers are equal. A
-server that watches the folder takes it up by itself.
+a version appears atomically: it is written to a staging folder, loaded again,
+compared with the checkpoint on English and Chinese sentences (and on the
+examples of --data), and moved into place if the answers are equal. A server
+that watches the folder loads it by itself.
 
 Signatures:
 
   serving_default   strings (T,): text, or text and text_pair, or question and
-                    context -> what trainers.predict answers: label, score, ...
-  tokens            what the network reads: token_ids, padding_mask and, where
-                    it knows two segments, segment_ids, (W, seq_length) int32
-                    -> the task's numbers, for a tokenizer of your own; a
-                    shorter row is padded with 0 in all of them
+                    context -> the outputs of trainers.predict: label, score,
+                    ...
+  tokens            the network's inputs, (W, seq_length) int32: token_ids,
+                    padding_mask and, if it has two segments, segment_ids
+                    -> the task's raw outputs, for a tokenizer of your own; pad
+                    a shorter row with 0 in all of them
   classify          inputs (T,): serialized tf.Examples -> classes (T, C),
-                    scores (T, C), where the task has classes
+                    scores (T, C), if the task has classes
 
-No answer has a width that depends on the batch, so a server may split and join
-requests. Entities are padded to --max_entities with "", -1 and 0; `count` says
-how many there are, also where they are more than that and the rest is left out.
+No output's width depends on the batch, so a server may split and join requests.
+Entities are padded to --max_entities with "", -1 and 0; `count` is their full
+number, of which at most --max_entities are listed.
 
-Any number of texts, none included, of any length; bytes that are not UTF-8
-are passed over. A text is read up to --max_characters; `truncated` says where
-it was longer than that, or than the task reads. The vocabulary is inside. A
-batch is split by length, so that short texts do not pay for the longest.
+A request may have any number of texts, also none, of any length; bytes that are
+not UTF-8 are dropped. A text is truncated to --max_characters; `truncated` is
+true if it was longer than that, or than the task reads. The SavedModel contains
+the vocabulary. A batch is split by length, to avoid computing on padding.
 
-In the folder of a version, assets.extra holds the requests that TF Serving
-answers before it takes real ones, and a manifest (python -m export.verify).
-Beside the versions, the folder `serving` holds configurations, a compose file
-and a README with requests to try; what is there already stays as it is.
+A version's folder assets.extra contains TF Serving's warm-up requests and a
+manifest (python -m export.verify). Beside the versions, the folder `serving`
+contains configurations, a compose file and a README with example requests;
+existing files are not overwritten.
 
-  --precision=bfloat16   products in bfloat16, in half the space: for CPUs with
-                         AVX512_BF16 or AMX; all else stays float32
+  --precision=bfloat16   matmuls in bfloat16 with weights of half the size, for
+                         CPUs with AVX512_BF16 or AMX; the rest stays float32
 
-In Python, where nothing of this project is needed:
+Use in Python, without this project:
 
   import tensorflow as tf, tensorflow_text
   answer = tf.saved_model.load("served/sst2/1").signatures["serving_default"]
@@ -58,7 +59,7 @@ from bert_keras.serving import (
     tf_serving_files,
 )
 
-# Also for Python: saved_model.export(predictor, folder).
+# Re-exported for use from Python: saved_model.export(predictor, folder).
 from bert_keras.serving.saved_model import (  # noqa: F401
     MAX_CHARACTERS,
     PRECISIONS,
@@ -124,7 +125,7 @@ def main() -> None:
 
 
 def _facts(path: str, task: base.Task) -> dict[str, str]:
-    """What the closing table shows of a version."""
+    """Returns the rows of the printed summary of a version."""
     described = manifest.read(path)
     answer = tf.saved_model.load(path).signatures[signatures.TEXT]
 
@@ -148,7 +149,7 @@ def _facts(path: str, task: base.Task) -> dict[str, str]:
 
 
 def _data(path: str, task: base.Task) -> dict[str, tf.Tensor] | None:
-    """Texts of the first rows of a labelled file."""
+    """Returns the texts of a labelled file's first 200 examples."""
     if not path:
         return None
     examples = list(itertools.islice(task.read_examples(path), 200))

@@ -1,43 +1,42 @@
-r"""Writes a checkpoint as TFLite files for phones and other small machines.
+r"""Exports a checkpoint as TFLite files for phones and other small machines.
 
   python -m export.tflite --checkpoint=runs/sst2 --output=mobile/sst2 \
     --quantization=float32,dynamic --seq_length=64 --data=dev.tsv
 
-writes, for each --quantization in turn, and no file that fails a check:
+writes for each --quantization, unless the file fails a check:
 
-  model_dynamic.tflite   ids in, numbers out; built-in ops only, no Flex
+  model_dynamic.tflite   token ids -> raw outputs; built-in ops only, no Flex
   model_dynamic.json     inputs in their order, outputs, lengths, casing, ids
-  vocab.txt              the pieces, by id
-  labels.txt             the labels, by number, where the task has any
-  model_dynamic.md       how an app calls the file, in Kotlin and Swift
+  vocab.txt              the wordpieces, by id
+  labels.txt             the labels, by index, if the task has any
+  model_dynamic.md       how to call the file from an app, in Kotlin and Swift
 
-The signature is `tokens`: what the network reads (token_ids, padding_mask and,
-where it knows two segments, segment_ids), each (1, --seq_length) int32, gives
-the task's numbers. A text is [CLS] pieces [SEP],
-filled up with 0; padding_mask is 1 where a piece stands. Several lengths, with
-commas between, are signatures tokens_64 and so on, which share the weights.
+The signature `tokens` maps the network's inputs (token_ids, padding_mask and,
+if it has two segments, segment_ids), each (1, --seq_length) int32, to the
+task's raw outputs. A text is [CLS] wordpieces [SEP], padded with 0;
+padding_mask is 1 at tokens and 0 at padding. Several lengths, separated by
+commas, become signatures tokens_64 and so on, which share the weights.
 
-  --quantization=float32   as trained; TFLite 2.9 or newer runs it
-  --quantization=float16   weights in half the size, for phones with a GPU
-  --quantization=dynamic   weights as int8, a quarter of the size; the fastest
+  --quantization=float32   as trained; runs on TFLite 2.9 or newer
+  --quantization=float16   weights of half the size, for phones with a GPU
+  --quantization=dynamic   weights in int8, a quarter of the size; the fastest
                            on a CPU; needs TFLite 2.17
-  --quantization=int8      products of int8 with int8, by the ranges that rows
-                           of --data reach; what lies between stays float; needs
-                           TFLite 2.10
+  --quantization=int8      int8 matmuls, calibrated on examples of --data; the
+                           ops between them stay float; needs TFLite 2.10
 
-  --strings                also model_..._strings.tflite, with the tokenizer
-                           inside: signature `text`, strings (1,) in; it runs
+  --strings                also model_..._strings.tflite, which contains the
+                           tokenizer: signature `text` of strings (1,); it runs
                            under InterpreterWithCustomOps with TensorFlow Text
 
-Several, with commas between, are several files and one table. A file holds its
-vocabulary and labels, as MediaPipe's TextClassifier and TextEmbedder want them
-of a file of one length; a task of other answers is called by its signature.
+Several quantizations, separated by commas, give several files and one table. A
+file contains its vocabulary and labels, as MediaPipe's TextClassifier and
+TextEmbedder require of a file with one length; call other tasks by signature.
 
-The file is opened again and compared with the model it came from on English
-and Chinese sentences; how far its answers may move is in QUANTIZATIONS. With
---data, labelled rows, it is also scored, and refused when its first metric is
-more than --max_drop below the checkpoint's; then its answers to those sentences
-may change, but in float32.
+The file is loaded again and compared with the checkpoint on English and Chinese
+sentences; QUANTIZATIONS has the tolerances. With --data (labelled examples) it
+is also evaluated, and refused if its first metric is more than --max_drop below
+the checkpoint's; in that case the labels of those sentences may change, except
+in float32.
 """
 
 import os
@@ -48,7 +47,7 @@ from bert_keras import console, errors, verification
 from bert_keras import predictor as predictor_lib
 from bert_keras.device import runtimes, tflite_runner
 
-# Also for Python: tflite.export(predictor, folder).
+# Re-exported for use from Python: tflite.export(predictor, folder).
 from bert_keras.device.tflite import compare, export
 from bert_keras.device.tflite_converter import QUANTIZATIONS, Examples
 from export import flags as common
@@ -100,7 +99,7 @@ def main() -> None:
     )
     least, metric = None, predictor.task.metric_names[0]
     rows = {}
-    # The metric of another task than the file's is no measure of it.
+    # If the exported task differs from the checkpoint's, so does its metric.
     scored = predictor.task.for_device() == predictor.task
     if not scored and "int8" in settings.quantization:
         raise errors.InputError(

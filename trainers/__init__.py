@@ -1,4 +1,4 @@
-"""The commands: python -m trainers.prepare, pretrain, finetune, ..."""
+"""Commands: python -m trainers.prepare, trainers.pretrain, and so on."""
 
 from bert_keras import tensorflow_import
 

@@ -1,22 +1,23 @@
 """Writes a checkpoint in another format, with another vocabulary or length.
 
-Any checkpoint goes in: a run, a step folder, or a folder of Google's, Hugging
-Face's or KerasHub's. What was written is opened again and compared: every
-weight, and all hidden states of some rows.
+The source is a run, a step folder, or a folder in Google's, Hugging Face's or
+KerasHub's format. The written checkpoint is loaded again and compared with the
+source: every weight, and the hidden states of random token ids.
 
-A Google folder for code that reads Hugging Face's:
+Converts Google's format to Hugging Face's:
 
   python -m trainers.convert --checkpoint=uncased_L-2_H-128_A-2 \\
       --output=bert-tiny --format=hugging_face
 
-Words of a trade as pieces of their own, each begun as the mean of its pieces
-(one word a line; train on afterwards, they have never been seen):
+Adds the words of a domain to the vocabulary, from a file with one word per
+line. Each embedding starts as the mean of the word's former wordpieces; train
+afterwards, because the model has never seen the new tokens:
 
   python -m trainers.convert --checkpoint=runs/base --output=runs/medical \\
       --add_words=drugs.txt
 
-A small vocabulary for a phone, and no longer positions than it needs; answers
-on the texts stay as they are, other texts may lose words to [UNK]:
+Removes unused tokens and positions, for a phone. Predictions on the given texts
+do not change; in other texts some words may become [UNK]:
 
   python -m trainers.convert --checkpoint=runs/sst2 --output=runs/phone \\
       --trim_to=train.tsv,dev.tsv --positions=128
@@ -53,7 +54,7 @@ from trainers import flags
 
 OURS = "bert_keras"
 
-# Largest difference of hidden states: sums may be taken in another order.
+# Largest allowed difference of hidden states: sums may be in another order.
 TOLERANCE = 1e-5
 
 
@@ -100,7 +101,7 @@ class Settings:
 
 
 def convert(settings: Settings) -> dict[str, Any]:
-    """Writes OUTPUT; returns what the closing table shows."""
+    """Writes the folder `output`; returns the rows of the printed summary."""
     options.check(settings)
     options.require("checkpoint", settings.checkpoint)
     options.require("output", settings.output)
@@ -148,9 +149,10 @@ def compare(
     model: model_lib.BertModel,
     tokenizer: tokenizers.Tokenizer,
 ) -> dict[str, Any]:
-    """How far what lies in `folder` is from the model it was written from.
+    """Compares the checkpoint in `folder` with the model it was written from.
 
-    Raises RuntimeError when it is another model: that is a bug of the format.
+    Returns rows of the summary: the largest differences of weights and outputs.
+    Raises RuntimeError if they are too large: the format's code has a bug.
     """
     written = formats.read(folder)
     same_words = written.tokenizer().fingerprint == tokenizer.fingerprint
@@ -209,7 +211,7 @@ def _check_empty(folder: str) -> None:
 
 
 def _model(source: checkpoint.Checkpoint) -> model_lib.BertModel:
-    """The saved model, even if it is an encoder alone."""
+    """Loads the model; without a head if the checkpoint has none."""
     if source.task is not None or source.unknown_task:
         return loading.load_model(source)
     model = model_lib.BertModel(source.config.build_encoder(), None)
@@ -240,7 +242,7 @@ def _resized(
 
 
 def _texts(path: str) -> Iterator[str]:
-    """Lines of a file as they are; of JSON, all strings in it."""
+    """Yields the lines of a text file, or all strings of a JSON file."""
     is_json = corpus.is_json(path)
     for number, line in corpus.texts(path):
         if not is_json:
@@ -248,7 +250,7 @@ def _texts(path: str) -> Iterator[str]:
         elif line.strip():
             try:
                 value = json.loads(line)
-            # The latter also for a number of more than 4,300 digits.
+            # ValueError: also an integer of more than 4,300 digits.
             except (RecursionError, ValueError) as error:
                 raise errors.InputError(
                     f"{path}, line {number}: expected a line of JSON; {error}."
@@ -272,7 +274,10 @@ def _difference(
     written: Mapping[str, np.ndarray],
     folder: str,
 ) -> float:
-    """The largest. A pooler that no head reads need not be there."""
+    """Returns the largest absolute difference between two sets of weights.
+
+    `written` may lack the pooler, which some heads do not read.
+    """
     needed = {name for name in values if not name.startswith("pooler/")}
     if not needed <= set(written) <= set(values):
         raise RuntimeError(
@@ -285,12 +290,13 @@ def _difference(
 
 
 def _hidden(network: keras.Model) -> Iterable[np.ndarray]:
-    """All that the encoder gives for some random rows, with padding."""
+    """Returns all encoder outputs for two random rows, the second padded."""
     config = network.config
     random = np.random.default_rng(0)
     length = min(config.max_length or 64, 64)
     real = np.arange(length) < np.array([[length], [length // 2]])
-    # Of a network's own features nothing is known but that 0 and 1 are ids.
+    # The value range of a custom network's features is unknown; 0 and 1 are
+    # always valid ids.
     counts = {
         "token_ids": config.vocab_size,
         "segment_ids": getattr(config, "num_segments", 2),
@@ -314,7 +320,7 @@ def _format(path: str) -> str:
 
 
 def _change(before: int | None, after: int | None) -> str:
-    """Numbers before and after; None: any number."""
+    """Formats a number before and after the conversion; None: unlimited."""
     old, new = ("any" if n is None else f"{n:,}" for n in (before, after))
     return old + (f" -> {new}" if new != old else "")
 

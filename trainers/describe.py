@@ -1,6 +1,6 @@
-"""Shows what is in a network: parts, shapes, parameters, bytes and FLOPs.
+"""Prints an encoder's variables with shapes, parameters, bytes and FLOPs.
 
-How many parameters has a 12-layer BERT, and where are they?
+For a named size, or for a checkpoint:
 
   python -m trainers.describe --model=base
   python -m trainers.describe --checkpoint=runs/sst2
@@ -48,8 +48,10 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A line of the table; FLOPs are of one sequence, forward, and count a
-    multiplication with its addition as two."""
+    """One row of the table.
+
+    FLOPs are those of one sequence's forward pass; a multiply-add counts as 2.
+    """
 
     name: str
     shape: str
@@ -58,7 +60,7 @@ class Part:
 
 
 def parts(config: networks.NetworkConfig, seq_length: int) -> Iterator[Part]:
-    """The encoder, part by part, read off its variables."""
+    """Yields one row per variable; equal variables of all blocks share one."""
     weights = checkpoint.weights(config.build_encoder())
     blocks = {path.partition("/")[0] for path in weights if "block_" in path}
     listed = set()
@@ -66,7 +68,7 @@ def parts(config: networks.NetworkConfig, seq_length: int) -> Iterator[Part]:
         block, _, rest = path.partition("/")
         if block.startswith("block_"):
             if rest in listed:
-                continue  # all blocks are alike: one line for all of them
+                continue  # All blocks have the same variables: one row for all.
             listed.add(rest)
         count = len(blocks) if block.startswith("block_") else 1
         name = f"{count} x {rest}" if count > 1 else path

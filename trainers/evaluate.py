@@ -1,4 +1,4 @@
-"""Scores a checkpoint on labelled rows, or a pretrained one on records.
+"""Evaluates a checkpoint on labelled examples or on pretraining records.
 
 python -m trainers.evaluate --checkpoint=runs/sst2 --data=dev.tsv
 python -m trainers.evaluate --checkpoint=runs/base --data=records/dev

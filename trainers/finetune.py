@@ -1,14 +1,14 @@
-"""Fine-tunes a checkpoint on labelled rows.
+"""Fine-tunes a checkpoint on labelled examples.
 
   python -m trainers.finetune --task=classification --init=runs/base \\
       --train=train.tsv --dev=dev.tsv --output=runs/sst2 \\
       --epochs=3 --batch_size=32 --learning_rate=5e-5
 
-Files are .tsv, .csv or .jsonl, each also .gz; --columns names their columns.
-For --task=tagging they are CoNLL's: a word and its tag a line, a blank line
-between sentences.
-The task is scored on --dev after every epoch and the best epoch is kept.
-The same command goes on where the run stopped.
+Files are .tsv, .csv or .jsonl, optionally compressed (.gz); --columns names
+their columns. For --task=tagging they have CoNLL's format: one word and its tag
+per line, a blank line between sentences.
+The task is evaluated on --dev after every epoch and the best epoch is kept.
+Running the same command again resumes a stopped run.
 """
 
 from bert_keras.tasks import base

@@ -1,7 +1,7 @@
-"""Settings as dataclasses, dataclass fields as absl flags.
+"""Defines absl flags from the fields of settings dataclasses and reads them.
 
-A run writes every flag to `flags.txt` in its folder; the same main replays
-it with --flagfile.
+A run writes all its flags to `flags.txt` in its folder; pass that file to the
+same command with --flagfile to repeat the run.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ _DEFINERS: dict[type, Callable[..., Any]] = {
 
 
 def define(settings: type, *, without: Sequence[str] = ()) -> None:
-    """One flag for every field of `settings` that carries a help text."""
+    """Defines a flag for every field of `settings` that has a help text."""
     names = {field.name for field in dataclasses.fields(settings)}
     for field in dataclasses.fields(settings):
         if "help" in field.metadata and field.name not in without:
@@ -41,7 +41,7 @@ def _define(name: str, field: dataclasses.Field[Any], names: set[str]) -> None:
         )
     help = errors.as_flags(field.metadata["help"], names)
     choices = field.metadata.get("choices")
-    # absl lists under --help what belongs to the program itself.
+    # absl's --help lists only the flags of the main module, named by argv[0].
     where: dict[str, Any] = {"module_name": sys.argv[0]}
     default: Any = field.default
     if choices:
@@ -51,7 +51,7 @@ def _define(name: str, field: dataclasses.Field[Any], names: set[str]) -> None:
         where |= field.metadata.get("bounds", {})
         _DEFINERS[option_type](name, default, help, **where)
     for old in options.former_names(name, field):
-        # Not absl's aliases: the value may have another meaning.
+        # Not DEFINE_alias: options.translated may also change the value.
         option_type = field.metadata.get("kind", type(default))
         _DEFINERS[option_type](
             old, None, f"Former name of --{name}.", module_name=sys.argv[0]
@@ -59,7 +59,7 @@ def _define(name: str, field: dataclasses.Field[Any], names: set[str]) -> None:
 
 
 def read(settings: type[T], **more: Any) -> T:
-    """The settings as the command line gives them."""
+    """Returns the settings with the values of the command line."""
     values = {
         field.name: flags.FLAGS[field.name].value
         for field in dataclasses.fields(settings)  # type: ignore[arg-type]
@@ -76,9 +76,9 @@ def read(settings: type[T], **more: Any) -> T:
 def _of_former_flags(
     fields: Mapping[str, dataclasses.Field[Any]],
 ) -> dict[str, Any]:
-    """Values of flags that were given under their former names.
+    """Returns the values of flags that were set by their former names.
 
-    Raises InputError where a flag is given under two names.
+    Raises InputError if a flag is set by both names.
     """
     values: dict[str, Any] = {}
     for name, field in fields.items():
@@ -99,7 +99,7 @@ def _of_former_flags(
 
 
 def define_task(default: str) -> None:
-    """Defines --task and, after a first look at its value, its settings."""
+    """Defines --task and, parsing it early, the flags of that task."""
     early = flags.FlagValues()
     flags.DEFINE_string("task", default, "", flag_values=early)
     early(sys.argv, known_only=True)
@@ -115,7 +115,7 @@ def define_task(default: str) -> None:
 
 
 def define_wrappers() -> None:
-    """Defines --wrappers and, after a look at its value, their settings."""
+    """Defines --wrappers and, parsing it early, the flags of those wrappers."""
     early = flags.FlagValues()
     flags.DEFINE_string("wrappers", "", "", flag_values=early)
     early(sys.argv, known_only=True)
@@ -133,12 +133,12 @@ def define_wrappers() -> None:
 
 
 def read_task() -> base.Task:
-    """The task that --task names, with its settings."""
+    """Returns the task that --task names, built from its flags."""
     return read(base.find(flags.FLAGS.task))
 
 
 def in_wrappers(task: base.Task) -> base.Task:
-    """The task in the --wrappers, with their settings."""
+    """Wraps `task` in the --wrappers, built from their flags."""
     classes = wrappers.parse(flags.FLAGS.wrappers)
     fields = {
         name: field
@@ -150,11 +150,11 @@ def in_wrappers(task: base.Task) -> base.Task:
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
-    """Runs a main: bad input ends in one line and exit code 1."""
+    """Runs a main; bad input prints one line and exits with code 1."""
 
     def parse(arguments):
         try:
-            # absl turns INFO on, and libraries are talkative.
+            # absl's default is INFO, at which libraries log too much.
             flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]
             define_flags()
             command_help.print_if_asked(arguments, flags.FLAGS)

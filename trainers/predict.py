@@ -1,14 +1,14 @@
-"""Answers texts with a checkpoint: lines or JSON lines in, JSON lines out.
+"""Predicts with a checkpoint: reads lines of text or JSON, writes JSON lines.
 
   echo "a fine film" | python -m trainers.predict --checkpoint=runs/sst2
   python -m trainers.predict --checkpoint=runs/mrpc --input=pairs.tsv
 
-A line is a text; for pairs, two texts with a TAB between, as in a .tsv file
-without a header. Other tables (.csv, .tsv) are read by the names of their
-columns, as in training. A line that begins with { is a JSON object with the
-task's columns, as is each line of a .json, .jsonl or .ndjson file. The model is
-loaded once. Lines of a pipe are answered one by one, so another program can
-converse; for many, --input is faster.
+A line is a text; for pairs, two texts separated by a TAB, as in a .tsv file
+without a header. Other tables (.csv, .tsv) are read by their column names, as
+in training. A line that starts with { is a JSON object with the task's columns,
+as is each line of a .json, .jsonl or .ndjson file. The model is loaded once.
+Lines of a pipe are answered one by one, so that another program can wait for
+each answer; --input runs in batches and is faster.
 """
 
 import dataclasses
@@ -74,7 +74,7 @@ def main() -> None:
     lines = unlabelled_texts.read(
         settings.input, task.text_columns, getattr(task, "columns", "")
     )
-    # Another program may wait for each answer; a file does not.
+    # A pipe's writer may wait for each answer; a file allows batches.
     if settings.input or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode):
         answers = predict(model, lines, batch_size=settings.batch_size)
     else:

@@ -1,22 +1,22 @@
-"""Turns raw text into records for pretraining; learns a vocabulary if asked.
+"""Builds pretraining records from raw text; can also learn the vocabulary.
 
   python -m trainers.prepare --input=corpus.txt --vocab_size=8000 --output=rec
   python -m trainers.prepare --input='wiki/*.jsonl.zst,books' --output=rec \\
       --vocab=vocab.txt --seq_length=512 --sentence_objective=sop
 
-Input is text or JSON lines with a field `text`, each also packed (.gz, .zst):
-files, folders or globs, with commas between. Plain text has one sentence per
-line and a blank line between documents, or paragraphs, which are split into
-sentences here. A document that came before, word for word, is left out.
+Input is plain text, or JSON lines with a field `text`, optionally compressed
+(.gz, .zst): files, folders or globs, separated by commas. Plain text has a
+blank line between documents and one sentence per line, or paragraphs, which are
+split into sentences. Exact duplicates of earlier documents are skipped.
 
-`--format=google` writes Google's TFRecord files, whose masks are drawn once.
-Such files are read as well:
+`--format=google` writes Google's TFRecord files, whose masks are fixed. Such
+files can also be the input:
 
   python -m trainers.prepare --input='old/*.tfrecord' --vocab=vocab.txt \\
       --output=rec
 
-The output depends on the input and the flags, not on the number of workers or
-where they run. Killed and run again, it keeps the shards that are whole.
+The output depends on the input and the flags only, not on the number of workers
+or where they run. A restarted run keeps the shards that are complete.
 """
 
 from bert_keras.training import prepare, settings

@@ -1,11 +1,11 @@
-"""Pretrains a BERT on prepared records: masked LM and the sentence objective.
+"""Pretrains BERT on prepared records with masked LM and a sentence objective.
 
   python -m trainers.prepare --input=corpus.txt --vocab_size=8000 --output=rec
   python -m trainers.pretrain --records=rec --output=runs/base --model=base \\
       --steps=100000 --batch_size=256 --learning_rate=1e-4
 
-The run folder holds checkpoints, log.jsonl and TensorBoard files; the same
-command goes on where the run stopped. Masks are drawn anew in every epoch.
+The run folder contains checkpoints, log.jsonl and TensorBoard files; running
+the same command again resumes a stopped run. Each epoch draws new masks.
 """
 
 from bert_keras.tasks import masked_lm
