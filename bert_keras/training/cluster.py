@@ -1,7 +1,7 @@
 """Coordination between the workers of a multi-host run.
 
-With the strategy multi_worker_mirrored every machine runs the same program.
-All read the same files and compute the same steps; the chief alone writes.
+With the strategy multi_worker_mirrored every machine runs the same program:
+all read the same files and compute the same steps, but only the chief writes.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ EXAMPLE = (
 
 
 def in_cluster() -> int:
-    """Workers that TF_CONFIG names; 0 where it is not set.
+    """Returns the number of workers in TF_CONFIG; 0 if it is not set.
 
-    Raises InputError when it does not say who is who.
+    Raises InputError if TF_CONFIG does not define the cluster and this task.
     """
     text = os.environ.get("TF_CONFIG", "")
     if not text:
@@ -51,7 +51,7 @@ def in_cluster() -> int:
 
 
 def make_strategy() -> tf.distribute.Strategy:
-    """A MultiWorkerMirroredStrategy over the workers of TF_CONFIG."""
+    """Makes a MultiWorkerMirroredStrategy over the workers of TF_CONFIG."""
     count = in_cluster()
     if not count:
         raise errors.InputError(
@@ -63,7 +63,7 @@ def make_strategy() -> tf.distribute.Strategy:
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    """The processes of a run; a single process never waits."""
+    """The worker processes of a run; with one worker, no call blocks."""
 
     strategy: tf.distribute.Strategy
 
@@ -76,7 +76,7 @@ class Workers:
 
     @property
     def index(self) -> int:
-        """0 for the chief, which is the first worker where none is named so."""
+        """This worker's index; 0 is the chief, or worker 0 without a chief."""
         if self.count == 1:
             return 0
         resolver = self.strategy.cluster_resolver
@@ -93,7 +93,7 @@ class Workers:
         self.all_gather(0.0)
 
     def all_gather(self, value: float) -> list[float]:
-        """Each worker's value, in order; exact for integers below 2^53."""
+        """Returns all workers' values, in order; exact for integers < 2^53."""
         if self.count == 1:
             return [value]
         own = [0.0] * self.count
@@ -101,7 +101,7 @@ class Workers:
         return self._sum(own)
 
     def require_same(self, what: str, value: Any, output: str) -> None:
-        """Raises InputError where the workers have different values."""
+        """Raises InputError if the workers have different values."""
         same = zlib.crc32(str(value).encode())
         if len(set(self.all_gather(same))) > 1:
             raise errors.InputError(
@@ -111,7 +111,7 @@ class Workers:
             )
 
     def broadcast_from_chief(self, value: float) -> float:
-        """The chief's value, on every worker."""
+        """Returns the chief's value on every worker."""
         return self.all_gather(value)[0]
 
     def _sum(self, values: Sequence[float]) -> list[float]:
@@ -119,7 +119,7 @@ class Workers:
 
     @functools.cached_property
     def _total(self):
-        """The sum of a vector over the workers; traced once."""
+        """A tf.function that sums a vector over the workers."""
         local = self.strategy.num_replicas_in_sync // self.count
 
         def replica(values):
@@ -139,11 +139,11 @@ class Workers:
 
 @contextlib.contextmanager
 def translate_collective_errors() -> Iterator[None]:
-    """Raises InputError when another worker disappears during a step."""
+    """Raises InputError in place of TensorFlow's error if a worker is lost."""
     try:
         yield
     except tf.errors.OpError as error:
-        # Unavailable, aborted or cancelled, depending on how it disappeared.
+        # Unavailable, aborted or cancelled, depending on how it was lost.
         if "Collective ops is aborted" not in error.message:
             raise
         raise errors.InputError(
@@ -154,14 +154,13 @@ def translate_collective_errors() -> Iterator[None]:
 
 
 class PreemptionNotice:
-    """SIGTERM: the machine is about to be taken away, so save and leave.
+    """Handles SIGTERM, which announces preemption: the run saves and exits.
 
-    The signal may reach one worker only, yet all must save the same step. So
-    each worker adds a flag to its batch, the train step sums the flags in the
-    all-reduce that it makes anyway, and every worker finds the sum in the
-    metrics. These are read one step late: the metrics of the step before are
-    on the host by now, while waiting for those of this step would leave the
-    device without work. The run therefore saves one step after the signal.
+    The signal may reach only one worker, yet all must save the same step.
+    Therefore each worker adds a flag to its batch, the train step sums the
+    flags in its all-reduce, and every worker reads the sum from the metrics.
+    It reads the previous step's metrics: reading this step's would block until
+    the device is idle. The run therefore saves one step after the signal.
 
     >>> with PreemptionNotice() as notice:
     ...     for batch in batches:
@@ -172,10 +171,10 @@ class PreemptionNotice:
 
     def __init__(self):
         self._signals = 0
-        self._stop_requested: tf.Tensor | None = None  # of the step before
+        self._stop_requested: tf.Tensor | None = None  # of the previous step
 
     def __enter__(self) -> "PreemptionNotice":
-        # Python handles signals in its main thread alone.
+        # Python allows signal handlers only in the main thread.
         self._in_main = threading.current_thread() is threading.main_thread()
         if self._in_main:
             self._before = signal.signal(signal.SIGTERM, self._on_signal)
@@ -189,11 +188,11 @@ class PreemptionNotice:
         self._signals += 1
 
     def flag(self) -> tf.Tensor:
-        """() float32, 1 if this process has received the signal."""
+        """Returns 1 () float32 if this process has received the signal."""
         return tf.constant(float(self._signals > 0))
 
     def is_due(self, metrics: Mapping[str, tf.Tensor]) -> bool:
-        """Whether a worker's flag was set in the step before this one."""
+        """Returns whether any worker's flag was set in the previous step."""
         before, self._stop_requested = (
             self._stop_requested,
             metrics["stop_requested"],

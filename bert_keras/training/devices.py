@@ -1,4 +1,4 @@
-"""Devices, replicas and numeric precision of a run."""
+"""Distribution strategy, precision and determinism of a run."""
 
 import contextlib
 import functools
@@ -16,9 +16,9 @@ from bert_keras.training import settings as settings_lib
 def configured(
     settings: settings_lib.TrainSettings,
 ) -> Iterator[tf.distribute.Strategy]:
-    """The strategy to build under, with seed, precision and determinism set.
+    """Sets seed, precision and determinism; yields the distribution strategy.
 
-    In the end Keras' dtype policy is what it was before.
+    Restores Keras' dtype policy on exit.
     """
     options.require("output", settings.output)
     before = keras.config.dtype_policy()
@@ -54,8 +54,8 @@ def _start(settings: settings_lib.TrainSettings) -> tf.distribute.Strategy:
     return strategy
 
 
-# One for the process: two mirrored strategies over the same devices give the
-# same key to different collectives, and the second one's run fails.
+# Cached: two mirrored strategies over the same devices give the same key to
+# different collectives, and runs under the second one fail.
 @functools.cache
 def make_strategy(name: str, tpu: str = "") -> tf.distribute.Strategy:
     if name == "tpu" or (name == "auto" and tpu):
@@ -77,7 +77,7 @@ def _tpu(name: str) -> tf.distribute.Strategy:
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except Exception as error:
-        # Every library below has its own class for "no such TPU".
+        # Each library below raises its own class for an unknown TPU.
         raise errors.InputError(
             f"tpu={name}: no TPU answers there ({error}).", argument="tpu"
         ) from None

@@ -1,4 +1,4 @@
-"""Scores a checkpoint on labelled examples, or a pretrained one on records."""
+"""Evaluates a checkpoint on labelled examples or on pretraining records."""
 
 import collections
 import dataclasses
@@ -20,7 +20,7 @@ from bert_keras.wrappers import base as wrappers
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateSettings:
-    """What is scored on what."""
+    """Settings of an evaluation."""
 
     checkpoint: str = options.option("", "A run, or one of its step folders.")
     modules: str = options.option(
@@ -46,13 +46,13 @@ class EvaluateSettings:
 def evaluate(
     checkpoint: StrPath, data: StrPath, **settings: Any
 ) -> dict[str, float]:
-    """Scores a checkpoint on labelled examples, or on records; the metrics.
+    """Evaluates a checkpoint on labelled examples or records; returns metrics.
 
     >>> bert_keras.evaluate("runs/sst2", "dev.tsv")["accuracy"]
 
     Args:
       checkpoint: a run, or one of its step folders.
-      data: a labelled file; of a pretrained checkpoint a folder of records.
+      data: a labelled file; for a pretrained checkpoint, a folder of records.
       settings: the fields of EvaluateSettings.
     """
     values = {"checkpoint": checkpoint, "data": data} | settings
@@ -134,14 +134,17 @@ def _on_examples(
 
 
 def _picture(output: str) -> str:
-    """Where the confusion matrix goes, beside the answers."""
+    """Returns the path of the confusion matrix, beside the file of answers."""
     return output and f"{os.path.splitext(output)[0]}-confusion.png"
 
 
 def _unseen(
     task: base.Task, examples: list[base.Example], settings: EvaluateSettings
 ) -> str:
-    """How often which labels occur that training did not know."""
+    """Describes the labels that training has not seen, with their counts.
+
+    Raises InputError if every example has such a label.
+    """
     unseen = [set(task.unseen(example)) for example in examples]
     counts = collections.Counter(label for each in unseen for label in each)
     if not counts:

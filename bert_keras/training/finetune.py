@@ -55,13 +55,12 @@ def finetune(
 
     Args:
       init: the checkpoint to start from: a run, or a folder of another format.
-      train, dev: labelled files to learn from and to score on.
+      train, dev: labelled files to train on and to evaluate on.
       task: a Task, or the name of one.
-      output: the folder of the run. The same call continues the run, or
-        returns at once where it is complete; a call with other settings is
-        refused.
-      settings: the fields of FinetuneSettings, and those of the task where
-        `task` is a name.
+      output: the folder of the run. The same call again resumes the run, or
+        returns at once if it is complete; other settings are an error.
+      settings: the fields of FinetuneSettings, and those of the task if `task`
+        is a name.
     """
     values = {"init": init, "train": train, "dev": dev or "", "output": output}
     chosen, task = settings_lib.from_keywords(
@@ -144,7 +143,7 @@ def _train(
     records: records_lib.Records,
     dev: Sequence[base.Example],
 ) -> trainer_lib.Trainer:
-    """Trains on the records, scoring on `dev` after every epoch."""
+    """Trains on the records and evaluates on `dev` after every epoch."""
     task = model.task
     sampler = batches.BatchSampler(
         records.lengths,
@@ -182,7 +181,7 @@ def _adapted(
     start: checkpoint.Checkpoint,
     tokenizer: tokenizers.Tokenizer,
 ) -> base.Task:
-    """The task with what only the training examples tell, such as labels."""
+    """Sets the task's fields that depend on the training data, as labels."""
     examples = requested_task.read_examples(settings.train)
     training = labelled_records.training_examples(settings, examples)
     first = list(itertools.islice(training, 1))
@@ -207,7 +206,7 @@ def _adapted(
 def _dev_examples(
     settings: settings_lib.FinetuneSettings, task: base.Task
 ) -> list[base.Example]:
-    """The examples to score on; none without `dev` and `dev_fraction`."""
+    """Returns the evaluation examples; [] without `dev` and `dev_fraction`."""
     if not (settings.dev or settings.dev_fraction):
         return []
     examples = task.read_examples(settings.dev or settings.train)
@@ -236,10 +235,10 @@ def _check_labels(
     tokenizer: tokenizers.Tokenizer,
     dev: Sequence[base.Example],
 ) -> Mapping[str, int]:
-    """Raises InputError for a label that training does not know.
+    """Encodes the dev examples; InputError for a label not seen in training.
 
-    Here, not after the first epoch. Returns how many examples were encoded,
-    and how many of these were truncated.
+    Called before training, so that it does not fail after the first epoch.
+    Returns the counts {"examples": ..., "truncated": ...}.
     """
     counts: collections.Counter[str] = collections.Counter()
     try:
@@ -279,7 +278,7 @@ def _identity(
 def _truncated(
     task: base.Task, manifest: Mapping[str, Any], dev: Mapping[str, int]
 ) -> str:
-    """How many examples lose tokens, of those learned from and scored on."""
+    """Describes how many training and dev examples are truncated, or ""."""
     messages = []
     for counts, what in ((manifest, "learned from"), (dev, "scored on")):
         if counts.get("truncated"):

@@ -1,4 +1,4 @@
-"""What a run reads: checkpoints, records and batches, and whether they fit."""
+"""Input of a training run: its initial checkpoint, records and batches."""
 
 import itertools
 import os
@@ -23,7 +23,7 @@ def batches(
     sampler: batches_lib.BatchSampler,
     **span: int,
 ) -> Iterable[step_lib.Batch]:
-    """The batches of a sampler, randomized by the task, for each replica."""
+    """Yields the sampler's batches, randomized by the task, per replica."""
 
     def complete(batch):
         batch = dict(batch)
@@ -44,10 +44,10 @@ def _distribute(
     strategy: tf.distribute.Strategy,
     make_stream: Callable[..., tf.data.Dataset],
 ) -> Iterable[step_lib.Batch]:
-    """Batches of a stream, each replica getting its own shard of each step.
+    """Yields batches in which each replica has its own shard.
 
-    make_stream(num_shards=, own_shards=) makes the stream of some shards of
-    every batch: a worker reads those of its own replicas.
+    make_stream(num_shards=, own_shards=) returns a dataset of the given shards
+    of every batch: a worker reads only those of its own replicas.
     """
     num_shards = strategy.num_replicas_in_sync
     if num_shards == 1:
@@ -62,8 +62,8 @@ def _distribute(
             2 * len(own)
         )
     )
-    # Not a distributed dataset: over several workers it asks all of them at
-    # each step whether they have data; the sampler guarantees that they do.
+    # Not a distributed dataset: that synchronizes all workers at each step to
+    # check that they have data, which the sampler guarantees.
     for first in stream:
         local = [first, *itertools.islice(stream, len(own) - 1)]
         yield per_replica(
@@ -76,7 +76,7 @@ def _distribute(
 def buckets(
     settings: settings_lib.TrainSettings, seq_length: int
 ) -> tuple[int, ...]:
-    """The padded lengths that a run's batches may have."""
+    """Returns the padded lengths that a run's batches may have."""
     if settings.bucket_lengths:
         return batches_lib.buckets(seq_length)
     return (seq_length,)
@@ -85,7 +85,7 @@ def buckets(
 def open_records(
     folder: str,
 ) -> tuple[records_lib.Records, records_lib.Records | None]:
-    """The training records and the held-out ones, or None."""
+    """Opens the training records and the dev records (None if missing)."""
     dev = os.path.join(folder, "dev")
     train = records_lib.Records(os.path.join(folder, "train"))
     if not records_lib.is_complete(dev):
@@ -117,7 +117,7 @@ def same_vocabulary(
 
 
 def fits(task: base.Task, network: networks.NetworkConfig) -> None:
-    """Raises InputError when a row can be longer than the network allows."""
+    """Raises InputError if a row can be longer than the network allows."""
     longest = network.max_length
     if longest is not None and task.num_positions > longest:
         raise errors.InputError(
@@ -129,7 +129,7 @@ def fits(task: base.Task, network: networks.NetworkConfig) -> None:
 
 
 def say_note(examples: Iterable[base.Example]) -> None:
-    """What the reader of a labelled file found odd, where it has a note."""
+    """Prints the `note` of a file's reader, a remark on its data, if any."""
     if note := getattr(examples, "note", ""):
         console.say(note)
 
@@ -137,7 +137,7 @@ def say_note(examples: Iterable[base.Example]) -> None:
 def read_init(
     settings: settings_lib.TrainSettings, init: str
 ) -> checkpoint.Checkpoint:
-    """The checkpoint that a run starts from, of any format."""
+    """Opens the checkpoint that a run starts from, in any format."""
     source = formats.read(
         init,
         lowercase=settings.lowercase,

@@ -1,7 +1,6 @@
-"""Labelled examples as training records in the run folder.
+"""Tokenizes labelled examples into training records in the run folder.
 
-Examples are tokenized once, when a run starts; the batches of every epoch are
-read from the records.
+This is done once, when a run starts; every epoch reads the records.
 """
 
 import collections
@@ -31,11 +30,11 @@ Row = TypeVar("Row", bound=Mapping[str, Any])
 def split(
     examples: Iterable[base.Example], fraction: float, seed: int
 ) -> Iterator[tuple[base.Example, bool]]:
-    """Each example, and whether it is held out: `fraction` of every label.
+    """Yields (example, is_dev); `fraction` of each label is held out.
 
-    Decided one by one, so no file is held in memory; the seed decides where
-    among the examples of a label the first one is. All examples of a group go
-    where its first one goes.
+    Works on a stream, so the file is never in memory. The seed determines which
+    example of a label is the first to be held out. All examples of a group are
+    in the same split as its first one.
     """
     counts: dict[str, int] = {}
     groups: dict[str, bool] = {}
@@ -57,7 +56,7 @@ def split(
 def training_examples(
     settings: settings_lib.FinetuneSettings, examples: Iterable[base.Example]
 ) -> Iterator[base.Example]:
-    """The examples of `train` that are learned from."""
+    """Yields the examples of `train` that are not held out."""
     fraction = 0.0 if settings.dev else settings.dev_fraction
     for example, is_dev in split(examples, fraction, settings.seed):
         if not is_dev:
@@ -67,7 +66,7 @@ def training_examples(
 def dev_examples(
     settings: settings_lib.FinetuneSettings, examples: Iterable[base.Example]
 ) -> Iterator[base.Example]:
-    """The examples of `dev`, or those held out of `train`."""
+    """Yields the examples of `dev`, or those held out from `train`."""
     if settings.dev:
         yield from examples
         return
@@ -83,7 +82,7 @@ def write(
     task: base.Task,
     tokenizer: tokenizers.Tokenizer,
 ) -> None:
-    """Writes the training examples as records into the run folder, once."""
+    """Writes the training records into the run folder, unless they exist."""
     folder = os.path.join(settings.output, "records")
     if files.local_path(folder) != folder:
         raise errors.InputError(
@@ -131,11 +130,11 @@ def write(
 
 
 def _clear(folder: str, more: Sequence[str]) -> None:
-    """Removes records that this run wrote before, and nothing else."""
+    """Removes this run's old records; InputError if there are other files."""
     if not os.path.exists(folder):
         return
     names = sorted(os.listdir(folder))
-    # The manifest first: a folder without it is not complete.
+    # Delete the manifest first: without it the folder counts as incomplete.
     names.sort(key=lambda name: name != records_lib.MANIFEST)
     more = [re.escape(name) for name in (records_lib.MANIFEST, *more)]
     own = re.compile(rf"(shard-\d+\.safetensors|{'|'.join(more)})(\.\d+\.tmp)?")
@@ -156,9 +155,9 @@ def encode(
     examples: Iterable[base.Example],
     counts: collections.Counter[str] | None = None,
 ) -> Iterator[records_lib.Record]:
-    """Labelled examples -> rows of records, without padding.
+    """Tokenizes labelled examples; yields records without padding.
 
-    counts: "examples" and, of these, "truncated" are added to it.
+    counts: incremented at "examples" and, for truncated ones, "truncated".
     """
     make_inputs = tf.function(
         lambda raw: task.preprocess(raw, tokenizer),
@@ -193,13 +192,17 @@ def encode(
 
 
 def _stored(task: base.Task) -> dict[str, str | None]:
-    """Names in `task.preprocess` that a record keeps, with their axis."""
+    """Returns the features of `task.preprocess` to store: {name: axis}."""
     inputs = dict.fromkeys(("token_ids", "segment_ids"), base.TOKENS)
     return inputs | dict(task.stored_features)
 
 
 def _lengths(task: base.Task, mask: np.ndarray) -> np.ndarray:
-    """Tokens of each row; raises where records would lose a part of `mask`."""
+    """Returns each row's number of tokens, from padding_mask (W, S).
+
+    Raises InputError if records, which store only lengths, would lose a part
+    of the mask.
+    """
     lengths = (mask > 0).sum(axis=1)
     if (mask[:, ::-1].cumsum(axis=1) > 0).sum() != lengths.sum():
         raise errors.InputError(
@@ -216,7 +219,7 @@ def _lengths(task: base.Task, mask: np.ndarray) -> np.ndarray:
 
 
 def _storable(task: base.Task, name: str, value: np.ndarray) -> np.ndarray:
-    """As int32 or float32, the types that batches have."""
+    """Casts to int32 or float32; InputError if the values do not fit."""
     if np.issubdtype(value.dtype, np.floating):
         return value.astype(np.float32)
     if np.issubdtype(value.dtype, np.integer):
@@ -230,7 +233,7 @@ def _storable(task: base.Task, name: str, value: np.ndarray) -> np.ndarray:
 
 
 def _per_token(task: base.Task) -> set[str]:
-    """Names of the record features that are as long as their row."""
+    """Returns the names of record features that have one value per token."""
     axes = {f"inputs/{name}": axis for name, axis in _stored(task).items()}
     for term, axis in task.target_axes.items():
         axes |= dict.fromkeys(

@@ -1,4 +1,4 @@
-"""Meter: the speed of a run between two lines of its log."""
+"""Measures the throughput of a run between two log lines."""
 
 import contextlib
 import time
@@ -6,20 +6,20 @@ from collections.abc import Iterable, Iterator
 
 from bert_keras.training import step as step_lib
 
-# What a log says of time: other numbers are the same in every run.
+# Timing fields of the log; all other fields are deterministic.
 TIMES = ("rows_per_second", "tokens_per_second", "waiting_for_data")
 
 
 class Meter:
     """Counts rows, tokens and seconds since the last `rates`.
 
-    Reading a step's metrics waits for the device, so those of the steps since
-    the last reading are kept until somebody calls `unread`.
+    Reading metrics blocks on the device, so the metrics of each step are kept
+    as tensors until `unread` is called.
     """
 
     def __init__(self, batch_size: int, step: int):
         self.batch_size = batch_size
-        self.step = step  # of the last `rates`
+        self.step = step  # at the last call of `rates`
         self.start = self.since = time.monotonic()
         self.tokens = self.waited = 0.0
         self._metrics: list[tuple[int, step_lib.Metrics]] = []
@@ -27,7 +27,7 @@ class Meter:
     def timed(
         self, batches: Iterable[step_lib.Batch]
     ) -> Iterator[step_lib.Batch]:
-        """The batches; measures how long the run waits for them."""
+        """Yields the batches and measures the time spent waiting for them."""
         batches = iter(batches)
         while True:
             start = time.monotonic()
@@ -38,12 +38,12 @@ class Meter:
             yield batch
 
     def add(self, step: int, metrics: step_lib.Metrics) -> None:
-        # Not all of them: some hundreds of steps may wait here.
+        # Keep two metrics only: there may be hundreds of unread steps.
         metrics = {name: metrics[name] for name in ("tokens", "skipped")}
         self._metrics.append((step, metrics))
 
     def unread(self) -> Iterator[tuple[int, bool]]:
-        """(step, whether its update was skipped) of the steps not read yet."""
+        """Yields (step, whether its update was skipped) of the unread steps."""
         metrics, self._metrics = self._metrics, []
         for step, each in metrics:
             self.tokens += float(each["tokens"])
@@ -51,13 +51,13 @@ class Meter:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Excludes the time within from the rates."""
+        """Excludes the time spent in the `with` block from the rates."""
         start = time.monotonic()
         yield
         self.since += time.monotonic() - start
 
     def rates(self, step: int) -> dict[str, float]:
-        """TIMES since the last call, when `step` steps are done."""
+        """Returns TIMES, averaged from the last call to the end of `step`."""
         now = time.monotonic()
         rows = self.batch_size * (step - self.step)
         amounts = rows, self.tokens, self.waited
@@ -67,5 +67,5 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Since the start, pauses included."""
+        """Seconds since the start, including pauses."""
         return time.monotonic() - self.start

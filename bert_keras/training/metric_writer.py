@@ -1,4 +1,4 @@
-"""A run's metrics: `log.jsonl`, and TensorBoard's files made from it."""
+"""Writes a run's metrics to `log.jsonl` and to TensorBoard."""
 
 import json
 import math
@@ -10,15 +10,15 @@ import tensorflow as tf
 
 from bert_keras import console, files
 
-SUFFIX = ".bert_keras"  # how a writer's files for TensorBoard end
+SUFFIX = ".bert_keras"  # of the names of this writer's TensorBoard files
 
 
 class MetricWriter:
-    """Writes `log.jsonl`, and TensorBoard's scalars from the same lines.
+    """Writes `log.jsonl`, and the same values as TensorBoard scalars.
 
-    When a run resumes, lines past the step it resumes from are removed, and
-    TensorBoard's files are written anew from the remaining ones: no gap and
-    no step twice. Lines that no run has written move to `log.jsonl.unread`.
+    When a run resumes, log lines of later steps are removed and TensorBoard's
+    files are rewritten from the remaining lines, so that no step is missing or
+    repeated. Invalid lines are moved to `log.jsonl.unread`.
     """
 
     def __init__(self, run: str, *, start: int):
@@ -37,7 +37,7 @@ class MetricWriter:
         files.write_text(
             self.path, "".join(json.dumps(line) + "\n" for line in kept)
         )
-        # Other programs' files in the same folder stay.
+        # Leave other programs' files in the folder alone.
         for path in tf.io.gfile.glob(os.path.join(board, f"*{SUFFIX}")):
             tf.io.gfile.remove(path)
         self.board = tf.summary.create_file_writer(
@@ -59,7 +59,7 @@ class MetricWriter:
         self.board.flush()
 
     def picture(self, step: int, name: str, png: bytes) -> None:
-        """Shows a picture in TensorBoard; a resumed run loses earlier ones."""
+        """Writes a picture to TensorBoard; resuming drops earlier pictures."""
         with self.board.as_default():
             image = tf.image.decode_png(png, channels=3)[tf.newaxis]
             tf.summary.image(name, image, step=step)
@@ -72,7 +72,7 @@ class MetricWriter:
 
 
 class NoMetricWriter:
-    """The writer of the workers that are not the chief: writes nothing."""
+    """Writes nothing; used on all workers except the chief."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         del step, values
@@ -82,9 +82,9 @@ class NoMetricWriter:
 
 
 def _lines(path: str) -> tuple[list[dict[str, Any]], list[bytes]]:
-    """The lines of a log, and those that are not a log's.
+    """Returns the parsed lines of a log, and the invalid lines as bytes.
 
-    What a kill left of the last line is dropped.
+    Drops an incomplete last line, which a killed run may leave.
     """
     lines: list[dict[str, Any]] = []
     others: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Maps a function over items: here, in processes, or in a Beam pipeline."""
+"""Maps a function over items, in worker processes or in a Beam pipeline."""
 
 import collections
 import concurrent.futures
@@ -17,16 +17,16 @@ from bert_keras import errors
 def in_order(
     function: Callable[[Any], Any], items: Iterable[Any], processes: int
 ) -> Iterator[Any]:
-    """function(item) of every item, in order, over so many `processes`.
+    """Yields function(item) for every item, in order, from `processes` workers.
 
-    Items are taken as they are needed, so a long list is never in memory.
+    Reads items lazily, so a long stream is never in memory.
     """
     if processes <= 1:
         yield from map(function, items)
         return
     pool = concurrent.futures.ProcessPoolExecutor(
         processes,
-        # TensorFlow does not survive a fork.
+        # spawn, because TensorFlow does not support fork.
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_begin,
         initargs=(os.getpid(),),
@@ -53,14 +53,14 @@ def in_order(
 
 
 def _begin(parent: int) -> None:
-    # One thread each: the processes are the parallelism.
+    # One thread per process: the parallelism is across processes.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process soon after its parent, which may have been killed."""
+    """Exits this process after its parent ends, even if that was killed."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -72,7 +72,7 @@ def in_pipeline(
     runner: str,
     options: str,
 ) -> None:
-    """The same on the workers of an Apache Beam runner; returns nothing.
+    """Calls function(item) for every item on the workers of a Beam runner.
 
     Args:
       options: the runner's own options, as on a command line.

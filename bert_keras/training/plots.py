@@ -11,44 +11,44 @@ import tensorflow as tf
 from bert_keras import errors
 from bert_keras.tasks import base
 
-SOFTWARE = "bert_keras"  # written into each PNG, and known again by it
-MOST_CLASSES = 30  # whose numbers are written into a confusion matrix
+SOFTWARE = "bert_keras"  # metadata of each PNG, checked before overwriting one
+MOST_CLASSES = 30  # a larger confusion matrix has no names and numbers
 
 
 def histogram(counts: Sequence[int], *, title: str) -> bytes:
-    """counts[n]: how many rows have n tokens -> a PNG."""
+    """Plots how many rows, counts[n], have n tokens; returns a PNG."""
     # Fixed margins: automatic layout takes longer than drawing.
     figure = matplotlib.figure.Figure((7, 3))
     axes = figure.add_axes((0.1, 0.17, 0.88, 0.72))
     edges = np.arange(len(counts) + 1) - 0.5
-    axes.stairs(counts, edges, fill=True)  # one shape; bars draw slowly
+    axes.stairs(counts, edges, fill=True)  # one polygon; bars are slow
     axes.set_title(title)
     axes.set_xlabel("tokens")
     axes.set_ylabel("rows, logarithmic")
-    axes.set_yscale("log")  # full rows dwarf all others
+    axes.set_yscale("log")  # most rows have the maximum length
     axes.set_ylim(bottom=0.8)
     axes.margins(x=0)
     return _png(figure)
 
 
 def confusion(table: base.Table) -> bytes:
-    """Labels by row, answers by column -> a PNG.
+    """Plots a confusion matrix of labels (rows) and answers; returns a PNG.
 
-    Many classes are drawn without names and numbers, which take longest and
-    could not be read.
+    Above MOST_CLASSES, names and numbers are omitted: they would be slow to
+    draw and too small to read.
     """
     counts = np.asarray(table.values)
     many = len(table.rows) > MOST_CLASSES
     size = 2.5 + 0.45 * min(len(table.rows), MOST_CLASSES)
     figure, axes = _figure(size, size)
-    # Shaded by share of the row, so that large classes do not hide small ones.
+    # Normalize by row, so that small classes are visible beside large ones.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xlabel("answer")
     axes.set_ylabel("label")
     if many:
         return _png(figure)
-    # A label with dollar signs is not a formula.
+    # Do not parse dollar signs in labels as formulas.
     plain = {"parse_math": False}
     axes.set_xticks(
         range(len(table.columns)), table.columns, rotation=90, **plain
@@ -68,7 +68,7 @@ def confusion(table: base.Table) -> bytes:
 
 
 def check_picture(path: str) -> None:
-    """Raises InputError where a file that is not ours would be overwritten."""
+    """Raises InputError if `path` exists and was not written by this module."""
     if not path or not tf.io.gfile.exists(path):
         return
     with tf.io.gfile.GFile(path, "rb") as file:
@@ -83,7 +83,7 @@ def check_picture(path: str) -> None:
 def _figure(
     width: float, height: float
 ) -> tuple[matplotlib.figure.Figure, Any]:
-    # Not pyplot, which looks for a screen.
+    # Not pyplot, which needs a display.
     figure = matplotlib.figure.Figure((width, height), layout="constrained")
     return figure, figure.subplots()
 

@@ -1,4 +1,4 @@
-"""What is reported of prepared records."""
+"""Summary of prepared records: counts, lengths and example rows."""
 
 import os
 from typing import Any
@@ -11,7 +11,7 @@ from bert_keras.data import records as records_lib
 from bert_keras.tokenizers import wordpiece
 from bert_keras.training import plots
 
-# What the labels 0 and 1 of a pair mean.
+# Names of the labels 0 and 1 of a sentence pair.
 LABELS = {
     "nsp": ("next sentence", "random sentence"),
     "sop": ("in order", "swapped"),
@@ -25,7 +25,7 @@ def make(
     tokenizer: wordpiece.Tokenizer,
     seconds: float,
 ) -> dict[str, Any]:
-    """Counts, lengths and some rows; also draws OUTPUT/lengths.png."""
+    """Returns counts and some rows; also writes `output`/lengths.png."""
     manifest = files.read_json(
         os.path.join(output, "train", records_lib.MANIFEST)
     )

@@ -1,4 +1,4 @@
-"""Turns raw text into records for pretraining; learns a vocabulary if asked."""
+"""Builds pretraining records from raw text; can also learn the vocabulary."""
 
 import collections
 import dataclasses
@@ -26,22 +26,23 @@ from bert_keras.training import parallel_map, preparation_report, run_folder
 from bert_keras.training import settings as settings_lib
 from bert_keras.types import StrPath
 
-# Text for which starting one more process pays: TensorFlow takes seconds.
+# Bytes of text per worker process: less does not repay importing TensorFlow,
+# which takes seconds.
 BYTES_PER_PROCESS = 30_000_000
 
 
 def prepare(
     input: StrPath | Sequence[StrPath], *, output: StrPath, **settings: Any
 ) -> dict[str, Any]:
-    """Turns raw text into records; returns what the closing table shows.
+    """Builds records from raw text; returns the rows of the printed summary.
 
     >>> bert_keras.prepare("wiki/*.jsonl.zst", output="records",
     ...                    vocab_size=8000)
 
     Args:
-      input: files, folders or globs, in a list or with commas between.
-      output: the folder of the records. The same call continues where it was
-        interrupted; a call with other settings is refused.
+      input: files, folders or globs, in a list or separated by commas.
+      output: the folder of the records. The same call again resumes an
+        interrupted one; other settings are an error.
       settings: the fields of PrepareSettings.
     """
     if not isinstance(input, (str, os.PathLike)):
@@ -52,7 +53,7 @@ def prepare(
 
 
 def run(settings: settings_lib.PrepareSettings) -> dict[str, Any]:
-    """Writes OUTPUT/train and OUTPUT/dev."""
+    """Writes records to `output`/train and `output`/dev."""
     options.check(settings)
     options.require("input", settings.input)
     options.require("output", settings.output)
@@ -130,7 +131,7 @@ def _write(
     paths: Sequence[str],
     tokenizer: wordpiece.Tokenizer,
 ) -> corpus_chunks.Partition:
-    """Writes the records; returns the partition, which counted the corpus."""
+    """Writes the records; returns the partition, with counts of the corpus."""
     shard_settings = pretraining_records.ShardSettings(
         folder=settings.output,
         tokenizer=tokenizer,
@@ -163,7 +164,7 @@ def _write(
         raise errors.InputError(
             f"{settings.input} gives no training row; is it empty?"
         )
-    # Training records last: their manifest means that all is complete.
+    # Training records last: their manifest marks the preparation as complete.
     for split in ("dev", "train"):
         if any(chunk["shards"] for chunk in results[split]):
             _finish(settings, split, results[split], tokenizer)
@@ -171,7 +172,7 @@ def _write(
 
 
 def _is_begun(output: str) -> bool:
-    """Whether some rows are written."""
+    """Returns whether `output` contains any records."""
     return any(
         tf.io.gfile.glob(os.path.join(output, split, name))
         for split in ("train", "dev")
@@ -181,11 +182,11 @@ def _is_begun(output: str) -> bool:
 
 @dataclasses.dataclass
 class _TrackedChunks:
-    """The chunks of a partition; remembers where the running ones are from."""
+    """Yields a partition's chunks and records their offsets in the input."""
 
     partition: corpus_chunks.Partition
     position: corpus.Position
-    # (split, bytes of the input so far) of the chunks without a result yet.
+    # (split, input bytes read so far) of each chunk without a result yet.
     origins: collections.deque[tuple[str, int]] = dataclasses.field(
         default_factory=collections.deque
     )
@@ -203,10 +204,10 @@ def _make(
     position: corpus.Position,
     size: int,
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """(split, bytes of the input so far, what was written) of every chunk."""
+    """Builds all chunks; yields (split, input bytes read so far, result)."""
     make = functools.partial(pretraining_records.make, settings=shard_settings)
     if settings.runner:
-        # Through files, as a partition can be larger than what a runner takes.
+        # Pass chunks in files: a partition may exceed a runner's size limits.
         paths = list(_write_partition(settings.output, partition))
         make_listed = functools.partial(make_from_file, settings=shard_settings)
         parallel_map.in_pipeline(
@@ -227,7 +228,7 @@ def _make(
 def make_from_file(
     path: str, *, settings: pretraining_records.ShardSettings
 ) -> dict[str, Any]:
-    """Writes the records of the chunk that a file describes; for Beam."""
+    """Builds the records of the chunk in a file; called by Beam workers."""
     return pretraining_records.make(_read_chunk(path), settings)
 
 
@@ -254,7 +255,7 @@ def _size(paths: Sequence[str]) -> int:
 def _tokenizer(
     settings: settings_lib.PrepareSettings, paths: Sequence[str], *, same: bool
 ) -> wordpiece.Tokenizer:
-    """The vocabulary, given or learned, and its copy in the output folder."""
+    """Loads or learns the vocabulary and saves it in the output folder."""
     copy = os.path.join(settings.output, wordpiece.VOCABULARY)
     lowercase = settings.lowercase
     if settings.vocab:
@@ -272,7 +273,7 @@ def _tokenizer(
             f"{settings.vocab} has no entry [MASK]; masked LM needs one."
         )
     tokenizer.save(settings.output)
-    # From there, because processes and pipelines build their own.
+    # Load the saved copy: worker processes rebuild the tokenizer from it.
     return wordpiece.Tokenizer.from_folder(
         settings.output, lowercase=tokenizer.lowercase
     )

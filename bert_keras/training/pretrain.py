@@ -1,4 +1,4 @@
-"""Pretrains on prepared records: masked LM and the sentence objective."""
+"""Pretrains BERT on prepared records: masked LM and a sentence objective."""
 
 import functools
 from typing import Any
@@ -26,7 +26,7 @@ from bert_keras.types import StrPath
 
 Metrics = dict[str, float | None]
 
-# Fields of the task that the records tell.
+# Fields of the task that are set from the records' manifest.
 OF_RECORDS = ("seq_length",)
 
 
@@ -40,10 +40,9 @@ def pretrain(
     >>> model.predict(["a [MASK] film"])
 
     Args:
-      records: a folder that `bert_keras.prepare` made.
-      output: the folder of the run. The same call continues the run, or
-        returns at once where it is complete; a call with other settings is
-        refused.
+      records: a folder written by `bert_keras.prepare`.
+      output: the folder of the run. The same call again resumes the run, or
+        returns at once if it is complete; other settings are an error.
       settings: the fields of PretrainSettings and of MaskedLM.
     """
     chosen, task = settings_lib.from_keywords(
@@ -116,7 +115,7 @@ def _train(
     train: records_lib.Records,
     dev: records_lib.Records | None,
 ) -> trainer_lib.Trainer:
-    """Trains on the records, evaluating on the held-out ones."""
+    """Trains on the records and evaluates on the held-out records."""
     task = model.task
     lengths = input_pipeline.buckets(settings, task.seq_length)
 
@@ -161,7 +160,10 @@ def _model(
     task: base.Task,
     tokenizer: tokenizers.Tokenizer,
 ) -> tuple[model_lib.BertModel, set[str] | None]:
-    """The model, and the names of the heads it starts from; None: all."""
+    """Returns the model, and the names of the heads loaded from `init`.
+
+    None means all heads; the set is empty without `init`.
+    """
     if settings.init:
         start = input_pipeline.read_init(settings, settings.init)
         input_pipeline.same_vocabulary(start, tokenizer, settings.records)

@@ -1,4 +1,4 @@
-"""Profiles some steps of a run for TensorBoard."""
+"""Writes a profile of a few training steps for TensorBoard."""
 
 import os
 from collections.abc import Callable
@@ -12,10 +12,10 @@ TRACED = range(11, 16)  # steps since the start of a run
 
 
 class Profiler:
-    """A train step that profiles some of its calls.
+    """Wraps a train step and profiles the calls in TRACED.
 
-    The first calls trace graphs and are left out. Whatever the run does
-    between the profiled steps, such as an evaluation, is in the trace too.
+    The first calls trace graphs and are not profiled. The trace includes
+    whatever the run does between the profiled steps, such as an evaluation.
 
     >>> with Profiler(train_step, run) as train_step:
     ...     metrics = train_step(batch)
@@ -46,7 +46,7 @@ class Profiler:
             tf.profiler.experimental.start(self.folder)
             self.tracing = True
         metrics = self.step(batch)
-        # Reading the loss waits until the device has finished the step.
+        # Read the loss, to wait until the device has finished the step.
         if self.calls in (TRACED.start - 1, TRACED[-1]):
             float(metrics["loss"])
         if self.calls == TRACED[-1]:

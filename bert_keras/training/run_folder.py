@@ -1,10 +1,9 @@
-"""The folder of a run: who owns it, and what the run is identified by.
+"""Identifies runs and protects their folders from other runs.
 
-A run owns the files that it writes; nothing else in its folder is touched.
-`settings.json` identifies the run: its command, its settings, and fingerprints
-of what it reads. Continued with anything else, a run would give neither the
-one result nor the other, so that is refused, from Python and from the command
-line alike.
+`settings.json` identifies the run of a folder: its command, its settings, and
+fingerprints of its inputs. Resuming with anything else would mix two runs, so
+it is refused, from Python and from the command line. Only files that the run
+writes are touched.
 """
 
 import contextlib
@@ -30,7 +29,7 @@ from bert_keras.wrappers import base as wrappers
 
 IDENTITY, FLAGS = "settings.json", "flags.txt"
 
-# What a command writes into its folder, as patterns.
+# Glob patterns of the files that training and preparation write.
 TRAINING = (
     "log.jsonl*",
     "tensorboard",
@@ -49,17 +48,17 @@ PREPARATION = (
     "report.json",
 )
 
-# Flags that only one command has; they identify an older run's command.
+# A flag that only this command has identifies the command of an old flags.txt.
 _OWN_FLAG = {"prepare": "input", "pretrain": "records", "finetune": "train"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What identifies a run.
+    """The identity of a run: a run resumes only if its identity is equal.
 
     command: prepare, pretrain or finetune. settings: dataclasses of options;
-    fields with identity=False do not count. reads: each thing that the run
-    reads -> a fingerprint of its contents, or its values.
+    fields with identity=False are ignored. reads: {name of an input: a
+    fingerprint of its contents, or its values}.
     """
 
     command: str
@@ -72,7 +71,7 @@ class Identity:
         return {name: field for name, field, _ in self._options()}
 
     def _options(self) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
-        """Name, field and value of every option, of wrappers too."""
+        """Yields (name, field, value) of every option, including wrappers'."""
         for each in self.settings:
             task: Any = each
             around: list[wrappers.Wrapper] = []
@@ -86,11 +85,11 @@ class Identity:
                     yield name, field, getattr(wrapper, field.name)
 
     def renamed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings that a folder holds, under the names of today."""
+        """Renames stored settings from former names to current ones."""
         return options.of_today(settings, self.fields())
 
     def values(self) -> dict[str, Any]:
-        """All settings, those that do not count included."""
+        """Returns all settings, including those with identity=False."""
         values = {name: value for name, _, value in self._options()}
         for each in self.settings:
             if isinstance(each, base.Task):
@@ -109,7 +108,7 @@ class Identity:
         return json.loads(json.dumps(values))  # JSON has no tuples
 
     def counting(self) -> dict[str, Any]:
-        """What must be the same when a run continues."""
+        """Returns what must be equal when a run resumes."""
         values = self.to_dict()
         for name, field in self.fields().items():
             if not field.metadata.get("identity", True):
@@ -129,14 +128,15 @@ def check(
     names: Collection[str],
     begun: bool,
 ) -> bool:
-    """Returns whether `folder` belongs to this run already; changes nothing.
+    """Returns whether `folder` already belongs to this run; writes nothing.
 
     Args:
       names: patterns of the files that the run will write there.
-      begun: whether the folder holds results that other settings would spoil.
+      begun: whether the folder has results; without any, other settings are
+        allowed.
 
-    Raises InputError when the folder is another run's, or when it holds files
-    of these names that no run has written.
+    Raises InputError if the folder is another run's, or if it is no run's and
+    has files of these names.
     """
     owner = _owner(folder, identity)
     if owner is None:
@@ -156,7 +156,7 @@ def check(
 
 
 def take(folder: str, identity: Identity) -> None:
-    """Makes a folder that was checked this run's."""
+    """Writes this run's settings.json and flags.txt; call `check` before."""
     files.write_text(
         os.path.join(folder, IDENTITY), json.dumps(identity.to_dict(), indent=1)
     )
@@ -171,7 +171,7 @@ def take(folder: str, identity: Identity) -> None:
 def one_writer(
     settings: settings_lib.TrainSettings, strategy: tf.distribute.Strategy
 ) -> Iterator[None]:
-    """Locks the run folder on the chief, so that no other run writes there."""
+    """Locks the run folder, on the chief, against other runs."""
     if cluster.Workers(strategy).is_chief:
         with locks.hold(settings.output, break_lock=settings.break_lock):
             yield
@@ -184,10 +184,10 @@ def claim(
     identity: Identity,
     workers: cluster.Workers,
 ) -> None:
-    """Makes the run folder this run's, or checks that it is.
+    """Checks the run folder on all workers and writes this run's identity.
 
-    Raises InputError where the workers differ in what they run, or where the
-    folder is another run's.
+    Raises InputError if the workers have different settings or inputs, or if
+    the folder is another run's.
     """
     workers.require_same(
         "settings and inputs", identity.fingerprint, settings.output
@@ -198,13 +198,13 @@ def claim(
         names=TRAINING,
         begun=bool(checkpoint.steps(settings.output)),
     )
-    workers.barrier()  # before the chief writes what the others check
+    workers.barrier()  # The chief writes only after all workers have checked.
     if workers.is_chief:
         take(settings.output, identity)
 
 
 def refuse_inputs_inside(folder: str, **inputs: str) -> None:
-    """Raises InputError where an input lies in the output folder."""
+    """Raises InputError if an input is inside the output folder."""
     own = files.local_path(folder)
     for name, path in inputs.items():
         local = files.local_path(path)
@@ -217,7 +217,10 @@ def refuse_inputs_inside(folder: str, **inputs: str) -> None:
 
 
 def of_options(task: base.Task) -> dict[str, str]:
-    """Fingerprints of what options of a task and its wrappers read."""
+    """Returns fingerprints of the files named by a task's options.
+
+    Includes the options of its wrappers.
+    """
     identity = Identity("", (task,), {})
     return {
         name: content(value)
@@ -227,7 +230,7 @@ def of_options(task: base.Task) -> dict[str, str]:
 
 
 def content(path: str) -> str:
-    """A fingerprint of a file, or of all files of a folder or glob."""
+    """Returns a fingerprint of a file, or of all files of a folder or glob."""
     digest = hashlib.sha256()
     for each in corpus.files([path]):
         digest.update((files.checksum(each) or "").encode())
@@ -237,9 +240,9 @@ def content(path: str) -> str:
 def of_start(
     model: model_lib.BertModel, head_names: Collection[str] | None = ()
 ) -> str:
-    """A fingerprint of the weights of the encoder and of these heads.
+    """Returns a fingerprint of the encoder's weights and those of some heads.
 
-    None: of all heads.
+    head_names: None means all heads.
     """
     digest = hashlib.sha256()
     head = {
@@ -255,7 +258,7 @@ def of_start(
 
 
 def _owner(folder: str, identity: Identity) -> dict[str, Any] | None:
-    """What the folder's run is known by; None where it is no run's."""
+    """Returns the stored identity of a folder; None if it is no run's."""
     path = os.path.join(folder, IDENTITY)
     if tf.io.gfile.exists(path):
         values = files.read_json(path)
@@ -275,10 +278,11 @@ def _owner(folder: str, identity: Identity) -> dict[str, Any] | None:
 
 
 def _older(folder: str, identity: Identity) -> dict[str, Any] | None:
-    """The same of a run that was started before there was settings.json.
+    """Returns the identity of a run from before settings.json existed.
 
-    A file flags.txt alone may be anybody's: it has nothing but flags, all of
-    the command's first ones, and a checkpoint or records beside it.
+    Reads flags.txt. Since another program may write a file of this name, it
+    must contain flags only, among them the command's own flag, output and seed,
+    and there must be a checkpoint or complete records beside it.
     """
     path = os.path.join(folder, FLAGS)
     if not tf.io.gfile.exists(path):
@@ -299,7 +303,7 @@ def _older(folder: str, identity: Identity) -> dict[str, Any] | None:
         or not all(line.startswith("--") for line in text.splitlines())
     ):
         return None
-    # A flag that it lacks had its default, or did not exist yet.
+    # A missing flag had its default, or did not exist yet.
     absent = {
         name: str(field.metadata["absent"])
         for name, field in identity.fields().items()
@@ -310,7 +314,7 @@ def _older(folder: str, identity: Identity) -> dict[str, Any] | None:
 
 
 def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
-    """What is not the same, in words."""
+    """Returns descriptions of the differences between two identities."""
     if owner["command"] != identity.command:
         return [f"it is a folder of {owner['command']}"]
     old = owner["reads"] is None
@@ -322,10 +326,10 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
     for name in sorted({*stored, *now}):
         field = fields.get(name)
         if field is not None and not field.metadata.get("identity", True):
-            # Files used to be known by their paths.
+            # Old runs identified input files by path, not by contents.
             if not (old and field.metadata.get("reads")):
                 continue
-        # A field that it lacks did not exist yet.
+        # A missing field did not exist yet.
         absent = None
         if field is not None and not old:
             absent = field.metadata["absent"]
@@ -333,7 +337,7 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
         if old and name in identity.without_flags and before is None:
             continue
         if field is None and name not in ("task", "wrappers"):
-            if not old:  # of a later version, or of another task
+            if not old:  # a field of a later version, or of another task
                 changed.append(f"{name}={before} there, unknown now")
         elif before != after:
             changed.append(
@@ -355,11 +359,11 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
 
 
 def _complete(network: Any) -> Any:
-    """A network's settings with the fields that are newer than its run."""
+    """Adds the defaults of newer fields to a stored network config."""
     try:
         values = networks.from_dict(network).to_dict()
     except (AttributeError, errors.InputError):
-        return network  # of a later version, or damaged
+        return network  # a config of a later version, or a damaged one
     return json.loads(json.dumps(values))
 
 
@@ -391,7 +395,7 @@ def _refuse_others(folder: str, names: Collection[str]) -> None:
 
 
 def text_of(values: Mapping[str, Any]) -> str:
-    """Values of flags as lines of a flagfile; None is left out."""
+    """Formats flags as the lines of a flagfile; None is omitted."""
     return "".join(
         f"--{name}={value}\n"
         for name, value in sorted(values.items())
@@ -400,7 +404,7 @@ def text_of(values: Mapping[str, Any]) -> str:
 
 
 def parse(text: str) -> dict[str, str]:
-    """{flag: value} of a flagfile; of a switch, True or False."""
+    """Parses a flagfile: {flag: value}; "True" or "False" for --x and --nox."""
     values = {}
     for line in text.splitlines():
         if not line.startswith("--"):

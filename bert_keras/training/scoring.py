@@ -1,4 +1,4 @@
-"""Metrics: of answers to labelled rows, and means over batches of records."""
+"""Metrics of predictions on labelled examples, and averages over batches."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,10 +16,10 @@ def score(
     answers: Sequence[Mapping[str, Any]],
     examples: Sequence[base.Example],
 ) -> tuple[dict[str, float], Tables]:
-    """Metrics and tables of the answers.
+    """Returns metrics and tables of the answers.
 
-    All metrics are NaN, and there are no tables, if an answer holds NaN or
-    infinity: an argmax over NaN is the first class, and some rows have it.
+    If an answer contains NaN or infinity, all metrics are NaN and there are no
+    tables: argmax over NaN gives class 0, which would be right for some rows.
     """
     values = task.metrics(answers, examples)
     try:
@@ -43,9 +43,9 @@ def average(
     evaluate_step: Callable[[step_lib.Batch], Mapping[str, Any]],
     batches: Iterable[step_lib.Batch],
 ) -> dict[str, float]:
-    """Means over all batches: sums and weights are added, then divided.
+    """Returns weighted means over all batches: total sum / total weight.
 
-    evaluate_step: a batch -> {metric: (2,) sum and weight}.
+    evaluate_step: batch -> {metric: (2,) sum and weight}.
     """
     totals: dict[str, Any] = {}
     for batch in batches:

@@ -24,15 +24,15 @@ STRATEGIES = (
     "tpu",
 )
 
-# What NVIDIA's containers and Keras 2 scripts set to ask for float16.
+# NVIDIA's containers and Keras 2 scripts set this variable for mixed float16.
 AUTO_MIXED = "TF_ENABLE_AUTO_MIXED_PRECISION"
 AUTO_MIXED_IS_ON = os.environ.get(AUTO_MIXED) == "1"
 
 
 def _warmup(value: Any) -> dict[str, Any]:
-    """Of `warmup`, which was a share of the steps or, from 1 on, their number.
+    """Translates the former `warmup`: below 1 a ratio, else a number of steps.
 
-    value: a number, or its text in a file of flags.
+    value: a number, or its text in a flagfile.
     """
     number = float(value)
     if number < 1:
@@ -43,7 +43,7 @@ def _warmup(value: Any) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
-    """What pretraining and fine-tuning share."""
+    """Settings that pretraining and fine-tuning share."""
 
     output: str = options.option(
         "",
@@ -185,7 +185,7 @@ class TrainSettings:
 
 @dataclasses.dataclass(frozen=True)
 class PrepareSettings:
-    """What the records are made of, and how."""
+    """Settings of preparing pretraining records."""
 
     input: str = options.option(
         "", "Files, folders or globs, with commas between.", reads=True
@@ -279,7 +279,7 @@ class PrepareSettings:
 
 @dataclasses.dataclass(frozen=True)
 class PretrainSettings(TrainSettings):
-    """Those of pretraining on prepared records."""
+    """Settings of pretraining on prepared records."""
 
     records: str = options.option("", "Folder of prepared records.", reads=True)
     model: str = options.option(
@@ -319,7 +319,7 @@ class PretrainSettings(TrainSettings):
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneSettings(TrainSettings):
-    """Those of fine-tuning on labelled examples."""
+    """Settings of fine-tuning on labelled examples."""
 
     init: str = options.option(
         "",
@@ -348,7 +348,7 @@ class FinetuneSettings(TrainSettings):
 
 
 def check(settings: Any, task: base.Task) -> None:
-    """Raises InputError for what a run cannot have or could not save."""
+    """Raises InputError for invalid, clashing or unserialisable settings."""
     inner, around = wrappers.unwrap(task)
     options.check(settings, inner)
     for wrapper in around:
@@ -367,7 +367,7 @@ def check(settings: Any, task: base.Task) -> None:
                 f"{name} is a setting of two among the run, its task and its "
                 "wrappers; give the one of yours another name."
             )
-    task.to_dict()  # refuses what no load would find
+    task.to_dict()  # Raises if a checkpoint could not be loaded again.
 
 
 def from_keywords(
@@ -377,14 +377,13 @@ def from_keywords(
     *,
     without: Sequence[str] = (),
 ) -> tuple[T, base.Task]:
-    """Settings and task of a call, by who declares which keyword.
+    """Splits the keywords of a call into settings, task and wrappers.
 
-    A task that is given by its name takes its fields from the keywords; a
-    Task has them already. Fields named in `without` are not to be set.
+    If `task` is a name, its fields are taken from the keywords; a Task object
+    has them already. The keyword `wrappers` names wrappers, whose settings are
+    keywords too. Fields in `without` cannot be set.
 
-    With `wrappers`, names of wrappers, the keywords hold their settings too.
-
-    Raises InputError for a keyword that is no option.
+    Raises InputError for an unknown keyword.
     """
     keywords = dict(keywords)
     classes = wrappers.parse(keywords.pop("wrappers", ()))

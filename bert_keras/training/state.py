@@ -1,4 +1,4 @@
-"""TrainerState: what a checkpoint knows of its run besides the weights."""
+"""The trainer's state that a checkpoint stores besides the weights."""
 
 import dataclasses
 import math
@@ -10,12 +10,12 @@ from bert_keras import errors
 
 @dataclasses.dataclass
 class TrainerState:
-    """How far a run is, and how well it did.
+    """Progress and metrics of a run.
 
-    step: steps done. skipped: steps without a finite gradient, those
-    `skipped_in_a_row` being the last ones. metrics: of the last evaluation,
-    None for what was not finite. best, best_step: the best evaluation's value
-    of the metric that picks the best checkpoint, and its step. loss_scale,
+    step: completed steps. skipped: steps without a finite gradient;
+    skipped_in_a_row: those since the last finite one. metrics: of the last
+    evaluation, None if not finite. best, best_step: best value so far of the
+    metric that selects the best checkpoint, and its step. loss_scale,
     good_steps: the variables of step.LossScale.
     """
 
@@ -44,9 +44,10 @@ class TrainerState:
         return {k: v for k, v in self.metrics.items() if v is not None}
 
     def compare(self, step: int, value: float, *, lower: bool) -> None:
-        """Notes the value of an evaluation, of which lower ones may be better.
+        """Updates the best value with that of an evaluation at `step`.
 
-        A value that is not finite is never the best.
+        lower: whether lower values are better. A value that is not finite is
+        never the best.
         """
         sign = -1 if lower else 1
         if math.isfinite(value) and (
@@ -58,7 +59,7 @@ class TrainerState:
             self.evaluations_without_improvement += 1
 
     def to_dict(self) -> dict[str, Any]:
-        """What is written into a checkpoint's config.json, beside the step."""
+        """Returns the fields for a checkpoint's config.json, without `step`."""
         return {
             "loss_scale": self.loss_scale,
             "finite_steps": self.good_steps,
@@ -70,9 +71,9 @@ class TrainerState:
 
     @classmethod
     def from_dict(cls, step: int, values: Mapping[str, Any]) -> "TrainerState":
-        """The state that `to_dict` gave, of the checkpoint after `step` steps.
+        """Restores the state of the checkpoint of `step` from `to_dict`'s dict.
 
-        Raises InputError where it is not complete.
+        Raises InputError if fields are missing or invalid.
         """
         try:
             skipped, skipped_in_a_row = map(int, values["skipped"])

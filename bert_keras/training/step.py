@@ -1,7 +1,8 @@
 """The training step and the evaluation step.
 
-One call of a train step is one global update: N replicas, each with k
-accumulation steps, make the update of one replica with the whole batch.
+One call of a train step is one global update: several replicas, each with
+several accumulation steps, produce the same update as one replica with the
+whole batch.
 """
 
 import dataclasses
@@ -21,9 +22,9 @@ Metrics = dict[str, tf.Tensor]
 class LossScale:
     """Loss scale for float16 (Micikevicius et al. 2018, section 3.2).
 
-    Halved when a gradient is not finite, doubled after `growth_steps` finite
-    ones; with 0 growth steps it is fixed. Construct it under the strategy's
-    scope.
+    It is halved when a gradient is not finite and doubled after `growth_steps`
+    finite ones; with growth_steps=0 it is fixed. Construct it under the
+    strategy's scope.
     """
 
     def __init__(self, initial: float = 2.0**15, growth_steps: int = 2000):
@@ -32,7 +33,7 @@ class LossScale:
         self.good_steps = tf.Variable(0, trainable=False)
 
     def update(self, finite: tf.Tensor) -> None:
-        """Inside a replica, the same `finite` on all."""
+        """Updates the scale; called in replica context, with equal `finite`."""
         if not self.growth_steps:
             return
         steps = tf.where(finite, self.good_steps + 1, 0)
@@ -43,7 +44,7 @@ class LossScale:
 
 
 def fixed_loss_scale(scale: float = 1.0) -> LossScale:
-    """1 is the identity, for types that need no scaling."""
+    """Makes a constant loss scale; 1 (no scaling) is for float32, bfloat16."""
     return LossScale(initial=scale, growth_steps=0)
 
 
@@ -58,22 +59,22 @@ class TrainStep:
     seed: int
     accumulation_steps: int
     clip_norm: float
-    # Whether the gradients alone are compiled: a reduce between replicas and
-    # what follows it are not XLA's outside a TPU.
+    # Whether XLA compiles the gradients only: outside TPUs it cannot compile
+    # an all-reduce between replicas.
     compile_gradients: bool = False
     # Which variables the losses depend on; recorded when the step is traced.
     has_gradient: list[bool] = dataclasses.field(default_factory=list)
 
     def replica(self, batch: Batch, stop_requested: tf.Tensor) -> Metrics:
-        """What each replica runs on its shard of the batch.
+        """Runs the step on one replica's shard of the batch.
 
-        stop_requested () float32: not 0 where this worker was asked to stop.
+        stop_requested () float32: not 0 if this worker was asked to stop.
         """
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
         step, targets = batch["step"], batch["targets"]
-        # The loss weights come from the targets, so they are global before
-        # the backward pass, and each term's mean is made once.
+        # The weights depend on the targets only, so their global sums are
+        # known before the backward pass and each mean is computed once.
         terms = sorted(targets)
         weight = tf.stack([tf.reduce_sum(targets[t][1]) for t in terms])
         weight = _sum_over_replicas(context, weight)
@@ -93,8 +94,8 @@ class TrainStep:
             context, [*gradients, sums, stop_requested], replicas
         )
 
-        # Norm, check and clip see the reduced gradient: Keras clips and
-        # checks each replica's share, which is a different number.
+        # Compute the norm, the finite check and clipping from the reduced
+        # gradient. Keras uses each replica's part, whose norm is different.
         norm = tf.linalg.global_norm(gradients) / self.loss_scale.scale
         finite = tf.math.is_finite(norm)
         factor = 1.0 / self.loss_scale.scale
@@ -126,9 +127,10 @@ class TrainStep:
     def _metrics(
         self, terms: Sequence[str], sums: tf.Tensor, weight: tf.Tensor
     ) -> Metrics:
-        """Means of the losses, and the tokens, of the whole batch.
+        """Returns the loss means and the number of tokens of the whole batch.
 
-        sums: of each term's losses, and of the tokens. weight: of each term.
+        sums: the sum of each term's losses, then the number of tokens.
+        weight: the sum of each term's weights.
         """
         *losses, tokens = tf.unstack(sums)
         means = [
@@ -148,7 +150,7 @@ class TrainStep:
         }
 
     def _accumulate(self, batch, terms, factors, first_micro_batch):
-        """Sums of gradients, and of losses and tokens, over micro-batches."""
+        """Sums gradients, losses and tokens over micro-batches."""
         count = self.accumulation_steps
         if count == 1:
             return self._gradients(batch, terms, factors, first_micro_batch)
@@ -178,13 +180,13 @@ class TrainStep:
             lambda index, *_: index < count,
             body,
             (0, *zeros),
-            # Each micro-batch sets the seeds of dropout.
+            # One at a time: each micro-batch assigns the dropout seeds.
             parallel_iterations=1,
         )
         return gradients, sums
 
     def _gradients(self, batch, terms, factors, micro_batch):
-        """Gradient of the scaled loss; sums of the losses and of tokens."""
+        """Returns gradients of the scaled loss, and sums of losses, tokens."""
         self._seed_dropout(batch["step"], micro_batch)
         inputs, targets = batch["inputs"], batch["targets"]
         variables = [v.value for v in self.optimizer.variables]
@@ -204,7 +206,8 @@ class TrainStep:
         tokens = tf.reduce_sum(tf.cast(inputs["padding_mask"] > 0, tf.float32))
         return (
             [
-                # Lengths vary from batch to batch, shapes of weights do not.
+                # ensure_shape: the batch's length is unknown when tracing, and
+                # gradients may lose their static shape with it.
                 tf.zeros(v.shape)
                 if g is None
                 else tf.ensure_shape(tf.convert_to_tensor(g), v.shape)
@@ -214,7 +217,7 @@ class TrainStep:
         )
 
     def _check_variables(self):
-        """Raises InputError where the first call made weights."""
+        """Raises InputError if the first call created weights."""
         optimized = {id(variable) for variable in self.optimizer.variables}
         late = [
             variable.path
@@ -229,10 +232,10 @@ class TrainStep:
             )
 
     def _seed_dropout(self, step, micro_batch):
-        """Dropout from (seed, step, layer, replica, accumulation step).
+        """Seeds dropout by (seed, step, layer, replica, micro-batch).
 
-        Assigned here, inside the replica: done outside, all replicas would
-        draw the same masks.
+        Seeds are assigned in replica context: otherwise all replicas would
+        have the same dropout masks.
         """
         states = [
             variable
@@ -259,13 +262,12 @@ def make_train_step(
     loss_scale: LossScale | None = None,
     xla: bool = False,
 ) -> tf.types.experimental.PolymorphicFunction:
-    """A function of one global batch that makes one update.
+    """Returns a function that makes one update with one global batch.
 
-    A batch may say "stop_requested" () float32, not 0 where this worker was
-    asked to stop: it travels in the reduce, so all workers see it after one
-    step.
+    A batch may contain "stop_requested" () float32, not 0 if this worker was
+    asked to stop. It is summed in the all-reduce, so all workers see it.
 
-    Returns {"loss", "loss/TERM", "learning_rate", "gradient_norm",
+    The function returns {"loss", "loss/TERM", "learning_rate", "gradient_norm",
     "loss_scale", "skipped", "tokens", "stop_requested"}, scalars of the whole
     batch.
     """
@@ -291,9 +293,12 @@ def make_train_step(
 
 
 def _compiled_by(strategy: tf.distribute.Strategy, xla: bool) -> str:
-    """What XLA compiles: the whole step, each replica's part, nothing."""
+    """Returns what XLA compiles: "tpu", "step", "replica", or "" for nothing.
+
+    step: the whole step; replica: each replica's gradients.
+    """
     if isinstance(strategy, tf.distribute.TPUStrategy):
-        return "tpu"  # strategy.run compiles, whatever the flag says
+        return "tpu"  # strategy.run always compiles, even if xla is false
     if not xla:
         return ""
     return "step" if strategy.num_replicas_in_sync == 1 else "replica"
@@ -302,11 +307,11 @@ def _compiled_by(strategy: tf.distribute.Strategy, xla: bool) -> str:
 def _global_step(
     strategy: tf.distribute.Strategy, compiled: str
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Makes a graph of a step; its results are this worker's first ones."""
+    """Decorates a step: a tf.function with its first local replica's result."""
 
     def decorate(step):
-        # Without XLA one graph serves every padded length; XLA wants every
-        # length static.
+        # Without XLA one graph serves every padded length; XLA needs static
+        # shapes, so one graph per length.
         @tf.function(
             jit_compile=compiled == "step",
             reduce_retracing=not compiled,
@@ -330,9 +335,9 @@ def make_evaluate_step(
     strategy: tf.distribute.Strategy,
     xla: bool = False,
 ) -> Callable[[Batch], dict[str, tf.Tensor]]:
-    """A function of a global batch -> {score: (2,) sum and weight}.
+    """Returns a function: global batch -> {metric: (2,) sum and weight}.
 
-    Scores are the loss terms and the task's own.
+    Metrics are the loss terms and those of task.metric_sums.
     """
 
     compiled = _compiled_by(strategy, xla)
@@ -373,7 +378,10 @@ def _sum_over_replicas(context, value):
 
 
 def _packed_sum(context, tensors, replicas):
-    """One all-reduce for all tensors: many small ones wait on each other."""
+    """Sums all tensors over replicas in one all-reduce.
+
+    Many small all-reduces would wait for each other.
+    """
     if replicas == 1:
         return tensors
     packed = tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)

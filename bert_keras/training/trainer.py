@@ -20,16 +20,16 @@ from bert_keras.training import settings as settings_lib
 from bert_keras.training import state as state_lib
 from bert_keras.training import step as step_lib
 
-# Metrics, and tables of the task by their names.
+# {metric: value}, {name of a table: table}
 Evaluation = tuple[Mapping[str, float], Mapping[str, base.Table]]
 
 
 class Trainer:
-    """Trains a model: resumes, logs, evaluates and saves.
+    """Trains a model: resumes, logs, evaluates and saves checkpoints.
 
-    Model, optimizer and loss scale are restored to the last checkpoint of the
-    run. The model was built under the strategy's scope, and the run folder is
-    this run's (run_folder.claim): validate files and settings before.
+    The constructor restores model, optimizer and loss scale from the run's last
+    checkpoint. Build the model under the strategy's scope, validate settings
+    and files, and call run_folder.claim before.
     """
 
     def __init__(
@@ -81,16 +81,16 @@ class Trainer:
         evaluate: Callable[[], Evaluation] | None = None,
         evaluate_every: int = 0,
     ) -> None:
-        """Runs the steps that are left, with a batch for each.
+        """Runs the remaining steps, with one batch per step.
 
-        evaluate() returns metrics and tables, of which the chief's count. It
-        is called after every `evaluate_every` steps and after the last one.
+        evaluate() returns metrics and tables; only the chief's are used. It is
+        called every `evaluate_every` steps and after the last one.
 
         Raises InputError after `max_skipped` steps in a row without a finite
-        gradient, and SystemExit once a preemption notice is dealt with.
+        gradient, and SystemExit after saving on a preemption notice.
         """
         settings, state, total = self.settings, self.state, self.total_steps
-        if self.is_out_of_patience:  # early stopping has ended the run before
+        if self.is_out_of_patience:  # Early stopping has already ended the run.
             batches = ()
         meter = meter_lib.Meter(settings.batch_size, state.step)
         steps = range(state.step + 1, total + 1)
@@ -165,7 +165,7 @@ class Trainer:
         self.loss_scale.scale.assign(state.loss_scale)
         self.loss_scale.good_steps.assign(state.good_steps)
         if state.best_step is not None and self.workers.is_chief:
-            # A kill may have come between the save and this.
+            # The run may have been killed between saving and marking.
             checkpoint.mark(self.settings.output, "best", state.best_step)
         return state
 
@@ -175,15 +175,15 @@ class Trainer:
 
     @contextlib.contextmanager
     def _paused(self, meter: meter_lib.Meter) -> Iterator[None]:
-        """Excludes what happens within from the time of training."""
+        """Excludes the time spent in the `with` block from the throughput."""
         self._count_steps(meter)
         with meter.paused():
             yield
 
     def _count_steps(self, meter: meter_lib.Meter) -> None:
-        """Counts the steps that were not read yet; waits for the device.
+        """Counts skipped steps since the last call; blocks on the device.
 
-        Raises InputError where too many in a row were skipped.
+        Raises InputError if too many in a row were skipped.
         """
         most = min(self.settings.max_skipped, self.total_steps)
         for step, skipped in meter.unread():
@@ -212,7 +212,7 @@ class Trainer:
         self.writer.write(step, values | meter.rates(step))
 
     def _figures(self, metrics: step_lib.Metrics) -> str:
-        """The text beside the progress bar."""
+        """Returns the text beside the progress bar."""
         text = f"loss {float(metrics['loss']):.3f}"
         if self.state.skipped:
             text += f"  {self.state.skipped:,} skipped"
@@ -287,16 +287,16 @@ class Trainer:
         )
 
     def _task_to_save(self) -> base.Task:
-        """The model's task, calibrated on the last evaluation.
+        """Returns the task, calibrated on the metrics of the last evaluation.
 
-        The model keeps its own: a run that resumes evaluates as one that was
-        never interrupted.
+        model.task stays uncalibrated, so that a resumed run evaluates in the
+        same way as an uninterrupted one.
         """
         task, metrics = self.model.task, self.state.finite_metrics()
         return task.calibrated(metrics) if metrics else task
 
     def _exit(self, step: int) -> None:
-        """Ends the process after a preemption notice; the step is saved."""
+        """Exits the process after a preemption notice; `step` is saved."""
         console.say(
             f"asked to stop: saved step {step:,}; run the same command again "
             "to continue"
@@ -305,12 +305,12 @@ class Trainer:
         raise SystemExit(0)
 
     def report(self, more: Mapping[str, Any]) -> None:
-        """Prints the closing table, once every worker is done."""
+        """Prints the summary once every worker is done."""
         self.workers.barrier()
         if not self.workers.is_chief:
             return
         best = checkpoint.read(self.settings.output)
-        # With --xla one graph for each length of the batches.
+        # XLA needs one graph per padded length.
         graphs = self.train_step.experimental_get_tracing_count()
         console.table(
             self.settings.output,
