@@ -1,4 +1,4 @@
-"""The one stream: batches whose order is known from (seed, step, lengths)."""
+"""Batches of records in an order that depends on (seed, step, lengths) only."""
 
 import dataclasses
 import functools
@@ -10,24 +10,24 @@ import tensorflow as tf
 from bert_keras import errors
 from bert_keras.data import records as records_lib
 
-# Rows of similar length are brought together within this many batches.
+# Rows are sorted by length within windows of this many batches.
 GROUPED_BATCHES = 50
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BatchSampler:
-    """Which rows make up which step: known from (seed, step, row lengths).
+    """Selects the rows of each step, from (seed, step, row lengths) only.
 
-    One epoch visits every row once; the last batch of an epoch is filled
-    with empty rows of weight 0. With `shuffle` the order is a new one in each
-    epoch; rows of similar length meet in a batch, if lengths may differ.
+    One epoch visits every row once; its last batch is padded with empty rows of
+    weight 0. With `shuffle`, each epoch has a new order, and if there are
+    several buckets, a batch has rows of similar length.
     """
 
     lengths: np.ndarray
     batch_size: int
     seed: int = 0
     shuffle: bool = True
-    # Padded lengths a batch may have, rising; the last holds every row.
+    # Padded lengths a batch may have, ascending; every row fits the last.
     buckets: tuple[int, ...] = ()
 
     @property
@@ -35,22 +35,23 @@ class BatchSampler:
         return -(-len(self.lengths) // self.batch_size)
 
     def rows(self, step: int) -> np.ndarray:
-        """Row numbers of a global step (batch_size,); -1 is an empty row."""
+        """Returns the row indices (B,) of a global step; -1 is an empty row."""
         epoch, index = divmod(step, self.steps_per_epoch)
         return _epoch(self, epoch if self.shuffle else 0)[index]
 
     def length(self, rows: np.ndarray) -> int:
-        """The padded length of a batch of these rows."""
+        """Returns the padded length of a batch of these rows."""
         longest = self.lengths[rows[rows >= 0]].max(initial=1)
         buckets = self.buckets or (int(self.lengths.max()),)
         return next(bucket for bucket in buckets if bucket >= longest)
 
 
 def buckets(seq_length: int) -> tuple[int, ...]:
-    """A static set of padded lengths up to `seq_length`, few under XLA.
+    """Returns the padded lengths that batches of up to `seq_length` may have.
 
-    Multiples of 8 to 64, then four for each doubling (128: 12, 512: 20): what
-    is sorted by length pads a few per cent, short texts too.
+    Multiples of 8 up to 64, then four per doubling: 12 lengths for 128, 20 for
+    512. These are few graphs for XLA, and rows sorted by length need only a few
+    per cent of padding, even short ones.
     """
     lengths, step = [8], 8
     while lengths[-1] < seq_length:
@@ -68,14 +69,14 @@ def stream(
     num_shards: int = 1,
     own_shards: range = range(1),
 ) -> tf.data.Dataset:
-    """Batches from `start_step` on, in the sampler's order.
+    """Returns a dataset of the sampler's batches, from `start_step` on.
 
     Args:
-      num_shards: replicas that the global batch is split between, in order.
-      own_shards: indices of the shards read here. Each element is one shard;
-        the own shards of a step follow each other.
+      num_shards: number of replicas that split the global batch, in order.
+      own_shards: indices of the shards to read. Each element is one shard; a
+        step's own shards are consecutive elements.
 
-    Yields:
+    Yields, with b = B / num_shards rows:
       {"inputs": {name: (b, S, ...)}, "targets": {term: (labels, weights)},
        "seeds": (b, 2) int32, one per row, from the seed, the step and the
        row's index in the global batch, "step": () int64}.
@@ -121,8 +122,8 @@ def stream(
     return numbers.map(load, num_parallel_calls=2, deterministic=True)
 
 
-# Two epochs are kept, for reading ahead crosses the border between them, and
-# one of evaluation's sampler.
+# Caches two epochs of training, because prefetching spans the epoch boundary,
+# and one of evaluation.
 @functools.lru_cache(maxsize=3)
 def _epoch(sampler: BatchSampler, epoch: int) -> np.ndarray:
     order = np.arange(len(sampler.lengths), dtype=np.int32)
@@ -143,10 +144,13 @@ def _epoch(sampler: BatchSampler, epoch: int) -> np.ndarray:
 
 
 def _seeds(seed: int, step: int, first: int, size: int) -> np.ndarray:
-    """(size, 2) int32: a row's seed depends on its global index only."""
+    """Returns seeds (size, 2) int32 of the rows from global index `first` on.
+
+    A row's seed depends on (seed, step, global index) only, not on sharding.
+    """
     index = np.arange(first, first + size, dtype=np.uint64)
     steps = np.full(size, step, np.uint64)
-    # Odd constants of splitmix64 (Steele et al. 2014) spread step and index.
+    # Mix step and index with odd constants of splitmix64 (Steele et al. 2014).
     mixed = steps * np.uint64(0x9E3779B97F4A7C15) + index * np.uint64(
         0xBF58476D1CE4E5B9
     )
@@ -168,7 +172,7 @@ def _shape(
 
 
 def _nest(flat: dict[str, Any]) -> dict[str, Any]:
-    """inputs/NAME and targets/TERM/{labels,weights} -> nested."""
+    """Nests a flat dict of inputs/NAME and targets/TERM/{labels,weights}."""
     inputs: dict[str, Any] = {}
     targets: dict[str, dict[str, Any]] = {}
     for name, value in flat.items():

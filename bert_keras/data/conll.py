@@ -1,11 +1,11 @@
-"""Files of tagged words, one word a line, as rows.
+"""Reads CoNLL files of tagged words, one word per line, as examples.
 
-A line holds a word, possibly more columns, and its tag in the last one, with
-TABs between or else blanks; white space at its end is no column. Another
-column of tags can be named. A first column that numbers the words from 1
-(GermEval) or from 0 is skipped, and so are comments, lines that begin with "# "
-before a sentence. A line of white space alone ends a sentence, and so does one
-that begins with -DOCSTART-. All may be gzipped (`.gz`).
+A line has a word, possibly more columns, and a tag in the last column or in the
+one given as tag_column. Columns are separated by TABs, or by blanks if the line
+has no TAB; trailing white space is no column. A first column that numbers the
+words from 1 (GermEval) or from 0 is skipped, and so are comments: lines before
+a sentence that start with "# ". A blank line ends a sentence, and so does a
+line that starts with -DOCSTART-. Files may be compressed (`.gz`).
 """
 
 import itertools
@@ -16,14 +16,16 @@ from typing import NamedTuple
 from bert_keras import errors
 from bert_keras.data import tag_schemes, text_lines
 
-LAST = -1  # the column of tags that is read where none is named
-_HEAD = 1000  # sentences looked at to tell whether words are characters
-_CHARACTERS = 0.9  # share of words of one character from which they are
+LAST = -1  # the default column of tags
+_HEAD = 1000  # sentences from which a file's format is inferred
+# Words are characters if more than this share of them has one character.
+_CHARACTERS = 0.9
 _COMMENTS = ("# ", "#\t")
-_KEY = re.compile(r"# *\w+ *= ")  # of a comment, as CoNLL-U writes it
-# What CoNLL-U puts before a word: its number, a range, an empty node's number.
+_KEY = re.compile(r"# *\w+ *= ")  # a CoNLL-U comment such as "# sent_id = 1"
+# CoNLL-U's word ids: a number, a range (1-2), or an empty node (1.1).
 _NUMBER = re.compile(r"\d+([-.]\d+)?", re.ASCII)
-_NUMBERED = 0.9  # share of lines that begin with one from which all have to
+# If more than this share of lines starts with a number, all have to.
+_NUMBERED = 0.9
 
 
 class Sentence(NamedTuple):
@@ -38,16 +40,16 @@ class _Line(NamedTuple):
 
 
 class Examples(Iterator[dict[str, str]]):
-    """Examples of one file: {"text", "words", "tags"}, see `example`.
+    """Yields the examples of a file: {"text", "words", "tags"}, see `example`.
 
-    Words stand with a blank between them, or with none in a file whose words
-    are characters (Chinese).
+    In the text, words are separated by a blank, or by nothing if the words of
+    the file are characters (Chinese).
     """
 
     def __init__(self, path: str, tag_column: int = LAST):
         self.path = path
         self._columns_note = ""
-        self._hashes = 0  # words `#` that may have been meant as comments
+        self._hashes = 0  # words "#" that may have been meant as comments
         self._examples = self._read(path, tag_column)
 
     def __next__(self) -> dict[str, str]:
@@ -55,7 +57,7 @@ class Examples(Iterator[dict[str, str]]):
 
     @property
     def note(self) -> str:
-        """What a person should know of the rows read so far, or ""."""
+        """A remark for the user on the rows read so far, or ""."""
         notes = [self._columns_note] * bool(self._columns_note)
         if self._hashes:
             notes.append(
@@ -91,9 +93,9 @@ class Examples(Iterator[dict[str, str]]):
 
 
 def read(path: str, tag_column: int = LAST) -> Iterator[Sentence]:
-    """The sentences of a file; a malformed line is an InputError.
+    """Yields the sentences of a file; InputError for a malformed line.
 
-    tag_column counts all columns of the file, from 0.
+    tag_column: index from 0 among all columns of the file.
     """
     blocks, head = _blocks(path, tag_column)
     first = _first_number(head)
@@ -102,9 +104,10 @@ def read(path: str, tag_column: int = LAST) -> Iterator[Sentence]:
 
 
 def examples(path: str, tag_column: int = LAST) -> Examples:
-    """{"text", "words", "tags"}: "EU acts", "0-2 3-7", "B-ORG O".
+    """Returns the examples of a file as dicts of strings.
 
-    `words` are offsets in the text, in code points.
+    {"text": "EU acts", "words": "0-2 3-7", "tags": "B-ORG O"}: `words` are
+    offsets in the text, in code points.
     """
     return Examples(path, tag_column)
 
@@ -112,7 +115,7 @@ def examples(path: str, tag_column: int = LAST) -> Examples:
 def _blocks(
     path: str, tag_column: int
 ) -> tuple[Iterator[list[_Line]], list[list[_Line]]]:
-    """The lines of each sentence, and the first ones beforehand."""
+    """Returns an iterator of sentences as lines, and its first _HEAD items."""
     blocks = _lines(path, tag_column)
     return blocks, list(itertools.islice(blocks, _HEAD))
 
@@ -166,9 +169,10 @@ def _lines(path: str, tag_column: int) -> Iterator[list[_Line]]:
 
 
 def _shape(lines: Iterator[bytes]) -> tuple[list[bytes], int, bool]:
-    """The lines up to the first of a word, its columns, whether it has TABs.
+    """Finds the first line with a word and returns the shape of its columns.
 
-    In a file of comments alone these are the first comment's.
+    Returns (the lines up to it, its number of columns, whether it has TABs). If
+    the file has comments only, the first comment counts as that line.
     """
     begin, shape = [], None
     for line in lines:
@@ -192,11 +196,11 @@ def _columns(text: str) -> list[str]:
 
 
 def _first_number(head: Sequence[Sequence[_Line]]) -> int | None:
-    """The number of the first word of a sentence, or None without numbers.
+    """Returns the first word's number (0 or 1); None if words have no numbers.
 
-    Words are numbered where there are three columns and more and in most
-    sentences the first counts them, or where nearly all lines begin with what
-    could be a number; `_sentence` refuses the lines that do not fit.
+    Words are numbered if there are at least three columns and the first one
+    counts the words of most sentences, or starts nearly all lines with a
+    possible number; `_sentence` refuses the lines that do not fit.
     """
     if not head or len(head[0][0].columns) < 3:
         return None
@@ -245,7 +249,7 @@ def _sentence(
 def _note(
     path: str, head: Sequence[Sequence[_Line]], numbered: bool, tag_column: int
 ) -> str:
-    """Which of several columns is read, where a person might want another."""
+    """Returns a remark if several columns have tags and none was chosen."""
     if not head or tag_column >= 0:
         return ""
     width = len(head[0][0].columns)
@@ -271,7 +275,7 @@ def _note(
 def example(
     words: Sequence[str], tags: Sequence[str], blank: str
 ) -> dict[str, str]:
-    """Words and their tags, with `blank` between the words, as a row."""
+    """Returns the example of a sentence, with `blank` between its words."""
     offsets, start = [], 0
     for word in words:
         offsets.append(f"{start}-{start + len(word)}")
@@ -284,13 +288,13 @@ def example(
 
 
 def word_offsets(words: str) -> list[tuple[int, int]]:
-    """The `words` of an example, read: "0-2 3-7" -> [(0, 2), (3, 7)]."""
+    """Parses the `words` of an example: "0-2 3-7" -> [(0, 2), (3, 7)]."""
     pairs = (span.split("-") for span in words.split())
     return [(int(start), int(end)) for start, end in pairs]
 
 
 def tags(tags: str) -> list[str]:
-    """The `tags` of an example, read: "B-ORG O" -> ["B-ORG", "O"]."""
+    """Parses the `tags` of an example: "B-ORG O" -> ["B-ORG", "O"]."""
     return [tag_schemes.normal(tag) for tag in tags.split()]
 
 

@@ -1,17 +1,18 @@
-"""Raw text in, documents out: each document a list of sentences.
+"""Reads raw text files as documents, each a list of sentences.
 
-`scan` finds where each document begins and ends, `read` reads it there: any
-process, on any machine, can read any part. What is held is one document. The
-shape of a text file is told from its first lines (`_HEAD`):
+`scan` finds the byte offsets of each document and `read` reads it from there,
+so any process on any machine can read any part. Only one document is in memory.
+The shape of a text file is inferred from its first `_HEAD` lines:
 
-- *wrapped*: lines break where the next word has no room, mostly in
-  mid-sentence (Project Gutenberg). They are joined up to a blank line; one
-  blank line ends a paragraph, two end a document.
-- *paragraphs*: a third of the characters or more stand in lines of several
-  sentences. Lines are split; a blank one ends a document.
-- *sentences*: anything else. Lines stay whole; a blank one ends a document.
+- *wrapped*: lines are hard-wrapped, mostly in mid-sentence (Project
+  Gutenberg). They are joined up to a blank line; one blank line ends a
+  paragraph, two end a document.
+- *paragraphs*: at least a third of the characters are in lines of several
+  sentences. Lines are split into sentences; a blank line ends a document.
+- *sentences*: anything else. A line is a sentence; a blank line ends a
+  document.
 
-Documents beyond `LONGEST` are cut at the end of a paragraph, so a book
+Documents longer than `LONGEST` are split at the end of a paragraph, so a book
 without a blank line becomes several documents.
 """
 
@@ -35,37 +36,37 @@ from bert_keras.data import json_lines, sentence_splitter
 
 LONGEST = 100_000  # characters; some 20,000 English tokens
 
-_HEAD = 1000  # lines looked at to tell the shape of a file
+_HEAD = 1000  # lines from which the shape of a file is inferred
 _CHUNK = 1 << 20  # bytes read at a time
 _PACKED = (".gz", ".zst")
 _TABLES = (".csv", ".tsv")
 
 
 class Document(NamedTuple):
-    """Where a document stands: bytes start to stop of the unpacked file."""
+    """A document's location: bytes start to stop of the decompressed file."""
 
     path: str
     shape: str  # wrapped, paragraphs, sentences or json
-    line: int  # the first one's number, from 1
+    line: int  # number of the first line, from 1
     start: int
     stop: int
-    digest: int  # 64 bits of its text: equal texts, equal digests
+    digest: int  # 64-bit hash of its text
 
 
 class Position:
-    """How far into the files, in bytes as they lie on disk."""
+    """The number of bytes read so far, as stored on disk (compressed)."""
 
     bytes = 0
 
 
 def files(patterns: Sequence[str]) -> list[str]:
-    """Files, folders and globs -> the files, each once, in the order given.
+    """Expands files, folders and globs to files, each once, in this order.
 
-    Folders are walked to the bottom, in sorted order; files and folders whose
-    names begin with "." or "_" (`.git`, `.DS_Store`, `_SUCCESS`,
-    `_temporary`) are skipped there. A symbolic
-    link to a folder is followed unless it leads back to a folder that holds
-    it, and a file that several names lead to is read under the first.
+    Folders are walked recursively, in sorted order; files and folders in them
+    whose names start with "." or "_" (`.git`, `.DS_Store`, `_SUCCESS`,
+    `_temporary`) are skipped. Symbolic links to folders are followed, except to
+    a folder that contains the link. A file with several paths is listed under
+    the first one.
     """
     by_real_path: dict[str, str] = {}
     for pattern in patterns or [""]:
@@ -88,12 +89,12 @@ def files(patterns: Sequence[str]) -> list[str]:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """The files below a folder, through symbolic links but not in circles.
+    """Yields the files below a folder, following links but not in cycles.
 
-    Hidden ones and those in hidden folders are left out.
+    Skips hidden files and files in hidden folders.
     """
     own = files_lib.local_path(folder)
-    if own is None:  # no file system with links
+    if own is None:  # A remote file system, which has no links.
         for inside, _, names in tf.io.gfile.walk(folder):
             below = inside[len(folder) :].split("/")
             if not any(map(_is_hidden, below)):
@@ -120,7 +121,7 @@ def _walk(folder: str) -> Iterator[str]:
             for name in folders
             if not _is_hidden(name)
         }
-        # Links last: a file is named by where it is, not by what points there.
+        # Links last, so that a file is listed under its real path if possible.
         folders[:] = sorted(
             (name for name in paths if not _holds(paths[name], inside)),
             key=lambda name: (os.path.islink(paths[name]), name),
@@ -138,7 +139,7 @@ def _refuse(error: OSError) -> None:
 
 
 def _holds(folder: str, path: str) -> bool:
-    """Whether `path` is the folder or lies in it, wherever links lead."""
+    """Returns whether `path` is in `folder` or equal to it, resolving links."""
     real = os.path.realpath(folder)
     return os.path.commonpath([real, os.path.realpath(path)]) == real
 
@@ -154,7 +155,7 @@ def documents(
     text_field: str = "text",
     position: Position | None = None,
 ) -> Iterator[list[str]]:
-    """Sentences of every document of all files, in order."""
+    """Yields the sentences of every document of all files, in order."""
     scanned = scan(paths, text_field=text_field, position=position)
     yield from read(scanned, text_field=text_field)
 
@@ -165,13 +166,13 @@ def scan(
     text_field: str = "text",
     position: Position | None = None,
 ) -> Iterator[Document]:
-    """The documents of all files, in order; told apart by name.
+    """Yields the locations of the documents of all files, in order.
 
-    `.jsonl`, `.ndjson` and `.json` hold one JSON object a line whose
+    `.jsonl`, `.ndjson` and `.json` files have one JSON object per line, whose
     `text_field` is a document: a string, or a list of strings, its sentences.
-    Anything else is text, but no table (`.csv`, `.tsv`). All may be packed
-    (`.gz`, `.zst`). Raises InputError for a table, for a line that does not
-    fit, and when there is no document at all.
+    Other files are plain text. All may be compressed (`.gz`, `.zst`). Raises
+    InputError for a table (`.csv`, `.tsv`), for a malformed line, and if there
+    is no document at all.
     """
     path, empty = "no file", True
     for path in paths:
@@ -197,9 +198,9 @@ def scan(
 def read(
     documents: Iterable[Document], *, text_field: str = "text"
 ) -> Iterator[list[str]]:
-    """Sentences of the documents that `scan` found; of a long one, its parts.
+    """Yields the sentences of documents from `scan`; a long one in parts.
 
-    Documents of one file should come in order: packed files are unpacked
+    Documents of one file should be in order: compressed files can only be read
     from their beginning.
     """
     for path, group in itertools.groupby(
@@ -213,16 +214,16 @@ def read(
 
 
 def texts(path: str) -> Iterator[tuple[int, str]]:
-    """Lines of a file as text, with their numbers from 1.
+    """Yields (number from 1, text) of the lines of a file.
 
-    Raises InputError where one is not UTF-8.
+    Raises InputError if a line is not UTF-8.
     """
     for number, line in enumerate(lines(path), 1):
         yield number, _decode(line, path, number)
 
 
 def lines(path: str, *, any_line_end: bool = False) -> Iterator[bytes]:
-    """Lines of a file, without newline, byte-order mark or packing.
+    """Yields the decompressed lines of a file, without newline and BOM.
 
     Raises InputError for UTF-16 and UTF-32, and for a file whose lines end in
     CR alone, unless `any_line_end`.
@@ -232,7 +233,7 @@ def lines(path: str, *, any_line_end: bool = False) -> Iterator[bytes]:
 
 
 def is_json(path: str) -> bool:
-    """Whether a file of this name holds JSON lines."""
+    """Returns whether a file of this name contains JSON lines."""
     return _name(path).endswith((".jsonl", ".ndjson", ".json"))
 
 
@@ -242,10 +243,7 @@ def _lines(
     *,
     any_line_end: bool = False,
 ) -> Iterator[tuple[int, bytes]]:
-    """Each line with the place where it begins in the unpacked file.
-
-    Raises InputError as `lines` does.
-    """
+    """Yields (offset in the decompressed file, line); errors as in `lines`."""
     lines_read = _split(path, position)
     head = list(itertools.islice(lines_read, 2))
     if head:
@@ -265,12 +263,12 @@ def _lines(
 
 
 def _split(path: str, position: Position | None) -> Iterator[tuple[int, bytes]]:
-    """Lines as `_lines` gives them, of whatever kind the file is."""
+    """Yields (offset, line) without checking the file's encoding."""
     with _unpacked(path, position) as stream:
         rest = stream.read(_CHUNK)
         begin = len(codecs.BOM_UTF8) if rest.startswith(codecs.BOM_UTF8) else 0
-        # Parts of a line that is longer than a chunk are joined once, at its
-        # end: adding one at a time copies those before it every time.
+        # Join the parts of a line that is longer than a chunk once, at its end:
+        # appending chunk by chunk would copy it in quadratic time.
         parts = [rest[begin:]]
         while chunk := stream.read(_CHUNK):
             whole, newline, tail = chunk.rpartition(b"\n")
@@ -289,7 +287,7 @@ def _split(path: str, position: Position | None) -> Iterator[tuple[int, bytes]]:
 
 
 class _unpacked:  # noqa: N801 (reads as a phrase: with _unpacked(path))
-    """A file's bytes, unpacked; what goes wrong is said with its name."""
+    """A decompressed file; errors become InputErrors that name the file."""
 
     def __init__(self, path: str, position: Position | None = None):
         self.path, self.position = path, position
@@ -338,7 +336,7 @@ class _unpacked:  # noqa: N801 (reads as a phrase: with _unpacked(path))
 
 
 def _name(path: str) -> str:
-    """In lower case and without the ending of the packing."""
+    """Returns the path in lower case, without the suffix of compression."""
     path = path.lower()
     for ending in _PACKED:
         path = path.removesuffix(ending)
@@ -364,8 +362,8 @@ def _scan_text(path: str, position: Position | None) -> Iterator[Document]:
     first, start, stop, length, blanks = 0, 0, 0, 0, 0
     for number, begin, line, text in itertools.chain(head, rows):
         blanks = 0 if text else blanks + 1
-        # A paragraph ends: at any line, or in wrapped text at a blank one,
-        # or a file without a blank line would be held whole.
+        # A paragraph ends at any line; in wrapped text at a blank line or after
+        # _HEAD lines, so that memory stays bounded without blank lines.
         ends = shape != "wrapped" or not text or not len(document_lines) % _HEAD
         if document_lines and (
             blanks > (shape == "wrapped") or (ends and length > LONGEST)
@@ -409,7 +407,10 @@ def _document(
 def _paragraphs(
     document: Document, text: str, text_field: str
 ) -> Iterator[list[str]]:
-    """Sentences of each paragraph; nothing, where a document may end."""
+    """Yields the sentences of each paragraph of a document.
+
+    A document may be split between the yielded lists if it is too long.
+    """
     if document.shape == "json":
         field = _field(text, text_field, document.path, document.line)
         if isinstance(field, list):
@@ -425,7 +426,7 @@ def _paragraphs(
         return
     if document.shape == "wrapped":
         rows = _unwrap(rows)
-    # As one paragraph: `scan` has cut what is too long.
+    # One paragraph: `scan` has already split documents that are too long.
     yield [
         sentence for row in rows for sentence in sentence_splitter.split(row)
     ]
@@ -465,19 +466,20 @@ def _field(text: str, name: str, path: str, number: int) -> str | list[str]:
 
 
 def _wrapped(rows: Sequence[str]) -> bool:
-    """Whether lines break for want of room."""
+    """Returns whether lines are hard-wrapped at some width."""
     rows = [row.strip() for row in rows]
     pairs = [(a, b) for a, b in itertools.pairwise(rows) if a and b]
     widths = sorted(len(a) for a, _ in pairs)
     if not widths:
         return False
-    width = widths[len(widths) * 9 // 10]  # not the longest: links stick out
+    width = widths[len(widths) * 9 // 10]  # not the maximum: URLs are longer
     full = sum(
         len(a) + len(_FIRST_WORD.match(b)[0]) >= width  # type: ignore[index]
         for a, b in pairs  # `b` has a word
     )
     open_ended = sum(a[-1] not in _ENDING for a, _ in pairs)
-    # Narrower columns are verse. Two thirds leaves room for headings.
+    # Below 30 characters it is verse. Two thirds of the lines, not all, because
+    # of headings.
     return 30 <= width <= 200 and min(full, open_ended) * 3 > len(pairs) * 2
 
 
@@ -486,14 +488,15 @@ _ENDING = frozenset(sentence_splitter.MARKS + "。！？；｡．" + "\"'”’�
 
 
 def _unwrap(rows: Iterable[str]) -> Iterator[str]:
-    """Joins lines up to a blank one; blank ones come out as they are."""
+    """Joins the lines of each paragraph; yields blank lines unchanged."""
     for filled, group in itertools.groupby(map(str.strip, rows), bool):
-        # A thousand lines at a time, or a file without a blank line is held.
+        # _HEAD lines at a time, so that memory stays bounded without blank
+        # lines.
         while part := list(itertools.islice(group, _HEAD if filled else 1)):
             yield _TIGHT.sub("", "\n".join(part)).replace("\n", " ")
 
 
-# Line breaks that stand for no space: in Chinese, after a hyphen or a dash.
+# Line breaks to remove without a space: in Chinese, after a hyphen or a dash.
 _TIGHT = re.compile(
     rf"(?<={sentence_splitter.WIDE.pattern})\n|\n(?={sentence_splitter.WIDE.pattern})|(?<=\w[-—])\n"
 )
@@ -506,7 +509,7 @@ def _holds_paragraphs(rows: Sequence[str]) -> bool:
     return several * 3 >= sum(map(len, rows)) > 0
 
 
-# Byte-order marks; UTF-32's first, which begins with UTF-16's.
+# Byte-order marks; UTF-32 first, because its mark starts with UTF-16's.
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -515,11 +518,11 @@ _MARKS = {
 }
 
 
-_LOOKED_AT = 200  # bytes, for UTF-16 without a mark
+_LOOKED_AT = 200  # bytes from which UTF-16 without a mark is detected
 
 
 def _encoding(line: bytes) -> str:
-    """UTF-16 or UTF-32, by its mark or by every second byte; else ""."""
+    """Detects UTF-16 or UTF-32 by its mark or by zero bytes; otherwise ""."""
     for mark, name in _MARKS.items():
         if line.startswith(mark):
             return name

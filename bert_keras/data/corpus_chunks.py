@@ -1,8 +1,8 @@
-"""Cuts a corpus into chunks: what one process works on at a time.
+"""Partitions a corpus into chunks, the units of work of one process.
 
-A chunk lists where its documents stand, and becomes one shard of records per
-pass. It is known from the files alone, so chunks are worked on in any order,
-by any number of processes, and come out the same.
+A chunk lists the locations of its documents and becomes one shard of records
+per pass. Chunks depend on the files only, so any number of processes can work
+on them in any order with the same result.
 """
 
 import array
@@ -12,12 +12,13 @@ from typing import NamedTuple
 from bert_keras.data import corpus
 from bert_keras.data import held_out as held_out_lib
 
-# Random sentences are drawn within a chunk, and a chunk is held in memory.
+# Size of a chunk's text. A chunk is in memory as a whole, because random
+# sentences are sampled within it.
 BYTES = 4_000_000
 
 
 class Chunk(NamedTuple):
-    """Documents of the training or the held-out part, `number` from 0."""
+    """Documents of one split; `number` counts the split's chunks from 0."""
 
     split: str  # train or dev
     number: int
@@ -25,13 +26,13 @@ class Chunk(NamedTuple):
 
 
 class Seen:
-    """Which digests have passed, in bounded memory.
+    """A set of digests in bounded memory, for deduplication.
 
-    Up to `size` digests none is forgotten. Past that the older half of what
-    is held goes at once: the last `size` / 2 are always remembered, a
-    repetition after more documents may pass. What is said to be seen was seen
-    (but for equal digests of other texts, 1 in 10^5 for 16 million documents).
-    2^24 digests take 256 MB.
+    Up to `size` digests none is forgotten. Beyond that, the older half is
+    dropped at once: the last `size` / 2 are always remembered, but a duplicate
+    after more documents may be missed. There are no false positives, except for
+    hash collisions (1 in 10^5 for 16 million documents). 2^24 digests take 256
+    MB.
     """
 
     def __init__(self, size: int = 1 << 24):
@@ -39,7 +40,7 @@ class Seen:
         self.newer, self.older = _Table(self.most), _Table(self.most)
 
     def add(self, digest: int) -> bool:
-        """Notes a digest; whether it is new."""
+        """Adds a digest; returns whether it is new."""
         if digest in self.newer or digest in self.older:
             return False
         if self.newer.count == self.most:
@@ -49,10 +50,10 @@ class Seen:
 
 
 class _Table:
-    """A set of digests: open addressing, half full at most.
+    """A hash set of digests: open addressing, linear probing, load <= 1/2.
 
-    Digests are random already, so their low bits say where one is looked for;
-    the next free entry takes it. A Python set takes 4 times the memory.
+    Digests are hashes already, so their low bits are the index to probe first.
+    A Python set takes 4 times the memory.
     """
 
     def __init__(self, most: int):
@@ -63,15 +64,15 @@ class _Table:
         return self.entries[self._index(digest or 1)] != 0
 
     def add(self, digest: int) -> None:
-        """Puts in a digest that is not there yet."""
-        digest = digest or 1  # 0 is a free entry
+        """Adds a digest that is not in the set yet."""
+        digest = digest or 1  # 0 marks a free entry
         self.entries[self._index(digest)] = digest
         self.count += 1
         if self.count * 2 > len(self.entries):
             self._double()
 
     def _index(self, digest: int) -> int:
-        """Where the digest is, or where it would be put."""
+        """Returns the index of the digest, or of the free entry for it."""
         entries, last = self.entries, len(self.entries) - 1
         index = digest & last
         while entries[index] and entries[index] != digest:
@@ -87,12 +88,12 @@ class _Table:
 
 
 def _size(most: int) -> int:
-    """The power of two of which `most` entries are half or less."""
+    """Returns the smallest power of two that is at least 2 * `most`."""
     return 1 << (2 * most - 1).bit_length()
 
 
 class Partition:
-    """The chunks of a corpus, and what was counted on the way."""
+    """Yields the chunks of a corpus and counts its documents and bytes."""
 
     def __init__(
         self,
@@ -109,10 +110,11 @@ class Partition:
         self.documents = self.repeated = self.bytes = 0
 
     def __iter__(self) -> Iterator[Chunk]:
-        """Every 1/held_out-th document is held out, where that gives two.
+        """Yields chunks; holds out every (1 / held_out)-th document.
 
-        A chunk has two documents at least, where there are two: one alone
-        has no random next sentence.
+        A chunk has at least two documents if the split has two: a single one
+        has no random next sentence. A single held-out document is moved to the
+        training documents.
         """
         builders = {
             split: _ChunkBuilder(self.chunk_bytes) for split in ("train", "dev")
@@ -142,10 +144,10 @@ class Partition:
 
 
 class _ChunkBuilder:
-    """Brings documents together up to `chunk_bytes`, two at least.
+    """Groups documents into chunks of `chunk_bytes`, at least two per chunk.
 
-    A chunk is given out when the next one is full, so that a last document
-    that is left alone can join the chunk before it.
+    A chunk is returned once the next one is full, so that a single last
+    document can be added to the chunk before it.
     """
 
     def __init__(self, chunk_bytes: int):
@@ -155,7 +157,7 @@ class _ChunkBuilder:
         self.size = self.num_chunks = 0
 
     def add(self, document: corpus.Document) -> list[corpus.Document]:
-        """A chunk that is complete now, or nothing."""
+        """Adds a document; returns a chunk that is now complete, or []."""
         self.current.append(document)
         self.size += document.stop - document.start
         if self.size < self.chunk_bytes or len(self.current) < 2:
@@ -165,7 +167,7 @@ class _ChunkBuilder:
         return chunk
 
     def rest(self) -> list[list[corpus.Document]]:
-        """What is left at the end."""
+        """Returns the remaining chunks, at the end of the corpus."""
         if len(self.current) == 1 and self.ready:
             return [self.ready + self.current]
         return [chunk for chunk in (self.ready, self.current) if chunk]

@@ -1,12 +1,12 @@
-"""Google's pretraining files: rows whose masks are drawn once, on disk.
+"""Reads and writes Google's pretraining files, which contain fixed masks.
 
-TFRecord files of tf.train.Example, as create_pretraining_data.py of
-google-research/bert writes them. Every row is padded with 0:
+They are TFRecord files of tf.train.Example, as written by
+create_pretraining_data.py of google-research/bert. Rows are padded with 0:
 
   input_ids, input_mask, segment_ids        (S,) int64
   masked_lm_positions, masked_lm_ids        (P,) int64
-  masked_lm_weights                         (P,) float, 0 = filling
-  next_sentence_labels                      (1,) int64, 1 = a random one
+  masked_lm_weights                         (P,) float, 0 = padding
+  next_sentence_labels                      (1,) int64, 1 = random sentence
 """
 
 import itertools
@@ -31,19 +31,19 @@ FEATURES = {
     "next_sentence_labels": tf.int64,
 }
 
-# Rows worked on at once: enough to hide the cost of an op, and 1,024 were
-# faster than 35,000, which leave the caches.
+# Rows per call: enough to hide the overhead of an op. 1,024 were faster than
+# 35,000, which do not fit the CPU caches.
 BLOCK = 1024
 
-# Of each record of a TFRecord file: its length and two checksums.
+# Bytes that a TFRecord file adds to each record: its length, two checksums.
 _RECORD_OVERHEAD = 16
 
 
 def serialize(columns: Mapping[str, np.ndarray]) -> list[bytes]:
-    """{name: (B, N) of integers or floats} -> tf.train.Examples.
+    """Serializes columns {name: (B, values)} as one tf.train.Example per row.
 
-    Byte by byte what tf.train.Example writes, features in the order given, but
-    on arrays, all rows at once.
+    Gives the same bytes as tf.train.Example with features in this order, but
+    works on arrays of all rows, which is faster.
     """
     rows = len(next(iter(columns.values())))
     features = []
@@ -83,12 +83,12 @@ def write(
     """Masks rows and writes them; returns the file's manifest entry.
 
     Args:
-      rows: "inputs/token_ids" and "inputs/segment_ids", seq_length tokens at
-        most, and "targets/next_sentence/labels", 0 where a row has none.
-      max_predictions: P; of a row's tokens `share` are hidden, but no more
-        than these.
-      seed, number: a row's masks are a function of the seed, this number of
-        the file and the row's index in it.
+      rows: "inputs/token_ids" and "inputs/segment_ids", at most seq_length
+        tokens, and optionally "targets/next_sentence/labels", default 0.
+      max_predictions: P, the maximum number of masks per row.
+      share: fraction of a row's tokens to mask.
+      seed, number: a row's masks depend on the seed, the file's number and the
+        row's index in the file.
     """
     with files.aside(path) as written, tf.io.TFRecordWriter(written) as file:
         for start in range(0, len(rows.lengths), BLOCK):
@@ -109,17 +109,16 @@ def write(
 def read(
     paths: Iterable[str], *, vocab_size: int | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The rows of such files, for `records.write_shard`.
+    """Yields the rows of Google's files as records.
 
-    A row: inputs/token_ids int32 and inputs/segment_ids uint8 of its real
-    length; inputs/positions int32, targets/masked_lm/labels int32 and
+    A record: inputs/token_ids int32 and inputs/segment_ids uint8, without
+    padding; inputs/positions int32, targets/masked_lm/labels int32 and
     targets/masked_lm/weights float32, all (P,); and the scalars
     targets/next_sentence/labels int32 and targets/next_sentence/weights
-    float32, always 1, for the files do not tell of rows without a pair.
+    float32, always 1, because the files do not mark rows without a pair.
 
-    Raises InputError where a file is none of these, is damaged, has other
-    lengths than the first one, or ids that a vocabulary of `vocab_size`
-    entries does not hold.
+    Raises InputError if a file has another format, is damaged, has other
+    lengths than the first file, or has ids outside the `vocab_size` entries.
     """
     first = None
     for path in paths:
@@ -142,8 +141,8 @@ _mask_tokens = tf.function(
     masking.mask_tokens, reduce_retracing=True, autograph=False
 )
 
-# Tags of fields that have a length: number << 3 | 2. See feature.proto and
-# example.proto of TensorFlow.
+# Protobuf tags of length-delimited fields: field number << 3 | wire type 2.
+# See feature.proto and example.proto of TensorFlow.
 _FEATURES = 1 << 3 | 2  # Example.features
 _FEATURE = 1 << 3 | 2  # Features.feature, a map
 _ENTRY_KEY, _ENTRY_VALUE = 1 << 3 | 2, 2 << 3 | 2
@@ -152,25 +151,31 @@ _LIST_VALUE = 1 << 3 | 2  # packed
 
 
 class _Part(NamedTuple):
-    """Some bytes of B rows: of data (B, W) uint8 what kept (B, W) marks."""
+    """Bytes of B rows: the elements of `data` where `kept` is true.
+
+    Both are (B, bytes), so that rows of different lengths fit one array.
+    """
 
     data: np.ndarray
     kept: np.ndarray
-    length: np.ndarray  # (B,)
+    length: np.ndarray  # (B,), number of kept bytes
 
 
 def _fixed(values: np.ndarray) -> list[_Part]:
-    """Values (B, N) as they lie in memory."""
+    """Encodes values (B, n) as their bytes in memory."""
     data = values.view(np.uint8)
     length = np.full(len(data), data.shape[1])
     return [_Part(data, np.ones(data.shape, bool), length)]
 
 
 def _varints(values: np.ndarray) -> list[_Part]:
-    """Seven bits a byte, the lowest first; all but the last have a top bit."""
+    """Encodes integers (B, n) as varints: 7 bits per byte, lowest first.
+
+    The top bit of a byte is 1 if more bytes of the number follow.
+    """
     width = max(1, -(-int(values.max(initial=0)).bit_length() // 7))
     if values.min(initial=0) < 0:
-        width = 10  # of the two's complement in 64 bits
+        width = 10  # bytes of a negative number, 64-bit two's complement
     if width == 1:
         return _fixed(values.astype(np.uint8))
     values = values.astype(np.uint32 if width < 5 else np.uint64)
@@ -186,7 +191,7 @@ def _varints(values: np.ndarray) -> list[_Part]:
 
 
 def _message(tag: int, content: list[_Part]) -> list[_Part]:
-    """A field that has a length."""
+    """Encodes a length-delimited field: tag, length, content."""
     lengths: Any = sum(part.length for part in content)
     length = lengths[:, np.newaxis]
     tags = np.full(length.shape, tag, np.uint8)
@@ -203,7 +208,7 @@ def _columns(
     share: float,
     tokenizer: tokenizers.Tokenizer,
 ) -> dict[str, np.ndarray]:
-    """Rows of these numbers, padded and masked, under Google's names."""
+    """Returns the rows at these indices, padded and masked, as FEATURES."""
     mask = np.arange(seq_length) < rows.lengths[numbers][:, np.newaxis]
     values = slice(*rows.row_splits[[numbers[0], numbers[-1] + 1]])
     padded = {}
@@ -223,7 +228,7 @@ def _columns(
     )
     token_ids, positions, labels, weights = (value.numpy() for value in masked)
     filling = [(0, 0), (0, max(0, max_predictions - seq_length))]
-    labels = labels * (weights > 0)  # as Google's: 0 where filling
+    labels = labels * (weights > 0)  # 0 at padding, as in Google's files
     no_pairs = np.zeros(len(rows.lengths), np.int32)
     sentence = rows.per_row.get("targets/next_sentence/labels", no_pairs)
     return {
@@ -238,13 +243,13 @@ def _columns(
 
 
 def _file_seed(seed: int, number: int) -> np.int32:
-    """A file's own seed; the other one of a row is its index in the file."""
+    """Returns the seed of a file; a row's second seed is its index in it."""
     own = np.random.SeedSequence([seed, number]).generate_state(1)
     return own.astype(np.int32)[0]
 
 
 def _blocks(path: str) -> Iterator[dict[str, np.ndarray]]:
-    """The features of a file, BLOCK rows at a time."""
+    """Yields the parsed features of a file, BLOCK rows at a time."""
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         raise errors.InputError(f"{path} is not a file.")
     done = size = 0
@@ -264,7 +269,8 @@ def _blocks(path: str) -> Iterator[dict[str, np.ndarray]]:
             f"{path} holds, after row {done}, a row of other features or "
             "lengths than its first one; make it again."
         ) from None
-    # The reader takes a piece of a record's head for the end of the file.
+    # Compare sizes: TensorFlow's reader takes a truncated record header for the
+    # end of the file.
     if not size or size != tf.io.gfile.stat(path).length:
         raise errors.InputError(
             f"{path} is not a TFRecord file, or is empty, damaged or "
@@ -274,13 +280,13 @@ def _blocks(path: str) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _features(path: str, example: tf.Tensor) -> dict[str, Any]:
-    """What to parse, by the lengths of a file's first row (1,) string."""
+    """Returns the features to parse, from a file's first row (1,) string."""
     ragged = {
         name: tf.io.RaggedFeature(dtype) for name, dtype in FEATURES.items()
     }
     try:
         row = tf.io.parse_example(example, ragged)
-    # The latter where the message quotes bytes that are no Example.
+    # UnicodeDecodeError: the error message quotes bytes of an invalid Example.
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
         row = {}
     lengths = {name: value.values.shape[0] for name, value in row.items()}
@@ -299,7 +305,7 @@ def _features(path: str, example: tf.Tensor) -> dict[str, Any]:
 
 
 def _sizes(columns: Mapping[str, np.ndarray]) -> tuple[int, int]:
-    """S and P."""
+    """Returns (S, P)."""
     return (
         columns["input_ids"].shape[1],
         columns["masked_lm_positions"].shape[1],
@@ -312,7 +318,7 @@ def _check(
     columns: Mapping[str, np.ndarray],
     vocab_size: int | None,
 ) -> None:
-    """Raises InputError for the first row that training could not use."""
+    """Raises InputError for the first invalid row."""
     mask, positions = columns["input_mask"], columns["masked_lm_positions"]
     lengths = mask.sum(axis=1, keepdims=True)
     last = np.iinfo(np.int32).max if vocab_size is None else vocab_size - 1

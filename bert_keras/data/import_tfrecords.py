@@ -1,4 +1,4 @@
-"""Takes over Google's TFRecord files: records with the masks that they have."""
+"""Imports Google's TFRecord files as records that keep the files' masks."""
 
 import itertools
 import os
@@ -22,10 +22,12 @@ def import_google_tfrecords(
     held_out: float,
     **metadata: Any,
 ) -> tuple[int, int]:
-    """Writes OUTPUT/train and OUTPUT/dev; returns the rows and the longest.
+    """Writes `output`/train and `output`/dev.
 
-    objective: nsp, sop or none; the files do not tell it. held_out: share of
-    the rows that goes to dev. `metadata` goes into the manifests.
+    objective: nsp, sop or none; the files do not contain it. held_out: fraction
+    of the rows to write to dev. metadata: further fields of the manifests.
+
+    Returns (number of rows, length of the longest row).
     """
     shards: dict[str, list[Any]] = {"train": [], "dev": []}
     records = google_tfrecords.read(paths, vocab_size=tokenizer.vocab_size)
@@ -48,7 +50,7 @@ def import_google_tfrecords(
                     records_of_split, per_token=records_lib.PER_TOKEN
                 )
                 shards[split].append(records_lib.write_shard(path, columns))
-    # Training records last: they say that all is done.
+    # Training records last: their manifest marks the import as complete.
     for split in ("dev", "train"):
         if shards[split]:
             folder = os.path.join(output, split)

@@ -1,7 +1,7 @@
-"""JSON from outside, strictly, with a reason in plain words for what is none.
+"""Parses JSON from users strictly, with one type of readable error.
 
-Python's `json` lets some things through that cannot be used later (a lone
-surrogate, one key twice), and raises errors of several types for others.
+Python's `json` accepts values that fail later (a lone surrogate, a duplicate
+key) and raises errors of several types.
 """
 
 import collections
@@ -15,9 +15,9 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class JsonError(ValueError):
-    """The text is no JSON; the message is a phrase that begins in lower case.
+    """The text is not valid JSON; the message is a phrase in lower case.
 
-    `line` and `column` count from 1; 0 where there is no one place.
+    `line` and `column` count from 1; 0 if the position is unknown.
     """
 
     def __init__(self, reason: str, line: int = 0, column: int = 0):
@@ -26,11 +26,11 @@ class JsonError(ValueError):
 
 
 def loads(text: str) -> Any:
-    """The value that JSON text stands for; raises JsonError.
+    """Parses JSON text; raises JsonError.
 
-    A lone surrogate (half of a character, which UTF-8 cannot hold) becomes
-    U+FFFD, one for one, so that offsets stay. NaN and Infinity are read:
-    Python's and pandas' writers give them.
+    A lone surrogate (half of a character, which UTF-8 cannot encode) becomes
+    one U+FFFD, so that offsets do not change. NaN and Infinity are accepted,
+    because Python and pandas write them.
     """
     text = text.removeprefix("\ufeff")
     try:
@@ -44,12 +44,12 @@ def loads(text: str) -> Any:
         raise JsonError("it is nested too deeply") from None
     except JsonError:
         raise
-    except ValueError:  # Python's limit, which guards from slow conversion
+    except ValueError:  # Python's limit on the digits of an integer
         raise JsonError("a whole number has more than 4,300 digits") from None
 
 
 def object_of(line: str, number: int) -> dict[str, Any]:
-    """The object in a line that begins with {; InputError names the line."""
+    """Parses a line that starts with {; InputError names the line."""
     try:
         return loads(line)
     except JsonError as error:
@@ -59,12 +59,12 @@ def object_of(line: str, number: int) -> dict[str, Any]:
 
 
 def valid_text(text: str) -> str:
-    """The text with U+FFFD for each lone surrogate."""
+    """Replaces each lone surrogate by U+FFFD."""
     return _SURROGATES.sub("\ufffd", text)
 
 
 def name_of(value: Any) -> str:
-    """What a JSON or Python value is, for messages: `a list`, `null`, `3`."""
+    """Describes a JSON or Python value for a message: "a list", "true", "3"."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, bool):

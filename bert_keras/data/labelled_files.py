@@ -1,9 +1,9 @@
-"""Labelled files as rows: dicts of strings under our own names.
+"""Reads labelled files as examples: dicts of strings with standard names.
 
-Told apart by name: `.tsv` is split at TABs without any quoting, `.csv` is
-quoted as RFC 4180 says, `.jsonl`, `.ndjson` and `.json` hold one JSON object a
-line; all may be gzipped (`.gz`), and upper case is no other name. Another
-format is one more entry of `_READERS`. Blank lines are skipped.
+The format depends on the file's suffix, in any case: `.tsv` is split at TABs
+without quoting, `.csv` is quoted as in RFC 4180, `.jsonl`, `.ndjson` and
+`.json` have one JSON object per line; all may be compressed (`.gz`). To add a
+format, add an entry to `_READERS`. Blank lines are skipped.
 """
 
 import collections
@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 from bert_keras import errors
 from bert_keras.data import json_lines, labels, text_lines
 
-# Our names and what others call them, the best match first. A column serves
-# once: `sentence` is the second text of QNLI, whose first is `question`.
+# Standard names -> common names of columns, the best match first. A column is
+# used once: `sentence` is the second text of QNLI, whose first is `question`.
 COMMON_COLUMNS = {
     "text": (
         *("text", "sentence1", "text_a", "question1", "premise", "question"),
@@ -42,7 +42,7 @@ COMMON_COLUMNS = {
 
 
 class Examples(Iterator[dict[str, str]]):
-    """The examples of one file, read lazily, once."""
+    """Yields the examples of one file, lazily, once."""
 
     def __init__(
         self,
@@ -51,14 +51,14 @@ class Examples(Iterator[dict[str, str]]):
         notes: Callable[[], str] = str,
     ):
         self.path = path
-        self.skipped = 0  # malformed rows passed over so far
+        self.skipped = 0  # malformed rows skipped so far
         self._examples = examples
         self._count = 0
-        self._notes = notes  # what else there is to say
+        self._notes = notes  # returns further remarks
 
     @property
     def note(self) -> str:
-        """What a person should know of the rows read so far, or ""."""
+        """A remark for the user on the rows read so far, or ""."""
         notes = [self._notes()]
         if self.skipped:
             notes.append(
@@ -89,9 +89,9 @@ class Examples(Iterator[dict[str, str]]):
         holds: Callable[[dict[str, str]], bool],
         notes: Callable[[], str] = str,
     ) -> "Examples":
-        """These examples without those that are left out on purpose.
+        """Returns the examples for which `holds` is true.
 
-        `notes` is asked, with the rows' own, what to say of the rows so far.
+        notes: returns a remark on the rows so far, added to `note`.
         """
         kept = (
             example
@@ -114,19 +114,23 @@ def read(
     on_bad_row: str = "fail",
     label: Callable[[Any], str] = labels.one,
 ) -> Examples:
-    """The columns wanted, one dict a row.
+    """Reads the requested columns of a file, one dict per row.
 
-    columns maps our names to the file's: {"text": "sentence"}. A number is a
-    position, from 0, in a file without a header; then all are numbers. None
-    looks for the names in `COMMON_COLUMNS`, and so it is with a label that is
-    not named. `needed` are names of ours that must be among them. `label`, a
-    function of `labels`, reads that column; all others are texts. A malformed
-    row (fields too many or too few, no JSON, no UTF-8, a wanted value missing
-    or of another type) stops the reading; with on_bad_row="skip" it is counted
-    in `Examples.skipped`. After a lost quote in a CSV file, reading goes on
-    with the line after the one where the quote opens. A quoted text of a few
-    lines that look like rows, but which ends as CSV wants it, may be meant: it
-    stops the reading, and with "skip" it is one row, which the note names.
+    Args:
+      columns: standard names -> the file's names: {"text": "sentence"}. If all
+        are numbers, they are indices, from 0, in a file without a header. None
+        looks for `COMMON_COLUMNS`; so does a missing "label".
+      needed: standard names that must be among the columns.
+      on_bad_row: "fail" raises InputError for a malformed row (wrong number of
+        fields, invalid JSON or UTF-8, a value missing or of another type);
+        "skip" counts it in `Examples.skipped`.
+      label: a function of `labels` that parses the label; other columns are
+        texts.
+
+    After an unclosed quote in a CSV file, reading continues with the line after
+    the opening quote. A quoted text of a few lines that look like rows, but
+    which is closed correctly, may be intended: it is an error with "fail", and
+    one row, mentioned in the note, with "skip".
     """
     if on_bad_row not in ("fail", "skip"):
         raise ValueError(f"on_bad_row is fail or skip, not {on_bad_row!r}.")
@@ -163,10 +167,10 @@ def _doubt_message(doubts: Sequence[str]) -> str:
 def parse_columns(
     text: str, allowed: Collection[str] = ()
 ) -> dict[str, str] | None:
-    """`text=sentence,label=gold` -> a mapping; nothing -> None.
+    """Parses `text=sentence,label=gold` as a mapping; "" as None.
 
-    A column whose name has a comma is quoted: `text="review, long"`, with a
-    quote inside doubled. `allowed` are the names of ours there may be.
+    A column name with a comma is quoted: `text="review, long"`; a quote inside
+    is doubled. allowed: the standard names that may occur.
     """
     columns = {}
     for item in filter(None, map(str.strip, _ITEMS.findall(text))):
@@ -196,20 +200,20 @@ _QUOTED = re.compile(r'"(?:[^"]|"")+"')
 
 
 def are_names(cells: Iterable[str]) -> bool:
-    """Whether a first row is a header: all are names that columns often have.
+    """Returns whether a first row is a header: all cells are usual names.
 
-    The common ones, and some that have to be named.
+    Includes usual names that are not in COMMON_COLUMNS.
     """
     return all(cell.strip().casefold() in _NAMES for cell in cells)
 
 
 class _RawRow(NamedTuple):
-    """A row as it stands in the file: fields by position or by name."""
+    """A row of the file: fields by position or by name."""
 
     line: int
     fields: Sequence[str] | Mapping[str, Any] = ()
-    problem: str = ""  # what is wrong with it
-    doubt: str = ""  # what may be wrong with it, though it can be read
+    problem: str = ""  # why the row is malformed
+    doubt: str = ""  # why a readable row may be malformed
 
 
 def _examples(
@@ -220,7 +224,7 @@ def _examples(
     has_header: bool,
     doubts: list[str],
 ) -> Iterator[dict[str, str] | None]:
-    """Dicts under our names; None for a row that is passed over."""
+    """Yields dicts with standard names; None for a skipped row."""
     reader, misfit = None, None
     for raw in raw_rows:
         if raw.problem and reader is None and has_header:
@@ -235,7 +239,7 @@ def _examples(
             try:
                 reader = make_reader(raw.fields)
             except errors.InputError as error:
-                # An object that lacks a column may be one malformed row.
+                # A JSON object without a column may be a single malformed row.
                 if not (skip and isinstance(raw.fields, Mapping)):
                     raise
                 misfit, problem = misfit or error, str(error)
@@ -255,12 +259,12 @@ def _examples(
 
 
 class _ColumnReader:
-    """Reads the wanted columns, which the first row of a file locates."""
+    """Reads the requested columns, located by the first row of a file."""
 
     def __init__(self, path, first, *, columns, needed, label):
         named = isinstance(first, Mapping)
         self.label = label
-        self._numbers: dict[float, str] = {}  # labels of JSON -> as written
+        self._numbers: dict[float, str] = {}  # numeric labels -> as written
         self.width = None if named else len(first)
         available: list[Any] = (
             list(first) if named else [name.strip() for name in first]
@@ -272,7 +276,7 @@ class _ColumnReader:
         if positions:
             _refuse_header(path, available, columns)
             available = list(range(len(first)))
-            # Longer ones are no positions, and Python's int has a limit.
+            # Longer numbers are not indices, and int() limits the digits.
             columns = {
                 name: int(column) if len(column) < 10 else column
                 for name, column in columns.items()
@@ -303,14 +307,14 @@ class _ColumnReader:
                 f"{', '.join(columns)} and no {', '.join(absent)}. Name the "
                 f"columns with columns=text=...,{absent[0]}=..."
             )
-        self.names = dict(columns)  # our name -> the file's, for messages
+        self.names = dict(columns)  # standard -> file's names, for messages
         self.keys = {
             name: column if named or positions else available.index(column)
             for name, column in columns.items()
         }
 
     def read(self, fields: Any) -> tuple[dict[str, str] | None, str]:
-        """The row, or what is wrong with it."""
+        """Returns (example, "") or (None, the reason why it is malformed)."""
         if self.width is not None and len(fields) != self.width:
             return None, f"expected {self.width} fields, found {len(fields)}"
         example = {}
@@ -327,7 +331,7 @@ class _ColumnReader:
         return example, ""
 
     def _check_number(self, value: Any) -> None:
-        """Raises ValueError for a number that was written otherwise before."""
+        """Raises ValueError if an earlier row writes the number otherwise."""
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return
         before = self._numbers.setdefault(value, repr(value))
@@ -345,20 +349,20 @@ def _are_positions(columns: Mapping[str, str] | None) -> bool:
 
 
 def _shown(name: Any) -> str:
-    """A name for messages; one of any length may come from a user."""
+    """Formats a user's name for a message, truncated if it is long."""
     text = str(name)
     return repr(name) if len(text) < 60 else f"{text[:50]!r}..."
 
 
 def _text_of(value: Any) -> str:
-    """A field as a text; JSON may hold anything."""
+    """Returns the field if it is a string; ValueError for other JSON values."""
     if isinstance(value, str):
         return value
     raise ValueError(f"expected text, found {json_lines.name_of(value)}")
 
 
 def _is_header(path: str, first: Sequence[str], wanted: Sequence[str]) -> bool:
-    """Whether a first row holds numbers as names, as pandas writes them."""
+    """Returns whether a first row is a header of numbers, as pandas writes."""
     if not set(wanted) <= set(first):
         return False
     others = {name for name in first if not name.isdecimal()}
@@ -374,7 +378,7 @@ def _is_header(path: str, first: Sequence[str], wanted: Sequence[str]) -> bool:
 def _refuse_header(
     path: str, first: Sequence[str], columns: Mapping[str, str]
 ) -> None:
-    """Raises InputError where a first row holds names, not texts and labels."""
+    """Raises InputError if a first row has names, not texts and labels."""
     indices = {
         name: int(column)
         for name, column in columns.items()
@@ -400,7 +404,7 @@ _NAMES = {
     *("summary", "tag", "tags", "target", "title", "topic", "tweet", "id"),
 }
 
-# How the unnamed column of row numbers is called.
+# Names of a column of row numbers.
 _INDEX_NAMES = {"", "id", "index", "unnamed: 0"}
 
 
@@ -412,7 +416,7 @@ def _recognise(path: str, available: Sequence[str]) -> dict[str, str]:
 def _with_label(
     path: str, available: Sequence[str], columns: Mapping[str, str]
 ) -> dict[str, str]:
-    """The columns that were named, and a label that has a common name."""
+    """Adds a label column with a common name to the given columns."""
     matches = _common(path, available, only=("label",))
     if "label" in matches and matches["label"] not in columns.values():
         return {"label": matches["label"], **columns}
@@ -424,7 +428,7 @@ def _common(
     available: Sequence[str],
     only: Collection[str] = tuple(COMMON_COLUMNS),
 ) -> dict[str, str]:
-    """Our names -> those columns that have a common name."""
+    """Returns standard names -> the columns that have a common name."""
     free = collections.defaultdict(list)
     for column in available:
         free[column.strip().casefold()].append(column)
@@ -442,7 +446,7 @@ def _common(
     return matches
 
 
-# One reader per format: path -> records, blank lines left out.
+# One reader per format: path -> rows, without blank lines.
 
 
 def _read_tsv(path: str) -> Iterator[_RawRow]:
@@ -454,11 +458,11 @@ def _read_tsv(path: str) -> Iterator[_RawRow]:
 
 
 def _read_csv(path: str) -> Iterator[_RawRow]:
-    # A row may go over several lines, so bytes that are no UTF-8 go through
-    # the parser as lone surrogates and are looked for in what comes out.
+    # A row may span lines, so invalid UTF-8 passes the parser as lone
+    # surrogates, which are searched for in the parsed fields.
     lines = _Lines(f"{_loose(line)}\n" for line in text_lines.read(path))
     reader = csv.reader(lines, strict=True)
-    # Fields of rows of one line, for _look_like_rows.
+    # Fields of one-line rows, for _look_like_rows.
     one_line_fields: set[str] = set()
     width = None
     while True:
@@ -494,19 +498,19 @@ def _read_csv(path: str) -> Iterator[_RawRow]:
 
 
 class _Lines(Iterator[str]):
-    """Lines for the parser, which can read those of one row again.
+    """Yields lines to the CSV parser, and can rewind to a row's second line.
 
-    How many are read again grows with the lines of the file, and not with
-    their square: a row that takes more looks as if the file ended there.
+    The number of lines read again is bounded, so that time stays linear in the
+    file's lines: for a row that exceeds the bound, the input ends.
     """
 
     def __init__(self, lines: Iterator[str]):
         self._lines = lines
         self._again: collections.deque[str] = collections.deque()
-        self._left = _MOST_AGAIN  # lines that may be read in vain
-        self.taken: list[str] = []  # lines of the row that is read
-        self.number = 1  # of the first of them
-        self.stopped = False  # whether the row takes too many
+        self._left = _MOST_AGAIN  # lines that may still be read again
+        self.taken: list[str] = []  # lines of the current row
+        self.number = 1  # number of the first of them
+        self.stopped = False  # whether the row exceeded the bound
 
     def __next__(self) -> str:
         again = self._again
@@ -518,12 +522,12 @@ class _Lines(Iterator[str]):
         return line
 
     def start(self) -> None:
-        """Begins a row."""
+        """Starts a new row."""
         self.number += len(self.taken)
         self.taken, self.stopped = [], False
 
     def rewind(self) -> None:
-        """Takes all lines but the first of the row back."""
+        """Returns all lines of the row but the first to the input."""
         self._left -= len(self.taken) - 1
         self._again.extendleft(reversed(self.taken[1:]))
         del self.taken[1:]
@@ -535,17 +539,17 @@ def _look_like_rows(
     width: int | None,
     one_line_fields: Collection[str],
 ) -> bool:
-    """Whether the lines of a quoted field look like rows themselves.
+    """Returns whether the lines of a quoted field look like rows themselves.
 
-    So it is where a quote was lost and the next one that is lost closes it.
-    Each line, without the quote that opens, must have as many fields as the
-    rows before, and most of them one that other rows have as well: a label.
-    Where the part of the last line that is quoted is such a row, too, they are
-    a text: of a row that lost a quote, the label would come after it.
+    That happens if a closing quote is missing and a later stray quote closes
+    the field. Each line, without the opening quote, must have `width` fields,
+    and most lines must share a field, such as a label, with other rows. If the
+    quoted part of the last line also has `width` fields and shares one, the
+    field is a text: after a missing quote, the label would follow the quote.
     """
     rows: list[list[str]] = []
     for line in taken[:-1]:
-        if not rows:  # the row where the quote opens, without it
+        if not rows:  # Remove the opening quote from its row.
             line = line[: line.rfind('"')] + line[line.rfind('"') + 1 :]
         try:
             rows.append(next(csv.reader([line], strict=True)))
@@ -647,15 +651,15 @@ _TABLES = (".tsv", ".csv")
 _SURROGATE = re.compile("[\udc80-\udcff]")
 _MOST_KNOWN = 10_000
 _MOST_DOUBTED = 10  # lines of a row that may be a text, or rows
-# Lines after a lost quote that are read again: so many in the file, and then
-# so many for each row. A field of 131,072 characters, the most of Python's
-# csv, has fewer than the former.
+# Maximum number of lines read again after unclosed quotes: in total per file,
+# and per row once that is used up. The former exceeds the lines of a field of
+# 131,072 characters, the limit of Python's csv.
 _MOST_AGAIN = 150_000
 _LEAST_AGAIN = 30
 
 
 def _text(path: str) -> Iterator[tuple[int, str, str]]:
-    """Line number, text, and what is wrong with it."""
+    """Yields (line number, text, problem or "")."""
     for number, line in enumerate(text_lines.read(path), 1):
         try:
             yield number, text_lines.decode(line), ""

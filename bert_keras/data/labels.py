@@ -1,7 +1,7 @@
-"""Labels of rows: one reading of them, in training, scoring and Python.
+"""Parses labels in the same way for training, evaluation and Python.
 
-A field of a file (a string, or a JSON value) becomes the one string that
-stands for the label everywhere, or a ValueError with a phrase for the message.
+A field of a file (a string or a JSON value) becomes the string that represents
+the label everywhere, or raises a ValueError with a phrase for the message.
 """
 
 import json
@@ -16,26 +16,26 @@ import tensorflow as tf
 from bert_keras import errors
 from bert_keras.data import json_lines
 
-# What str.strip takes away, and characters of no width.
+# The characters that str.strip removes, and zero-width characters.
 _BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001))))
 _BLANKS += "\ufeff\u200b\u2060"
-# How pandas, Python and JSON write a missing value into text.
+# Missing values as pandas, Python and JSON write them.
 _MISSING = ("", "nan", "NaN")
-# How they and others do that could be names of classes as well.
+# Other ways to write a missing value, which could also be names of classes.
 _MAYBE_MISSING = {
     *("#n/a", "#na", "-nan", "<na>", "n/a", "na", "nan", "nat", "nil", "none"),
     *("null", "undefined"),
 }
 _PYTHON_LIST = re.compile(r"\[\s*(['\"]).*\1\s*,?\s*\]", re.DOTALL)
-# Squared errors of larger numbers can overflow in the sum of a batch.
+# The squared errors of larger numbers can overflow when a batch is summed.
 LARGEST = 1e16
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def one(value: Any) -> str:
-    """The label of one class: stripped, and not missing.
+    """Parses the label of one class: stripped, not missing.
 
-    A list or an object is none, also as text in a table.
+    Raises ValueError for a list or an object, also as text in a table.
     """
     if isinstance(value, str) and ("[" in value or "{" in value):
         text = strip(value)
@@ -53,11 +53,11 @@ def one(value: Any) -> str:
 
 
 def several(value: Any) -> str:
-    """Labels joined with commas, each once; "" for none.
+    """Parses several labels; returns them joined by commas, "" for none.
 
-    A string has commas between labels. A JSON list of strings is these
-    labels, also as text in a table. What is returned is read as the same
-    labels again.
+    The field is a string of labels separated by commas, or a JSON list of
+    strings, also as text in a table. Duplicates are removed. Parsing the result
+    again gives the same labels.
     """
     if isinstance(value, str):
         text = strip(value)
@@ -98,7 +98,7 @@ def several(value: Any) -> str:
 
 
 def number(value: Any) -> str:
-    """A finite number, as text that every reader of numbers reads alike."""
+    """Parses a finite number; returns text that every parser reads alike."""
     text = "" if isinstance(value, (list, dict, bool)) else _text(value)
     if _NUMBER.fullmatch(strip(text)):
         if abs(float(text := strip(text))) <= LARGEST:
@@ -112,7 +112,7 @@ def number(value: Any) -> str:
 
 
 def numbers(label: tf.Tensor) -> tf.Tensor:
-    """(T,) string -> (T,) float32; raises InputError with the row."""
+    """Parses labels (T,) string -> (T,) float32; InputError names the row."""
     values = np.zeros(len(label), np.float32)
     for row, text in enumerate(label.numpy()):
         try:
@@ -123,7 +123,7 @@ def numbers(label: tf.Tensor) -> tf.Tensor:
 
 
 def doubts(names: Iterable[str]) -> str:
-    """What a person should know of names of classes, or ""."""
+    """Returns a remark for the user on suspicious class names, or ""."""
     names = sorted(names)
     notes = []
     missing = [name for name in names if name.casefold() in _MAYBE_MISSING]
@@ -146,11 +146,12 @@ def doubts(names: Iterable[str]) -> str:
 
 
 class Skipped:
-    """Leaves out the rows that have one of some labels, and counts them.
+    """Filters out the rows that have one of some labels, and counts them.
 
-    names: the labels to skip, with commas between.
-    key: of a label, by which labels are compared.
-    names_of, classes_of: of a row, the labels it names and its classes.
+    names: the labels to skip, separated by commas.
+    key: label -> the value by which labels are compared.
+    names_of: example -> the labels it names.
+    classes_of: example -> its classes.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class Skipped:
         classes_of: Callable[[Mapping[str, str]], Iterable[str]],
     ):
         self._key, self._names_of, self._classes_of = key, names_of, classes_of
-        self._skip: dict[Hashable, str] = {}  # as a person wrote them
+        self._skip: dict[Hashable, str] = {}  # key -> label as written
         for name in map(strip, names.split(",")):
             if name:
                 try:
@@ -208,12 +209,12 @@ class Skipped:
 
 
 def strip(text: str) -> str:
-    """Without white space of any kind at its ends."""
+    """Strips white space and zero-width characters."""
     return text.strip(_BLANKS)
 
 
 def _structure(text: str) -> list[Any] | dict[str, Any] | None:
-    """The JSON list or object that a text is, if it is one."""
+    """Parses a text that is a JSON list or object; otherwise None."""
     try:
         value = json_lines.loads(text)
     except json_lines.JsonError:
@@ -222,7 +223,7 @@ def _structure(text: str) -> list[Any] | dict[str, Any] | None:
 
 
 def _listed(text: str) -> Any:
-    """The list that a field `["a", "b"]` holds; other text as it is."""
+    """Parses a field `["a", "b"]` as a list; returns other text unchanged."""
     if isinstance(value := _structure(text), list):
         return value
     # `['a', 'b']` and `[a, b]` would become the labels `['a'` and `'b']`.
@@ -246,7 +247,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """Strings as they are, 1 as `1`, true as `true`."""
+    """Formats a JSON value as text: a string unchanged, 1 as "1"."""
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)

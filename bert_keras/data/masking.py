@@ -1,8 +1,8 @@
-"""Masked language modelling: which tokens are hidden, and by what.
+"""Masks tokens for masked language modelling.
 
 Devlin et al. 2019, section 3.1 and appendix A.1: 15 % of the tokens are
-chosen; of these 80 % become [MASK], 10 % a random entry of the vocabulary,
-10 % stay as they are.
+chosen; of these 80 % become [MASK], 10 % a random entry of the vocabulary, and
+10 % are unchanged.
 """
 
 import math
@@ -13,8 +13,8 @@ import tensorflow as tf
 MASK_SHARE = 0.8
 RANDOM_SHARE = 0.1
 
-# Steele et al. 2014, "Fast splittable pseudorandom number generators": the
-# step of splitmix64's counter, and shifts and factors of its mixer.
+# splitmix64's increment, and the shifts and factors of its mixer (Steele et al.
+# 2014, "Fast splittable pseudorandom number generators").
 GAMMA = 0x9E3779B97F4A7C15
 MIXER = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
@@ -30,24 +30,24 @@ def mask_tokens(
     vocab_size: int,
     num_masks: int | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Hides `share` of each row's tokens.
+    """Masks `share` of each row's tokens.
 
     Args:
       token_ids, padding_mask: (B, S) int32.
-      seeds: (B, 2) int32, one per row: a row's draw depends on no other row.
-      share: part of a row's tokens, [CLS] and [SEP] counted, that is chosen;
-        at least one.
+      seeds: (B, 2) int32, one per row: a row's masks depend on no other row.
+      share: fraction of a row's tokens, including [CLS] and [SEP], to choose;
+        at least one token is chosen.
       special_ids: ids that are never chosen.
-      num_masks: P, at most S; no more are chosen. None: `max_predictions` of S.
+      num_masks: P, at most S, the maximum to choose. None: ceil(share * S).
 
     Returns:
-      token_ids (B, S) with the chosen ones replaced; positions (B, P) int32,
-      rising; labels (B, P) int32, what stood there; weights (B, P) float32,
-      1 = chosen, 0 = filling.
+      token_ids (B, S) with the chosen tokens replaced; positions (B, P) int32,
+      ascending; labels (B, P) int32, the original tokens; weights (B, P)
+      float32, 1 = chosen, 0 = padding.
     """
     shape = tf.shape(token_ids)
     if num_masks is None:
-        # In float32, 0.15 of 100 tokens would want 16 positions.
+        # float64, because in float32 ceil(0.15 * 100) is 16.
         length = tf.cast(shape[1], tf.float64)
         num_masks = tf.cast(tf.math.ceil(share * length), tf.int32)
     sizes = [shape[1], num_masks, num_masks]
@@ -71,7 +71,7 @@ def mask_tokens(
     random = tf.cast(word * vocab_size, tf.int32)
     replacements = tf.where(action < MASK_SHARE + RANDOM_SHARE, random, labels)
     replacements = tf.where(action < MASK_SHARE, mask_id, replacements)
-    # Filling writes position 0's own token back: [CLS] is never chosen.
+    # Padding writes the token of position 0 back: [CLS] is never chosen.
     replacements = tf.where(valid, replacements, labels)
     row = tf.broadcast_to(tf.range(shape[0])[:, tf.newaxis], tf.shape(chosen))
     token_ids = tf.tensor_scatter_nd_update(
@@ -81,33 +81,33 @@ def mask_tokens(
 
 
 def uniform(seeds: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
-    """seeds (B, 2) int32 -> (B, count) float32 in [0, 1).
+    """Returns random numbers (B, count) float32 in [0, 1) from seeds (B, 2).
 
-    A number is a hash of its row's two seeds and its column, so no number
-    depends on another one and all are made at once.
+    A number is a hash of its row's two seeds and its column, so numbers do not
+    depend on each other and are computed in parallel.
     """
-    # Through int64: XLA leaves open what a negative int32 is as uint64.
+    # Via int64: XLA does not define the cast of a negative int32 to uint64.
     seeds = tf.bitcast(tf.cast(seeds, tf.int64), tf.uint64)
     columns = tf.cast(tf.range(count), tf.uint64)
     rows = _splitmix(tf.zeros_like(seeds[:, :1]), seeds[:, :1])  # (B, 1)
     rows = _splitmix(rows, seeds[:, 1:])
     mixed = _splitmix(rows, columns)  # (B, count)
-    # 24 bits are what a float32 holds without rounding up to 1.
+    # float32 has 24 bits: with more, a number could be rounded up to 1.
     return tf.cast(_shifted(mixed, 40), tf.float32) * 2.0**-24
 
 
 def max_predictions(seq_length: int, share: float) -> int:
-    """P: positions for masks in a row of `seq_length` tokens."""
+    """Returns P, the number of mask positions for `seq_length` tokens."""
     return math.ceil(share * seq_length)
 
 
 def mask_positions(
     token_ids: tf.Tensor, mask_id: int, num_masks: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where [MASK] stands in a text that came with masks.
+    """Finds the [MASK] tokens of texts that contain masks.
 
-    token_ids (B, S) -> positions (B, P) int32 rising, and a (B, P) bool that
-    is false on filling. P = `num_masks`: further masks stay unanswered.
+    token_ids (B, S) -> positions (B, P) int32, ascending, and valid (B, P)
+    bool, false at padding. P = `num_masks`; further masks are ignored.
     """
     length = tf.shape(token_ids)[1]
     is_mask = token_ids == mask_id
@@ -122,7 +122,7 @@ def mask_positions(
 
 
 def _splitmix(state: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """The index-th number, from 0, of splitmix64 begun at `state`; uint64."""
+    """Returns the index-th uint64, from 0, of splitmix64 started at `state`."""
     value = state + (index + np.uint64(1)) * np.uint64(GAMMA)
     for bits, factor in MIXER:
         value = (value ^ _shifted(value, bits)) * np.uint64(factor)

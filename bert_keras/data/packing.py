@@ -1,4 +1,7 @@
-"""Puts segments of ids into the frame of a row, in graph and on arrays."""
+"""Packs segments of token ids and special tokens into rows.
+
+`pack` and `windows` work in a TensorFlow graph, `pack_spans` on NumPy arrays.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,16 +20,16 @@ def pack(
     facts: Mapping[str, Sequence[tf.RaggedTensor | None]] | None = None,
     filler: int = 0,
 ) -> dict[str, tf.Tensor]:
-    """One or two ragged (T, None) int32 segments -> rows (T, S) int32.
+    """Packs one or two ragged (T, None) int32 segments into rows (T, S) int32.
 
-    S is the longest row's length, at most `seq_length`; a longer pair loses
-    tokens from the end of its longer segment, one by one (Google's
-    `_truncate_seq_pair`, of equal ones the second). "truncated" (T,) bool
-    tells which rows lost some.
+    S is the length of the longest row, at most `seq_length`. A longer pair is
+    truncated at the end of its longer segment, token by token (Google's
+    `_truncate_seq_pair`; of equally long ones, the second). "truncated" (T,)
+    bool marks these rows.
 
-    facts: further int32 numbers of the tokens of each segment (None: the
-    filler), truncated alike. They become (T, S), and are the filler where the
-    frame and padding are. For example, with [CLS] 2 and [SEP] 3:
+    facts: {name: one ragged int32 value per token and segment; None: filler}.
+    They are truncated like the tokens and become (T, S), with `filler` at
+    special tokens and padding. For example, with [CLS] 2 and [SEP] 3:
 
       pack([[[7, 8]]], frame, seq_length=5, facts={"start": [[[0, 3]]]},
            filler=-1)
@@ -66,12 +69,12 @@ def pack(
 def pack_separately(
     segments: Sequence[tf.RaggedTensor], frame: base.Frame, *, seq_length: int
 ) -> dict[str, tf.Tensor]:
-    """Packs segments, ragged (T, None) int32 each, that share only a row.
+    """Packs independent segments, ragged (T, None) int32 each, into one row.
 
-    Each has a frame of its own and an equal part of `seq_length`, longer ones
-    are truncated. padding_mask (T, S) is k on the k-th segment, so that
-    they do not attend to each other; `position_ids` counts the positions in
-    each.
+    Each segment has its own special tokens and is truncated to an equal part of
+    `seq_length`. padding_mask (T, S) is k on the k-th segment, counted from 1,
+    so that segments do not attend to each other; `position_ids` restarts at 0
+    in each.
     """
     seq_length = seq_length // len(segments)
     room = frame.room(seq_length)
@@ -93,7 +96,11 @@ def pack_separately(
 
 
 def position_ids(padding_mask: tf.Tensor, num_texts: int) -> tf.Tensor:
-    """(B, S) int32: each of the texts that the mask numbers starts at 0."""
+    """Returns positions (B, S) int32 that start at 0 in each text of a row.
+
+    padding_mask (B, S) is k on the k-th text: [1, 1, 2, 2, 2] gives positions
+    [0, 1, 0, 1, 2].
+    """
     begin = tf.zeros_like(padding_mask)
     for number in range(1, num_texts):
         is_text = tf.cast(padding_mask == number, tf.int32)
@@ -103,27 +110,32 @@ def position_ids(padding_mask: tf.Tensor, num_texts: int) -> tf.Tensor:
 
 
 class Windows(NamedTuple):
-    """T texts cut into W >= T windows; all of their tokens are in some.
+    """T texts split into W >= T overlapping windows that cover all tokens.
 
-    A token that is in two windows has the most context in the one whose
-    [first, last) holds it; each token is in one of these.
+    begin is the index, in its text, of a window's first token. [first, last)
+    are the tokens that the window is responsible for: each token of a text is
+    in the range of exactly one window, the one in which it has most context.
+    Two windows of 4 tokens with stride 2, of a text of 6 tokens:
+
+      ids      [[10, 11, 12, 13], [12, 13, 14, 15]]
+      begin    [0, 2]   first  [0, 3]   last  [3, 6]
     """
 
     ids: tf.RaggedTensor  # (W, None) int32
-    example_index: tf.Tensor  # (W,) int32: the text a window is of
-    begin: tf.Tensor  # (W,) int32: which token of the text comes first
-    first: tf.Tensor  # (W,) int32, of the text's tokens
+    example_index: tf.Tensor  # (W,) int32: index of the window's text
+    begin: tf.Tensor  # (W,) int32
+    first: tf.Tensor  # (W,) int32
     last: tf.Tensor  # (W,) int32
 
 
 def windows(
     ids: tf.RaggedTensor, room: tf.Tensor | int, stride: tf.Tensor | int
 ) -> Windows:
-    """Overlapping windows of `room` tokens, each `stride` after the one before.
+    """Splits texts into windows of `room` tokens that start every `stride`.
 
-    ids (T, None) int32; room and stride () or (T,) int32. A text that fits, an
-    empty one included, is one window. No token is lost: a stride above the
-    room is the room, and at least 1.
+    ids (T, None) int32; room and stride () or (T,) int32. A text that fits is
+    one window, also if empty. The stride is clipped to 1..room, so that no
+    token is lost.
     """
     length = tf.cast(ids.row_lengths(), tf.int32)
     room = tf.maximum(tf.broadcast_to(room, tf.shape(length)), 1)
@@ -162,23 +174,28 @@ def pack_spans(
     second: np.ndarray,
     frame: base.Frame,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same for spans of a flat text; all of a row must fit.
+    """Packs spans of a flat array of ids into rows, without truncation.
 
-    ids (N,); first, second (R, 2): where the segments begin and end there.
-    Empty `second` ones make the one-segment form. Returns row_splits (R + 1,)
-    int64 and, of all rows one after the other, token_ids int32 and segment_ids
-    uint8.
+    ids (tokens,); first, second (rows, 2): begin and end offsets of the
+    segments in ids. If a row's `second` is empty, it has one segment. Returns
+    row_splits (rows + 1,) int64 and the concatenated rows: token_ids int32 and
+    segment_ids uint8. For example, with [CLS] 2 and [SEP] 3:
+
+      pack_spans([7, 8, 9], first=[[0, 1], [0, 2]], second=[[1, 3], [2, 2]])
+      row_splits  [0, 6, 10]
+      token_ids   [2, 7, 3, 8, 9, 3,  2, 7, 8, 3]
+      segment_ids [0, 0, 0, 1, 1, 1,  0, 0, 0, 0]
     """
     sizes = [span[:, 1] - span[:, 0] for span in (first, second)]
     pairs = sizes[1] > 0
-    # Of the first segment with its frame, and of the second.
+    # Lengths of both segments with their special tokens.
     lengths = [
         len(frame.start)
         + sizes[0]
         + np.where(pairs, len(frame.between), len(frame.end)),
         np.where(pairs, sizes[1] + len(frame.end), 0),
     ]
-    ends = np.cumsum(np.stack(lengths, axis=1))  # of a first, a second, ...
+    ends = np.cumsum(np.stack(lengths, axis=1))  # first, second, first, ...
     row_splits = np.append(0, ends[1::2])
     begins = row_splits[:-1] + len(frame.start), ends[::2]
     token_ids = np.zeros(row_splits[-1], np.int32)
@@ -202,7 +219,10 @@ def pack_spans(
 
 
 def dense(ids: tf.RaggedTensor, filler: int = 0) -> tf.Tensor:
-    """Padded with the filler, to two tokens at least, also if T is 0."""
+    """Pads with the filler to a dense tensor of at least two columns.
+
+    This includes an empty batch (T = 0).
+    """
     filler = tf.cast(filler, ids.dtype)
     padded = ids.to_tensor(filler)
     missing = tf.maximum(2 - tf.shape(padded)[1], 0)
@@ -213,7 +233,10 @@ def dense(ids: tf.RaggedTensor, filler: int = 0) -> tf.Tensor:
 def _kept(
     segments: Sequence[tf.RaggedTensor], room: int
 ) -> list[tf.RaggedTensor]:
-    """Of each segment, ragged: which of its flat values are kept."""
+    """Returns the indices, in its flat values, of each segment's kept tokens.
+
+    For room 10, lengths (8, 4) are truncated to (6, 4) and (8, 7) to (5, 5).
+    """
     lengths = [segment.row_lengths() for segment in segments]
     if len(segments) == 1:
         counts = [tf.minimum(lengths[0], room)]
@@ -243,7 +266,7 @@ def _join(
     between: Sequence[Any],
     end: Sequence[Any],
 ) -> tf.RaggedTensor:
-    """Segments with these values before, between and after them."""
+    """Concatenates segments, with values before, between and after them."""
     rows, dtype = segments[0].nrows(), segments[0].dtype
 
     def repeat(values: Sequence[Any]) -> list[tf.RaggedTensor]:

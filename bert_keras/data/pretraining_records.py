@@ -1,8 +1,8 @@
-"""Turns a chunk of a corpus into shards of pretraining rows.
+"""Builds shards of pretraining records from a chunk of a corpus.
 
-`make` is a pure function of the chunk and the settings, apart from the files it
-writes: processes of one machine and the workers of a Beam pipeline call it
-alike, and a second call finds what the first has made.
+Apart from the files it writes, `make` is a pure function of the chunk and the
+settings: worker processes and Beam workers call it in the same way, and a
+second call reuses the files of the first.
 """
 
 import dataclasses
@@ -26,23 +26,24 @@ from bert_keras.data import (
 )
 from bert_keras.tokenizers import base as tokenizers
 
-EXAMPLES = 3  # rows that are shown to people
-# All of a chunk at once take 100 MB more and no less time. So does looking up
-# each distinct word once: numbering words costs what cutting them does.
+EXAMPLES = 3  # rows to show in the report
+# Tokenizing a whole chunk in one call takes 100 MB more memory and saves no
+# time. Nor does tokenizing each distinct word once: deduplicating words costs
+# as much as tokenizing them.
 SENTENCES_PER_CALL = 4000
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardSettings:
-    """All that the rows of a chunk depend on beside its text."""
+    """Everything that the records of a chunk depend on besides its text."""
 
-    folder: str  # shards go to its train and dev
+    folder: str  # shards are written to its folders train and dev
     tokenizer: tokenizers.Tokenizer
     seq_length: int
     objective: str  # nsp, sop or none
     passes: int = 1
     seed: int = 1
-    # Of Google's files, whose masks are drawn here; None: of records.
+    # For Google's format, which has fixed masks; None writes records.
     masks: "Masks | None" = None
 
 
@@ -53,10 +54,10 @@ class Masks:
 
 
 def make(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> dict[str, Any]:
-    """Writes one shard per pass, unless they are there.
+    """Writes one shard per pass, unless they exist already.
 
-    Returns {"shards": manifest entries, "report": counts that can be added
-    up, see `add_reports`}.
+    Returns {"shards": manifest entries, "report": counts, which `add_reports`
+    sums over chunks}.
     """
     folder = os.path.join(settings.folder, chunk.split)
     chunk_path = _chunk_path(folder, chunk.number)
@@ -97,9 +98,9 @@ def _write(
 
 
 def forget(folder: str, count: int) -> None:
-    """Removes the notes of `count` chunks, which `make` left for a second call.
+    """Removes the result files of `count` chunks, which `make` reads to resume.
 
-    Those alone: other files of the folder may be anybody's.
+    Other files of the folder are not touched.
     """
     for number in range(count):
         path = _chunk_path(folder, number)
@@ -114,13 +115,13 @@ def _chunk_path(folder: str, number: int) -> str:
 def encode(
     chunk: corpus_chunks.Chunk, tokenizer: tokenizers.Tokenizer
 ) -> sentence_pairs.TokenizedDocuments:
-    """The documents of a chunk as ids."""
+    """Reads and tokenizes the documents of a chunk."""
     documents = list(corpus.read(chunk.documents))
     token_ids, lengths = _ids([s for d in documents for s in d], tokenizer)
     ends = np.cumsum(lengths)
     counts = np.array([len(document) for document in documents], np.int64)
     document_ends = np.append(0, ends)[np.cumsum(counts)]
-    # One may have no token: control characters only.
+    # Drop sentences and documents without tokens (control characters only).
     return sentence_pairs.TokenizedDocuments(
         token_ids,
         ends[lengths > 0],
@@ -131,7 +132,7 @@ def encode(
 def _ids(
     sentences: Sequence[str], tokenizer: tokenizers.Tokenizer
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of all sentences, one after the other, and how many each has."""
+    """Tokenizes sentences; returns concatenated ids and sentence lengths."""
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
     flat, lengths = [np.zeros(0, dtype)], [np.zeros(0, np.int64)]
     for start in range(0, len(sentences), SENTENCES_PER_CALL):
@@ -148,7 +149,7 @@ def sample_records(
     split: str,
     number: int,
 ) -> Iterator[records.Columns]:
-    """The rows of each pass: a function of documents, seed, split and chunk."""
+    """Yields the rows of each pass, from documents, seed, split and chunk."""
     pairs = settings.objective != "none"
     key = [settings.seed, 2 * number + (split == "dev")]
     passes = sentence_pairs.sample_pairs(
@@ -183,7 +184,7 @@ def sample_records(
 
 
 def add_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The report of all chunks: counts are added, examples follow."""
+    """Combines the chunks' reports: sums counts, concatenates examples."""
     if not reports:
         return {}
     return {
@@ -243,8 +244,8 @@ def _count_rows(
 
 
 def _fingerprint(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> str:
-    # Wherever they lie, the same text and vocabulary make the same rows. The
-    # order is part of the fingerprint, by which an earlier call is found.
+    # Contents, not paths: the same text and vocabulary give the same rows. Keep
+    # the order of the fields: it is part of the fingerprint of earlier calls.
     values = {
         "vocabulary": settings.tokenizer.fingerprint,
         **settings.tokenizer.settings,
@@ -260,7 +261,7 @@ def _fingerprint(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> str:
 
 
 def _complete_result(folder: str, chunk_path: str) -> dict[str, Any] | None:
-    """What an earlier call noted, if its shards are still whole."""
+    """Returns the result of an earlier call, if its shards are undamaged."""
     if not tf.io.gfile.exists(chunk_path):
         return None
     result = files.read_json(chunk_path)

@@ -1,13 +1,13 @@
-"""Record folders: rows of ids on disk, read at random.
+"""Record folders: tokenized rows on disk with fast random access.
 
     records/
-      shard-00000.safetensors ...   rows, one after the other, of every feature
+      shard-00000.safetensors ...   the concatenated rows of every feature
       vocab.txt                     or other files of the tokenizer
       manifest.json                 written last: present means complete
 
-A feature is either one value per token, kept without padding, or an array of
-fixed shape per row. Shards are mapped into memory and read at random, so any
-order can be had and any place can be sought at no cost.
+A feature has either one value per token, stored without padding, or an array of
+fixed shape per row. Shards are memory-mapped, so rows can be read in any order
+and from any position at no extra cost.
 """
 
 import concurrent.futures
@@ -26,21 +26,23 @@ from bert_keras.tokenizers import base as tokenizers
 
 FORMAT = "bert_keras.records.1"
 MANIFEST = "manifest.json"
-# In a manifest; "tokenizer" is the fingerprint, which covers the settings.
+# A manifest's field with the tokenizer's settings; its field "tokenizer" is the
+# fingerprint, which includes them.
 SETTINGS = "tokenizer_settings"
 
-GOOGLE = "google"  # a folder of Google's files: see google_examples
+GOOGLE = "google"  # format of a folder of Google's TFRecord files
 PER_TOKEN = ("inputs/token_ids", "inputs/segment_ids")
 
-# A row: a name to an array. Per-token features share the row's length.
+# {feature: array} of one row. Per-token features have the row's length.
 Record = Mapping[str, np.ndarray]
 
 
 class Columns(NamedTuple):
-    """Rows of equal features, one array for each feature.
+    """Rows with the same features, one array per feature.
 
-    row_splits (R + 1,): row r has the values from row_splits[r] on of all that
-    is per_token (N, ...); per_row (R, ...).
+    row_splits (rows + 1,): row r has the per-token values
+    [row_splits[r] : row_splits[r + 1]]. per_token: {feature: (tokens, ...)}.
+    per_row: {feature: (rows, ...)}.
     """
 
     row_splits: np.ndarray
@@ -55,7 +57,10 @@ class Columns(NamedTuple):
 def columns_of(
     records: Sequence[Record], *, per_token: Collection[str]
 ) -> Columns:
-    """Features named in `per_token` are as long as "inputs/token_ids"."""
+    """Converts records to Columns.
+
+    per_token: names of the features as long as "inputs/token_ids".
+    """
     lengths = [len(record["inputs/token_ids"]) for record in records]
     tokens = [name for name in records[0] if name in per_token]
     others = [name for name in records[0] if name not in per_token]
@@ -89,7 +94,7 @@ def write_shard(path: str, columns: Columns) -> dict[str, Any]:
 
 
 def entry(path: str, columns: Columns, checksum: str | None) -> dict[str, Any]:
-    """What a manifest says of a file of these rows."""
+    """Returns the manifest entry of a file with these rows."""
     return {
         "name": os.path.basename(path),
         "rows": len(columns.lengths),
@@ -102,9 +107,10 @@ def entry(path: str, columns: Columns, checksum: str | None) -> dict[str, Any]:
 def write_manifest(
     folder: str, shards: Sequence[Mapping[str, Any]], **metadata: Any
 ) -> None:
-    """Makes the folder complete. `metadata`: whatever describes the rows.
+    """Writes the manifest, which marks the folder as complete.
 
-    `tokenizer_metadata` is part of it where others read the tokenizer.
+    metadata: further fields; include `tokenizer_metadata` if readers of the
+    folder need the tokenizer.
     """
     manifest = {
         "format": FORMAT,
@@ -120,10 +126,10 @@ def write_manifest(
 
 
 def tokenizer_metadata(tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
-    """What a manifest keeps of the tokenizer whose files lie beside it."""
+    """Returns a manifest's fields for the tokenizer saved in its folder."""
     values = tokenizer.to_dict()
     metadata = {"tokenizer": tokenizer.fingerprint, SETTINGS: values}
-    if "lowercase" in values:  # has always been part of the fingerprint
+    if "lowercase" in values:  # always part of the records' fingerprint
         metadata["lowercase"] = values["lowercase"]
     return metadata
 
@@ -133,10 +139,10 @@ def is_complete(folder: str) -> bool:
 
 
 class Records:
-    """The rows of a complete folder, read at random.
+    """Random access to the rows of a complete record folder.
 
-    Raises InputError when the folder is not one, or a shard is missing or
-    has another size than its header says.
+    Raises InputError if the folder is incomplete or has another format, or if a
+    shard is missing or damaged.
     """
 
     def __init__(self, folder: str):
@@ -166,7 +172,7 @@ class Records:
         lengths = [np.diff(shard["row_splits"]) for shard in self._shards]
         self._starts = np.cumsum([0, *map(len, lengths)])
         self.lengths = np.concatenate(lengths).astype(np.int32)
-        # name: (dtype, per token?, shape of the rest)
+        # name: (dtype, is per token, shape of one value)
         self.features = {
             name.split(":", 1)[1]: (
                 value.dtype,
@@ -178,10 +184,10 @@ class Records:
         }
 
     def _check_shards(self) -> None:
-        """Raises InputError for a shard that is not as it was written."""
+        """Raises InputError if a shard has changed since it was written."""
         entries = self.manifest["shards"]
         paths = [os.path.join(self.folder, each["name"]) for each in entries]
-        # hashlib lets other threads work.
+        # Threads, because hashlib releases the GIL.
         with concurrent.futures.ThreadPoolExecutor() as pool:
             checksums = pool.map(files.checksum, paths)
         for path, entry, checksum, shard in zip(
@@ -195,7 +201,7 @@ class Records:
 
     @property
     def fingerprint(self) -> str:
-        """Known by the contents of all shards, wherever they are."""
+        """A hash of all shards' contents, independent of their location."""
         values = {
             name: value
             for name, value in self.manifest.items()
@@ -205,9 +211,9 @@ class Records:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def tokenizer(self) -> tokenizers.Tokenizer:
-        """The tokenizer that made the rows."""
+        """Loads the tokenizer of the rows."""
         settings = self.manifest.get(SETTINGS)
-        if settings is None:  # of before there were several
+        if settings is None:  # written when WordPiece was the only tokenizer
             lowercase = self.manifest["lowercase"]
             settings = {"name": "wordpiece", "lowercase": lowercase}
         return tokenizers.from_dict(settings, self.folder)
@@ -216,10 +222,10 @@ class Records:
         return len(self.lengths)
 
     def read(self, rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
-        """Rows by number, padded with 0 to `length`; -1 is an empty row.
+        """Reads rows by index, padded with 0 to `length`; -1 is an empty row.
 
-        Integers come as int32, other numbers as float32. "inputs/padding_mask"
-        is made where the records do not hold it.
+        Integers become int32, other numbers float32. Adds "inputs/padding_mask"
+        if the records do not contain it.
         """
         batch = {
             name: np.zeros(
@@ -247,7 +253,7 @@ class Records:
 
 
 def _is_shard(shard: Mapping[str, np.ndarray]) -> bool:
-    """Whether the parts of a shard fit together."""
+    """Returns whether a shard's arrays have consistent shapes."""
     splits = shard.get("row_splits")
     if splits is None or splits.ndim != 1 or splits.dtype.kind not in "iu":
         return False
@@ -263,7 +269,7 @@ def _is_shard(shard: Mapping[str, np.ndarray]) -> bool:
 
 
 def _shard_names(folder: str, manifest: Mapping[str, Any]) -> list[str]:
-    """Names of the shards, which are files of the folder itself."""
+    """Returns the shards' file names; InputError if they are not valid."""
     shards = manifest.get("shards")
     names: list[Any] = [
         shard.get("name") if isinstance(shard, dict) else None
@@ -282,6 +288,6 @@ def _shard_names(folder: str, manifest: Mapping[str, Any]) -> list[str]:
 
 
 def working_type(dtype: np.dtype) -> np.dtype:
-    """What a stored type becomes in a batch."""
+    """Returns the dtype in a batch of a stored dtype: int32 or float32."""
     integer = np.issubdtype(dtype, np.integer)
     return np.dtype(np.int32 if integer else np.float32)

@@ -1,17 +1,17 @@
-"""Draws pretraining instances, one segment or a pair, from documents of ids.
+"""Samples pretraining instances, single segments or pairs, from documents.
 
-The procedure is the one of Devlin et al. 2019 (BERT), appendix A.2: gather
-sentences up to a target length, split them between two sentences, and half of
-the time take the second segment from another document; what was not used is
-then gathered again. Lan et al. 2020 (ALBERT) swap the two segments instead,
-Liu et al. 2019 (RoBERTa, FULL-SENTENCES) do not split.
+The procedure is that of Devlin et al. 2019 (BERT), appendix A.2: gather
+sentences up to a target length, split them at a sentence boundary, and half of
+the time replace the second segment by one of another document; the replaced
+sentences are gathered again. Lan et al. 2020 (ALBERT) swap the two segments
+instead; Liu et al. 2019 (RoBERTa, FULL-SENTENCES) do not split.
 
-Where an instance begins depends on the one before it, but documents do not
-depend on each other: all of them take a step at once, on arrays, and an
-instance is two spans of the text, so tokens are never touched here. Two rules
-keep every token and both labels where sentences are long: a sentence longer
-than the target is cut there, its rest opening the next instance; and a lone
-sentence is split in its middle.
+An instance starts where the document's previous one ends, but documents are
+independent: one step makes an instance of every document at once, on arrays. An
+instance is two spans of offsets; token ids are not read. Two rules for long
+sentences keep every token and both labels: a sentence longer than the target is
+split there and its rest starts the next instance, and a single sentence is
+split in its middle.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,10 @@ from bert_keras import errors
 
 
 class TokenizedDocuments(NamedTuple):
-    """Documents one after the other; none of them, and no sentence, is empty.
+    """Concatenated documents; no document and no sentence is empty.
 
-    token_ids (N,); sentence_ends (M,) and document_ends (D,) int64, rising:
-    offsets in token_ids, N the last.
+    token_ids (tokens,); sentence_ends (sentences,) and document_ends
+    (documents,) int64: ascending offsets in token_ids, the last len(token_ids).
     """
 
     token_ids: np.ndarray
@@ -37,9 +37,9 @@ class TokenizedDocuments(NamedTuple):
 class Pairs(NamedTuple):
     """Instances without special tokens, as offsets in the documents.
 
-    first and second (R, 2) int64: where a segment begins and ends; the second
-    is empty under the objective "none". labels (R,) int32: 0 = in order, 1 =
-    another document's (nsp) or swapped (sop).
+    first and second (rows, 2) int64: begin and end of a segment; the second is
+    empty for the objective "none". labels (rows,) int32: 0 = in order, 1 = from
+    another document (nsp) or swapped (sop).
     """
 
     first: np.ndarray
@@ -56,12 +56,11 @@ def sample_pairs(
     passes: int = 1,
     generator: np.random.Generator,
 ) -> list[Pairs]:
-    """The instances of each pass over a text, document by document.
+    """Samples the instances of each pass, in the order of the documents.
 
-    max_tokens is the sequence length less the special tokens. With
-    `short_probability` an instance aims at a shorter length, under every
-    objective. Partners of "nsp" come from the text, of which it needs two
-    documents.
+    max_tokens: the sequence length without special tokens. short_probability:
+    of an instance to have a shorter target length, for every objective. "nsp"
+    samples the second segments from the same documents and needs at least two.
     """
     if objective not in _OBJECTIVES:
         raise errors.InputError(
@@ -86,7 +85,7 @@ def sample_pairs(
     document = index % count
     begin, stop = source.begins[document], source.stops[document]
     samples = [(index[:0], *_NO_PAIRS)]
-    # One token cannot be split.
+    # One token cannot be split into a pair.
     left = stop - begin > (objective != "none")
     while left.any():
         index, document = index[left], document[left]
@@ -104,7 +103,7 @@ def sample_pairs(
 
 
 class _Source:
-    """Where sentences end in the documents, for many offsets at once."""
+    """Sentence boundaries of documents, looked up for many offsets at once."""
 
     def __init__(self, documents: TokenizedDocuments):
         self.ends = documents.sentence_ends
@@ -116,7 +115,11 @@ class _Source:
         self.first = np.append(0, self.last[:-1] + 1)
 
     def gather(self, document, begin, target):
-        """The first sentence end that reaches the target, or the last."""
+        """Returns the first sentence end that reaches the target length.
+
+        If there is none, it is the document's end; a sentence longer than the
+        target is split at the target.
+        """
         index = np.searchsorted(self.ends, begin + target)
         index = np.minimum(index, self.last[document])
         end = self.ends[index]
@@ -124,16 +127,19 @@ class _Source:
         return np.where(end - start > target, begin + target, end)
 
     def fill(self, document, begin, target):
-        """The last sentence end that still fits the target."""
+        """Returns the last sentence end within the target length.
+
+        If no sentence fits, the sentence is split at the target.
+        """
         limit = np.minimum(begin + target, self.stops[document])
         index = np.searchsorted(self.ends, limit, side="right") - 1
         end = self.ends[np.maximum(index, 0)]
         return np.where((index >= 0) & (end > begin), end, limit)
 
     def split(self, begin, end, uniform):
-        """A random sentence end inside; the middle where there is none.
+        """Returns a random sentence end in between, or else the middle.
 
-        Returns the offsets, and whether they are ends of sentences.
+        Returns (offsets, whether they are sentence ends).
         """
         low = np.searchsorted(self.ends, begin, side="right")
         count = np.searchsorted(self.ends, end) - low
@@ -143,7 +149,7 @@ class _Source:
         return middle, count > 0
 
     def segment(self, document, target, uniform):
-        """Sentences from a random one on, up to the target."""
+        """Returns (begin, end) of a random sentence and those up to target."""
         count = self.last[document] + 1 - self.first[document]
         sentence = self.first[document] + (uniform * count).astype(np.int64)
         begin = self.starts[sentence]
@@ -151,7 +157,7 @@ class _Source:
 
 
 class _RandomNumbers:
-    """The random numbers of one step: one array for each question."""
+    """Random numbers of one step, an array with one value per document."""
 
     def __init__(
         self, generator: np.random.Generator, count: int, max_tokens: int
@@ -166,13 +172,17 @@ class _RandomNumbers:
         return self.uniform() < 0.5
 
     def target(self, short_probability: float) -> np.ndarray:
-        """Lengths to aim at: mostly all there is room for."""
+        """Returns target lengths: max_tokens, or with a probability shorter."""
         short = 2 + (self.uniform() * (self.max_tokens - 1)).astype(np.int64)
         is_short = self.uniform() < short_probability
         return np.where(is_short, short, self.max_tokens)
 
     def pairs(self, first, second, labels):
-        """Both cut to fit, the longer one first, each at a random end."""
+        """Truncates segments to max_tokens together, each at a random end.
+
+        The longer one is truncated first: for max_tokens 10, lengths (8, 4)
+        become (6, 4) and (8, 7) become (5, 5).
+        """
         sizes = [end - begin for begin, end in (first, second)]
         shorter, longer = np.minimum(*sizes), np.maximum(*sizes)
         room = self.max_tokens
@@ -203,7 +213,7 @@ def _next_sentence(
         begin, end, random_numbers.uniform()
     )
     is_random = random_numbers.coin()
-    # A short rest stays whole.
+    # Do not split a single sentence that is shorter than the target.
     whole = is_random & (end - begin < target) & ~between_sentences
     middle = np.where(whole, end, middle)
     others = len(source.stops) - 1

@@ -1,14 +1,14 @@
-"""Cuts paragraphs into sentences: English, Chinese, or both mixed."""
+"""Splits paragraphs into sentences: English, Chinese, or both mixed."""
 
 import re
 
 
 def split(text: str) -> list[str]:
-    """One paragraph, English, Chinese or mixed -> its sentences.
+    """Splits one paragraph into sentences.
 
-    Nothing but white space at the cuts is lost. A mark ends a sentence
-    together with the quotes and brackets that close behind it. Before a small
-    letter there is no cut (`"Why?" he said`), unless all letters are small.
+    Only white space between sentences is dropped. A sentence ends at a mark and
+    includes the closing quotes and brackets after it. It does not end before a
+    lower-case letter (`"Why?" he said`), unless the whole text is lower case.
     """
     ends = _UNCASED_END if text.islower() else _END
     if WIDE.search(text):
@@ -24,7 +24,7 @@ def split(text: str) -> list[str]:
             continue
         if mark == "." and _abbreviates(text, start, begin, end):
             continue
-        # An open straight quote closes here: `好．"他`, `. " He` (tokens).
+        # Include a straight quote that closes: `好．"他`, `. " He` (tokens).
         if text[end] == '"' and text.count('"', start, end) % 2:
             end += mark is None or text[end + 1 : end + 2].isspace()
         if sentence := text[start:end].strip():
@@ -35,7 +35,7 @@ def split(text: str) -> list[str]:
     return sentences
 
 
-# Sentence ends. Patterns only propose; `_abbreviates` has the last word.
+# The patterns propose sentence ends; `_abbreviates` may reject them.
 
 _OPENING = r"\"'“‘«‹(\[{¿¡「『（【《〈—–\-"
 _CLOSING = r"\"'”’»›)\]}"
@@ -47,10 +47,10 @@ WIDE = re.compile(f"[{_HAN}\u3000-\u303f\uff00-\uffef]")
 
 
 def _spaced_end(small: str) -> str:
-    """Mark, closing quotes, spaces, and then something that may begin."""
+    """Returns a pattern: mark, closing quotes, spaces, start of a sentence."""
     return (
-        # Only the first of several marks begins a match, and one space ends
-        # it: otherwise long runs of dots or spaces take quadratic time.
+        # A match starts only at the first of several marks and ends at one
+        # space: otherwise long runs of dots or spaces take quadratic time.
         rf"([{MARKS}](?<![{MARKS}]{{2}})[{MARKS}]*)"
         rf"[{_CLOSING}]*(?:\s[”’»)\]}}]+(?=\s))*\s"
         rf"(?=[{_OPENING}\s]*[^{small}\s{_OPENING}{_CLOSING}{MARKS},;:])"
@@ -98,9 +98,9 @@ _BEFORE_WORD = "\"'“‘([-"
 
 
 def _abbreviates(text: str, start: int, dot: int, end: int) -> bool:
-    """Whether the full stop at `dot` belongs to its word, not the sentence."""
-    # No abbreviation is longer, with the quotes and dashes before it; looking
-    # further back takes quadratic time where no spaces are.
+    """Returns whether the full stop at `dot` is part of an abbreviation."""
+    # Look back _FARTHEST characters only: no abbreviation is longer, with the
+    # quotes and dashes before it, and without spaces time would be quadratic.
     nearest = max(start, dot - _FARTHEST)
     begin = max(nearest, text.rfind(" ", nearest, dot) + 1)
     word = text[begin:dot].rpartition("—")[2].lstrip(_BEFORE_WORD)

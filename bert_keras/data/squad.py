@@ -1,6 +1,6 @@
-"""Questions on a text as rows: JSON in the form of SQuAD 1.1 and 2.0.
+"""Reads question answering examples from JSON files of SQuAD 1.1 and 2.0.
 
-CMRC 2018, DRCD and XQuAD come in the same form: {"data": [{"paragraphs":
+CMRC 2018, DRCD and XQuAD have the same format: {"data": [{"paragraphs":
 [{"context", "qas": [{"id", "question", "answers": [{"text",
 "answer_start"}], "is_impossible"}]}]}]}. Offsets count code points.
 """
@@ -12,19 +12,19 @@ from typing import Any, NamedTuple
 from bert_keras import errors
 from bert_keras.data import json_lines, text_lines
 
-NOWHERE = "-1"  # `answer_start` where there is nothing to point at
+NOWHERE = "-1"  # `answer_start` of a question without a located answer
 
 
 class Questions(Iterator[dict[str, str]]):
-    """Examples of one file, each a dict of strings.
+    """Yields the examples of one file, each a dict of strings.
 
     id, question, context
-    answers: JSON list of the gold texts; empty = the context has no answer,
-        and so it is where all of them are blank
-    is_impossible: true or false, true where `answers` is empty
-    answer, answer_start: the first gold text that stands in the context where
-        the file says, and where; "" and NOWHERE without one
-    group: the article, whose questions are not to be split
+    answers: JSON list of the gold texts, without blank ones; empty = the
+        context has no answer
+    is_impossible: true or false, true if `answers` is empty
+    answer, answer_start: the first gold text that occurs in the context at its
+        offset, and that offset; "" and NOWHERE if there is none
+    group: index of the article, whose questions belong to one split
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class Questions(Iterator[dict[str, str]]):
     ):
         self.path = path
         self.answers = 0  # read so far
-        self.misplaced = 0  # of these, answers that do not stand there
+        self.misplaced = 0  # answers that do not occur at their offset
         self.unplaced = 0  # questions whose answers are all misplaced
-        self.blank = 0  # answers without text, which are left out
-        self.silenced = 0  # questions that have no answer for that
-        self.flagged = 0  # impossible questions whose answers are left out
+        self.blank = 0  # answers without text, which are dropped
+        self.silenced = 0  # questions whose answers were all blank
+        self.flagged = 0  # impossible questions whose answers are dropped
         self._examples = examples
 
     def __next__(self) -> dict[str, str]:
@@ -52,7 +52,7 @@ class Questions(Iterator[dict[str, str]]):
 
     @property
     def note(self) -> str:
-        """What a person should know of the rows read so far, or ""."""
+        """A remark for the user on the rows read so far, or ""."""
         notes = []
         if self.misplaced:
             notes.append(
@@ -76,7 +76,7 @@ class Questions(Iterator[dict[str, str]]):
 
 
 def read(path: str) -> Questions:
-    """The questions of a `.json` or `.json.gz` file."""
+    """Reads the questions of a `.json` or `.json.gz` file."""
     text_lines.refuse_folder(path)
     if not path.lower().removesuffix(".gz").endswith(".json"):
         raise errors.InputError(
@@ -87,9 +87,9 @@ def read(path: str) -> Questions:
 
 
 class _Answers(NamedTuple):
-    """What became of the answers to a question."""
+    """Counts of a question's answers, for Questions."""
 
-    at_offset: list[bool]  # of each gold text, whether it stands at its offset
+    at_offset: list[bool]  # per gold text: whether it occurs at its offset
     blank: int = 0
     is_flagged: bool = False
 
@@ -130,7 +130,7 @@ def _example(
 ) -> tuple[dict[str, str], _Answers]:
     impossible = question.flag("is_impossible")
     listed = [] if impossible else question.items("answers")
-    # SQuAD's scorer, too, leaves answers out that have no characters.
+    # SQuAD's evaluation script drops blank answers, too.
     answers = [answer for answer in listed if answer.text("text").strip()]
     texts = [answer.text("text") for answer in answers]
     starts = [answer.number("answer_start") for answer in answers]
@@ -157,7 +157,7 @@ def _example(
 
 
 class _Node:
-    """A value of the file, with its path for error messages."""
+    """A JSON value of the file, with its key path for error messages."""
 
     def __init__(self, path: str, key_path: str, value: Any):
         self.path, self.key_path, self.value = path, key_path, value
@@ -183,7 +183,7 @@ class _Node:
         return self._get(key, bool, "true or false")
 
     def is_answered(self) -> bool:
-        """Whether a question has an answer that is not blank."""
+        """Returns whether a question has an answer that is not blank."""
         answers = self.value.get("answers")
         return isinstance(answers, list) and any(
             isinstance(answer, dict) and str(answer.get("text", "")).strip()

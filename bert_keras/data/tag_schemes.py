@@ -1,8 +1,8 @@
-"""Tags of words <-> entities, and how entities are scored.
+"""Converts tags of words to entities and back, and scores entities.
 
 A tag is `O`, or a prefix and a type: `B-PER`. An entity is (type, first,
-last): words first to last - 1. Scores count entities that are right in type
-and both ends, as conlleval and seqeval do.
+last): words first to last - 1. An entity is correct if its type and both ends
+are, as in conlleval and seqeval.
 """
 
 import re
@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 
 Entity = tuple[str, int, int]
 
-# Scheme -> prefixes of a word that is a whole entity, its first, a middle one,
-# its last. IOB1 has B only where an entity follows another of its type.
+# Scheme -> prefixes of an entity's only, first, middle and last word. IOB1 uses
+# B only for an entity right after another one of the same type.
 PREFIXES = {"BIO": "BBII", "IOB1": "IIII", "BIOES": "SBIE", "BMES": "SBME"}
 
-# Scheme -> the prefixes of a well-formed entity, M written as I.
+# Scheme -> pattern of a well-formed entity's prefixes, with M written as I.
 _WELL_FORMED = {
     "BIO": "BI*",
     "IOB1": "[BI]I*",
@@ -28,17 +28,17 @@ _OTHER_LETTERS = {"L": "E", "U": "S"}
 
 
 def is_tag(text: str) -> bool:
-    """Whether text is O or prefix and type; no type has white space."""
+    """Returns whether text is O, or a prefix and a type without space."""
     return _TAG.fullmatch(text) is not None
 
 
 def normal(tag: str) -> str:
-    """The tag with a prefix of PREFIXES: L-PER is E-PER, U-PER is S-PER."""
+    """Converts BILOU prefixes to BIOES: L-PER -> E-PER, U-PER -> S-PER."""
     return _OTHER_LETTERS.get(tag[0], tag[0]) + tag[1:]
 
 
 def scheme(sequences: Iterable[Sequence[str]]) -> str:
-    """The scheme that tags of sentences were written in, a name of PREFIXES."""
+    """Infers the tagging scheme of sentences: a key of PREFIXES."""
     prefixes: set[str] = set()
     begun_by = {"B": 0, "I": 0}
     for tags in sequences:
@@ -48,21 +48,21 @@ def scheme(sequences: Iterable[Sequence[str]]) -> str:
                 begun_by[tags[first][0]] += 1
     if prefixes & set("MES"):
         return "BMES" if "M" in prefixes else "BIOES"
-    # Files in BIO hold a few entities that begin with I, by mistake.
+    # Compare counts: BIO files have a few entities that wrongly start with I.
     return "IOB1" if begun_by["I"] > begun_by["B"] else "BIO"
 
 
 def continues(before: str, tag: str) -> bool:
-    """Whether a word of this tag goes on with the entity of the word before."""
+    """Returns whether `tag` continues the entity of the previous word's tag."""
     return before[0] in "BIM" and tag[0] in "IME" and before[1:] == tag[1:]
 
 
 def spans(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:
-    """Entities of a sentence, in order.
+    """Returns the entities of a sentence, in order.
 
-    Any sequence has a meaning: a word that cannot go on with the entity before
-    begins one, whatever its prefix. With a scheme, entities that are not
-    well-formed in it are left out.
+    Every sequence is valid: a tag that cannot continue the previous entity
+    starts a new one, whatever its prefix. With a scheme, entities that are not
+    well-formed in it are dropped.
     """
     entities, before, start = [], "O", 0
     for index, tag in enumerate([*tags, "O"]):
@@ -84,7 +84,7 @@ def spans(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:
 
 
 def tags(entities: Iterable[Entity], length: int, scheme: str) -> list[str]:
-    """The tags of a sentence of `length` words; entities do not overlap."""
+    """Returns the tags of `length` words; entities must not overlap."""
     single, begin, middle, end = tuple(PREFIXES[scheme])
     result = ["O"] * length
     previous = ("", 0, 0)
@@ -107,9 +107,9 @@ def tags(entities: Iterable[Entity], length: int, scheme: str) -> list[str]:
 def entity_metrics(
     predicted: Sequence[Iterable[Entity]], right: Sequence[Iterable[Entity]]
 ) -> dict[str, float]:
-    """{"precision", "recall", "f1"} over the entities of all sentences.
+    """Returns {"precision", "recall", "f1"} over the entities of all sentences.
 
-    0 where there is nothing to divide by.
+    A metric with a zero denominator is 0.
     """
     hits = guesses = entities = 0
     for guess, gold in zip(predicted, right, strict=True):

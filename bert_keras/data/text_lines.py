@@ -1,7 +1,7 @@
-"""Lines of a text file, after a look at what kind of file it is.
+"""Reads lines of a text file, after checks of the file as a whole.
 
-What is wrong with a whole file (a folder, UTF-16, line ends of old Macs) is
-named as such, and not as one malformed row after another.
+A problem of the whole file (a folder, UTF-16, line ends of old Macs) is one
+error, not a malformed row after another.
 """
 
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from bert_keras.data import corpus
 
 
 def read(path: str, *, any_line_end: bool = False) -> Iterator[bytes]:
-    """Lines without newline, byte-order mark or packing.
+    """Yields the decompressed lines, without newline and BOM.
 
-    Raises InputError for a folder, and for what `corpus.lines` refuses.
+    Raises InputError for a folder, and as `corpus.lines` does.
     """
     refuse_folder(path)
     yield from corpus.lines(path, any_line_end=any_line_end)
@@ -29,7 +29,7 @@ def refuse_folder(path: str) -> None:
 
 
 def decode(line: bytes) -> str:
-    """The text of a line without CR; raises ValueError with a phrase."""
+    """Decodes a line, without CR; raises ValueError with a phrase."""
     try:
         return line.decode().removesuffix("\r")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Texts to answer: lines, JSON lines, or the rows of a table."""
+"""Reads texts to predict on: lines, JSON lines, or the rows of a table."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ from bert_keras.data import corpus, json_lines, labelled_files, text_lines
 def parse(
     line: str, text_columns: Sequence[str], number: int
 ) -> Mapping[str, str]:
-    """The texts of a line; InputError names the line's number."""
+    """Parses the texts of a line; InputError names the line's number."""
     line = line.rstrip("\r\n").removeprefix("\ufeff")
     if line.startswith("{"):
         example = json_lines.object_of(line, number)
@@ -41,14 +41,15 @@ def parse(
 def read(
     path: str, text_columns: Sequence[str], columns: str = ""
 ) -> Iterator[str | Mapping[str, str]]:
-    """The lines of a file, or the rows of a table: .csv, and .tsv with names.
+    """Yields the lines of a file, or the rows of a .csv or .tsv table as dicts.
 
-    A .tsv file of several texts a row needs no header.
+    A .tsv file with several texts per row may lack a header; its rows are
+    yielded as lines.
 
     Args:
       path: the file; empty: standard input.
-      text_columns: the names of the texts of a row.
-      columns: where training read them, as text=NAME,text_pair=NAME.
+      text_columns: the names of a row's texts.
+      columns: the columns used in training, as text=NAME,text_pair=NAME.
     """
     table = re.search(r"\.([ct]sv)(\.gz|\.zst)?$", path, re.IGNORECASE)
     if not table:
@@ -69,7 +70,7 @@ def read(
 def _table(
     path: str, text_columns: Sequence[str], sources: Mapping[str, str]
 ) -> Iterator[Mapping[str, str]]:
-    """The texts of a table; sources: from which columns training read them."""
+    """Yields the texts of a table; sources: the columns used in training."""
     if not set(text_columns) <= labelled_files.COMMON_COLUMNS.keys():
         sources = {name: name for name in text_columns}
     try:
@@ -87,7 +88,7 @@ def _table(
 
 
 def read_lines(path: str) -> Iterator[str]:
-    """The lines of a file, or of standard input; blank ones are texts, too."""
+    """Yields the lines of a file or of standard input, including blank ones."""
     lines = text_lines.read(path) if path else sys.stdin.buffer
     is_json = corpus.is_json(path)
     for number, line in enumerate(lines, 1):

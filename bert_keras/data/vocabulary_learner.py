@@ -1,9 +1,10 @@
-"""Learns a WordPiece vocabulary from text, the same one in every process.
+"""Learns a WordPiece vocabulary from text, deterministically.
 
-Words are counted here and merged by Hugging Face's `tokenizers`. Left alone its
-trainer walks hash maps, so the ids of single letters, and with them the order
-in which equally frequent pairs are merged, change from run to run. Here it is
-given the letters in sorted order, as tokens that already have an id.
+This module counts words; the trainer of Hugging Face's `tokenizers` merges
+them. By default it iterates over hash maps, so the ids of single characters,
+and with them the order of merges of equally frequent pairs, change from run to
+run. Therefore it gets the characters in sorted order, as special tokens with
+fixed ids.
 """
 
 import collections
@@ -16,18 +17,18 @@ from tokenizers import models, normalizers, pre_tokenizers, trainers
 from bert_keras import errors
 from bert_keras.tokenizers import wordpiece
 
-# The rarest characters, one in 50,000 of the text, are left to [UNK]. 17 MB of
-# English keep 76 of 149 kinds; 12 MB of Chinese all that occur twice.
+# The rarest characters, 1 in 50,000 of the text, become [UNK]. 17 MB of English
+# keep 76 of 149 characters; 12 MB of Chinese all that occur twice.
 COVERAGE = 0.99998
 
-# The share of a small vocabulary that characters fill while there are longer
-# pieces as frequent as they: Chinese must not crowd out the English beside it.
+# Maximum share of characters in a small vocabulary, as long as there are longer
+# wordpieces of the same frequency: Chinese must not crowd out English.
 ALPHABET_SHARE = 0.75
 
-_CHUNK = 1 << 16  # characters handed to the trainer at a time
+_CHUNK = 1 << 16  # characters passed to the trainer at a time
 
-# Cuts text where the pre-tokenizer is sure to cut it. What lies between is
-# counted as it stands, and only distinct strings are cleaned, once each.
+# Splits text only where the pre-tokenizer splits it, too. The strings between
+# are counted first, so that each distinct string is normalized once.
 _CHINESE = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df"
 _PUNCTUATION = r"!-/:-@\[-`{-~"
 _CUT = re.compile(f"[{_CHINESE}{_PUNCTUATION}]|[^\\s{_CHINESE}{_PUNCTUATION}]+")
@@ -42,13 +43,13 @@ def learn(
     lowercase: bool,
     min_frequency: int = 2,
 ) -> list[str]:
-    """A vocabulary of exactly `size` pieces.
+    """Learns a vocabulary of exactly `size` wordpieces.
 
-    texts: read once; memory grows with the distinct words only.
-    min_frequency: how often a character or a pair must occur to get a piece.
+    texts: read once; memory grows with the number of distinct words only.
+    min_frequency: occurrences that a character or a pair needs to be included.
 
-    The special tokens come first, then the characters, then those that continue
-    a word, then longer pieces: the more frequent, the earlier.
+    The order: special tokens, characters, characters that continue a word, then
+    longer wordpieces by descending frequency.
     """
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     words = _count_words(texts, normalizer)
@@ -69,7 +70,7 @@ def learn(
     while True:
         kept = _fitting(forms, taken)
         left = [n for c, n in characters.items() if c not in kept]
-        # A character is worth as much as a longer piece that is as frequent.
+        # Longer wordpieces must be as frequent as the best dropped character.
         last = not left or taken == room
         pieces = _merge(
             words,
@@ -96,7 +97,7 @@ def learn(
 def _count_words(
     texts: Iterable[str], normalizer: normalizers.Normalizer
 ) -> collections.Counter[str]:
-    """How often each word occurs, as the tokenizer will see it."""
+    """Counts the normalized words."""
     raw: collections.Counter[str] = collections.Counter()
     for text in texts:
         raw.update(_CUT.findall(text))
@@ -110,7 +111,7 @@ def _count_words(
 def _count_characters(
     words: Mapping[str, int], min_frequency: int
 ) -> dict[str, int]:
-    """How often each character occurs; the most frequent first."""
+    """Counts the characters, in descending order of frequency."""
     counts: collections.Counter[str] = collections.Counter()
     for word, count in words.items():
         for character in word:
@@ -120,7 +121,7 @@ def _count_characters(
 
 
 def _covering(characters: Mapping[str, int]) -> Iterator[str]:
-    """The fewest characters that make up COVERAGE of the text."""
+    """Yields the most frequent characters that make up COVERAGE of the text."""
     missing = COVERAGE * sum(characters.values())
     for character, count in characters.items():
         if missing <= 0:
@@ -130,13 +131,13 @@ def _covering(characters: Mapping[str, int]) -> Iterator[str]:
 
 
 def _forms(character: str, normalizer: normalizers.Normalizer) -> list[str]:
-    """The character, and as the continuation of a word where it can be one."""
+    """Returns a character's forms: c, and ##c if it can continue a word."""
     alone = len(_split(f"a{character}a", normalizer)) > 1
     return [character] if alone else [character, f"##{character}"]
 
 
 def _fitting(forms: Mapping[str, Sequence[str]], taken: int) -> set[str]:
-    """The most frequent characters that together have `taken` forms."""
+    """Selects the most frequent characters with at most `taken` wordpieces."""
     kept = set()
     for character, pieces in forms.items():
         if len(pieces) <= taken:
@@ -151,7 +152,7 @@ def _merge(
     size: int,
     min_frequency: int,
 ) -> list[str]:
-    """The base pieces and the longer ones made of them, `size` at most."""
+    """Merges the base pieces into longer ones, up to `size` in total."""
     learner = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.WordPieceTrainer(
@@ -167,11 +168,11 @@ def _merge(
 
 
 def _repeated(words: Mapping[str, int], base_pieces: set[str]) -> Iterator[str]:
-    """Each word as often as it occurs; the trainer takes no counts.
+    """Repeats each word by its count, because the trainer takes no counts.
 
-    Words of one character have nothing to merge; words with an unknown
-    character or too many characters will be [UNK], and the latter would take
-    the square of their length.
+    Skips words of one character, which have no pair to merge, and words that
+    will be [UNK]: those with an unknown character, and those that are too long,
+    whose training time would be quadratic in their length.
     """
     for word, count in words.items():
         if len(word) < 2 or len(word) > wordpiece.MAX_WORD_LENGTH:
