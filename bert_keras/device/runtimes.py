@@ -1,32 +1,33 @@
-"""The oldest TFLite runtime of a file: which ops it has, in which versions."""
+"""Determines the oldest TFLite runtime that can run a file."""
 
 import re
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-# What the converter calls it in the file's metadata.
+# The converter's name for it in the file's metadata.
 NAME = "min_runtime_version"
 
-# Here a FULLY_CONNECTED of int8 learned to read weights with a scale for each
-# output. The version of the op is that of weights with one scale, so older
-# runtimes do not refuse such a file: scores of tflite-runtime 2.9.1 are off by
-# 0.4, those of 2.10.0 are right.
+# The first runtime whose int8 FULLY_CONNECTED supports per-channel weight
+# scales. The op's version is the same as with one scale, so older runtimes do
+# not refuse such a file: scores of tflite-runtime 2.9.1 are off by 0.4, those
+# of 2.10.0 are right.
 SCALES_OF_OUTPUTS = (2, 10, 0)
 
-# The oldest that files were run in; what the converter states of ops that are
-# older yet nobody has tried.
+# The oldest runtime that files were tested in; the converter may state an older
+# one, which is untested.
 OLDEST_TRIED = (2, 9, 0)
 
-# The newest TFLite whose ops ai-edge-litert 1.0.1, its first release, has.
+# ai-edge-litert 1.0.1, its first release, has the ops of this TFLite version.
 LITERT = (2, 17, 0)
 
 
 def oldest(content: bytes) -> str:
-    """Version of the oldest TFLite that answers as it should, as "2.9.0".
+    """Returns the oldest TFLite version with correct results, such as "2.9.0".
 
-    What the converter writes into the file, from its table of the versions of
-    ops, but for the two constants. Raises ValueError where there is nothing.
+    This is the version that the converter writes into the file, raised to
+    OLDEST_TRIED and SCALES_OF_OUTPUTS if needed. Raises ValueError if the file
+    has none.
     """
     model = schema.ModelT.InitFromPackedBuf(content)
     stated = b"".join(
@@ -47,12 +48,12 @@ def oldest(content: bytes) -> str:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """Of a version, to be compared."""
+    """Parses a version to a tuple, for comparison."""
     return tuple(map(int, version.split(".")))
 
 
 def _has_scales_of_outputs(model: schema.ModelT) -> bool:
-    """Whether int8 is multiplied by weights with several scales."""
+    """Returns whether an int8 matmul has per-channel weight scales."""
     for graph in model.subgraphs:
         for op in graph.operators:
             code = model.operatorCodes[op.opcodeIndex]

@@ -1,6 +1,6 @@
-"""A predictor as TFLite files, checked, with what an app reads beside them.
+"""Exports a predictor as TFLite files with the files that an app needs.
 
-Files and signatures are described in `export/tflite.py`.
+The docstring of `export/tflite.py` describes files and signatures.
 """
 
 import os
@@ -34,13 +34,13 @@ def export(
 ) -> str:
     """Writes `output`/model_<quantization>.tflite; returns its path.
 
-    data: labelled rows, which int8 needs for its ranges and `with_strings` to
-      see whether they get the same ids.
-    least: what the task's first metric of these rows has to come to.
-    with_strings: also the file that takes strings.
+    data: labelled examples; int8 needs them for calibration, `with_strings` to
+      compare the token ids of both tokenizers.
+    least: minimum of the task's first metric on `data`.
+    with_strings: also write the file with string inputs.
 
-    Raises ExportError, and leaves nothing, when an op is not built in, the
-    file answers otherwise than the predictor, or its metric is below `least`.
+    Raises ExportError, and leaves no files, if an op is not built in, the
+    file's answers differ from the predictor's, or its metric is below `least`.
     """
     output = os.fspath(output)
     lengths = [seq_length] if isinstance(seq_length, int) else seq_length
@@ -63,7 +63,7 @@ def export(
         names += tflite_sidecars.describe(
             path, predictor, quantization=quantization, strings=strings
         )
-        # The model last: if it exists, so do the files it is read with.
+        # Move the model last: if it exists, so do its other files.
         for name in (*names, model):
             os.replace(os.path.join(written, name), os.path.join(output, name))
     return os.path.join(output, model)
@@ -82,7 +82,7 @@ def _check_lengths(
 
 
 def _check_data(quantization: str, data: Examples, with_strings: bool) -> None:
-    """Raises InputError where labelled rows are missing."""
+    """Raises InputError if labelled examples are required and missing."""
     calibrated = QUANTIZATIONS[quantization].calibrated
     if calibrated and not data:
         raise errors.InputError(
@@ -103,7 +103,7 @@ def _write_model(
     lengths: Sequence[int],
     data: Examples,
 ) -> None:
-    """Writes the file of ids, with what `tflite_sidecars.write` wrote in it."""
+    """Writes the file with id inputs, including vocabulary and labels."""
     content = tflite_converter.convert(
         predictor, QUANTIZATIONS[quantization], lengths, data
     )
@@ -120,10 +120,10 @@ def _require_answers(
     data: Examples,
     least: float | None,
 ) -> None:
-    """Raises ExportError when a file answers otherwise than the predictor."""
+    """Raises ExportError if a file's answers or metric are not good enough."""
     allowed, difference = QUANTIZATIONS[quantization], compare(path, predictor)
-    # The metric of the user's rows is a better judge than a few sentences;
-    # but nothing excuses a float32 file.
+    # If there is a metric on the user's examples, it replaces the comparison on
+    # a few sentences, except for float32, which must be exact.
     if least is None or allowed.agreement == 1:
         difference.require(numbers=allowed.numbers, agreement=allowed.agreement)
     if least is not None:
@@ -137,7 +137,7 @@ def _write_strings(
     seq_length: int,
     data: Examples,
 ) -> dict[str, str]:
-    """Writes the file that takes strings; returns what an app needs of it."""
+    """Writes the file with string inputs; returns metadata for the .json."""
     settings = QUANTIZATIONS[quantization]
     tflite_tokenizer.require_equal_ids(predictor, data)
     content = tflite_converter.converted(
@@ -169,7 +169,7 @@ def _write_strings(
 def _for_device(
     predictor: predictor_lib.Predictor,
 ) -> predictor_lib.Predictor:
-    """The same network with the task as a device asks it."""
+    """Returns a predictor with the same weights and task.for_device()."""
     task, head = predictor.task.for_device(), predictor.model.head
     if task == predictor.task:
         return predictor
@@ -204,7 +204,7 @@ def _require_metric(
 def compare(
     path: str, predictor: predictor_lib.Predictor
 ) -> verification.Difference:
-    """A written file against the predictor: its numbers, and its answers."""
+    """Compares a file's raw outputs and answers with the predictor's."""
     predictor = _for_device(predictor)
     differences = [
         _compare(tflite_runner.File(path, predictor, name=name), predictor)
@@ -229,15 +229,15 @@ def _compare(
         *_answers(got, want, inputs, raw, task, predictor.tokenizer),
         ranked=task.ranked_outputs,
     )
-    # Agreement of the answers alone: raw outputs include padding.
+    # Agreement of the answers only, because raw outputs include padding.
     return verification.Difference(numbers.numbers, answers.agreement)
 
 
 def _answers(got, want, inputs, raw, task, tokenizer):
-    """What both sets of numbers mean.
+    """Postprocesses the raw outputs of the file and of the predictor.
 
-    As one batch of the texts twice, so that a task whose texts have answers of
-    any number gives both equally many places.
+    Both are one batch, with all texts twice, so that lists of variable length
+    are padded to the same width.
     """
     (count,) = {len(texts) for texts in raw.values()}
     inputs = {

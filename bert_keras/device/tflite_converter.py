@@ -1,4 +1,4 @@
-"""Functions of a predictor as TFLite: how weights are stored, which ops."""
+"""Converts a predictor's functions to TFLite, optionally quantized."""
 
 import dataclasses
 import re
@@ -17,14 +17,15 @@ from bert_keras.tasks import base
 
 Examples = Sequence[Mapping[str, Any]]
 
-# Of the data, for the ranges of int8: more move them little.
+# Rows for the calibration of int8 ranges; more rows change them little.
 CALIBRATION_ROWS = 200
 
-# What int8 leaves in float: all but products with weights, and tables. Masked
-# scores of -1e9 would leave one step of an int8 to all others, and sums over
-# layers have a few large dimensions. SST-2 with 6 layers x 384, first 400 dev
-# rows: 0.638 with everything in int8, 0.850 with a mask of -30, 0.875 with sums
-# and LayerNorm in float, too, 0.880 as here; in float32 0.878.
+# Ops that int8 leaves in float: all except matmuls with weights and embedding
+# lookups. With a mask of -1e9, all other attention scores would share one int8
+# step, and residual sums have a few large dimensions. Accuracy on SST-2, 6
+# layers x 384, first 400 dev rows: 0.638 with all ops in int8, 0.850 with a
+# mask of -30, 0.875 with sums and LayerNorm in float as well, 0.880 with
+# FLOAT_OPS; 0.878 in float32.
 FLOAT_OPS = sorted(
     name
     for name in vars(schema.BuiltinOperator)
@@ -34,12 +35,12 @@ FLOAT_OPS = sorted(
 
 @dataclasses.dataclass(frozen=True)
 class Quantization:
-    """How weights are stored, and how far the answers may move by it."""
+    """How to store weights, and the allowed differences from float32."""
 
     prepare: Callable[[tf.lite.TFLiteConverter], None]
-    numbers: float  # largest difference; scores lie in 0..1
-    agreement: float  # smallest share of texts with the same labels
-    calibrated: bool = False  # by the ranges that rows of the user's reach
+    numbers: float  # maximum difference; scores are in 0..1
+    agreement: float  # minimum share of texts with the same labels
+    calibrated: bool = False  # whether ranges are calibrated on examples
 
 
 def _float32(converter):
@@ -59,7 +60,7 @@ QUANTIZATIONS = {
     "float32": Quantization(_float32, numbers=1e-4, agreement=1.0),
     "float16": Quantization(_float16, numbers=0.02, agreement=0.9),
     "dynamic": Quantization(_dynamic, numbers=0.25, agreement=0.75),
-    # What it costs depends on the task: the required metric is its judge.
+    # The loss depends on the task: the required metric decides.
     "int8": Quantization(_dynamic, numbers=1.0, agreement=0.0, calibrated=True),
 }
 
@@ -70,7 +71,7 @@ def convert(
     lengths: Sequence[int],
     data: Examples = (),
 ) -> bytes:
-    """`predictor.tokens` for one row of each of the lengths, as TFLite."""
+    """Converts `predictor.tokens` of one row to TFLite, for each length."""
     config = predictor.model.encoder.config
     functions = {
         tflite_runner.signature(length, lengths): (
@@ -95,10 +96,10 @@ def converted(
     ranges: Callable[..., Any] | None = None,
     custom_ops: bool = False,
 ) -> bytes:
-    """Functions of a predictor as TFLite, with built-in ops alone.
+    """Converts functions of a predictor to TFLite, with built-in ops only.
 
-    ranges: rows as the functions take them, where `quantization` is calibrated.
-    custom_ops: let others pass, for the caller to look at.
+    ranges: yields calibration rows, if `quantization` is calibrated.
+    custom_ops: allow other ops, which the caller must check.
     """
     with tempfile.TemporaryDirectory() as folder:
         signatures.save(predictor, folder, functions)
@@ -119,10 +120,10 @@ def converted(
 
 
 def _with_floats(converter: tf.lite.TFLiteConverter) -> bytes:
-    """int8 but for FLOAT_OPS, which only the debugger takes."""
+    """Converts to int8 except FLOAT_OPS, which needs QuantizationDebugger."""
     tools = tf.lite.experimental
     with warnings.catch_warnings():
-        # It opens the file with the interpreter that is on its way out.
+        # The debugger warns because it uses the deprecated tf.lite.Interpreter.
         warnings.simplefilter("ignore", UserWarning)
         debugger = tools.QuantizationDebugger(
             converter=converter,
@@ -137,7 +138,7 @@ def _with_floats(converter: tf.lite.TFLiteConverter) -> bytes:
 def _ranges(
     predictor: predictor_lib.Predictor, lengths: Sequence[int], data: Examples
 ) -> Iterator[tuple[str, dict[str, tf.Tensor]]]:
-    """Rows of the user's as the signatures take them."""
+    """Yields (signature, features) of the calibration rows."""
     raw = base.as_tensors(data[:CALIBRATION_ROWS], predictor.task.text_columns)
     for length in lengths:
         task = tflite_runner.task_of(predictor, length)
@@ -155,7 +156,7 @@ def _ranges(
 
 
 def _why(message: str) -> str:
-    """The converter's message in a line: which ops, and where they are."""
+    """Summarizes the converter's message: missing ops and their layers."""
     ops = re.search(r"(?:TF Select|Custom) ops: ([^\n]+)", message)
     if not ops:
         return f"the converter failed: {message.strip()[:500]}"

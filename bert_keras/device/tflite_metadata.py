@@ -1,9 +1,9 @@
-"""TFLite metadata: what a ready-made runtime has to know of a file.
+"""Adds TFLite metadata, which ready-made runtimes need, to a file.
 
-MediaPipe's TextClassifier and TextEmbedder take a BERT as it stands when the
-file says which input is which and holds the vocabulary and the labels: a
-second flatbuffer (metadata_schema.fbs of TFLite Support, identifier M001) in a
-buffer of the first, and the files as a zip archive behind it.
+MediaPipe's TextClassifier and TextEmbedder can run a BERT without code if the
+file describes its inputs and contains vocabulary and labels. The description is
+a second flatbuffer (metadata_schema.fbs of TFLite Support, identifier M001) in
+a buffer of the model's; the files are a zip archive appended to the model.
 """
 
 import io
@@ -17,24 +17,24 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 NAME, IDENTIFIER = "TFLITE_METADATA", b"M001"
-PARSER = "1.1.0"  # the first that knows BERT's tokenizer
+PARSER = "1.1.0"  # the first metadata parser that supports BERT's tokenizer
 
-# What runtimes look for, by our names.
+# The names of the inputs here -> those that runtimes look for.
 INPUTS = {
     "token_ids": "ids",
     "padding_mask": "mask",
     "segment_ids": "segment_ids",
 }
-# Of the output of a classifier: MediaPipe takes any name, BertNLClassifier of
-# TFLite Support looks for this one and crashes where there is none.
+# The name of a classifier's output: MediaPipe accepts any name, but TFLite
+# Support's BertNLClassifier crashes without an output of this name.
 CLASSES = "probability"
 
-# A table is {slot: value}: numbers are bytes, that is, enums and the kinds of
-# unions. Slots are counted as in metadata_schema.fbs, a union takes two.
+# A flatbuffer table as {slot: value}. Integers are one byte: enums and types of
+# unions. Slots are counted as in metadata_schema.fbs; a union has two.
 Table = dict[int, Any]
 LABELS_OF_AN_AXIS, VOCABULARY = 2, 5  # AssociatedFileType
-FEATURES = 1  # of the union ContentProperties
-BERT_TOKENIZER = 4  # of the union ProcessUnitOptions
+FEATURES = 1  # type in the union ContentProperties
+BERT_TOKENIZER = 4  # type in the union ProcessUnitOptions
 
 
 def add(
@@ -45,10 +45,11 @@ def add(
     vocabulary: str,
     labels: str | None,
 ) -> bytes:
-    """A TFLite file -> the same with metadata, of its first graph.
+    """Returns a TFLite file with metadata on its first graph.
 
-    files: what the archive holds; `vocabulary` and `labels` are names in it.
-    labels: of the classes that every output scores; None where there are none.
+    files: {name: contents} of the archive; `vocabulary` and `labels` are names
+      of these files.
+    labels: the classes that every output scores; None if there are none.
     """
     model = schema.ModelT.InitFromPackedBuf(content)
     graph = model.subgraphs[0]
@@ -71,16 +72,17 @@ def add(
     builder.Finish(model.Pack(builder), b"TFL3")
     with io.BytesIO() as file:
         file.write(builder.Output())
-        # Behind the model; readers want it as it is, not deflated.
+        # After the model; readers need it uncompressed.
         with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
             for each, data in files.items():
-                # A fixed date, so that equal models are equal files.
+                # ZipInfo has a fixed date, so that equal models give equal
+                # files.
                 archive.writestr(zipfile.ZipInfo(each), data)
         return file.getvalue()
 
 
 def _ordered(tensors: Sequence[int], named: Sequence[Any]) -> list[str]:
-    """Names of a signature in the order of the graph's tensors."""
+    """Returns the names of a signature in the order of the graph's tensors."""
     names = {each.tensorIndex: each.name.decode() for each in named}
     return [names[tensor] for tensor in tensors]
 
@@ -115,7 +117,7 @@ def _packed(
 
 
 def _write(builder: flatbuffers.Builder, value: Any) -> int:
-    """Writes a string, a vector of tables, or a table; its offset."""
+    """Writes a string, a vector of tables, or a table; returns its offset."""
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value, list):
@@ -138,7 +140,7 @@ def _write(builder: flatbuffers.Builder, value: Any) -> int:
 
 
 class _Aligned:
-    """A buffer that begins at a multiple of 16 bytes, as the schema asks."""
+    """A buffer aligned to 16 bytes, as TFLite's schema requires."""
 
     def __init__(self, buffer: schema.BufferT):
         self.data = buffer.data
@@ -159,6 +161,6 @@ class _Aligned:
 
 
 def read(path: str) -> dict[str, bytes]:
-    """The files behind a model, by name."""
+    """Reads the archive appended to a model: {name: contents}."""
     with zipfile.ZipFile(os.fspath(path)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}

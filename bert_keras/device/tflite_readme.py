@@ -1,4 +1,4 @@
-"""The .md beside a TFLite file: how an app calls it."""
+"""Writes the .md file that explains how an app calls a TFLite file."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,10 @@ from bert_keras.tasks import base
 def readme(
     predictor: predictor_lib.Predictor, metadata: Mapping[str, Any]
 ) -> str:
-    """metadata: that of a file's .json."""
+    """Returns the text of the .md file.
+
+    metadata: the contents of the file's .json.
+    """
     task = predictor.task
     name, model = metadata["signature"], metadata["model"]
     length = metadata["signatures"][name]
@@ -69,7 +72,7 @@ def readme(
 def _ready_made(
     task: base.Task, metadata: Mapping[str, Any], outputs: Sequence[str]
 ) -> Iterator[str]:
-    """Which runtimes take the file without code of the app's."""
+    """Yields sections on the ready-made runtimes that can run the file."""
     model = metadata["model"]
     if len(metadata["signatures"]) > 1:
         yield _SEVERAL
@@ -239,7 +242,7 @@ may give other ids than in the model (78 of them with the Unicode 14 of Python
 3.11).
 """
 
-# What is behind the last answer, by the name of an output.
+# Name of an output -> a remark on its padding.
 _PADDING = {
     "tag": "At padding tag and score are 0; at [CLS] and [SEP] ignore them.\n",
     "start": "Behind the last possible answer start and end are 0 and score is "

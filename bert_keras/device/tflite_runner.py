@@ -1,4 +1,4 @@
-"""A TFLite file with a task around it: texts in, answers and scores out."""
+"""Runs a TFLite file with its task's pre- and postprocessing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,10 @@ from bert_keras.tasks import base
 
 
 def signature(seq_length: int, among: Sequence[int]) -> str:
-    """Name of the signature of a length, among all of the file's."""
+    """Returns the name of the signature for a length.
+
+    among: all lengths of the file.
+    """
     return (
         signatures.TOKENS
         if len(among) == 1
@@ -22,7 +25,7 @@ def signature(seq_length: int, among: Sequence[int]) -> str:
 
 
 def lengths(path: str) -> dict[str, int]:
-    """The signatures of a file, and the tokens of their rows."""
+    """Returns {signature: number of tokens of its rows} of a file."""
     interpreter = litert.Interpreter(path)
     return {
         name: int(
@@ -35,22 +38,21 @@ def lengths(path: str) -> dict[str, int]:
 
 
 def task_of(predictor: predictor_lib.Predictor, seq_length: int) -> base.Task:
-    """The predictor's task for a device, with rows of another length.
+    """Returns a copy of the predictor's task for a device and a row length.
 
-    What a file reads and answers; the predictor's own task stays as it is.
+    The predictor's own task is not changed.
     """
     return predictor.task.for_device().with_settings(seq_length=seq_length)
 
 
-# Texts that are tokenized at once; the file reads one row at a time.
+# Texts tokenized per call; the model runs on one row at a time.
 TEXTS = 256
 
 
 class File:
-    """One signature of a .tflite file, by default that of the longest rows.
+    """One signature of a .tflite file, by default the one with longest rows.
 
-    seq_length: tokens of a row; task: the predictor's with that length, as a
-    device asks it.
+    seq_length: tokens of a row. task: the result of `task_of` for that length.
     """
 
     def __init__(
@@ -72,11 +74,11 @@ class File:
         self._predictor = predictor
 
     def inputs(self, raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Texts (T,) -> features (W, ...), rows padded to seq_length."""
+        """Converts texts (T,) to features (W, ...), padded to seq_length."""
         return padded(self._predictor, self.task, raw)
 
     def row(self, inputs: Mapping[str, Any], number: int) -> dict[str, Any]:
-        """One row of `inputs`, as the file takes it."""
+        """Selects one row of `inputs`, (1, ...), for `call`."""
         return {
             name: np.asarray(inputs[name][number : number + 1])
             for name in self._predictor.model.encoder.config.inputs
@@ -86,7 +88,7 @@ class File:
         return self._run(**row)
 
     def numbers(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The task's small numbers of all rows (W, ...)."""
+        """Runs the model on all rows; returns its raw outputs (W, ...)."""
         rows = [
             self.call(self.row(inputs, number))
             for number in range(len(inputs["example_index"]))
@@ -99,7 +101,7 @@ class File:
     def predict(
         self, examples: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
-        """Answers to labelled rows, in plain Python."""
+        """Predicts on examples; returns answers as Python values."""
         answers = []
         for start in range(0, len(examples), TEXTS):
             raw = base.as_tensors(
@@ -119,7 +121,7 @@ class File:
     def metrics(
         self, examples: Sequence[Mapping[str, Any]]
     ) -> dict[str, float]:
-        """The task's metrics of labelled rows."""
+        """Evaluates the task's metrics on labelled examples."""
         return self.task.metrics(self.predict(examples), examples)
 
 
@@ -128,7 +130,10 @@ def padded(
     task: base.Task,
     raw: dict[str, tf.Tensor],
 ) -> dict[str, tf.Tensor]:
-    """The task's features; what the encoder reads is (W, seq_length, ...)."""
+    """Preprocesses texts and pads the encoder's inputs to (W, seq_length, ...).
+
+    Also returns the task's other features, such as example_index.
+    """
     inputs = task.preprocess(raw, predictor.tokenizer)
     config = predictor.model.encoder.config
     return inputs | signatures.padded(inputs, config, task.seq_length)

@@ -1,4 +1,4 @@
-"""What lies beside a TFLite file: vocabulary, labels and how to call it."""
+"""Writes the files beside a TFLite file: vocabulary, labels, .json and .md."""
 
 import contextlib
 import filecmp
@@ -27,9 +27,10 @@ VOCABULARY, LABELS = "vocab.txt", "labels.txt"
 def write(
     predictor: predictor_lib.Predictor, folder: str, output: str
 ) -> list[str]:
-    """Writes vocab.txt, and labels.txt where there are any; returns the names.
+    """Writes vocab.txt and, if there are labels, labels.txt; returns names.
 
-    Refuses when other ones lie in `output`: models there are read with them.
+    Raises InputError if `output` has other files of these names, which belong
+    to the models there.
     """
     wordpiece.require(predictor.tokenizer, "A model on a device")
     names = [VOCABULARY]
@@ -56,7 +57,7 @@ def write(
 
 
 def check_own(output: str, model: str) -> None:
-    """Raises InputError where `output` has a file of these names of others."""
+    """Raises InputError if the model's files exist but no export wrote them."""
     stem = os.path.join(output, model.removesuffix(".tflite"))
     existing = [
         stem + ending
@@ -78,7 +79,7 @@ def check_own(output: str, model: str) -> None:
 def packed(
     content: bytes, predictor: predictor_lib.Predictor, folder: str
 ) -> bytes:
-    """A file with metadata and what `write` wrote into `folder` in it."""
+    """Adds metadata, vocabulary and labels from `folder` to a TFLite file."""
     classes = bool(predictor.task.class_names)
     files = {}
     for name in (VOCABULARY, *([LABELS] if classes else [])):
@@ -100,9 +101,9 @@ def describe(
     quantization: str,
     strings: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Writes the .json and the .md of a .tflite file; their names.
+    """Writes the .json and the .md of a .tflite file; returns their names.
 
-    strings: what is to be said of the file beside it that takes strings.
+    strings: metadata of the file with string inputs, if there is one.
     """
     model = os.path.basename(path)
     metadata: dict[str, Any] = {"model": model, "quantization": quantization}
@@ -122,10 +123,10 @@ def describe(
 
 
 def _tensors(path: str) -> dict[str, Any]:
-    """Signatures with their lengths, the first one's inputs and outputs.
+    """Returns the signatures' lengths, and the first one's inputs and outputs.
 
-    In the interpreter's order, which is the converter's, for programs that
-    ask for a tensor by its number.
+    Inputs and outputs are in the interpreter's order, for programs that access
+    tensors by index.
     """
     interpreter, lengths = litert.Interpreter(path), tflite_runner.lengths(path)
     first = _first(path)
@@ -143,7 +144,7 @@ def _tensors(path: str) -> dict[str, Any]:
 
 
 def _first(path: str) -> str:
-    """The signature of the first graph, which those without names see."""
+    """Returns the signature of graph 0, the one used by index-based calls."""
     with open(path, "rb") as file:
         model = schema.Model.GetRootAs(file.read(), 0)
     for number in range(model.SignatureDefsLength()):
@@ -171,7 +172,7 @@ def _meaning(predictor: predictor_lib.Predictor) -> dict[str, Any]:
     tokenizer = wordpiece.require(predictor.tokenizer, "A model on a device")
     return {
         "task": predictor.task.unwrapped.name,
-        # Its kind, intents, thresholds: what turns numbers into answers.
+        # Fields that postprocessing needs: problem_type, intents, thresholds.
         "settings": predictor.task.unwrapped.get_config(),
         "texts": list(predictor.task.text_columns),
         "vocabulary": VOCABULARY,

@@ -1,9 +1,9 @@
-"""TFLite files that take strings: TensorFlow Text's tokenizer inside.
+"""TFLite files with string inputs, which contain TensorFlow Text's tokenizer.
 
-Its ops run in TFLite under `InterpreterWithCustomOps` and need no Flex, but
-the only normaliser among them folds compatibility characters, which BERT's
-does not: full-width "，" becomes ",". So a text may get other ids than it was
-trained with; how many do is measured before a file is written.
+Its ops run in TFLite under `InterpreterWithCustomOps` without Flex. But their
+only normalizer folds compatibility characters, which BERT's does not:
+full-width "，" becomes ",". So a text may get other ids than in training; the
+share of such texts is measured before a file is written.
 """
 
 import dataclasses
@@ -25,16 +25,17 @@ from bert_keras.tokenizers import wordpiece
 SIGNATURE = "text"
 OPS = {"FastBertNormalize", "FastWordpieceTokenizeWithOffsets"}
 
-# Share of rows that may get other ids.
+# Maximum share of texts with other ids.
 MOST_DIFFERENT = 0.001
 
 
 def signature(
     predictor: predictor_lib.Predictor, seq_length: int
 ) -> signatures.Signature:
-    """Strings (1,) under the task's text names -> the task's numbers.
+    """Makes a function from the task's strings (1,) to its raw outputs.
 
-    Raises InputError where an answer needs more of the text than its ids.
+    Raises InputError if answers need more of the text than its token ids, such
+    as offsets.
     """
     task = predictor.task
     tokenizer: Any = predictor.tokenizer  # `_folding` requires WordPiece
@@ -53,7 +54,7 @@ def signature(
     op = _folding(tokenizer)
 
     def text(**raw):
-        # Without ragged tensors, which TFLite does not have.
+        # No ragged tensors: TFLite does not support them.
         segments = [
             op.tokenize(raw[name]).flat_values for name in task.text_columns
         ]
@@ -90,7 +91,7 @@ def signature(
 
 
 def _cut(segments: Sequence[tf.Tensor], room: int) -> list[tf.Tensor]:
-    """What `packing.pack` keeps of one or two texts."""
+    """Truncates one or two segments to `room` tokens, as `packing.pack`."""
     if len(segments) == 1:
         return [segments[0][:room]]
     first, second = map(tf.size, segments)
@@ -101,7 +102,7 @@ def _cut(segments: Sequence[tf.Tensor], room: int) -> list[tf.Tensor]:
 def require_equal_ids(
     predictor: predictor_lib.Predictor, examples: Sequence[Mapping[str, Any]]
 ) -> float:
-    """Share of rows with other ids; InputError where it is too large."""
+    """Returns the share of texts with other ids; InputError if too large."""
     tokenizer = predictor.tokenizer
     op = _folding(tokenizer)
     texts = tf.constant(
@@ -132,7 +133,7 @@ def require_equal_ids(
 
 
 def require_known_ops(content: bytes) -> None:
-    """Raises ExportError where an op is neither built in nor of the text's."""
+    """Raises ExportError for an op that is neither built in nor in OPS."""
     model = schema.Model.GetRootAs(content, 0)
     custom = {
         code.decode()
@@ -149,7 +150,7 @@ def require_known_ops(content: bytes) -> None:
 def runner(
     path: str, threads: int | None = None
 ) -> Callable[..., dict[str, np.ndarray]]:
-    """A function (text=..., ...) of such a file -> its numbers."""
+    """Makes a function (text=..., ...) that returns the file's raw outputs."""
     interpreter = litert.InterpreterWithCustomOps(
         custom_op_registerers=tf_text.tflite_registrar.SELECT_TFTEXT_OPS,
         model_path=path,
@@ -171,7 +172,10 @@ def runner(
 def compare(
     path: str, predictor: predictor_lib.Predictor, seq_length: int
 ) -> verification.Difference:
-    """A file against the predictor's numbers, on sentences of equal ids."""
+    """Compares a file's raw outputs with the predictor's.
+
+    Uses the sentences for which both tokenizers give the same ids.
+    """
     task = tflite_runner.task_of(predictor, seq_length)
     tokenizer = predictor.tokenizer
     op, call = _folding(tokenizer), runner(path)

@@ -1,9 +1,9 @@
-"""Which TF Serving can load a model: the ops and attributes of its TensorFlow.
+"""Determines which TF Serving versions can load a model, from its ops.
 
-From the sources of the servers (workspace.bzl of each release) and from the ops
-in the wheels of TensorFlow. An export does not hold attributes with their
-default value; others are ignored by a TensorFlow that does not know them, so
-that it would load the model and answer otherwise.
+The tables are from the servers' sources (workspace.bzl of each release) and
+from the ops in TensorFlow's wheels. Attributes are included because a
+TensorFlow that does not know an attribute ignores it: it would load the model
+and compute other answers. Attributes with default values are not exported.
 """
 
 import re
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from bert_keras import errors
 
-# Minor version of a server: the TensorFlow Text in it.
+# Minor version of a server -> the version of TensorFlow Text in it.
 SERVERS = {
     "2.12": "2.12.1",
     "2.13": "2.12.1",
@@ -28,8 +28,8 @@ SERVERS = {
 }
 NEWEST = "2.20.0"
 
-# Defined alike from TensorFlow Text 2.8.2 to 2.20.1. The value is the library
-# of the wheel that has the op.
+# Op -> its library in the wheel of TensorFlow Text. Their definitions are the
+# same from TensorFlow Text 2.8.2 to 2.20.1.
 TEXT_OPS = {
     "CaseFoldUTF8": "_normalize_ops.so",
     "FastWordpieceTokenizeWithOffsets": "_fast_wordpiece_tokenizer.so",
@@ -38,10 +38,11 @@ TEXT_OPS = {
     "NormalizeUTF8WithOffsetsMap": "_normalize_ops.so",
 }
 
-# Before it, an endless loop of FastWordpieceTokenizer had no guard.
+# The first TensorFlow Text whose FastWordpieceTokenizer has a guard against
+# endless loops.
 GUARDED_TEXT = "2.19.0"
 
-# What TensorFlow 2.12 does not have, and 2.21 has: the first that does.
+# Ops that TensorFlow 2.21 has and 2.12 lacks -> the first version with them.
 OPS = {
     **dict.fromkeys(
         (
@@ -96,7 +97,8 @@ _POLICY = {"bad_indices_policy": "2.18"}
 _GRADIENTS = {"grad_x": "2.16", "grad_y": "2.16"}
 _SPARSE = {"sparse_gradient": "2.15"}
 _COLLECTIVE = {"is_stateless": "2.15"}
-# VarHandleOp.debug_name (2.15) is not here: it changes no answer.
+# Op -> {attribute: the first TensorFlow version with it}. It omits debug_name
+# of VarHandleOp (2.15), which does not change the results.
 ATTRIBUTES = {
     "BatchFunction": {
         "low_priority_allowed_batch_sizes": "2.14",
@@ -146,7 +148,7 @@ ATTRIBUTES = {
 
 
 def attributes(graph: Any) -> dict[str, list[str]]:
-    """{op: attributes of ATTRIBUTES that nodes of a GraphDef have}."""
+    """Returns {op: those of its ATTRIBUTES that occur in a GraphDef}."""
     used_by_op: dict[str, set[str]] = {}
     functions = (function.node_def for function in graph.library.function)
     for nodes in (graph.node, *functions):
@@ -158,7 +160,7 @@ def attributes(graph: Any) -> dict[str, list[str]]:
 
 
 def minor(version: str) -> tuple[int, int]:
-    """Major and minor number; ValueError where there are none."""
+    """Parses the major and minor number of a version; raises ValueError."""
     match = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", version, re.ASCII)
     if not match:
         raise ValueError(f"expected a version as 2.20.0, found {version!r:.60}")
@@ -173,7 +175,7 @@ def is_version(version: str) -> bool:
 
 
 def require_server(version: str) -> str:
-    """The key of SERVERS that a version has; InputError where there is none."""
+    """Returns the key of SERVERS for a version; InputError if unknown."""
     try:
         key = "{}.{}".format(*minor(version))
     except ValueError as error:
@@ -188,10 +190,10 @@ def require_server(version: str) -> str:
 
 
 def problems(manifest: Mapping[str, Any], server: str) -> list[str]:
-    """Why a server of this minor version cannot serve a model; none: it can.
+    """Returns the reasons why a server cannot serve a model; [] if it can.
 
-    A manifest without "attributes", of an older export, counts as if it had
-    all that the TensorFlow it was made with knows.
+    server: a minor version. A manifest without "attributes", from an older
+    export, is assumed to use all attributes of the TensorFlow that wrote it.
     """
     have = minor(server)
     exported_with = minor(manifest["versions"]["tensorflow"])
@@ -216,17 +218,17 @@ def problems(manifest: Mapping[str, Any], server: str) -> list[str]:
 
 
 def servers(manifest: Mapping[str, Any]) -> list[str]:
-    """The minor versions that can serve a model, of those known."""
+    """Returns the known minor versions that can serve a model."""
     return [server for server in SERVERS if not problems(manifest, server)]
 
 
 def listed(manifest: Mapping[str, Any]) -> str:
-    """The same as text."""
+    """Returns the versions of `servers` as text."""
     return ", ".join(servers(manifest)) or "none known can serve it"
 
 
 def remark(server: str) -> str:
-    """What else to know of a server that can serve a model."""
+    """Returns a remark on the TensorFlow Text in a server."""
     text = SERVERS[server]
     if minor(text) < minor(GUARDED_TEXT):
         return (

@@ -1,7 +1,7 @@
-"""What is in a version of a SavedModel: facts, and the SHA-256 of each file.
+"""The manifest of an exported version: metadata and the SHA-256 of each file.
 
-A manifest that is read may be anybody's: it is data, compared with a form
-before any of it is used, and it names no file outside its folder.
+A manifest is untrusted input: its structure is validated before use, and it
+cannot name files outside its folder.
 """
 
 import hashlib
@@ -18,16 +18,16 @@ from bert_keras.data import json_lines
 from bert_keras.serving import compatibility
 
 PATH = os.path.join("assets.extra", "manifest.json")
-MOST_BYTES = 2**26  # of a manifest; ours have some kilobytes
-LARGEST = 1e15  # number of texts, or difference; for messages of one line
+MOST_BYTES = 2**26  # of a manifest; exports write a few kilobytes
+LARGEST = 1e15  # absolute limit of the numbers in `parity`
 
 
 class DamagedError(OSError):
-    """The files are not those that were exported."""
+    """The files differ from those that were exported."""
 
 
 def write(folder: str, metadata: Mapping[str, Any]) -> None:
-    """Writes the manifest of a finished folder: `metadata` and its files."""
+    """Writes the manifest of a finished folder: metadata and file hashes."""
     path = os.path.join(folder, PATH)
     tf.io.gfile.makedirs(os.path.dirname(path))
     metadata = {**metadata, "files": dict(_files(folder))}
@@ -36,7 +36,7 @@ def write(folder: str, metadata: Mapping[str, Any]) -> None:
 
 
 def read(folder: str) -> dict[str, Any]:
-    """The manifest of a folder; DamagedError where there is none."""
+    """Reads the manifest of a folder; DamagedError if it is not valid."""
     path = os.path.join(folder, PATH)
     _require_regular(path)
     try:
@@ -54,7 +54,7 @@ def read(folder: str) -> dict[str, Any]:
 
 
 def check(folder: str) -> dict[str, Any]:
-    """The manifest, once every file is as it says; else DamagedError."""
+    """Checks every file against the manifest and returns it; DamagedError."""
     manifest = read(folder)
     _require_inside(folder)
     actual, expected = dict(_files(folder)), manifest["files"]
@@ -83,7 +83,7 @@ def check(folder: str) -> dict[str, Any]:
 
 
 def parity(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """How near the answers are to the checkpoint's, as rows of a table."""
+    """Formats the differences from the checkpoint's answers as table rows."""
     return {
         f"difference, {what}": f"{difference['numbers']:.2g}; "
         f"{difference['agreement']:.1%} of the labels equal, on "
@@ -93,12 +93,12 @@ def parity(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def printable(text: str) -> str:
-    """The text without what a terminal would obey."""
+    """Escapes non-printable characters, such as terminal control sequences."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _require_form(manifest: Any) -> None:
-    """Raises ValueError where a part is missing or of another type."""
+    """Raises ValueError if a field is missing or has another type."""
 
     def require(holds: bool, name: str, form: str) -> None:
         if not holds:
@@ -138,7 +138,7 @@ def _require_form(manifest: Any) -> None:
             isinstance(value, dict)
             and all(
                 isinstance(value.get(key), (int, float))
-                # Of an int that no float holds, too; and NaN is not.
+                # False for NaN; also works for integers too large for a float.
                 and -LARGEST <= value[key] <= LARGEST
                 for key in ("numbers", "agreement", "texts")
             ),
@@ -167,7 +167,7 @@ def _is_inside(name: str) -> bool:
 
 
 def _require_inside(folder: str) -> None:
-    """Raises DamagedError where a link leads out of a local folder."""
+    """Raises DamagedError if a symbolic link leads out of a local folder."""
     root = os.path.realpath(folder)
     for where, folders, names in os.walk(folder):
         for name in (*folders, *names):
@@ -187,7 +187,7 @@ def _require_inside(folder: str) -> None:
 
 
 def _require_regular(path: str) -> None:
-    """Raises DamagedError for a local pipe or device, which may never end."""
+    """Raises DamagedError for a local pipe or device: reading could block."""
     if os.path.exists(path) and not (
         os.path.isfile(path) or os.path.isdir(path)
     ):

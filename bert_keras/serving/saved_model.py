@@ -1,6 +1,6 @@
-"""A predictor as a versioned SavedModel for TF Serving, checked and described.
+"""Exports a predictor as a versioned SavedModel for TF Serving.
 
-Signatures and folders are described in `export/saved_model.py`.
+The docstring of `export/saved_model.py` describes signatures and folders.
 """
 
 import dataclasses
@@ -26,23 +26,23 @@ from bert_keras.serving import (
 from bert_keras.types import StrPath
 
 MAX_CHARACTERS = 100_000
-# Compared through the signature of ids: all in one batch, unlike texts.
+# Rows to compare with the signature `tokens`, in one batch.
 TOKEN_ROWS = 32
 
-# A server offers its Classify call for this method alone.
+# TF Serving's Classify call requires this method name.
 METHODS = {signatures.CLASSIFY: "tensorflow/serving/classify"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """How far answers may be from those in float32."""
+    """The allowed differences from the answers in float32."""
 
-    numbers: float  # largest difference; scores lie in 0..1
-    agreement: float  # smallest share of texts with the same labels
+    numbers: float  # maximum difference; scores are in 0..1
+    agreement: float  # minimum share of texts with the same labels
 
 
 PRECISIONS = {
-    # The same graph on the same machine: only the order of sums may change.
+    # Same graph, same machine: only the order of summation may differ.
     "float32": Precision(numbers=1e-4, agreement=1.0),
     "bfloat16": Precision(numbers=0.1, agreement=0.9),
 }
@@ -59,13 +59,13 @@ def export(
     max_characters: int = MAX_CHARACTERS,
     max_entities: int = served_width.MAX_ENTITIES,
 ) -> str:
-    """Writes `output`/<version>, None being the next; returns its path.
+    """Writes `output`/<version> and returns its path; None: the next version.
 
-    reference: the model in float32, where the predictor has another precision.
-    data: texts of the user's, on which both are compared, too.
+    reference: the float32 model, if the predictor has another precision.
+    data: additional texts to compare on, under the task's names.
 
-    Raises ExportError, and leaves nothing, when the written model answers
-    otherwise than the reference.
+    Raises ExportError, and leaves no files, if the answers of the written model
+    differ from the reference's.
     """
     output = os.fspath(output)
     path = _version_path(output, version)
@@ -103,7 +103,7 @@ def export(
 
 
 def next_version(output: str) -> int:
-    """One more than the highest version in a folder, which may not exist."""
+    """Returns the highest version in a folder + 1; 1 if it does not exist."""
     if not tf.io.gfile.isdir(output):
         return 1
     names = [name.rstrip("/") for name in tf.io.gfile.listdir(output)]
@@ -111,7 +111,7 @@ def next_version(output: str) -> int:
 
 
 def _version_path(output: str, version: int | None) -> str:
-    """The folder of a version that does not exist yet; None: the next."""
+    """Returns the folder of a new version; InputError if it exists."""
     free = next_version(output)
     path = os.path.join(output, str(version or free))
     if tf.io.gfile.exists(path):
@@ -123,7 +123,7 @@ def _version_path(output: str, version: int | None) -> str:
 
 
 def _model_name(output: str) -> str:
-    """The name of the model in the server's addresses."""
+    """Returns the name of the model in the server's URLs."""
     name = os.path.basename(os.path.abspath(output))
     if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
         raise errors.InputError(
@@ -181,9 +181,9 @@ def _classifier(
     names: Sequence[str],
     classes: Sequence[str],
 ) -> Callable[..., dict[str, tf.Tensor]]:
-    """A function of serialized tf.Examples (T,) -> classes and scores (T, C).
+    """Makes a function: serialized tf.Examples (T,) -> classes, scores (T, C).
 
-    text: a function of strings (T,) under `names`.
+    text: a function of strings (T,) with the keyword arguments `names`.
     """
 
     def classify(inputs):
@@ -202,9 +202,10 @@ def limited(
     max_characters: int = MAX_CHARACTERS,
     max_entities: int = served_width.MAX_ENTITIES,
 ) -> Callable[..., dict[str, tf.Tensor]]:
-    """`predictor.serve_text` of the first characters, its lists of a set width.
+    """Makes a function like predictor.serve_text with bounded input and output.
 
-    "truncated" is true as well where those are not all characters.
+    It reads only the first `max_characters` of a text, and its lists have a
+    fixed width. "truncated" is true also for texts longer than that.
     """
 
     def text(**raw):
@@ -230,10 +231,10 @@ def compare(
     raw: Mapping[str, tf.Tensor] | None = None,
     **limits: int,
 ) -> verification.Difference:
-    """All signatures of a loaded SavedModel against the predictor.
+    """Compares all signatures of a loaded SavedModel with the predictor.
 
     raw: texts under the task's names; None: the sentences of `verification`.
-    limits: those of `limited`.
+    limits: keyword arguments of `limited`.
     """
     task = predictor.task
     raw = raw or verification.sentences(task)
@@ -273,7 +274,7 @@ def compare(
 def _token_rows(
     predictor: predictor_lib.Predictor, raw: Mapping[str, tf.Tensor]
 ) -> dict[str, tf.Tensor]:
-    """Some texts as the signature of ids takes them, (W, seq_length)."""
+    """Returns features (W, seq_length) of some texts for signature `tokens`."""
     task = predictor.task
     rows = signatures.padded(
         task.preprocess(raw, predictor.tokenizer),
@@ -290,9 +291,9 @@ def _parity(
     allowed: Precision,
     limits: Mapping[str, int],
 ) -> dict[str, dict[str, Any]]:
-    """The differences of a written SavedModel, on sentences and on data.
+    """Compares a written SavedModel with the reference on sentences and data.
 
-    Raises ExportError where one is larger than allowed.
+    Raises ExportError if a difference is larger than allowed.
     """
     served = tf.saved_model.load(written)
     parity = {}
@@ -308,7 +309,7 @@ def _parity(
 def _describe(
     folder: str, predictor: predictor_lib.Predictor
 ) -> dict[str, Any]:
-    """The part of a manifest about the graphs and what they were made from."""
+    """Returns the manifest's fields on the graphs and the exported model."""
     path = os.path.join(folder, "saved_model.pb")
     with tf.io.gfile.GFile(path, "rb") as file:
         saved = saved_model_pb2.SavedModel.FromString(file.read())
@@ -316,7 +317,7 @@ def _describe(
     ops = sorted(op.name for op in graph.meta_info_def.stripped_op_list.op)
     packages = ("tensorflow", "tensorflow-text", "keras")
     return {
-        # Of a wrapped task too, a name is what readers ask for.
+        # Readers need a name; to_dict of a wrapped task has none.
         "task": {"name": predictor.task.name} | predictor.task.to_dict(),
         "bert": predictor.model.encoder.config.to_dict(),
         "tokenizer": {
@@ -336,7 +337,7 @@ def _describe(
         },
         "ops": ops,
         "attributes": compatibility.attributes(graph.graph_def),
-        # Ops that plain TensorFlow lacks: the server must have them.
+        # Ops that plain TensorFlow lacks, which the server must have.
         "text_ops": [name for name in ops if not hasattr(tf.raw_ops, name)],
     }
 

@@ -1,9 +1,9 @@
-"""Served answers have a width that no batch changes.
+"""Gives the outputs of served models a width that does not depend on the batch.
 
-A server computes a large request in parts and joins the answers along the
-first axis; the others it does not compare (TF Serving's batching_session.cc
-and TensorFlow's tensor::Concat). Answers as wide as the longest of a part would
-end the server, or come back as those of other texts.
+TF Serving splits large requests, computes the parts and concatenates their
+outputs along the first axis without comparing the other axes (its
+batching_session.cc and TensorFlow's tensor::Concat). If each part had the width
+of its longest row, the server would crash or return other texts' answers.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from bert_keras import predictor as predictor_lib
 from bert_keras import verification
 from bert_keras.tasks import base
 
-# Of 19,664 labelled sentences in five NER data sets the richest has 27.
+# The maximum in 19,664 labelled sentences of five NER data sets is 27.
 MAX_ENTITIES = 64
 
 COUNT = "count"
@@ -23,10 +23,10 @@ COUNT = "count"
 def fit(
     answers: Mapping[str, tf.Tensor], task: base.Task, max_entities: int
 ) -> dict[str, tf.Tensor]:
-    """The answers with lists of one width, and "count" (T,) int32.
+    """Pads or truncates lists to one width, and adds "count" (T,) int32.
 
-    A list gets the task's own width or, where that is the longest list's,
-    max_entities. "count" is the true number, also where it is more than that.
+    The width is task.list_width or, if that is None, max_entities. "count" is
+    the number of items before truncation.
     """
     if not task.lists:
         return dict(answers)
@@ -55,10 +55,10 @@ def fit(
 def tokens(
     predictor: predictor_lib.Predictor, **rows: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """`predictor.tokens` of rows (W, seq_length), whatever their padding.
+    """Computes `predictor.tokens` of rows (W, seq_length), skipping padding.
 
-    The columns that are padding in all rows are not computed; what there is
-    of each token is 0 there.
+    Columns that are padding in all rows are not computed; per-token outputs are
+    0 there.
     """
     length = predictor.task.seq_length
     rows = {
@@ -66,7 +66,7 @@ def tokens(
         for name, value in rows.items()
     }
     real = tf.reduce_any(rows["padding_mask"] > 0, axis=0)
-    # [CLS] and [SEP] at least.
+    # At least two columns, for [CLS] and [SEP].
     last = tf.where(real, tf.range(1, length + 1), 2)
     size = tf.reduce_max(last)
     decoded = predictor.tokens(
@@ -78,7 +78,10 @@ def tokens(
 
 
 def _of_tokens(value: tf.Tensor, size: tf.Tensor, length: int) -> tf.Tensor:
-    """(W, size, ...) -> (W, length, ...); all else is static, and unchanged."""
+    """Pads per-token outputs (W, size, ...) to (W, length, ...).
+
+    Other outputs, whose second axis is static, are returned unchanged.
+    """
     if value.shape.rank < 2 or value.shape[1] is not None:
         return value
     rest = value.shape[2:]
@@ -87,7 +90,7 @@ def _of_tokens(value: tf.Tensor, size: tf.Tensor, length: int) -> tf.Tensor:
 
 
 def require(shapes: Mapping[str, Mapping[str, tf.TensorShape]]) -> None:
-    """Raises ExportError where an output of a signature has no known width."""
+    """Raises ExportError if an output's shape is dynamic beyond the batch."""
     for signature, outputs in shapes.items():
         for name, shape in outputs.items():
             if shape.rank is None or not shape.rank:

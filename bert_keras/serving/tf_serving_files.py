@@ -1,8 +1,8 @@
-"""What TF Serving takes beside a model: warm-up, configurations, a README.
+"""Writes TF Serving's files for a model: warm-up, configurations, a README.
 
-`warm_up` lies in each version; the others in the folder `serving` beside the
-versions, which a server that looks for versions passes over. They are written
-once and then belong to the user.
+Warm-up requests are in the folder of each version. The other files are in the
+folder `serving` beside the versions, which the server ignores; they are never
+overwritten, so that users can edit them.
 """
 
 import json
@@ -29,20 +29,21 @@ from bert_keras.tasks import base, masked_lm
 WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 FOLDER = "serving"
 
-# A first request of a size finds its kernels made. Sizes between are near one.
+# Batch sizes of warm-up requests, so that kernels exist before real requests of
+# these or similar sizes.
 BATCHES = (1, 2, 4, 8, 16, 32)
 WARM_UP_LENGTH = 16  # tokens
-# Texts that are answered at once, and those that one request may have.
+# Maximum number of texts per batch, and per request.
 MAX_BATCH, MAX_REQUEST = 64, 4096
-# Short requests wait this long for company: little beside a BERT's 20 ms.
+# How long a request may wait to be batched: short compared with a BERT's 20 ms.
 BATCH_TIMEOUT = 2000  # microseconds
 
 
 def warm_up(path: str, name: str, predictor: predictor_lib.Predictor) -> None:
-    """Writes the requests that a server answers before it takes real ones.
+    """Writes warm-up requests, which a server runs before it accepts others.
 
-    Strings for serving_default in every batch size, ids for tokens, and for a
-    task with classes a tf.Example to classify.
+    They are strings for serving_default in every batch size, ids for tokens,
+    and, if the task has classes, a tf.Example for classify.
     """
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.TFRecordWriter(path) as writer:
@@ -112,7 +113,7 @@ def write(
     max_entities: int,
     text_ops: Sequence[str],
 ) -> None:
-    """Writes the server's files into `output`/serving, but for those there."""
+    """Writes the server's files to `output`/serving, except existing ones."""
     folder = os.path.join(output, FOLDER)
     tf.io.gfile.makedirs(folder)
     for file, content in _files(name, task, max_entities, text_ops).items():
@@ -123,10 +124,10 @@ def write(
 
 
 def image() -> str:
-    """The newest server known, also where a newer TensorFlow exports.
+    """Returns the image of the newest known server.
 
-    A server may be older than the TensorFlow of a model: it needs the model's
-    ops and attributes, which compatibility.problems compares.
+    It may be older than the TensorFlow that wrote the model: what matters are
+    the model's ops and attributes, which compatibility.problems checks.
     """
     return f"tensorflow/serving:{compatibility.NEWEST}"
 
@@ -176,9 +177,9 @@ prometheus_config {
 }
 """
 
-# Of a server on a CPU, as measured for BERT-base, one text of 128 tokens: huge
-# pages 0.93 of the time, weights that are packed once and not in each call
-# 0.95, for as much memory as the weights take.
+# Environment of a server on a CPU. Measured for BERT-base, one text of 128
+# tokens: huge pages take 0.93 of the time; packing weights once, not in each
+# call, takes 0.95 and as much memory again as the weights.
 ENVIRONMENT = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1",
@@ -210,7 +211,8 @@ services:
 
 
 def _compose(name: str) -> str:
-    # JSON's strings are YAML's: a name as 2026, 1.5, null or on stays one.
+    # Quoted as JSON, which is valid YAML: a name such as 2026, 1.5, null or on
+    # stays a string.
     folder = f"/models/{name}/{FOLDER}"
     return _COMPOSE.format(
         name=json.dumps(name),
