@@ -1,7 +1,7 @@
-"""Side by side with peers: each prints one table.
+"""Benchmarks, most of them against other libraries; each prints one table.
 
-On standard error first the machine and the day: figures of two machines, or of
-a busy and a quiet one, do not compare.
+First it prints the date, the machine and its load on standard error, because
+results of different machines, or of a busy machine, are not comparable.
 """
 
 import datetime
@@ -16,14 +16,14 @@ from bert_keras import tensorflow_import
 
 tensorflow_import.import_tensorflow()
 
-# Sides that run in processes of their own say nothing.
+# Set in the environment once printed, so that child processes do not repeat it.
 _SAID = "BENCHMARK_CONDITIONS_SAID"
-# Of the many flags of a CPU, those that decide how fast products are.
+# The CPU flags that determine the speed of matmuls.
 _WIDTHS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """absl's `app.run`, after a line on standard error."""
+    """Prints the conditions on standard error and calls absl's `app.run`."""
     if _SAID not in os.environ:
         os.environ[_SAID] = "1"
         print(conditions(), file=sys.stderr)
@@ -31,13 +31,13 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 
 def conditions() -> str:
-    """Day, processor and its vector units, processors, threads and load."""
+    """Returns date, CPU with its vector extensions, CPUs, threads and load."""
     model, flags = _processor()
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     load = os.getloadavg()[0]
     try:
         processors = len(os.sched_getaffinity(0))
-    except AttributeError:  # Linux alone has it
+    except AttributeError:  # only available on Linux
         processors = os.cpu_count()
     return (
         f"{datetime.date.today()}, {model} ({' '.join(flags) or 'unknown'}), "
@@ -47,7 +47,7 @@ def conditions() -> str:
 
 
 def _processor() -> tuple[str, list[str]]:
-    """Its name and which of _WIDTHS it has; read where Linux tells it."""
+    """Returns the CPU's name and those of _WIDTHS it has (Linux only)."""
     values: dict[str, str] = {}
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""What pretraining is worth on few labelled rows: several seeds, both starts.
+"""Measures what pretraining gains on few labelled examples, over several seeds.
 
 make demo
 python -m benchmarks.few_shot --demo=demo-output --seeds=3
@@ -23,7 +23,7 @@ _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each kind.", 1)
 
 
 def accuracies(output: str, folder: str, *extra: str) -> list[float]:
-    """Dev accuracy after the last epoch, for each seed."""
+    """Fine-tunes once per seed; returns dev accuracies after the last epoch."""
     values = []
     for seed in range(1, _SEEDS.value + 1):
         run = os.path.join(folder, "-".join(["seed", str(seed), *extra]))

@@ -1,14 +1,14 @@
-"""Fine-tuning here beside Hugging Face on PyTorch, in turns.
+"""Compares fine-tuning with Hugging Face on PyTorch, in alternating runs.
 
   make bench
   .venv-bench/bin/python -m benchmarks.finetune \\
       --recipe=trainers/recipes/sst2.flags --init=FOLDER \\
       --train=train.tsv --dev=dev.tsv --seeds=1,2,3
 
-The same weights, rows and flags on both sides; scores by the same functions;
-rows a second are those of training alone, its first steps left out. Hugging
-Face's side takes batches as they come, or by length with --group_lengths.
-Memory is the peak of each whole process.
+Both sides have the same weights, examples and flags, and the same functions
+compute the metrics. Rows per second are those of training only, without its
+first steps. Hugging Face's batches are random or, with --group_lengths, of
+similar length. Memory is the peak of the whole process.
 """
 
 import json
@@ -38,7 +38,10 @@ SIDES = {
 
 
 def run(module, seed, output):
-    """{score: one value an epoch}, rows a second and the peak memory in GB."""
+    """Runs one side; returns metrics per epoch, rows/s and peak memory in GB.
+
+    Metrics are {name: [one value per epoch]}.
+    """
     command = [
         *(sys.executable, "-m", module, f"--flagfile={RECIPE.value}"),
         *(f"--init={INIT.value}", f"--train={TRAIN.value}"),
@@ -61,7 +64,8 @@ def run(module, seed, output):
     rates = [x["rows_per_second"] for x in lines if "rows_per_second" in x]
     if module.startswith("benchmarks"):
         return metrics, rates[-1], memory  # over the whole run
-    # Of as many rows each but the last; the first has the tracing in it.
+    # Log lines cover equal numbers of rows, except the last one; the first one
+    # includes tracing.
     return metrics, 1 / np.mean(1 / np.array(rates[1:-1])), memory
 
 

@@ -1,11 +1,11 @@
-"""How a training step grows with batch, length, layers and width.
+"""Measures how a training step scales with batch, length, layers and width.
 
   .venv-bench/bin/python -m benchmarks.growth --output=growth.png
 
-Seconds and peak memory of a masked LM step, each size in a process of its own
-(`benchmarks.train_step --only=0`), and straight lines through them. What is
-read off: a step costs as much more as its rows, layers and tokens do, and only
-length, by attention, and width, by its products, cost more than that.
+Plots time and peak memory of a masked LM step with linear fits; each size runs
+in its own process (`benchmarks.train_step --only=0`). Expected: time is linear
+in rows, layers and tokens; only length (attention) and width (matmuls) grow
+faster.
 """
 
 import matplotlib.figure
@@ -29,7 +29,7 @@ MB = 2**20
 
 
 def measure():
-    """{size: [(value, seconds, bytes)]}; the size all have is measured once."""
+    """Measures all sizes, the common one once: {name: [(value, s, bytes)]}."""
     results, points = {}, {}
     for name, values in SIZES.items():
         for value in values:
@@ -46,14 +46,14 @@ def measure():
 
 
 def line(x, y):
-    """Slope, value at 0, and the largest distance from the line over y."""
+    """Fits a line; returns slope, intercept and maximum relative deviation."""
     slope, start = np.polyfit(x, y, 1)
     distance = np.abs(slope * np.array(x) + start - y) / y
     return slope, start, distance.max()
 
 
 def exponent(x, y):
-    """Of y ~ x^e, between the two largest x."""
+    """Returns e of y ~ x^e, from the two largest x."""
     return float(np.log(y[-1] / y[-2]) / np.log(x[-1] / x[-2]))
 
 

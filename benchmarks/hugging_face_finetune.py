@@ -1,8 +1,8 @@
-"""`trainers.finetune` as Hugging Face's models on PyTorch would do it.
+"""`trainers.finetune` with Hugging Face's models on PyTorch.
 
-Takes the same flags, reads the same rows, scores with the same functions and
-writes the same log.jsonl: what differs is the tokenizer, the network and the
-step. For classification, numbers and tagging (of intent_slots, the slots).
+Flags, examples, metrics and the format of log.jsonl are the same; tokenizer,
+network and training step are Hugging Face's. It supports classification,
+regression and tagging (for intent_slots, only the slots).
 
   .venv-bench/bin/python -m benchmarks.hugging_face_finetune --init=FOLDER \\
       --flagfile=trainers/recipes/sst2.flags --train=train.tsv --dev=dev.tsv \\
@@ -26,13 +26,13 @@ from trainers import finetune, flags
 GROUP_LENGTHS = absl_flags.DEFINE_bool(
     "group_lengths", False, "Rows of similar length meet in a batch."
 )
-GROUPED_BATCHES = 50  # as here
-FIRST_STEPS = 20  # not timed
+GROUPED_BATCHES = 50  # the same as in bert_keras.data.batches
+FIRST_STEPS = 20  # steps that are not timed
 NO_DECAY = ("bias", "LayerNorm")
 
 
 class Texts:
-    """One label or number for a text or a pair."""
+    """Classification or regression of a text or a pair."""
 
     def __init__(self, task, init):
         self.task = task
@@ -62,7 +62,7 @@ class Texts:
 
 
 class Words:
-    """A tag for the first piece of every word of the file."""
+    """Tagging: one tag per word, predicted at its first wordpiece."""
 
     def __init__(self, task, init):
         self.task = task
@@ -174,7 +174,7 @@ def train(settings, task):
             metrics = task.metrics(answers, dev)
             line = {f"dev/{name}": value for name, value in metrics.items()}
             line["step"] = step
-            if rows_trained:  # a small set has an epoch of fewer steps
+            if rows_trained:  # None after a short first epoch.
                 line["rows_per_second"] = rows_trained / seconds
             log.write(json.dumps(line) + "\n")
             log.flush()
@@ -182,7 +182,7 @@ def train(settings, task):
 
 
 def _alone(task):
-    """Slots without an intent: scored as entities."""
+    """Replaces intent_slots by tagging, which evaluates slots as entities."""
     if isinstance(task, tagging.Tagging):
         return tagging.Tagging(types=task.types, scheme=task.scheme)
     return task

@@ -1,19 +1,23 @@
-"""One row through an exported BERT here beside three other runtimes, in turns.
+"""Compares the latency of an exported BERT with other runtimes, in turns.
 
   make bench
   .venv-bench/bin/python -m benchmarks.latency --of=saved_model
   .venv-bench/bin/python -m benchmarks.latency --of=tflite
 
-A BERT-base with two classes and random weights, the same on all sides, as ids.
-Of saved_model: ours in float32 as it comes; with the environment that the
-compose file beside it gives a server; in bfloat16 with it; our TFLite file;
-KerasHub's export; Hugging Face's network on PyTorch, in ONNX Runtime (as it is
-exported, and with those of its fusions for BERT that apply), in OpenVINO and in
-CTranslate2, which has the encoder alone: its head is NumPy's. Of tflite: ours
-in float32 and with int8 weights, KerasHub's LiteRT export, and ONNX Runtime's
-dynamic int8. Each has a process of its own with as many threads, and waits
-while another works. KerasHub's GELU is the one by tanh, so its answers are a
-little off. "processor" is what a call takes of all threads together.
+The model is a BERT-base with two classes and random weights, the same on all
+sides; inputs are token ids.
+
+--of=saved_model: bert_keras in float32, with the server environment of its
+compose file, and in bfloat16 with that environment; its TFLite file; KerasHub's
+export; Hugging Face's network on PyTorch, in ONNX Runtime (as exported, and
+with its fusions for BERT), in OpenVINO, and in CTranslate2, which has only the
+encoder, so NumPy computes the head.
+--of=tflite: bert_keras in float32 and with int8 weights, KerasHub's LiteRT
+export, and ONNX Runtime's dynamic int8.
+
+Each side has its own process with the same number of threads, and idles while
+another one runs. KerasHub uses the tanh approximation of GELU, so its scores
+differ slightly. "processor" is the CPU time of a call, summed over threads.
 """
 
 import json
@@ -49,7 +53,7 @@ VOCABULARY = 30522
 
 
 def rows():
-    """What all sides read, (B, S) int64."""
+    """Returns the features of all sides, (B, S) int64."""
     random = np.random.default_rng(0)
     token_ids = random.integers(1000, VOCABULARY, (BATCH.value, LENGTH.value))
     return {
@@ -60,7 +64,7 @@ def rows():
 
 
 def saved(folder, precision):
-    """A function of no arguments -> probabilities (B, 2)."""
+    """Makes a function without arguments that returns probabilities (B, 2)."""
     import tensorflow as tf
     import tensorflow_text  # noqa: F401
 
@@ -120,7 +124,7 @@ def torchs(folder):
 
 
 def onnx_file(folder):
-    """The path of Hugging Face's network, with softmax, and its inputs."""
+    """Exports Hugging Face's network with softmax; returns path and inputs."""
     import torch
 
     model, inputs = hugging_faces(folder)
@@ -167,7 +171,7 @@ def onnx_runtimes(folder, *, quantized=False, fused=False):
         path = path.replace(".onnx", "_fused.onnx")
         model.save_model_to_file(path)
     if quantized:
-        # The exporter's shapes are not those that its checker infers.
+        # Remove the exporter's shapes: they conflict with the inferred ones.
         whole = onnx.load(path)
         del whole.graph.value_info[:]
         path = path.replace(".onnx", "_int8.onnx")
@@ -226,7 +230,10 @@ def ctranslate2s(folder):
 
 
 def tflites(path):
-    """Ours, or KerasHub's, whose signature has other names."""
+    """Makes a function that runs a TFLite file of bert_keras or KerasHub.
+
+    The names of their signatures and inputs differ.
+    """
     from ai_edge_litert import interpreter
 
     run = interpreter.Interpreter(path, num_threads=THREADS.value)
@@ -300,12 +307,12 @@ ALL_SIDES = {
 }
 
 
-# Sides with the environment of the compose file beside an export.
+# Sides that run with the environment of an export's compose file.
 AS_SERVED = "bert_keras, as served", "bert_keras, bfloat16"
 
 
 def write(folder):
-    """The same weights for all sides."""
+    """Writes the same weights for all sides."""
     import dataclasses
 
     from bert_keras import checkpoint, predictor
@@ -337,7 +344,7 @@ def write(folder):
     reference = predictor.Predictor(model, tokenizer)
     quantizations = "float32", "dynamic", "int8"
     if BATCH.value > 1:
-        quantizations = ()  # a device asks one text
+        quantizations = ()  # TFLite files have a batch size of 1
     elif OF.value == "saved_model":
         quantizations = ("float32",)
     text = " ".join(pieces[: LENGTH.value])
@@ -367,7 +374,7 @@ def write(folder):
 
 
 def only(make):
-    """Answers each line that comes in with times and the last scores."""
+    """Runs one side: prints times and scores for each line of its input."""
     answer = make(FOLDER.value)
     for _ in range(3):
         answer()

@@ -1,9 +1,9 @@
-"""How long a BERT-Base takes to load from each format, and how much memory.
+"""Measures time and memory of loading a BERT-Base from each format.
 
   python -m benchmarks.load_weights
 
-Each format is loaded in a process of its own. Seconds are those after
-TensorFlow's import; memory is the process's peak, and what it held before.
+Each format is loaded in its own process. Time excludes TensorFlow's import;
+memory is the process's peak, and its peak before loading.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ _LOAD = flags.DEFINE_string("load", "", "Load this folder and print figures.")
 
 
 def write(folder: str) -> dict[str, str]:
-    """The same random network in every format: {format: folder}."""
+    """Writes the same random network in every format: {format: folder}."""
     bert = dataclasses.replace(
         bert_lib.named(_SIZE.value), activation="gelu_tanh"
     )
@@ -51,7 +51,7 @@ def write(folder: str) -> dict[str, str]:
 
 
 def load(folder: str) -> tuple[float, float, float]:
-    """Seconds, megabytes at the peak, megabytes before."""
+    """Loads a folder; returns seconds, peak MB and peak MB before loading."""
     before = peak_megabytes()
     start = time.perf_counter()
     source = formats.read(folder)
@@ -63,7 +63,10 @@ def load(folder: str) -> tuple[float, float, float]:
 
 
 def peak_megabytes() -> float:
-    """Linux only. Not getrusage's: a child's begins at its parent's peak."""
+    """Returns this process's peak memory (Linux only).
+
+    Not getrusage: a child's value starts at its parent's peak.
+    """
     with open("/proc/self/status") as file:
         (line,) = (line for line in file if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e6

@@ -1,4 +1,4 @@
-"""How much of a batch is padding, and what length buckets save.
+"""Measures the share of padding in batches, with and without length buckets.
 
 python -m benchmarks.padding --records=rec/train,runs/sst2/records
 """
@@ -18,7 +18,7 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows.", 1)
 def padding(
     lengths: np.ndarray, longest: int, grouped: bool, buckets: tuple[int, ...]
 ) -> float:
-    """Share of the positions of one epoch that hold no token."""
+    """Returns the share of padding among the positions of one epoch."""
     sampler = batches.BatchSampler(
         lengths, BATCH_SIZE.value, seed=1, shuffle=grouped, buckets=buckets
     )

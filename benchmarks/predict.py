@@ -1,14 +1,14 @@
-"""Answers of a classifier here beside KerasHub's and Hugging Face's, in turns.
+"""Compares a classifier's throughput with KerasHub and Hugging Face, in turns.
 
   make bench
   .venv-bench/bin/python -m benchmarks.predict --checkpoint=runs/sst2 \\
       --texts=texts.txt
 
-The same weights, written by `bert_keras.formats`, and the same texts, a line
-each, in a few shares: each side answers one share after the other. Hugging
-Face's pipeline takes texts as they come, and in a second run sorted by length;
-KerasHub pads all to the checkpoint's length. Our batches count tokens: rows of
-short texts are up to twice --batch_size.
+All sides have the same weights, written by `bert_keras.formats`, and the same
+texts, one per line, split into --shares: the sides take turns on each share.
+Hugging Face's pipeline runs on texts in file order, and again sorted by length;
+KerasHub pads all texts to the checkpoint's length. bert_keras limits the tokens
+of a batch: with short texts it has up to twice --batch_size rows.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ def hugging_faces(model, folder, *, by_length):
 
 
 def keras_hubs(model, folder):
-    # Its GELU is the one by tanh, whatever the weights were trained with.
+    # KerasHub always uses the tanh approximation of GELU.
     bert = model.model.encoder.config
     bert = dataclasses.replace(bert, activation="gelu_tanh")
     network = model_lib.BertModel(bert_lib.BertEncoder(bert), model.task)

@@ -1,15 +1,15 @@
-"""Google's static pretraining files: trainers.prepare beside Google's script.
+"""Compares trainers.prepare with Google's script that writes the same files.
 
   make bench
   .venv-bench/bin/python -m benchmarks.pretraining_data \\
       --input=corpus.txt --vocab=vocab.txt
 
-The other side is create_pretraining_data.py of google-research/bert itself, as
-the package bert-tensorflow has it. Both read the same file, a sentence per
-line; Google's script is one process, so for all cores it gets as many files.
-Each side runs in processes of its own, and processor seconds count from where
-TensorFlow is imported and the first tiny file is done; those of workers that
-`prepare` starts are counted whole.
+The other side is create_pretraining_data.py of google-research/bert, from the
+package bert-tensorflow. Both read the same file, one sentence per line.
+Google's script is a single process, so to use all cores it runs once per core,
+each on a part of the file. Each side runs in its own processes. CPU time is
+counted after TensorFlow's import and a first tiny file; for worker processes of
+`prepare` it includes the import.
 """
 
 import json
@@ -31,7 +31,7 @@ from bert_keras.data import corpus
 INPUT = flags.DEFINE_string("input", None, "Text, as trainers.prepare reads.")
 VOCAB = flags.DEFINE_string("vocab", None, "An uncased vocab.txt.")
 PASSES = flags.DEFINE_integer("passes", 5, "Drawings of the same text.")
-# What one process does:
+# Flags of the child processes:
 SIDE = flags.DEFINE_enum("side", "", ["", "ours", "google"], "Who runs.")
 OUTPUT = flags.DEFINE_string("output", "", "Where to.")
 STATIC = flags.DEFINE_bool("static", True, "Draw masks, too.")
@@ -85,7 +85,7 @@ def google(input_path, output):
 
 
 def side():
-    """Runs one side and prints its wall and processor seconds."""
+    """Runs one side and prints its wall time and CPU time in seconds."""
     run = {"ours": ours, "google": google}[SIDE.value]
     with tempfile.TemporaryDirectory() as folder:
         tiny = os.path.join(folder, "tiny.txt")
@@ -104,7 +104,7 @@ def _processor():
 
 
 def seconds(side, inputs, outputs, *more):
-    """(wall, processor) seconds of processes that run side by side."""
+    """Runs one process per input in parallel; returns (wall, CPU) seconds."""
     running = [
         subprocess.Popen(
             [
@@ -126,7 +126,7 @@ def seconds(side, inputs, outputs, *more):
 
 
 def rows(pattern):
-    """How many rows are in the files."""
+    """Counts the rows in the files."""
     import tensorflow as tf
 
     files = tf.io.gfile.glob(pattern)
@@ -134,7 +134,10 @@ def rows(pattern):
 
 
 def measure(folder, whole, shares):
-    """(what, ours, Google's): wall and processor seconds."""
+    """Yields (name, own seconds, Google's seconds, rows) of each comparison.
+
+    Seconds are (wall, CPU).
+    """
     passes, cores = PASSES.value, len(shares)
     for name, texts, *flags_ in (
         (f"{passes} drawings, 1 process", [whole], f"--dupe_factor={passes}"),

@@ -1,10 +1,10 @@
-"""Answers of an exported SavedModel beside those of the checkpoint.
+"""Compares the answers of an exported SavedModel with the checkpoint's.
 
   python -m benchmarks.serving_parity --checkpoint=runs/sst2 --data=dev.tsv
 
-The rows are the first --rows of a labelled file. The export is opened in a
-process of its own that imports TensorFlow and TensorFlow Text and nothing of
-this project; it answers in batches of 32.
+The rows are the first --rows of a labelled file. The export is loaded in a
+separate process that imports TensorFlow and TensorFlow Text but nothing of this
+project; it runs in batches of 32.
 """
 
 import os

@@ -1,10 +1,10 @@
-"""Many requests to one exported model: memory, latencies, and random bytes.
+"""Measures memory and latency of an exported model over many requests.
 
   python -m benchmarks.serving_soak --requests=100000
 
-A tiny new model, or --checkpoint. Requests have 1 to 4 texts of 0 to 60 random
-words. Then --random strings of random bytes, by the hundred, and no texts at
-all: an error or a NaN ends the run.
+The model is a tiny new one, or --checkpoint. Requests have 1 to 4 texts of 0 to
+60 random words. Then follow --random strings of random bytes, 100 per request,
+and an empty request. An error or a NaN ends the run.
 """
 
 import os
@@ -32,7 +32,7 @@ RANDOM = flags.DEFINE_integer("random", 10_000, "Strings of bytes.", 0)
 
 
 def resident():
-    """MB of memory this process holds (Linux)."""
+    """Returns this process's resident memory in MB (Linux only)."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 

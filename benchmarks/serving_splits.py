@@ -1,11 +1,12 @@
-"""Answers joined of parts, as a server joins them, beside those of all rows.
+"""Compares answers of split requests, joined as by a server, with unsplit ones.
 
   python -m benchmarks.serving_splits --task=tagging --data=train.conll
   python -m benchmarks.serving_splits --checkpoint=runs/ner --data=dev.conll
 
 The rows are the first --rows of a labelled file; the model is a checkpoint, or
-a tiny one with random weights. Parts of each size in --splits are answered one
-by one and joined along the first axis, for every signature.
+a tiny one with random weights. For every signature and each size in --splits,
+the request is split into parts of that size, and their outputs are concatenated
+along the first axis.
 """
 
 import itertools
@@ -34,7 +35,7 @@ SPLITS = flags.DEFINE_list("splits", ["1", "7", "64"], "Rows of a part.")
 
 
 def requests(task, texts):
-    """(signature, its inputs) of the rows, for every signature."""
+    """Yields (signature, inputs) for the signatures with string inputs."""
     raw = {name: tf.constant(column) for name, column in texts.items()}
     yield signatures.TEXT, raw
     if task.class_names:
@@ -56,7 +57,7 @@ def in_batches(answer, inputs, size):
         answer(**{k: v[start : start + size] for k, v in inputs.items()})
         for start in range(0, rows, size)
     ]
-    # Raises where the parts are not of one width.
+    # Raises if the parts' widths differ.
     return {
         name: np.concatenate([each[name] for each in answers])
         for name in answers[0]

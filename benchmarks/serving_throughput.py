@@ -1,12 +1,12 @@
-"""What splitting a batch by length gains in a SavedModel, and warming it up.
+"""Measures what a SavedModel gains from splitting by length and from warm-up.
 
   python -m benchmarks.serving_throughput --checkpoint=runs/sst2 \\
       --texts=texts.txt
 
-The texts go through serving_default in batches, in turns with two graphs of
-the same weights: one that fills every row up to the task's length, and one
-that fills a batch up to its longest row. First requests are those of a fresh
-process, with and without the warm-up requests before them.
+Batches of the texts run through serving_default, in turns with two graphs of
+the same weights: one pads every row to the task's length, the other pads a
+batch to its longest row. First requests are those of a new process, with and
+without warm-up requests before them.
 """
 
 import os
@@ -39,7 +39,10 @@ WARM = flags.DEFINE_bool("warm", False, "After the warm-up, of --first.")
 
 
 def plain(predictor, *, full):
-    """Strings -> answers, every row as long as the task's or the longest."""
+    """Makes a function from strings to answers that does not split batches.
+
+    full: pad rows to the task's length, not to the longest row.
+    """
     task = predictor.task
 
     def text(**raw):
@@ -56,7 +59,7 @@ def plain(predictor, *, full):
 
 
 def first(path):
-    """Seconds of warming up and of the first request after it."""
+    """Prints seconds of warm-up, first request and later ones (median)."""
     served = tf.saved_model.load(path)
     began = time.perf_counter()
     if WARM.value:

@@ -1,10 +1,11 @@
-"""Seconds from the start of `trainers.predict` to its first answer.
+"""Measures the time from the start of `trainers.predict` to its first answer.
 
   python -m benchmarks.start_up --checkpoint=runs/sst2
 
-Each time a new process; the files are in the machine's cache from the second
-one on. The whole is that of the command itself, with one line on its standard
-input; the parts are those of a process that does the same, part by part.
+Each round starts a new process; from the second round on, files are in the
+operating system's cache. The total is measured on the command itself, with one
+line on standard input; the parts are measured in a process that does the same
+steps.
 """
 
 import json
@@ -63,7 +64,7 @@ def parts():
 
 
 def whole():
-    """Seconds until the command has written its first line."""
+    """Returns the seconds until the command has written its first line."""
     began = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-m", "trainers.predict"]

@@ -1,10 +1,9 @@
-"""Answers of TFLite files beside those of the checkpoint, in every flavour.
+"""Compares TFLite files of every quantization with the checkpoint.
 
   python -m benchmarks.tflite_parity --checkpoint=runs/sst2 --data=dev.tsv
 
-The first --rows of a labelled file, through files of --seq_length tokens; the
-checkpoint answers with rows of that length, too. int8 is calibrated on the
-rows that follow.
+Uses the first --rows of a labelled file and rows of --seq_length tokens, for
+the files and for the checkpoint. int8 is calibrated on the following rows.
 """
 
 import itertools

@@ -1,9 +1,9 @@
-r"""Does our tokenizer give the ids of Google's rules, and how fast?
+r"""Compares the tokenizer with Google's rules and with Hugging Face's.
 
-Compares three implementations line by line: ours, the slow reference rules of
-the tests, and Hugging Face's Rust `tokenizers`. Every line of real text on
-which two of them differ is printed, with the shortest part of it on which they
-still do.
+Compares three implementations line by line: this project's, the slow reference
+implementation of Google's rules in the tests, and Hugging Face's Rust
+`tokenizers`. Prints every line of real text on which two of them differ, with
+its shortest part on which they still differ, and this project's speed.
 
   python -m benchmarks.tokenizer_parity --data=../shared/data
 
@@ -43,8 +43,8 @@ _MAX_LINES = flags.DEFINE_integer(
 VOCABULARIES = ("bert_uncased_en", "bert_cased_en", "bert_chinese")
 PAIRS = (("ours", "rules"), ("ours", "hugging_face"), ("hugging_face", "rules"))
 BATCH_SIZE = 1024
-CUT = 200  # characters shown of a list of ids
-SHOWN_RANDOM = 3  # random strings shown of one kind
+CUT = 200  # characters to print of a list of ids
+SHOWN_RANDOM = 3  # random strings to print per category of difference
 
 Tokenize = Callable[[Sequence[str]], list[list[int]]]
 
@@ -96,7 +96,7 @@ def main(argv):
 
 
 def real(data: pathlib.Path) -> dict[str, list[str]]:
-    """The lines of the corpora, by name."""
+    """Reads the corpora: {name: lines}."""
     english = list(_lines(sorted((data / "corpus_en").rglob("*.txt"))))
     chinese = list(_lines(sorted((data / "corpus_zh").rglob("*.txt"))))
     sentences = []
@@ -120,7 +120,7 @@ def _lines(paths: Sequence[pathlib.Path]) -> Iterator[str]:
 
 
 def random_strings(count: int, seed: int) -> Iterator[str]:
-    """Words of everyday characters, with anything Unicode has in between."""
+    """Yields strings of common characters mixed with any Unicode characters."""
     generator = random.Random(seed)
     assigned = [
         chr(code)
@@ -163,7 +163,7 @@ def random_strings(count: int, seed: int) -> Iterator[str]:
 
 
 def rules(tokenizer: wordpiece.Tokenizer) -> Tokenize:
-    """The slow reference."""
+    """Makes the slow reference tokenizer, which follows Google's rules."""
     reference = reference_tokenizer.ReferenceTokenizer(
         tokenizer.vocabulary, lowercase=tokenizer.lowercase
     )
@@ -171,7 +171,10 @@ def rules(tokenizer: wordpiece.Tokenizer) -> Tokenize:
 
 
 def hugging_face(tokenizer: wordpiece.Tokenizer) -> Tokenize:
-    """Hugging Face's, with Google's word limit; [MASK] is not special in it."""
+    """Makes Hugging Face's tokenizer, with Google's limit of a word's length.
+
+    It has no special tokens, so "[MASK]" is split like other text.
+    """
     hugging_face_tokenizer = tokenizers.Tokenizer(
         models.WordPiece(
             {piece: i for i, piece in enumerate(tokenizer.vocabulary)},
@@ -228,7 +231,7 @@ def compare(
 
 
 def shrink(text: str, first: Tokenize, second: Tokenize) -> str:
-    """A shortest part of the text, with gaps, on which the two differ."""
+    """Removes characters from a text as long as the two still differ on it."""
     size = (len(text) + 1) // 2
     while size:
         candidates = [
@@ -247,7 +250,7 @@ def shrink(text: str, first: Tokenize, second: Tokenize) -> str:
 
 
 def reason(core: str, first: Tokenize, second: Tokenize) -> str:
-    """What kind of difference it is, as far as a program can tell."""
+    """Returns the category of a difference, as far as it can be inferred."""
     probes = [f"a{c}b" for c in core]
     blamed = [
         c

@@ -1,12 +1,12 @@
-"""A step of masked LM here beside KerasHub's `fit`, in turns.
+"""Compares a masked LM training step with KerasHub's `fit`, in turns.
 
   .venv-bench/bin/python -m benchmarks.train_step --precision=mixed_bfloat16
 
-The same shape, rows and AdamW with dropout on both sides, in one process and
-with the same threads; the two take turns of a few steps, so that a busy minute
-hits both. Peak is what a matrix product of the machine reaches in the same
-minutes; FLOPs are those of the products, three times the forward ones. Memory
-is that of a process of each side alone, at its peak.
+Both sides have the same shapes, rows, AdamW and dropout, and run in one process
+with the same threads. They take turns of a few steps, so that other load on the
+machine affects both. The peak is the FLOP/s of a large matmul, measured in the
+same minutes; a step's FLOPs are those of its matmuls, three times the forward
+pass. Memory is the peak of a separate process for each side.
 """
 
 import json
@@ -49,7 +49,7 @@ RATE = 1e-4
 
 
 def rows():
-    """token ids, positions of masks and what stood there."""
+    """Returns token ids (B, S), mask positions (B, P) and labels (B, P)."""
     random = np.random.default_rng(0)
     shape = BATCH.value, LENGTH.value
     positions = [
@@ -64,7 +64,7 @@ def rows():
 
 
 def ours(token_ids, positions, labels):
-    """A function that makes some steps and returns their seconds."""
+    """Makes a function that runs some steps and returns their seconds."""
     bert = bert_lib.BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH.value,
@@ -85,7 +85,7 @@ def ours(token_ids, positions, labels):
         optimizer,
         strategy=tf.distribute.get_strategy(),
         seed=1,
-        clip_norm=0.0,  # as theirs
+        clip_norm=0.0,  # as in KerasHub's fit
     )
     inputs = {
         "token_ids": tf.constant(token_ids),
@@ -157,7 +157,7 @@ class _Times(keras.callbacks.Callback):
 
 
 def flops():
-    """Of the products of one step."""
+    """Returns the FLOPs of the matmuls of one step."""
     tokens, width = BATCH.value * LENGTH.value, WIDTH.value
     masks = BATCH.value * MASKS.value
 
@@ -166,13 +166,13 @@ def flops():
         rest = 2 * queries * (2 * width**2 + 8 * width**2)
         return keys_and_values + rest + 4 * queries * LENGTH.value * width
 
-    # The last block is computed at the masks and where the pooler reads.
+    # The last block is computed only at the masks and at the pooler's token.
     blocks = (LAYERS.value - 1) * block(tokens) + block(masks + BATCH.value)
     return 3 * (blocks + 2 * masks * width * (width + VOCABULARY))
 
 
 def peak(size=2048):
-    """FLOPs a second of a square product."""
+    """Measures the FLOP/s of a square matmul."""
     dtype = tf.bfloat16 if "bfloat16" in PRECISION.value else tf.float32
     one = tf.cast(tf.random.normal((size, size)), dtype)
     product = tf.function(lambda: tf.matmul(one, one))
@@ -187,9 +187,9 @@ SIDES = {"bert_keras": ours, "KerasHub's fit": theirs}
 
 
 def alone(side, **sizes):
-    """{"seconds": of a step, "bytes": at the peak} of a side, 0 or 1.
+    """Runs one side, 0 or 1, alone: {"seconds": per step, "bytes": at peak}.
 
-    In a process of its own, with the flags of this one but for `sizes`.
+    It runs in a new process, with the flags of this one except for `sizes`.
     """
     own = PRECISION, LAYERS, WIDTH, BATCH, LENGTH, MASKS, STEPS
     values = {flag.name: flag.value for flag in own} | sizes | {"only": side}
@@ -207,7 +207,7 @@ def only(make):
     run = make(*rows())
     run(2)
     seconds = float(np.median(run(STEPS.value)))
-    # Linux alone; ru_maxrss would begin with what the parent had.
+    # Linux only. Not ru_maxrss, which starts at the parent's peak.
     with open("/proc/self/status") as file:
         kilobytes = re.search(r"VmHWM:\s+(\d+)", file.read())[1]
     print(json.dumps({"seconds": seconds, "bytes": 1024 * int(kilobytes)}))

@@ -1,4 +1,4 @@
-"""The demo: python -m demo."""
+"""The demo of the whole pipeline: python -m demo."""
 
 from bert_keras import tensorflow_import
 

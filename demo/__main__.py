@@ -1,10 +1,10 @@
-"""The whole line in minutes: text, vocabulary, pretraining, use, export.
+"""Runs the whole pipeline in minutes: vocabulary, pretraining, use, export.
 
   python -m demo                                  docstrings of this machine
   python -m demo --train=train.tsv --dev=dev.tsv  fine-tune on your own table
 
-Every step is one of the project's own commands, printed before it runs. A
-step that is done is not done again: stopped and started, the demo goes on.
+Every step is one of the project's commands, printed before it runs. Running the
+demo again resumes it; completed steps are skipped.
 """
 
 import json
@@ -28,7 +28,7 @@ _TRAIN = flags.DEFINE_string(
 )
 _DEV = flags.DEFINE_string("dev", "", "Rows to score on, of the same form.")
 
-# Chosen so that the line takes minutes on two cores.
+# Chosen so that the pipeline takes minutes on two cores.
 VOCABULARY = 8000
 SEQ_LENGTH = 64
 MODEL = {
@@ -48,7 +48,7 @@ PRETRAIN = [
     "--save_every=100",
 ]
 FINETUNE = ["--batch_size=16", "--learning_rate=5e-4"]
-EPOCHS, OWN_EPOCHS = 12, 3  # over 320 rows; over a table of unknown length
+EPOCHS, OWN_EPOCHS = 12, 3  # for the demo's 320 rows, and for a user's table
 
 console = rich.console.Console(
     highlight=False, soft_wrap=True, markup=False, emoji=False
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         values = demo(_OUTPUT.value, _TRAIN.value, _DEV.value)
     except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode)  # the command has said why
+        sys.exit(error.returncode)  # The command has printed the reason.
     except KeyboardInterrupt:
         sys.exit("stopped: run the same command again to continue")
     minutes, seconds = divmod(int(time.monotonic() - began), 60)
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def demo(output: str, train: str, dev: str) -> dict[str, str]:
-    """Runs the line into `output`; returns the closing table."""
+    """Runs the pipeline in the folder `output`; returns the summary's rows."""
     docstrings_folder = os.path.join(output, "text")
     done = os.path.join(docstrings_folder, "labels.json")
     if not os.path.exists(done):
@@ -112,7 +112,7 @@ def demo(output: str, train: str, dev: str) -> dict[str, str]:
         *PRETRAIN,
     )
     if train:
-        # Every table has folders of its own.
+        # Each user's table has its own folder.
         name = os.path.basename(train).split(".")[0]
         output = os.path.join(output, f"own-{name}")
     tuned = os.path.join(output, "classifier")
@@ -151,7 +151,7 @@ def demo(output: str, train: str, dev: str) -> dict[str, str]:
 def finetune_command(
     docstrings_folder: str, base: str, run: str, train: str = "", dev: str = ""
 ) -> list[str]:
-    """Fine-tunes the BERT in `base` into `run`; on docstrings if no `train`."""
+    """Returns the command that fine-tunes `base`; on docstrings by default."""
     return [
         "trainers.finetune",
         f"--init={base}",
@@ -165,7 +165,7 @@ def finetune_command(
 
 
 def run(module: str, *arguments: str) -> None:
-    """One command of the project, shown and run."""
+    """Prints and runs one command of the project."""
     console.print(f"\n$ python -m {module} {' '.join(arguments)}", style="bold")
     subprocess.run([sys.executable, "-m", module, *arguments], check=True)
 

@@ -1,12 +1,12 @@
-"""The demo's text: docstrings, which every machine with Python has.
+"""Writes the demo's text: docstrings of the installed Python packages.
 
-Writes a folder:
-  corpus.txt   a document per module, a sentence or paragraph per line
+The folder contains:
+  corpus.txt   one document per module, one docstring per line
   train.tsv    text, label: a few labelled docstrings of each package
-  dev.tsv      others, whose text the corpus does not hold
+  dev.tsv      other docstrings, which are not in the corpus
 
-Labels are the packages with the most docstrings; their names are taken out
-of the text, so that a name does not give the answer away.
+Labels are the packages with the most docstrings. Package names are replaced in
+the text, so that they do not give the label away.
 """
 
 import ast
@@ -20,15 +20,15 @@ from collections.abc import Iterator
 LABELS = 8
 TRAIN_PER_LABEL = 40
 DEV_PER_LABEL = 100
-SHORTEST = 40  # characters that a labelled docstring has at least
-MOST_PER_PACKAGE = 4000  # tensorflow alone has more than all others
+SHORTEST = 40  # minimum number of characters of a labelled docstring
+MOST_PER_PACKAGE = 4000  # tensorflow has more than all others together
 
 SKIPPED_FOLDERS = {"tests", "test", "idlelib", "__pycache__", "site-packages"}
 ALIASES = {"tf", "np", "stdlib", "py", "tfl", "tflite"}
 
 
 def write(folder: str, seed: int = 1) -> dict[str, int]:
-    """Returns how many docstrings each label has."""
+    """Writes the files; returns how many docstrings each label has."""
     packages = collect()
     ranked = sorted(packages, key=lambda name: (-_count(packages[name]), name))
     labels = sorted(ranked[:LABELS])
@@ -69,7 +69,7 @@ def write(folder: str, seed: int = 1) -> dict[str, int]:
 
 
 def collect() -> dict[str, dict[str, list[str]]]:
-    """package -> module file -> docstrings; no docstring occurs twice."""
+    """Returns {package: {module file: docstrings}}, without duplicates."""
     paths = sysconfig.get_paths()
     roots = {"stdlib": paths["stdlib"]}
     for name in sorted(os.listdir(paths["purelib"])):
@@ -107,7 +107,7 @@ def _docstrings(path: str) -> Iterator[str]:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
-        return  # templates and files for other versions of Python
+        return  # a template, or a file for another version of Python
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(tree):
         if isinstance(node, kinds):

@@ -1,4 +1,4 @@
-"""Asks the same questions of every form of the model; tells how it went."""
+"""Compares all exported forms of the demo's model and summarizes the demo."""
 
 import collections
 import functools
@@ -25,7 +25,7 @@ def closing_table(
     served: str,
     device: str,
 ) -> dict[str, str]:
-    """What the demo made, in the order it was made."""
+    """Returns the rows of the demo's summary, in the order of its steps."""
     with open(predictions, encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     labels = collections.Counter(line["row"]["label"] for line in lines)
@@ -59,7 +59,7 @@ def closing_table(
 def _ask(
     questions: Sequence[tasks.Example], tuned: str, served: str, device: str
 ) -> dict[str, str]:
-    """Every exported form against Python, on the same texts."""
+    """Compares every exported form with the checkpoint on the same texts."""
     model = predictor.load(tuned)
     raw = tasks.as_tensors(questions, model.task.text_columns)
     expected = model.predict(questions)
