@@ -3,9 +3,9 @@
   .venv-bench/bin/python -m benchmarks.growth --output=growth.png
 
 Plots time and peak memory of a masked LM step with linear fits; each size runs
-in its own process (`benchmarks.train_step --only=0`). Expected: time is linear
-in rows, layers and tokens; only length (attention) and width (matmuls) grow
-faster.
+in its own process (`benchmarks.train_step --only=0`). The result: cost is
+linear in rows, layers and tokens; only length (because of attention) and width
+(because of matmuls) cost more than that.
 """
 
 import matplotlib.figure

@@ -174,7 +174,7 @@ def train(settings, task):
             metrics = task.metrics(answers, dev)
             line = {f"dev/{name}": value for name, value in metrics.items()}
             line["step"] = step
-            if rows_trained:  # None after a short first epoch.
+            if rows_trained:  # 0 if no step was timed yet
                 line["rows_per_second"] = rows_trained / seconds
             log.write(json.dumps(line) + "\n")
             log.flush()

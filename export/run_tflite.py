@@ -289,7 +289,7 @@ def _lines(model, name):
 
 
 def read(stream: Any) -> Iterator[tuple[str, bool]]:
-    """Yields (line, whether it had bytes that are not UTF-8; dropped)."""
+    """Yields (line without invalid UTF-8, whether it had any)."""
     if stream is None:  # closed by the shell
         return
     stream.reconfigure(encoding="utf-8", errors="surrogateescape")

@@ -34,9 +34,8 @@ TextEmbedder require of a file with one length; call other tasks by signature.
 
 The file is loaded again and compared with the checkpoint on English and Chinese
 sentences; QUANTIZATIONS has the tolerances. With --data (labelled examples) it
-is also evaluated, and refused if its first metric is more than --max_drop below
-the checkpoint's; in that case the labels of those sentences may change, except
-in float32.
+is evaluated instead, and refused if its first metric is more than --max_drop
+below the checkpoint's; a float32 file must pass both checks.
 """
 
 import os

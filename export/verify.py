@@ -3,11 +3,11 @@ r"""Checks the files of an exported version against its manifest.
   python -m export.verify --model=served/sst2/1
   python -m export.verify --model=served/sst2/1 --server=2.18.0
 
-Every version contains assets.extra/manifest.json: its source checkpoint, its
-signatures, the ops a server must have, the differences from the checkpoint's
-answers, and the SHA-256 of every file. A missing, changed or new file is an
-error that names it. With --server it is also an error, with the reason, if that
-version of TF Serving cannot serve the model.
+Every version contains assets.extra/manifest.json: the settings of task, network
+and tokenizer, the signatures, the ops a server must have, the differences from
+the checkpoint's answers, and the SHA-256 of every file. A missing, changed or
+new file is an error that names it. With --server it is also an error, with the
+reason, if that version of TF Serving cannot serve the model.
 """
 
 from absl import flags

@@ -154,7 +154,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
 
     def parse(arguments):
         try:
-            # absl's default is INFO, at which libraries log too much.
+            # absl's app.run turns INFO on, at which libraries log too much.
             flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]
             define_flags()
             command_help.print_if_asked(arguments, flags.FLAGS)

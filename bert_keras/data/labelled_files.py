@@ -194,7 +194,7 @@ def parse_columns(
     return columns or None
 
 
-# `NAME=COLUMN`, where a COLUMN in quotes may hold commas.
+# `NAME=COLUMN`; a COLUMN in quotes may contain commas.
 _ITEMS = re.compile(r'(?:[^,=]*=\s*"(?:[^"]|"")*"[^,]*|[^,]+)')
 _QUOTED = re.compile(r'"(?:[^"]|"")+"')
 

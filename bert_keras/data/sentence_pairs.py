@@ -58,9 +58,11 @@ def sample_pairs(
 ) -> list[Pairs]:
     """Samples the instances of each pass, in the order of the documents.
 
-    max_tokens: the sequence length without special tokens. short_probability:
-    of an instance to have a shorter target length, for every objective. "nsp"
-    samples the second segments from the same documents and needs at least two.
+    max_tokens: the sequence length without special tokens.
+    short_probability: probability that an instance has a shorter target length,
+      for every objective.
+
+    "nsp" samples second segments from these documents and needs at least two.
     """
     if objective not in _OBJECTIVES:
         raise errors.InputError(
@@ -149,7 +151,7 @@ class _Source:
         return middle, count > 0
 
     def segment(self, document, target, uniform):
-        """Returns (begin, end) of a random sentence and those up to target."""
+        """Returns (begin, end): from a random sentence to the target length."""
         count = self.last[document] + 1 - self.first[document]
         sentence = self.first[document] + (uniform * count).astype(np.int64)
         begin = self.starts[sentence]

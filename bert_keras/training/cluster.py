@@ -159,8 +159,8 @@ class PreemptionNotice:
     The signal may reach only one worker, yet all must save the same step.
     Therefore each worker adds a flag to its batch, the train step sums the
     flags in its all-reduce, and every worker reads the sum from the metrics.
-    It reads the previous step's metrics: reading this step's would block until
-    the device is idle. The run therefore saves one step after the signal.
+    It reads the previous step's metrics: reading this step's would block and
+    leave the device idle. The run therefore saves one step after the signal.
 
     >>> with PreemptionNotice() as notice:
     ...     for batch in batches:
@@ -188,7 +188,7 @@ class PreemptionNotice:
         self._signals += 1
 
     def flag(self) -> tf.Tensor:
-        """Returns 1 () float32 if this process has received the signal."""
+        """Returns () float32: 1 if this process has received the signal."""
         return tf.constant(float(self._signals > 0))
 
     def is_due(self, metrics: Mapping[str, tf.Tensor]) -> bool:

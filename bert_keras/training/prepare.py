@@ -182,7 +182,7 @@ def _is_begun(output: str) -> bool:
 
 @dataclasses.dataclass
 class _TrackedChunks:
-    """Yields a partition's chunks and records their offsets in the input."""
+    """Yields a partition's chunks and tracks their offsets in the input."""
 
     partition: corpus_chunks.Partition
     position: corpus.Position

@@ -295,7 +295,7 @@ def make_train_step(
 def _compiled_by(strategy: tf.distribute.Strategy, xla: bool) -> str:
     """Returns what XLA compiles: "tpu", "step", "replica", or "" for nothing.
 
-    step: the whole step; replica: each replica's gradients.
+    step: the whole step. replica: each replica's part, without the all-reduce.
     """
     if isinstance(strategy, tf.distribute.TPUStrategy):
         return "tpu"  # strategy.run always compiles, even if xla is false
