@@ -52,10 +52,10 @@ def ours(input_path, output):
             lowercase=True,
             seq_length=SEQ_LENGTH,
             format="google" if STATIC.value else "records",
-            masked_share=SHARE,
-            max_predictions=PREDICTIONS,
-            passes=PASSES.value,
-            held_out=0.0,
+            masked_lm_prob=SHARE,
+            max_predictions_per_seq=PREDICTIONS,
+            dupe_factor=PASSES.value,
+            dev_fraction=0.0,
             workers=WORKERS.value,
         )
     )
@@ -140,13 +140,13 @@ def measure(folder, whole, shares):
     """
     passes, cores = PASSES.value, len(shares)
     for name, texts, *flags_ in (
-        (f"{passes} drawings, 1 process", [whole], f"--dupe_factor={passes}"),
+        (f"{passes} drawings, 1 process", [whole], f"--passes={passes}"),
         (
             f"{passes} drawings, {cores} processes",
             shares,
-            f"--dupe_factor={passes}",
+            f"--passes={passes}",
         ),
-        ("one drawing / records", [whole], "--dupe_factor=1"),
+        ("one drawing / records", [whole], "--passes=1"),
     ):
         flags_ += ["--nostatic"] * name.endswith("records")
         output = os.path.join(folder, name.replace(" ", "-").replace("/", ""))
