@@ -1,6 +1,6 @@
-"""What stands on the encoder: one small layer per kind of answer.
+"""Task heads: the small output layers on top of the encoder.
 
-Like the encoder's layers, heads build from the configuration alone.
+Like the encoder's layers, heads are built from the configuration alone.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ class MaskedLMHead(keras.layers.Layer):
     """Scores the vocabulary at the masked positions (BERT, 3.1, task 1).
 
     hidden (B, S, H), positions (B, P) int32, table (V, E) -> logits
-    (B, P, V), float32. Positions past the last mask are padding; their
-    logits are ignored by weight 0. Without positions hidden is (B, P, H):
-    that of the masked positions alone.
+    (B, P, V), float32. `table` is the token embeddings. Positions after the
+    last mask are padding: their loss has weight 0. If positions is None,
+    hidden is (B, P, H) and contains the masked positions only.
     """
 
     def __init__(self, config: base.NetworkConfig, **kwargs: Any):
@@ -67,10 +67,11 @@ class MaskedLMHead(keras.layers.Layer):
 
 
 class NextSentenceHead(keras.layers.Layer):
-    """Is the second segment the first one's? pooled (B, H) -> (B, 2).
+    """Scores whether the second segment follows the first (BERT, 3.1, task 2).
 
-    Logits are float32; class 0 = it is, 1 = it is not, as in Google's files
-    (BERT, 3.1, task 2). Sentence order uses the same head (ALBERT, 3.1).
+    pooled (B, H) -> logits (B, 2), float32: class 0 = it follows, 1 = it is
+    random, as in Google's checkpoints. Sentence-order prediction uses the same
+    head (ALBERT, 3.1).
     """
 
     def __init__(self, config: base.NetworkConfig, **kwargs: Any):
@@ -89,43 +90,49 @@ class NextSentenceHead(keras.layers.Layer):
 def pool(
     hidden: Tensor, padding_mask: Tensor, number: int | None = None
 ) -> Tensor:
-    """The mean of a text's hidden states, the `number`-th of its row.
+    """Averages the hidden states of one packed text in each row.
 
-    hidden (B, S, H), padding_mask (B, S): k on the k-th text -> (B, H) float32;
-    zeros in rows that do not have the text. None: all texts of a row as one.
+    hidden (B, S, H), padding_mask (B, S): 0 = padding, k = the k-th packed
+    text -> (B, H) float32, the mean over the tokens of text `number`; 0 in
+    rows without such a text. With number=None over all texts of the row.
     """
     mask = padding_mask > 0 if number is None else padding_mask == number
-    # Sums in float32: a long text's would lose bits in 16.
+    # Sum in float32: a sum over a long text loses precision in 16 bits.
     weights = ops.cast(ops.expand_dims(mask, -1), "float32")  # (B, S, 1)
     total = ops.sum(ops.cast(hidden, "float32") * weights, axis=1)
     return total / ops.maximum(ops.sum(weights, axis=1), 1.0)
 
 
-# What a text's one vector is made of.
+# Ways to pool hidden states into one vector; see Pooling.
 POOLINGS = ("first", "last", "mean", "max", "layers", "lstm")
-_LAYERS = 4  # of "layers": the last ones (Devlin et al. 2019, table 7)
-# Poolings that read few of the last hidden states: how many from [CLS] on.
-# Of "first" none: the encoder has pooled it.
+# "layers" concatenates the last 4 layers (Devlin et al. 2019, table 7).
+_LAYERS = 4
+# Poolings that read only the first n positions of the last layer. "first"
+# reads none: it uses the encoder's pooled output.
 _READ = {"first": 0, "layers": 1}
 
 
 def positions_pooled(pooling: str, padding_mask: Tensor) -> Tensor | None:
-    """`Task.positions_read` of a pooling: (B, S) -> (B, 0 or 1), or None."""
+    """Returns the positions of the last layer that a pooling reads.
+
+    padding_mask (B, S) -> (B, 0 or 1) int32, or None: all. See
+    `Task.positions_read`.
+    """
     if pooling not in _READ:
         return None
     return ops.zeros((ops.shape(padding_mask)[0], _READ[pooling]), "int32")
 
 
 class Pooling(keras.layers.Layer):
-    """Hidden states of a text -> one vector.
+    """Pools the hidden states of a text into one vector.
 
     {"hidden": L+1 of (B, S, H), "pooled": (B, H)}, padding_mask (B, S)
     -> (B, width), where `width` is H, or 4 H for "layers".
 
-    "first" is the pooler's output for [CLS] and "last" the state of the last
-    token; "mean" and "max" are taken over tokens; "layers" joins the [CLS] of
-    the last four layers; "lstm" reads the last layer with two LSTMs, one on
-    the other.
+    "first" is the pooler's output for [CLS], "last" the hidden state of the
+    last token; "mean" and "max" are over tokens; "layers" concatenates the
+    [CLS] of the last four layers; "lstm" is the last state of two stacked
+    LSTMs over the last layer.
     """
 
     def __init__(self, config: base.NetworkConfig, pooling: str, **kwargs: Any):
@@ -176,7 +183,7 @@ class Pooling(keras.layers.Layer):
                 ops.where(mask, ops.cast(hidden, "float32"), least), axis=1
             )
         for lstm in self.lstms:
-            # Padding stands at the end: what comes before does not see it.
+            # No mask: padding is at the end, after the state that is read.
             hidden = lstm(hidden, training=training)
         length = ops.sum(ops.cast(mask, "int32"), axis=1)  # (B, 1)
         last = ops.expand_dims(ops.maximum(length - 1, 0), -1)  # (B, 1, 1)
@@ -184,9 +191,10 @@ class Pooling(keras.layers.Layer):
 
 
 class ClassificationHead(keras.layers.Layer):
-    """Scores C classes of a text or a pair: encoded -> (B, C).
+    """Scores the C classes of a text or a pair of texts (BERT, 4.1).
 
-    Pooling, dropout, then one product (BERT, 4.1). Logits are float32.
+    encoded as in Pooling, padding_mask (B, S) -> logits (B, C), float32.
+    Pooling, dropout, then one dense layer.
     """
 
     def __init__(
@@ -221,9 +229,10 @@ class ClassificationHead(keras.layers.Layer):
 
 
 class SpanHead(keras.layers.Layer):
-    """Where a span begins and ends: hidden (B, S, H) -> two (B, S).
+    """Scores each token as the start and as the end of a span (BERT, 4.2).
 
-    One product for both (BERT, 4.2). Logits are float32.
+    hidden (B, S, H) -> start logits, end logits (B, S), float32. One dense
+    layer computes both.
     """
 
     def __init__(self, config: base.NetworkConfig, **kwargs: Any):
@@ -241,9 +250,10 @@ class SpanHead(keras.layers.Layer):
 
 
 class TokenClassificationHead(keras.layers.Layer):
-    """Scores C classes of each token: hidden (B, S, H) -> (B, S, C).
+    """Scores the C classes of each token (BERT, 5.3).
 
-    Dropout, then one product (BERT, 5.3). Logits are float32.
+    hidden (B, S, H) -> logits (B, S, C), float32. Dropout, then one dense
+    layer.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""The parts of the encoder: embeddings, attention, feed-forward, block.
+"""The layers of the encoder: embeddings, attention, feed-forward, block.
 
-All sizes come from the configuration, so `build` needs no input shape: the
-encoder builds its layers when it is constructed, and weights exist, have
-names and can be loaded before any input was seen.
+All sizes are in the configuration, so `build` needs no input shape. The
+encoder builds its layers in its constructor: weights exist, have their names
+and can be loaded before the first call.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ ACTIVATIONS = {
     "relu": ops.relu,
 }
 
-# Faster versions of activations, for training.
+# Faster versions of activations, used in training only.
 TRAINING_ACTIVATIONS = {"gelu": kernels.gelu}
 
 # Added to the scores of masked positions, in float32. Finite, so that a row
@@ -34,9 +34,9 @@ MASKED_SCORE = -1e9
 
 
 class TransformerConfig(base.NetworkConfig):
-    """What the layers of a transformer read beyond NetworkConfig.
+    """The fields that transformer layers read in addition to NetworkConfig's.
 
-    Each is described where BertConfig declares it.
+    BertConfig declares and describes them.
     """
 
     num_heads: int
@@ -57,7 +57,9 @@ def attention_mask(padding_mask: Tensor, *, causal: bool = False) -> Tensor:
     """Builds the boolean attention mask.
 
     padding_mask (B, S) int32: 0 = padding, k = the k-th packed text
-    -> (B, S, S) bool: query, key. Packed texts do not attend to each other.
+    -> (B, S, S) bool, indexed by query and key. A token attends only to
+    tokens of its own packed text, and if `causal` only to itself and earlier
+    ones.
     """
     key = ops.expand_dims(padding_mask, 1)  # (B, 1, S)
     query = ops.expand_dims(padding_mask, 2)  # (B, S, 1)
@@ -72,7 +74,10 @@ def attention_mask(padding_mask: Tensor, *, causal: bool = False) -> Tensor:
 
 
 class Activation:
-    """One of ACTIVATIONS; in training its faster version, if there is one."""
+    """An activation by its name in ACTIVATIONS.
+
+    In training it is computed by its faster version, if it has one.
+    """
 
     def __init__(self, name: str):
         self._serving = ACTIVATIONS[name]
@@ -83,7 +88,7 @@ class Activation:
 
 
 class Dropout(keras.layers.Dropout):
-    """Keras' dropout, its random numbers drawn at half the cost."""
+    """Keras' dropout with a faster kernel (see `kernels.dropout`)."""
 
     def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         if not training or not self.rate:
@@ -92,7 +97,7 @@ class Dropout(keras.layers.Dropout):
 
 
 class LayerNorm(keras.layers.LayerNormalization):
-    """Keras' LayerNorm over the last axis, in float32 and fewer passes."""
+    """Keras' LayerNorm over the last axis, in float32 and with fewer ops."""
 
     def call(self, inputs: Tensor) -> Tensor:
         y = kernels.layer_norm(inputs, self.gamma, self.beta, self.epsilon)
@@ -102,12 +107,12 @@ class LayerNorm(keras.layers.LayerNormalization):
 class Embeddings(keras.layers.Layer):
     """Token + segment + position embeddings, normalised (BERT, figure 2).
 
-    token_ids, segment_ids, position_ids (B, S) int32 -> (B, S, H). Without
-    position_ids they are 0, 1, 2, ... in every row. A network of one segment
-    takes no segment_ids, any other requires them.
+    token_ids, segment_ids, position_ids (B, S) int32 -> (B, S, H).
+    position_ids default to 0, 1, 2, ... in every row. A network with one
+    segment takes no segment_ids; any other requires them.
 
-    The tables are float32 under every precision: only the rows that are
-    looked up are cast, not the whole table.
+    The tables are float32 under every dtype policy, so that only the vectors
+    of the batch are cast to it and not the whole table.
     """
 
     def __init__(self, config: TransformerConfig, **kwargs: Any):
@@ -177,11 +182,11 @@ class Embeddings(keras.layers.Layer):
         return self.project(x) if self.project else x
 
     def _positions(self, length, position_ids):
-        """The vectors (S, E), or (B, S, E) where there are position_ids."""
+        """Returns position embeddings (S, E), or (B, S, E) if position_ids."""
         config = self.config
         if self.position_table is not None:
             table = ops.convert_to_tensor(self.position_table)
-        elif isinstance(length, int):  # a constant, where S is static
+        elif isinstance(length, int):  # S is static: a constant in the graph
             count = max(length, config.max_position_embeddings)
             positions = np.arange(count, dtype="float64")
             table = ops.cast(
@@ -202,13 +207,13 @@ class Embeddings(keras.layers.Layer):
 class SelfAttention(keras.layers.Layer):
     """Scaled dot-product attention with N heads (Vaswani et al. 2017, 3.2).
 
-    x (B, S, H), mask (B, 1 or S, S) bool -> (B S, H), as `rows` of the
-    batch, and the float32 distributions (B, N, S, S) when `attentions` is
-    true. With query_states (B, P, H) the queries are computed from these:
-    mask (B, 1 or P, S) -> (B P, H), (B, N, P, S).
+    x (B, S, H), mask (B, 1 or S, S) bool -> (B S, H), flattened by `rows`.
+    With `attentions` also the attention distributions (B, N, S, S), float32.
+    With query_states (B, P, H), queries are computed from these instead of
+    x: mask (B, 1 or P, S) -> (B P, H), (B, N, P, S).
 
-    Query, key and value are one product: columns 0..H of the kernel make the
-    queries, the next H the keys, the last H the values.
+    One matmul computes queries, keys and values: the kernel (H, 3 H) has the
+    queries' columns first, then the keys', then the values'.
     """
 
     def __init__(self, config: TransformerConfig, **kwargs: Any):
@@ -240,10 +245,10 @@ class SelfAttention(keras.layers.Layer):
             query, key, value = self._project_apart(query_states, x)
         scale = 1.0 / math.sqrt(width)
         if training:
-            # Scaled before the matmul: float16 overflows after it.
+            # Scale the query before the matmul: float16 scores can overflow.
             scores = ops.cast(_products(query * scale, key), "float32")
         else:
-            # On a CPU TensorFlow fuses matmul, scale and mask in float32 only.
+            # On CPU, TensorFlow fuses matmul, scale and mask only in float32.
             query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
             scores = _products(query, key) * scale
         mask_scores = ops.cast(ops.logical_not(mask), "float32") * MASKED_SCORE
@@ -256,19 +261,23 @@ class SelfAttention(keras.layers.Layer):
         return (output, attention) if attentions else output
 
     def _project(self, x):
-        """(B, S, H) -> queries, keys and values, each (B, N, S, D)."""
+        """Computes queries, keys, values: (B, S, H) -> 3 of (B, N, S, D)."""
         heads, width = self.config.num_heads, self.config.head_width
         qkv = self.qkv(rows(x))
         qkv = ops.reshape(qkv, (-1, ops.shape(x)[1], 3, heads, width))
         qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, B, N, S, D)
-        # Not slices: the gradient of each would be a tensor of all three,
-        # padded with zeros, and the three would be added.
+        # Unstack, do not slice: the gradient of a slice is a zero-padded
+        # tensor of the full size, and three of those would be added.
         return ops.unstack(qkv, 3, axis=0)
 
     def _project_apart(self, query_states, x):
-        """(B, P, H), (B, S, H) -> queries (B, N, P, D), keys and values."""
+        """Computes queries from query_states, keys and values from x.
+
+        (B, P, H), (B, S, H) -> (B, N, P, D) and twice (B, N, S, D).
+        """
         heads, width = self.config.num_heads, self.config.head_width
-        # The layer's own matmul would make queries of all of x.
+        # Split the kernel: calling self.qkv would also compute the queries
+        # of all of x.
         kernels = ops.split(ops.convert_to_tensor(self.qkv.kernel), 3, axis=1)
         biases = ops.split(ops.convert_to_tensor(self.qkv.bias), 3)
         projected = []
@@ -284,12 +293,15 @@ class SelfAttention(keras.layers.Layer):
 
 
 def _products(query, key):
-    """(B, N, P, D), (B, N, S, D) -> (B, N, P, S): each query with each key."""
+    """Dot products: (B, N, P, D), (B, N, S, D) -> (B, N, P, S)."""
     return ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
 
 
 class FeedForward(keras.layers.Layer):
-    """Two matmuls with an activation between: (R, H) -> (R, H), as `rows`."""
+    """Two dense layers with an activation between: (B S, H) -> (B S, H).
+
+    The input is flattened by `rows`.
+    """
 
     def __init__(self, config: TransformerConfig, **kwargs: Any):
         super().__init__(**kwargs)
@@ -313,11 +325,12 @@ class FeedForward(keras.layers.Layer):
 class Block(keras.layers.Layer):
     """One encoder layer: attention and feed-forward, each with a residual.
 
-    x (B, S, H), mask (B, 1 or S, S) bool -> (B, S, H), and the attention
-    distributions (B, N, S, S) when `attentions` is asked for.
+    x (B, S, H), mask (B, 1 or S, S) bool -> (B, S, H). With `attentions` also
+    the attention distributions (B, N, S, S).
 
-    With positions (B, P) int32 only these rows are computed, from the keys
-    and values of all: mask (B, 1 or P, S) -> (B, P, H), (B, N, P, S).
+    With positions (B, P) int32 only the outputs at these positions are
+    computed; they still attend to all S tokens: mask (B, 1 or P, S)
+    -> (B, P, H), (B, N, P, S).
     """
 
     def __init__(self, config: TransformerConfig, **kwargs: Any):
@@ -365,7 +378,7 @@ class Block(keras.layers.Layer):
             attentions=True,
             query_states=query_states,
         )
-        # As rows: TensorFlow fuses matmul, bias and the sum for rank 2 only.
+        # Flatten to rank 2: only there TensorFlow fuses matmul, bias and sum.
         shape, x = ops.shape(x), rows(x)
         x = x + self.dropout(output, training=training)
         x = x if norm_first else self.attention_norm(x)
@@ -383,9 +396,9 @@ _skips_init = contextvars.ContextVar("skips_init", default=False)
 
 @contextlib.contextmanager
 def skip_init() -> Iterator[None]:
-    """Kernels and tables made inside start at zero: values will be loaded.
+    """Initialises kernels and tables with zeros, as they will be loaded.
 
-    Drawing 110 M random numbers takes longer than reading as many weights.
+    Drawing 110 million random numbers takes longer than reading the weights.
     """
     token = _skips_init.set(True)
     try:
@@ -409,19 +422,23 @@ def dense(
 
 
 def rows(x: Tensor) -> Tensor:
-    """(B, S, H) -> (B S, H).
+    """Flattens batch and sequence: (B, S, H) -> (B S, H).
 
-    TensorFlow fuses matmul, bias and GELU for inputs of rank 2 only.
+    TensorFlow fuses matmul, bias and GELU only for inputs of rank 2.
     """
     return ops.reshape(x, (-1, x.shape[-1]))
 
 
 def gather(x: Tensor, positions: Tensor) -> Tensor:
-    """x (B, S, W), positions (B, P) int32 -> (B, P, W)."""
+    """Gathers each row's vectors at its own positions.
+
+    x (B, S, H), positions (B, P) int32 -> (B, P, H).
+    """
     batch, length, width = ops.shape(x)
     offsets = ops.expand_dims(ops.arange(batch, dtype="int32") * length, 1)
-    # In the flat batch: TFLite gathers along one axis, for all rows alike. Not
-    # ops.add, which adds (B, 1) to the columns where B is P (Keras 3.15).
+    # Gather from the flattened batch: TFLite's gather takes the same indices
+    # for all rows. Use `+`: ops.add treats (B, 1) as a bias of the columns if
+    # B equals P (Keras 3.15).
     flat_positions = ops.cast(positions, "int32") + offsets
     return ops.take(ops.reshape(x, (-1, width)), flat_positions, axis=0)
 
@@ -432,9 +449,9 @@ def layer_norm(
     dtype: str | keras.DTypePolicy | None = None,
     **kwargs: Any,
 ) -> LayerNorm:
-    """Its weights are float32 under every precision.
+    """Returns a LayerNorm whose weights are float32 under every dtype policy.
 
-    dtype: a Keras policy; None is the global one.
+    dtype: a Keras dtype policy; None: the global one.
     """
     compute = keras.dtype_policies.get(
         dtype or keras.config.dtype_policy()
@@ -446,7 +463,7 @@ def layer_norm(
 
 @contextlib.contextmanager
 def global_policy(policy: str | keras.DTypePolicy) -> Iterator[None]:
-    """Layers made inside, without a `dtype` of their own, get this policy."""
+    """Sets Keras' global dtype policy inside a `with` block."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -456,7 +473,10 @@ def global_policy(policy: str | keras.DTypePolicy) -> Iterator[None]:
 
 
 def frozen(layer: keras.layers.Layer) -> list[str]:
-    """Paths of the layers in `layer`, itself included, that are not trained."""
+    """Returns the paths of the layers within `layer` that are not trainable.
+
+    `layer` itself is included. `freeze` takes these paths.
+    """
     return [
         path
         for path, sublayer in _sublayers(layer)
@@ -465,23 +485,29 @@ def frozen(layer: keras.layers.Layer) -> list[str]:
 
 
 def freeze(layer: keras.layers.Layer, paths: Collection[str]) -> None:
-    """Trains what is in `layer`, but for the layers that `frozen` named."""
+    """Makes every layer within `layer` trainable, except those at `paths`.
+
+    paths: as `frozen` returns them.
+    """
     for path, sublayer in _sublayers(layer):
         if sublayer.weights and sublayer.trainable != (path not in paths):
             sublayer.trainable = path not in paths
 
 
 def _sublayers(layer, path=""):
-    """Parents first: what is set for them is set for their parts."""
+    """Yields (path, layer) for a layer and all within it.
+
+    Parents are first: Keras passes a parent's `trainable` on to its sublayers.
+    """
     yield path, layer
     for sublayer in layer._flatten_layers(include_self=False, recursive=False):
         yield from _sublayers(sublayer, f"{path}/{sublayer.name}")
 
 
 def sinusoids(positions: Tensor, width: int) -> Tensor:
-    """Vectors of positions that are not learned (Vaswani et al. 2017, 3.5).
+    """Returns sinusoidal position embeddings (Vaswani et al. 2017, 3.5).
 
-    positions (...) float64, NumPy's or a tensor -> (..., width) float64.
+    positions (...) float64, an array or a tensor -> (..., width) float64.
     """
     xp = np if isinstance(positions, np.ndarray) else ops
     step = np.exp(-math.log(10000.0) * (np.arange(width) // 2 * 2) / width)

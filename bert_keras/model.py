@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @keras.saving.register_keras_serializable("bert_keras")
 class BertModel(keras.Model):
-    """What is trained, saved and served.
+    """An encoder with the heads of a task; it is trained, saved and served.
 
-    features {what the network's `inputs` name (B, S, ...) int32, and what the
-    task reads} -> the task's outputs {name: (B, ...)}. Without a task, on its
-    way to one: the encoder's outputs. The heads are `model.head.NAME`.
+    features {name: (B, S, ...) int32 for each of the network's `inputs`, and
+    what the task reads} -> the task's outputs {name: (B, ...)}. With task=None
+    it returns the encoder's outputs. The heads are `model.head.NAME`.
 
-    An ordinary keras.Model: `summary`, `fit`, `get_config` and saving as
-    `.keras` work. It is complete when constructed.
+    It is an ordinary keras.Model: `summary`, `fit`, `get_config` and saving as
+    `.keras` work. The constructor builds all weights.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class BertModel(keras.Model):
     ):
         super().__init__(name=name, **kwargs)
         self.encoder = encoder
-        self.task: Any = task  # Any: most callers know that there is one
+        self.task: Any = task  # Any: most callers have a model with a task
         with layers.global_policy(self.dtype_policy):
             heads = task.build_heads(encoder.config) if task else {}
             self.head = Heads(heads, name="head")
@@ -44,9 +44,9 @@ class BertModel(keras.Model):
         self.check_heads()
 
     def check_heads(self) -> None:
-        """Raises InputError for heads and weights that no load would find.
+        """Raises InputError for heads and weights that could not be loaded.
 
-        Checkpoints know heads by the names in `Task.head_signatures`.
+        A checkpoint identifies heads by their names in `Task.head_signatures`.
         """
         if self.task is None:
             return
@@ -78,7 +78,10 @@ class BertModel(keras.Model):
         targets: Mapping[str, tuple[Tensor, Tensor]] | None = None,
         training: bool | None = None,
     ) -> dict[str, Any]:
-        """targets: those of the batch where a loss follows, else None."""
+        """Computes the task's outputs.
+
+        targets: the batch's if a loss is computed from the outputs, else None.
+        """
         if self.task is None:
             return networks.encode(self.encoder, features, training=training)
         return self.task.forward(
@@ -103,7 +106,7 @@ class BertModel(keras.Model):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "BertModel":
-        # Here, for a model needs no task but to be read.
+        # Import here: only loading a model needs the tasks.
         from bert_keras.tasks import base
 
         task = config["task"]
@@ -123,9 +126,9 @@ class BertModel(keras.Model):
 def _restored(
     values: Mapping[str, Any], classes: Sequence[type[Any]], noun: str
 ) -> Any:
-    """The object that Keras saved, of one of the `classes`.
+    """Returns the object that Keras saved, an instance of one of `classes`.
 
-    Only these are looked through: a file names no code to import.
+    Only these classes are considered: a file must not choose code to import.
     """
     name = values.get("registered_name")
     module = values.get("module"), values.get("class_name")
@@ -146,7 +149,7 @@ def _restored(
 
 
 def _encoders() -> list[type[Any]]:
-    """The encoders in the files of the networks that are known here."""
+    """Returns the encoder classes in the modules of all known networks."""
     configs = [
         *map(networks.find, networks.names()),
         *_subclasses(networks.NetworkConfig),
@@ -166,9 +169,9 @@ def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
 
 
 class Heads(keras.layers.Layer):
-    """The heads of a task, each an attribute under its name.
+    """The container of a task's heads; each is an attribute of its own name.
 
-    A container: the names of weights begin with its own, and nobody calls it.
+    It prefixes the paths of their weights. It is never called itself.
     """
 
     def __init__(self, heads: Mapping[str, keras.layers.Layer], **kwargs: Any):
@@ -184,7 +187,8 @@ class Heads(keras.layers.Layer):
             setattr(self, name, head)
         self._names = tuple(heads)
 
-    # Not a property: Keras saves the layers of all attributes by their names.
+    # Not a property: Keras saves layers by all attributes' names, properties'
+    # too.
     def by_name(self) -> dict[str, keras.layers.Layer]:
         return {name: getattr(self, name) for name in self._names}
 
