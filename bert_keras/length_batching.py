@@ -1,13 +1,16 @@
-"""Rows of similar length through the network together: padding is not work."""
+"""Runs a batch through the network in groups of rows of similar length.
+
+Grouping avoids computing on padding.
+"""
 
 from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-# One more pass through the network reads all weights again, which takes about
-# as long as these many tokens: so much padding is cheaper than another pass.
+# Another pass through the network reads all weights again, which takes about as
+# long as computing this many tokens: up to here, padding is faster.
 OVERHEAD_TOKENS = 64
-# Tokens of one pass, padding included: its memory does not grow with the rows.
+# Maximum tokens of one pass, padding included, which bounds its memory.
 MAX_TOKENS = 8192
 
 
@@ -15,22 +18,24 @@ def in_length_batches(
     decode: tf.types.experimental.PolymorphicFunction,
     inputs: Mapping[str, tf.Tensor],
 ) -> dict[str, tf.Tensor]:
-    """`decode` of rows (W, S), in batches that are as long as their longest.
+    """Calls `decode` on groups of rows, each padded to its longest row only.
 
-    decode: a tf.function of the inputs by name -> {name: (W, ...)}, whose
-      second axis is the tokens' where its size is not static.
-    inputs: what the network reads, (W, S, ...) int32, with its padding_mask.
+    decode: a tf.function of the inputs by name -> {name: (W, ...)}. An output
+      whose second axis has no static size is over tokens, (W, S, ...).
+    inputs: {name: (W, S, ...) int32}, the network's inputs with padding_mask.
 
-    The outputs have the order of the rows; those over tokens are padded up to
-    S with 0. In a graph this is a loop around one copy of the network. Rows of
-    3, 90, 41, 3, 90 and 40 tokens need three passes:
+    Returns the outputs in the order of the rows; those over tokens are padded
+    with 0 up to S. In a graph this is a loop around one copy of the network.
+    Rows are sorted by length, descending, and join a group while its padding
+    is at most OVERHEAD_TOKENS = 64. Rows of 3, 90, 41, 3, 90 and 40 tokens
+    need three passes:
 
         90 ###################
         90 ###################
         41 ########...........   49 tokens of padding; 99 with the next row
         --
         40 ########
-         3 #.......              37; with the next row, 74
+         3 #.......              37 tokens of padding; 74 with the next row
         --
          3 #
     """
@@ -61,7 +66,7 @@ def _decode_descending(
     inputs: Mapping[str, tf.Tensor],
     length: tf.Tensor,
 ) -> dict[str, tf.Tensor]:
-    """`in_length_batches` of rows whose length (W,) descends."""
+    """Does the work of `in_length_batches` for rows sorted by length (W,)."""
     names = sorted(outputs)
     width = tf.shape(inputs["padding_mask"])[1]
 
@@ -86,7 +91,7 @@ def _decode_descending(
         )
         for name in names
     )
-    # Without rows there is one pass, for the shapes of its outputs.
+    # An empty batch still runs one pass, so that the outputs have shapes.
     _, _, *arrays = tf.while_loop(
         lambda begin, number, *_: (begin < tf.size(length)) | (number == 0),
         one_pass,
@@ -98,12 +103,13 @@ def _decode_descending(
 
 
 def _batch(length: tf.Tensor, begin: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where the batch that begins there ends, and its longest row.
+    """Returns the end of the group that begins at row `begin`, and its width.
 
     length (W,), descending. Rows join until their padding costs more than
-    another pass.
+    another pass: for lengths [90, 90, 41, 40, 3, 3], begin=0 gives (3, 90),
+    begin=3 gives (5, 40) and begin=5 gives (6, 3).
     """
-    # Without rows, a row of [CLS] and [SEP] would be the shortest.
+    # The width is at least 2, for [CLS] and [SEP], also for an empty batch.
     longest = tf.maximum(tf.pad(length, [[0, 1]])[begin], 2)
     before = tf.pad(tf.cumsum(length), [[1, 0]])  # real tokens of earlier rows
     count = tf.size(length)
@@ -117,7 +123,10 @@ def _batch(length: tf.Tensor, begin: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _pad_tokens(
     value: tf.Tensor, missing: tf.Tensor, shape: tf.TensorShape
 ) -> tf.Tensor:
-    """(W, s, ...) -> (W, s + missing, ...), if s is the number of tokens."""
+    """Pads an output over tokens: (W, s, ...) -> (W, s + missing, ...).
+
+    Other outputs, whose second axis has a static size, are returned unchanged.
+    """
     if shape.rank < 2 or shape[1] is not None:
         return value
     rest = [[0, 0]] * (shape.rank - 2)

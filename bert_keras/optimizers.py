@@ -1,7 +1,8 @@
-"""The update: rules, schedule, and what is decayed.
+"""Optimizers: update rules, learning-rate schedule, weight-decay exclusions.
 
-Keras' optimizers reduce and clip where it suits one replica (keras#20582);
-here the trainer reduces and clips, and a rule only changes one variable.
+Keras' optimizers clip each replica's gradients before they are reduced
+(keras#20582). Here the trainer reduces and clips, and an update rule changes
+one variable.
 """
 
 import dataclasses
@@ -15,23 +16,24 @@ import tensorflow as tf
 
 from bert_keras import errors
 
-# BERT, appendix A.2 and Google's code: biases and LayerNorm do not decay. Nor
-# are they adapted by LAMB (google-research/albert, lamb_optimizer.py).
+# Biases and LayerNorm have no weight decay (BERT, appendix A.2 and Google's
+# code) and are not adapted by LAMB (google-research/albert, lamb_optimizer.py).
 NO_DECAY = r"(bias|beta|gamma)$"
 
 
-# A rule's `update` changes one variable and its slots. `rate` and `step` are ()
-# tensors, `decay` is the factor of decoupled weight decay, `adapted` is whether
-# a layer-wise rule scales this variable's update; neither depends on the other.
+# A rule's `update` changes one variable and its slots. `rate` is the learning
+# rate and `step` the step from 0, both () tensors; `decay` is the factor of the
+# decoupled weight decay; `adapted` is whether a layer-wise rule scales the
+# update of this variable. `decay` and `adapted` are independent.
 
 
 @dataclasses.dataclass(frozen=True)
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, alg. 2).
 
-    epsilon 1e-6 as in BERT. Without `bias_correction` it is the update of
-    Google's BERT; with it, small data sets fine-tune more stably (Mosbach et
-    al. 2021).
+    epsilon is 1e-6 as in BERT. Without `bias_correction` this is the update
+    of Google's BERT code; with it, fine-tuning on small data sets is more
+    stable (Mosbach et al. 2021).
     """
 
     beta_1: float = 0.9
@@ -60,17 +62,18 @@ class AdamW:
             variable.assign_sub(variable * (rate * decay))
         epsilon = self.epsilon
         if self.bias_correction:
-            # The kernel takes both betas in float32.
+            # Round the betas to float32, as the kernel does.
             weight_1 = _total_weight(np.float32(self.beta_1), step)
             weight_2 = _total_weight(np.float32(self.beta_2), step)
-            # m / weight_1 / (sqrt(v / weight_2) + epsilon), with the root of
-            # weight_2 brought out. The kernel's own correction takes epsilon
-            # as epsilon-hat: 32 times too large at the first step.
+            # The update is m / weight_1 / (sqrt(v / weight_2) + epsilon). Its
+            # numerator and denominator are multiplied by sqrt(weight_2) here.
+            # The kernel's own correction does not scale epsilon: at the first
+            # step it would be 32 times too large.
             root = tf.sqrt(weight_2)
             rate = rate * root / weight_1
             epsilon = epsilon * root
         m, v = slots
-        # One pass over memory; inside a replica the handle is the replica's.
+        # One kernel, one pass over memory. In a replica, `handle` is its own.
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=m.handle,
@@ -89,8 +92,8 @@ class AdamW:
 class Lamb:
     """Layer-wise adapted AdamW for large batches (You et al. 2020, alg. 2).
 
-    Biases and LayerNorm are not adapted, as in the paper's own code, whatever
-    the weight decay. Without `bias_correction` it is ALBERT's.
+    Biases and LayerNorm are not adapted, as in the paper's code, whatever the
+    weight decay. Without `bias_correction` this is ALBERT's update.
     """
 
     beta_1: float = 0.9
@@ -115,8 +118,8 @@ class Lamb:
         step: tf.Tensor,
     ) -> None:
         m, v = slots
-        # Not beta * m + (1 - beta) * g: in float32 the two factors of 0.999
-        # do not add up to 1.
+        # Not beta * m + (1 - beta) * g: in float32, 0.999 and 1 - 0.999 do not
+        # add up to 1.
         m.assign_add((gradient - m) * (1 - self.beta_1))
         v.assign_add((tf.square(gradient) - v) * (1 - self.beta_2))
         mean, square = m, v
@@ -168,9 +171,10 @@ def _check_betas(rule: "AdamW | Lamb") -> None:
 
 
 def _total_weight(beta: float | np.floating, step: tf.Tensor) -> tf.Tensor:
-    """1 - beta^(step + 1): what the weights of a running mean add up to.
+    """Returns Adam's bias correction, 1 - beta^(step + 1), a () tensor.
 
-    By expm1: float32 has 0.999 to 6e-8, and so 1 - 0.999 to 3e-5 of itself.
+    Computed by expm1: float32 rounds 0.999 with an error of up to 6e-8, so
+    1 - 0.999 would have a relative error of 3e-5.
     """
     if not beta:
         return tf.constant(1.0)
@@ -185,8 +189,8 @@ RULES = {"adamw": AdamW, "adam": AdamW, "lamb": Lamb, "sgd": Sgd}
 class Schedule:
     """Linear warm-up to `peak`, then linear decay to 0 (BERT, A.2).
 
-    Step s (counted from 0) has rate peak * (s + 1) / warmup_steps while
-    warming up, and peak * (total - s) / (total - warmup) after it.
+    At step s (from 0) the learning rate is peak * (s + 1) / warmup_steps during
+    warm-up, then peak * (total_steps - s) / (total_steps - warmup_steps).
     """
 
     peak: float
@@ -203,10 +207,10 @@ class Schedule:
 
 
 class Optimizer:
-    """A rule with its slots for the trainable variables of a model.
+    """An update rule with its slots for the trainable variables of a model.
 
-    Construct it under the strategy's scope. `apply` runs inside a replica
-    and expects reduced, clipped gradients, the same on all replicas.
+    Construct it under the strategy's scope. `apply` runs inside a replica and
+    expects reduced and clipped gradients, equal on all replicas.
     """
 
     def __init__(
@@ -220,7 +224,7 @@ class Optimizer:
         self.variables = list(variables)
         self.rule = rule
         self.schedule = schedule
-        # Which are adapted, layer by layer, by a rule that does so.
+        # Whether a layer-wise rule such as LAMB adapts each variable.
         self.adapted = [
             not re.search(NO_DECAY, variable.path)
             for variable in self.variables
@@ -245,7 +249,7 @@ class Optimizer:
         *,
         has_gradient: Sequence[bool],
     ) -> None:
-        """Updates the variables that have a gradient; others stay."""
+        """Updates the variables that have a gradient."""
         rate = self.schedule(step)
         for variable, slots, gradient, decay, adapted, is_updated in zip(
             self.variables,
@@ -269,7 +273,7 @@ class Optimizer:
             )
 
     def state(self) -> dict[str, tf.Variable]:
-        """Every slot under the path of its variable."""
+        """Returns all slots, by "VARIABLE_PATH/SLOT"."""
         return {
             f"{variable.path}/{name}": slot
             for variable, slots in zip(self.variables, self.slots, strict=True)

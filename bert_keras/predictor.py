@@ -1,7 +1,7 @@
-"""Predictor: the one place where text, inputs, model, decode and predict meet.
+"""Predictor: runs the whole inference pipeline, from text to answers.
 
-Python, the trainers and the exporters all call the same two functions, so
-what was evaluated is what is served.
+Python, the trainers and the exporters call the same two functions, `serve_text`
+and `tokens`, so the served model computes what was evaluated.
 """
 
 import functools
@@ -20,19 +20,21 @@ from bert_keras.data import json_lines
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 
-# A text, a pair, or a row with the task's text columns. Bytes are UTF-8.
+# A text, a pair of texts, or a dict with the task's text columns. Bytes are
+# UTF-8.
 Text = str | bytes
 Example = Text | Sequence[Text] | Mapping[str, Any]
 
-# Texts are brought together by length within this many batches.
+# Texts are sorted by length within this many batches.
 SORTED_BATCHES = 50
-# Short texts fill a batch up to so many times `batch_size` rows: from 1,000
-# tokens on, two cores are busy, and some answers are large in each row.
+# A batch of short texts has at most this many times `batch_size` texts: beyond
+# about 1,000 tokens throughput no longer grows on two cores, and the answers of
+# some tasks are large per row.
 MOST_ROWS = 2
 
 
 class Predictor:
-    """A model, its tokenizer and its task, ready to answer."""
+    """A model with its tokenizer and its task, to predict from raw text."""
 
     def __init__(
         self,
@@ -50,10 +52,10 @@ class Predictor:
         self._measure = graph(self._measures)
 
     def serve_text(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Strings (T,) under the task's text names -> answers (T, ...).
+        """Answers texts: strings (T,) by text column -> answers (T, ...).
 
-        What `Task.postprocess` gives, and "truncated" (T,) bool: whether some
-        of the text was too long to be read.
+        Returns the outputs of `Task.postprocess` and "truncated" (T,) bool:
+        whether part of the text was too long for the model.
         """
         features = self.task.preprocess(raw, self.tokenizer)
         decoded = length_batching.in_length_batches(
@@ -69,15 +71,19 @@ class Predictor:
         return answers | {"truncated": truncated > 0}
 
     def tokens(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The network's inputs (W, S, ...) -> what `decode` gives (W, ...).
+        """Runs the model: inputs (W, S, ...) -> `Task.decode`'s (W, ...).
 
-        inputs: by the names of `NetworkConfig.inputs`, int32.
+        inputs: {name: int32} as in `NetworkConfig.inputs`.
         """
         features = self.task.add_derived_features(inputs)
         return self.task.decode(self.model(features, training=False), features)
 
     def _measures(self, **raw):
-        """Strings (T,) -> each text's windows and the longest of them (T,)."""
+        """Counts windows: strings (T,) -> windows per text, longest one (T,).
+
+        For two texts of which the first has windows of 8 and 5 tokens and the
+        second one window of 3 tokens: [2, 1] and [8, 3].
+        """
         features = self.task.preprocess(raw, self.tokenizer)
         real = tf.cast(features["padding_mask"] > 0, tf.int32)
         lengths = tf.reduce_sum(real, axis=1)
@@ -93,17 +99,16 @@ class Predictor:
     def predict(
         self, examples: Example | Iterable[Example], *, batch_size: int = 32
     ) -> list[dict[str, Any]]:
-        """Answers in the order of the examples, as plain Python values.
+        """Returns one answer per example, in order, as plain Python values.
 
-        One text, or one row as a dict, is one example. Each item of anything
-        else is: of a task that reads pairs, [("a", "b")] is one pair, and
-        ["a", "b"] is refused. Arrays and tensors of strings are lists of
-        them, and a data frame is a list of rows. What holds no text (None,
-        NaN, a number, a list) is an InputError that says where.
-
-        A batch has as many tokens as `batch_size` rows of the task's
-        seq_length have: up to twice as many rows where texts are short, and
-        fewer where they make several windows.
+        examples: one text, one row as a dict, or an iterable of examples.
+          Arrays and tensors of strings count as lists, a data frame as a list
+          of rows. For a task that reads pairs, [("a", "b")] is one pair;
+          ["a", "b"] is refused. Raises InputError with the index of an example
+          that has no text (None, NaN, a number, a list).
+        batch_size: a batch has at most as many tokens as this many rows of the
+          task's seq_length. It has up to twice as many texts if they are short,
+          and fewer if they have several windows.
         """
         return list(self.stream(examples, batch_size=batch_size))
 
@@ -114,9 +119,10 @@ class Predictor:
         batch_size: int = 32,
         ahead: int = SORTED_BATCHES,
     ) -> Iterator[dict[str, Any]]:
-        """The same, one by one.
+        """Yields the answers of `predict` one by one.
 
-        `ahead` times `batch_size` examples are read before the first answer.
+        ahead: `ahead` times `batch_size` examples are read before the first
+          answer, to batch them by length.
         """
         for name, value in (("batch_size", batch_size), ("ahead", ahead)):
             if (
@@ -143,7 +149,7 @@ class Predictor:
     def _block(
         self, examples: list[dict[str, str]], batch_size: int
     ) -> Iterator[dict[str, Any]]:
-        """Answers rows of similar length together, in their own order."""
+        """Yields the answers in order; batches have texts of similar length."""
         answers: list[Any] = [None] * len(examples)
         for indices in self._batches(examples, batch_size):
             raw = self._raw([examples[index] for index in indices])
@@ -155,7 +161,13 @@ class Predictor:
     def _batches(
         self, examples: list[dict[str, str]], batch_size: int
     ) -> Sequence[Sequence[int]]:
-        """Indices of examples, in batches of similar length."""
+        """Returns batches of indices, of examples of similar length.
+
+        With seq_length 128 and batch_size 2 a batch may have 256 tokens. Texts
+        whose windows are [1, 2, 1] and whose longest window is [20, 128, 90]
+        make the batches [0, 2] (2 windows of up to 90 tokens) and [1] (2
+        windows of 128).
+        """
         if len(examples) < 2:
             return [range(len(examples))] if examples else []
         measured = [
@@ -179,7 +191,7 @@ class Predictor:
         return base.as_tensors(examples, self.task.text_columns)
 
     def _columns(self, example: Any, number: int) -> dict[str, str]:
-        """The texts of an example under the task's names for them."""
+        """Returns an example's texts by the task's column names."""
         names = self.task.text_columns
         example = _plain_python(example)
         if isinstance(example, (str, bytes)):
@@ -207,7 +219,7 @@ class Predictor:
 
 
 def _examples(examples: Any) -> Iterable[Any]:
-    """The examples of what a person gave; one text or row is one of them."""
+    """Converts the argument of `predict` to an iterable of examples."""
     for rows in ("to_dicts", "to_pylist"):  # Polars, Arrow
         if hasattr(examples, rows):
             return getattr(examples, rows)()
@@ -226,7 +238,7 @@ def _examples(examples: Any) -> Iterable[Any]:
 
 
 def _plain_python(value: Any) -> Any:
-    """Lists and strings in place of tensors, arrays and NumPy's scalars."""
+    """Converts tensors, arrays and NumPy scalars to lists and strings."""
     if isinstance(value, (tf.Tensor, tf.Variable)):
         value = value.numpy()
     if isinstance(value, (np.ndarray, np.generic)):
@@ -258,11 +270,12 @@ def _name_of(value: Any) -> str:
 def load(
     path: str, *, lowercase: bool | None = None, precision: str | None = None
 ) -> Predictor:
-    """The predictor of a run, a step folder, or another format's folder.
+    """Loads a Predictor from a run, a step folder, or another format's folder.
 
-    `lowercase` is the casing of text for a foreign folder that does not say.
-    `precision` is Keras' dtype policy, None the one that is set: "bfloat16"
-    stores and computes the products so, and all else in float32.
+    lowercase: whether text is lower-cased; needed for another format's folder
+      that does not specify it.
+    precision: a Keras dtype policy; None: the current one. "bfloat16" stores
+      kernels and computes matmuls in bfloat16, everything else in float32.
     """
     checkpoint = formats.read(path, lowercase=lowercase)
     before = keras.config.dtype_policy()
@@ -274,7 +287,7 @@ def load(
 
 
 def is_finite(answer: Any) -> bool:
-    """Whether no number in an answer is NaN or infinite."""
+    """Returns whether no number in an answer is NaN or infinite."""
     if isinstance(answer, Mapping):
         answer = list(answer.values())
     if isinstance(answer, (list, tuple)):
@@ -283,7 +296,7 @@ def is_finite(answer: Any) -> bool:
 
 
 def as_json(answer: Mapping[str, Any]) -> str:
-    """An answer as a line of JSON, which has no NaN and no infinity: null."""
+    """Formats an answer as a line of JSON; NaN and infinity become null."""
 
     def plain(value):
         if isinstance(value, Mapping):
@@ -300,7 +313,7 @@ def as_json(answer: Mapping[str, Any]) -> str:
 def rows_of(
     task: base.Task, answers: Mapping[str, tf.Tensor]
 ) -> list[dict[str, Any]]:
-    """What `Task.postprocess` gave, (T, ...), as T answers in plain Python."""
+    """Splits the outputs of `Task.postprocess` (T, ...) into T answers."""
     columns = {name: value.numpy() for name, value in answers.items()}
     return [
         task.to_python(

@@ -1,4 +1,4 @@
-"""Functions of a predictor as the signatures of a SavedModel."""
+"""Saves functions of a predictor as the signatures of a SavedModel."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,10 +8,10 @@ import tensorflow as tf
 from bert_keras import predictor as predictor_lib
 from bert_keras.networks import base
 
-# Names of a served model's signatures.
+# Names of the signatures of a served model.
 TEXT, TOKENS, CLASSIFY = "serving_default", "tokens", "classify"
 
-# A function with the arguments that it is traced with.
+# A function and the arguments to trace it with.
 Signature = tuple[Callable[..., Any], Mapping[str, tf.TensorSpec]]
 
 
@@ -22,16 +22,16 @@ def save(
     *,
     tokenizer: Any = None,
 ) -> dict[str, dict[str, tf.TensorShape]]:
-    """Writes functions of the predictor as a SavedModel without any Python.
+    """Writes functions of the predictor as a SavedModel without Python objects.
 
-    tokenizer: the predictor's where a function calls it; one that holds
-      resources is a tf.Module, whose resources are saved with the graphs.
+    tokenizer: the predictor's, if a function calls it. A tokenizer with
+      resources is a tf.Module, so they are saved with the graphs.
 
-    Returns the shape of each signature's outputs.
+    Returns the output shapes of each signature.
     """
     module = tf.Module()
-    # The variables and not the model: with a keras.Model here the TFLite
-    # converter does not freeze them, says nothing, and the file answers NaN.
+    # Save the variables, not the model: with a keras.Model the TFLite converter
+    # silently does not freeze them, and the TFLite model returns NaN.
     module.weights = [v.value for v in predictor.model.variables]
     module.tokenizer = tokenizer
     graphs = {
@@ -50,7 +50,10 @@ def save(
 def token_specs(
     config: base.NetworkConfig, rows: int | None, length: int
 ) -> dict[str, tf.TensorSpec]:
-    """The arguments of Predictor.tokens, each (rows, length, ...) int32."""
+    """Returns the specs of the arguments of Predictor.tokens.
+
+    Each is (rows, length, ...) int32.
+    """
     return {
         name: tf.TensorSpec((rows, length, *shape), tf.int32, name=name)
         for name, shape in config.inputs.items()
@@ -62,7 +65,7 @@ def padded(
     config: base.NetworkConfig,
     length: int,
 ) -> dict[str, tf.Tensor]:
-    """What the encoder reads of the features, padded to (W, length, ...)."""
+    """Selects the encoder's inputs and pads them to (W, length, ...)."""
     return {
         name: tf.pad(
             features[name],
@@ -77,7 +80,7 @@ def padded(
 
 
 def serialized_examples(raw: Mapping[str, Sequence[str]]) -> list[bytes]:
-    """Texts as serialized tf.Examples, one each."""
+    """Serializes each row of texts as one tf.train.Example."""
 
     def feature(text: str) -> tf.train.Feature:
         value = tf.train.BytesList(value=[tf.compat.as_bytes(text)])

@@ -1,4 +1,4 @@
-"""What is written answers like the model it came from, or is not exported."""
+"""Verifies that an exported model gives the same answers as the original."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from bert_keras.tasks import base
 
-# What exports are compared on: lengths from nothing to a truncated one, two
-# languages, a [MASK] to fill.
+# Texts for the comparison: from empty to truncated, in two languages, some with
+# a [MASK].
 SENTENCES = (
     "A moving story, told with great care and played without a false note.",
     "The plot is thin, the jokes are old and the film is far too long.",
@@ -29,20 +29,20 @@ SENTENCES = (
 
 
 class ExportError(RuntimeError):
-    """The model cannot be exported, or an export answers otherwise than it."""
+    """The model cannot be exported, or the export gives other answers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How far two sets of answers are apart."""
+    """The difference between two sets of answers."""
 
-    # Largest difference of two numbers, relative for numbers above 1.
+    # Largest difference of two numbers; relative for numbers above 1.
     numbers: float
     agreement: float  # share of rows whose strings and integers are equal
     texts: int = len(SENTENCES)
 
     def require(self, *, numbers: float, agreement: float) -> None:
-        """Raises ExportError when the answers are further apart than this."""
+        """Raises ExportError if the difference is larger than allowed."""
         if self.numbers > numbers or self.agreement < agreement:
             raise ExportError(
                 "what was written does not answer like the model: numbers "
@@ -53,7 +53,7 @@ class Difference:
 
 
 def sentences(task: base.Task) -> dict[str, tf.Tensor]:
-    """SENTENCES under the task's text names; a pair is two of them."""
+    """Returns SENTENCES by text column; a pair is a sentence and the next."""
     return {
         name: tf.constant(SENTENCES[index:] + SENTENCES[:index])
         for index, name in enumerate(task.text_columns)
@@ -66,10 +66,13 @@ def compare(
     *,
     ranked: Sequence[str] = (),
 ) -> Difference:
-    """Raises ExportError on other names, other shapes, NaN and infinity.
+    """Compares two sets of answers: {name: (T, ...)}.
 
-    Numbers are compared for the texts whose strings and integers agree; of the
-    answers `ranked` by score only the first have to.
+    ranked: the answers that are sorted by score; only the first of each text
+      has to agree.
+
+    Numbers are compared for the texts whose strings and integers agree. Raises
+    ExportError for other names, other shapes, NaN and infinity.
     """
     if set(got) != set(want):
         raise ExportError(
@@ -84,7 +87,7 @@ def compare(
                 f"{actual.shape}."
             )
         if expected.shape != actual.shape:
-            # One of them found more in some text, which then does not agree.
+            # One list is longer: a text with more items does not agree.
             expected, actual, more = _common(expected, actual)
             agree = agree & ~more
         inner = tuple(range(1, expected.ndim))
@@ -108,7 +111,7 @@ def compare(
 def _common(
     expected: np.ndarray, actual: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Both with the columns that both have; (T,) bool: which have more."""
+    """Truncates both to the shorter width; also (T,) bool: text had more."""
     width = min(expected.shape[1], actual.shape[1])
     longer = expected if expected.shape[1] > width else actual
     rest = longer[:, width:]
