@@ -1,16 +1,16 @@
-"""Checkpoint folders: save, load, latest, best.
+"""Saves and loads checkpoint folders, and marks the latest and the best.
 
     run/
       best, latest            text files with the number of a step
       step-00012000/
         encoder.safetensors  head.safetensors
         vocab.txt               or other files of the tokenizer
-        optimizer.safetensors   only needed to resume: slots, and weights that
-                                are trained and not served
-        config.json             written last: present means complete
+        optimizer.safetensors   only for resuming: slots, and weights that are
+                                trained and not served
+        config.json             written last: if present, the step is complete
 
-Weights are keyed by variable path, so names and shapes are compared both
-ways and any difference stops the load.
+Weights are keyed by variable path. Loading compares names and shapes in both
+directions and fails on any difference.
 """
 
 import contextlib
@@ -49,19 +49,19 @@ OPTIMIZER = "optimizer.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Weights of an encoder and of a head, loaded lazily.
+    """A step folder, or a folder of another format; weights are loaded lazily.
 
-    Ours lie in a step folder; other people's formats are subclasses that
-    override `tokenizer`, `encoder_values` and `head_values`.
+    Each other format is a subclass that overrides `tokenizer`,
+    `encoder_values` and `head_values`.
     """
 
     folder: str
     config: networks.NetworkConfig
     task: base.Task | None  # None: an encoder without a head
     step: int
-    metadata: Mapping[str, Any]  # what the trainer wrote beside: scores, scale
-    # Why `task` is None although there is a head: nobody has imported it, or
-    # the format keeps one that is not read.
+    metadata: Mapping[str, Any]  # config.json, incl. trainer state
+    # The reason if `task` is None although there is a head: its module was not
+    # imported (unknown_task), or its type is not supported (left_out).
     unknown_task: str = dataclasses.field(default="", kw_only=True)
     left_out: str = dataclasses.field(default="", kw_only=True)
 
@@ -72,7 +72,7 @@ class Checkpoint:
         return tokenizers.from_dict(values, self.folder)
 
     def encoder_values(self) -> Mapping[str, np.ndarray]:
-        """Weights by variable path, in float32."""
+        """Returns the encoder's weights by variable path, float32."""
         return safetensors_mmap.tensors(self._checked(ENCODER))
 
     def head_values(self) -> Mapping[str, np.ndarray]:
@@ -84,7 +84,7 @@ class Checkpoint:
     def load_head(
         self, head: keras.layers.Layer, names: Collection[str] | None = None
     ) -> None:
-        """Loads all heads, or those of these names in `head_signatures`."""
+        """Loads all heads, or only those with these names."""
 
         def of_heads(values):
             return {
@@ -99,7 +99,7 @@ class Checkpoint:
     def load_run(
         self, model: model_lib.BertModel, optimizer: Mapping[str, Any]
     ) -> None:
-        """All that a run of the same task needs to continue.
+        """Loads all that is needed to resume a run of the same task.
 
         optimizer: the optimizer's variables by name.
         """
@@ -110,17 +110,17 @@ class Checkpoint:
         self._assign(OPTIMIZER, {**only_trained, **optimizer}, values)
 
     def for_task(self, task: base.Task) -> "Checkpoint":
-        """This checkpoint as it is read for a task."""
+        """Returns this checkpoint as it is to be read for a task."""
         del task
         return self
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has every weight, so that none starts at random."""
+        """Whether it has every weight, so that none is initialised randomly."""
         return True
 
     def check_sizes(self) -> None:
-        """Raises InputError where config.json is not that of the tensors."""
+        """Raises InputError if config.json does not fit the tensors' shapes."""
         values = self.encoder_values()
         try:
             self.config.check_shapes(
@@ -132,10 +132,13 @@ class Checkpoint:
             ) from None
 
     def matching_heads(self, task: base.Task) -> set[str] | None:
-        """Names of the saved heads that a task takes over; None: all."""
+        """Returns the names of the saved heads that a task reuses; None: all.
+
+        A head is reused if its name and its signature are the same.
+        """
         if self.task is None:
             return set()
-        # The saved ones were JSON, which has lists for tuples.
+        # Compare as JSON: saved signatures have lists for tuples.
         saved, wanted = (
             _as_json(self.task.head_signatures),
             _as_json(task.head_signatures),
@@ -149,7 +152,7 @@ class Checkpoint:
         }
 
     def _checked(self, name: str) -> str:
-        """A local path of the file, once its checksum was compared."""
+        """Verifies a file's checksum and returns a local path of the file."""
         path = files.fetch(os.path.join(self.folder, name))
         expected = self.metadata["sha256"].get(name)
         if files.checksum(path) != expected:
@@ -180,36 +183,36 @@ def save(
     optimizer: Mapping[str, Any] | None = None,
     trainer_state: Mapping[str, Any] | None = None,
 ) -> str:
-    """Writes `run`/step-N and names it the latest; returns the folder.
+    """Writes `run`/step-N, marks it as the latest and returns its folder.
 
-    task: what is saved in place of the model's, where it was calibrated.
-    optimizer: its variables by name, which only a run that resumes reads.
+    task: saved instead of the model's task, for example after calibration.
+    optimizer: the optimizer's variables by name, which only resuming reads.
 
-    Raises OSError, for example on a full disk; nothing half-written stays.
+    Raises OSError, for example on a full disk, and then removes the folder.
     """
     model.check_heads()
     task = task or model.task
     served = task.for_serving() if task else None
-    described = {  # each may be refused
+    described = {  # to_dict may raise InputError
         "network": model.encoder.config.to_dict(),
         "tokenizer": tokenizer.to_dict(),
         "task": served.to_dict() if served else None,
         **(trainer_state or {}),
     }
     if served != task:
-        # Information: nobody needs a wrapper to load what it trained.
+        # For information only: loading does not need the wrapper.
         with contextlib.suppress(errors.InputError):  # a class without a name
             described["trained_as"] = task.to_dict()
     folder = step_folder(run, step)
     tf.io.gfile.makedirs(folder)
     if tf.io.gfile.exists(os.path.join(folder, CONFIG)):
-        # Written again: not whole until the new config.json stands.
+        # Overwrite a step: it is incomplete until the new config.json exists.
         tf.io.gfile.remove(os.path.join(folder, CONFIG))
     try:
         _write(folder, model, tokenizer, step, optimizer, described)
     except BaseException as error:
         _remove(folder, tokenizer)
-        # safetensors has its own class for a full disk.
+        # safetensors raises its own class on a full disk.
         if isinstance(error, safetensors.SafetensorError | tf.errors.OpError):
             raise OSError(str(error)) from error
         raise
@@ -249,7 +252,7 @@ def _write(
 
 
 def is_checkpoint(path: str) -> bool:
-    """Whether `path` is a step folder or a run of ours, complete or not."""
+    """Returns whether `path` is a step or run folder, complete or not."""
     return any(
         tf.io.gfile.exists(os.path.join(path, name))
         for name in (ENCODER, "best", "latest")
@@ -257,9 +260,9 @@ def is_checkpoint(path: str) -> bool:
 
 
 def read(path: str) -> Checkpoint:
-    """What `path` holds: a step folder, or a run (its best, else latest).
+    """Reads a step folder, or the best (else the latest) step of a run folder.
 
-    Raises InputError when there is no complete checkpoint.
+    Raises InputError if there is no complete checkpoint.
     """
     folder = path
     if not tf.io.gfile.exists(os.path.join(path, CONFIG)):
@@ -294,7 +297,7 @@ def read(path: str) -> Checkpoint:
 
 
 def steps(run: str) -> list[int]:
-    """Numbers of the complete checkpoints of a run, rising."""
+    """Returns the steps of a run's complete checkpoints, ascending."""
     if not tf.io.gfile.isdir(run):
         return []
     numbers = []
@@ -311,12 +314,12 @@ def step_folder(run: str, step: int) -> str:
 
 
 def mark(run: str, name: str, step: int) -> None:
-    """Lets `name` ("best", "latest") point to a step."""
+    """Marks a step as `name` ("best" or "latest")."""
     files.write_text(os.path.join(run, name), f"{step}\n")
 
 
 def marked(run: str, name: str) -> str | None:
-    """The step folder that `name` points to, or None."""
+    """Returns the step folder that is marked as `name`, or None."""
     path = os.path.join(run, name)
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         return None
@@ -331,7 +334,7 @@ def marked(run: str, name: str) -> str | None:
 
 
 def keep(run: str, count: int, tokenizer: tokenizers.Tokenizer) -> None:
-    """Removes all but the last `count` checkpoints, the best and the latest."""
+    """Removes checkpoints except the last `count`, the best and the latest."""
     named = {marked(run, "best"), marked(run, "latest")}
     for step in steps(run)[:-count]:
         folder = step_folder(run, step)
@@ -340,8 +343,9 @@ def keep(run: str, count: int, tokenizer: tokenizers.Tokenizer) -> None:
 
 
 def _remove(folder: str, tokenizer: tokenizers.Tokenizer) -> None:
-    """Removes what `save` writes, and the folder if nothing else is in it."""
-    # Incomplete first: a kill in between leaves no false whole.
+    """Removes the files that `save` writes, then the folder if it is empty."""
+    # Remove config.json first, so that an interrupted removal leaves a folder
+    # that counts as incomplete.
     names = (CONFIG, OPTIMIZER, HEAD, ENCODER, *tokenizer.files)
     for name in (*names, *(f"{name}.tmp" for name in names)):
         path = os.path.join(folder, name)
@@ -352,9 +356,11 @@ def _remove(folder: str, tokenizer: tokenizers.Tokenizer) -> None:
 
 
 def weights(layer: keras.layers.Layer) -> dict[str, Any]:
-    """Variables by path, without the layer's own name; no random seeds.
+    """Returns a layer's variables by path; random seeds are left out.
 
-    Raises InputError where two have one path: a file could hold only one.
+    The path starts below the layer itself: "block_0/attention/qkv/kernel" and
+    not "encoder/block_0/...". Raises InputError if two variables have the same
+    path, as a file can store only one of them.
     """
     variables: dict[str, Any] = {}
     for variable in layer.weights:
@@ -371,17 +377,17 @@ def weights(layer: keras.layers.Layer) -> dict[str, Any]:
 
 
 def values(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
-    """The values of `weights`."""
+    """Returns the values of `weights` as arrays."""
     return {path: value.numpy() for path, value in weights(layer).items()}
 
 
 def head_weights(
     model: model_lib.BertModel,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Weights of the heads that are served, and of those only trained.
+    """Splits the heads' weights into those served and those only trained.
 
-    The first by their path in the head, as `weights` gives them, the second by
-    their full path, as the optimizer's slots.
+    The served ones are keyed by their path below the head, as in `weights`,
+    the others by their full path, like the optimizer's slots.
     """
     variables = weights(model.head)
     if model.task is None:

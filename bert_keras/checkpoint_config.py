@@ -1,9 +1,9 @@
-"""config.json of a checkpoint: its format, its fields and its checksum.
+"""Reads and writes a checkpoint's config.json, with version and checksum.
 
 {"format": "bert_keras.checkpoint.2", "step": 12000,
  "network": {"name": "bert", ...}, "tokenizer": {"name": "wordpiece", ...},
  "task": {"name": "classification", ...} or null, the trainer's state,
- "sha256": {file: its checksum}, "checksum": that of all these values}
+ "sha256": {file: its checksum}, "checksum": of all the values above}
 """
 
 import hashlib
@@ -15,23 +15,22 @@ from typing import Any
 from bert_keras import errors, files
 
 FORMAT = "bert_keras.checkpoint.2"
-# Of before networks and tokenizers had names.
+# The format from before networks and tokenizers had names.
 FORMAT_1 = "bert_keras.checkpoint.1"
 
 
 def write(path: str, values: Mapping[str, Any]) -> None:
-    """Writes the values to a local file, with format and checksum."""
+    """Writes the values to a local file, with their format and checksum."""
     config = {"format": FORMAT, **values}
-    # Of the values as they are read back: JSON has no tuples.
+    # Checksum of the values as they will be read: JSON turns tuples into lists.
     config["checksum"] = _of_values(json.loads(json.dumps(config)))
     files.write_json(path, config, indent=1)
 
 
 def read(path: str) -> dict[str, Any]:
-    """The values of either format, under the names of the second.
+    """Reads a config.json of format 1 or 2; returns the fields of format 2.
 
-    Raises InputError when a field that every reader needs is missing or
-    damaged.
+    Raises InputError if a field that every reader needs is missing or damaged.
     """
     try:
         values = files.read_json(path)
@@ -59,7 +58,7 @@ def read(path: str) -> dict[str, Any]:
 
 
 def _check_fields(values: Mapping[str, Any]) -> None:
-    """Raises InputError where config.json lacks what every reader needs."""
+    """Raises InputError if a required field is missing or of another type."""
     fields: dict[str, Any] = {"network": dict, "tokenizer": dict}
     if values["format"] == FORMAT_1:
         fields = {"bert": dict, "lowercase": bool}
@@ -78,12 +77,12 @@ def _check_fields(values: Mapping[str, Any]) -> None:
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of format 2 that format 1 has under other names."""
+    """Returns the fields of format 2 that have other names in format 1."""
     tokenizer = {"name": "wordpiece", "lowercase": values["lowercase"]}
     return {"network": values["bert"], "tokenizer": tokenizer}
 
 
 def _of_values(values: Mapping[str, Any]) -> str:
-    """The checksum of what config.json says, however it is laid out."""
+    """Returns the checksum of the values, whatever their order and layout."""
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

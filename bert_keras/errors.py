@@ -1,18 +1,18 @@
-"""What the user gave cannot be used."""
+"""InputError: the exception for invalid input from the user."""
 
 import re
 from collections.abc import Collection
 
 
 class InputError(ValueError):
-    """A file, argument or text from outside does not fit.
+    """A file, argument or text from the user is invalid.
 
-    The message says what was expected, what came and what to do. It names
-    arguments as Python has them, `output` or seed=3; mains print them as
-    flags (`as_flags`), in one line, and exit 1. Every other exception is a
-    bug and keeps its traceback.
+    The message says what was expected, what was found and what to do. It names
+    arguments in Python's form, `output` or seed=3. Mains print it in one line,
+    with arguments as flags (`as_flags`), and exit with code 1. Any other
+    exception is a bug and keeps its traceback.
 
-    argument: the name of the argument that does not fit, where it is one.
+    argument: the name of the invalid argument, if it is one.
     """
 
     def __init__(self, message: str = "", *, argument: str | None = None):
@@ -21,7 +21,7 @@ class InputError(ValueError):
 
 
 def as_flags(text: str, names: Collection[str]) -> str:
-    """A text about arguments as a command line has them.
+    """Rewrites a message about Python arguments to one about flags.
 
     >>> as_flags("seed=3: expected `steps` or more.", {"seed", "steps"})
     '--seed=3: expected --steps or more.'
@@ -29,7 +29,7 @@ def as_flags(text: str, names: Collection[str]) -> str:
     pattern = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     if not pattern:
         return text
-    # Not within a word, a path, a quoted text or another argument's value.
+    # Leave words, paths, quoted text and values of other arguments alone.
     return re.sub(
         rf"`({pattern})`|(?<![\w.,=/'\"\-])({pattern})(?==)",
         lambda match: f"--{match[1] or match[2]}",

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, on any path of tf.io.gfile."""
+"""Atomic writes, reads and checksums of files, on any tf.io.gfile path."""
 
 import atexit
 import contextlib
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from bert_keras import errors
 
-# What tf.io.gfile raises in place of OSError.
+# tf.io.gfile raises these instead of OSError.
 ERRORS = (
     tf.errors.AlreadyExistsError,
     tf.errors.FailedPreconditionError,
@@ -26,9 +26,9 @@ ERRORS = (
 
 @contextlib.contextmanager
 def aside(path: str) -> Iterator[str]:
-    """A path to write to; moved into its place at the end, gone on an error.
+    """Yields a temporary path, which is renamed to `path` at the end.
 
-    On a full disk half of the file would stand, and take the room.
+    It is removed on an error, so that a full disk does not keep a partial file.
     """
     tf.io.gfile.makedirs(os.path.dirname(path) or ".")
     written = f"{path}.{os.getpid()}.tmp"
@@ -43,10 +43,10 @@ def aside(path: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def local_aside(path: str) -> Iterator[str]:
-    """The same for a writer that knows only paths of the local file system.
+    """Yields a local temporary path, for writers that need one; see `aside`.
 
-    It writes beside `path` where that is local, which makes the last step a
-    move; of other paths a local copy is made first.
+    If `path` is local, the temporary file is in the same folder and is renamed
+    to `path`; otherwise it is copied there.
     """
     own = local_path(path)
     with contextlib.ExitStack() as stack:
@@ -79,7 +79,10 @@ def write_text(path: str, text: str) -> None:
 def write_json(
     path: str, values: Any, *, indent: int = 2, sort_keys: bool = False
 ) -> None:
-    """Writes a local file, in place; not for what a reader may meet half."""
+    """Writes a local JSON file in place.
+
+    It is not atomic: a concurrent reader could see a partial file.
+    """
     with open(path, "w", encoding="utf-8") as file:
         json.dump(
             values,
@@ -92,13 +95,13 @@ def write_json(
 
 
 def local_path(path: str) -> str | None:
-    """A path of the local file system, without file://; None: of another."""
+    """Returns a local path without file://, or None if it is not local."""
     path = path.removeprefix("file://")
     return None if "://" in path else path
 
 
 def fetch(path: str) -> str:
-    """A local path with the content of the file, from any gfile path."""
+    """Returns a local path of a file; a remote one is downloaded until exit."""
     if not tf.io.gfile.exists(path):
         raise errors.InputError(f"{path} is missing; copy the folder again.")
     if (own := local_path(path)) is not None:
@@ -111,16 +114,16 @@ def fetch(path: str) -> str:
 
 
 def is_inside(path: str, folder: str) -> bool:
-    """Whether `path` is the local `folder` or something in it."""
+    """Returns whether `path` is the local `folder` or is inside it."""
     real, within = os.path.realpath(path), os.path.realpath(folder)
     return real == within or real.startswith(within.rstrip(os.sep) + os.sep)
 
 
 def check_output(output: str, **inputs: str) -> None:
-    """Raises InputError where the file `output` cannot or must not be written.
+    """Raises InputError if the file `output` cannot or must not be written.
 
-    It must not be an input, under whatever name, nor be in a folder that is
-    one; "" is standard input.
+    It must not be one of the inputs, under any name, nor be inside a folder
+    that is an input. The input "" is standard input.
     """
     own = local_path(output)
     if not output or own is None:
@@ -148,9 +151,9 @@ def check_output(output: str, **inputs: str) -> None:
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """The JSON object in a file of any gfile path.
+    """Reads the JSON object in a file, from any tf.io.gfile path.
 
-    Raises InputError when there is no such file, or no JSON object in it.
+    Raises InputError if there is no such file, or no JSON object in it.
     """
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
@@ -163,7 +166,7 @@ def read_json(path: str) -> dict[str, Any]:
         raise errors.InputError(
             f"{path} cannot be read: it is nested too deeply."
         ) from None
-    # Also UnicodeDecodeError, and numbers of more than 4,300 digits.
+    # Includes UnicodeDecodeError and integers of more than 4,300 digits.
     except ValueError as error:
         raise errors.InputError(
             f"{path} cannot be read: expected JSON in UTF-8 ({error})."
@@ -177,7 +180,10 @@ def read_json(path: str) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Raises ValueError for a key that occurs twice: one would be lost."""
+    """Builds a dict; raises ValueError for a duplicate key.
+
+    json.loads would keep only the last of the two values.
+    """
     values = dict(pairs)
     if len(values) < len(pairs):
         keys: set[str] = set()
@@ -189,7 +195,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def checksum(path: str) -> str | None:
-    """SHA-256 of a file, None where there is none."""
+    """Returns the SHA-256 of a file, or None if there is no such file."""
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         return None
     digest = hashlib.sha256()

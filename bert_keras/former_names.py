@@ -1,8 +1,8 @@
-"""Names of before: a user's task that still has them is told the new ones."""
+"""Detects former member names in a user's task and reports the new ones."""
 
 from bert_keras import errors
 
-# Members of a Task by the names that they had in version 0.1.
+# Members of Task: name in version 0.1 -> current name.
 TASK_MEMBERS = {
     "answers": "head_signatures",
     "classes": "class_names",
@@ -27,7 +27,7 @@ TASK_MEMBERS = {
 
 
 def refuse_members(task: type) -> None:
-    """Raises InputError where a class defines a member by its former name."""
+    """Raises InputError if a class defines a member under its former name."""
     old = [name for name in vars(task) if name in TASK_MEMBERS]
     if old:
         renamed = ", ".join(f"{name} -> {TASK_MEMBERS[name]}" for name in old)

@@ -1,4 +1,4 @@
-"""Builds the models that checkpoints describe and fills in their weights."""
+"""Builds the model that a checkpoint describes and loads its weights."""
 
 import contextlib
 
@@ -10,9 +10,9 @@ from bert_keras.tasks import base
 def load_model(
     source: checkpoint.Checkpoint, task: base.Task | None = None
 ) -> model_lib.BertModel:
-    """The saved model, or the saved encoder under another task's head.
+    """Loads the saved model, or the saved encoder with another task's heads.
 
-    A head is taken over where it was trained for the same.
+    With another task, a saved head is reused if its signature is the same.
     """
     if task is None and source.unknown_task:
         raise registry.UnknownNameError(
@@ -39,5 +39,5 @@ def load_model(
 
 
 def _skip_init_if(is_read: bool) -> contextlib.AbstractContextManager[None]:
-    """New weights that will all be read need no random numbers."""
+    """Skips random initialisation if all weights will be loaded."""
     return layers.skip_init() if is_read else contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""One writer for a folder."""
+"""A lock on a folder, so that only one process writes into it."""
 
 import contextlib
 import fcntl
@@ -17,7 +17,8 @@ from bert_keras import errors, files
 
 NAME = ".bert_keras.lock"
 
-# Of a lock on a remote file system, in seconds.
+# On a remote file system a lock file is rewritten every HEARTBEAT seconds and
+# ignored after STALE seconds without that.
 HEARTBEAT = 30
 STALE = 10 * HEARTBEAT
 
@@ -29,18 +30,18 @@ BREAK_LOCK = (
 
 @contextlib.contextmanager
 def hold(folder: str, *, break_lock: bool = False) -> Iterator[None]:
-    """Makes a folder and lets nobody else write there meanwhile.
+    """Creates a folder and holds its lock inside a `with` block.
 
-    On a local file system the kernel holds the lock on the folder itself
-    (flock), so it is free when its process is gone, however that ended, and
-    no file that somebody removes matters. On others a file says who holds it
-    and is written anew every `HEARTBEAT` seconds; one older than `STALE`
-    seconds no longer counts, and `break_lock` ignores it.
+    On a local file system it is a kernel lock (flock) on the folder itself: it
+    is released when the process ends, even by a kill, and removing the lock
+    file has no effect. On other file systems it is a file that names its owner
+    and is rewritten every `HEARTBEAT` seconds; it is ignored if it is older
+    than `STALE` seconds, or with `break_lock`.
 
-    A folder that was made here and stayed empty is removed.
+    A folder that was created here and is still empty at the end is removed.
 
-    Raises InputError when another process holds it, or when the folder cannot
-    be made.
+    Raises InputError if another process holds the lock, or if the folder cannot
+    be created.
     """
     local = files.local_path(folder)
     with _remote(folder, break_lock) if local is None else _local(local):
@@ -71,7 +72,7 @@ def _local(folder: str) -> Iterator[None]:
 
 
 def _locked(folder: str) -> int:
-    """The descriptor of the folder, once the lock is ours."""
+    """Locks a folder and returns its file descriptor."""
     while True:
         try:
             os.makedirs(folder, exist_ok=True)
@@ -90,7 +91,7 @@ def _locked(folder: str) -> int:
                 f"{folder} cannot be locked ({error}); choose an `output` on "
                 "a local disk."
             ) from None
-        # Who held it before may have removed the folder on leaving.
+        # The previous owner may have removed the folder on release: try again.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
                 return descriptor
@@ -118,7 +119,7 @@ def _remote(folder: str, break_lock: bool) -> Iterator[None]:
             raise _held(path, "; `break_lock` ignores that")
     write()
     if _read(path).get("id") != own["id"]:
-        raise _held(path)  # who came at the same moment
+        raise _held(path)  # another process wrote it at the same moment
     ended = threading.Event()
 
     def beat():
@@ -148,7 +149,7 @@ def _message() -> dict[str, Any]:
 
 
 def _read(path: str) -> dict[str, Any]:
-    """What the lock's file says; nothing where it cannot be read."""
+    """Reads the lock file; returns {} if it cannot be read."""
     try:
         return files.read_json(path)
     except errors.InputError:

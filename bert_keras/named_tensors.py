@@ -1,4 +1,4 @@
-"""Variables and arrays by name: written, compared both ways, assigned."""
+"""Writes variables by name, and assigns them with a check of all names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from bert_keras import errors
 def write(path: str, variables: Mapping[str, Any]) -> None:
     """Writes variables to a local safetensors file."""
     values = {
-        # Not ascontiguousarray, which makes a shape () into (1,).
+        # Not np.ascontiguousarray, which turns shape () into (1,).
         key: np.asarray(value.numpy(), order="C")
         for key, value in variables.items()
     }
@@ -24,7 +24,7 @@ def assign(
 ) -> None:
     """Assigns every value; raises InputError unless names and shapes agree.
 
-    path: where the values are from, for the message.
+    path: the file that the values are from, for the message.
     """
     stored = {key: tuple(value.shape) for key, value in values.items()}
     expected = {key: tuple(value.shape) for key, value in variables.items()}
@@ -37,7 +37,7 @@ def assign(
 
 
 def differences(expected: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
-    """One line: what is missing, left over, or of another shape."""
+    """Describes missing and unexpected names and other shapes, in one line."""
     messages = []
     missing = sorted(set(expected) - set(stored))
     extra = sorted(set(stored) - set(expected))

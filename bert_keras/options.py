@@ -1,7 +1,7 @@
-"""Options: fields of a dataclass that a user may set, and their checks.
+"""Options: dataclass fields that a user may set, and their checks.
 
-Settings, tasks and networks declare what can be set as fields made by
-`option`. Command lines, folders and Python go through the same checks.
+Settings, tasks and networks declare such fields by `option`. Values from the
+command line, from folders and from Python go through the same checks.
 """
 
 import collections
@@ -29,7 +29,7 @@ MODULES = (
 
 T = TypeVar("T")
 
-MOST_SEED = 2**31 - 1  # the stateless random ops of TensorFlow take int32
+MOST_SEED = 2**31 - 1  # TensorFlow's stateless random ops take int32 seeds
 
 
 def option(
@@ -46,22 +46,22 @@ def option(
     translate: Callable[[Any], dict[str, Any]] | None = None,
     absent: Any = None,
 ) -> Any:
-    """A field that a user may set.
+    """Declares a dataclass field that a user may set.
 
     Args:
       default: the field's default value.
-      help: what `--help` prints.
+      help: the text in `--help`.
       choices: the allowed values of a string; empty: any.
-      least, most: the bounds of a number, both included.
-      kind: the type, where the default None means "not given".
-      reads: the value is the path of an input, whose contents are part of
-        what identifies a run in place of the path.
-      identity: whether a run that continues must have the same value.
-      formerly: names that the field had before. Folders, command lines and
-        keywords may still use them.
-      translate: the fields and values of today for a value under a former
-        name, where that is more than the name.
-      absent: the value that a run had before there was the field, where that
+      least, most: the bounds of a number, inclusive.
+      kind: the field's type if the default is None, which means "not set".
+      reads: the value is the path of an input; a run is identified by its
+        contents and not by the path.
+      identity: whether a run can be resumed only with the same value.
+      formerly: former names of the field, which folders, command lines and
+        keyword arguments may still use.
+      translate: maps a value under a former name to {field: value} under the
+        current names, if the value has changed as well.
+      absent: the value that is assumed for a run older than the field, if it
         is not the default.
     """
     bounds = {"lower_bound": least, "upper_bound": most}
@@ -85,13 +85,16 @@ def option(
 
 
 def former_names(name: str, field: dataclasses.Field[Any]) -> list[str]:
-    """What an option was called before; `name`: with a wrapper's prefix."""
+    """Returns an option's former names.
+
+    name: the field's name, or with a wrapper's prefix, which the result has.
+    """
     prefix = name.removesuffix(field.name)
     return [prefix + old for old in field.metadata.get("formerly", ())]
 
 
 def renamed(values: Mapping[str, Any], *classes: type) -> dict[str, Any]:
-    """Values of fields, under the names that the fields have today."""
+    """Renames the former names of fields of `classes` to the current ones."""
     return of_today(
         values,
         {
@@ -105,9 +108,9 @@ def renamed(values: Mapping[str, Any], *classes: type) -> dict[str, Any]:
 def of_today(
     values: Mapping[str, Any], fields: Mapping[str, dataclasses.Field[Any]]
 ) -> dict[str, Any]:
-    """Values under former names, under those of today; others as they are.
+    """Renames former names in `values` to current ones; others are kept.
 
-    fields: by their names of today, which may have a wrapper's prefix.
+    fields: by current name, which may have a wrapper's prefix.
     """
     today = {
         old: (name, field)
@@ -126,9 +129,9 @@ def of_today(
 def keywords_of_today(
     keywords: Mapping[str, Any], fields: Mapping[str, dataclasses.Field[Any]]
 ) -> dict[str, Any]:
-    """Keyword arguments under the names of today, with a warning.
+    """Renames former names among keyword arguments and warns about them.
 
-    Raises InputError where a field is given under two of its names.
+    Raises InputError if a field occurs under two of its names.
     """
     renamed: dict[str, Any] = {}
     for name, value in keywords.items():
@@ -147,7 +150,7 @@ def keywords_of_today(
 
 
 def with_former_names(cls: type[T]) -> type[T]:
-    """A decorator of dataclasses: `cls(old_name=...)` works, with a warning."""
+    """Decorates a dataclass to accept former field names, with a warning."""
     construct = cls.__init__
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
@@ -160,7 +163,7 @@ def with_former_names(cls: type[T]) -> type[T]:
 
 
 def renaming(old: str, today: Mapping[str, Any], dashes: str = "") -> str:
-    """The sentence that says what a former name is called today."""
+    """Returns the sentence that gives the current name for a former one."""
     new = " ".join(f"{dashes}{name}={value}" for name, value in today.items())
     return (
         f"{dashes}{old} has another name: use {new}. The former name will be "
@@ -171,7 +174,7 @@ def renaming(old: str, today: Mapping[str, Any], dashes: str = "") -> str:
 def translated(
     name: str, field: dataclasses.Field[Any], value: Any
 ) -> dict[str, Any]:
-    """What a value under a former name of a field is today."""
+    """Returns {field: value} of today for a value under a former name."""
     translate = field.metadata.get("translate")
     return translate(value) if translate else {name: value}
 
@@ -179,8 +182,8 @@ def translated(
 def check(*settings: Any) -> None:
     """Raises InputError for a value that its option does not allow.
 
-    From Python nothing has checked the settings, and absl accepts NaN within
-    any bounds.
+    Values from Python are not checked before, and absl accepts NaN within any
+    bounds.
     """
     for each in settings:
         values = {
@@ -197,11 +200,11 @@ def divide(
     without: Sequence[str] = (),
     others: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """Keyword arguments by the class that declares each of them.
+    """Splits keyword arguments by the class that declares each of them.
 
     Paths become strings. Raises InputError for a keyword that is no option of
-    the classes, or named in `without`; it names one that is like it, of these
-    and of `others`.
+    `classes`, or is in `without`; the message suggests similar names, of
+    options and of `others`.
     """
     names = [
         {
@@ -236,10 +239,10 @@ def divide(
 
 
 def plain(value: Any, field: dataclasses.Field[Any]) -> Any:
-    """A value from Python as a command line would have given it.
+    """Converts a value from Python to what the command line would give.
 
-    Paths become strings, NumPy's scalars Python's, and 2 is 2.0 where a float
-    is expected: runs are known by what is written of their settings.
+    Paths become strings, NumPy scalars Python's, and 2 becomes 2.0 for a float
+    option: a run is identified by its settings as they are written.
     """
     if isinstance(value, os.PathLike):
         return os.fspath(value)
@@ -252,15 +255,16 @@ def plain(value: Any, field: dataclasses.Field[Any]) -> Any:
 
 
 def require(name: str, value: Any) -> None:
-    """Raises InputError if an option without a default is not given."""
+    """Raises InputError if an option without a default is not set."""
     if not value:
         raise errors.InputError(f"`{name}` is missing.", argument=name)
 
 
 def construct(cls: type, values: Mapping[str, Any]) -> Any:
-    """An object of a dataclass of options, from what a folder holds.
+    """Constructs a dataclass of options from values that were saved as JSON.
 
-    Raises InputError for an unknown field, another type, or out of bounds.
+    Raises InputError for an unknown field, a value of another type or out of
+    bounds.
     """
     values = renamed(values, cls)
     field_names = {
@@ -284,7 +288,7 @@ def construct(cls: type, values: Mapping[str, Any]) -> Any:
 
 
 def require_distinct(what: str, names: Sequence[str]) -> None:
-    """Raises InputError where two of the names are the same."""
+    """Raises InputError if two of the names are equal."""
     if len(set(names)) < len(names):
         twice = [n for n, c in collections.Counter(names).items() if c > 1]
         raise errors.InputError(f"{what} has {twice[:5]} more than once.")
@@ -295,13 +299,13 @@ def check_types(
 ) -> None:
     """Raises InputError for a value that is not of its field's type.
 
-    A list may stand for a tuple and an int for a float, as in JSON. Numbers
-    are finite. A type that is none of int, float, bool, str, None, tuples and
-    unions of these is not checked.
+    As in JSON, a list is accepted for a tuple and an int for a float. Numbers
+    must be finite. Types other than int, float, bool, str, None, tuples and
+    unions of these are not checked.
     """
     try:
         hints = typing.get_type_hints(cls)
-    except NameError:  # of a user's, imported for type checkers alone
+    except NameError:  # a user's class imports a type under TYPE_CHECKING
         return
     for name, value in values.items():
         if name in hints and not _fits(hints[name], value):
@@ -312,9 +316,9 @@ def check_types(
 
 
 def check_bounds(cls: type, values: Mapping[str, Any]) -> None:
-    """Raises InputError for a value that its flag would not take.
+    """Raises InputError for a value that its flag would not accept.
 
-    Fields made by `option` have `bounds` and `choices` in their metadata.
+    The metadata of a field declared by `option` has `bounds` and `choices`.
     """
     for field in dataclasses.fields(cls):
         if field.name not in values:
@@ -367,7 +371,7 @@ def _fits(hint: Any, value: Any) -> bool:
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
+    except OverflowError:  # an integer too large for a float
         return False
 
 

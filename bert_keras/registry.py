@@ -1,11 +1,12 @@
-"""Registries: networks, tokenizers, tasks and wrappers by their file's name.
+"""Finds networks, tokenizers, tasks and wrappers by the name of their file.
 
-A registry is the list of files of a package such as `bert_keras.tasks`, each
-with one subclass of the registry's base class; the file `base.py` holds that
-one. A user's class is known by the dotted name of its module.
+Each file of a package such as `bert_keras.tasks` defines one subclass of the
+base class in the package's `base.py`. A user's class has the dotted name of
+its module.
 
-`find` takes a name that a person gave and imports its module. `lookup` takes
-a name that a folder holds: data never chooses what code is imported.
+`find` takes a name from the user and imports its module. `lookup` takes a name
+from a folder and imports only modules of the package: data must never choose
+which code is imported.
 """
 
 import importlib
@@ -19,25 +20,26 @@ from bert_keras import errors
 
 
 class UnknownNameError(errors.InputError):
-    """A folder names a module that nobody has imported."""
+    """A folder names a class whose module has not been imported."""
 
 
 def names(package: str) -> list[str]:
-    """What comes with the package: its files, without `base`."""
+    """Returns the names of the package's files, without `base`."""
     modules = pkgutil.iter_modules(importlib.import_module(package).__path__)
     return sorted(item.name for item in modules if item.name != "base")
 
 
 def name_of(package: str, cls: type) -> str:
-    """The name that `find` and `lookup` take for a class."""
+    """Returns the name by which `find` and `lookup` find a class."""
     return cls.__module__.removeprefix(f"{package}.")
 
 
 def find(package: str, name: str, base_class: type) -> type[Any]:
-    """The class of `package`'s file `name`, or of a user's module.
+    """Imports and returns the class of a file of `package`, or a user's.
 
-    Imports the module, so `name` has to come from the user. Raises InputError
-    when there is no such module, or not one subclass of `base_class` in it.
+    Never call it with a name from data: it imports the module. Raises
+    InputError if there is no such module, or if it does not define exactly one
+    subclass of `base_class`.
     """
     flag = f"{_argument(package)}={name}"
     short = name.removeprefix(f"{package}.")
@@ -62,8 +64,8 @@ def find(package: str, name: str, base_class: type) -> type[Any]:
 def import_modules(modules: str) -> None:
     """Imports a user's modules, "a.b,c.d", so that `lookup` finds them.
 
-    Names of tasks that come with the package, which need no import, are
-    allowed. Raises InputError where there is no such module.
+    Names of the package's own tasks are allowed and need no import. Raises
+    InputError if there is no such module.
     """
     own = names("bert_keras.tasks")
     for name in filter(None, map(str.strip, modules.split(","))):
@@ -76,21 +78,22 @@ def import_modules(modules: str) -> None:
 
 
 def _import(name: str) -> ModuleType | None:
-    """The module of a dotted name; None where there is none."""
+    """Imports and returns the module of a dotted name, None if none exists."""
     if "." not in name or not all(map(str.isidentifier, name.split("."))):
         return None
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module exists, and one that it imports does not
+            raise  # the module exists, but a module that it imports does not
         return None
 
 
 def lookup(package: str, name: Any, base_class: type) -> type[Any]:
-    """The class that a folder names: the package's, or one imported before.
+    """Returns the class that a folder names, if its module may be used.
 
-    Raises UnknownNameError when it is neither.
+    That is a module of the package, or one that was imported before. Raises
+    UnknownNameError if it is neither.
     """
     noun = _noun(package)
     if isinstance(name, str):
@@ -114,10 +117,10 @@ def lookup(package: str, name: Any, base_class: type) -> type[Any]:
 
 
 def require_findable(package: str, cls: type, base_class: type) -> None:
-    """Raises InputError where the name of a class does not lead back to it.
+    """Raises InputError if `find` would not return a class for its name.
 
-    A saved class is known by its module: the module's name is dotted, so that
-    `find` takes it, and holds no other subclass of `base_class`.
+    A class is saved by the name of its module. So that name must have a dot,
+    and the module must define no other subclass of `base_class`.
     """
     noun, module = _noun(package), cls.__module__
     if "." not in module:
@@ -143,7 +146,7 @@ def require_findable(package: str, cls: type, base_class: type) -> None:
 
 
 def classes_of(module: ModuleType, base_class: type) -> list[type[Any]]:
-    """The subclasses of `base_class` that a module defines, each once."""
+    """Returns the subclasses of `base_class` that a module defines."""
     classes = {
         item: None
         for item in vars(module).values()
@@ -156,7 +159,10 @@ def classes_of(module: ModuleType, base_class: type) -> list[type[Any]]:
 
 
 def _argument(package: str) -> str:
-    """What takes a name: bert_keras.tasks -> task; of wrappers, several."""
+    """Returns the argument that takes a name: bert_keras.tasks -> task.
+
+    It is plural for wrappers, of which there can be several.
+    """
     noun = _noun(package)
     return "wrappers" if noun == "wrapper" else noun
 

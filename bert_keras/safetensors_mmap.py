@@ -1,4 +1,4 @@
-"""Tensors of a local safetensors file, mapped into memory and not read."""
+"""Memory-maps the tensors of a local safetensors file."""
 
 import json
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ _NUMPY_NAMES = {"F": "float", "I": "int", "U": "uint"}
 
 
 def tensors(path: str) -> dict[str, np.ndarray]:
-    """Read-only arrays over the file; pages are read when they are touched.
+    """Returns the tensors of a file as read-only memory-mapped arrays.
 
-    The file: 8 bytes with the header's length, a JSON header, the data.
-    Raises InputError when it is missing, empty, cut short or no such file.
+    The file has 8 bytes with the header's length, a JSON header, then the data.
+    Raises InputError if it is missing, empty, truncated or of another format.
     """
     try:
         data = np.memmap(path, np.uint8, "r")

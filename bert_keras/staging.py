@@ -1,4 +1,4 @@
-"""Several files written aside, then moved into place together."""
+"""A temporary folder for writing several files before moving them in place."""
 
 import contextlib
 import os
@@ -11,11 +11,11 @@ from bert_keras import errors, locks
 
 @contextlib.contextmanager
 def aside(folder: str, name: str) -> Iterator[str]:
-    """A folder to write in, inside `folder`; removed on exit.
+    """Yields a temporary folder inside `folder`, which is removed on exit.
 
-    Until then nobody else writes into `folder`. Its name begins with a dot, so
-    that no server takes it for a version. A killed process leaves it behind,
-    and the next one with the same name removes it.
+    `folder` is locked until then. The temporary name begins with a dot, so that
+    no server takes it for a version. After a kill it remains, and the next call
+    with the same name removes it.
     """
     path = os.path.join(folder, f".unfinished-{name}")
     with locks.hold(folder):
