@@ -1,6 +1,7 @@
-"""What a person sees of a command: progress, messages, errors, tables.
+"""Console output of commands: progress, messages, errors, tables.
 
-What mains share lies here as far as it knows nothing of how flags are defined.
+It also has the code that mains share and that does not depend on how flags are
+defined.
 """
 
 import math
@@ -17,13 +18,13 @@ import rich.table
 
 from bert_keras import errors, files, streams
 
-# Without a terminal, progress is a line every so many seconds.
+# Without a terminal, progress is a line printed at this interval, in seconds.
 LINE_SECONDS = 10
-MOST_COLUMNS = 12  # of a table of numbers that still fits a page
+MOST_COLUMNS = 12  # a wider table of numbers does not fit a page
 
 
 class Progress:
-    """A bar with rate and time left; single lines where there is no terminal.
+    """A progress bar with speed and time left; without a terminal, lines.
 
     >>> with Progress("pretraining", total=1000, start=200) as progress:
     ...     progress.update(201, "loss 8.12")
@@ -81,11 +82,12 @@ def run_main(
     stopped: str,
     expected: tuple[type[Exception], ...] = (),
 ) -> None:
-    """Runs a main; what the user can put right ends in one line and exit 1.
+    """Runs a main; an error that the user can fix is one line and exit code 1.
 
-    arguments: the command's name, and what is left of its line without flags.
-    flags: the names of all flags, as which errors name arguments.
-    stopped: what Ctrl-C prints. expected: further errors of that kind.
+    arguments: the command's name and its positional arguments.
+    flags: the names of all flags; messages show these arguments as flags.
+    stopped: the message after Ctrl-C.
+    expected: further exceptions that the user can fix.
     """
     streams.as_utf8(sys.stdout)
     _flags.update(flags)
@@ -105,19 +107,19 @@ def run_main(
 
 
 def one_line(error: BaseException, flags: Collection[str] = ()) -> str:
-    """An error as the last line of a command; arguments named as flags."""
+    """Formats an error as one line, with arguments written as flags."""
     text = " ".join(str(error).split())
     return f"error: {errors.as_flags(text, flags)}"
 
 
 def say(text: str) -> None:
-    """Prints a message on standard error; of a main, arguments as flags."""
+    """Prints a message on standard error; in a main, arguments become flags."""
     text = errors.as_flags(text, _flags)
     console.print(text, highlight=False, soft_wrap=True)
 
 
 def be_quiet() -> None:
-    """Shows nothing from here on: the chief of the workers does."""
+    """Turns off all output, for workers that are not the chief."""
     console.quiet = output.quiet = True
 
 
@@ -133,7 +135,10 @@ def table(title: str, values: Mapping[str, Any]) -> None:
 
 
 def comparison(title: str, rows: Mapping[str, Mapping[str, str]]) -> None:
-    """Prints a table with a row for each name and a column for each fact."""
+    """Prints a table with a row for each key of `rows`.
+
+    Its columns are the keys of all rows, in the order of first occurrence.
+    """
     grid = rich.table.Table(title=title, title_justify="left")
     names = dict.fromkeys(name for each in rows.values() for name in each)
     for column in ("", *names):
@@ -152,7 +157,7 @@ def numbers(
 ) -> None:
     """Prints a table of numbers on standard output, unless it is too wide.
 
-    values: (rows, columns).
+    values: (len(rows), len(columns)).
     """
     if len(columns) > MOST_COLUMNS:
         return
@@ -166,7 +171,7 @@ def numbers(
 
 
 def size_of(path: str) -> str:
-    """The size of a local file, or of all files below a folder, as text."""
+    """Formats the size of a local file, or of all files in a folder."""
     paths = [path] if os.path.isfile(path) else []
     for where, _, names in os.walk(path):
         paths += [os.path.join(where, name) for name in names]
@@ -205,10 +210,10 @@ def _time(seconds: float) -> str:
     )
 
 
-# Of the command that runs; from Python there is none.
+# The flags of the command that runs; empty when called from Python.
 _flags: set[str] = set()
 # Labels and paths are printed literally: [bad] is no style, :cat: no emoji.
 console = rich.console.Console(stderr=True, markup=False, emoji=False)
 output = rich.console.Console(highlight=False, markup=False, emoji=False)
 if not output.is_terminal:
-    output.width = 100  # a file has no width; 80 cuts the tables
+    output.width = 100  # for a file; the default of 80 is too narrow

@@ -1,4 +1,4 @@
-"""Standard input and output of mains: UTF-8, and a reader that may leave."""
+"""Standard streams of mains: UTF-8, and no error on a closed pipe."""
 
 import contextlib
 import io
@@ -9,8 +9,8 @@ from typing import TextIO
 
 
 def as_utf8(stream: TextIO, *, errors: str = "strict") -> TextIO:
-    """The stream, with UTF-8 whatever the locale says; before it is read."""
-    # Tests and notebooks put other objects in place of sys.stdout.
+    """Sets a stream to UTF-8, whatever the locale; call it before reading."""
+    # Tests and notebooks replace sys.stdout by other objects.
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(encoding="utf-8", errors=errors)
     return stream
@@ -18,9 +18,9 @@ def as_utf8(stream: TextIO, *, errors: str = "strict") -> TextIO:
 
 @contextlib.contextmanager
 def until_reader_leaves() -> Iterator[None]:
-    """Ends quietly where nobody reads sys.stdout any more, as after `head`."""
+    """Ends without an error if the reader of sys.stdout (`head`) closes it."""
     try:
         yield
     except BrokenPipeError:
-        # What is left in the buffer has nowhere to go when Python flushes it.
+        # Redirect to devnull: Python flushes the rest of the buffer at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

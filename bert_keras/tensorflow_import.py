@@ -1,11 +1,11 @@
-"""Imports TensorFlow without the lines it prints before anyone can stop it."""
+"""Imports TensorFlow without the log lines that it prints while loading."""
 
 import os
 import re
 import sys
 import tempfile
 
-# Written by C++ before its log level is read (TensorFlow 2.21).
+# Lines that C++ prints before it reads its log level (TensorFlow 2.21).
 _NOISE = re.compile(
     r"WARNING: All log messages before absl::InitializeLog"
     r"|[IW]\d{4} "
@@ -15,8 +15,11 @@ _NOISE = re.compile(
 
 
 def import_tensorflow() -> None:
-    """For mains, before any other import; errors and other lines are shown."""
-    # Level 2 still shows oneDNN's remarks as errors; real errors are raised.
+    """Imports TensorFlow; mains call it before any other import.
+
+    Errors and other lines on standard error are still shown.
+    """
+    # Level 2 would show oneDNN's remarks as errors; real errors are exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     with tempfile.TemporaryFile() as file:

@@ -1,10 +1,10 @@
-"""What BERT does to a text before it looks wordpieces up, inside the graph.
+"""Text normalisation of BERT, before wordpieces are looked up, in the graph.
 
-The rules are those of Google's tokenization.py: control characters are
-dropped, and for an uncased vocabulary capitals are lowered and accents dropped.
-tensorflow_text's own normaliser is not used: it folds compatibility forms (`，`
-to `,`), which Google's does not. All is done by a few passes over the bytes.
-Nothing is split into code points; only offsets cost a decoding.
+The rules are those of Google's tokenization.py: control characters are dropped,
+and for an uncased vocabulary text is lower-cased and accents are dropped.
+tensorflow_text's normaliser is not used: it folds compatibility forms (`，` to
+`,`), which Google's does not. For speed, everything is a few passes over the
+bytes; texts are decoded to code points only for offsets.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,11 @@ from typing import NamedTuple
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-MAX_WORD_LENGTH = 200  # characters; longer words are [UNK], as in Google's code
+MAX_WORD_LENGTH = 200  # characters; a longer word is [UNK], as in Google's code
 
-# Classes of characters, written for RE2.
-# Google drops these. Surrogates are listed because RE2 takes them for UTF-8.
+# Character classes for RE2.
+# The characters that Google's code drops. Surrogates are among them because RE2
+# accepts them as UTF-8.
 _DROPPED = r"\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F\p{Cf}\x{D800}-\x{DFFF}\x{FFFD}"
 _ASCII_PUNCTUATION = r"!-/:-@\[-`{-~"
 CHINESE = (
@@ -25,8 +26,8 @@ CHINESE = (
 )
 
 _CLEAN = f"[^{_DROPPED}]*"
-# Blocks with combining marks, letters among them where these are written with
-# spaces: `\p{M}` makes the automaton too large, and lacks Unicode 16.
+# Blocks with combining marks, and their letters in scripts that use spaces.
+# `\p{M}` instead would make the automaton too large, and lacks Unicode 16.
 _MARKS = (
     r"\x{0300}-\x{036F}\x{0483}-\x{0487}\x{0591}-\x{05C7}\x{0610}-\x{061A}"
     r"\x{064B}-\x{065F}\x{0670}\x{06D6}-\x{06ED}\x{0711}-\x{0DFF}"
@@ -39,26 +40,27 @@ _MARKS = (
     r"\x{16100}-\x{16FFF}\x{1BC9E}\x{1D165}-\x{1D244}\x{1E000}-\x{1E94A}"
 )
 _MARK_RUN = f"[{_MARKS}]{{32}}"
-# May hold a word that is too long: only the frequent word ends are named, the
-# more the slower, and `without_long_words` looks closer at what this finds.
+# Matches texts that may have a word that is too long. It lists only frequent
+# word boundaries, as each makes it slower; `without_long_words` then checks the
+# matching texts exactly.
 _LONG_RUN = f"[^ {_ASCII_PUNCTUATION}{CHINESE}]{{{MAX_WORD_LENGTH + 1}}}"
 _WORD_END = f"([{_ASCII_PUNCTUATION}{CHINESE}\\p{{P}}])"
 _LONG_WORD = f"[^\\s\\p{{Z}}]{{{MAX_WORD_LENGTH + 1},}}"
 MAX_BYTES = 4 * MAX_WORD_LENGTH  # of UTF-8
-_UNKNOWN_WORD = "x" * (MAX_BYTES + 1)  # the op gives [UNK], whatever it knows
+_UNKNOWN_WORD = "x" * (MAX_BYTES + 1)  # [UNK] with any vocabulary
 _UNKNOWN_PART = (
     "x" * 5
 )  # for each character of a long word: more than MAX_BYTES
 
 
 def normalize(text: tf.Tensor, *, lowercase: bool) -> tf.Tensor:
-    """Cleans text (B,) as Google does, up to where it is split into words."""
+    """Normalises text (B,) as Google's code does before it splits words."""
     text = without_controls(text)
     return _without_accents(text) if lowercase else text
 
 
 def _without_accents(text):
-    """Folds case and drops the accents of clean text (B,)."""
+    """Lower-cases text (B,) and drops its accents."""
     text = tf.strings.lower(text, "utf-8")
     run = tf.strings.regex_full_match(text, f"(?s).*{_MARK_RUN}.*")
     rows = tf.where(run)
@@ -69,17 +71,19 @@ def _without_accents(text):
 
 
 def _without_mark_runs(text):
-    """Decomposes text (R,) as NFD does and drops its accents, in n log n.
+    """Decomposes text (R,) by NFD and drops its accents, in O(n log n).
 
-    NFD orders the marks behind a letter by their combining class. ICU inserts
-    them one by one: half a minute for 160 KB. Here the few marks that are no
-    accents (of Indic scripts, of music) are sorted. Classes are not listed:
-    ICU itself tells, for two marks, which one comes first.
+    NFD sorts the marks after a letter by their combining class. ICU does so by
+    insertion, which takes half a minute for 160 KB of marks. Here accents are
+    dropped first, and the few other marks (of Indic scripts, of music) are
+    sorted. Instead of a table of combining classes, ICU's own result for each
+    pair of marks decides their order.
     """
     points = _decomposed(tf.strings.unicode_decode(text, "UTF-8"))
     distinct, index = tf.unique(points.values)
     accent = tf.strings.regex_full_match(_characters(distinct), r"\p{Mn}")
-    # Nothing moves past a character of class 0; the others are 1 to 240.
+    # A mark is a code point that NFD swaps with one of the lowest (1) or of the
+    # highest (240) combining class; one of class 0 is never swapped.
     lowest, highest = (
         tf.fill(tf.shape(distinct), ord(c)) for c in "\u0334\u0345"
     )
@@ -108,7 +112,7 @@ def _without_mark_runs(text):
 
 
 def _decomposed(points):
-    """Ragged code points (R, None), each in place of its decomposition."""
+    """Replaces each of the ragged code points (R, None) by its NFD form."""
     distinct, index = tf.unique(points.values)
     forms = tf.strings.unicode_decode(
         tf_text.normalize_utf8(_characters(distinct), "NFD"), "UTF-8"
@@ -121,13 +125,16 @@ def _characters(points):
 
 
 def _swapped(first, second):
-    """Whether NFD puts code point `second` (N,) before `first` (N,)."""
+    """Returns whether NFD swaps the code points of each pair.
+
+    first, second (R,) int32 -> (R,) bool.
+    """
     both = tf.strings.unicode_encode(tf.stack([first, second], 1), "UTF-8")
     return tf_text.normalize_utf8(both, "NFD") != both
 
 
 def without_controls(text: tf.Tensor) -> tf.Tensor:
-    # Nearly no text holds anything to drop; looking is cheaper than copying.
+    # Few texts have anything to drop: searching is faster than copying.
     return _where(
         tf.logical_not(tf.strings.regex_full_match(text, _CLEAN)),
         lambda dirty: tf.strings.regex_replace(
@@ -146,7 +153,7 @@ def _may_hold_long_word(text):
 
 
 def without_long_words(text: tf.Tensor) -> tf.Tensor:
-    """Puts an unknown word for every word of more than MAX_WORD_LENGTH."""
+    """Replaces words longer than MAX_WORD_LENGTH by an unknown word."""
     return _where(
         _may_hold_long_word(text),
         lambda long: tf.strings.regex_replace(
@@ -159,11 +166,24 @@ def without_long_words(text: tf.Tensor) -> tf.Tensor:
 
 
 class Source(NamedTuple):
-    """Which code point each byte of the clean texts came from.
+    """Maps bytes of normalised texts to code points of the original texts.
 
-    All flat, over the code points of all texts: sums (N,) of the bytes they
-    became; follow (N,): the next code point that is not an accent of this one;
-    splits (B + 1,): where the texts begin and end.
+    All tensors are flat, over the code points of all texts:
+    sums: running total of the bytes that each code point became;
+    follow: index of the next code point that is not a dropped accent;
+    splits (B + 1,): where each text begins and ends.
+
+    The texts "é!", whose é is an e and a combining accent, and "a" become "e!"
+    and "a":
+
+        code point    e  accent  !  |  a
+        index         0     1    2  |  3
+        sums          1     1    2  |  3
+        follow        2     2    3  |  4
+        splits        0             3     4
+
+    The token "e", bytes 0 to 1 of text 0, came from code points 0 to 2 of that
+    text, "!" from 2 to 3, and "a" from 0 to 1 of text 1.
     """
 
     sums: tf.Tensor
@@ -171,11 +191,17 @@ class Source(NamedTuple):
     splits: tf.Tensor
 
     def first(self, row: tf.Tensor, byte: tf.Tensor) -> tf.Tensor:
-        """Offsets in texts `row` (P,) of the code points at `byte` (P,)."""
+        """Returns the offset in text `row` of the code point at `byte`.
+
+        row, byte, result: one value per token. For "!" above: 0, 1 -> 2.
+        """
         return self._point(row, byte) - tf.gather(self.splits, row)
 
     def end(self, row: tf.Tensor, byte: tf.Tensor) -> tf.Tensor:
-        """The places behind those whose bytes end at `byte` (P,)."""
+        """Returns the offset after the code point whose bytes end at `byte`.
+
+        Dropped accents after it are included. For "e" above: 0, 1 -> 2.
+        """
         point = self._point(row, byte - 1)
         stop = tf.gather(self.splits, row + 1)
         follow = tf.minimum(tf.gather(self.follow, point), stop)
@@ -190,12 +216,12 @@ class Source(NamedTuple):
 def with_source(
     text: tf.Tensor, *, lowercase: bool
 ) -> tuple[tf.Tensor, Source]:
-    """What the op reads for each text (B,), and where it came from.
+    """Normalises text (B,) and returns it with its Source.
 
-    Lower-casing and NFD of a whole text give as many bytes as of its code
-    points one by one: a final sigma is as long as another, and a reordering of
-    accents moves nothing out of the group that is dropped. There are few
-    different code points, so each is normalised once.
+    The number of bytes of a code point is that of its own normal form: in
+    context, a final sigma has as many bytes as another one, and NFD reorders
+    accents only among those that are dropped. Texts have few distinct code
+    points, so each of these is normalised once.
     """
     clean = normalize(text, lowercase=lowercase)
     points = tf.strings.unicode_decode(text, "UTF-8", errors="ignore")
@@ -235,9 +261,10 @@ def with_source(
 
 
 def _spread_long_words(text):
-    """`without_long_words` for texts (R,) that keeps track.
+    """Does `without_long_words` for texts (R,) and returns the new lengths.
 
-    -> the texts (R,), and the bytes (C,) that each of their characters became.
+    Returns the new texts (R,), and for each character of the old ones the
+    number of bytes that it became, flat over all texts.
     """
     chars = tf.strings.unicode_split(text, "UTF-8")
     flat = chars.values
@@ -245,8 +272,8 @@ def _spread_long_words(text):
     inside = tf.logical_not(
         tf.logical_or(end, tf.strings.regex_full_match(flat, r"[\s\p{Z}]"))
     )
-    # Words are numbered by how many characters between words came before, and
-    # no word goes on in the next text.
+    # Number words by the boundaries before them, plus the text's index, so that
+    # no word continues in the next text.
     between = tf.cast(tf.logical_not(inside), tf.int64)
     word = tf.cumsum(between) + chars.value_rowids()
     length = tf.math.unsorted_segment_sum(
@@ -264,7 +291,7 @@ def _where(
     change: Callable[[tf.Tensor], tf.Tensor],
     text: tf.Tensor,
 ) -> tf.Tensor:
-    """Changes the texts for which the condition holds, and only those."""
+    """Applies `change` to the texts for which the condition holds."""
     rows = tf.where(condition)
     return tf.tensor_scatter_nd_update(
         text, rows, change(tf.gather_nd(text, rows))

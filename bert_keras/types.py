@@ -1,9 +1,9 @@
-"""Names of types that signatures share.
+"""Type aliases for signatures.
 
-Keras and TensorFlow are untyped for mypy, and what a layer's `call` takes has
-no common static type: an eager tensor, a symbolic one of a `tf.function`, a
-keras.KerasTensor, a variable. `Tensor` tells the reader which arguments these
-are; their shapes and dtypes are in the docstrings.
+Keras and TensorFlow are untyped for mypy, and the arguments of a layer's `call`
+have no common static type: eager tensors, symbolic tensors of a `tf.function`,
+keras.KerasTensors, variables. `Tensor` marks such arguments for the reader;
+their shapes and dtypes are in the docstrings.
 """
 
 import os

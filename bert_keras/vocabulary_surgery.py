@@ -1,8 +1,8 @@
-"""Surgery on vocabulary and positions: the same model for other ids.
+"""Adds tokens, removes tokens and resizes positions of a trained model.
 
-Each function gives a new model, and a new tokenizer where pieces change; what
-it was given stays as it is. Weights that have no row per piece or per position
-are copied.
+Each function returns a new model, and a new tokenizer if the vocabulary
+changes; its arguments are not modified. Weights without a row per token or
+position are copied.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ from bert_keras.tokenizers import wordpiece
 Resized = tuple[model_lib.BertModel, tokenizers.Tokenizer]
 RowMap = Callable[[np.ndarray], np.ndarray]
 
-# The weight of the coarse position beside the fine one (Su 2020, see below).
+# Weight a of the coarse position (see resize_positions).
 ALPHA = 0.4
 
-TEXTS = 1024  # that go through the tokenizer at once
+TEXTS = 1024  # tokenized at once
 
-# Runs in which the tokenizer may find one word or several, but never part of a
-# word: it splits at white space, at punctuation and around Chinese.
+# Matches runs of one or more complete words: the tokenizer splits at white
+# space, at punctuation and around Chinese characters.
 _WORDS = re.compile(r"[^ \t\r\n!-/:-@\[-`{-~\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
@@ -39,15 +39,16 @@ def add_tokens(
     tokenizer: tokenizers.Tokenizer,
     words: Iterable[str],
 ) -> Resized:
-    """Appends words, which then are one piece each.
+    """Appends words to the vocabulary, so that each becomes one wordpiece.
 
-    A word is cleaned as text is (lower case, accents) and passed over when it
-    is a piece. Its row starts as the mean of the rows of the pieces it was
-    split into (those of [UNK] if it could not be), its bias in a masked-LM
-    head likewise. Every id keeps its meaning: texts without a word that begins
-    with a new one have the same ids and exactly the same hidden states.
+    Words are normalised like text (lower case, accents) and skipped if they are
+    in the vocabulary. The embedding of a new word is the mean of the embeddings
+    of the wordpieces it was split into ([UNK] if it could not be split), and
+    likewise its bias in a masked-LM head. Existing ids do not change: texts
+    without a word that begins with a new one have the same ids and exactly the
+    same hidden states.
 
-    Raises InputError for a word that text is split within.
+    Raises InputError for a word within which text is split.
     """
     tokenizer = wordpiece.require(tokenizer, "Changing the vocabulary")
     existing = {"", *tokenizer.vocabulary}
@@ -73,10 +74,10 @@ def prune_tokens(
     tokenizer: tokenizers.Tokenizer,
     texts: Iterable[str],
 ) -> Resized:
-    """Keeps the special tokens and the pieces that occur in the texts.
+    """Removes all tokens that do not occur in the texts, except special ones.
 
-    They stay in their order, so ids are mapped. Answers on these texts are
-    unchanged; a masked LM can of course guess only pieces that are left.
+    The order of the remaining ones is kept, and ids are renumbered. Answers on
+    these texts do not change, but a masked LM predicts only remaining tokens.
     """
     tokenizer = wordpiece.require(tokenizer, "Changing the vocabulary")
     kept = np.array(sorted(_used(tokenizer, texts)))
@@ -95,17 +96,18 @@ def prune_tokens(
 def resize_positions(
     model: model_lib.BertModel, length: int
 ) -> model_lib.BertModel:
-    """Cuts the position table, or extends it to at most its length squared.
+    """Truncates the position table, or extends it to up to its length squared.
 
-    With n positions, the vector of position i·n + j becomes
-    p[j] + a / (1 - a) · (p[i] - p[0]), which leaves the first n exactly equal:
-    the hierarchical decomposition of Su (https://kexue.fm/archives/7947, 2020)
-    and bert4keras, a = 0.4. His RoBERTa guessed 55 % of the masks at 512
+    With n positions, the embedding of position i·n + j becomes
+    p[j] + a / (1 - a) · (p[i] - p[0]), so the first n do not change: the
+    hierarchical decomposition of Su (https://kexue.fm/archives/7947, 2020) and
+    bert4keras, with a = 0.4. For n = 512, position 1,034 = 2·512 + 10 becomes
+    p[10] + 2/3 · (p[2] - p[0]). Su's RoBERTa predicted 55 % of the masks at 512
     tokens, 38 % at 1,536 without training, and 55 % again after 3,000 steps.
-    Tiled copies of the table (Longformer, 2020) are for attention in windows;
-    where every token sees all others, n tokens apart would look the same.
+    Tiled copies of the table (Longformer, 2020) suit attention in windows; with
+    full attention, positions n tokens apart would be indistinguishable.
 
-    A task whose rows are longer than a cut table reads shorter rows.
+    A task with rows longer than the new table gets a shorter seq_length.
     """
     config = model.encoder.config
     here = config.max_length
@@ -158,9 +160,10 @@ def _remade(
     task: base.Task | None,
     changes: dict[str, RowMap],
 ) -> model_lib.BertModel:
-    """A model of another shape with the weights of `model`.
+    """Builds a model with another config from the weights of `model`.
 
-    changes: what becomes of a weight, by path; the others are copied.
+    changes: maps the path of a weight to a function of its values; all other
+      weights are copied.
     """
     if not isinstance(config, bert.BertConfig):
         raise errors.InputError(
@@ -181,7 +184,10 @@ def _remade(
 
 
 def _check_whole(tokenizer: wordpiece.Tokenizer, words: list[str]) -> None:
-    """Raises InputError unless each word, the last pieces, gives one id."""
+    """Raises InputError unless each word is tokenized to its own single id.
+
+    The words are the last entries of the vocabulary.
+    """
     ids = _ids(tokenizer, words)
     own = range(tokenizer.vocab_size - len(words), tokenizer.vocab_size)
     split = [
@@ -199,7 +205,7 @@ def _check_whole(tokenizer: wordpiece.Tokenizer, words: list[str]) -> None:
 
 
 def _used(tokenizer: wordpiece.Tokenizer, texts: Iterable[str]) -> set[int]:
-    """Ids of the special tokens, and all that the texts' ids depend on."""
+    """Returns the ids of special tokens and all that tokenizing depends on."""
     index = {piece: i for i, piece in enumerate(tokenizer.vocabulary)}
     used = {index[p] for p in wordpiece.SPECIAL_TOKENS if p in index}
     words: set[str] = set()
@@ -209,8 +215,9 @@ def _used(tokenizer: wordpiece.Tokenizer, texts: Iterable[str]) -> set[int]:
         lost = tf.reduce_any(ids == tokenizer.unk_id, axis=1)
         for text in _clean(tokenizer, tf.boolean_mask(batch, lost)):
             words.update(_WORDS.findall(text))
-    # An unknown word was split up to where no piece goes on. Without those
-    # pieces a shorter one might lead further, and to other ids.
+    # Also keep the wordpieces inside unknown words. Longest match ended where
+    # no wordpiece continues; with these removed, a shorter match might succeed
+    # and the word would no longer be [UNK].
     longest = max(map(len, tokenizer.vocabulary))
     for word, ids in zip(words, _ids(tokenizer, list(words)), strict=True):
         if tokenizer.unk_id not in ids:
@@ -218,7 +225,7 @@ def _used(tokenizer: wordpiece.Tokenizer, texts: Iterable[str]) -> set[int]:
         for start in range(len(word)):
             for end in range(start + 1, min(start + longest, len(word)) + 1):
                 part = word[start:end]
-                # A run that is several words has a beginning in its middle.
+                # A run can have several words, so a word may start anywhere.
                 for piece in (part, f"##{part}"):
                     if piece in index:
                         used.add(index[piece])
@@ -238,6 +245,6 @@ def _ids(
 
 
 def _clean(tokenizer: wordpiece.Tokenizer, texts: tf.Tensor) -> list[str]:
-    """Texts (B,) as they are when they are split into words."""
+    """Normalises texts (B,) as the tokenizer does before splitting words."""
     clean = text_cleaning.normalize(texts, lowercase=tokenizer.lowercase)
     return [text.decode() for text in clean.numpy()]
