@@ -1,8 +1,8 @@
-"""NetworkConfig: what every network states about itself.
+"""NetworkConfig: the interface of a network.
 
-A network is one file in this folder: a frozen dataclass derived from
-NetworkConfig, found by the name of its file, and the encoder that it builds.
-Layers, heads and tasks read nothing of a network but what is declared here.
+A network is one file in this folder, and is found by the name of its file. It
+has a frozen dataclass derived from NetworkConfig, and the encoder that this
+builds. Layers, heads and tasks use only what is declared here.
 """
 
 import dataclasses
@@ -13,19 +13,19 @@ from typing import Any, ClassVar, TypeVar
 from bert_keras import errors, options, registry
 
 _PACKAGE = "bert_keras.networks"
-# Before networks had names, there was one.
+# The network of files from before networks had names.
 _UNNAMED = "bert"
 
 
-# typing.Self came with Python 3.11.
+# typing.Self needs Python 3.11.
 Config = TypeVar("Config", bound="NetworkConfig")
 
 
 class NetworkConfig:
-    """The shape of a network and what its encoder reads.
+    """The shape of a network and the inputs of its encoder.
 
-    A subclass is a frozen dataclass whose fields are saved; it declares the
-    attributes below as fields or as properties.
+    A subclass is a frozen dataclass. Its fields are saved, and it declares the
+    attributes below as fields or properties.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]  # every subclass has them
@@ -45,48 +45,50 @@ class NetworkConfig:
 
     @property
     def inputs(self) -> Mapping[str, tuple[int, ...]]:
-        """The features that the encoder reads, int32, in a fixed order.
+        """The encoder's inputs, int32, in a fixed order: {name: shape}.
 
-        Each is (B, S, *shape) of the shape given here, that of one token.
-        padding_mask (B, S) is always one of them.
+        `shape` is that of one token: the input is (B, S, *shape). padding_mask
+        (B, S), with shape (), is always one of them.
         """
         raise NotImplementedError
 
     @property
     def max_length(self) -> int | None:
-        """The most positions that a text may take; None: any number."""
+        """The maximum number of positions in a text; None: unlimited."""
         raise NotImplementedError
 
     def build_encoder(self) -> Any:
-        """A new keras.Model, complete, of Keras' global dtype policy.
+        """Returns a new, built keras.Model of Keras' global dtype policy.
 
         It is called as encoder(**inputs, position_ids=None, training=...)
         -> {"hidden": L + 1 of (B, S, H), "pooled": (B, H)}, is named
         "encoder", and has the attributes `config` and `token_table` (V, E).
 
-        Its `call` may have an argument positions_read (B, P) int32: the last
-        of "hidden" is then (B, P, H), of these positions in their order,
-        "pooled" is as without, and "positions_read" is among the outputs.
+        Its `call` may have an argument positions_read (B, P) int32. If it is
+        passed, the last of "hidden" is (B, P, H), the hidden states at these
+        positions in their order; "pooled" is the same as without; and the
+        outputs have "positions_read", too.
         """
         raise NotImplementedError
 
     def check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raises InputError where an encoder's tensors, by path, do not fit.
+        """Raises InputError if saved tensors do not fit this config.
 
-        It is called before the encoder is built, so that fields which ask for
-        more than memory holds are found before any of it is taken.
+        shapes: the shape of each saved tensor, by path. It is called before the
+        encoder is built, so that an absurdly large size in a damaged file is
+        found before its memory is allocated.
         """
 
     def layer_index(self, path: str) -> int:
-        """How deep a variable is, by its path in a BertModel.
+        """Returns the depth of a variable, by its path in a BertModel.
 
-        0: embeddings; 1 to L: the blocks, a shared block at its first layer;
-        L + 1: the pooler and what follows it, and heads.
+        0: embeddings; 1 to L: the blocks, where a shared block has the depth of
+        its first layer; L + 1: all that follows the blocks, and the heads.
         """
         raise NotImplementedError
 
     def describe(self) -> str:
-        """The network's size in a line."""
+        """Returns the network's size as a phrase for messages."""
         return (
             f"{self.num_layers} layers x {self.hidden_size}, "
             f"vocabulary {self.vocab_size:,}"
@@ -94,17 +96,24 @@ class NetworkConfig:
 
     @property
     def name(self) -> str:
-        """The name of its file, or of a user's module."""
+        """The name of the network's file, or of a user's module."""
         return registry.name_of(_PACKAGE, type(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """What a folder keeps; raises InputError if no load could find it."""
+        """Returns what a folder stores.
+
+        Raises InputError if the class could not be found again when loading.
+        """
         registry.require_findable(_PACKAGE, type(self), NetworkConfig)
         return {"name": self.name} | dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
-        """Raises InputError for a field that is unknown, missing or wrong."""
+        """Constructs a config from values of `to_dict`.
+
+        Raises InputError for a field that is unknown, missing or of another
+        type.
+        """
         values = {name: v for name, v in values.items() if name != "name"}
         fields = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - set(fields))
@@ -130,21 +139,21 @@ class NetworkConfig:
 
 
 def from_dict(values: Mapping[str, Any]) -> NetworkConfig:
-    """The network that `to_dict` wrote.
+    """Constructs the network config that `to_dict` wrote.
 
-    Raises InputError for values that do not fit, and for a name that is
-    neither a file of this folder nor a module that was imported before.
+    Raises InputError for invalid values, and for a name that is neither a file
+    of this folder nor a module that was imported before.
     """
     return find(values.get("name", _UNNAMED)).from_dict(values)
 
 
 def find(name: Any) -> type[NetworkConfig]:
-    """The network that a folder names; raises registry.UnknownNameError."""
+    """Returns the network that a folder names, or raises UnknownNameError."""
     return registry.lookup(_PACKAGE, name, NetworkConfig)
 
 
 def names() -> list[str]:
-    """Networks that come with the package."""
+    """Returns the names of the package's networks."""
     return registry.names(_PACKAGE)
 
 
@@ -155,12 +164,15 @@ def encode(
     positions_read: Any = None,
     training: bool | None = False,
 ) -> dict[str, Any]:
-    """The encoder's outputs for features that hold its inputs and more.
+    """Calls the encoder on those of the features that are its inputs.
 
-    {"hidden": L + 1 of (B, S, H), "pooled": (B, H)}. position_ids (B, S) are
-    read if features have them. Where "positions_read" (B, P) is among the
-    outputs, the last of "hidden" is (B, P, H), of these positions alone; an
-    encoder whose `call` does not take them computes all.
+    features: the encoder's inputs, possibly "position_ids" (B, S), and others.
+    positions_read (B, P): the positions of the last layer that are needed;
+      None: all. An encoder whose `call` lacks the argument computes all.
+
+    Returns {"hidden": L + 1 of (B, S, H), "pooled": (B, H)}. If it also has
+    "positions_read" (B, P), the last of "hidden" is (B, P, H) and has only
+    these positions.
     """
     inputs = {name: features[name] for name in encoder.config.inputs}
     inputs["position_ids"] = features.get("position_ids")

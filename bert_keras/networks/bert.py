@@ -1,7 +1,7 @@
 """BERT and its relatives: the configuration, published sizes, the encoder.
 
-ALBERT, a causal decoder or a small student are values of BertConfig, not
-classes of their own.
+ALBERT, a causal decoder or a small student are not classes of their own, but
+values of BertConfig.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from bert_keras.networks import base
 from bert_keras.types import Shape, Tensor
 
 POSITIONS = ("learned", "sinusoidal")
-# Far above any network's; a larger number is a mistake of a file.
+# Far above any network's: a larger number is an error in a file.
 _MOST, _MOST_LAYERS = 2**31 - 1, 10_000
 _SIZES = (
     "vocab_size",
@@ -34,9 +34,9 @@ _SIZES = (
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig(layers.TransformerConfig):
-    """The network's shape; any combination of values is a network.
+    """The shape of a BERT; its fields can be combined freely.
 
-    Every field is read here or in layers.py.
+    Every field is used here or in layers.py.
     """
 
     vocab_size: int
@@ -44,19 +44,19 @@ class BertConfig(layers.TransformerConfig):
     num_layers: int
     num_heads: int
     intermediate_size: int
-    # Distinct layers: None = one each, 1 = all share (ALBERT).
+    # Number of distinct blocks: None = one per layer, 1 = all shared (ALBERT).
     num_hidden_groups: int | None = None
-    # None = hidden_size; otherwise embeddings are projected (ALBERT).
+    # None = hidden_size; another size is projected to hidden_size (ALBERT).
     embedding_size: int | None = None
     max_position_embeddings: int = 512
-    num_segments: int = 2  # 1: the encoder reads no segment_ids
+    num_segments: int = 2  # 1: the encoder takes no segment_ids
     causal: bool = False  # each token attends only to itself and earlier ones
-    # Pre-LN: normalise each sublayer's input, and once at the end (Xiong et
-    # al. 2020). The default is post-LN: after each residual sum.
+    # True: pre-LN, which normalises each sublayer's input and the last output
+    # (Xiong et al. 2020). False: post-LN, after each residual sum.
     norm_first: bool = False
     embedding_norm: bool = True  # LayerNorm after the embeddings; GPT has none
     activation: str = "gelu"  # gelu (erf), gelu_tanh (Google's code), relu
-    # Or sinusoidal (Vaswani et al. 2017, 3.5), for texts of any length.
+    # "learned", or "sinusoidal" for any length (Vaswani et al. 2017, 3.5).
     position: str = "learned"
     dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -113,13 +113,13 @@ class BertConfig(layers.TransformerConfig):
 
     @property
     def max_length(self) -> int | None:
-        """Learned positions end; sinusoidal ones are computed for any."""
+        """The size of the learned position table; None if sinusoidal."""
         if self.position == "learned":
             return self.max_position_embeddings
         return None
 
     def group(self, layer: int) -> int:
-        """Number of the distinct block that stands at `layer`."""
+        """Returns the index of the distinct block that is used at `layer`."""
         groups = self.num_hidden_groups or self.num_layers
         return layer * groups // self.num_layers
 
@@ -156,8 +156,8 @@ class BertConfig(layers.TransformerConfig):
         )
 
 
-# name: (layers, hidden, heads, intermediate). Devlin et al. 2019, section 3;
-# the small ones: Turc et al. 2019, table 1.
+# name: (layers, hidden, heads, intermediate). base and large are from Devlin et
+# al. 2019, section 3; the others from Turc et al. 2019, table 1.
 SIZES = {
     "tiny": (2, 128, 2, 512),
     "mini": (4, 256, 4, 1024),
@@ -167,11 +167,11 @@ SIZES = {
     "large": (24, 1024, 16, 4096),
 }
 
-UNCASED_ENGLISH = 30522  # entries of Google's uncased English vocabulary
+UNCASED_ENGLISH = 30522  # size of Google's uncased English vocabulary
 
 
 def named(name: str, *, vocab_size: int = UNCASED_ENGLISH) -> BertConfig:
-    """The published size `name`, for a vocabulary of `vocab_size`."""
+    """Returns the config of a published size, with another vocabulary."""
     _one_of("model", name, tuple(SIZES))
     layers, hidden_size, heads, intermediate = SIZES[name]
     return BertConfig(
@@ -184,13 +184,12 @@ def named(name: str, *, vocab_size: int = UNCASED_ENGLISH) -> BertConfig:
 
 
 def parse(model: str, *, vocab_size: int | None = None) -> base.NetworkConfig:
-    """A published size by name, or a JSON file with a network's fields.
+    """Returns the config of a published size, or of a JSON file.
 
     Args:
-      model: one of SIZES, or the path of a `.json` file: BertConfig's fields,
-        or another network's with its "name".
-      vocab_size: takes the place of the file's, or of the 30,522 of a named
-        size.
+      model: one of SIZES, or the path of a `.json` file with BertConfig's
+        fields, or with another network's fields and its "name".
+      vocab_size: replaces the file's, or the 30,522 of a published size.
     """
     if not model.endswith(".json"):
         return named(model, vocab_size=vocab_size or UNCASED_ENGLISH)
@@ -215,16 +214,17 @@ class BertEncoder(keras.Model):
     token_ids, segment_ids, padding_mask (B, S) int32 ->
       "hidden": L + 1 tensors (B, S, H): the embeddings, then each layer;
       "pooled": (B, H), a dense layer with tanh of the first token's last
-        hidden state, or of the last token's where the network is causal;
-      "attentions": L tensors (B, N, S, S) float32, when requested.
+        hidden state, or in a causal network of the last token's;
+      "attentions": L tensors (B, N, S, S) float32, if requested.
 
-    With positions_read (B, P) int32 the last layer is computed for these
-    positions alone, which are returned too: the last of "hidden" is (B, P, H)
-    and the last of "attentions" (B, N, P, S); "pooled" is as without.
+    With positions_read (B, P) int32 the last layer is computed only at these
+    positions: the last of "hidden" is (B, P, H) and the last of "attentions"
+    (B, N, P, S). "pooled" is the same as without, and "positions_read" is
+    returned as well.
 
-    padding_mask is 0 on padding and k on the k-th packed text of a row;
-    texts of one row do not attend to each other. A network of one segment
-    takes no segment_ids. `call` is `start`, each of `blocks`, `finish`.
+    padding_mask is 0 on padding and k on the k-th packed text of a row; packed
+    texts do not attend to each other. A network with one segment takes no
+    segment_ids. `call` runs `start`, each of `blocks`, then `finish`.
     """
 
     def __init__(
@@ -266,7 +266,7 @@ class BertEncoder(keras.Model):
     def build(self, input_shape: Shape | None = None) -> None:
         self.embeddings.build()
         for block in self.blocks:
-            if not block.built:  # shared ones are met again
+            if not block.built:  # a shared block is in the list several times
                 block.build()
         if self.final_norm:
             self.final_norm.build((None, None, self.config.hidden_size))
@@ -282,9 +282,10 @@ class BertEncoder(keras.Model):
         position_ids: Tensor | None = None,
         training: bool | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Embeddings x (B, S, H) and what the blocks may attend to (B, S, S).
+        """Returns the embeddings (B, S, H) and the attention mask (B, S, S).
 
-        The first part of `call`, for ways of walking the blocks that differ.
+        The first part of `call`, for subclasses that run the blocks in another
+        way.
         """
         mask = layers.attention_mask(padding_mask, causal=self.config.causal)
         x = self.embeddings(
@@ -295,9 +296,10 @@ class BertEncoder(keras.Model):
     def finish(
         self, hidden: Iterable[Tensor], padding_mask: Tensor
     ) -> dict[str, Any]:
-        """The list of x and each block's output -> what `call` returns.
+        """Returns the outputs of `call`, from the hidden states of all layers.
 
-        The list may end early; its last entry counts as the last layer.
+        hidden: the embeddings and the output of each block, (B, S, H). The list
+          may end early; its last entry counts as the last layer.
         """
         hidden = list(hidden)
         if self.final_norm:
@@ -308,9 +310,9 @@ class BertEncoder(keras.Model):
         }
 
     def pool(self, hidden: Tensor, padding_mask: Tensor) -> Tensor:
-        """(B, S, H), (B, S) -> (B, H): of [CLS], or of the last token.
+        """Pools the [CLS], or the last token if causal: (B, S, H) -> (B, H).
 
-        In a causal network the first token attends to nothing but itself.
+        In a causal network the first token attends only to itself.
         """
         if not self.config.causal:
             return self.pooler(hidden[:, 0])
@@ -320,7 +322,7 @@ class BertEncoder(keras.Model):
         return self.pooler(ops.sum(hidden * last, axis=1))
 
     def position_pooled(self, padding_mask: Tensor) -> Tensor:
-        """(B, S) -> (B, 1) int32: where `pool` finds what it reads."""
+        """Returns the position that `pool` reads: (B, S) -> (B, 1) int32."""
         if not self.config.causal:
             return ops.zeros((ops.shape(padding_mask)[0], 1), "int32")
         real = ops.cast(ops.greater(padding_mask, 0), "int32")
@@ -346,7 +348,7 @@ class BertEncoder(keras.Model):
             training=training,
         )
         if type(self).pool is not BertEncoder.pool:
-            positions_read = None  # it may read any of the last states
+            positions_read = None  # an overridden `pool` may read any position
         hidden, distributions, positions = [x], [], None
         for layer, block in enumerate(self.blocks, 1):
             if layer == len(self.blocks) and positions_read is not None:
@@ -372,11 +374,11 @@ class BertEncoder(keras.Model):
         return encoded
 
     def _finish_read(self, hidden, padding_mask, positions_read):
-        """`finish`, where the last of `hidden` is (B, 1 + P, H).
+        """Does the work of `finish` if the last of `hidden` is (B, 1 + P, H).
 
-        The first of its rows is what is pooled, the others are those read.
+        Its first position is the one to pool, the others are positions_read.
         """
-        # As a text of one token, which is pooled, and P of padding.
+        # Mask it as a text of one token, which `pool` then reads, and padding.
         has_text = ops.max(padding_mask, axis=1, keepdims=True)
         padding_mask = ops.concatenate(
             [has_text, ops.zeros_like(positions_read)], axis=1
@@ -387,7 +389,7 @@ class BertEncoder(keras.Model):
 
     @property
     def token_table(self) -> Tensor:
-        """The token embeddings (V, E), for heads that borrow them."""
+        """The token embeddings (V, E), for heads that share them."""
         return ops.convert_to_tensor(self.embeddings.token_table)
 
     def get_config(self) -> dict[str, Any]:
