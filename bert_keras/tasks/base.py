@@ -1,8 +1,8 @@
-"""Task: what a network is trained for, as a handful of verbs.
+"""The task interface: preprocessing, targets, heads, loss, answers, metrics.
 
-Each verb runs in one place, and the same function runs in training,
-evaluation and serving. A new task is one file in this folder with one
-subclass; trainers, exporters and tests find it by the file's name.
+The same methods run in training, evaluation and serving. A new task is one file
+in this folder with one subclass; trainers, exporters and tests find it by the
+file's name.
 """
 
 import dataclasses
@@ -30,14 +30,14 @@ Heads = Mapping[str, keras.layers.Layer]
 Example = Mapping[str, str]
 Answers = Sequence[Mapping[str, Any]]
 
-knob = options.option  # the name that tasks of users know
-MOST_TOKENS = 1 << 20  # of a row; a larger number is a mistake of a file
+knob = options.option  # a former name, which users' tasks may still use
+MOST_TOKENS = 1 << 20  # per row; a larger number is an error in a file
 _RESERVED = {"name", "task", "wrapper", "wrappers"}
-TOKENS = "tokens"  # the axis with a value for each token of a row
+TOKENS = "tokens"  # marks a feature (W, S) with one value per token
 
 
 def as_tensors(examples: Sequence[Example], columns: Iterable[str]) -> Tensors:
-    """Columns of examples as tensors (T,)."""
+    """Converts columns of T examples to string tensors (T,)."""
     dtype = None if examples else tf.string
     return {
         name: tf.constant([example[name] for example in examples], dtype)
@@ -46,7 +46,7 @@ def as_tensors(examples: Sequence[Example], columns: Iterable[str]) -> Tensors:
 
 
 class Table(NamedTuple):
-    """Numbers with names; "confusion" is drawn as a picture."""
+    """A table of numbers; one named "confusion" is plotted as an image."""
 
     rows: Sequence[str]
     columns: Sequence[str]
@@ -55,11 +55,11 @@ class Table(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is read, learned and answered; fields are the settings saved.
+    """The interface of a task; its dataclass fields are its saved settings.
 
-    T texts become W >= T rows of at most `seq_length` tokens; strings never
-    reach the device, and T = 0 gives no answer, not an error. A task that
-    works, with the 11 members that an author writes:
+    T texts become W >= T rows (windows) of at most `seq_length` tokens. Strings
+    stay on the host. T = 0 returns no answers and is not an error. A complete
+    task, with the 11 members that an author writes:
 
         @dataclasses.dataclass(frozen=True)
         class Question(base.Task):
@@ -107,19 +107,21 @@ class Task:
 
     # What an author writes. Attributes that depend on fields are properties.
 
-    # Head -> what its outputs mean; the names are `build_heads`'. A head that
-    # was trained for one task is taken over by another whose head of this name
-    # means the same.
+    # Head name, as in `build_heads` -> the meaning of the head's outputs, as
+    # JSON values. Another task whose head has the same name and meaning reuses
+    # the trained head.
     head_signatures: ClassVar[Mapping[str, Any]] = {}
-    # What evaluation gives while training; the first picks the best. Names of
-    # `metrics`, or of `metric_sums` and "loss/TERM" where records are scored.
+    # Metrics of the evaluations during training; the first one selects the best
+    # checkpoint. They are keys of `metrics`; for evaluation on records, keys of
+    # `metric_sums` and "loss/TERM".
     metric_names: ClassVar[tuple[str, ...]] = ()
 
     def read_examples(self, path: str) -> Iterator[Example]:
-        """Rows of a labelled file, each with all columns the task needs.
+        """Yields the rows of a labelled file, with all columns the task needs.
 
-        Where the iterator has a `note`, trainers say it after the last row.
-        Rows with the same `group` stay together when a part is held out.
+        If the iterator has a `note`, trainers print it after the last row. When
+        a part of the rows is held out, rows with the same `group` stay
+        together.
         """
         raise errors.InputError(
             f"the task {self.name} reads no labelled files; it learns from "
@@ -129,32 +131,37 @@ class Task:
     def preprocess(
         self, raw: Tensors, tokenizer: tokenizers.Tokenizer
     ) -> Tensors:
-        """T strings each -> the features of W rows; in a graph.
+        """Converts text columns (T,) to the features of W rows; in a graph.
 
-        What the network's `inputs` name, (W, S, ...) int32, padding_mask among
-        it, S the longest row's; "example_index" (W,) int32: the text a row
-        came from; "truncated" (W,) bool: whether tokens of it were left out.
-        What else `make_targets` and `postprocess` want to know of the rows may
-        be added; it stays on the host unless `stored_features` names it.
+        Returns the network's `inputs` (W, S, ...) int32, with padding_mask,
+        where S is the length of the longest row; "example_index" (W,) int32:
+        the index of each row's text, ascending; and "truncated" (W,) bool:
+        whether tokens of the text were dropped. If the first of two texts needs
+        two windows, example_index is [0, 0, 1].
+
+        It may add features for `make_targets` and `postprocess`; these stay on
+        the host unless they are in `stored_features`.
         """
         raise NotImplementedError
 
     def make_targets(
         self, raw: Tensors, features: Tensors, tokenizer: tokenizers.Tokenizer
     ) -> Targets:
-        """{term: (labels (W, ...), weights (W, ...) float32)}; not in a graph.
+        """Returns labels and weights for each loss term; not in a graph.
 
-        raw: all columns of the examples (T,); features: of `preprocess`.
+        raw: all columns of the examples, (T,).
+        features: those of `preprocess`.
+        Returns {term: (labels (W, ...), weights (W, ...) float32)}.
         """
         raise NotImplementedError(f"{self.name} learns from records only")
 
     def build_heads(
         self, config: networks.NetworkConfig
     ) -> dict[str, keras.layers.Layer]:
-        """The layers with weights that stand on the encoder, by name.
+        """Returns the task's layers with weights, by name.
 
-        A layer gets the name it has here, so the paths of its weights begin
-        with it; its `build` makes all weights and needs no input shape.
+        Each layer gets its name from here, and the paths of its weights begin
+        with it. Its `build` creates all weights and needs no input shape.
         """
         raise NotImplementedError
 
@@ -166,24 +173,31 @@ class Task:
         *,
         training: bool | None,
     ) -> Tensors:
-        """What `loss` and `decode` read, {name: (B, ...)}.
+        """Computes the outputs that `loss` and `decode` read: {name: (B, ...)}.
 
         encoded: {"hidden": L + 1 of (B, S, H), "pooled": (B, H)}, and the
-          encoder's "token_table" (V, E), which some heads borrow. If
-          "positions_read" is in it, the last of "hidden" is (B, P, H).
-        features: those of `preprocess` that the network or records have, and
-          derived ones. Static shapes, no strings, as in all that follows.
+          encoder's "token_table" (V, E), which some heads share. If it has
+          "positions_read", the last of "hidden" is (B, P, H).
+        features: the network's inputs, `stored_features` and derived features.
+          Here and in the methods below, shapes are static and no feature is a
+          string.
         """
         raise NotImplementedError
 
     def loss(
         self, outputs: Tensors, features: Tensors, targets: Targets
     ) -> Tensors:
-        """{term: weighted sum ()}; the mean is made once, globally."""
+        """Returns {term: weighted sum of losses ()}.
+
+        The trainer divides by the sum of weights over all replicas.
+        """
         raise NotImplementedError
 
     def decode(self, outputs: Tensors, features: Tensors) -> Tensors:
-        """Small numbers (W, ...); compiles under XLA."""
+        """Reduces the outputs to small tensors (W, ...) on the device.
+
+        It must compile under XLA.
+        """
         raise NotImplementedError
 
     def postprocess(
@@ -193,145 +207,152 @@ class Task:
         raw: Tensors,
         tokenizer: tokenizers.Tokenizer,
     ) -> Tensors:
-        """T answers, dense, batch first; in a graph, on the host.
+        """Returns the answers, dense (T, ...); in a graph, on the host.
 
-        features: of `preprocess`; windows of a text are merged.
+        decoded: the outputs of `decode` (W, ...).
+        features: those of `preprocess` (W, ...).
+        It merges the windows of each text.
         """
         raise NotImplementedError
 
     def metrics(
         self, predictions: Answers, examples: Sequence[Example]
     ) -> dict[str, float]:
-        """Official metrics of answers against their labelled examples."""
+        """Computes the official metrics of answers to labelled examples."""
         raise NotImplementedError(f"{self.name} has no labelled rows")
 
-    # Declared, where the default does not fit.
+    # What an author declares if the default does not fit.
 
-    # Names of the strings that `preprocess` reads: a served signature.
+    # Columns that `preprocess` reads: the arguments of the served signature.
     text_columns: ClassVar[tuple[str, ...]] = ("text",)
-    # Factor of each loss term in the total; 1 where not named.
+    # Factor of each loss term in the total; default: 1.
     loss_weights: ClassVar[Mapping[str, float]] = {}
-    # Loss terms that are softmax cross entropy over outputs[term]: (..., C) are
-    # logits, labels (...) int32. Training methods that change how classes are
-    # learned apply to these.
+    # Loss terms that are a softmax cross entropy with logits outputs[term]
+    # (..., C) and labels (...) int32. Wrappers such as label smoothing change
+    # these terms.
     softmax_terms: ClassVar[tuple[str, ...]] = ()
-    # Columns of the "scores" (T, C) of `postprocess`, or none.
+    # Names of the columns of `postprocess`'s "scores" (T, C), if it has them.
     class_names: ClassVar[tuple[str, ...]] = ()
-    # What `preprocess` gives and records keep beside token_ids and
-    # segment_ids, with the axis of its values: TOKENS where there is one of
-    # each token, (W, S), or None where all rows have one shape. padding_mask
-    # is named by a task whose rows hold several texts; otherwise it is 1 on
-    # every token. Whatever heads and `loss` read has to be named here, unless
-    # `randomize` or `add_derived_features` makes it.
+    # Features of `preprocess` that records store besides token_ids and
+    # segment_ids: TOKENS for one value per token (W, S), None for a fixed shape
+    # per row. Heads and `loss` can read only these, and what `randomize` and
+    # `add_derived_features` add. List padding_mask if a row has several texts;
+    # otherwise it is 1 on every token.
     stored_features: ClassVar[Mapping[str, str | None]] = {}
-    # The same of the labels and weights of loss terms; None if not named.
+    # The same for labels and weights, by loss term; default: None.
     target_axes: ClassVar[Mapping[str, str | None]] = {}
-    # What `decode` and `postprocess` list by rank: (W, N) and (T, N). Rounding
-    # may exchange neighbours; exporters compare the first ones.
+    # Outputs of `decode` and `postprocess` sorted by score, one list per row or
+    # text. Rounding may swap neighbours, so exporters compare only the first.
     ranked_outputs: ClassVar[tuple[str, ...]] = ()
-    # What `postprocess` lists of a text, (T, N), and what is past the end;
-    # its width N where that is a setting, None: of the text with most items.
+    # Outputs of `postprocess` that are one list per text, and their padding
+    # value. list_width: the length of all lists if it is a setting; None: that
+    # of the longest.
     lists: ClassVar[Mapping[str, Any]] = {}
     list_width: ClassVar[int | None] = None
 
     @property
     def unwrapped(self) -> "Task":
-        """This task; of a wrapper the one in the middle."""
+        """This task; for a wrapper, the innermost task."""
         return self
 
     @property
     def num_positions(self) -> int:
-        """Positions that the longest text in a row takes.
+        """The number of positions of the longest text in a row.
 
-        Less than `seq_length` where a row holds several texts, each of which
+        It is less than `seq_length` if a row has several texts, as each of them
         counts its positions from 0.
         """
         return self.seq_length
 
-    # On the host.
+    # Methods that run on the host.
 
     def adapt(
         self, examples: Iterable[Example], tokenizer: tokenizers.Tokenizer
     ) -> "Task":
-        """This task with what only data and vocabulary tell filled in."""
+        """Returns this task with the fields set that depend on the data.
+
+        examples: the training data.
+        """
         del examples, tokenizer
         return self
 
     def bind(self, load: Callable[[str], Any]) -> "Task":
-        """This task with the models that it needs, such as a teacher.
+        """Returns this task with the models that it needs, such as a teacher.
 
-        load: the path of a checkpoint -> its model, under the strategy's scope.
+        load: loads the model of a checkpoint path, in the strategy's scope.
         """
         del load
         return self
 
     def calibrated(self, metrics: Mapping[str, float]) -> "Task":
-        """This task with what `metrics` of the dev examples tell filled in."""
+        """Returns this task with fields chosen from the dev set's metrics."""
         del metrics
         return self
 
     def with_settings(self, **fields: Any) -> "Task":
-        """This task with other values of its fields."""
+        """Returns this task with other values for some fields."""
         return dataclasses.replace(self, **fields)
 
     def for_serving(self) -> "Task":
-        """This task as checkpoints save and load it.
+        """Returns the task that checkpoints save and load.
 
-        Its heads are some of this task's, or all: the others are only needed
-        to continue the run, and stay with the optimizer's state.
+        It has all or some of this task's heads. The others are only needed to
+        resume the run and are saved with the optimizer's state.
         """
         return self
 
     def for_device(self) -> "Task":
-        """This task as a phone asks it; its heads have the same weights."""
+        """Returns the task to export for TFLite, with the same weights."""
         return self
 
     def to_python(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """An answer of `postprocess` as Python sees it: without padding."""
+        """Converts an answer of `postprocess` for Python: drops its padding."""
         return answer
 
     def tables(
         self, predictions: Answers, examples: Sequence[Example]
     ) -> "dict[str, Table]":
-        """What people look at beside metrics: per class, confusions."""
+        """Returns tables for reports, such as metrics per class, by name."""
         del predictions, examples
         return {}
 
     def unseen(self, example: Example) -> Sequence[str]:
-        """Labels of an example that training did not know: always wrong."""
+        """Returns the labels of an example that training data did not have."""
         del example
         return ()
 
-    # In a graph, on the host.
+    # Methods that run in a graph on the host.
 
     def randomize(
         self, features: Tensors, targets: Targets, seeds: tf.Tensor
     ) -> tuple[Tensors, Targets]:
-        """The same two, changed anew each epoch; given: unchanged.
+        """Applies randomness that differs in each epoch, such as masking.
 
-        seeds (W, 2) int32: one per row, made of the run's seed, the step and
-        the row's index in the global batch.
+        seeds (W, 2) int32: one per row, from the run's seed, the step and the
+          row's index in the global batch.
+        Returns features and targets; the default returns them unchanged.
         """
         del seeds
         return features, targets
 
-    # In a graph, on the device.
+    # Methods that run in a graph on the device.
 
     def add_derived_features(self, features: Tensors) -> Tensors:
-        """The features, and others that the network's inputs contain.
+        """Adds features that can be computed from the network's inputs.
 
-        Batches have them after `randomize`, and the Predictor makes them; they
-        are neither stored in records nor served.
+        They are added after `randomize` and by the Predictor; they are neither
+        stored in records nor inputs of the served model.
         """
         return features
 
     def positions_read(self, features: Tensors) -> tf.Tensor | None:
-        """(B, P) int32: the last hidden states that heads read; None: all.
+        """Returns the positions of the last layer that heads read.
 
-        A network may leave the others out: `outputs` then gets those of the
-        P positions, in their order. "pooled" is always there and not counted.
-        A class that overrides `outputs` or `build_heads` reads all, unless it
-        overrides this as well.
+        (B, P) int32, or None: all. A network may compute only these: `outputs`
+        then gets the hidden states at the P positions, in their order. "pooled"
+        is always computed and does not count. For a class that overrides
+        `outputs` or `build_heads` the default is None, unless it overrides this
+        as well.
         """
         del features
         return None
@@ -345,13 +366,15 @@ class Task:
         targets: Targets | None = None,
         training: bool | None = False,
     ) -> Tensors:
-        """Features (B, ...) -> `outputs` (B, ...).
+        """Runs the encoder and the heads: features (B, ...) -> `outputs`.
 
-        targets: given where a loss follows, in training and in evaluation on
-          records; None where the model answers.
-        training: dropout is on, and nothing else differs.
-        A task that needs more than the encoder's outputs overrides this. Under
-        a mixed precision Keras casts float arguments: read integers only.
+        targets: the batch's if a loss is computed, in training and in
+          evaluation on records; None for prediction.
+        training: turns dropout on and changes nothing else.
+
+        A task that needs more than the encoder's outputs overrides this. With a
+        mixed dtype policy Keras casts float arguments, so it should read only
+        integers.
         """
         del targets
         encoded = networks.encode(
@@ -366,7 +389,7 @@ class Task:
     def metric_sums(
         self, outputs: Tensors, features: Tensors, targets: Targets
     ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        """{metric: (sum (), weight ())} for evaluation on records."""
+        """Returns {metric: (sum (), weight ())} for evaluation on records."""
         del outputs, features, targets
         return {}
 
@@ -374,11 +397,14 @@ class Task:
 
     @property
     def name(self) -> str:
-        """What `--task` takes: the file's name, or a user's module."""
+        """The value of `--task`: the file's name, or a user's module."""
         return registry.name_of(_PACKAGE, type(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """What a folder keeps; raises InputError if no load could find it."""
+        """Returns what a folder stores.
+
+        Raises InputError if the class could not be found again when loading.
+        """
         values = dataclasses.asdict(self)
         require_free_names(self, values)
         require_findable(type(self))
@@ -395,7 +421,7 @@ class Task:
 
 
 def _read_all_if_overridden(cls: type[Task]) -> None:
-    """Resets `positions_read` where it was written for other heads."""
+    """Resets an inherited `positions_read` if a class overrides the heads."""
     if cls.positions_read is Task.positions_read:
         return
     names = {"positions_read", "outputs", "build_heads"}
@@ -406,21 +432,21 @@ def _read_all_if_overridden(cls: type[Task]) -> None:
 
 _PACKAGE = "bert_keras.tasks"
 _MOST_WRAPPERS = 20
-_WRAPPERS = "bert_keras.wrappers"  # tasks around a task, which import this
+_WRAPPERS = "bert_keras.wrappers"  # not imported here: it imports this module
 
 
 def find(name: str) -> type[Task]:
-    """The Task subclass of a file here, or of a user's module: imports it."""
+    """Imports and returns the task of a file here, or of a user's module."""
     return registry.find(_PACKAGE, name, Task)
 
 
 def require_findable(cls: type[Task]) -> None:
-    """Raises InputError where the name of a task does not lead back to it."""
+    """Raises InputError if `find` would not return a task for its name."""
     registry.require_findable(_PACKAGE, cls, Task)
 
 
 def classes() -> list[type[Task]]:
-    """The classes of all tasks and wrappers that come with the package."""
+    """Returns the classes of all tasks and wrappers of the package."""
     return [
         registry.find(package, name, Task)
         for package in (_PACKAGE, _WRAPPERS)
@@ -429,7 +455,7 @@ def classes() -> list[type[Task]]:
 
 
 def require_free_names(task: Task, fields: Iterable[str]) -> None:
-    """Raises InputError for a field that folders keep something else under."""
+    """Raises InputError for a field whose name is reserved in folders."""
     for name in _RESERVED.intersection(fields):
         raise errors.InputError(
             f"{type(task).__name__} has a field {name}, which folders use "
@@ -438,7 +464,7 @@ def require_free_names(task: Task, fields: Iterable[str]) -> None:
 
 
 def require_json(task: Task, values: Any) -> None:
-    """Raises InputError where a folder could not hold the values."""
+    """Raises InputError if the values cannot be saved as JSON."""
     try:
         json.dumps(values, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -449,12 +475,12 @@ def require_json(task: Task, values: Any) -> None:
 
 
 def names() -> list[str]:
-    """Tasks that come with the package."""
+    """Returns the names of the package's tasks."""
     return registry.names(_PACKAGE)
 
 
 def _check_nesting(values: Any) -> None:
-    """Raises InputError for what is no task, and for a task too deep inside."""
+    """Raises InputError if values are no task or have too many wrappers."""
     for _ in range(_MOST_WRAPPERS):
         if not isinstance(values, Mapping):
             raise errors.InputError(
@@ -470,7 +496,10 @@ def _check_nesting(values: Any) -> None:
 
 
 def from_dict(values: Any) -> Task:
-    """The task that `to_dict` wrote; the name it has imports nothing."""
+    """Constructs the task that `to_dict` wrote.
+
+    It imports only modules of the package; see registry.lookup.
+    """
     _check_nesting(values)
     values = dict(values)
     if "wrapper" in values:
