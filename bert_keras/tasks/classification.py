@@ -1,4 +1,7 @@
-"""One class, several classes or a number for a text or a pair of texts."""
+"""Text classification: one class, several classes or a number.
+
+For a text or a pair of texts.
+"""
 
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +23,7 @@ from bert_keras.tokenizers import base as tokenizers
 
 @keras.saving.register_keras_serializable("bert_keras")
 def _of_kind(kind: str) -> dict[str, str]:
-    """Of `kind`, whose values were single, multi and number."""
+    """Translates the former option `kind`: single, multi or number."""
     names = {each.name: name for name, each in PROBLEM_TYPES.items()}
     return {"problem_type": names.get(kind, kind)}
 
@@ -28,10 +31,10 @@ def _of_kind(kind: str) -> dict[str, str]:
 @options.with_former_names
 @dataclasses.dataclass(frozen=True)
 class Classification(base.Task):
-    """Sentiment, topic, paraphrase, entailment, similarity.
+    """Classification or regression of a pooled text or pair of texts.
 
-    A pooled text -> C classes of which one holds, C of which any may hold, or
-    a number.
+    For example sentiment, topic, paraphrase, entailment or similarity. The
+    label is one of C classes, any number of C classes, or a number.
     """
 
     columns: str = options.option(
@@ -72,8 +75,8 @@ class Classification(base.Task):
     )
     # Set by `adapt`, from the training data.
     labels: tuple[str, ...] = ()
-    weights: tuple[float, ...] = ()  # of the classes; none: all are 1
-    pair: bool = False
+    weights: tuple[float, ...] = ()  # per class; empty: all are 1
+    pair: bool = False  # whether there is a second text
 
     def __post_init__(self) -> None:
         options.require_distinct("labels", self.labels)
@@ -98,7 +101,7 @@ class Classification(base.Task):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return self.labels  # of numbers there are none
+        return self.labels  # () for regression
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -145,7 +148,7 @@ class Classification(base.Task):
         self._problem_type.check(labels)
         weights = ()
         if self.class_weights and self.problem_type == "single_label":
-            # The mean over the rows is 1, as without weights.
+            # The mean weight over the rows is 1, as without class weights.
             total = sum(counts.values())
             weights = tuple(
                 total / (len(labels) * counts[label]) for label in labels
@@ -197,7 +200,7 @@ class Classification(base.Task):
         *,
         training: bool | None,
     ) -> base.Tensors:
-        """{"label": (B, C) float32 logits}."""
+        """Returns {"label": (B, C) float32 logits}."""
         mask = features["padding_mask"]
         return {"label": heads["label"](encoded, mask, training=training)}
 
@@ -223,12 +226,15 @@ class Classification(base.Task):
         raw: base.Tensors,
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Tensors:
-        """Of single and multi {"label" (T,) string, "score" (T,), "scores"
-        (T, C)}; of number {"value" (T,)}.
+        """Returns the answers, by problem type.
 
-        "scores" stand in the order of the task's labels. The "score" of one
-        class is its probability; of several, joined by commas, that of the
-        least probable one, or of having none.
+        single_label, multi_label: {"label" (T,) string, "score" (T,), "scores"
+          (T, C)}; regression: {"value" (T,)}.
+
+        The columns of "scores" are the task's labels, in their order. For
+        single_label, "score" is the probability of the class. For multi_label,
+        "label" joins the classes by commas and "score" is the probability of
+        the least probable of them; if there is none, that of having none.
         """
         del features, raw, tokenizer
         return self._problem_type.predict(decoded["scores"], self.labels)
@@ -249,13 +255,13 @@ class Classification(base.Task):
 
 
 class Single:
-    """One class holds."""
+    """The problem type of exactly one class per row: softmax cross entropy."""
 
     name = "single"  # in the head_signatures of checkpoints
     metric_names = ("accuracy", "f1_macro", "mcc")
-    read = staticmethod(labels_lib.one)  # of a field
+    read = staticmethod(labels_lib.one)  # parses the label column
 
-    key = staticmethod(str)  # of a class, as classes are compared
+    key = staticmethod(str)  # maps a label to what labels are compared by
 
     def split(self, label: str) -> list[str]:
         return [labels_lib.one(label)]
@@ -274,7 +280,7 @@ class Single:
         return len(labels)
 
     def labels(self, label: tf.Tensor, labels: Sequence[str]) -> tf.Tensor:
-        """(T,) string -> (T,) int32; not in a graph."""
+        """Converts labels (T,) string -> (T,) int32; not in a graph."""
         number = {name: index for index, name in enumerate(labels)}
         classes = [names[0] for names in _names(self, label)]
         _check_known(classes, labels)
@@ -297,7 +303,7 @@ class Single:
     def _counts(self, predictions, examples, labels):
         gold = [self.split(example["label"])[0] for example in examples]
         answers = [answer["label"] for answer in predictions]
-        # A row that is scored may have a class that was never trained.
+        # An evaluated row may have a class that training data did not have.
         labels = sorted({*labels, *gold})
         return classification.confusion(gold, answers, labels), labels
 
@@ -328,7 +334,10 @@ class Single:
 
 
 class Multi:
-    """Any number of classes hold; the label joins them with commas."""
+    """The problem type of any number of classes per row: sigmoids.
+
+    The label joins the classes by commas.
+    """
 
     name = "multi"
     metric_names = ("f1_micro", "f1_macro", "accuracy")
@@ -352,8 +361,9 @@ class Multi:
         return len(labels)
 
     def labels(self, label: tf.Tensor, labels: Sequence[str]) -> tf.Tensor:
-        """(T,) string -> (T, C) float32, 1 where a class holds; not in a
-        graph.
+        """Converts labels (T,) string -> (T, C) float32; not in a graph.
+
+        1 for the classes of the row, 0 for others.
         """
         names = _names(self, label)
         _check_known([name for each in names for name in each], labels)
@@ -370,7 +380,7 @@ class Multi:
 
     def predict(self, scores: tf.Tensor, labels: Sequence[str]) -> base.Tensors:
         holds = scores > 0.5
-        # Each name with a comma before it; the first comma is cut.
+        # Put a comma before each name; the first comma is removed below.
         names = tf.where(
             holds, tf.constant([f",{name}" for name in labels]), ""
         )
@@ -410,7 +420,7 @@ class Multi:
 
 
 class Number:
-    """A number (STS-B): squared error."""
+    """The problem type of a number per row (STS-B): squared error."""
 
     name = "number"
     metric_names = ("spearman", "pearson", "mean_squared_error")
@@ -433,7 +443,7 @@ class Number:
         return 1
 
     def labels(self, label: tf.Tensor, labels: Sequence[str]) -> tf.Tensor:
-        """(T,) string -> (T,) float32; not in a graph."""
+        """Converts labels (T,) string -> (T,) float32; not in a graph."""
         return labels_lib.numbers(label)
 
     def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -476,7 +486,7 @@ PROBLEM_TYPES: Mapping[str, Kind] = {
 
 
 def _names(problem_type: Kind, label: tf.Tensor) -> list[list[str]]:
-    """(T,) string -> the classes of each row."""
+    """Splits labels (T,) string into the classes of each row."""
     names = []
     for number, text in enumerate(label.numpy()):
         try:

@@ -1,4 +1,4 @@
-"""Vectors of texts: near each other where the texts mean the same."""
+"""Text embeddings: unit vectors whose cosine is the similarity of the texts."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,13 +20,13 @@ from bert_keras.tokenizers import base as tokenizers
 @keras.saving.register_keras_serializable("bert_keras")
 @dataclasses.dataclass(frozen=True)
 class Embedding(base.Task):
-    """The mean of a text's last hidden states, at length 1.
+    """The mean of a text's last hidden states, scaled to length 1.
 
-    Learned from pairs with a number that says how much they mean the same: the
-    cosine of two vectors is to be that number's share of the highest
-    (Reimers & Gurevych 2019, section 3, regression objective). Both texts
-    stand in one row, where they do not see each other, so a pair is never
-    parted; alone, a text has the same vector.
+    It is trained on pairs of texts with a similarity label: the target of the
+    cosine is the label divided by the highest label (Reimers & Gurevych 2019,
+    section 3, regression objective). Both texts of a pair are packed into one
+    row, so that shuffling keeps them together. They do not attend to each
+    other, so each has the same embedding as alone.
     """
 
     seq_length: int = options.option(
@@ -46,7 +46,7 @@ class Embedding(base.Task):
 
     # Set by `adapt`, from the training data.
     pair: bool = False  # whether a second text is read
-    highest: float = 1.0  # label
+    highest: float = 1.0  # the highest label
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class Embedding(base.Task):
 
     @property
     def stored_features(self) -> dict[str, str | None]:
-        # Both texts of a pair are in one row: 1s alone would join them.
+        # Stored, because the two packed texts of a row have different values.
         return {"padding_mask": base.TOKENS} if self.pair else {}
 
     @property
@@ -99,15 +99,16 @@ class Embedding(base.Task):
         return self.with_settings(pair=True, highest=highest)
 
     def for_device(self) -> base.Task:
-        """Of one text, as long as each of a pair: vectors are compared
-        where they are needed.
+        """Returns the task of embedding one text of at most half a row.
+
+        The caller compares the embeddings.
         """
         return self.with_settings(pair=False, seq_length=self.num_positions)
 
     def preprocess(
         self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
     ) -> base.Tensors:
-        """padding_mask: 1 on the first text, 2 on the second."""
+        """Packs the texts into one row; padding_mask is 1 and 2 on them."""
         return packing.pack_separately(
             [tokenizer(raw[name]) for name in self.text_columns],
             tokenizer.frame,
@@ -125,7 +126,7 @@ class Embedding(base.Task):
         return {"similarity": (share, tf.ones_like(share))}
 
     def add_derived_features(self, features: base.Tensors) -> base.Tensors:
-        """Each text counts its positions from 0."""
+        """Adds position_ids (B, S), which start at 0 in each text of a row."""
         positions = packing.position_ids(
             features["padding_mask"], len(self.text_columns)
         )
@@ -144,7 +145,7 @@ class Embedding(base.Task):
         *,
         training: bool | None,
     ) -> base.Tensors:
-        """{"embedding", and of pairs "embedding_pair": (B, H)}."""
+        """Returns {"embedding": (B, H)}; for pairs also "embedding_pair"."""
         hidden, mask = encoded["hidden"][-1], features["padding_mask"]
         return {
             name.replace("text", "embedding"): _unit(
@@ -177,8 +178,10 @@ class Embedding(base.Task):
         raw: base.Tensors,
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Tensors:
-        """{"embedding" (T, H)}, of pairs also "embedding_pair" (T, H) and
-        "similarity" (T,), their cosine.
+        """Returns {"embedding" (T, H)}.
+
+        For pairs also "embedding_pair" (T, H) and "similarity" (T,), the cosine
+        of the two.
         """
         del features, raw, tokenizer
         return decoded
@@ -194,9 +197,9 @@ class Embedding(base.Task):
 
 
 def _unit(vectors):
-    """(B, H), each at length 1; rows that fill a batch are 0 and stay so.
+    """Scales vectors (B, H) to length 1; zeros, of padding rows, stay zeros.
 
-    Keras' normalize has no finite gradient there under XLA.
+    Keras' normalize has no finite gradient at zero under XLA.
     """
     squares = keras.ops.sum(vectors * vectors, axis=-1, keepdims=True)
     return vectors * keras.ops.rsqrt(keras.ops.maximum(squares, 1e-12))

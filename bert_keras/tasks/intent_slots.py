@@ -1,4 +1,4 @@
-"""What is asked for, and with which details: an intent and its slots."""
+"""Joint intent classification and slot filling."""
 
 import dataclasses
 import os
@@ -20,9 +20,9 @@ from bert_keras.tokenizers import base as tokenizers
 @keras.saving.register_keras_serializable("bert_keras")
 @dataclasses.dataclass(frozen=True)
 class IntentSlots(tagging.Tagging):
-    """One class for a text and a tag for every word, learned together.
+    """Predicts a class (intent) for the text and a tag (slot) for every word.
 
-    Two heads on one encoder, two loss terms (Chen et al. 2019, "BERT for
+    One encoder has two heads and two loss terms (Chen et al. 2019, "BERT for
     joint intent classification and slot filling").
     """
 
@@ -45,7 +45,7 @@ class IntentSlots(tagging.Tagging):
         return super().head_signatures | {"intent": self.intents}
 
     def read_examples(self, path: str) -> Iterator[base.Example]:
-        """A folder with seq.in, seq.out and label: a text each line."""
+        """Reads a folder with seq.in, seq.out and label: one text per line."""
         if self.tag_column != conll.LAST:
             raise errors.InputError(
                 f"tag_column={self.tag_column}: expected none, for the tags "
@@ -119,9 +119,9 @@ class IntentSlots(tagging.Tagging):
         features: base.Tensors,
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Targets:
-        """Also {"intent": (labels (W,) int32, weights (W,))}.
+        """Also returns {"intent": (labels (W,) int32, weights (W,))}.
 
-        Of a text in several rows the first one counts.
+        The weight is 1 for the first row of each text and 0 for others.
         """
         intent_ids = {
             intent: number for number, intent in enumerate(self.intents)
@@ -159,7 +159,7 @@ class IntentSlots(tagging.Tagging):
         *,
         training: bool | None,
     ) -> base.Tensors:
-        """Also {"intent": (B, C) float32 logits}, from the pooled [CLS]."""
+        """Also returns {"intent": (B, C) float32 logits}, from "pooled"."""
         mask = features["padding_mask"]
         return super().outputs(encoded, heads, features, training=training) | {
             "intent": heads["intent"](encoded, mask, training=training)
@@ -182,7 +182,7 @@ class IntentSlots(tagging.Tagging):
     def decode(
         self, outputs: base.Tensors, features: base.Tensors
     ) -> base.Tensors:
-        """Also {"intents" (W, C)}: their probabilities."""
+        """Also returns {"intents" (W, C)}, the probabilities."""
         return super().decode(outputs, features) | {
             "intents": tf.nn.softmax(outputs["intent"], axis=-1)
         }
@@ -194,7 +194,7 @@ class IntentSlots(tagging.Tagging):
         raw: base.Tensors,
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Tensors:
-        """Also {"intent" (T,) string, "intent_score" (T,)}."""
+        """Also returns {"intent" (T,) string, "intent_score" (T,)}."""
         texts = tf.range(tf.size(raw["text"]))
         first = tf.searchsorted(features["example_index"], texts)
         scores = tf.gather(decoded["intents"], first)
@@ -207,7 +207,7 @@ class IntentSlots(tagging.Tagging):
     def metrics(
         self, predictions: base.Answers, examples: Sequence[base.Example]
     ) -> dict[str, float]:
-        """The slots' scores, and of whole texts: intent, intent and slots."""
+        """Adds the accuracy of intents, and of intent and slots (frame)."""
         pairs = list(zip(predictions, examples, strict=True))
         intents = [
             answer["intent"] == labels.strip(example["label"])
@@ -245,5 +245,5 @@ def _lines(path: str) -> Iterator[str]:
 
 
 def _words(line: str) -> list[str]:
-    """Split at blanks and TABs; a no-break space is part of a word."""
+    """Splits at spaces and tabs; a no-break space is part of a word."""
     return [word for word in re.split("[ \t\r]+", line) if word]

@@ -1,4 +1,4 @@
-"""Pretraining: masked LM, with or without a sentence objective."""
+"""Pretraining: masked language model, optionally with a sentence objective."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 
-# Answers at most this many [MASK]s of a text; a fixed number keeps shapes
-# static on every device.
+# Maximum number of [MASK]s that are predicted in a text; a constant keeps
+# shapes static on every device.
 ANSWERED_MASKS = 20
 
 
@@ -23,11 +23,11 @@ ANSWERED_MASKS = 20
 @options.with_former_names
 @dataclasses.dataclass(frozen=True)
 class MaskedLM(base.Task):
-    """Guess hidden tokens, and whether the second segment is the next one.
+    """Predicts masked tokens, and whether the second segment is the next one.
 
-    The loss is the sum of two means, each over its own global weight: the
-    masked positions, and the pairs (Devlin et al. 2019, section 3.1).
-    As a Predictor it fills each [MASK] in a text.
+    The loss is the sum of two means, over the masked positions and over the
+    pairs of the global batch (Devlin et al. 2019, section 3.1). A Predictor of
+    this task predicts each [MASK] in a text.
     """
 
     masked_lm_prob: float = options.option(
@@ -90,7 +90,10 @@ class MaskedLM(base.Task):
         *,
         training: bool | None,
     ) -> base.Tensors:
-        """{"masked_lm": (B, P, V), "next_sentence": (B, 2)}, float32 logits."""
+        """Returns logits {"masked_lm": (B, P, V), "next_sentence": (B, 2)}.
+
+        Both are float32.
+        """
         all_states = "positions_read" not in encoded
         outputs = {
             "masked_lm": heads["masked_lm"](
@@ -116,7 +119,7 @@ class MaskedLM(base.Task):
     def randomize(
         self, features: base.Tensors, targets: base.Targets, seeds: tf.Tensor
     ) -> tuple[base.Tensors, base.Targets]:
-        if "positions" in features:  # masked when the records were made
+        if "positions" in features:  # the records are masked already
             return features, targets
         token_ids, positions, labels, weights = masking.mask_tokens(
             features["token_ids"],
@@ -139,7 +142,7 @@ class MaskedLM(base.Task):
         return features | {"positions": positions}
 
     def _own(self, targets):
-        """The targets of this task's heads: a wrapper may have more."""
+        """Selects the targets of this task's heads; wrappers may add others."""
         return {k: v for k, v in targets.items() if k in self.head_signatures}
 
     def loss(
@@ -177,7 +180,7 @@ class MaskedLM(base.Task):
     ) -> base.Tensors:
         scores = tf.nn.softmax(outputs["masked_lm"], axis=-1)
         return {
-            # Not ops.argmax: for its -0.0 it uses an op that TFLite lacks.
+            # Not ops.argmax: to handle -0.0 it uses an op that TFLite lacks.
             "token_id": tf.argmax(scores, axis=-1, output_type=tf.int32),
             "score": tf.reduce_max(scores, axis=-1),
         }
@@ -189,7 +192,10 @@ class MaskedLM(base.Task):
         raw: base.Tensors,
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Tensors:
-        """{"token" (T, P) string, "score" (T, P)}: "" and 0 past the last."""
+        """Returns {"token" (T, P) string, "score" (T, P)}.
+
+        After the text's last [MASK] they are "" and 0.
+        """
         del raw
         _, valid = masking.mask_positions(
             features["token_ids"], self.mask_id, ANSWERED_MASKS

@@ -1,4 +1,4 @@
-"""Answers to questions, cut out of a text (Devlin et al. 2019, 4.2 and 4.3)."""
+"""Extractive question answering (Devlin et al. 2019, 4.2 and 4.3)."""
 
 import dataclasses
 import json
@@ -17,11 +17,13 @@ from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 
-# A logit for what cannot be; far below real ones, and sums of it stay finite.
+# Logit of positions that cannot be part of an answer: far below real logits,
+# and finite in sums. A score above _POSSIBLE has no such position.
 NEVER = -1e4
 _POSSIBLE = NEVER / 2
 
-# Questions with more Chinese characters than this are scored as CMRC does.
+# If more than this fraction of the questions' characters is Chinese, metrics
+# are those of CMRC.
 _CHINESE_SHARE = 0.3
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 
@@ -29,11 +31,11 @@ _CHINESE = re.compile("[\u4e00-\u9fff]")
 @keras.saving.register_keras_serializable("bert_keras")
 @dataclasses.dataclass(frozen=True)
 class QuestionAnswering(base.Task):
-    """Where in the context does the answer begin, and where does it end?
+    """Predicts where the answer to a question starts and ends in a context.
 
     A row is [CLS] question [SEP] window of the context [SEP]; a long context
-    has several windows. The span of an answer that is not in the window, or
-    that does not exist, is [CLS].
+    has several windows. If the answer is not in the window, or does not exist,
+    the target span is the [CLS].
 
     The question "film ?" with the context "plot is old .", in rows of 8 tokens
     with a doc_stride of 2, where "old", context[8:11], is the answer:
@@ -45,9 +47,9 @@ class QuestionAnswering(base.Task):
         starts    0    0   0   0    8  12    0
         ends      0    0   0   0   11  13    0
 
-    `decode` scores the spans of each row. `postprocess` looks up where they
-    are in the context, so that the "old" of both rows is one span, whose
-    better score counts, and lists the best spans of all rows of a text.
+    `decode` scores the spans of each row. `postprocess` maps them to offsets in
+    the context and merges the rows of a text: the "old" of both rows is the
+    same span and keeps its better score.
     """
 
     doc_stride: int = options.option(
@@ -83,7 +85,7 @@ class QuestionAnswering(base.Task):
 
     # Set by `adapt`, from the training data.
     unanswerable: bool = False  # some questions have no answer
-    chinese: bool = False  # scored by characters
+    chinese: bool = False  # use CMRC's metrics, by characters
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -129,12 +131,13 @@ class QuestionAnswering(base.Task):
     def preprocess(
         self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
     ) -> base.Tensors:
-        """Also {"starts", "ends" (W, S) int32}, which stay on the host.
+        """Packs each question with each window of its context.
 
-        Where a token of the context stands there, in code points; 0 and 0
-        for all other tokens.
+        Also returns {"starts", "ends" (W, S) int32}, which stay on the host:
+        the offsets of each token in the context, in code points; 0 and 0 for
+        tokens outside the context. See the example of the class.
         """
-        # At least half of a row is context.
+        # The context gets at least half of a row.
         room = tokenizer.frame.room(self.seq_length, segments=2)
         longest = min(self.max_question_length, room // 2)
         whole = tokenizer(_valid(raw["question"]))
@@ -163,10 +166,10 @@ class QuestionAnswering(base.Task):
         features: base.Tensors,
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Targets:
-        """First and last token that overlap the answer's characters.
+        """Returns the first and last token that overlap the answer.
 
-        [CLS], 0, where a window does not hold all of them. Weight 0 where
-        there are answers, but nobody knows where.
+        They are 0, the [CLS], if the window does not contain the whole answer.
+        The weight is 0 if the answer's offset in the context is unknown.
         """
         example_index = features["example_index"]
         begin = tf.strings.to_number(raw["answer_start"], tf.int32)
@@ -180,7 +183,8 @@ class QuestionAnswering(base.Task):
             (features["starts"] < end) & (features["ends"] > begin) & context
         )
         first, last = _first(inside), _last(inside)
-        # Of an answer that goes on in the next window, this one holds less.
+        # If the answer continues in a neighbouring window, this window may have
+        # only a part of it.
         none = tf.constant([-1])
         opens = tf.concat([none, example_index], 0)[:-1] != example_index
         closes = tf.concat([example_index, none], 0)[1:] != example_index
@@ -215,7 +219,7 @@ class QuestionAnswering(base.Task):
         *,
         training: bool | None,
     ) -> base.Tensors:
-        """{"start", "end": (B, S) float32 logits}."""
+        """Returns {"start", "end": (B, S) float32 logits}."""
         start, end = heads["span"](encoded["hidden"][-1])
         return {"start": start, "end": end}
 
@@ -240,13 +244,16 @@ class QuestionAnswering(base.Task):
     def decode(
         self, outputs: base.Tensors, features: base.Tensors
     ) -> base.Tensors:
-        """The best spans of each row, best first, and the score of none.
+        """Returns the n_best spans of each row, and the score of no answer.
 
-        {"start", "end" (W, N) int32, both inclusive, "score" (W, N), "null"
-        (W,)}. A score is the sum of two logits; NEVER past the last span.
+        {"start", "end" (W, n_best) int32: first and last token, "score" (W,
+        n_best), descending, "null" (W,)}. A score is the sum of two logits, or
+        NEVER if there are fewer spans. In the example of the class, row 0 has
+        the possible starts 4 to 6. With max_answer_length 2 its spans are
+        (4, 4), (4, 5), (5, 5), (5, 6) and (6, 6).
         """
         context, size = _context(features), self.max_answer_length
-        # Filled up, so that there are N spans in the shortest row.
+        # Pad, so that the shortest row has n_best spans.
         starts = _pad(_or_never(context, outputs["start"]), self.n_best, NEVER)
         ends = _or_never(context, outputs["end"])
         ends = _pad(ends, self.n_best + size - 1, NEVER)
@@ -273,14 +280,16 @@ class QuestionAnswering(base.Task):
         raw: base.Tensors,
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Tensors:
-        """{"answer" (T,) string, "start", "end" (T,) int32, "score" (T,), ...}
+        """Returns the best answer of each text, and the n_best spans.
 
-        start, end: where the answer stands in the context, in code points.
-        score: probability of the answer among the n best and, if there are
-        unanswerable questions, none. no_answer_score: [CLS] minus best span.
-        answers, starts, ends, scores (T, N): the n best spans, best first;
-        "" and 0 past the last. "" is the answer where none is better by more
-        than the threshold.
+        answer (T,) string; start, end (T,) int32: its offsets in the context,
+          in code points, or "", 0, 0 if [CLS] scores higher than the best span
+          by more than the threshold.
+        score (T,): the probability of the answer among the n_best spans and, if
+          there are unanswerable questions, no answer.
+        no_answer_score (T,): the score of [CLS] minus that of the best span.
+        answers, starts, ends, scores (T, n_best): the best spans, descending;
+          "" and 0 if there are fewer.
         """
         del tokenizer
         context = _valid(raw["context"])
@@ -317,7 +326,13 @@ class QuestionAnswering(base.Task):
         }
 
     def _merge(self, decoded, features, texts):
-        """Scores, starts and ends (T, N) of each text's best spans."""
+        """Merges the windows of each text: scores, starts, ends (T, n_best).
+
+        In the example of the class, with n_best 2: let row 0 have the spans
+        (8, 11) with score 5 and (5, 11) with score 2, and row 1 the spans
+        (8, 11) with score 7 and (12, 13) with score 1. The text's best spans
+        are (8, 11) with score 7 and (5, 11) with score 2.
+        """
         possible = decoded["score"] > _POSSIBLE
         windows = (
             decoded["score"],
@@ -333,7 +348,7 @@ class QuestionAnswering(base.Task):
             values = tf.reshape(
                 values, [texts, tf.shape(values)[1] * self.n_best]
             )
-            # Of no texts there are no windows either.
+            # Pad, as an empty batch has no windows.
             return _pad(values, self.n_best, filling)
 
         scores, starts, ends = map(of_text, windows, (NEVER, 0, 0))
@@ -349,9 +364,11 @@ class QuestionAnswering(base.Task):
     def metrics(
         self, predictions: base.Answers, examples: Sequence[base.Example]
     ) -> dict[str, float]:
-        """Exact match and F1; for questions without answer the best ones, too.
+        """Computes exact match and F1.
 
-        Thresholds, which `calibrated` reads, are chosen on these very rows.
+        If some questions have no answer, also the best of both over thresholds,
+        and these thresholds. They are chosen on the same rows; `calibrated`
+        reads them.
         """
         golds = [json.loads(example["answers"]) for example in examples]
         return answers_lib.question_answering(
@@ -363,56 +380,61 @@ class QuestionAnswering(base.Task):
 
 
 def _valid(text):
-    """What is no UTF-8 becomes U+FFFD, so that offsets mean one thing."""
+    """Replaces invalid UTF-8 by U+FFFD, so that offsets are unambiguous."""
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8")
 
 
 def _context(features):
-    """(W, S) bool: the tokens of the context, without the last [SEP]."""
+    """Returns the mask of the context's tokens, without [SEP]: (W, S) bool."""
     second = (features["segment_ids"] == 1) & (features["padding_mask"] > 0)
-    # Padded as integers: LiteRT before 2.20 has no op that pads bools.
+    # Pad integers: LiteRT before 2.20 has no op that pads bools.
     behind = _pad(tf.cast(second, tf.int32), 1, 0)[:, 1:]
     return second & (behind > 0)
 
 
 def _or_never(mask, logits):
-    """Logits where the mask holds, else NEVER; in sums and products.
+    """Returns the logits where the mask is true, and NEVER elsewhere.
 
-    A choice would give both one scale in int8, where logits then are all 0.
+    Not tf.where: quantised to int8, both branches would share one scale, and
+    all logits would round to 0.
     """
     holds = tf.cast(mask, logits.dtype)
     return logits * holds + NEVER * (1 - holds)
 
 
 def _pad(values, count, filling):
-    """(B, S) -> (B, S + count)."""
+    """Pads (B, S) -> (B, S + count)."""
     return tf.pad(values, [[0, 0], [0, count]], constant_values=filling)
 
 
 def _first(mask):
-    """(W, S) bool -> (W,): the first that holds; 0 where none does."""
+    """Returns the first true index: (W, S) bool -> (W,); 0 if none is."""
     return tf.argmax(tf.cast(mask, tf.int32), 1, output_type=tf.int32)
 
 
 def _last(mask):
-    """The last that holds; S - 1 where none does."""
+    """Returns the last true index: (W, S) bool -> (W,); S - 1 if none is."""
     return tf.shape(mask)[1] - 1 - _first(tf.reverse(mask, [1]))
 
 
 def _at(values, positions):
-    """(W, S), (W,) -> (W,)."""
+    """Reads one value per row: (W, S), positions (W,) -> (W,)."""
     return tf.gather(values, positions, batch_dims=1)
 
 
 def _without_copies(scores, starts, ends):
-    """Of equal spans, which windows share, only the best keeps its score."""
+    """Sets the score of duplicate spans of a text to NEVER, except the best.
+
+    Overlapping windows share spans. All are (T, spans), in another order than
+    before.
+    """
 
     def by(key, *values):
         order = tf.argsort(key, stable=True)
         return [tf.gather(x, order, batch_dims=1) for x in values]
 
     scores, starts, ends = by(-scores, scores, starts, ends)
-    # Stable, so the best of equal spans comes first.
+    # A stable sort: the best of equal spans is the first.
     span = tf.cast(starts, tf.int64) * 2**32 + tf.cast(ends, tf.int64)
     scores, starts, ends = by(span, scores, starts, ends)
     copy = (starts[:, 1:] == starts[:, :-1]) & (ends[:, 1:] == ends[:, :-1])

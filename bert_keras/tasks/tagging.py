@@ -1,4 +1,4 @@
-"""Entities in a text: a tag for every word."""
+"""Tagging: finds entities in a text by a tag for every word."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,12 +19,13 @@ from bert_keras.tokenizers import base as tokenizers
 @keras.saving.register_keras_serializable("bert_keras")
 @dataclasses.dataclass(frozen=True)
 class Tagging(base.Task):
-    """Names of people and places, slots: each word's first piece -> C tags.
+    """Classifies the first wordpiece of each word as one of C tags.
 
-    A word is what the tokenizer looks up as one: it ends at white space, and
-    punctuation marks and Chinese characters are words of their own. So words
-    are the same in training and serving, whatever a file calls a word; of an
-    entity that ends within one, as "iPho" in "iPhone", the whole is found.
+    For example named entities or slots. Words are the tokenizer's: they end at
+    white space, and punctuation marks and Chinese characters are words of their
+    own. So they are the same in training and serving, however a file splits its
+    text. An entity that ends within a word, as "iPho" in "iPhone", is extended
+    to the complete word.
     """
 
     seq_length: int = options.option(
@@ -97,17 +98,26 @@ class Tagging(base.Task):
             )
         return self.with_settings(
             types=tuple(sorted(types)),
-            # A first word that depends on the entity before is hard to learn.
+            # In IOB1 a first word's tag depends on the entity before it, which
+            # is hard to learn.
             scheme="BIO" if scheme == "IOB1" else scheme,
         )
 
     def preprocess(
         self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
     ) -> base.Tensors:
-        """Also "start" and "end" (W, S) int32: offsets of words in the text.
+        """Packs windows of the text; also returns the offsets of words.
 
-        In code points, at the first piece of each word, in the one row where
-        the word counts; -1 elsewhere.
+        "start" and "end" (W, S) int32 are in code points, at the first
+        wordpiece of each word and in only one of the windows that have it; -1
+        elsewhere. "Ada Lovelace met" with seq_length 5 and stride 2:
+
+            row 0   [CLS]  Ada     Love  ##lace  [SEP]
+            start     -1     0        4      -1     -1
+            end       -1     3       12      -1     -1
+            row 1   [CLS]  ##lace   met  [SEP]
+            start     -1      -1     13     -1      -1
+            end       -1      -1     16     -1      -1
         """
         ids, starts, ends = tokenizer.with_offsets(raw["text"])
         size, example_index = tf.size(ids.values), ids.value_rowids()
@@ -152,9 +162,10 @@ class Tagging(base.Task):
         features: base.Tensors,
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Targets:
-        """{"tag": (labels (W, S) int32, weights (W, S))}; not in a graph.
+        """Returns {"tag": (labels (W, S) int32, weights (W, S))}.
 
-        A word is in an entity when it begins there.
+        Not in a graph. A word belongs to an entity if its first character does.
+        The weight is 1 where "start" is not -1.
         """
         tag_ids = {tag: number for number, tag in enumerate(self.labels)}
         start, example_index = (
@@ -199,7 +210,7 @@ class Tagging(base.Task):
         *,
         training: bool | None,
     ) -> base.Tensors:
-        """{"tag": (B, S, C) float32 logits}."""
+        """Returns {"tag": (B, S, C) float32 logits}."""
         return {"tag": heads["tag"](encoded["hidden"][-1], training=training)}
 
     def loss(
@@ -217,7 +228,7 @@ class Tagging(base.Task):
     def decode(
         self, outputs: base.Tensors, features: base.Tensors
     ) -> base.Tensors:
-        """{"tag" (W, S) int32, "score" (W, S)}: 0 at padding."""
+        """Returns {"tag" (W, S) int32, "score" (W, S)}, 0 at padding."""
         scores = tf.nn.softmax(outputs["tag"], axis=-1)
         tag = tf.argmax(scores, axis=-1, output_type=tf.int32)
         mask = tf.minimum(features["padding_mask"], 1)
@@ -233,14 +244,15 @@ class Tagging(base.Task):
         raw: base.Tensors,
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Tensors:
-        """{"type", "text" (T, M) string, "start", "end" (T, M), "score"}.
+        """Returns the entities of each text, in their order.
 
-        The entities of each text, of at most M, in order; past the last "",
-        -1 and 0. text[start:end] in code points, of the text without bytes
-        that are not UTF-8. `score` is the mean probability of its words' tags.
+        {"type", "text" string, "start", "end" int32, "score" float32}, each
+        (T, entities), padded with "", -1 and 0. "start" and "end" are offsets
+        in code points, in the text without invalid UTF-8. "score" is the mean
+        probability of the tags of the entity's words.
         """
         del tokenizer
-        # In order of texts and of words: each word counts in one row.
+        # All words, by text and position: each one has a start in one row only.
         word = tf.where(features["start"] >= 0)
         example_index = tf.gather(features["example_index"], word[:, 0])
         tag = tf.gather_nd(decoded["tag"], word)
@@ -278,21 +290,22 @@ class Tagging(base.Task):
         }
 
     def _entities(self, example_index, tag):
-        """The words that open an entity, and the entity of each word in one.
+        """Groups the words into entities.
 
-        example_index, tag (N,): of all words, in order -> (N,) bool and (M,)
-        int32, of the M words whose tag is not O.
+        example_index, tag (words,): of all words, in order. Returns `opens`
+        (words,) bool: whether a word is the first of an entity; and `entity`
+        int32: the index of the entity, for each word whose tag is not O.
 
             word     Ada    Byron  met  Ada    |  Byron  slept
             tag      B-PER  I-PER  O    B-PER  |  I-PER  O
             opens    yes    no     no   yes    |  yes    no
             entity   0      0           1      |  2
 
-        After the bar is another text: what opens there continues nothing.
+        After the bar is another text: its first word continues no entity.
         """
         same_text = tf.equal(example_index[1:], example_index[:-1])
         before = tf.pad(tf.where(same_text, tag[:-1], 0), [[1, 0]])
-        before = before[: tf.size(tag)]  # without words there is none before
+        before = before[: tf.size(tag)]  # an empty batch
         continues = tf.gather_nd(
             tf.constant(self._continues()), tf.stack([before, tag], axis=1)
         )
@@ -310,16 +323,17 @@ class Tagging(base.Task):
     def metrics(
         self, predictions: base.Answers, examples: Sequence[base.Example]
     ) -> dict[str, float]:
-        """Over entities, whose ends are counted in the words of the file.
+        """Computes precision, recall and F1 of entities.
 
-        An entity that was found holds the words that begin in it.
+        Entities are compared by the file's words: a predicted entity has the
+        words that begin in it.
         """
         return tag_schemes.entity_metrics(*self._spans(predictions, examples))
 
     def tables(
         self, predictions: base.Answers, examples: Sequence[base.Example]
     ) -> dict[str, base.Table]:
-        """The same of each type alone; how many there are, and were given."""
+        """Returns `metrics` per type, with gold and predicted counts."""
         predicted, gold = self._spans(predictions, examples)
         values = []
         for entity_type in self.types:
@@ -343,7 +357,7 @@ class Tagging(base.Task):
         return {"types": base.Table(self.types, columns, np.array(values))}
 
     def _spans(self, predictions, examples):
-        """The entities of each answer, and those of each row."""
+        """Returns the entities of each answer and those of each example."""
         pairs = list(zip(predictions, examples, strict=True))
         return (
             [self.spans(answer, example) for answer, example in pairs],
@@ -364,7 +378,7 @@ class Tagging(base.Task):
     def spans(
         self, answer: Mapping[str, Any], example: base.Example
     ) -> list[tag_schemes.Entity]:
-        """The entities of an answer, counted in the words of its row."""
+        """Returns an answer's entities, as indices of its example's words."""
         starts = [start for start, _ in conll.word_offsets(example["words"])]
         spans = (
             (entity_type, *np.searchsorted(starts, (start, end)).tolist())
@@ -375,14 +389,15 @@ class Tagging(base.Task):
         return [span for span in spans if span[1] < span[2]]
 
     def to_dict(self) -> dict[str, Any]:
-        # An earlier run continues: its records are known by these settings.
+        # Leave out the default: a run from before this option can be resumed
+        # only if its settings are the same.
         values = super().to_dict()
         if self.tag_column == conll.LAST:
             del values["tag_column"]
         return values
 
     def _continues(self) -> list[list[bool]]:
-        """(C, C): whether a word of the second tag goes on with the first."""
+        """Returns (C, C): whether tag j continues the entity of tag i."""
         return [
             [tag_schemes.continues(before, tag) for tag in self.labels]
             for before in self.labels
@@ -390,9 +405,10 @@ class Tagging(base.Task):
 
 
 def _substrings(texts, index, start, end):
-    """texts (T,); index, start, end (N,) -> texts[index][start:end] (N,).
+    """Returns texts[index][start:end], in code points.
 
-    In code points. Not substr, which would read and copy the text each time.
+    texts (T,); index, start, end and the result: one value per entity. It does
+    not use tf.strings.substr, which would scan the whole text for each.
     """
     chars = tf.strings.unicode_split(texts, "UTF-8", errors="ignore")
     origin = tf.cast(tf.gather(chars.row_starts(), index), tf.int32)
@@ -402,7 +418,7 @@ def _substrings(texts, index, start, end):
 
 
 def _columns(raw):
-    """The places of the words and the tags of each row."""
+    """Yields the words' offsets and the tags of each row."""
     for words, tags in zip(
         raw["words"].numpy(), raw["tags"].numpy(), strict=True
     ):
