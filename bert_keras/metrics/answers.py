@@ -1,8 +1,8 @@
 """Exact match and F1 of answers against gold texts, as papers report them.
 
 `English` follows the evaluation script of SQuAD 2.0, `Chinese` that of
-CMRC 2018. Both score one pair of texts; `best` takes the best of several gold
-texts, and `best_threshold` finds when a model should rather not answer.
+CMRC 2018. Both score one answer against one gold text; `best` takes the best of
+several gold texts, and `best_threshold` finds the threshold for no answer.
 """
 
 import collections
@@ -20,14 +20,14 @@ class AnswerMetrics:
 
 
 class English:
-    """Words without case, ASCII punctuation and articles."""
+    """Compares words, without case, ASCII punctuation and articles."""
 
     def segments(self, text: str) -> list[str]:
         text = text.lower().translate(_WITHOUT_PUNCTUATION)
         return re.sub(r"\b(?:a|an|the)\b", " ", text).split()
 
     def score(self, answer: str, gold: str) -> AnswerMetrics:
-        """F1 over the words that both hold, however placed."""
+        """Computes F1 over the words in both texts, in any order."""
         predicted, expected = self.segments(answer), self.segments(gold)
         common = collections.Counter(predicted) & collections.Counter(expected)
         return AnswerMetrics(
@@ -37,17 +37,17 @@ class English:
 
 
 class Chinese:
-    """Characters, and words where the script has words, without `_MARKS`.
+    """Compares Chinese characters and other words, without `_MARKS`.
 
-    Exact match ignores the marks and the case. What is not Chinese is split
-    into words by a pattern of ours, where the original calls NLTK.
+    Exact match ignores these marks and case. Text that is not Chinese is split
+    into words by a regular expression; the original script calls NLTK.
     """
 
     def segments(self, text: str) -> list[str]:
         return _SEGMENT.findall(self._bare(text))
 
     def score(self, answer: str, gold: str) -> AnswerMetrics:
-        """F1 over the longest run of segments that stands in both."""
+        """Computes F1 over the longest run of segments that is in both."""
         predicted, expected = self.segments(answer), self.segments(gold)
         common = _longest_common_run(predicted, expected)
         return AnswerMetrics(
@@ -69,11 +69,12 @@ def question_answering(
     *,
     unanswerable: bool,
 ) -> dict[str, float]:
-    """Mean F1 and exact match; if some questions have no answer, more.
+    """Computes mean F1 and exact match of the predictions.
 
     predictions: {"answer", "answers": the best spans, "no_answer_score"}.
-    best_f1 is what the threshold best_f1_threshold would give, and
-    best_exact_match likewise: chosen on these very predictions.
+    unanswerable: some questions have no answer. Then best_f1 is the F1 with the
+      best threshold for no answer, best_f1_threshold, which is chosen on these
+      same predictions; likewise best_exact_match.
     """
     scored = _columns([p["answer"] for p in predictions], golds, language)
     means = {
@@ -110,9 +111,9 @@ def _columns(
 def best(
     answer: str, golds: Sequence[str], language: Language
 ) -> AnswerMetrics:
-    """The best exact match and the best F1 over the gold texts.
+    """Returns the best exact match and the best F1 over the gold texts.
 
-    No gold text, or none with a word in it, means that "" is right.
+    If there is no gold text, or none with a word in it, the gold text is "".
     """
     golds = [gold for gold in golds if language.segments(gold)] or [""]
     metrics = [language.score(answer, gold) for gold in golds]
@@ -127,11 +128,15 @@ def best_threshold(
     answered: Sequence[float],
     unanswered: Sequence[float],
 ) -> tuple[float, float]:
-    """(threshold, mean score): answer where the null score is not above it.
+    """Returns the threshold with the best mean score, and that score.
 
-    answered and unanswered hold a question's score for the model's best text
-    and for "". The threshold lies between two null scores, so that rounding
-    does not change an answer; the lowest of equally good ones is taken.
+    A question is answered if its null score is at most the threshold.
+
+    answered, unanswered: each question's score with the model's best span as
+      the answer, and with "".
+
+    The threshold is midway between two null scores, so that rounding does not
+    change an answer. Of equally good thresholds it is the lowest.
     """
     order = sorted(range(len(null_scores)), key=null_scores.__getitem__)
     total = sum(unanswered)
@@ -148,7 +153,7 @@ def best_threshold(
 
 
 def _f1(common: int, predicted: int, expected: int) -> float:
-    """Two texts without any segment agree."""
+    """Computes F1 from counts; two texts without segments agree."""
     if not predicted or not expected:
         return float(predicted == expected)
     return 2 * common / (predicted + expected)
@@ -156,7 +161,7 @@ def _f1(common: int, predicted: int, expected: int) -> float:
 
 def _longest_common_run(one: Sequence[str], two: Sequence[str]) -> int:
     longest = 0
-    ending = [0] * (len(two) + 1)  # run that ends before this place of `two`
+    ending = [0] * (len(two) + 1)  # [i]: the run that ends at two[i - 1]
     for left in one:
         ending = [0] + [
             before + 1 if left == right else 0
@@ -168,12 +173,12 @@ def _longest_common_run(one: Sequence[str], two: Sequence[str]) -> int:
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
-# The characters that CMRC's script takes out; it means `……` too, but compares
-# it with single characters.
+# The characters that CMRC's script removes. Its list has `……`, too, which never
+# matches, as it is compared with single characters.
 _MARKS = r"-:_*^/\~`+=" "，。：？！“”；’《》·、「」（）－～『』"
 _WITHOUT_MARKS = str.maketrans("", "", _MARKS)
 
-# One Chinese character; a word, `3.5` and `don't` in one; any other mark.
+# Matches a Chinese character, a word (also `3.5` and `don't`), or another mark.
 _LETTER = r"[^\W_\u4e00-\u9fa5]"
 _SEGMENT = re.compile(
     rf"[\u4e00-\u9fa5]|{_LETTER}+(?:[.,'’]{_LETTER}+)*|[^\w\s]|_"

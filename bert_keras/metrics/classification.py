@@ -1,7 +1,7 @@
-"""Scores of labels and numbers, from their definitions.
+"""Metrics of classification and regression, computed from their definitions.
 
-A confusion matrix counts gold classes by row and answers by column; all
-scores of classes come from it.
+The metrics of single-label classification are computed from a confusion matrix,
+which has the gold classes as rows and the predicted ones as columns.
 """
 
 import math
@@ -16,7 +16,7 @@ COLUMNS = ("precision", "recall", "f1", "rows", "answers")
 
 
 def single_label(counts: np.ndarray) -> dict[str, float]:
-    """The metrics of a confusion matrix."""
+    """Computes the metrics of a confusion matrix (C, C)."""
     return {
         "accuracy": accuracy(counts),
         "f1_macro": f1_macro(per_class(counts)),
@@ -29,7 +29,10 @@ def multi_label(
     predictions: Sequence[set[str]],
     labels: Sequence[str],
 ) -> dict[str, float]:
-    """The metrics of rows with any number of classes; accuracy is exact."""
+    """Computes the metrics of rows with any number of classes.
+
+    Accuracy is the fraction of rows whose set of classes is exactly right.
+    """
     same = sum(g == a for g, a in zip(gold, predictions, strict=True))
     return {
         "f1_micro": f1_micro(gold, predictions),
@@ -60,7 +63,7 @@ def regression(
 def confusion(
     gold: Sequence[str], predictions: Sequence[str], labels: Sequence[str]
 ) -> np.ndarray:
-    """(C, C) counts: row = gold, column = answer."""
+    """Returns the confusion matrix (C, C): row = gold, column = predicted."""
     class_index = {label: index for index, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), np.int64)
     for one, other in zip(gold, predictions, strict=True):
@@ -69,7 +72,7 @@ def confusion(
 
 
 def per_class(counts: np.ndarray) -> np.ndarray:
-    """(C, 5): precision, recall, F1, how often in gold, how often answered."""
+    """Returns (C, 5): precision, recall, F1, gold count, predicted count."""
     right = np.diag(counts)
     return _table(right, counts.sum(axis=0), counts.sum(axis=1))
 
@@ -79,13 +82,13 @@ def accuracy(counts: np.ndarray) -> float:
 
 
 def f1_macro(table: np.ndarray) -> float:
-    """The plain mean over the classes that occur, in gold or in answers."""
+    """Averages F1 over the classes that occur in gold or in predictions."""
     occurs = table[:, 3] + table[:, 4] > 0
     return float(table[occurs, 2].mean()) if occurs.any() else 0.0
 
 
 def matthews(counts: np.ndarray) -> float:
-    """Matthews correlation for C classes (Gorodkin 2004, equation 8)."""
+    """Computes Matthews correlation of C classes (Gorodkin 2004, eq. 8)."""
     counts = counts.astype(np.float64)
     total, right = counts.sum(), np.trace(counts)
     gold, predicted = counts.sum(axis=1), counts.sum(axis=0)
@@ -99,7 +102,7 @@ def of_sets(
     predictions: Sequence[set[str]],
     labels: Sequence[str],
 ) -> np.ndarray:
-    """The table of `per_class` where a row has any number of classes."""
+    """Returns the table of `per_class` for rows with any number of classes."""
     pairs = list(zip(gold, predictions, strict=True))
     both = [g & a for g, a in pairs]
     return _table(
@@ -112,14 +115,14 @@ def of_sets(
 def f1_micro(
     gold: Sequence[set[str]], predictions: Sequence[set[str]]
 ) -> float:
-    """F1 over all decisions about a row and a class."""
+    """Computes F1 over all pairs of a row and a class."""
     right = sum(len(g & a) for g, a in zip(gold, predictions, strict=True))
     both = sum(map(len, gold)) + sum(map(len, predictions))
     return 2 * right / both if both else 1.0
 
 
 def pearson(one: Numbers, two: Numbers) -> float:
-    """Linear correlation; 0 where one of them is constant."""
+    """Computes linear correlation; 0 if one of the two is constant."""
     a = np.asarray(one, np.float64) - np.mean(one)
     b = np.asarray(two, np.float64) - np.mean(two)
     size = math.sqrt((a @ a) * (b @ b))
@@ -127,7 +130,7 @@ def pearson(one: Numbers, two: Numbers) -> float:
 
 
 def spearman(one: Sequence[float], two: Sequence[float]) -> float:
-    """Correlation of the ranks; equal values share their mean rank."""
+    """Computes rank correlation; equal values have their mean rank."""
     return pearson(_ranks(one), _ranks(two))
 
 
@@ -142,7 +145,7 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
 def _table(
     right: np.ndarray, predicted: np.ndarray, gold: np.ndarray
 ) -> np.ndarray:
-    """(C, 5): precision, recall, F1, gold, answers."""
+    """Computes the columns of `per_class` from counts (C,) -> (C, 5)."""
     precision = right / np.maximum(predicted, 1)
     recall = right / np.maximum(gold, 1)
     f1 = 2 * right / np.maximum(predicted + gold, 1)

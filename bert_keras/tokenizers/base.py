@@ -1,8 +1,7 @@
-"""Tokenizer: what every tokenizer states about itself.
+"""Tokenizer: the interface of a tokenizer.
 
-A tokenizer is one file in this folder with one subclass of Tokenizer, found by
-the name of the file. Everything that reads text reads it through what is
-declared here, so no caller knows which tokenizer it has.
+A tokenizer is one file in this folder with one subclass of Tokenizer, and is
+found by the name of the file. Callers use only what is declared here.
 """
 
 import functools
@@ -22,10 +21,10 @@ PACKAGE = "bert_keras.tokenizers"
 
 
 class Frame(NamedTuple):
-    """The ids before, between and after the segments of a row.
+    """The special ids before, between and after the segments of a row.
 
-    Each is a sequence of none or more: BERT has one [CLS], [SEP] and [SEP].
-    feature: what the network calls the packed ids.
+    Each is a tuple and may be empty; BERT has ([CLS],), ([SEP],), ([SEP],).
+    feature: the network's name for the packed ids.
     """
 
     start: tuple[Any, ...]
@@ -34,76 +33,77 @@ class Frame(NamedTuple):
     feature: str = "token_ids"
 
     def room(self, seq_length: int, segments: int = 1) -> int:
-        """Tokens of the segments that fit into a row beside the frame."""
+        """Returns how many tokens of segments fit into a row with the frame."""
         between = len(self.between) * (segments - 1)
         return seq_length - len(self.start) - between - len(self.end)
 
 
 class Tokenizer:
-    """Text to ids and back, on the host and in a graph.
+    """Converts text to ids and back, eagerly and in a graph.
 
     A subclass sets the attributes below and overrides the methods that raise.
-    If it holds resources, such as a lookup table, it derives from tf.Module as
-    well, so that a SavedModel keeps them.
+    If it has resources, such as a lookup table, it also derives from tf.Module,
+    so that they are saved in a SavedModel.
     """
 
     vocabulary: tuple[str, ...]  # the tokens, by id
     frame: Frame
     pad_id: int
     unk_id: int
-    mask_id: int | None  # None: not for masked language models
-    files: tuple[str, ...]  # names of what `save` writes
-    folder: str | None = None  # that it was read from
+    mask_id: int | None  # None: cannot be used for masked language models
+    files: tuple[str, ...]  # names of the files that `save` writes
+    folder: str | None = None  # where it was read from
 
     def __call__(
         self, text: tf.Tensor, *, special_tokens: bool = False
     ) -> tf.RaggedTensor:
-        """text (B,) string -> ragged (B, None) int32, without the frame.
+        """Tokenizes text (B,) string -> ids, ragged (B, None) int32.
 
-        Bytes that are not UTF-8 are dropped. special_tokens: a literal [MASK],
-        [SEP].. in the text is that token; otherwise it is text as any other.
+        The frame is not added. Invalid UTF-8 is dropped. With special_tokens, a
+        literal [MASK], [SEP], ... in the text becomes that token; otherwise it
+        is ordinary text.
         """
         raise NotImplementedError
 
     def with_offsets(
         self, text: tf.Tensor
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        """text (B,) string -> (ids, starts, ends), ragged (B, None) int32 each.
+        """Tokenizes text (B,) -> (ids, starts, ends), ragged (B, None) int32.
 
-        text[start:end] is what a token came from, in code points of the text
-        without the bytes that are not UTF-8. ids are those of `self(text)`.
+        A token came from text[start:end], in code points of the text without
+        invalid UTF-8. The ids are those of `self(text)`.
         """
         raise NotImplementedError
 
     def word_starts(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
-        """ids of texts, ragged (B, None) -> bool: where a word starts.
+        """Returns whether each token starts a word: ragged (B, None) -> bool.
 
-        White space ends a word. Punctuation and Chinese characters are words
-        of their own, in every tokenizer.
+        White space ends a word. In every tokenizer, punctuation marks and
+        Chinese characters are words of their own.
         """
         raise NotImplementedError
 
     def detokenize(self, ids: tf.RaggedTensor | tf.Tensor) -> tf.Tensor:
-        """ids, ragged (B, None) or padded (B, S) -> text (B,) string.
+        """Converts ids, ragged (B, None) or padded (B, S), to text (B,) string.
 
-        Without the frame and the padding.
+        The frame and padding are left out.
         """
         raise NotImplementedError
 
     def save(self, folder: str) -> Sequence[str]:
-        """Writes what `read_files` needs; returns `files`."""
+        """Writes the files that `read_files` needs; returns `files`."""
         raise NotImplementedError
 
     @classmethod
     def read_files(cls, folder: str, **settings: Any) -> "Tokenizer":
-        """The tokenizer that `save` wrote; settings are those of `to_dict`."""
+        """Reads the tokenizer that `save` wrote, with settings of `to_dict`."""
         raise NotImplementedError
 
     @classmethod
     def from_folder(cls, folder: str, **settings: Any) -> Any:
-        """`read_files`, in no graph and on the CPU.
+        """Calls `read_files` outside of graphs and on the CPU.
 
-        The tokenizer can be pickled, and processes build their own.
+        The tokenizer can be pickled: another process reads it from the folder.
         """
         with tf.init_scope(), tf.device("CPU"):
             tokenizer = cls.read_files(folder, **settings)
@@ -111,23 +111,23 @@ class Tokenizer:
         return tokenizer
 
     def to_dict(self) -> dict[str, Any]:
-        """What config.json keeps: the name, and the settings beside files.
+        """Returns what config.json stores: the name, and settings not in files.
 
-        Raises InputError if no load could find the class.
+        Raises InputError if the class could not be found again when loading.
         """
         registry.require_findable(PACKAGE, type(self), Tokenizer)
         return {"name": registry.name_of(PACKAGE, type(self))}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What `read_files` takes beside the folder."""
+        """The arguments of `read_files` besides the folder."""
         settings = self.to_dict()
         del settings["name"]
         return settings
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Equal where the same ids mean the same."""
+        """A hash that is equal for tokenizers with the same ids."""
         digest = hashlib.sha256(json.dumps(self.to_dict()).encode())
         with tempfile.TemporaryDirectory() as folder:
             for name in self.save(folder):
@@ -150,7 +150,7 @@ class Tokenizer:
         return tuple(dict.fromkeys((*frame.start, *frame.between, *frame.end)))
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
-        """The tokens of one sequence of ids, on the host."""
+        """Returns the tokens of one sequence of ids, on the host."""
         return [self.vocabulary[i] for i in ids]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -164,20 +164,20 @@ class Tokenizer:
         return _unpickle, (type(self), self.folder, settings)
 
 
-@functools.cache  # once per process, however often it is sent there
+@functools.cache  # build it once per process, however often it is unpickled
 def _unpickle(cls, folder, settings):
     return cls.from_folder(folder, **dict(settings))
 
 
 def lookup(values: Mapping[str, Any]) -> type[Tokenizer]:
-    """The class of the tokenizer that `to_dict` described."""
+    """Returns the class of the tokenizer that `to_dict` described."""
     return registry.lookup(PACKAGE, values.get("name"), Tokenizer)
 
 
 def from_dict(values: Mapping[str, Any], folder: str) -> Tokenizer:
-    """The tokenizer that `to_dict` described and `save` wrote.
+    """Reads the tokenizer that `to_dict` described and `save` wrote.
 
-    Raises InputError for values that do not fit its class.
+    Raises InputError for settings that do not fit its class.
     """
     if not isinstance(values, Mapping):
         raise errors.InputError(

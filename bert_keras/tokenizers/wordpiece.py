@@ -1,10 +1,9 @@
 """WordPiece, the tokenizer of BERT, inside the graph.
 
-The ids are those of Google's tokenization.py. The slow part is one
-tensorflow_text op, which splits at white space, punctuation and Chinese
-characters and looks up the longest wordpieces; text_cleaning does before it
-what it leaves undone. There are no assets: the vocabulary is a constant of the
-graph.
+The ids are those of Google's tokenization.py. text_cleaning normalises the
+text. Then one tensorflow_text op splits it at white space, punctuation and
+Chinese characters and looks up the longest wordpieces. A SavedModel needs no
+assets: the vocabulary is a constant of the graph.
 """
 
 import functools
@@ -29,11 +28,11 @@ VOCABULARY = "vocab.txt"  # one wordpiece per line, by id
 
 
 class Tokenizer(base.Tokenizer):
-    """Lower-cases on request, and looks up the longest known wordpieces.
+    """Normalises text and splits it into the longest matching wordpieces.
 
     vocabulary: the wordpieces, by id.
-    lowercase: fold case and drop accents before looking wordpieces up.
-    fingerprint: that of the vocabulary and the casing.
+    lowercase: whether text is lower-cased and its accents are dropped.
+    fingerprint: a hash of the vocabulary and the casing.
     """
 
     files = (VOCABULARY,)
@@ -58,8 +57,8 @@ class Tokenizer(base.Tokenizer):
         self._continues = np.array(
             [len(p) > 2 and p.startswith("##") for p in self.vocabulary]
         )
-        # The op keeps its model in a tensor. Outside of any graph that tensor
-        # becomes one constant of every graph, however often it is called there.
+        # The op keeps its model in a tensor. Create it outside of any graph, so
+        # that each graph has one constant of it, however often it is called.
         with tf.init_scope():
             self._pieces = _op(self.vocabulary)
 
@@ -67,7 +66,10 @@ class Tokenizer(base.Tokenizer):
     def from_file(
         cls, path: StrPath, *, lowercase: bool | None = None
     ) -> "Tokenizer":
-        """Reads a vocab.txt; infers the casing from it unless given."""
+        """Reads a vocab.txt.
+
+        lowercase: None: inferred from the vocabulary.
+        """
         vocabulary = _read(str(path))
         if lowercase is None:
             lowercase = not _looks_cased(vocabulary)
@@ -98,7 +100,7 @@ class Tokenizer(base.Tokenizer):
         return self.files
 
     def save_vocabulary(self, path: str) -> None:
-        """Writes a vocab.txt: one wordpiece per line, and not the casing."""
+        """Writes a vocab.txt: one wordpiece per line, without the casing."""
         files.write_text(
             str(path), "".join(f"{piece}\n" for piece in self.vocabulary)
         )
@@ -118,11 +120,11 @@ class Tokenizer(base.Tokenizer):
     def with_offsets(
         self, text: tf.Tensor
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        """See base.Tokenizer; text[start:end] in detail:
+        """Tokenizes text with offsets; see base.Tokenizer.
 
-        Accents and variation selectors that were dropped belong to the
-        character before them. A character that became several wordpieces (한,
-        in full) is the source of each.
+        Dropped accents and variation selectors belong to the character before
+        them. If a character became several wordpieces, as 한 does, each of them
+        has the offsets of the complete character.
         """
         text = tf.ensure_shape(tf.convert_to_tensor(text, tf.string), (None,))
         clean, source = text_cleaning.with_source(
@@ -141,7 +143,7 @@ class Tokenizer(base.Tokenizer):
         return ids.with_values(tf.logical_not(continues))
 
     def detokenize(self, ids: tf.RaggedTensor | tf.Tensor) -> tf.Tensor:
-        """Words with a space between, but for that beside a Chinese character.
+        """Joins words by spaces, with none next to a Chinese character.
 
         [CLS], [SEP] and [PAD] are left out.
         """
@@ -155,7 +157,7 @@ class Tokenizer(base.Tokenizer):
         chinese = tf.strings.regex_full_match(
             text, f"[{text_cleaning.CHINESE}]"
         )
-        # The space before a row's first word is stripped in the end.
+        # The space before a row's first word is stripped below.
         after_chinese = tf.concat([[False], chinese], 0)[:-1]
         spaced = tf.logical_not(continues | chinese | after_chinese)
         text = tf.strings.regex_replace(text, "^##(.)", r"\1")
@@ -165,7 +167,7 @@ class Tokenizer(base.Tokenizer):
 
     def _with_special_tokens(self, text):
         pattern = "|".join(re.escape(piece) for piece in self._specials)
-        # regex_split takes a NUL for the end of the text.
+        # Drop control characters first: for regex_split, NUL ends the text.
         text = text_cleaning.without_controls(text)
         parts = tf_text.regex_split(text, pattern, pattern)  # (B, parts)
         flat = parts.flat_values
@@ -193,7 +195,10 @@ def _unpickle(vocabulary: tuple[str, ...], lowercase: bool) -> Tokenizer:
 
 
 def require(tokenizer: base.Tokenizer, where: str) -> Tokenizer:
-    """The tokenizer of a model; raises InputError if it is another one."""
+    """Returns the tokenizer, or raises InputError if it is not WordPiece.
+
+    where: what needs it, for the message.
+    """
     if not isinstance(tokenizer, Tokenizer):
         raise errors.InputError(
             f"{where} takes WordPiece vocabularies only, and the tokenizer of "
@@ -203,12 +208,13 @@ def require(tokenizer: base.Tokenizer, where: str) -> Tokenizer:
 
 
 def _op(vocabulary: Sequence[str]) -> tf_text.FastWordpieceTokenizer:
-    """Splits clean text into pieces."""
+    """Builds the op that splits normalised text into wordpieces."""
     try:
         return tf_text.FastWordpieceTokenizer(
             [
-                # The op would find a piece with white space in it, across two
-                # words. This one it cannot find: it splits after "!".
+                # The op would match a wordpiece with white space across two
+                # words. Replace it by one that can never match, because the
+                # op splits after "!".
                 f"!{index}" if re.search(r"[\s\0]", piece) else piece
                 for index, piece in enumerate(vocabulary)
             ],
@@ -241,7 +247,7 @@ def _read(path: str) -> list[str]:
             f"{path}: expected a vocabulary in UTF-8, but line {line} is not. "
             "Is it the right file? If so, convert it."
         ) from None
-    # Not splitlines, not strip: some vocabularies hold U+2028 or U+3000.
+    # Not splitlines and strip: some vocabularies contain U+2028 or U+3000.
     pieces = [line.strip(" \t\r") for line in content.split("\n")]
     while pieces and not pieces[-1]:
         pieces.pop()
@@ -284,7 +290,7 @@ def _check(vocabulary: tuple[str, ...]) -> None:
 
 
 def _unused(pieces: Collection[str]) -> str:
-    """A piece that is not there yet."""
+    """Returns an unused token's name that is not in the vocabulary."""
     return next(
         name
         for name in map("[unused{}]".format, itertools.count(1))
@@ -293,12 +299,12 @@ def _unused(pieces: Collection[str]) -> str:
 
 
 def _looks_cased(vocabulary: Sequence[str]) -> bool:
-    """Whether folding case would leave many pieces that no text can give.
+    """Returns whether lower-casing would make many wordpieces unreachable.
 
-    More than 1 % of them, [UNK] and the like aside. Folding drops accents too,
-    so a Korean or Hindi vocabulary is cased although it has no capitals.
-    Google's uncased English one has none of them, the Chinese one 2 of 21,128,
-    the cased English one 30 %.
+    Many is more than 1 %, special tokens aside. As lower-casing drops accents
+    too, a Korean or Hindi vocabulary is cased although it has no capitals. In
+    Google's uncased English vocabulary there are none, in the Chinese one 2 of
+    21,128, and in the cased English one 30 %.
     """
     pieces = [
         piece

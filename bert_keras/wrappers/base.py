@@ -1,9 +1,9 @@
-"""Wrapper: a training method as a task around a task.
+"""Wrapper: a training method, as a task that contains another task.
 
-A wrapper changes how a task learns (its loss, what is computed for it, what
-is trained beside it) and leaves everything else to the task inside. Each is
-one file in this folder; `--wrappers=a,b` is a(b(task)), and the flags of a
-wrapper are its fields behind its name, as `--r_drop_alpha`.
+A wrapper changes how the inner task is trained (its loss, its forward pass,
+additional models) and delegates everything else to it. Each wrapper is one file
+in this folder. `--wrappers=a,b` is a(b(task)). The flags of a wrapper are its
+fields with its name as a prefix, such as `--r_drop_alpha`.
 """
 
 import dataclasses
@@ -20,19 +20,19 @@ PACKAGE = "bert_keras.wrappers"
 
 @dataclasses.dataclass(frozen=True)
 class Wrapper(base.Task):
-    """A task that is the task inside it but for what a subclass overrides.
+    """A task that delegates to an inner task what a subclass does not override.
 
-    A subclass is a frozen dataclass whose own fields are its settings. It
-    calls `self.task.METHOD` where it adds to a method.
+    A subclass is a frozen dataclass whose own fields are its settings. A method
+    that extends the inner task's calls `self.task.METHOD`.
     """
 
-    # Required; fields of subclasses have defaults.
+    # Required; has a default only because fields of subclasses have defaults.
     task: base.Task = None  # type: ignore[assignment]
-    # The inner task's, for those who read it; never set or saved here.
+    # A copy of the inner task's seq_length; neither set by users nor saved.
     seq_length: int = dataclasses.field(init=False, repr=False, compare=False)
 
-    # True: what is served is the inner task alone. False: a head, or what an
-    # answer says, comes from the wrapper.
+    # True: only the inner task is served. False: the served model has heads or
+    # answers of the wrapper.
     leaves_no_trace = True
 
     def __post_init__(self) -> None:
@@ -43,14 +43,14 @@ class Wrapper(base.Task):
                 f"{self.task!r}."
             )
         self._check_forward()
-        # Their settings and heads would have the same names.
+        # Two wrappers of the same name would have the same flags and heads.
         options.require_distinct(
             "wrappers", [_prefix(type(each)) for each in unwrap(self)[1]]
         )
         object.__setattr__(self, "seq_length", self.task.seq_length)
 
     def _check_forward(self) -> None:
-        """Raises InputError where this leaves out how a wrapper inside runs."""
+        """Raises InputError if `forward` would ignore an inner wrapper's."""
         if type(self).forward is not base.Task.forward:
             return
         for inner in unwrap(self.task)[1]:
@@ -63,13 +63,13 @@ class Wrapper(base.Task):
                 )
 
     def __getattr__(self, name: str) -> Any:
-        """What only the task inside has, such as its labels."""
-        if name == "task" or name.startswith("__"):  # while it is being made
+        """Returns attributes that only the inner task has, such as labels."""
+        if name == "task" or name.startswith("__"):  # not constructed yet
             raise AttributeError(name)
         return getattr(self.task, name)
 
     def settings(self) -> dict[str, Any]:
-        """The wrapper's own fields."""
+        """Returns the wrapper's own fields, by name."""
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -77,10 +77,10 @@ class Wrapper(base.Task):
         }
 
     def with_task(self, task: base.Task) -> "Wrapper":
-        """The same wrapper around another task."""
+        """Returns this wrapper around another task."""
         return dataclasses.replace(self, task=task)
 
-    # What returns another task returns it wrapped.
+    # Methods that return a changed task return it wrapped.
 
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
@@ -102,7 +102,7 @@ class Wrapper(base.Task):
         return inner if self.leaves_no_trace else self.with_task(inner)
 
     def with_settings(self, **fields: Any) -> base.Task:
-        """Fields of the wrapper, and of the task inside."""
+        """Returns a copy with other fields of the wrapper or the inner task."""
         own = {k: v for k, v in fields.items() if k in self.settings()}
         inner = {k: v for k, v in fields.items() if k not in own}
         task = self.task.with_settings(**inner) if inner else self.task
@@ -112,7 +112,7 @@ class Wrapper(base.Task):
     def unwrapped(self) -> base.Task:
         return self.task.unwrapped
 
-    # Saving: one dictionary inside the other.
+    # Saving: the inner task's dict is nested in the wrapper's.
 
     @property
     def name(self) -> str:
@@ -146,7 +146,7 @@ class Wrapper(base.Task):
 
 
 def _delegate(name: str, member: Any) -> Any:
-    """A member of Wrapper that is that of the task inside."""
+    """Returns a property or method that delegates to the inner task."""
     if not inspect.isfunction(member):
         return property(lambda self: getattr(self.task, name))
 
@@ -157,8 +157,8 @@ def _delegate(name: str, member: Any) -> Any:
     return method
 
 
-# Every other public member of Task is the inner task's. The list is Task's
-# own, so that a member that Task gains is not forgotten here.
+# Delegate all other public members of Task to the inner task. They are listed
+# from Task itself, so that new members of Task are not forgotten.
 for _name, _member in vars(base.Task).items():
     if not _name.startswith("_") and _name not in (
         *vars(Wrapper),
@@ -168,17 +168,17 @@ for _name, _member in vars(base.Task).items():
 
 
 def find(name: str) -> type[Wrapper]:
-    """The wrapper `bert_keras/wrappers/<name>.py`, or of a user's module."""
+    """Imports and returns the wrapper of a file here, or a user's module."""
     return registry.find(PACKAGE, name, Wrapper)
 
 
 def names() -> list[str]:
-    """Wrappers that come with the package."""
+    """Returns the names of the package's wrappers."""
     return registry.names(PACKAGE)
 
 
 def own_options(cls: type[Wrapper]) -> dict[str, dataclasses.Field[Any]]:
-    """The options of a wrapper, by their names on a command line."""
+    """Returns the options of a wrapper, by the names of their flags."""
     return {
         f"{_prefix(cls)}_{field.name}": field
         for field in dataclasses.fields(cls)
@@ -204,7 +204,7 @@ def _prefix(cls: type[Wrapper]) -> str:
 
 
 def parse(wrappers: str | Sequence[str] | None) -> list[type[Wrapper]]:
-    """The classes that "a,b" or ("a", "b") names, the outermost first."""
+    """Returns the classes for "a,b" or ("a", "b"), the outermost first."""
     if isinstance(wrappers, str):
         wrappers = [name.strip() for name in wrappers.split(",")]
     wrappers = wrappers or ()
@@ -226,7 +226,7 @@ def wrap(
     classes: Sequence[type[Wrapper]],
     values: Mapping[str, Any],
 ) -> base.Task:
-    """The task in the wrappers; values by the names of `own_options`."""
+    """Wraps a task; `values` are those of the options in `own_options`."""
     for cls in reversed(classes):
         fields = {
             field.name: values[name]
@@ -238,7 +238,7 @@ def wrap(
 
 
 def unwrap(task: base.Task) -> tuple[base.Task, list[Wrapper]]:
-    """The task in the middle, and its wrappers, the outermost first."""
+    """Returns the innermost task and its wrappers, the outermost first."""
     wrappers = []
     while isinstance(task, Wrapper):
         wrappers.append(task)
@@ -247,7 +247,7 @@ def unwrap(task: base.Task) -> tuple[base.Task, list[Wrapper]]:
 
 
 def all_of(task: base.Task) -> list[base.Task]:
-    """The task in the middle and all wrappers, each with its own settings."""
+    """Returns the innermost task and all wrappers, in one list."""
     inner, wrappers = unwrap(task)
     return [inner, *wrappers]
 

@@ -13,11 +13,11 @@ from bert_keras.wrappers import base
 @keras.saving.register_keras_serializable("bert_keras")
 @dataclasses.dataclass(frozen=True)
 class LabelSmoothing(base.Wrapper):
-    """Learns from 1 - epsilon on the label and epsilon spread over all C.
+    """Trains on targets with epsilon spread evenly over all C classes.
 
-    Each softmax term L becomes (1 - epsilon) L + epsilon U, with U the cross
-    entropy to the uniform distribution over the classes. Evaluation and what
-    is served are those of the task inside.
+    Each softmax term L becomes (1 - epsilon) L + epsilon U, where U is the
+    cross entropy with the uniform distribution over the classes. Evaluation and
+    the served model are those of the inner task.
     """
 
     epsilon: float = options.option(
@@ -43,7 +43,8 @@ class LabelSmoothing(base.Wrapper):
                 logits, (_, weights) = outputs[term], targets[term]
                 uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
                 uniform = tf.reduce_sum(uniform * weights)
-                # Linear in the target distribution, so two sums mix.
+                # Cross entropy is linear in the target distribution, so the
+                # two sums can be mixed instead.
                 terms[term] *= 1 - self.epsilon
                 terms[term] += self.epsilon * uniform
         return terms

@@ -1,4 +1,4 @@
-"""R-Drop: two passes with different dropout agree (Liang et al. 2021)."""
+"""R-Drop: makes passes with different dropout agree (Liang et al. 2021)."""
 
 import dataclasses
 
@@ -9,29 +9,29 @@ from bert_keras import options
 from bert_keras.tasks import base as tasks
 from bert_keras.wrappers import base
 
-_SECOND = "r_drop/"  # before the names of the second pass's outputs
+_SECOND = "r_drop/"  # prefix of the second pass's outputs
 
 
 @keras.saving.register_keras_serializable("bert_keras")
 @dataclasses.dataclass(frozen=True)
 class RDrop(base.Wrapper):
-    """Trains on two passes over each batch and pulls their answers together.
+    """Runs each batch twice and adds the divergence of both to the loss.
 
-    Half of the paper's equation 4, so that without dropout the loss is that
-    of the task inside:
+    The loss is half of the paper's equation 4, so that without dropout it
+    equals the inner task's:
 
       (L1 + L2) / 2 + alpha / 2 * (KL(P1 || P2) + KL(P2 || P1)) / 2
 
-    where P1 and P2 are the distributions over classes in the two passes. A
-    step costs about twice as much. Evaluation and what is served are those of
-    the task inside.
+    where P1 and P2 are the distributions over classes in the two passes. A step
+    takes about twice as long. Evaluation and the served model are those of the
+    inner task.
     """
 
     alpha: float = options.option(
         1.0, "Weight of the divergence between the two passes.", least=0.0
     )
 
-    # Its loss is no longer the cross entropy of one pass.
+    # Empty, as the loss is not the cross entropy of one pass.
     softmax_terms = ()
 
     def __post_init__(self) -> None:
@@ -87,8 +87,8 @@ class RDrop(base.Wrapper):
 
 
 def symmetric_divergence(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-    """(KL(P || Q) + KL(Q || P)) / 2 of logits (..., C) twice -> (...)."""
+    """Computes (KL(P || Q) + KL(Q || P)) / 2 of logits (..., C) -> (...)."""
     log_p, log_q = tf.nn.log_softmax(first), tf.nn.log_softmax(second)
-    # Both sums in one: sum (p - q) (log p - log q) is KL(P||Q) + KL(Q||P).
+    # One sum for both: KL(P||Q) + KL(Q||P) is sum (p - q) (log p - log q).
     difference = tf.exp(log_p) - tf.exp(log_q)
     return tf.reduce_sum(difference * (log_p - log_q), axis=-1) / 2
