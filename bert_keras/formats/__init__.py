@@ -1,8 +1,8 @@
-"""Other people's checkpoints, and the one place that tells them apart.
+"""External checkpoint formats: Google's, Hugging Face's and KerasHub's.
 
 Each module reads and writes one format:
 
-    NAME                        what a person calls it
+    NAME                        the format's name for users
     recognises(path) -> bool    by the files in the folder, never by its name
     read(path, *, lowercase, allow_missing) -> checkpoint.Checkpoint
     write(folder, model, tokenizer)
@@ -24,14 +24,15 @@ FORMATS: Mapping[str, ModuleType] = {
 def read(
     path: str, *, lowercase: bool | None = None, allow_missing: str = ""
 ) -> checkpoint.Checkpoint:
-    """Whatever checkpoint `path` is: ours, or one of FORMATS.
+    """Reads a checkpoint of any format: the native one, or one of FORMATS.
 
     Args:
-      lowercase: casing of a foreign folder's text; None = what its files say.
-      allow_missing: regular expression of variables (our paths) that a
-        foreign folder may lack; they keep their new values.
+      lowercase: whether text is lower-cased, for an external folder; None: as
+        its files specify.
+      allow_missing: regular expression of variables (native paths) that an
+        external folder may lack; they keep their initial values.
 
-    Raises InputError when it is none, or does not fit.
+    Raises InputError if `path` is no checkpoint, or if it is inconsistent.
     """
     module = find(path)
     if module is not None:
@@ -48,11 +49,11 @@ def read(
 
 
 def find(path: str) -> ModuleType | None:
-    """The one of FORMATS that `path` is; None: ours, or no checkpoint.
+    """Returns the module in FORMATS that reads `path`.
 
-    FORMATS come first, as they are recognised by more: a run of ours only has
-    to hold a file `best` or `latest`, and DeepSpeed leaves a `latest` beside
-    Hugging Face's files.
+    None: a native checkpoint, or none. FORMATS are tried before the native
+    format, as their checks are stricter: a native run only needs a file `best`
+    or `latest`, and DeepSpeed writes a `latest` beside Hugging Face's files.
     """
     for module in FORMATS.values():
         if module.recognises(path):

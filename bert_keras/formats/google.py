@@ -1,14 +1,13 @@
-"""Google's checkpoints of TensorFlow 1: BERT's and ALBERT's, read and written.
+"""Reads and writes Google's TensorFlow 1 checkpoints of BERT and ALBERT.
 
     bert_config.json or albert_config.json
     bert_model.ckpt.index, bert_model.ckpt.data-00000-of-00001
     vocab.txt
 
-The files do not tell what a head's answers mean: classes are called "0", "1",
-and so on, and a classifier is taken for one of single texts, a head of SQuAD
-for one of its version 1.1; ALBERT's heads of SQuAD are left out. Nor do they
-tell the casing: `write` adds it to the configuration, where Google's code
-passes over it.
+The files do not specify the meaning of a head. So classes are called "0", "1",
+and so on; a classifier is assumed to read single texts, and a SQuAD head to be
+for version 1.1; ALBERT's SQuAD heads are left out. Nor do they specify the
+casing: `write` adds it to the configuration, where Google's code ignores it.
 """
 
 import functools
@@ -38,18 +37,18 @@ from bert_keras.tokenizers import wordpiece
 NAME = "google"
 BERT_CONFIG, ALBERT_CONFIG = "bert_config.json", "albert_config.json"
 PREFIX, VOCABULARY = "bert_model.ckpt", "vocab.txt"
-_LATEST = "checkpoint"  # in TensorFlow 1, the file that names the latest one
+_LATEST = "checkpoint"  # TensorFlow 1's file that names the latest checkpoint
 
-# Slots and counters of Google's optimizers and of TensorFlow's Adam; the heads
-# of ALBERT's run_squad.
+# Tensors that are skipped: slots and counters of Google's optimizers and of
+# TensorFlow's Adam, and the heads of ALBERT's run_squad.
 _IGNORED = (
     r"/(adam_[mv]|Adam|Adam_1)$|^(global_step|beta[12]_power)$"
     r"|^(start_logits|end_logits|answer_class)/"
 )
-# Of heads, those that are no task's.
+# Tensors of heads that are reported if no task here has such a head.
 _HEADS = r"^((start_logits|end_logits|answer_class)/|output_(weights|bias)$)"
 
-# Ours -> theirs.
+# BertConfig's field -> Google's.
 _SIZES = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -68,9 +67,9 @@ _RATES = {
     "attention_dropout": "attention_probs_dropout_prob",
     "initializer_range": "initializer_range",
 }
-# Both of Google's modeling.py compute "gelu" by the tanh formula.
+# BERT's and ALBERT's modeling.py both compute "gelu" by the tanh formula.
 _ACTIVATIONS = {"gelu_tanh": "gelu", "relu": "relu"}
-# What Google's code does without asking its configuration.
+# Fields that are constants in Google's code.
 _FIXED: dict[str, Any] = {
     "causal": False,
     "norm_first": False,
@@ -90,10 +89,10 @@ def recognises(path: str) -> bool:
 def read(
     path: str, *, lowercase: bool | None = None, allow_missing: str = ""
 ) -> weight_mapping.ExternalCheckpoint:
-    """The encoder, and the head where it is one of our tasks'.
+    """Reads the encoder, and the head if it is that of a task here.
 
-    Only the index is read here, so an index without its data can be looked
-    at; a tensor is read when it is asked for.
+    Only the index is read here, so a checkpoint without its data file can be
+    inspected. Tensors are read lazily.
     """
     names = tf.io.gfile.listdir(path)
     albert = BERT_CONFIG not in names
@@ -102,7 +101,7 @@ def read(
     config = _read_config(values, config_path, albert=albert)
     tensors = _Tensors(os.path.join(path, _prefix(path, names)))
     if lowercase is None:
-        # Google's own files leave it to a flag; then the words tell it.
+        # Google's files lack it; then it is inferred from the vocabulary.
         lowercase = weight_mapping.field(
             values, "do_lower_case", bool, config_path
         )
@@ -122,7 +121,7 @@ def read(
         encoder | head,
         _without_bookkeeping(tensors.shapes, encoder | head),
         folder=path,
-        # One output is a regression, for which there is no task yet.
+        # A head with one output is a regression, which is not supported here.
         ignored=_IGNORED if task else f"{_IGNORED}|^output_(weights|bias)$",
         allow_missing=allow_missing,
     )
@@ -145,12 +144,13 @@ def write(
     model: model_lib.BertModel,
     tokenizer: tokenizers.Tokenizer,
 ) -> None:
-    """Writes what Google's code for TensorFlow 1 reads: names, not objects.
+    """Writes a name-based checkpoint for Google's code for TensorFlow 1.
 
-    ALBERT's names where layers are shared or embeddings are projected, else
-    BERT's. Names of labels are lost; Google's code keeps them, not its files.
+    Tensors have ALBERT's names if layers are shared or embeddings are
+    projected, else BERT's. Names of labels are lost: Google's code has them in
+    its source, not in files.
 
-    Raises InputError where Google's code would compute something else.
+    Raises InputError if Google's code would compute something else.
     """
     tokenizer = wordpiece.require(tokenizer, "Google's code")
     config = weight_mapping.config_of_bert(model.encoder)
@@ -194,7 +194,10 @@ def write(
 
 
 class _Tensors:
-    """Names and shapes at once, values when asked for."""
+    """The tensors of a checkpoint; names and shapes are read at once.
+
+    Values are read lazily.
+    """
 
     def __init__(self, prefix: str):
         self.prefix = prefix
@@ -224,7 +227,8 @@ class _Tensors:
             return question(*arguments)
         except (
             tf.errors.OpError,
-            # TensorFlow's reader lets these through: a cut file is the first.
+            # TensorFlow's reader raises these, too; for a truncated file it is
+            # IndexError.
             IndexError,
             NotImplementedError,
             ValueError,
@@ -237,7 +241,7 @@ class _Tensors:
 
 
 def _prefix(folder: str, names: list[str]) -> str:
-    """The one checkpoint of a folder that may hold several."""
+    """Returns the prefix of the checkpoint to read, of possibly several."""
     prefixes = sorted(
         name.removesuffix(".index") for name in names if name.endswith(".index")
     )
@@ -262,11 +266,14 @@ def _prefix(folder: str, names: list[str]) -> str:
 
 
 def _latest(path: str) -> str:
-    """What TensorFlow 1's file `checkpoint` names; InputError where none."""
+    """Returns the name in TensorFlow 1's file `checkpoint`.
+
+    Raises InputError if it has none.
+    """
     reason = "it has none"
     try:
         state = tf.train.get_checkpoint_state(os.path.dirname(path))
-    # No name, or no UTF-8.
+    # The file has no name, or is not UTF-8.
     except ValueError as error:
         state, reason = None, weight_mapping.shown(str(error), 100)
     if state is None:
@@ -275,7 +282,7 @@ def _latest(path: str) -> str:
             f"something else ({reason}). Write it, or delete the file "
             f"`{_LATEST}`."
         )
-    # The path may be that of the machine where it was written.
+    # The path may be from the machine that wrote it.
     return os.path.basename(state.model_checkpoint_path)
 
 
@@ -308,7 +315,7 @@ def _read_config(
             "such groups can be read."
         )
     settings = {name: values[key] for name, key in (sizes | _RATES).items()}
-    # Said the short way where ALBERT's shape is BERT's.
+    # Drop ALBERT's fields if their values are BERT's defaults.
     if settings.get("embedding_size") == settings["hidden_size"]:
         del settings["embedding_size"]
     if settings.get("num_hidden_groups") == settings["num_layers"]:
@@ -333,8 +340,8 @@ def _google_config(config: bert.BertConfig, *, albert: bool) -> dict[str, Any]:
             f"has {', '.join(f'{name}={v!r}' for name, v in _FIXED.items())}."
         )
     if config.activation not in _ACTIVATIONS:
-        # No extra key could help: Google's code would pass over it and give
-        # other answers without a word.
+        # An additional field cannot help: Google's code would ignore it and
+        # silently give other answers.
         raise errors.InputError(
             f"Google's format cannot hold activation={config.activation!r}: "
             'its "gelu" is our gelu_tanh. The two differ by less than 0.0005; '
@@ -359,7 +366,7 @@ def _read_task(
     *,
     albert: bool,
 ) -> base.Task | None:
-    """The task whose head is there."""
+    """Returns the task whose head the checkpoint has, or None."""
 
     def has(scope):
         return any(name.startswith(scope) for name in shapes)
@@ -368,11 +375,11 @@ def _read_task(
     if has("cls/predictions/"):
         objective = "none"
         if has("cls/seq_relationship/"):
-            # One head for two questions (ALBERT, 3.1).
+            # NSP and SOP have the same head (ALBERT, 3.1).
             objective = "sop" if albert else "nsp"
         task = masked_lm.MaskedLM(objective=objective).adapt([], tokenizer)
     elif has(google_weights.SPAN):
-        # The length that run_squad.py takes.
+        # The max_seq_length of run_squad.py.
         task = question_answering.QuestionAnswering(seq_length=384)
     else:
         classes, *_ = shapes.get("output_weights") or (0,)
@@ -388,7 +395,10 @@ def _read_task(
 def _check_layers(
     config: bert.BertConfig, tensors: _Tensors, config_path: str
 ) -> None:
-    """Before a list of mappings is made for layers that nobody has."""
+    """Raises InputError if there are fewer tensors than layers.
+
+    Called before a mapping is created for each layer in a damaged config.
+    """
     if config.num_layers > len(tensors.shapes):
         raise errors.InputError(
             f"{config_path} has num_hidden_layers {config.num_layers:,}, and "
@@ -398,7 +408,7 @@ def _check_layers(
 
 
 def _left_out(names: Iterable[str]) -> str:
-    """Why a checkpoint's head is not read; "" where it has none."""
+    """Returns why a checkpoint's head is not read, or "" if it has none."""
     head_tensors = sorted(name for name in names if re.search(_HEADS, name))
     if not head_tensors:
         return ""
@@ -411,11 +421,11 @@ def _left_out(names: Iterable[str]) -> str:
 def _without_bookkeeping(
     shapes: Mapping[str, tuple[int, ...]], mappings: google_weights.Mappings
 ) -> list[str]:
-    """Names of all but what optimizers and loss scaling left.
+    """Returns all names except those of optimizers and loss scaling.
 
-    Slots are named below their variable, whatever the optimizer calls them.
-    A number of its own, outside of the network, is a counter or a loss scale:
-    current_loss_scale, good_steps, beta1_power.
+    A slot is named below its variable, with any optimizer. A scalar outside of
+    the network is a counter or a loss scale: current_loss_scale, good_steps,
+    beta1_power.
     """
     mapped_names = {
         name for mapping in mappings for name in mapping.source_names

@@ -1,4 +1,4 @@
-"""Maps Google's names and shapes to ours, for BERT and for ALBERT."""
+"""Maps Google's tensor names and shapes to native ones, for BERT and ALBERT."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from bert_keras.tasks import (
 WORDS = "bert/embeddings/word_embeddings"
 SPAN = "cls/squad/"
 
-# Layers of one block, target -> sources.
+# Layers of one block, native (target) -> Google's (sources).
 _BERT_BLOCK = {
     "attention/qkv": (
         "attention/self/query",
@@ -41,7 +41,7 @@ _ALBERT_BLOCK = {
     "feed_forward_norm": ("LayerNorm_1",),
 }
 
-# Mappings, each with the shape of every tensor it is made of.
+# Mappings, each with the shape of all its source tensors.
 Mappings = dict[weight_mapping.WeightMapping, tuple[int, ...]]
 
 
@@ -149,7 +149,7 @@ def _layer(
 def _scores(
     target: str, scope: str, classes: int, hidden_size: int
 ) -> Mappings:
-    """Google multiplies by the transposed weights: the source is (C, H)."""
+    """Maps a layer of logits; Google stores its kernel transposed, (C, H)."""
     weights, bias = (f"{scope}output_weights",), (f"{scope}output_bias",)
     return {
         weight_mapping.WeightMapping(

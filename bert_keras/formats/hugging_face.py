@@ -1,13 +1,13 @@
-"""Hugging Face BERT folders, read and written.
+"""Reads and writes Hugging Face BERT folders.
 
     config.json              "model_type": "bert"
     model.safetensors        or model.safetensors.index.json and its shards
     vocab.txt                or tokenizer.json
     tokenizer_config.json    casing
 
-Which head a folder has is told by its tensors; "architectures" only tells
-apart the heads whose tensors have the same names. Nothing in a folder is run:
-weights in a pickle are refused.
+The head is identified by the names of its tensors; "architectures" is used only
+if two heads have the same names. No code from a folder is run: weights in a
+pickle are refused.
 """
 
 import dataclasses
@@ -40,21 +40,21 @@ from bert_keras.tokenizers import wordpiece
 NAME = "hugging_face"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 OTHERS = ("tf_model.h5", "flax_model.msgpack")
-TASK = "bert_keras"  # where config.json keeps the settings of our task
+TASK = "bert_keras"  # the field of config.json for the settings of a task
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
     """A Hugging Face architecture, identified by the tensors of its head.
 
-    A head that no task of ours has is left out: the folder is an encoder.
+    If no task here has such a head, the folder is read as an encoder alone.
     """
 
-    head: tuple[str, ...] = ()  # what the names of its tensors begin with
-    pooler: bool = True  # read by the head; otherwise the folder may lack it
+    head: tuple[str, ...] = ()  # prefixes of the names of its tensors
+    pooler: bool = True  # the head uses it; otherwise the folder may lack it
     task: type[base.Task] | None = None
-    # The task with what the folder tells filled in: (task, folder,
-    # config.json, tokenizer) -> task, or None where it is another's.
+    # (task, folder, config.json, tokenizer) -> the task with the fields that
+    # the folder specifies, or None if the head is not that of the task.
     adapt: Callable[..., base.Task | None] = lambda task, *_: task
     writes: Callable[[Any], bool] = lambda task: True
     mappings: Callable[[bert.BertConfig, Any], weights.Mappings] = (
@@ -79,7 +79,7 @@ def _classification(task, folder, values, tokenizer):
     labels = configs.labels(folder, values)
     problem_type = values.get("problem_type") or configs.PROBLEMS[0]
     if problem_type != configs.PROBLEMS[0] or len(labels) < 2:
-        return None  # a number, or several labels of one text
+        return None  # regression or multi-label
     return task.with_settings(labels=labels)
 
 
@@ -91,7 +91,7 @@ def _tagging(task, folder, values, tokenizer):
         candidate = task.with_settings(types=tuple(types), scheme=scheme)
         if candidate.labels == labels:
             return candidate
-    return None  # in another order, or of no scheme
+    return None  # the labels have another order, or fit no scheme
 
 
 ARCHITECTURES = {
@@ -137,13 +137,13 @@ ARCHITECTURES = {
 
 @dataclasses.dataclass(frozen=True)
 class HuggingFace(weight_mapping.ExternalCheckpoint):
-    """A folder of theirs, which lacks the pooler where its head reads none.
+    """A Hugging Face folder; it lacks the pooler if its head does not use one.
 
-    That head answers and learns without one. Another head may read it: there
-    `allow_missing` has to name it.
+    The folder's own head does not need it. A task with another head may use the
+    pooler; then `allow_missing` must match it.
     """
 
-    unread: str = ""  # regular expression of what its own head does not read
+    unread: str = ""  # regular expression of variables that its head ignores
 
     def for_task(self, task: base.Task) -> "HuggingFace":
         if not self.task or task.head_signatures != self.task.head_signatures:
@@ -153,7 +153,7 @@ class HuggingFace(weight_mapping.ExternalCheckpoint):
 
 
 def recognises(path: str) -> bool:
-    """Whether any weights under their names lie beside a config.json."""
+    """Returns whether the folder has a config.json and Hugging Face weights."""
     names = (weights.WEIGHTS, weights.INDEX, *PICKLES, *OTHERS)
     return _has(path, configs.CONFIG) and any(
         _has(path, name) for name in names
@@ -163,13 +163,13 @@ def recognises(path: str) -> bool:
 def read(
     path: str, *, lowercase: bool | None = None, allow_missing: str = ""
 ) -> HuggingFace:
-    """Checks names and shapes both ways; weights are read when asked for."""
+    """Reads a folder and checks all names and shapes; weights load lazily."""
     config, values = configs.read(path)
     if not _has(path, weights.WEIGHTS) and not _has(path, weights.INDEX):
         raise errors.InputError(_unreadable(path, values))
     tensors = weights.Tensors(path)
-    # The file's own number: one in config.json alone would make a vocabulary
-    # of any size.
+    # Check the table's own size: a wrong one in config.json alone could make a
+    # vocabulary of any size.
     rows = tensors.rows(weights.WORDS)
     if rows and rows != config.vocab_size:
         raise errors.InputError(
@@ -224,10 +224,10 @@ def write(
     model: model_lib.BertModel | bert.BertEncoder,
     tokenizer: tokenizer_lib.Tokenizer,
 ) -> None:
-    """Makes a folder that `from_pretrained` of transformers loads.
+    """Writes a folder that `from_pretrained` of transformers loads.
 
-    An encoder without a head is written as their BertModel. The settings of
-    a task that theirs lack stand in config.json under "bert_keras".
+    An encoder without a head is written as a transformers BertModel. The
+    settings of the task are stored in config.json under "bert_keras".
     """
     tokenizer = wordpiece.require(tokenizer, "Hugging Face's BERT")
     task = getattr(model, "task", None)
@@ -271,7 +271,10 @@ def write(
 def _architecture(
     folder: str, names: set[str], values: Mapping[str, Any]
 ) -> Architecture:
-    """The class whose head the tensors are; "architectures" breaks a tie."""
+    """Returns the architecture whose head has these tensors.
+
+    If several have, config.json's "architectures" decides.
+    """
     heads = {
         beginning
         for each in ARCHITECTURES.values()
@@ -301,10 +304,13 @@ def _task(
     values: Mapping[str, Any],
     tokenizer: wordpiece.Tokenizer,
 ) -> base.Task | None:
-    """What the folder's head was trained for; None: no task of ours."""
+    """Returns the task that the folder's head was trained for.
+
+    None: it is not supported here.
+    """
     if architecture.task is None:
         return None
-    # Rows are as long as their texts, so room for the longest costs nothing.
+    # Rows are only as long as their texts, so a large maximum costs nothing.
     task = architecture.task(seq_length=config.max_position_embeddings)
     settings = values.get(TASK)
     if isinstance(settings, dict) and settings.get("name") == task.name:
@@ -317,7 +323,7 @@ def _task(
 def _left_out(
     architecture: Architecture, folder: str, values: Mapping[str, Any]
 ) -> str:
-    """Why a folder's head is not read; "" where it has none."""
+    """Returns why a folder's head is not read, or "" if it has none."""
     if not architecture.head:
         return ""
     name = next(
@@ -368,7 +374,7 @@ def _unreadable(folder: str, values: Mapping[str, Any]) -> str:
 
 
 def _named(folder: str, values: Mapping[str, Any]) -> list[str]:
-    """The classes that config.json names; nothing is done but compare them."""
+    """Returns the classes in config.json; they are only compared, not run."""
     path = os.path.join(folder, configs.CONFIG)
     named = weight_mapping.field(values, "architectures", list, path) or []
     return [name for name in named if isinstance(name, str)]

@@ -1,4 +1,4 @@
-"""config.json of a Hugging Face BERT and BertConfig, both ways."""
+"""Converts the config.json of a Hugging Face BERT to BertConfig and back."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from bert_keras.networks import bert
 
 CONFIG = "config.json"
 
-# Theirs -> ours. What is absent has the same default in both.
+# Hugging Face's field -> BertConfig's. Absent ones have equal defaults in both.
 FIELDS = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -30,7 +30,7 @@ REQUIRED_SIZES = SIZES[:5]
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 POSITIVE = ("initializer_range", "layer_norm_eps")
 
-# Theirs -> ours; the first of each is written.
+# Hugging Face's activation -> BertConfig's; of several, the first is written.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -41,14 +41,14 @@ ACTIVATIONS = {
 
 MOST_LABELS = 1_000_000
 
-# What a text classifier answers, the only ones there are; absent: the first.
+# All values of problem_type, for text classifiers; default: the first.
 PROBLEMS = (
     "single_label_classification",
     "multi_label_classification",
     "regression",
 )
 
-# Another value is another network. Absent: this one.
+# Fields and the only values that are a BERT; they are also the defaults.
 BERTS = {
     "model_type": "bert",
     "position_embedding_type": "absolute",
@@ -57,7 +57,7 @@ BERTS = {
 
 
 def _require_bert(path: str, values: Mapping[str, Any]) -> None:
-    """Raises InputError for what is no BERT, or brings code of its own."""
+    """Raises InputError if it is not a BERT, or has code of its own."""
     if "model_type" not in values:
         raise errors.InputError(
             f'{path} has no model_type; write "model_type": "bert" into it '
@@ -79,10 +79,9 @@ def _require_bert(path: str, values: Mapping[str, Any]) -> None:
 
 
 def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
-    """The network that config.json describes, and all that it says.
+    """Reads config.json; returns the network's config and all values.
 
-    `classifier_dropout` has no place here and is left out: it matters to
-    training alone.
+    `classifier_dropout` is not supported and ignored: it only affects training.
     """
     path = os.path.join(folder, CONFIG)
     values = files.read_json(path)
@@ -129,7 +128,10 @@ def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
 def write(
     config: bert.BertConfig, *, labels: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Raises InputError when Hugging Face has no such network."""
+    """Returns config.json's values for a network and its labels.
+
+    Raises InputError if a Hugging Face BERT cannot be such a network.
+    """
     required = {
         "norm_first": (False,),
         "embedding_norm": (True,),
@@ -164,10 +166,11 @@ def write(
 
 
 def labels(folder: str, values: Mapping[str, Any]) -> tuple[str, ...]:
-    """What id2label names, by id; or label2id; or LABEL_0 and so on.
+    """Returns the labels, by id.
 
-    Theirs have two labels where nothing is said, else num_labels. Raises
-    InputError where these say different things.
+    They are those of id2label, else of label2id, else LABEL_0, LABEL_1, ... for
+    num_labels, whose default is 2 as in transformers. Raises InputError if the
+    three contradict each other.
     """
     path = os.path.join(folder, CONFIG)
     names = weight_mapping.field(values, "id2label", dict, path)

@@ -1,9 +1,9 @@
-"""tokenizer.json of Hugging Face's `tokenizers`: what it says, and whether
-that is BERT's.
+"""Reads tokenizer.json of Hugging Face's `tokenizers`, if it is BERT's.
 
-It can describe any tokenizer, part by part: normalizer, pre_tokenizer, model,
-post_processor. A part that would give other ids than ours is refused by name.
-What is absent is not said and taken for BERT's; null says that there is none.
+The file can describe any tokenizer, by the parts normalizer, pre_tokenizer,
+model and post_processor. If a part would give other ids than the tokenizer
+here, an error names it. An absent part is assumed to be BERT's; null means that
+there is none.
 """
 
 import collections
@@ -16,7 +16,7 @@ from bert_keras.formats import weight_mapping
 
 FAST = "tokenizer.json"
 
-# They give up on words of more than 100 characters, Google's on 200.
+# A word is [UNK] from 101 characters on, with Google's code from 201 on.
 _MODEL = {
     "type": ("WordPiece",),
     "unk_token": ("[UNK]",),
@@ -24,12 +24,12 @@ _MODEL = {
     "max_input_chars_per_word": (100, 200),
 }
 
-# Tokens and texts of the post_processor, each with its segment.
+# The tokens and texts in the post_processor's template, with their segments.
 _PAIR = [("[CLS]", 0), ("A", 0), ("[SEP]", 0), ("B", 1), ("[SEP]", 1)]
 
 
 def check(folder: str, fast: Mapping[str, Any]) -> None:
-    """Raises InputError that names what in tokenizer.json is not BERT's."""
+    """Raises InputError naming the part of the file that is not BERT's."""
     path = os.path.join(folder, FAST)
     for name, fits, berts in (
         ("normalizer", _is_berts_normalizer, "BertNormalizer with clean_text"),
@@ -56,12 +56,12 @@ def check(folder: str, fast: Mapping[str, Any]) -> None:
 
 
 def normalizer(fast: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of the BertNormalizer, or nothing."""
+    """Returns the settings of the BertNormalizer, or {} if there is none."""
     return _step(fast.get("normalizer"))
 
 
 def vocabulary(folder: str, fast: Mapping[str, Any]) -> dict[int, str] | None:
-    """The pieces by id, None where there is no vocabulary."""
+    """Returns the tokens by id, or None if there is no vocabulary."""
     path = os.path.join(folder, FAST)
     model = weight_mapping.field(fast, "model", dict, path) or {}
     ids = weight_mapping.field(model, "vocab", dict, path)
@@ -84,7 +84,7 @@ def vocabulary(folder: str, fast: Mapping[str, Any]) -> dict[int, str] | None:
 
 
 def added(folder: str, fast: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Ids and tokens that were added to the trained vocabulary."""
+    """Yields (id, token) of tokens that were added to the vocabulary."""
     path = os.path.join(folder, FAST)
     for item in weight_mapping.field(fast, "added_tokens", list, path) or []:
         item = item if isinstance(item, dict) else {}
@@ -92,7 +92,7 @@ def added(folder: str, fast: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def framing(fast: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Ids and special tokens that are put around texts."""
+    """Yields (id, token) of the special tokens around texts."""
     step = _step(fast.get("post_processor"))
     for name in ("cls", "sep"):
         if isinstance(step.get(name), list) and len(step[name]) == 2:
@@ -105,7 +105,7 @@ def framing(fast: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def _steps(part: Any) -> list[Any]:
-    """The steps of a part; a Sequence has several, and may hold others."""
+    """Returns the steps of a part; nested Sequences are flattened."""
     left, steps = [part], []
     while left:
         step = left.pop()
@@ -119,7 +119,7 @@ def _steps(part: Any) -> list[Any]:
 
 
 def _step(part: Any) -> Mapping[str, Any]:
-    """The only step of a part, or nothing."""
+    """Returns the only step of a part, or {} if there is not exactly one."""
     steps = _steps(part)
     return steps[0] if len(steps) == 1 and isinstance(steps[0], dict) else {}
 

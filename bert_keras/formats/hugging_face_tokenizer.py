@@ -1,11 +1,11 @@
-"""The WordPiece vocabulary and casing of a Hugging Face folder.
+"""Reads the WordPiece vocabulary and casing of a Hugging Face folder.
 
-Their tokenizer can be set to do what ours, which is Google's, does not; each
-such setting stops the load, for the ids would differ in silence. One
-difference is left: a word of 101 to 200 characters is [UNK] there and is split
-here, as Google does.
+A Hugging Face tokenizer has settings that the tokenizer here, which is
+Google's, does not support. Loading fails on each of them, as ids would silently
+differ. One difference remains: a word of 101 to 200 characters is [UNK] with
+Hugging Face, and is split here, as Google's code does.
 
-What the files name is compared with the names below and never imported.
+Class names in the files are compared with the names below and never imported.
 """
 
 import itertools
@@ -24,8 +24,8 @@ VOCABULARY, FAST = "vocab.txt", fast_lib.FAST
 SETTINGS, ADDED = "tokenizer_config.json", "added_tokens.json"
 SPECIAL = "special_tokens_map.json"
 
-# Those that split text as BERT does; BertJapaneseTokenizer is one that does
-# not. The last two are whatever tokenizer.json describes.
+# Classes that split text as BERT does; BertJapaneseTokenizer, for example, does
+# not. The last two do what tokenizer.json describes.
 CLASSES = (
     "BertTokenizer",
     "DistilBertTokenizer",
@@ -35,7 +35,8 @@ CLASSES = (
 )
 DESCRIBED = CLASSES[3:]
 
-# Settings of which another value would give other ids. Absent or null: these.
+# Settings with the only values that give the same ids; they are also the
+# defaults, for absent ones and null.
 BERTS = {
     "do_basic_tokenize": True,
     "do_word_tokenize": True,
@@ -50,7 +51,7 @@ BERTS = {
     "mask_token": "[MASK]",
 }
 
-# Where further tokens are named that theirs looks for before it splits text.
+# Fields for further tokens, which Hugging Face finds in texts before splitting.
 ONE, SEVERAL = (
     ("bos_token", "eos_token"),
     ("additional_special_tokens", "extra_special_tokens"),
@@ -64,15 +65,15 @@ def read(
     lowercase: bool | None,
     config: Mapping[str, Any] | None = None,
 ) -> wordpiece.Tokenizer:
-    """The folder's tokenizer, with one entry for each row of the table.
+    """Reads the folder's tokenizer, with one entry per row of the table.
 
-    Tokens added to the vocabulary stand at their ids.
+    Added tokens have their ids.
 
     Args:
-      rows: of the embedding table.
-      lowercase: overrides what the files say of case and accents.
-      config: config.json, which names the tokenizer where
-        tokenizer_config.json does not.
+      rows: number of rows of the embedding table.
+      lowercase: overrides the files' settings of case and accents.
+      config: config.json, which names the tokenizer if tokenizer_config.json
+        does not.
     """
     settings, fast = _optional(folder, SETTINGS), _optional(folder, FAST)
     special = _optional(folder, SPECIAL)
@@ -99,7 +100,7 @@ def read(
 
 
 def settings_of(words: wordpiece.Tokenizer, *, longest: int) -> dict[str, Any]:
-    """The tokenizer_config.json that makes theirs cut text as ours does."""
+    """Returns a tokenizer_config.json with which transformers gives our ids."""
     pieces = {
         f"{name.strip('[]').lower()}_token": (
             name if name in words.vocabulary else None
@@ -127,10 +128,11 @@ def _check_settings(
     special: Mapping[str, Any],
     config: Mapping[str, Any],
 ) -> str:
-    """The tokenizer's class; raises InputError where it is not BERT's.
+    """Returns the tokenizer's class; raises InputError if it is not BERT's.
 
-    The class decides first: its own settings are not looked at. Of the other
-    files each must have BERT's; config.json counts where they say nothing.
+    The class is checked first, so that an error names it and not one of its
+    settings. Every setting in the tokenizer's files must be BERT's; config.json
+    is used only for settings that they lack.
     """
     names = ("tokenizer_class", *BERTS, "auto_map")
     said = [
@@ -174,7 +176,7 @@ def _check_settings(
 def _casing(
     folder: str, settings: Mapping[str, Any], fast: Mapping[str, Any]
 ) -> bool | None:
-    """Whether case is folded, or None where no file says so."""
+    """Returns whether text is lower-cased, or None if no file specifies it."""
     normalizer = fast_lib.normalizer(fast)
     said = {}
     for setting, key, name in (
@@ -209,7 +211,7 @@ def _casing(
 def _from_fast(
     folder: str, fast: Mapping[str, Any], lowercase: bool | None
 ) -> wordpiece.Tokenizer:
-    """The WordPiece model inside tokenizer.json."""
+    """Builds the tokenizer from the WordPiece model in tokenizer.json."""
     entries = fast_lib.vocabulary(folder, fast)
     if entries is None:
         raise errors.InputError(
@@ -225,10 +227,10 @@ def _from_fast(
 
 
 def _in_order(folder: str, entries: Mapping[int, str]) -> list[str]:
-    """Pieces by id; raises InputError where an id has none."""
+    """Returns a list of tokens by id; raises InputError if an id has none."""
     largest = max(entries, default=0)
     if largest + 1 > len(entries):
-        # Of few entries one may have an id that no memory holds.
+        # List only five: one entry may have an id of billions.
         holes = itertools.islice(
             (i for i in range(largest + 1) if i not in entries), 5
         )
@@ -243,7 +245,7 @@ def _in_order(folder: str, entries: Mapping[int, str]) -> list[str]:
 def _added(
     folder: str, settings: Mapping[str, Any], fast: Mapping[str, Any]
 ) -> dict[int, str]:
-    """Tokens by id that were added to the trained vocabulary."""
+    """Returns the tokens that were added to the vocabulary, by id."""
     path = os.path.join(folder, SETTINGS)
     decoder = (
         weight_mapping.field(settings, "added_tokens_decoder", dict, path) or {}
@@ -287,7 +289,7 @@ def _check_same_ids(
     fast: Mapping[str, Any],
     added: Mapping[int, str],
 ) -> None:
-    """Raises InputError where two files give a piece two ids."""
+    """Raises InputError if two files have different ids for a token."""
     entries = dict(enumerate(words.vocabulary))
     vocabulary = fast_lib.vocabulary(folder, fast)
     if vocabulary is not None:
@@ -316,11 +318,11 @@ def _check_same_ids(
 
 
 def _named(path: str, values: Mapping[str, Any]) -> Iterator[str]:
-    """Special tokens that a file names by what they are for, without ids."""
+    """Yields the special tokens that a file lists by purpose, without ids."""
     items = [values.get(name) for name in ONE]
     for name in SEVERAL:
         value = values.get(name)
-        if isinstance(value, dict):  # by a name of their own
+        if isinstance(value, dict):  # {name: token}
             value = list(value.values())
         if value is not None and not isinstance(value, list):
             raise errors.InputError(
@@ -347,11 +349,12 @@ def _check_added(
 ) -> None:
     """Raises InputError for added tokens that this tokenizer would split.
 
-    Theirs looks for them before it splits text. As with Google's, the five
-    special ones are words between brackets here.
+    Hugging Face finds added tokens in a text before it splits the text. Here,
+    as in Google's code, the five special tokens are ordinary text.
 
     Args:
-      named: further ones, each with the file that names it; their ids are
+      added: added tokens by id.
+      named: further tokens, each with the file that names it; their ids are
         those of the vocabulary.
     """
     ids = {piece: index for index, piece in enumerate(words.vocabulary)}

@@ -1,7 +1,7 @@
 """The tensors of a Hugging Face BERT: their names, shapes and files.
 
-Names are written here as in a BertModel: without `bert.`, and with the weight
-and bias of a LayerNorm, which old files call gamma and beta.
+Names are those of a BertModel: without `bert.`, and with LayerNorm.weight and
+LayerNorm.bias, which old files call gamma and beta.
 """
 
 import os
@@ -32,16 +32,16 @@ RELATION = "cls.seq_relationship."
 CLASSIFIER = "classifier."
 SPAN = "qa_outputs."
 
-# Counters 0, 1, 2, ... and zeros, which older versions kept.
+# Constants 0, 1, 2, ... and zeros, which older versions saved.
 BUFFERS = r"^embeddings\.(position|token_type)_ids$"
 
-# A tensor that is another one, where it was saved twice or under this name.
+# Tensors tied to another one: a file may have both, or only the first name.
 COPIES = {
     f"{PREDICTIONS}decoder.weight": WORDS,
     f"{PREDICTIONS}decoder.bias": f"{PREDICTIONS}bias",
 }
 
-# What torch's DataParallel, torch.compile and Lightning put before all names.
+# Prefixes that torch's DataParallel, torch.compile and Lightning add to names.
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -98,7 +98,7 @@ def encoder(config: bert.BertConfig) -> Mappings:
 
 
 def masked_lm(config: bert.BertConfig, task: MaskedLM) -> Mappings:
-    """The head of MaskedLM, with the one for sentences where it has one."""
+    """Maps the heads of MaskedLM: tokens, and sentences if it has one."""
     width, target = config.hidden_size, "masked_lm"
     bias = weight_mapping.WeightMapping(
         f"{target}/bias", (f"{PREDICTIONS}bias",)
@@ -132,17 +132,20 @@ def question_answering(config: bert.BertConfig, task: base.Task) -> Mappings:
 
 
 def full_name(name: str) -> str:
-    """As in a model with a head, where the encoder is called `bert`."""
+    """Adds the prefix `bert.` of models with a head to the encoder's names."""
     head = name.startswith((PREDICTIONS, RELATION, CLASSIFIER, SPAN))
     return name if head else f"bert.{name}"
 
 
 class Tensors:
-    """The tensors of a folder, by name; opened at once, read when asked."""
+    """The tensors of a folder, by name.
+
+    All files are opened at once, values are read lazily.
+    """
 
     def __init__(self, folder: str):
         self.folder = folder
-        # name: (open file, its name there)
+        # name: (open file, name in that file)
         self._tensors: dict[str, tuple[Any, str]] = {}
         tensors = []
         for path in self._files():
@@ -169,13 +172,13 @@ class Tensors:
 
     def read(self, name: str) -> np.ndarray:
         file, stored_name = self._tensors[name]
-        # bfloat16 is a type of ml_dtypes, which TensorFlow brings.
+        # bfloat16 arrays need ml_dtypes, which TensorFlow installs.
         return file.get_tensor(stored_name)
 
     def check(
         self, mappings: Iterable[weight_mapping.WeightMapping], shapes: Mappings
     ) -> None:
-        """Raises InputError when a tensor is not what config.json says."""
+        """Raises InputError if a tensor's shape or dtype does not fit."""
         for mapping in mappings:
             for name in mapping.source_names:
                 file, stored_name = self._tensors[name]
@@ -210,7 +213,7 @@ class Tensors:
         return [files.fetch(os.path.join(self.folder, name)) for name in names]
 
     def rows(self, name: str) -> int:
-        """The first dimension of a tensor, 0 where it is absent."""
+        """Returns the first dimension of a tensor, or 0 if it is absent."""
         if name not in self._tensors:
             return 0
         file, stored_name = self._tensors[name]
@@ -243,7 +246,7 @@ class Tensors:
 
 
 def _wrapper(names: list[str]) -> str:
-    """What wrappers put before every one of the names."""
+    """Returns the prefix of wrappers that all names have, or ""."""
     prefix = ""
     while names:
         for wrapper in WRAPPERS:
@@ -256,7 +259,7 @@ def _wrapper(names: list[str]) -> str:
 
 
 def _dense(target: str, shape: tuple[int, int], *sources: str) -> Mappings:
-    """A dense layer of shape (in, out); PyTorch stores sources transposed."""
+    """Maps a dense layer of shape (in, out); PyTorch stores (out, in)."""
     kernels = tuple(f"{name}.weight" for name in sources)
     biases = tuple(f"{name}.bias" for name in sources)
     return {

@@ -1,8 +1,8 @@
-"""Where KerasHub's BERT keeps its tensors: h5 files, one or several shards.
+"""Reads and fills the h5 files of KerasHub's BERT, one or several shards.
 
-A tensor is named by its file and its path in there: model/layers/dense/vars/0.
-Layers are numbered by class, variables by order, and attention heads have an
-axis of their own.
+A tensor is named by its file and its path in it: model/layers/dense/vars/0.
+Layers are numbered per class, variables by order. Attention kernels have an
+axis for the heads.
 """
 
 import contextlib
@@ -92,10 +92,10 @@ def _layer(
     target_shapes: tuple[Shape, Shape] | None = None,
     part: str = "model",
 ) -> Iterator[weight_mapping.WeightMapping]:
-    """Both variables of a Dense layer or a LayerNorm.
+    """Yields mappings of the two variables of a dense layer or a LayerNorm.
 
-    shapes: of the file's; the model's are `target_shapes` if those have more
-      axes.
+    shapes: their shapes in the file.
+    target_shapes: those in the model, if different.
     """
     norm = target.endswith("norm")
     names = ("gamma", "beta") if norm else ("kernel", "bias")
@@ -126,7 +126,7 @@ def _mapping(
 
 
 def files(folder: str, part: str) -> dict[str, str]:
-    """The tensors of "model" or "task": {name: the file it is in}."""
+    """Lists the tensors of `part`, "model" or "task": {name: file}."""
     paths = [f"{part}.weights.h5"]
     shards = os.path.join(folder, f"{part}.weights.json")
     if tf.io.gfile.exists(shards):
@@ -160,16 +160,16 @@ def files(folder: str, part: str) -> dict[str, str]:
 
 
 def shape(path: str, name: str) -> tuple[int, ...]:
-    """Of a tensor of a file."""
+    """Returns the shape of a tensor in a file, with a 0 appended."""
     with _open(path) as file:
         return (*file[_inside(name)].shape, 0)
 
 
 def read(path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor of a file.
+    """Reads a tensor from a file.
 
-    Raises InputError when it has another shape: before it is read, for a
-    small file may say that it holds more than any memory.
+    Raises InputError if its shape is not `shape`. That is checked before
+    reading, as a small damaged file can declare a tensor of any size.
     """
     with _open(path) as file:
         stored = file[_inside(name)]
@@ -179,7 +179,7 @@ def read(path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
                 f"{path}: {name} is {stored.shape}, but config.json says "
                 f"{shape}; are the two of one model?"
             )
-        half = stored.attrs.get("dtype") == "bfloat16"  # h5 has no word for it
+        half = stored.attrs.get("dtype") == "bfloat16"  # h5 lacks it
         if not half and stored.dtype.kind != "f":
             raise errors.InputError(
                 f"{path}: {name} is of type {stored.dtype}; expected numbers "
@@ -193,7 +193,7 @@ def fill(
     mappings: Iterable[weight_mapping.WeightMapping],
     values: Mapping[str, np.ndarray],
 ) -> None:
-    """Puts our weights into local files that KerasHub has written."""
+    """Overwrites the weights in local files that KerasHub has written."""
     import h5py
 
     for name, value in weight_mapping.to_external(mappings, values).items():
@@ -203,7 +203,7 @@ def fill(
 
 
 def _check_inside(path: str, name: str, item: Any) -> None:
-    """Raises InputError for a tensor whose numbers are in another file."""
+    """Raises InputError for a tensor whose values are in another file."""
     if item.shape is None:
         raise errors.InputError(
             f"{path}: {weight_mapping.shown(name)} is empty; expected numbers. "
@@ -224,7 +224,7 @@ def _inside(name: str) -> str:
 
 @contextlib.contextmanager
 def _open(path: str) -> Iterator[Any]:
-    """An h5 file, wherever it is."""
+    """Opens an h5 file on any tf.io.gfile path."""
     import h5py
 
     try:
@@ -232,7 +232,7 @@ def _open(path: str) -> Iterator[Any]:
             yield file
     except errors.InputError:
         raise
-    # By a damaged file h5py raises any of these.
+    # h5py raises any of these for a damaged file.
     except (
         ArithmeticError,
         AttributeError,

@@ -1,19 +1,19 @@
-"""Preset folders of KerasHub's BertBackbone, read and written.
+"""Reads and writes preset folders of KerasHub's BertBackbone.
 
     config.json  model.weights.h5 (or model.weights.json and its shards)
     tokenizer.json  assets/tokenizer/vocabulary.txt
-    task.json  task.weights.h5  preprocessor.json    of a BertTextClassifier
+    task.json  task.weights.h5  preprocessor.json    for a BertTextClassifier
 
-Their backbone computes GELU by the tanh formula, has one rate of dropout and
-LayerNorm's epsilon at 1e-12; a network of another kind is not written.
+KerasHub's backbone computes GELU by the tanh formula, has one dropout rate and
+a LayerNorm epsilon of 1e-12; other networks cannot be written.
 
-The head of a BertTextClassifier is ours exactly, so it is taken over. That of
-a BertMaskedLM is not: it computes the erf GELU, with an epsilon of 1e-5. Such a
-folder is read as an encoder without a head, and our masked-LM models are
+The head of a BertTextClassifier is the same as the native one and is read. That
+of a BertMaskedLM is not: it uses the erf GELU and an epsilon of 1e-5. Such a
+folder is read as an encoder without a head, and a native masked-LM model is
 written as a backbone.
 
-Their `lowercase` keeps accents by default. Ours drops them, as did the code
-that the published weights were trained with; so do the folders written here.
+KerasHub's `lowercase` keeps accents by default. The tokenizer here drops them,
+as did the code that trained the published weights; so do folders written here.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ from bert_keras.tokenizers import wordpiece
 
 NAME = "keras_hub"
 
-# Our field -> theirs.
+# BertConfig's field -> KerasHub's.
 FIELDS = {
     "vocab_size": "vocabulary_size",
     "hidden_size": "hidden_dim",
@@ -49,26 +49,27 @@ FIELDS = {
     "num_segments": "num_segments",
     "dropout": "dropout",
 }
-# Field of tokenizer.json -> the one value that ours can do.
+# Field of tokenizer.json -> the only value that is supported.
 TOKENIZER = {"split": True, "suffix_indicator": "##", "oov_token": "[UNK]"}
 
 MOST_CLASSES = 1_000_000
 
 CONFIG, METADATA = "config.json", "metadata.json"
 VOCABULARY = "assets/tokenizer/vocabulary.txt"
-# What they have no field for, in metadata.json, which they write and ignore.
+# The field of metadata.json for settings that KerasHub lacks. KerasHub writes
+# the file and never reads it.
 OURS = "bert_keras"
 
 
 def recognises(path: str) -> bool:
-    """Whether `path` is a preset folder, of whatever network."""
+    """Returns whether `path` is a preset folder, of any network."""
     config_path = os.path.join(path, CONFIG)
     if not tf.io.gfile.exists(config_path):
         return False
     try:
         described = files_lib.read_json(config_path)
     except errors.InputError:
-        # Damaged, which `read` says, where the weights are KerasHub's.
+        # config.json is damaged. If the weights are KerasHub's, `read` says so.
         names = ("model.weights.h5", "model.weights.json")
         paths = [os.path.join(path, name) for name in names]
         return any(map(tf.io.gfile.exists, paths))
@@ -79,7 +80,10 @@ def recognises(path: str) -> bool:
 def read(
     path: str, *, lowercase: bool | None = None, allow_missing: str = ""
 ) -> weight_mapping.ExternalCheckpoint:
-    """Raises InputError when it is another network's preset, or damaged."""
+    """Reads a preset folder.
+
+    Raises InputError if it is damaged or another network's.
+    """
     config = _config(path)
     tokenizer = _tokenizer(path, lowercase)
     files = keras_h5.files(path, "model")
@@ -139,9 +143,9 @@ def write(
     model: model_lib.BertModel,
     tokenizer: tokenizers.Tokenizer,
 ) -> None:
-    """Writes the preset that `from_preset(folder)` of keras_nlp loads.
+    """Writes a preset that `from_preset(folder)` of keras_nlp loads.
 
-    Raises InputError for a model that KerasHub's cannot be.
+    Raises InputError for a model that KerasHub does not have.
     """
     tokenizer = wordpiece.require(tokenizer, "KerasHub's BERT")
     config = weight_mapping.config_of_bert(model.encoder)
@@ -161,7 +165,7 @@ def write(
         lowercase=tokenizer.lowercase,
         strip_accents=tokenizer.lowercase,
     )
-    # KerasHub writes a new model; then ours takes its place in the files.
+    # KerasHub writes a new model; then the weights in its files are replaced.
     with tempfile.TemporaryDirectory() as aside:
         mappings = keras_h5.encoder(config)
         values = checkpoint.values(model.encoder)
@@ -207,9 +211,9 @@ def _config(folder: str) -> bert.BertConfig:
 
 
 def _class_name(described: Mapping[str, Any]) -> str:
-    """The class a file describes; it is compared and never imported.
+    """Returns the class that a file describes; it is never imported.
 
-    With the name it is registered under where that is another one.
+    The registered name is added if it is another one.
     """
     shown, name = weight_mapping.shown, described.get("class_name")
     registered = described.get("registered_name") or f"keras_hub>{name}"
@@ -228,13 +232,15 @@ def _to_config(values: Mapping[str, Any]) -> bert.BertConfig:
 
 
 def _arguments(config: bert.BertConfig) -> dict[str, Any]:
-    """What BertBackbone is made with; raises InputError if that loses more
-    than how new weights are drawn."""
+    """Returns the arguments for BertBackbone.
+
+    Raises InputError if they lose a setting other than initializer_range.
+    """
     values = {key: getattr(config, field) for field, key in FIELDS.items()}
     after = dataclasses.replace(
         _to_config(values),
         initializer_range=config.initializer_range,
-        # Other words for the same.
+        # Equivalent to the defaults.
         num_hidden_groups=config.num_layers
         if config.num_hidden_groups
         else None,
@@ -290,7 +296,7 @@ def _tokenizer(folder: str, lowercase: bool | None) -> wordpiece.Tokenizer:
 def _task(
     folder: str, config: bert.BertConfig
 ) -> classification.Classification | None:
-    """The task of a BertTextClassifier with one right class, else None."""
+    """Returns the task of a single-label BertTextClassifier, else None."""
     if not tf.io.gfile.exists(os.path.join(folder, "task.json")):
         return None
     path = os.path.join(folder, "task.json")
@@ -336,7 +342,7 @@ def _task(
 
 
 def _write_metadata(folder: str, metadata: Mapping[str, Any]) -> None:
-    """Keeps what KerasHub has no field for."""
+    """Writes settings that KerasHub has no field for."""
     path = os.path.join(folder, METADATA)
     values = files_lib.read_json(path) | {OURS: metadata}
     with open(path, "w", encoding="utf-8") as file:
@@ -344,7 +350,7 @@ def _write_metadata(folder: str, metadata: Mapping[str, Any]) -> None:
 
 
 def _moves(source: str) -> dict[str, Callable[[str], None]]:
-    """For every file of a folder, what moves it; config.json the last."""
+    """Returns a function per file that moves it; config.json is the last."""
 
     def move(path, target):
         os.makedirs(os.path.dirname(target), exist_ok=True)

@@ -1,4 +1,4 @@
-"""Maps weight names of other formats to ours, checked in both directions."""
+"""Maps external weight names to native ones, checked in both directions."""
 
 import dataclasses
 import math
@@ -20,21 +20,23 @@ from bert_keras.tokenizers import wordpiece
 
 @dataclasses.dataclass(frozen=True)
 class WeightMapping:
-    """Maps one of our variables to the source tensors it is made of.
+    """Maps a native variable to the external tensors that it is made of.
 
-    Several tensors (query, key, value) are concatenated on the last axis.
+    Several tensors are concatenated on the last axis: the native
+    "block_0/attention/qkv/kernel" (H, 3 H) is made of the kernels (H, H) of
+    query, key and value.
     """
 
     name: str
     source_names: tuple[str, ...]
     transposed: bool = False  # the source is (out, in), as in PyTorch
-    # Shapes of a source tensor and of the target made of it, if known:
-    # KerasHub keeps heads on an axis of their own.
+    # Shapes of a source tensor before and after reshaping it; (): it is not
+    # reshaped. KerasHub's query kernel is (H, N, D) and becomes (H, H).
     source_shape: tuple[int, ...] = ()
     target_shape: tuple[int, ...] = ()
 
     def to_native(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
-        """Source tensors -> our variable, float32."""
+        """Converts external tensors to the native variable, float32."""
         arrays = [np.asarray(tensor, np.float32) for tensor in tensors]
         if self.transposed:
             arrays = [array.T for array in arrays]
@@ -45,7 +47,7 @@ class WeightMapping:
         )
 
     def to_external(self, value: np.ndarray) -> list[np.ndarray]:
-        """Our variable -> source tensors."""
+        """Converts the native variable to external tensors."""
         arrays = np.split(value, len(self.source_names), axis=-1)
         if self.source_shape:
             arrays = [array.reshape(self.source_shape) for array in arrays]
@@ -57,7 +59,10 @@ class WeightMapping:
 def to_native(
     mappings: Iterable[WeightMapping], tensor: Callable[[str], np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Our variables by path, each made of `tensor(name)` of the source."""
+    """Converts external tensors to native variables, by path.
+
+    tensor: reads an external tensor by name.
+    """
     return {
         mapping.name: mapping.to_native(
             [tensor(name) for name in mapping.source_names]
@@ -69,7 +74,7 @@ def to_native(
 def to_external(
     mappings: Iterable[WeightMapping], values: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Source tensors by name, made of our variables by path."""
+    """Converts native variables, by path, to external tensors, by name."""
     return {
         name: array
         for mapping in mappings
@@ -89,15 +94,14 @@ def match(
     ignored: str,
     allow_missing: str = "",
 ) -> list[WeightMapping]:
-    """The mappings whose tensors are all there; every name must be mapped.
+    """Returns the mappings whose external tensors all exist.
 
     Args:
-      names: all source tensors.
-      ignored: regular expression of names that mean nothing to us: optimizer
-        slots, counters.
-      allow_missing: regular expression of our paths that may be absent.
+      names: names of all external tensors; each must be mapped or ignored.
+      ignored: regular expression of tensors to skip: optimizer slots, counters.
+      allow_missing: regular expression of native paths that may be missing.
 
-    Raises InputError that names what is missing and what is left over.
+    Raises InputError that names all missing and unexpected tensors.
     """
     mappings, names = list(mappings), set(names)
     matches = [
@@ -130,7 +134,7 @@ Format = TypeVar("Format", bound="ExternalCheckpoint")
 
 @dataclasses.dataclass(frozen=True)
 class ExternalCheckpoint(checkpoint.Checkpoint):
-    """A checkpoint of another format; tensors are read when asked for."""
+    """A checkpoint of an external format; tensors are read lazily."""
 
     words: wordpiece.Tokenizer
     tensor: Callable[[str], np.ndarray]
@@ -143,7 +147,7 @@ class ExternalCheckpoint(checkpoint.Checkpoint):
         return not self.allow_missing
 
     def check_sizes(self) -> None:
-        pass  # each format compares its sizes before it gets here
+        pass  # each format has checked its sizes in `read`
 
     def tokenizer(self) -> wordpiece.Tokenizer:
         return self.words
@@ -185,10 +189,11 @@ class ExternalCheckpoint(checkpoint.Checkpoint):
         encoder: Collection[WeightMapping],
         **more: Any,
     ) -> Format:
-        """The checkpoint of a folder.
+        """Constructs the checkpoint of a folder.
 
-        matches: what `match` gave; those in `encoder` are the encoder's, the
-        others the head's. more: the other fields.
+        matches: the result of `match`. Those in `encoder` are the encoder's,
+          the others the head's.
+        more: the other fields.
         """
         return cls(
             folder=folder,
@@ -205,7 +210,7 @@ class ExternalCheckpoint(checkpoint.Checkpoint):
 
 
 def config_of_bert(encoder: keras.Model) -> bert.BertConfig:
-    """The encoder's configuration; raises InputError unless it is a BERT."""
+    """Returns the encoder's config; raises InputError unless it is a BERT."""
     if not isinstance(encoder.config, bert.BertConfig):
         raise errors.InputError(
             f"the format holds BERTs, and the network is {encoder.config.name}."
@@ -220,14 +225,14 @@ def fit_vocabulary(
     folder: str,
     added: Mapping[int, str] = types.MappingProxyType({}),
 ) -> wordpiece.Tokenizer:
-    """The tokenizer with an entry for each row of the embedding table.
+    """Extends a tokenizer to one entry per row of the embedding table.
 
-    Tables are often larger than their vocabulary, rounded up for the hardware
-    or left from another one: the rows without an entry get [unused_rowN], and
-    a warning says so. Raises InputError where the table is smaller.
+    Tables are often larger than their vocabulary: rounded up for the hardware,
+    or left from another one. Rows without an entry get [unused_rowN], with a
+    warning. Raises InputError if the table is smaller.
 
     Args:
-      added: further entries by id, past those of the tokenizer.
+      added: further entries by id, after those of the tokenizer.
     """
     entries = {**added, **dict(enumerate(tokenizer.vocabulary))}
     if max(entries) >= rows:
@@ -253,17 +258,17 @@ def fit_vocabulary(
 
 
 def say(message: str) -> None:
-    """Tells what was done with a folder that a reader might not expect."""
-    # Of the package, on one line: whose code it is helps nobody.
+    """Warns about something unexpected in how a folder was read."""
+    # Attribute the warning to the package: its source line would not help.
     warnings.warn_explicit(message, UserWarning, "bert_keras", 1)
 
 
 def field(
     values: Mapping[str, Any], name: str, expected_type: type, path: str
 ) -> Any | None:
-    """values[name], an `expected_type`; None if absent or null.
+    """Returns values[name], an `expected_type`; None if absent or null.
 
-    Raises InputError that names the file `path` where it is something else.
+    Raises InputError, which names the file `path`, if it has another type.
     """
     value = values.get(name)
     if value is not None and not isinstance(value, expected_type):
@@ -290,10 +295,9 @@ def check_numbers(
     rates: Iterable[str] = (),
     positive: Iterable[str] = (),
 ) -> None:
-    """Raises InputError that names what a configuration lacks or has wrong.
+    """Raises InputError that names missing or invalid numbers of a config.
 
-    sizes: whole numbers from 1; rates: from 0 to below 1; positive: numbers
-    above 0.
+    sizes: integers from 1; rates: from 0 to below 1; positive: above 0.
     """
     sizes, rates, positive = list(sizes), list(rates), list(positive)
     missing = [n for n in (*sizes, *rates, *positive) if n not in values]
@@ -318,15 +322,15 @@ def check_numbers(
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is one that a float can hold."""
+    """Returns whether a value is a finite number that fits a float."""
     try:
         return type(value) in (int, float) and math.isfinite(value)
-    except OverflowError:  # a whole number of 309 digits or more
+    except OverflowError:  # an integer of 309 digits or more
         return False
 
 
 def shown(value: Any, longest: int = 60) -> str:
-    """A value for a message, on one line."""
+    """Formats a value for a message, truncated and on one line."""
     try:
         text = repr(value)
     except RecursionError:
@@ -335,9 +339,9 @@ def shown(value: Any, longest: int = 60) -> str:
 
 
 def check_shards(path: str, names: Iterable[Any]) -> list[str]:
-    """Names of files that `path` lists; raises InputError for other paths.
+    """Returns the distinct names of files that `path` lists, sorted.
 
-    Files of the folder are meant, whatever it says.
+    Raises InputError for a path outside of its folder.
     """
     names = list(names)
     for name in names:
@@ -358,10 +362,10 @@ def check_shards(path: str, names: Iterable[Any]) -> list[str]:
 def write_files(
     folder: str, writers: Mapping[str, Callable[[str], None]]
 ) -> None:
-    """Writes each file aside and moves it into place, in this order.
+    """Writes each file atomically, in this order.
 
-    The last one says that the folder is complete. A folder that holds
-    anything else is refused: a left-over file would be read with the new ones.
+    The presence of the last one means that the folder is complete. A folder
+    with other files is refused, as they would be read with the new ones.
     """
     tf.io.gfile.makedirs(folder)
     *first_names, _ = writers
