@@ -10,7 +10,7 @@ seconds, and `import bert_keras` takes none.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # for type checkers and editors: _PUBLIC once more
+if TYPE_CHECKING:  # _PUBLIC for type checkers and editors
     from bert_keras.errors import InputError as InputError
     from bert_keras.model import BertModel as BertModel
     from bert_keras.networks.bert import BertConfig as BertConfig

@@ -188,7 +188,7 @@ def save(
     task: saved instead of the model's task, for example after calibration.
     optimizer: the optimizer's variables by name, which only resuming reads.
 
-    Raises OSError, for example on a full disk, and then removes the folder.
+    Raises OSError, for example on a full disk, and leaves no partial files.
     """
     model.check_heads()
     task = task or model.task
@@ -201,7 +201,7 @@ def save(
     }
     if served != task:
         # For information only: loading does not need the wrapper.
-        with contextlib.suppress(errors.InputError):  # a class without a name
+        with contextlib.suppress(errors.InputError):  # not findable
             described["trained_as"] = task.to_dict()
     folder = step_folder(run, step)
     tf.io.gfile.makedirs(folder)

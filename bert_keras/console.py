@@ -212,7 +212,7 @@ def _time(seconds: float) -> str:
 
 # The flags of the command that runs; empty when called from Python.
 _flags: set[str] = set()
-# Labels and paths are printed literally: [bad] is no style, :cat: no emoji.
+# Print labels and paths literally: [bad] is not markup and :cat: not an emoji.
 console = rich.console.Console(stderr=True, markup=False, emoji=False)
 output = rich.console.Console(highlight=False, markup=False, emoji=False)
 if not output.is_terminal:

@@ -104,6 +104,8 @@ def layer_norm(
         inverse = tf.math.rsqrt(variance + epsilon)
         rows *= inverse
 
+        # With g = upstream * gamma and y = rows, the derivative by x is
+        # inverse * (g - mean(g) - y * mean(g * y)), with means over H.
         def gradient(upstream):
             back = tf.reshape(tf.cast(upstream, tf.float32), (-1, width))
             along = back * rows

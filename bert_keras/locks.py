@@ -66,7 +66,7 @@ def _local(folder: str) -> Iterator[None]:
         if _read(path).get("id") == own["id"]:
             os.remove(path)
         if is_new:
-            with contextlib.suppress(OSError):  # something is in it
+            with contextlib.suppress(OSError):  # it is not empty
                 os.rmdir(folder)
         os.close(descriptor)
 

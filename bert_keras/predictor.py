@@ -223,7 +223,7 @@ def _examples(examples: Any) -> Iterable[Any]:
     for rows in ("to_dicts", "to_pylist"):  # Polars, Arrow
         if hasattr(examples, rows):
             return getattr(examples, rows)()
-    if hasattr(examples, "iterrows"):  # pandas; a frame's items are its columns
+    if hasattr(examples, "iterrows"):  # pandas; iterating yields columns
         return examples.to_dict("records")
     examples = _plain_python(examples)
     if isinstance(examples, (str, bytes, Mapping)):

@@ -29,7 +29,7 @@ def import_tensorflow() -> None:
             import tensorflow
             import tensorflow_text  # noqa: F401
 
-            tensorflow.config.list_physical_devices()  # looks for a GPU
+            tensorflow.config.list_physical_devices()  # finds GPUs
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

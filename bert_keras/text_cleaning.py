@@ -50,7 +50,7 @@ MAX_BYTES = 4 * MAX_WORD_LENGTH  # of UTF-8
 _UNKNOWN_WORD = "x" * (MAX_BYTES + 1)  # [UNK] with any vocabulary
 _UNKNOWN_PART = (
     "x" * 5
-)  # for each character of a long word: more than MAX_BYTES
+)  # replaces a character of a long word; in all more than MAX_BYTES
 
 
 def normalize(text: tf.Tensor, *, lowercase: bool) -> tf.Tensor:
@@ -233,6 +233,8 @@ def with_source(
         forms == "", tf.strings.regex_full_match(characters, r"\p{Mn}")
     )
 
+    # In texts with long words, sizes are those of the replaced characters; the
+    # normal form of a code point has any number of characters.
     long = _may_hold_long_word(clean)
     rows = tf.where(long)
     changed, char_sizes = _spread_long_words(tf.gather_nd(clean, rows))
@@ -273,7 +275,8 @@ def _spread_long_words(text):
         tf.logical_or(end, tf.strings.regex_full_match(flat, r"[\s\p{Z}]"))
     )
     # Number words by the boundaries before them, plus the text's index, so that
-    # no word continues in the next text.
+    # no word continues in the next text: the characters of "ab,c" and "d" are
+    # numbered 0 0 1 1 and 2.
     between = tf.cast(tf.logical_not(inside), tf.int64)
     word = tf.cumsum(between) + chars.value_rowids()
     length = tf.math.unsorted_segment_sum(

@@ -38,7 +38,7 @@ class Difference:
 
     # Largest difference of two numbers; relative for numbers above 1.
     numbers: float
-    agreement: float  # share of rows whose strings and integers are equal
+    agreement: float  # fraction of rows with equal strings and integers
     texts: int = len(SENTENCES)
 
     def require(self, *, numbers: float, agreement: float) -> None:

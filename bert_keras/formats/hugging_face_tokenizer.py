@@ -110,7 +110,7 @@ def settings_of(words: wordpiece.Tokenizer, *, longest: int) -> dict[str, Any]:
     return {
         "tokenizer_class": CLASSES[0],
         "do_lower_case": words.lowercase,
-        "strip_accents": None,  # follows the case
+        "strip_accents": None,  # null: as do_lower_case
         "tokenize_chinese_chars": True,
         "model_max_length": longest,
         **pieces,

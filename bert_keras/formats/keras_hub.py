@@ -156,7 +156,7 @@ def write(
             "KerasHub's BertTokenizer needs [MASK] in the vocabulary; put it "
             "in place of an unused wordpiece."
         )
-    import keras_nlp  # takes 8 seconds
+    import keras_nlp  # here, as it takes 8 seconds
 
     models = keras_nlp.models
     backbone = models.BertBackbone(**arguments, dtype="float32")

@@ -317,7 +317,10 @@ class Task:
         return {}
 
     def unseen(self, example: Example) -> Sequence[str]:
-        """Returns the labels of an example that training data did not have."""
+        """Returns an example's labels that were not in the training data.
+
+        The model cannot predict them, so these rows are always wrong.
+        """
         del example
         return ()
 

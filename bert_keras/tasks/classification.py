@@ -334,7 +334,7 @@ class Single:
 
 
 class Multi:
-    """The problem type of any number of classes per row: sigmoids.
+    """The problem type of any number of classes per row: a sigmoid each.
 
     The label joins the classes by commas.
     """

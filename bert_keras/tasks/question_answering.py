@@ -257,6 +257,7 @@ class QuestionAnswering(base.Task):
         starts = _pad(_or_never(context, outputs["start"]), self.n_best, NEVER)
         ends = _or_never(context, outputs["end"])
         ends = _pad(ends, self.n_best + size - 1, NEVER)
+        # scores[w, i, d] is the score of the span from token i to token i + d.
         length = tf.shape(starts)[1]
         behind = [ends[:, more : more + length] for more in range(size)]
         scores = tf.expand_dims(starts, 2) + tf.stack(behind, axis=2)

@@ -185,6 +185,7 @@ class Tagging(base.Task):
                         f"entities of type {entity_type!r} do not occur in the "
                         f"training file, whose types are {list(self.types)}."
                     )
+                # Offsets in the text, then indices of the tokenizer's words.
                 ends = words[first][0], words[last - 1][1]
                 entities.append((entity_type, *np.searchsorted(begins, ends)))
             tags = tag_schemes.tags(

@@ -169,6 +169,8 @@ class Tokenizer(base.Tokenizer):
         pattern = "|".join(re.escape(piece) for piece in self._specials)
         # Drop control characters first: for regex_split, NUL ends the text.
         text = text_cleaning.without_controls(text)
+        # "a [MASK] b" -> "a ", "[MASK]", " b": a special part becomes its id,
+        # the others are tokenized.
         parts = tf_text.regex_split(text, pattern, pattern)  # (B, parts)
         flat = parts.flat_values
         special_ids = tf.fill(tf.shape(flat), -1)
@@ -189,7 +191,7 @@ class Tokenizer(base.Tokenizer):
         return parts.with_flat_values(ids).merge_dims(1, 2)
 
 
-@functools.cache  # once per process, however often it is sent there
+@functools.cache  # build it once per process, however often it is unpickled
 def _unpickle(vocabulary: tuple[str, ...], lowercase: bool) -> Tokenizer:
     return Tokenizer(vocabulary, lowercase=lowercase)
 
