@@ -201,7 +201,7 @@ def save(
     }
     if served != task:
         # For information only: loading does not need the wrapper.
-        with contextlib.suppress(errors.InputError):  # not findable
+        with contextlib.suppress(errors.InputError):  # no name to find it by
             described["trained_as"] = task.to_dict()
     folder = step_folder(run, step)
     tf.io.gfile.makedirs(folder)

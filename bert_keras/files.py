@@ -101,7 +101,10 @@ def local_path(path: str) -> str | None:
 
 
 def fetch(path: str) -> str:
-    """Returns a local path of a file; a remote one is downloaded until exit."""
+    """Returns a local path of a file from any tf.io.gfile path.
+
+    A remote file is copied to a temporary folder, which is removed at exit.
+    """
     if not tf.io.gfile.exists(path):
         raise errors.InputError(f"{path} is missing; copy the folder again.")
     if (own := local_path(path)) is not None:

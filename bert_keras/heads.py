@@ -69,9 +69,9 @@ class MaskedLMHead(keras.layers.Layer):
 class NextSentenceHead(keras.layers.Layer):
     """Scores whether the second segment follows the first (BERT, 3.1, task 2).
 
-    pooled (B, H) -> logits (B, 2), float32: class 0 = it follows, 1 = it is
-    random, as in Google's checkpoints. Sentence-order prediction uses the same
-    head (ALBERT, 3.1).
+    pooled (B, H) -> logits (B, 2), float32: class 0 = it follows, 1 = it
+    does not, as in Google's checkpoints. Sentence-order prediction uses the
+    same head (ALBERT, 3.1).
     """
 
     def __init__(self, config: base.NetworkConfig, **kwargs: Any):

@@ -432,7 +432,7 @@ def rows(x: Tensor) -> Tensor:
 def gather(x: Tensor, positions: Tensor) -> Tensor:
     """Gathers each row's vectors at its own positions.
 
-    x (B, S, H), positions (B, P) int32 -> (B, P, H).
+    x (B, S, H) of any width H, positions (B, P) int32 -> (B, P, H).
     """
     batch, length, width = ops.shape(x)
     offsets = ops.expand_dims(ops.arange(batch, dtype="int32") * length, 1)

@@ -1,8 +1,8 @@
 """Optimizers: update rules, learning-rate schedule, weight-decay exclusions.
 
-Keras' optimizers clip each replica's gradients before they are reduced
-(keras#20582). Here the trainer reduces and clips, and an update rule changes
-one variable.
+Keras' optimizers clip each replica's gradients before the all-reduce, and fail
+to accumulate gradients under MirroredStrategy (keras#20582). Here the trainer
+accumulates, reduces and clips, and an update rule changes one variable.
 """
 
 import dataclasses
@@ -67,8 +67,8 @@ class AdamW:
             weight_2 = _total_weight(np.float32(self.beta_2), step)
             # The update is m / weight_1 / (sqrt(v / weight_2) + epsilon). Its
             # numerator and denominator are multiplied by sqrt(weight_2) here.
-            # The kernel's own correction does not scale epsilon: at the first
-            # step it would be 32 times too large.
+            # The kernel's own correction does not scale epsilon, which would be
+            # 32 times too large at the first step.
             root = tf.sqrt(weight_2)
             rate = rate * root / weight_1
             epsilon = epsilon * root

@@ -174,7 +174,7 @@ def renaming(old: str, today: Mapping[str, Any], dashes: str = "") -> str:
 def translated(
     name: str, field: dataclasses.Field[Any], value: Any
 ) -> dict[str, Any]:
-    """Returns {field: value} of today for a value under a former name."""
+    """Converts a value under a former name to {current name: value}."""
     translate = field.metadata.get("translate")
     return translate(value) if translate else {name: value}
 

@@ -272,8 +272,8 @@ def load(
 ) -> Predictor:
     """Loads a Predictor from a run, a step folder, or another format's folder.
 
-    lowercase: whether text is lower-cased; needed for another format's folder
-      that does not specify it.
+    lowercase: whether text is lower-cased, for another format's folder that
+      does not specify it.
     precision: a Keras dtype policy; None: the current one. "bfloat16" stores
       kernels and computes matmuls in bfloat16, everything else in float32.
     """

@@ -100,7 +100,7 @@ def read(
 
 
 def settings_of(words: wordpiece.Tokenizer, *, longest: int) -> dict[str, Any]:
-    """Returns a tokenizer_config.json with which transformers gives our ids."""
+    """Returns a tokenizer_config.json for the same ids in transformers."""
     pieces = {
         f"{name.strip('[]').lower()}_token": (
             name if name in words.vocabulary else None
