@@ -1,4 +1,4 @@
-"""What a command prints for --help: an example first, then flags in groups."""
+"""Prints a command's --help: an example first, then its flags in groups."""
 
 import sys
 import textwrap
@@ -7,8 +7,8 @@ from typing import Any
 
 WIDTH = 80
 
-# Flags in the order in which a user decides. Those in none of the groups, such
-# as settings of tasks and wrappers, are in the last one.
+# Flags in the order in which users decide on them. All others, such as settings
+# of tasks and wrappers, are in the last group, REST.
 GROUPS: Mapping[str, Sequence[str]] = {
     "Data": (
         *("train", "dev", "dev_fraction", "data", "records", "input"),
@@ -43,14 +43,14 @@ GROUPS: Mapping[str, Sequence[str]] = {
 }
 REST = "Task"
 
-# Where flags are defined other than by the main module itself.
+# Prefixes of modules whose flags are shown, besides the main module's.
 _OWN = ("bert_keras.", "export.", "trainers.")
 
 
 def print_if_asked(arguments: Sequence[str], flags: Any) -> None:
     """Prints the help of the main module and exits, if --help is given.
 
-    flags: absl's FLAGS. Flags of absl and TensorFlow are left to --helpfull.
+    flags: absl's FLAGS. Only --helpfull shows the flags of absl and TensorFlow.
     """
     if not {"--help", "-help", "-h", "-?"} & set(arguments[1:]):
         return
@@ -65,11 +65,12 @@ def print_if_asked(arguments: Sequence[str], flags: Any) -> None:
 
 
 def text(documentation: str, flags: Iterable[Any]) -> str:
-    """The help of a command.
+    """Returns the help text of a command.
 
-    documentation: of its module, with an example. flags: absl's, each of
-    which has a name, a default, a help text and a parser. Those whose help
-    begins with "Former name" are only named, at the end.
+    documentation: the docstring of its module, with an example.
+    flags: absl's flags, each with a name, a default, a help text and a parser.
+      If the help text begins with "Former name", only the name is listed, at
+      the end.
     """
     flags = {flag.name: flag for flag in flags}
     former = [
@@ -98,7 +99,7 @@ def text(documentation: str, flags: Iterable[Any]) -> str:
 
 
 def _entry(flag: Any) -> str:
-    """A flag and its default on a line, and what it does below."""
+    """Formats a flag with its default on one line and its help below."""
     name = f"[no]{flag.name}" if flag.boolean else flag.name
     line = f"  --{name}"
     if flag.default not in (None, ""):
