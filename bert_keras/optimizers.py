@@ -21,8 +21,8 @@ from bert_keras import errors
 NO_DECAY = r"(bias|beta|gamma)$"
 
 
-# A rule's `update` changes one variable and its slots. `rate` is the learning
-# rate and `step` the step from 0, both () tensors; `decay` is the factor of the
+# A rule's `update` changes one variable and its slots. `learning_rate` and
+# `step`, which counts from 0, are () tensors; `decay` is the factor of the
 # decoupled weight decay; `adapted` is whether a layer-wise rule scales the
 # update of this variable. `decay` and `adapted` are independent.
 
@@ -52,14 +52,14 @@ class AdamW:
         slots: Sequence[tf.Variable],
         gradient: tf.Tensor,
         *,
-        rate: tf.Tensor,
+        learning_rate: tf.Tensor,
         decay: float,
         adapted: bool,
         step: tf.Tensor,
     ) -> None:
         del adapted
         if decay:
-            variable.assign_sub(variable * (rate * decay))
+            variable.assign_sub(variable * (learning_rate * decay))
         epsilon = self.epsilon
         if self.bias_correction:
             # Round the betas to float32, as the kernel does.
@@ -70,7 +70,7 @@ class AdamW:
             # The kernel's own correction does not scale epsilon, which would be
             # 32 times too large at the first step.
             root = tf.sqrt(weight_2)
-            rate = rate * root / weight_1
+            learning_rate = learning_rate * root / weight_1
             epsilon = epsilon * root
         m, v = slots
         # One kernel, one pass over memory. In a replica, `handle` is its own.
@@ -80,7 +80,7 @@ class AdamW:
             v=v.handle,
             beta1_power=0.0,
             beta2_power=0.0,
-            lr=rate,
+            lr=learning_rate,
             beta1=self.beta_1,
             beta2=self.beta_2,
             epsilon=epsilon,
@@ -112,7 +112,7 @@ class Lamb:
         slots: Sequence[tf.Variable],
         gradient: tf.Tensor,
         *,
-        rate: tf.Tensor,
+        learning_rate: tf.Tensor,
         decay: float,
         adapted: bool,
         step: tf.Tensor,
@@ -133,7 +133,7 @@ class Lamb:
             size, length = tf.norm(variable), tf.norm(change)
             both = tf.logical_and(size > 0, length > 0)
             change *= tf.where(both, tf.math.divide_no_nan(size, length), 1.0)
-        variable.assign_sub(rate * change)
+        variable.assign_sub(learning_rate * change)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,15 +148,15 @@ class Sgd:
         slots: Sequence[tf.Variable],
         gradient: tf.Tensor,
         *,
-        rate: tf.Tensor,
+        learning_rate: tf.Tensor,
         decay: float,
         adapted: bool,
         step: tf.Tensor,
     ) -> None:
         del adapted
         if decay:
-            variable.assign_sub(variable * (rate * decay))
-        variable.assign_sub(rate * gradient)
+            variable.assign_sub(variable * (learning_rate * decay))
+        variable.assign_sub(learning_rate * gradient)
 
 
 def _check_betas(rule: "AdamW | Lamb") -> None:
@@ -250,7 +250,7 @@ class Optimizer:
         has_gradient: Sequence[bool],
     ) -> None:
         """Updates the variables that have a gradient."""
-        rate = self.schedule(step)
+        learning_rate = self.schedule(step)
         for variable, slots, gradient, decay, adapted, is_updated in zip(
             self.variables,
             self.slots,
@@ -266,7 +266,7 @@ class Optimizer:
                 variable.value,
                 slots,
                 gradient,
-                rate=rate,
+                learning_rate=learning_rate,
                 decay=decay,
                 adapted=adapted,
                 step=step,

@@ -21,13 +21,13 @@ from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 
 
-@keras.saving.register_keras_serializable("bert_keras")
 def _of_kind(kind: str) -> dict[str, str]:
     """Translates the former option `kind`: single, multi or number."""
     names = {each.name: name for name, each in PROBLEM_TYPES.items()}
     return {"problem_type": names.get(kind, kind)}
 
 
+@keras.saving.register_keras_serializable("bert_keras")
 @options.with_former_names
 @dataclasses.dataclass(frozen=True)
 class Classification(base.Task):

@@ -123,6 +123,14 @@ class EveryTaskTest(absltest.TestCase):
     def test_every_file_has_rows_here(self):
         self.assertEqual(set(ROWS), set(base.names()))
 
+    def test_each_is_registered_with_keras(self):
+        for name in base.names():
+            task = base.find(name)
+            self.assertEqual(
+                keras.saving.get_registered_name(task),
+                f"bert_keras>{task.__name__}",
+            )
+
     def test_saved_form_is_the_same_task(self):
         for task in tasks():
             again = base.from_dict(json.loads(json.dumps(task.to_dict())))
