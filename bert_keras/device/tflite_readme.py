@@ -105,7 +105,7 @@ def _longer(metadata: Mapping[str, Any]) -> str:
                 "a longer text is several rows, which begin "
                 f"{stride} tokens apart"
             )
-    return "of a longer text the last pieces are left out"
+    return "a longer text is truncated"
 
 
 def _runtime(metadata: Mapping[str, Any]) -> str:
@@ -138,12 +138,12 @@ _HEAD = """\
 
 The `.tflite` file reads rows of ids, made of {texts}; its `.json` has the
 inputs in their order, the outputs, the lengths, the casing, the special ids and
-the settings of the task. `vocab.txt` has the pieces, a line each, by id. The
+the settings of the task. `vocab.txt` has the wordpieces, one a line, by id. The
 code below was written from these files, not run.
 """
 
 _CLASSIFIER = """\
-MediaPipe's TextClassifier takes a file as it stands:
+MediaPipe's TextClassifier takes the file without changes:
 
 ```kotlin
 val classifier = TextClassifier.createFromFile(context, "{model}")
@@ -175,8 +175,8 @@ in the app and call the signature.
 """
 
 _CLASSES = """\
-MediaPipe's TextClassifier takes a file as it stands. Any number of classes may
-hold: all whose score is above 0.5.
+MediaPipe's TextClassifier takes the file without changes. Any number of classes
+may hold: all whose score is above 0.5.
 
 ```kotlin
 val classifier = TextClassifier.createFromFile(context, "{model}")
@@ -196,7 +196,7 @@ best `score` by more than settings.no_answer_threshold.
 """
 
 _EMBEDDER = """\
-MediaPipe's TextEmbedder takes a file as it stands, with the vocabulary:
+MediaPipe's TextEmbedder takes the file without changes, with the vocabulary:
 
 ```kotlin
 val embedder = TextEmbedder.createFromFile(context, "{model}")
@@ -205,8 +205,8 @@ val one = embedder.embed("a fine film").embeddingResult().embeddings().first()
 """
 
 _NO_RUNTIME = """\
-No ready-made runtime reads files of this task: an app cuts the text into
-pieces, calls the signature, and reads the numbers.
+No ready-made runtime reads files of this task: an app tokenizes the
+text, calls the signature, and reads the numbers.
 """
 
 _RUNTIME = """\
@@ -216,8 +216,8 @@ This file needs TFLite {oldest} or newer{litert}.
 """
 
 _RUNTIME_INT8 = """\
-Older ones take the file and answer wrongly, for they read one scale of the
-weights where there is one for each output. tflite-runtime 2.13 and 2.14 and
+Older runtimes load the file and answer wrongly: they read one scale of the
+weights instead of one for each output. tflite-runtime 2.13 and 2.14 and
 ai-edge-litert 1.0.1 round otherwise than 2.10 to 2.12 and ai-edge-litert from
 1.4.0 on: scores of a tiny model moved by up to 0.04.
 """
@@ -230,9 +230,9 @@ _STRINGS = """\
 _ROW = """\
 ## A row
 
-`[CLS]` pieces `[SEP]`, of a pair `[CLS]` first `[SEP]` second `[SEP]`. A row
-has {length} tokens: a shorter one is padded with 0 at its end, in all inputs;
-{longer}.
+`[CLS]` wordpieces `[SEP]`; a pair is `[CLS]` first `[SEP]` second `[SEP]`. A
+row has {length} tokens: a shorter one is padded with 0 at its end, in all
+inputs; {longer}.
 segment_ids, where the model has them, are 1 from the second text on;
 padding_mask is 1 at every token that is not padding. The answer has a fixed
 size, too: {outputs}.

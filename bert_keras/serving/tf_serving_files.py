@@ -195,8 +195,8 @@ services:
       - "8501:8501"  # REST
     volumes:
       - {volume}
-    # Faster on a CPU: huge pages, where the system gives them to who asks, and
-    # weights packed once, which takes their memory a second time.
+    # Faster on a CPU: huge pages (if the system allows them on request) and
+    # weights that are packed once, which doubles their memory.
     environment:
 {environment}
     command:
@@ -338,26 +338,27 @@ python -m export.client --url=grpc://localhost:8500/{name} < texts
 
 ## What to know
 
-- A new version is a new numbered folder, moved into place whole; the server
-  takes it up and lets the old one go. To go back, remove the newest folder.
-- The first request of a version would take seconds; `assets.extra/\
-tf_serving_warmup_requests` is answered before the version is announced.
-- Texts of any length, empty ones and bytes that are not UTF-8 are answered;
-  `truncated` is true where not all of a text was read.
-- A batch is split by length inside the model, so one long text does not make
-  the others dear. `batching.config` has one thread for batches: right for a
-  CPU, whose cores one batch keeps busy.
-- No answer is wider or narrower for what else is in a batch: the server may
-  answer a request in parts, and several together.
-{lists}- The signature `tokens` takes ids made elsewhere, in rows of {length}
-  tokens; pad shorter ones with 0 in all three inputs. What is padding in all
-  rows of a batch is not computed. Rows of another length are refused: the
-  server could not join them with those of other clients, and would refuse both.
-{offsets}- GPU: take the image `{image}-gpu`, give the container the device
+- A new version is a new numbered folder, moved into place atomically; the
+  server loads it and unloads the old one. To go back, remove the newest folder.
+- The first request of a version would take seconds. The server therefore
+  answers `assets.extra/tf_serving_warmup_requests` before it announces the
+  version.
+- Texts of any length, empty texts and bytes that are not UTF-8 are answered;
+  `truncated` is true if a text was not read to its end.
+- The model splits a batch by length, so one long text does not slow down the
+  others. `batching.config` has one thread for batches, which is right for a
+  CPU: one batch keeps its cores busy.
+- The width of an answer does not depend on the other texts of a batch, so the
+  server may split a request, and join several.
+{lists}- The signature `tokens` takes the ids of another tokenizer, in rows of
+  {length} tokens; pad shorter rows with 0 in all three inputs. Columns that are
+  padding in all rows of a batch are not computed. Rows of another length are
+  refused: the server could not join them with those of other clients.
+{offsets}- GPU: use the image `{image}-gpu`, give the container the device
   (`deploy.resources.reservations.devices` in compose), raise
   `max_execution_batch_size` to 128 or more and `num_batch_threads` to 2, so
-  that the next batch is cut into tokens, on the CPU, while one is computed.
-  Export with float32: the bfloat16 of this export is made for CPUs.
+  that the CPU tokenizes the next batch while the GPU computes one. Export with
+  float32: the bfloat16 export is made for CPUs.
 - `python -m export.verify --model=VERSION_FOLDER` checks every file against
   its SHA-256.
 
@@ -380,8 +381,8 @@ Java:
 
 _OFFSETS = """\
 - `start` and `end` count code points, as Python's strings do, from 0; `end` is
-  the first after. JavaScript, Java, Kotlin and Swift count otherwise, and cut
-  wrongly after an emoji. What is from `start` to `end`:
+  the first after. JavaScript, Java, Kotlin and Swift count other units, so
+  that slices are wrong after an emoji. What is from `start` to `end`:
 
   ```js
   [...text].slice(start, end).join("")
