@@ -22,9 +22,9 @@ NO_DECAY = r"(bias|beta|gamma)$"
 
 
 # A rule's `update` changes one variable and its slots. `learning_rate` and
-# `step`, which counts from 0, are () tensors; `decay` is the factor of the
+# `step`, which counts from 0, are scalar tensors; `decay` is the factor of the
 # decoupled weight decay; `adapted` is whether a layer-wise rule scales the
-# update of this variable. `decay` and `adapted` are independent.
+# update of this variable. `decay` and `adapted` may be combined freely.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -358,7 +358,7 @@ python -m export.client --url=grpc://localhost:8500/{name} < texts
   (`deploy.resources.reservations.devices` in compose), raise
   `max_execution_batch_size` to 128 or more and `num_batch_threads` to 2, so
   that the CPU tokenizes the next batch while the GPU computes one. Export with
-  float32: the bfloat16 export is made for CPUs.
+  float32: an export with bfloat16 is made for CPUs.
 - `python -m export.verify --model=VERSION_FOLDER` checks every file against
   its SHA-256.
 

@@ -23,7 +23,7 @@ ANSWERED_MASKS = 20
 @options.with_former_names
 @dataclasses.dataclass(frozen=True)
 class MaskedLM(base.Task):
-    """Predicts masked tokens, and whether the second segment is the next one.
+    """Predicts masked tokens, and the objective of the segment pair, if any.
 
     The loss is the sum of two means, over the masked positions and over the
     pairs of the global batch (Devlin et al. 2019, section 3.1). A Predictor of
@@ -37,8 +37,9 @@ class MaskedLM(base.Task):
         most=0.9,
         formerly=("masked_share",),
     )
-    # Set by `adapt`, from the records and the vocabulary.
+    # Set from the records' manifest.
     objective: str = "nsp"  # nsp, sop or none
+    # Set by `adapt`, from the tokenizer.
     vocab_size: int = 0
     mask_id: int = 0
     special_ids: tuple[int, ...] = ()

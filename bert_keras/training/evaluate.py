@@ -35,7 +35,8 @@ class EvaluateSettings:
     )
     batch_size: int = options.option(
         32,
-        "A batch has as many tokens as this many rows of the longest length.",
+        "Rows per batch. On a labelled file, a batch of short texts may have "
+        "more rows, but at most as many tokens as this many of the longest.",
         least=1,
     )
     seed: int = options.option(

@@ -26,7 +26,8 @@ from bert_keras.types import StrPath
 
 Metrics = dict[str, float | None]
 
-# Fields of the task that are set from the records' manifest.
+# Options of the task that a user cannot set: the records' manifest contains
+# them.
 OF_RECORDS = ("seq_length",)
 
 
