@@ -29,21 +29,22 @@ from bert_keras.tasks import base, masked_lm
 WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 FOLDER = "serving"
 
-# Batch sizes of warm-up requests, so that kernels exist before real requests of
-# these or similar sizes.
+# Batch sizes of warm-up requests, so that kernels are ready before real
+# requests of these or similar sizes.
 BATCHES = (1, 2, 4, 8, 16, 32)
 WARM_UP_LENGTH = 16  # tokens
 # Maximum number of texts per batch, and per request.
 MAX_BATCH, MAX_REQUEST = 64, 4096
-# How long a request may wait to be batched: short compared with a BERT's 20 ms.
+# How long a request may wait to be batched: short compared with a call of BERT,
+# about 20 ms.
 BATCH_TIMEOUT = 2000  # microseconds
 
 
 def warm_up(path: str, name: str, predictor: predictor_lib.Predictor) -> None:
-    """Writes warm-up requests, which a server runs before it accepts others.
+    """Writes warm-up requests, which the server runs before real ones.
 
-    They are strings for serving_default in every batch size, ids for tokens,
-    and, if the task has classes, a tf.Example for classify.
+    They are strings for `serving_default` in every batch size, ids for
+    `tokens`, and, if the task has classes, a tf.Example for `classify`.
     """
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.TFRecordWriter(path) as writer:
@@ -163,9 +164,9 @@ batch_timeout_micros {{ value: {BATCH_TIMEOUT} }}
 # On a CPU one batch at a time keeps all cores busy.
 num_batch_threads {{ value: 1 }}
 max_enqueued_batches {{ value: 1000 }}
-# No allowed_batch_sizes: the model takes any size, and padding is work.
-# Texts need no padding, and ids have one length, so all requests can be joined.
-# The server would pad with a tensor's first element, the padding_mask with 1:
+# No allowed_batch_sizes: the model takes any size, and padding costs time.
+# Texts need no padding, and ids have one length: all requests can be batched.
+# The server pads with a tensor's first element, which is 1 in padding_mask:
 # leave this off.
 pad_variable_length_inputs: false
 """
@@ -178,8 +179,8 @@ prometheus_config {
 """
 
 # Environment of a server on a CPU. Measured for BERT-base, one text of 128
-# tokens: huge pages reduce the time to 0.93; packing weights once, not in each
-# call, reduces it to 0.95 and needs the weights' memory a second time.
+# tokens: huge pages reduce the time by 7 %; packing weights once, not in each
+# call, reduces it by 5 % and needs the weights' memory a second time.
 ENVIRONMENT = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1",
@@ -291,9 +292,8 @@ def _lists(task: base.Task, max_entities: int) -> str:
         empty=", ".join(json.dumps(empty) for empty in task.lists.values()),
         width=task.list_width or max_entities,
         more=(
-            "It is the true number: where it is more than that, the rest is "
-            "not in\n  the answer, and an export with a larger --max_entities "
-            "has it."
+            f"A `count` above {max_entities} means truncated lists: export "
+            "with\n  a larger --max_entities."
             if task.list_width is None
             else "There are never more."
         ),
@@ -320,10 +320,10 @@ _README = """\
 docker compose -f docker-compose.yaml up
 ```
 
-These files were written, not tried: no server ran where they were made. The
-image is the newest that was known, {server}; TensorFlow {tensorflow} wrote the
-model. A server may be older than that, if it has the model's ops: `python -m
-export.verify --model=VERSION_FOLDER --server={server}` says whether. It needs
+These files are untested: no server ran where they were written. The image is
+the newest that was known, {server}; TensorFlow {tensorflow} wrote the model. A
+server may be older than that, if it has the model's ops: `python -m
+export.verify --model=VERSION_FOLDER --server={server}` checks that. It needs
 the ops of TensorFlow Text too, which the official images have. All ops are in
 `assets.extra/manifest.json` of each version.
 
@@ -340,9 +340,8 @@ python -m export.client --url=grpc://localhost:8500/{name} < texts
 
 - A new version is a new numbered folder, moved into place atomically; the
   server loads it and unloads the old one. To go back, remove the newest folder.
-- The first request of a version would take seconds. The server therefore
-  answers `assets.extra/tf_serving_warmup_requests` before it announces the
-  version.
+- The server runs `assets.extra/tf_serving_warmup_requests` before a version
+  serves, so that the version's first request is not slow.
 - Texts of any length, empty texts and bytes that are not UTF-8 are answered;
   `truncated` is true if a text was not read to its end.
 - The model splits a batch by length, so one long text does not slow down the
@@ -350,7 +349,7 @@ python -m export.client --url=grpc://localhost:8500/{name} < texts
   CPU: one batch keeps its cores busy.
 - The width of an answer does not depend on the other texts of a batch, so the
   server may split a request, and join several.
-{lists}- The signature `tokens` takes the ids of another tokenizer, in rows of
+{lists}- The signature `tokens` takes token ids, tokenized elsewhere, in rows of
   {length} tokens; pad shorter rows with 0 in all three inputs. Columns that are
   padding in all rows of a batch are not computed. Rows of another length are
   refused: the server could not join them with those of other clients.
@@ -381,8 +380,8 @@ Java:
 
 _OFFSETS = """\
 - `start` and `end` count code points, as Python's strings do, from 0; `end` is
-  the first after. JavaScript, Java, Kotlin and Swift count other units, so
-  that slices are wrong after an emoji. What is from `start` to `end`:
+  exclusive. JavaScript, Java, Kotlin and Swift count other units, so
+  that slices are wrong after an emoji. The substring:
 
   ```js
   [...text].slice(start, end).join("")
