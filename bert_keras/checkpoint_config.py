@@ -3,7 +3,7 @@
 {"format": "bert_keras.checkpoint.2", "step": 12000,
  "network": {"name": "bert", ...}, "tokenizer": {"name": "wordpiece", ...},
  "task": {"name": "classification", ...} or null, the trainer's state,
- "sha256": {file: its checksum}, "checksum": of all the values above}
+ "sha256": {file: its SHA-256}, "checksum": SHA-256 of the values above}
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 from bert_keras import errors, files
 
 FORMAT = "bert_keras.checkpoint.2"
-# The format from before networks and tokenizers had names.
+# The previous format: networks and tokenizers have no name.
 FORMAT_1 = "bert_keras.checkpoint.1"
 
 
@@ -30,12 +30,14 @@ def write(path: str, values: Mapping[str, Any]) -> None:
 def read(path: str) -> dict[str, Any]:
     """Reads a config.json of format 1 or 2; returns the fields of format 2.
 
-    Raises InputError if a field that every reader needs is missing or damaged.
+    Raises InputError if a required field is missing or has another type.
     """
     try:
         values = files.read_json(path)
     except errors.InputError as error:
-        raise errors.InputError(f"{error} Use an earlier step.") from None
+        raise errors.InputError(
+            f"{error} Use an earlier step's folder."
+        ) from None
     if values.get("format") not in (FORMAT, FORMAT_1):
         raise errors.InputError(
             f"{os.path.dirname(path)} has format {values.get('format')!r}; "
@@ -65,7 +67,7 @@ def _check_fields(values: Mapping[str, Any]) -> None:
     fields |= {"task": (dict, type(None)), "step": int, "sha256": dict}
     for name, kinds in fields.items():
         if name not in values:
-            raise errors.InputError(f"expected the field {name!r}; it is gone.")
+            raise errors.InputError(f"the field {name!r} is missing.")
         if not isinstance(values[name], kinds):
             raise errors.InputError(
                 f"{name!r} is {str(values[name])[:40]!r}, which is of another "
@@ -73,7 +75,9 @@ def _check_fields(values: Mapping[str, Any]) -> None:
             )
     step = values["step"]
     if isinstance(step, bool) or not 0 <= step < 10**15:
-        raise errors.InputError(f"'step' is {step}; expected a step's number.")
+        raise errors.InputError(
+            f"'step' is {step}; expected a step from 0 to 10**15 - 1."
+        )
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:

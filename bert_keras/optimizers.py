@@ -2,7 +2,8 @@
 
 Keras' optimizers clip each replica's gradients before the all-reduce, and fail
 to accumulate gradients under MirroredStrategy (keras#20582). Here the trainer
-accumulates, reduces and clips, and an update rule changes one variable.
+accumulates, reduces and clips, and an update rule updates one variable at a
+time.
 """
 
 import dataclasses
@@ -73,7 +74,8 @@ class AdamW:
             learning_rate = learning_rate * root / weight_1
             epsilon = epsilon * root
         m, v = slots
-        # One kernel, one pass over memory. In a replica, `handle` is its own.
+        # One kernel, one pass over memory. In a replica, `handle` is the
+        # replica's copy.
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=m.handle,
@@ -92,8 +94,8 @@ class AdamW:
 class Lamb:
     """Layer-wise adapted AdamW for large batches (You et al. 2020, alg. 2).
 
-    Biases and LayerNorm are not adapted, as in the paper's code, whatever the
-    weight decay. Without `bias_correction` this is ALBERT's update.
+    Biases and LayerNorm are not adapted, as in the paper's code, even with
+    weight decay 0. Without `bias_correction` this is ALBERT's update.
     """
 
     beta_1: float = 0.9
@@ -163,11 +165,12 @@ def _check_betas(rule: "AdamW | Lamb") -> None:
     for name in ("beta_1", "beta_2"):
         if not 0 <= getattr(rule, name) < 1:
             raise errors.InputError(
-                f"{name} is {getattr(rule, name)}; expected a share from 0 up "
-                "to, but not, 1."
+                f"{name} is {getattr(rule, name)}; expected 0 <= {name} < 1."
             )
     if not rule.epsilon > 0:
-        raise errors.InputError(f"epsilon is {rule.epsilon}; expected over 0.")
+        raise errors.InputError(
+            f"epsilon is {rule.epsilon}; expected more than 0."
+        )
 
 
 def _total_weight(beta: float | np.floating, step: tf.Tensor) -> tf.Tensor:

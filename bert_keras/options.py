@@ -1,7 +1,7 @@
 """Options: dataclass fields that a user may set, and their checks.
 
 Settings, tasks and networks declare such fields by `option`. Values from the
-command line, from folders and from Python go through the same checks.
+command line, from saved JSON and from Python go through the same checks.
 """
 
 import collections
@@ -22,9 +22,9 @@ from bert_keras import errors
 
 # The help of an option that names a user's modules.
 MODULES = (
-    "Modules of yours to import first, by their dotted names with commas "
-    "between: those of tasks, networks, tokenizers and wrappers that a folder "
-    "names. What a folder names is not imported, what you name here is."
+    "Comma-separated Python modules to import first: those that define your "
+    "tasks, networks, tokenizers and wrappers. Modules named in a checkpoint "
+    "are not imported."
 )
 
 T = TypeVar("T")
@@ -54,15 +54,14 @@ def option(
       choices: the allowed values of a string; empty: any.
       least, most: the bounds of a number, inclusive.
       kind: the field's type if the default is None, which means "not set".
-      reads: the value is the path of an input; a run is identified by its
-        contents and not by the path.
+      reads: whether the value is the path of an input; the input's contents
+        identify a run, not the path.
       identity: whether a run can be resumed only with the same value.
       formerly: former names of the field, which folders, command lines and
         keyword arguments may still use.
       translate: maps a value under a former name to {field: value} under the
         current names, if the value has changed as well.
-      absent: the value that is assumed for a run older than the field, if it
-        is not the default.
+      absent: the value for runs older than the field; None: the default.
     """
     bounds = {"lower_bound": least, "upper_bound": most}
     bounds = {
@@ -87,14 +86,14 @@ def option(
 def former_names(name: str, field: dataclasses.Field[Any]) -> list[str]:
     """Returns an option's former names.
 
-    name: the field's name, or with a wrapper's prefix, which the result has.
+    name: the field's name; a wrapper's prefix before it is kept.
     """
     prefix = name.removesuffix(field.name)
     return [prefix + old for old in field.metadata.get("formerly", ())]
 
 
 def renamed(values: Mapping[str, Any], *classes: type) -> dict[str, Any]:
-    """Renames the former names of fields of `classes` to the current ones."""
+    """Replaces former names of fields of `classes` by current ones."""
     return of_today(
         values,
         {
@@ -108,9 +107,9 @@ def renamed(values: Mapping[str, Any], *classes: type) -> dict[str, Any]:
 def of_today(
     values: Mapping[str, Any], fields: Mapping[str, dataclasses.Field[Any]]
 ) -> dict[str, Any]:
-    """Renames former names in `values` to current ones; others are kept.
+    """Replaces former names in `values` by current ones; others are kept.
 
-    fields: by current name, which may have a wrapper's prefix.
+    fields: {current name, with any wrapper's prefix: field}.
     """
     today = {
         old: (name, field)
@@ -129,7 +128,7 @@ def of_today(
 def keywords_of_today(
     keywords: Mapping[str, Any], fields: Mapping[str, dataclasses.Field[Any]]
 ) -> dict[str, Any]:
-    """Renames former names among keyword arguments and warns about them.
+    """Replaces former names of keyword arguments and warns about them.
 
     Raises InputError if a field occurs under two of its names.
     """
@@ -166,8 +165,8 @@ def renaming(old: str, today: Mapping[str, Any], dashes: str = "") -> str:
     """Returns the sentence that gives the current name for a former one."""
     new = " ".join(f"{dashes}{name}={value}" for name, value in today.items())
     return (
-        f"{dashes}{old} has another name: use {new}. The former name will be "
-        "gone in version 0.3."
+        f"{dashes}{old} is deprecated and will be removed in version 0.3: "
+        f"use {new}."
     )
 
 
@@ -182,8 +181,7 @@ def translated(
 def check(*settings: Any) -> None:
     """Raises InputError for a value that its option does not allow.
 
-    Values from Python are not checked before, and absl accepts NaN within any
-    bounds.
+    Values from Python are not checked elsewhere, and absl's bounds accept NaN.
     """
     for each in settings:
         values = {
@@ -225,8 +223,8 @@ def divide(
         alike = difflib.get_close_matches(name, allowed.union(others))
         hint = f"did you mean {' or '.join(alike)}?" if alike else ""
         raise errors.InputError(
-            f"{name} is no setting; "
-            + (hint or f"expected some of {', '.join(sorted(allowed))}."),
+            f"{name} is not a setting; "
+            + (hint or f"expected one of {', '.join(sorted(allowed))}."),
             argument=name,
         )
     values = {
@@ -242,7 +240,7 @@ def plain(value: Any, field: dataclasses.Field[Any]) -> Any:
     """Converts a value from Python to what the command line would give.
 
     Paths become strings, NumPy scalars Python's, and 2 becomes 2.0 for a float
-    option: a run is identified by its settings as they are written.
+    option: a run is identified by its settings' JSON.
     """
     if isinstance(value, os.PathLike):
         return os.fspath(value)
@@ -255,7 +253,7 @@ def plain(value: Any, field: dataclasses.Field[Any]) -> Any:
 
 
 def require(name: str, value: Any) -> None:
-    """Raises InputError if an option without a default is not set."""
+    """Raises InputError if a required option is empty."""
     if not value:
         raise errors.InputError(f"`{name}` is missing.", argument=name)
 
@@ -316,7 +314,7 @@ def check_types(
 
 
 def check_bounds(cls: type, values: Mapping[str, Any]) -> None:
-    """Raises InputError for a value that its flag would not accept.
+    """Raises InputError for a value out of bounds or not among the choices.
 
     The metadata of a field declared by `option` has `bounds` and `choices`.
     """
@@ -336,10 +334,14 @@ def check_bounds(cls: type, values: Mapping[str, Any]) -> None:
         least = bounds.get("lower_bound", value)
         most = bounds.get("upper_bound", value)
         if not least <= value <= most:
+            if "upper_bound" not in bounds:
+                expected = f"at least {least}"
+            elif "lower_bound" not in bounds:
+                expected = f"at most {most}"
+            else:
+                expected = f"{least} to {most}"
             raise errors.InputError(
-                f"{field.name}={value}: expected "
-                f"{bounds.get('lower_bound', 'anything')} to "
-                f"{bounds.get('upper_bound', 'anything')}.",
+                f"{field.name}={value}: expected {expected}.",
                 argument=field.name,
             )
 

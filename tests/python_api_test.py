@@ -127,12 +127,14 @@ class PythonApiTest(absltest.TestCase):
     def test_a_keyword_of_nobody_is_refused_by_name(self):
         self.assertEqual(
             self.results["misspelt"],
-            "epoch is no setting; did you mean epochs?",
+            "epoch is not a setting; did you mean epochs?",
         )
         self.assertRegex(
             self.results["of_task"], "seq_length is a field of the"
         )
-        self.assertRegex(self.results["of_records"], "seq_length is no setting")
+        self.assertRegex(
+            self.results["of_records"], "seq_length is not a setting"
+        )
 
 
 if __name__ == "__main__":

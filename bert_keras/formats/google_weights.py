@@ -1,4 +1,4 @@
-"""Maps Google's tensor names and shapes to native ones, for BERT and ALBERT."""
+"""Maps Google's tensor names and shapes to this project's (BERT, ALBERT)."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,7 @@ _ALBERT_BLOCK = {
     "feed_forward_norm": ("LayerNorm_1",),
 }
 
-# Mappings, each with the shape of all its source tensors.
+# Mappings, each with the shape of every one of its source tensors.
 Mappings = dict[weight_mapping.WeightMapping, tuple[int, ...]]
 
 
@@ -119,8 +119,8 @@ def head(task: base.Task | None, config: bert.BertConfig) -> Mappings:
     if isinstance(task, question_answering.QuestionAnswering):
         return _scores("span/score", SPAN, 2, hidden_size)
     raise errors.InputError(
-        f"Google's format has no place for the head of {task.name}; it has "
-        "one for masked_lm, classification and question_answering each."
+        f"Google's format cannot store the head of {task.name}, only those of "
+        "masked_lm, classification and question_answering."
     )
 
 
@@ -149,7 +149,7 @@ def _layer(
 def _scores(
     target: str, scope: str, classes: int, hidden_size: int
 ) -> Mappings:
-    """Maps a layer of logits; Google stores its kernel transposed, (C, H)."""
+    """Maps an output layer; Google stores its kernel transposed, (C, H)."""
     weights, bias = (f"{scope}output_weights",), (f"{scope}output_bias",)
     return {
         weight_mapping.WeightMapping(

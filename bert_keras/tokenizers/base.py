@@ -1,4 +1,4 @@
-"""Tokenizer: the interface of a tokenizer.
+"""The interface of tokenizers.
 
 A tokenizer is one file in this folder with one subclass of Tokenizer, and is
 found by the name of the file. Callers use only what is declared here.
@@ -21,10 +21,10 @@ PACKAGE = "bert_keras.tokenizers"
 
 
 class Frame(NamedTuple):
-    """The special ids before, between and after the segments of a row.
+    """The special token ids before, between and after the segments of a row.
 
     Each is a tuple and may be empty; BERT has ([CLS],), ([SEP],), ([SEP],).
-    feature: the network's name for the packed ids.
+    feature: name of the network's input for the packed ids.
     """
 
     start: tuple[Any, ...]
@@ -33,7 +33,7 @@ class Frame(NamedTuple):
     feature: str = "token_ids"
 
     def room(self, seq_length: int, segments: int = 1) -> int:
-        """Returns how many tokens of segments fit into a row with the frame."""
+        """Returns how many tokens fit into a row besides the frame."""
         between = len(self.between) * (segments - 1)
         return seq_length - len(self.start) - between - len(self.end)
 
@@ -41,9 +41,9 @@ class Frame(NamedTuple):
 class Tokenizer:
     """Converts text to ids and back, eagerly and in a graph.
 
-    A subclass sets the attributes below and overrides the methods that raise.
-    If it has resources, such as a lookup table, it also derives from tf.Module,
-    so that they are saved in a SavedModel.
+    A subclass sets the attributes below and overrides the methods that raise
+    NotImplementedError. If it has resources, such as a lookup table, it also
+    derives from tf.Module, so that they are saved in a SavedModel.
     """
 
     vocabulary: tuple[str, ...]  # the tokens, by id
@@ -70,16 +70,16 @@ class Tokenizer:
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         """Tokenizes text (B,) -> (ids, starts, ends), ragged (B, None) int32.
 
-        A token came from text[start:end], in code points of the text without
-        invalid UTF-8. The ids are those of `self(text)`.
+        A token covers text[start:end] in code points, counted without invalid
+        UTF-8. The ids are those of `self(text)`.
         """
         raise NotImplementedError
 
     def word_starts(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
         """Returns whether each token starts a word: ragged (B, None) -> bool.
 
-        White space ends a word. In every tokenizer, punctuation marks and
-        Chinese characters are words of their own.
+        White space ends a word. Punctuation marks and Chinese characters must
+        be words of their own.
         """
         raise NotImplementedError
 
@@ -96,14 +96,14 @@ class Tokenizer:
 
     @classmethod
     def read_files(cls, folder: str, **settings: Any) -> "Tokenizer":
-        """Reads the tokenizer that `save` wrote, with settings of `to_dict`."""
+        """Reads the tokenizer that `save` wrote, with `settings`."""
         raise NotImplementedError
 
     @classmethod
     def from_folder(cls, folder: str, **settings: Any) -> Any:
-        """Calls `read_files` outside of graphs and on the CPU.
+        """Reads a tokenizer, on the CPU and outside of graphs.
 
-        The tokenizer can be pickled: another process reads it from the folder.
+        It can be pickled: another process reads it from the folder again.
         """
         with tf.init_scope(), tf.device("CPU"):
             tokenizer = cls.read_files(folder, **settings)
@@ -127,7 +127,7 @@ class Tokenizer:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash that is equal for tokenizers with the same ids."""
+        """A hash that is equal for tokenizers that produce the same ids."""
         digest = hashlib.sha256(json.dumps(self.to_dict()).encode())
         with tempfile.TemporaryDirectory() as folder:
             for name in self.save(folder):
@@ -150,15 +150,14 @@ class Tokenizer:
         return tuple(dict.fromkeys((*frame.start, *frame.between, *frame.end)))
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
-        """Returns the tokens of one sequence of ids, on the host."""
+        """Returns the tokens of one sequence of ids, in Python."""
         return [self.vocabulary[i] for i in ids]
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.folder is None:
             raise errors.InputError(
-                "Expected a tokenizer of a folder, from which other processes "
-                "build their own; this one was made in memory. Save it and "
-                "read it with `from_folder`."
+                "Cannot pickle a tokenizer that was not read from a folder. "
+                "Save it and read it with `from_folder`."
             )
         settings = tuple(self.settings.items())
         return _unpickle, (type(self), self.folder, settings)

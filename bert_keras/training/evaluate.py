@@ -35,8 +35,8 @@ class EvaluateSettings:
     )
     batch_size: int = options.option(
         32,
-        "Rows per batch. On a labelled file, a batch of short texts may have "
-        "more rows, but at most as many tokens as this many of the longest.",
+        "Rows per batch; on a labelled file, up to twice as many if texts are "
+        "short.",
         least=1,
     )
     seed: int = options.option(

@@ -43,7 +43,8 @@ def pretrain(
     Args:
       records: a folder written by `bert_keras.prepare`.
       output: the folder of the run. The same call again resumes the run, or
-        returns at once if it is complete; other settings are an error.
+        returns at once if it is complete; other settings raise
+        InputError.
       settings: the fields of PretrainSettings and of MaskedLM.
     """
     chosen, task = settings_lib.from_keywords(
@@ -116,7 +117,7 @@ def _train(
     train: records_lib.Records,
     dev: records_lib.Records | None,
 ) -> trainer_lib.Trainer:
-    """Trains on the records and evaluates on the held-out records."""
+    """Trains on the records and evaluates on the dev records."""
     task = model.task
     lengths = input_pipeline.buckets(settings, task.seq_length)
 
@@ -138,7 +139,7 @@ def _train(
         count = -(-len(records) // settings.batch_size)
         stop = min(count, settings.evaluate_batches)
         dev_batches = batches(records, False, stop_step=stop)
-        return scoring.average(evaluate_step, dev_batches), {}
+        return scoring.average(evaluate_step, dev_batches), {}  # no tables
 
     trainer = trainer_lib.Trainer(
         settings, strategy, model, tokenizer, settings.steps
@@ -161,9 +162,9 @@ def _model(
     task: base.Task,
     tokenizer: tokenizers.Tokenizer,
 ) -> tuple[model_lib.BertModel, set[str] | None]:
-    """Returns the model, and the names of the heads loaded from `init`.
+    """Returns the model, and the names of the heads that `init` has.
 
-    None means all heads; the set is empty without `init`.
+    None instead of names: all heads. The set is empty without `init`.
     """
     if settings.init:
         start = input_pipeline.read_init(settings, settings.init)

@@ -15,7 +15,7 @@ _SECOND = "r_drop/"  # prefix of the second pass's outputs
 @keras.saving.register_keras_serializable("bert_keras")
 @dataclasses.dataclass(frozen=True)
 class RDrop(base.Wrapper):
-    """Runs each batch twice and adds the divergence of both to the loss.
+    """Runs each batch twice and adds the passes' KL divergence to the loss.
 
     The loss is half of the paper's equation 4, so that without dropout it
     equals the inner task's:
@@ -31,7 +31,7 @@ class RDrop(base.Wrapper):
         1.0, "Weight of the divergence between the two passes.", least=0.0
     )
 
-    # Empty, as the loss is not the cross entropy of one pass.
+    # Empty: the loss is not a plain cross entropy.
     softmax_terms = ()
 
     def __post_init__(self) -> None:
@@ -87,7 +87,10 @@ class RDrop(base.Wrapper):
 
 
 def symmetric_divergence(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-    """Computes (KL(P || Q) + KL(Q || P)) / 2 of logits (..., C) -> (...)."""
+    """Returns the mean of KL(P || Q) and KL(Q || P).
+
+    Logits (..., C) of P and of Q -> (...).
+    """
     log_p, log_q = tf.nn.log_softmax(first), tf.nn.log_softmax(second)
     # One sum for both: KL(P||Q) + KL(Q||P) is sum (p - q) (log p - log q).
     difference = tf.exp(log_p) - tf.exp(log_q)

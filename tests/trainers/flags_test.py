@@ -46,7 +46,7 @@ class FlagsTest(absltest.TestCase):
         )
         settings, (said,) = self.read("--flags_test_speed=0.25")
         self.assertEqual(settings, Settings(0.25))
-        self.assertIn("--flags_test_speed has another name", said)
+        self.assertIn("--flags_test_speed is deprecated", said)
         self.assertIn("use --flags_test_rate=0.25.", said)
 
     def test_a_former_value_is_translated(self):
