@@ -24,7 +24,7 @@ from bert_keras.tokenizers import wordpiece
 Resized = tuple[model_lib.BertModel, tokenizers.Tokenizer]
 RowMap = Callable[[np.ndarray], np.ndarray]
 
-# Weight a of the coarse position (see resize_positions).
+# The weight `a` in resize_positions.
 ALPHA = 0.4
 
 TEXTS = 1024  # tokenized at once
@@ -41,14 +41,14 @@ def add_tokens(
 ) -> Resized:
     """Appends words to the vocabulary, so that each becomes one wordpiece.
 
-    Words are normalised like text (lower case, accents) and skipped if they are
+    Words are normalised like text and skipped if they are
     in the vocabulary. The embedding of a new word is the mean of the embeddings
     of the wordpieces it was split into ([UNK] if it could not be split), and
     likewise its bias in a masked-LM head. Existing ids do not change: texts
     without a word that begins with a new one have the same ids and exactly the
     same hidden states.
 
-    Raises InputError for a word within which text is split.
+    Raises InputError for a word that the tokenizer splits.
     """
     tokenizer = wordpiece.require(tokenizer, "Changing the vocabulary")
     existing = {"", *tokenizer.vocabulary}
@@ -96,7 +96,7 @@ def prune_tokens(
 def resize_positions(
     model: model_lib.BertModel, length: int
 ) -> model_lib.BertModel:
-    """Truncates the position table, or extends it to up to its length squared.
+    """Truncates or extends the position table, at most to its length squared.
 
     With n positions, the embedding of position i·n + j becomes
     p[j] + a / (1 - a) · (p[i] - p[0]), so the first n do not change: the
@@ -167,8 +167,8 @@ def _remade(
     """
     if not isinstance(config, bert.BertConfig):
         raise errors.InputError(
-            "vocabulary and positions can be changed in a BERT; the network "
-            f"is {config.name}."
+            "changing vocabulary and positions: expected a BERT network, found "
+            f"{config.name}."
         )
     with layers.skip_init():
         new = model_lib.BertModel(config.build_encoder(), task)
@@ -198,14 +198,14 @@ def _check_whole(tokenizer: wordpiece.Tokenizer, words: list[str]) -> None:
     if split:
         more = f" and {len(split) - 5} more" if len(split) > 5 else ""
         raise errors.InputError(
-            "expected words that text is not split within; white space, "
-            "punctuation, Chinese characters or the limit of 200 characters "
-            f"split {', '.join(split[:5])}{more}. Leave them out."
+            "these words are split at white space, punctuation, Chinese "
+            "characters or the limit of 200 characters: "
+            f"{', '.join(split[:5])}{more}. Leave them out."
         )
 
 
 def _used(tokenizer: wordpiece.Tokenizer, texts: Iterable[str]) -> set[int]:
-    """Returns the ids of special tokens and all that tokenizing depends on."""
+    """Returns the ids of special tokens and of all that affect tokenization."""
     index = {piece: i for i, piece in enumerate(tokenizer.vocabulary)}
     used = {index[p] for p in wordpiece.SPECIAL_TOKENS if p in index}
     words: set[str] = set()
@@ -215,8 +215,8 @@ def _used(tokenizer: wordpiece.Tokenizer, texts: Iterable[str]) -> set[int]:
         lost = tf.reduce_any(ids == tokenizer.unk_id, axis=1)
         for text in _clean(tokenizer, tf.boolean_mask(batch, lost)):
             words.update(_WORDS.findall(text))
-    # Also keep the wordpieces inside unknown words. Longest match ended where
-    # no wordpiece continues; with these removed, a shorter match might succeed
+    # Also keep the wordpieces inside unknown words. Longest match failed where
+    # no wordpiece fits; with these removed, a shorter match might succeed
     # and the word would no longer be [UNK].
     longest = max(map(len, tokenizer.vocabulary))
     for word, ids in zip(words, _ids(tokenizer, list(words)), strict=True):

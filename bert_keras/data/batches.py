@@ -49,8 +49,8 @@ class BatchSampler:
 def buckets(seq_length: int) -> tuple[int, ...]:
     """Returns the padded lengths that batches of up to `seq_length` may have.
 
-    Multiples of 8 up to 64, then four per doubling: 12 lengths for 128, 20 for
-    512. These are few graphs for XLA, and rows sorted by length need only a few
+    8, 16, ... 64, 80, 96, 112, 128, 160, ...: 12 lengths for 128, 20 for 512.
+    XLA compiles few graphs, and rows sorted by length need only a few
     per cent of padding, even short ones.
     """
     lengths, step = [8], 8
@@ -73,13 +73,13 @@ def stream(
 
     Args:
       num_shards: number of replicas that split the global batch, in order.
-      own_shards: indices of the shards to read. Each element is one shard; a
-        step's own shards are consecutive elements.
+      own_shards: indices of the shards to read. Each element of the
+        dataset is one shard; those of a step are consecutive.
 
     Yields, with b = B / num_shards rows:
-      {"inputs": {name: (b, S, ...)}, "targets": {term: (labels, weights)},
-       "seeds": (b, 2) int32, one per row, from the seed, the step and the
-       row's index in the global batch, "step": () int64}.
+      {"inputs": {name: (b, S, ...)}, "targets": {loss term: (labels,
+       weights)}, "seeds": (b, 2) int32, one per row, from the seed, the step
+       and the row's index in the global batch, "step": () int64}.
     """
     if sampler.batch_size % num_shards:
         raise errors.InputError(

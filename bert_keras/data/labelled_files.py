@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 from bert_keras import errors
 from bert_keras.data import json_lines, labels, text_lines
 
-# Standard names -> common names of columns, the best match first. A column is
-# used once: `sentence` is the second text of QNLI, whose first is `question`.
+# Standard names -> common names of columns, the best match first. Each
+# column is used once: QNLI has `question`, then `sentence`.
 COMMON_COLUMNS = {
     "text": (
         *("text", "sentence1", "text_a", "question1", "premise", "question"),
@@ -54,7 +54,7 @@ class Examples(Iterator[dict[str, str]]):
         self.skipped = 0  # malformed rows skipped so far
         self._examples = examples
         self._count = 0
-        self._notes = notes  # returns further remarks
+        self._notes = notes  # returns text to add to `note`
 
     @property
     def note(self) -> str:
@@ -118,19 +118,18 @@ def read(
 
     Args:
       columns: standard names -> the file's names: {"text": "sentence"}. If all
-        are numbers, they are indices, from 0, in a file without a header. None
-        looks for `COMMON_COLUMNS`; so does a missing "label".
+        are numbers, they are indices, from 0, in a file without a header. By
+        default, columns named as in COMMON_COLUMNS; likewise a label that is
+        not given.
       needed: standard names that must be among the columns.
       on_bad_row: "fail" raises InputError for a malformed row (wrong number of
         fields, invalid JSON or UTF-8, a value missing or of another type);
         "skip" counts it in `Examples.skipped`.
-      label: a function of `labels` that parses the label; other columns are
-        texts.
+      label: a parser from the module `labels`; other columns are texts.
 
     After an unclosed quote in a CSV file, reading continues with the line after
-    the opening quote. A quoted text of a few lines that look like rows, but
-    which is closed correctly, may be intended: it is an error with "fail", and
-    one row, mentioned in the note, with "skip".
+    the opening quote. A closed quoted text whose lines look like rows is an
+    error with "fail"; with "skip" it is one row, and mentioned in the note.
     """
     if on_bad_row not in ("fail", "skip"):
         raise ValueError(f"on_bad_row is fail or skip, not {on_bad_row!r}.")
@@ -160,7 +159,8 @@ def _doubt_message(doubts: Sequence[str]) -> str:
         return ""
     return (
         f"{len(doubts):,} rows hold quoted lines that look like rows and are "
-        f"read as one text each; is a quote lost? The first is at {doubts[0]}."
+        "read as one text each; is a quote missing? The first is at "
+        f"{doubts[0]}."
     )
 
 
@@ -200,9 +200,9 @@ _QUOTED = re.compile(r'"(?:[^"]|"")+"')
 
 
 def are_names(cells: Iterable[str]) -> bool:
-    """Returns whether a first row is a header: all cells are usual names.
+    """Returns whether a first row is a header: all cells are known names.
 
-    Includes usual names that are not in COMMON_COLUMNS.
+    Includes known names that are not in COMMON_COLUMNS.
     """
     return all(cell.strip().casefold() in _NAMES for cell in cells)
 
@@ -304,7 +304,7 @@ class _ColumnReader:
         if absent := [name for name in needed if name not in columns]:
             raise errors.InputError(
                 f"{path}: expected the columns {', '.join(needed)}, found "
-                f"{', '.join(columns)} and no {', '.join(absent)}. Name the "
+                f"{', '.join(columns)}; missing: {', '.join(absent)}. Name the "
                 f"columns with columns=text=...,{absent[0]}=..."
             )
         self.names = dict(columns)  # standard -> file's names, for messages
@@ -337,7 +337,7 @@ class _ColumnReader:
         before = self._numbers.setdefault(value, repr(value))
         if before != repr(value):
             raise ValueError(
-                f"expected {_shown(before)} as in a row before, found "
+                f"expected {_shown(before)} as in an earlier row, found "
                 f"{json_lines.name_of(value)}, which would be another label"
             )
 
@@ -362,7 +362,7 @@ def _text_of(value: Any) -> str:
 
 
 def _is_header(path: str, first: Sequence[str], wanted: Sequence[str]) -> bool:
-    """Returns whether a first row is a header of numbers, as pandas writes."""
+    """Returns whether a first row is a header with numeric names."""
     if not set(wanted) <= set(first):
         return False
     others = {name for name in first if not name.isdecimal()}
@@ -371,7 +371,7 @@ def _is_header(path: str, first: Sequence[str], wanted: Sequence[str]) -> bool:
     raise errors.InputError(
         f"{path}: the columns {', '.join(wanted)} are positions in a file "
         f"without a header, or names in the first row ({', '.join(first)}). "
-        "Give the file a header of names that are no numbers."
+        "Use a header without numeric names."
     )
 
 
@@ -391,7 +391,7 @@ def _refuse_header(
             f"{path}: the columns {', '.join(columns.values())} are positions "
             "in a file without a header, but the first row is one: "
             f"{', '.join(map(repr, first))}. Name the columns, as in {named}, "
-            "or take the first row away."
+            "or remove the first row."
         )
 
 
@@ -500,8 +500,8 @@ def _read_csv(path: str) -> Iterator[_RawRow]:
 class _Lines(Iterator[str]):
     """Yields lines to the CSV parser, and can rewind to a row's second line.
 
-    The number of lines read again is bounded, so that time stays linear in the
-    file's lines: for a row that exceeds the bound, the input ends.
+    Rereading is bounded, so that time stays linear in the file's lines: beyond
+    the bound, the parser sees the end of its input.
     """
 
     def __init__(self, lines: Iterator[str]):
@@ -544,8 +544,9 @@ def _look_like_rows(
     That happens if a closing quote is missing and a later stray quote closes
     the field. Each line, without the opening quote, must have `width` fields,
     and most lines must share a field, such as a label, with other rows. If the
-    quoted part of the last line also has `width` fields and shares one, the
-    field is a text: after a missing quote, the label would follow the quote.
+    quoted part of the last line also has `width` fields and shares one with
+    other rows, the field is a text: after a missing quote, the label would
+    follow the quote.
     """
     rows: list[list[str]] = []
     for line in taken[:-1]:
@@ -580,7 +581,7 @@ def _look_like_rows(
 def _lost(taken: Sequence[str]) -> str:
     return (
         f"the quoted field continues for {len(taken):,} lines that look like "
-        "rows; is a quote lost? A text of such lines can be written as .jsonl"
+        "rows; is a quote missing? Such a text can be written as .jsonl"
     )
 
 
@@ -599,14 +600,12 @@ def _csv_problem(error: csv.Error, lines: _Lines) -> str:
     elif "end of data" in reason:
         reason = "the quote that opens here is not closed"
         if lines.stopped:
-            reason += ", nor was it in several rows before"
+            reason += ", as in several earlier rows"
     elif "expected after" in reason:
-        reason = "a quote that is closed ends no field"
+        reason = "text follows a closing quote"
     problem = f"expected quoted CSV, but {reason}"
     if len(lines.taken) > 1:
-        problem += (
-            f" in the {len(lines.taken):,} lines from here, where a quote opens"
-        )
+        problem += f" in the {len(lines.taken):,} lines from this opening quote"
     return problem
 
 
@@ -618,9 +617,9 @@ def _read_json(path: str) -> Iterator[_RawRow]:
             continue
         if first and text.startswith("["):
             raise errors.InputError(
-                f"{path}: expected one JSON object a line, found a JSON array "
-                "that begins in the first. Write each object into a line of "
-                "its own, for example with jq -c '.[]'."
+                f"{path}: expected one JSON object a line, found a JSON array. "
+                "Write each object on a line of its own, for example with "
+                "jq -c '.[]'."
             )
         first = False
         if not problem:
@@ -651,8 +650,8 @@ _TABLES = (".tsv", ".csv")
 _SURROGATE = re.compile("[\udc80-\udcff]")
 _MOST_KNOWN = 10_000
 _MOST_DOUBTED = 10  # lines of a row that may be a text, or rows
-# Maximum number of lines read again after unclosed quotes: in total per file,
-# and per row once that is used up. The former exceeds the lines of a field of
+# Maximum number of lines read again after unclosed quotes: _MOST_AGAIN per
+# file, then _LEAST_AGAIN per row. _MOST_AGAIN exceeds the lines of a field of
 # 131,072 characters, the limit of Python's csv.
 _MOST_AGAIN = 150_000
 _LEAST_AGAIN = 30

@@ -1,7 +1,7 @@
 """Converts tags of words to entities and back, and scores entities.
 
-A tag is `O`, or a prefix and a type: `B-PER`. An entity is (type, first,
-last): words first to last - 1. An entity is correct if its type and both ends
+A tag is `O`, or a prefix and a type: `B-PER`. An entity is (type, start,
+end): words start to end - 1. An entity is correct if its type and both ends
 are, as in conlleval and seqeval.
 """
 
@@ -60,7 +60,7 @@ def continues(before: str, tag: str) -> bool:
 def spans(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:
     """Returns the entities of a sentence, in order.
 
-    Every sequence is valid: a tag that cannot continue the previous entity
+    Any sequence is accepted: a tag that cannot continue the previous entity
     starts a new one, whatever its prefix. With a scheme, entities that are not
     well-formed in it are dropped.
     """

@@ -36,11 +36,12 @@ def export(
 
     data: labelled examples; int8 needs them for calibration, `with_strings` to
       compare the token ids of both tokenizers.
-    least: minimum of the task's first metric on `data`.
+    least: required value of task.metric_names[0] on `data`.
     with_strings: also write the file with string inputs.
 
-    Raises ExportError, and leaves no files, if an op is not built in, the
-    file's answers differ from the predictor's, or its metric is below `least`.
+    Raises ExportError, and leaves no files, if an op is not a TFLite builtin,
+    the file's answers differ from the predictor's, or its metric is below
+    `least`.
     """
     output = os.fspath(output)
     lengths = [seq_length] if isinstance(seq_length, int) else seq_length
@@ -75,9 +76,13 @@ def _check_lengths(
     longest = predictor.model.encoder.config.max_length
     for length in lengths:
         if length < 4 or (longest is not None and length > longest):
+            expected = (
+                "at least 4"
+                if longest is None
+                else f"4 to {longest}, the model's number of positions"
+            )
             raise errors.InputError(
-                f"seq_length={length}: expected 4 to {longest or 'any'}, the "
-                "model's number of positions."
+                f"seq_length={length}: expected {expected}."
             )
 
 
@@ -86,13 +91,12 @@ def _check_data(quantization: str, data: Examples, with_strings: bool) -> None:
     calibrated = QUANTIZATIONS[quantization].calibrated
     if calibrated and not data:
         raise errors.InputError(
-            f"quantization={quantization} needs `data`: rows that show which "
-            "ranges the numbers have."
+            f"quantization={quantization} needs `data` for calibration."
         )
     if with_strings and (calibrated or not data):
         raise errors.InputError(
             "a file that takes strings needs `data`, rows on which its "
-            "tokenizer is compared, and another `quantization` than int8."
+            "tokenizer is compared, and a `quantization` other than int8."
         )
 
 
@@ -190,7 +194,7 @@ def _require_metric(
     value, cut = file.metrics(data)[metric], ""
     if file.seq_length < predictor.task.seq_length:
         cut = (
-            f" Its rows have {file.seq_length} tokens, the model's "
+            f" It truncates to {file.seq_length} tokens, the model to "
             f"{predictor.task.seq_length}: a larger `seq_length` may help."
         )
     if value < least:

@@ -29,8 +29,8 @@ def write(
 ) -> list[str]:
     """Writes vocab.txt and, if there are labels, labels.txt; returns names.
 
-    Raises InputError if `output` has other files of these names, which belong
-    to the models there.
+    Raises InputError if files of these names in `output` have other contents:
+    they belong to the models there.
     """
     wordpiece.require(predictor.tokenizer, "A model on a device")
     names = [VOCABULARY]
@@ -38,8 +38,8 @@ def write(
     if labels := _labels(predictor):
         if broken := [each for each in labels if len(each.split("\n")) > 1]:
             raise errors.InputError(
-                f"the label {broken[0]!r} has a line end in it, and {LABELS} "
-                "has a label in each line; rename it and train again."
+                f"the label {broken[0]!r} contains a newline, but {LABELS} "
+                "has one label per line; rename it and train again."
             )
         names.append(LABELS)
         path = os.path.join(folder, LABELS)
@@ -71,8 +71,8 @@ def check_own(output: str, model: str) -> None:
         own = files.read_json(f"{stem}.json").get("model") == model
     if not own:
         raise errors.InputError(
-            f"{', '.join(existing)}: no export has written that, and this one "
-            "would write over it; choose another `output`."
+            f"{', '.join(existing)}: not written by an export, would be "
+            "overwritten; choose another `output`."
         )
 
 
@@ -144,7 +144,7 @@ def _tensors(path: str) -> dict[str, Any]:
 
 
 def _first(path: str) -> str:
-    """Returns the signature of graph 0, the one used by index-based calls."""
+    """Returns the signature of subgraph 0, which index-based calls use."""
     with open(path, "rb") as file:
         model = schema.Model.GetRootAs(file.read(), 0)
     for number in range(model.SignatureDefsLength()):

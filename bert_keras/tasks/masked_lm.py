@@ -193,9 +193,9 @@ class MaskedLM(base.Task):
         raw: base.Tensors,
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Tensors:
-        """Returns {"token" (T, P) string, "score" (T, P)}.
+        """Returns {"token" (T, P) string, "score" (T, P)}, T texts, P masks.
 
-        After the text's last [MASK] they are "" and 0.
+        They are padded with "" and 0.
         """
         del raw
         _, valid = masking.mask_positions(

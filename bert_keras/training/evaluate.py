@@ -31,7 +31,7 @@ class EvaluateSettings:
         "", "File for the answers, one JSON object per row; empty: none."
     )
     columns: str = options.option(
-        "", "Columns of the file, where they differ from training's."
+        "", "Columns of the file, if they differ from the training file's."
     )
     batch_size: int = options.option(
         32,
@@ -40,7 +40,10 @@ class EvaluateSettings:
         least=1,
     )
     seed: int = options.option(
-        1, "Masks that are drawn on records.", least=0, most=options.MOST_SEED
+        1,
+        "Seed of the masks drawn on records.",
+        least=0,
+        most=options.MOST_SEED,
     )
 
 
@@ -96,15 +99,15 @@ def _on_examples(
     task = model.task
     if records_lib.is_complete(os.path.join(settings.data, "train")):
         raise errors.InputError(
-            f"data={settings.data} is the folder of trainers.prepare; score "
-            "a pretrained checkpoint on its dev, and any other on a labelled "
-            "file."
+            f"data={settings.data} is the folder of trainers.prepare; evaluate "
+            "a pretrained checkpoint on its folder `dev`, and any other on a "
+            "labelled file."
         )
     if settings.columns:
         if not hasattr(task, "columns"):
             raise errors.InputError(
                 f"columns={settings.columns}: the files of {task.name} have "
-                "no columns to choose from; leave it out."
+                "no columns; leave `columns` out."
             )
         task = task.with_settings(columns=settings.columns)
     reader = task.read_examples(settings.data)
@@ -158,12 +161,13 @@ def _unseen(
     text = f"{with_some:,} of {len(examples):,} rows: {shown}{more}"
     if with_some == len(examples):
         raise errors.InputError(
-            f"{settings.data}: expected labels of the training file, found "
-            f"none: {text}. Write labels as there, or name another column."
+            f"{settings.data}: expected labels of the training file; all "
+            f"rows have others: {text}. Write labels as there, or name another "
+            "column."
         )
     console.say(
-        f"{settings.data}: labels never seen in training, which no answer can "
-        f"get right: {text}"
+        f"{settings.data}: labels never seen in training, for which every "
+        f"prediction is wrong: {text}"
     )
     return text
 
@@ -171,6 +175,7 @@ def _unseen(
 def _on_records(
     model: predictor.Predictor, settings: EvaluateSettings
 ) -> tuple[dict[str, float], int]:
+    # Whether neither the task nor a wrapper overrides metric_sums.
     no_sums = base.Task.metric_sums, wrappers.Wrapper.metric_sums
     if all(
         type(each).metric_sums in no_sums
@@ -190,7 +195,8 @@ def _on_records(
     if tokenizer.fingerprint != model.tokenizer.fingerprint:
         raise errors.InputError(
             f"{settings.data} was written with another vocabulary than "
-            f"{settings.checkpoint}'s; prepare it with that vocab.txt."
+            f"{settings.checkpoint}'s; prepare the records with the "
+            "checkpoint's vocab.txt."
         )
     length = records.manifest["seq_length"]
     task = model.task.with_settings(seq_length=length)

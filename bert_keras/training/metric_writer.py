@@ -30,8 +30,7 @@ class MetricWriter:
             with tf.io.gfile.GFile(aside, "ab") as file:
                 file.write(b"".join(line + b"\n" for line in unread))
             console.say(
-                f"{self.path}: {len(unread):,} lines are not a run's; they are "
-                f"in {aside} now"
+                f"{self.path}: moved {len(unread):,} invalid lines to {aside}"
             )
         kept = [line for line in lines if line["step"] <= start]
         files.write_text(
@@ -59,7 +58,7 @@ class MetricWriter:
         self.board.flush()
 
     def picture(self, step: int, name: str, png: bytes) -> None:
-        """Writes a picture to TensorBoard; resuming drops earlier pictures."""
+        """Writes an image to TensorBoard; it is lost if the run resumes."""
         with self.board.as_default():
             image = tf.image.decode_png(png, channels=3)[tf.newaxis]
             tf.summary.image(name, image, step=step)
@@ -96,6 +95,7 @@ def _lines(path: str) -> tuple[list[dict[str, Any]], list[bytes]]:
         try:
             values = json.loads(line)
             is_log = isinstance(values.get("step"), int) and all(
+                # The comparison is false for NaN.
                 value is None
                 or (isinstance(value, (int, float)) and float(value) == value)
                 for value in values.values()

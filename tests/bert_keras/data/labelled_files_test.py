@@ -337,7 +337,9 @@ class RowsTest(parameterized.TestCase):
     def test_a_text_that_may_be_rows_is_one_row_and_named(self):
         content = 'text,label\nd,1\n"a,0\nb,0\nc",0\nd,1\n'
         path = self.write("a.csv", content)
-        with self.assertRaisesRegex(errors.InputError, "line 3: .*quote lost"):
+        with self.assertRaisesRegex(
+            errors.InputError, "line 3: .*quote missing"
+        ):
             list(labelled_files.read(path))
         read = labelled_files.read(path, on_bad_row="skip")
         self.assertEqual(
@@ -366,7 +368,7 @@ class RowsTest(parameterized.TestCase):
 
     @parameterized.parameters(
         ("a\rb,1\n", "a field contains a CR; put the field in quotes"),
-        ('"a"b,1\n', "a quote that is closed ends no field"),
+        ('"a"b,1\n', "text follows a closing quote"),
         ('"a,1\n', "the quote that opens here is not closed"),
     )
     def test_what_python_says_of_csv_is_said_in_plain_words(self, row, words):
@@ -446,7 +448,7 @@ class RowsTest(parameterized.TestCase):
 
     def test_a_first_object_without_a_label_is_a_malformed_row(self):
         path = self.write("a.json", '{"text": "a"}\n{"text": "b", "label": 1}')
-        with self.assertRaisesRegex(errors.InputError, "and no label"):
+        with self.assertRaisesRegex(errors.InputError, "missing: label"):
             list(labelled_files.read(path, needed=("text", "label")))
         read = labelled_files.read(
             path, needed=("text", "label"), on_bad_row="skip"
@@ -454,7 +456,7 @@ class RowsTest(parameterized.TestCase):
         self.assertEqual(list(read), [{"text": "b", "label": "1"}])
         self.assertEqual(read.skipped, 1)
         path = self.write("b.json", '{"text": "a"}\n' * 3)
-        with self.assertRaisesRegex(errors.InputError, "and no label"):
+        with self.assertRaisesRegex(errors.InputError, "missing: label"):
             list(
                 labelled_files.read(
                     path, needed=("text", "label"), on_bad_row="skip"

@@ -143,7 +143,7 @@ class RunFolderTest(mains.Case):
             self.assertEqual(
                 file.read(), '{"loss": 1}\n[]\n{"step": "x"}\nhalf\n'
             )
-        self.assertIn("4 lines are not a run's", " ".join(said.split()))
+        self.assertIn("moved 4 invalid lines", " ".join(said.split()))
         self.assertLess(len(self.log_lines()), lines)
         steps = [line["step"] for line in self.log(self.output)]
         self.assertEqual(steps, sorted(steps))
