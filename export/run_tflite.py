@@ -6,15 +6,15 @@
 
 It needs only numpy and ai_edge_litert: copy it to a small board, beside a model
 with its .json and vocab.txt (and labels.txt). A line is a text, or two texts
-separated by a TAB. Answers are JSON lines: a label and its score if the model
-classifies texts, otherwise the model's raw outputs and the wordpieces they
-belong to; `truncated` is true if the text was too long. Input and output are
-UTF-8 in any locale; invalid bytes are dropped, and lines that had some are
-counted on standard error. With --runs, the model runs that many more times on
-the first line, and latencies are printed on standard error.
+separated by a TAB. Predictions are JSON lines: a label and its score if the
+model classifies texts, otherwise the model's raw outputs and the wordpieces
+they belong to; `truncated` is true if the text was too long. Input and output
+are UTF-8 in any locale; invalid bytes are dropped, and the number of lines with
+such bytes is printed on standard error. With --runs, the model runs that many
+more times on the first line, and latencies are printed on standard error.
 """
 
-from __future__ import annotations  # boards with Python 3.9
+from __future__ import annotations  # for Python 3.9
 
 import argparse
 import json
@@ -30,7 +30,7 @@ from ai_edge_litert import interpreter as litert
 
 MAX_WORD_LENGTH = 200
 
-# Each Chinese character is a word (Google's tokenization.py).
+# Code points split into single-character words, as in Google's tokenization.py.
 CHINESE = (
     (0x3400, 0x4DBF),
     (0x4E00, 0x9FFF),
@@ -169,7 +169,8 @@ class Model:
     def check_vocabulary(self) -> None:
         """Raises ValueError if the vocabulary is that of another model."""
         name, count = self.metadata["vocabulary"], len(self.vocabulary)
-        size = self.metadata.get("vocabulary_size", count)  # older ones lack it
+        # Older exports lack the size.
+        size = self.metadata.get("vocabulary_size", count)
         if size != count:
             raise ValueError(
                 f"expected {size} wordpieces in {name}, found {count}"
@@ -201,7 +202,7 @@ class Model:
         return dict(self.runners)[length](**inputs)
 
     def inputs(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Packs [CLS] a [SEP], or [CLS] a [SEP] b [SEP] -> three (1, S) int32.
+        """Packs [CLS] a [SEP], or [CLS] a [SEP] b [SEP] -> {input: (1, S)}.
 
         S is the shortest of the model's lengths that fits, or the longest.
         """
@@ -210,7 +211,7 @@ class Model:
     def row(
         self, segments: list[list[int]]
     ) -> tuple[dict[str, np.ndarray], bool]:
-        """Packs token ids: features (1, S), and whether it truncated."""
+        """Packs token ids; returns features (1, S) and whether it truncated."""
         needed = sum(map(len, segments)) + 1 + len(segments)
         lengths = [length for length, _ in self.runners]
         fits = [length for length in lengths if length >= needed]
@@ -257,7 +258,7 @@ class Model:
         }
 
     def several(self, scores: Sequence[float]) -> dict[str, Any]:
-        """Returns the classes with a score above 0.5 and the lowest of these.
+        """Returns the classes scored above 0.5 and their lowest score.
 
         Without such a class the score is 1 - the highest score.
         """
@@ -281,7 +282,7 @@ def _lines(model, name):
         or (set(name) & set("/\\:\0"))
     ):
         raise ValueError(
-            f"expected the name of a file beside it, found {name!r:.60}"
+            f"expected a file name without a folder, found {name!r:.60}"
         )
     path = os.path.join(os.path.dirname(model), name)
     with open(path, encoding="utf-8", newline="\n") as file:
@@ -311,8 +312,10 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", required=True, help="a .tflite file")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=0, help="timed ones")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument(
+        "--runs", type=int, default=0, help="number of timed calls"
+    )
     arguments = parser.parse_args()
     try:
         model = Model(arguments.model, arguments.threads)
@@ -321,7 +324,7 @@ def main() -> None:
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         # RuntimeError includes the RecursionError of deeply nested JSON.
         why = " ".join(str(error).split())
-        sys.exit(f"error: {arguments.model} with its .json: {why}")
+        sys.exit(f"error: {arguments.model} or its .json: {why}")
     if sys.stdout is None:
         sys.exit("error: standard output is closed.")
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
@@ -344,7 +347,7 @@ def drop_output() -> None:
 
 
 def answer_lines(model: Model) -> list[str] | None:
-    """Prints an answer per line of standard input; returns the first texts."""
+    """Answers each line of standard input; returns the texts of the first."""
     first, dirty = None, 0
     for number, (line, is_dirty) in enumerate(read(sys.stdin), 1):
         dirty += is_dirty

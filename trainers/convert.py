@@ -71,11 +71,11 @@ class Settings:
     output: str = options.option("", "The folder to write; new, or empty.")
     format: str = options.option(
         OURS,
-        "What to write. A head that the format has no place for stays behind.",
+        "What to write. A head that the format cannot store is dropped.",
         (OURS, *formats.FORMATS),
     )
     add_words: str = options.option(
-        "", "File of words to add to the vocabulary, one a line."
+        "", "File of words to add to the vocabulary, one per line."
     )
     trim_to: str = options.option(
         "",
@@ -96,12 +96,12 @@ class Settings:
     allow_missing: str = options.option(
         "",
         "Regular expression of variables that a --checkpoint of another "
-        "format may lack; they start at random.",
+        "format may lack; they are initialised randomly.",
     )
 
 
 def convert(settings: Settings) -> dict[str, Any]:
-    """Writes the folder `output`; returns the rows of the printed summary."""
+    """Writes the folder `output`; returns the printed summary."""
     options.check(settings)
     options.require("checkpoint", settings.checkpoint)
     options.require("output", settings.output)
@@ -128,7 +128,7 @@ def _convert(settings: Settings) -> dict[str, Any]:
         )
     summary = {
         "format": f"{_format(settings.checkpoint)} -> {settings.format}",
-        "task": model.task.name if model.task else "none: an encoder alone",
+        "task": model.task.name if model.task else "none (encoder only)",
         "vocabulary": _change(words.vocab_size, tokenizer.vocab_size),
         "positions": _change(
             before.encoder.config.max_length,
@@ -194,7 +194,7 @@ def compare(
         summary["settings lost"] = ", ".join(lost)
     if not (same_words and weights == 0 and outputs <= TOLERANCE):
         raise RuntimeError(
-            f"{folder} is not the model that was written: weights differ by "
+            f"{folder} differs from the source model: weights differ by "
             f"{weights:.2g}, outputs by {outputs:.2g}, vocabularies are "
             f"{'equal' if same_words else 'different'}. Do not use it."
         )
@@ -206,7 +206,7 @@ def _check_empty(folder: str) -> None:
         return
     if not tf.io.gfile.isdir(folder) or tf.io.gfile.listdir(folder):
         raise errors.InputError(
-            f"--output={folder} is there and not empty; name a new folder."
+            f"--output={folder} exists and is not empty; choose a new folder."
         )
 
 

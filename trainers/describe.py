@@ -38,11 +38,11 @@ class Settings:
     )
     vocab_size: int = options.option(
         0,
-        "Entries of the vocabulary; 0: what the model says, else 30,522.",
+        "Entries of the vocabulary; 0: the model's, or 30,522.",
         least=0,
     )
     seq_length: int = options.option(
-        128, "Tokens that FLOPs are counted for.", least=1
+        128, "Sequence length for the FLOPs.", least=1
     )
 
 
@@ -60,7 +60,7 @@ class Part:
 
 
 def parts(config: networks.NetworkConfig, seq_length: int) -> Iterator[Part]:
-    """Yields one row per variable; equal variables of all blocks share one."""
+    """Yields one row per variable; blocks share the rows of their variables."""
     weights = checkpoint.weights(config.build_encoder())
     blocks = {path.partition("/")[0] for path in weights if "block_" in path}
     listed = set()
@@ -99,7 +99,7 @@ def main() -> None:
         config = source.config
         task = source.task.name if source.task else "no head"
         if source.unknown_task:
-            task = f"a head that is not known here: {source.unknown_task}"
+            task = f"an unknown head: {source.unknown_task}"
         title += f": step {source.step}, {task}"
     else:
         config = bert.parse(
@@ -111,7 +111,12 @@ def main() -> None:
 
     console.output.print(f"{title}: {config.describe()}")
     table = rich.table.Table(
-        "part", "shape", "parameters", "share", "float32", "MFLOP / sequence"
+        "part",
+        "shape",
+        "parameters",
+        "share",
+        "size in float32",
+        "MFLOP / sequence",
     )
     for column in table.columns[2:]:
         column.justify = "right"
@@ -135,8 +140,8 @@ def main() -> None:
     )
     console.output.print(table)
     console.output.print(
-        f"FLOPs: one sequence of {settings.seq_length} tokens, forward, a "
-        "multiplication and its addition as two; training is three times it."
+        f"FLOPs: one sequence of {settings.seq_length} tokens, forward "
+        "pass; a multiply-add counts as 2. Training takes three times as many."
     )
 
 

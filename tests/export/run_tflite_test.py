@@ -332,7 +332,9 @@ class MainTest(parameterized.TestCase):
     )
     def test_a_file_that_is_not_beside_the_model_is_not_opened(self, name):
         for key in ("vocabulary", "labels"):
-            with self.assertRaisesRegex(ValueError, "a file beside it"):
+            with self.assertRaisesRegex(
+                ValueError, "a file name without a folder"
+            ):
                 run_tflite.Model(self.copy(**{key: name}), 1)
 
     def test_a_vocabulary_of_another_model_is_refused(self):
