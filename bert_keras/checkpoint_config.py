@@ -23,7 +23,7 @@ def write(path: str, values: Mapping[str, Any]) -> None:
     """Writes the values to a local file, with their format and checksum."""
     config = {"format": FORMAT, **values}
     # Checksum of the values as they will be read: JSON turns tuples into lists.
-    config["checksum"] = _of_values(json.loads(json.dumps(config)))
+    config["checksum"] = _checksum(json.loads(json.dumps(config)))
     files.write_json(path, config, indent=1)
 
 
@@ -44,7 +44,7 @@ def read(path: str) -> dict[str, Any]:
             f"this version reads {FORMAT!r} and {FORMAT_1!r}."
         )
     checksum = values.pop("checksum", None)
-    if checksum and checksum != _of_values(values):
+    if checksum and checksum != _checksum(values):
         raise errors.InputError(
             f"{path} is damaged: its checksum is not that of its values. Use "
             "an earlier step, or copy the folder again; after editing it by "
@@ -55,7 +55,7 @@ def read(path: str) -> dict[str, Any]:
     except errors.InputError as error:
         raise errors.InputError(f"{path}: {error}") from None
     if values["format"] == FORMAT_1:
-        values |= _renamed(values)
+        values |= _format_2_fields(values)
     return values
 
 
@@ -65,10 +65,10 @@ def _check_fields(values: Mapping[str, Any]) -> None:
     if values["format"] == FORMAT_1:
         fields = {"bert": dict, "lowercase": bool}
     fields |= {"task": (dict, type(None)), "step": int, "sha256": dict}
-    for name, kinds in fields.items():
+    for name, types in fields.items():
         if name not in values:
             raise errors.InputError(f"the field {name!r} is missing.")
-        if not isinstance(values[name], kinds):
+        if not isinstance(values[name], types):
             raise errors.InputError(
                 f"{name!r} is {str(values[name])[:40]!r}, which is of another "
                 "type than what was written."
@@ -80,13 +80,13 @@ def _check_fields(values: Mapping[str, Any]) -> None:
         )
 
 
-def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+def _format_2_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of format 2 that have other names in format 1."""
     tokenizer = {"name": "wordpiece", "lowercase": values["lowercase"]}
     return {"network": values["bert"], "tokenizer": tokenizer}
 
 
-def _of_values(values: Mapping[str, Any]) -> str:
+def _checksum(values: Mapping[str, Any]) -> str:
     """Returns the checksum of the values, whatever their order and layout."""
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -64,14 +64,15 @@ class AdamW:
         epsilon = self.epsilon
         if self.bias_correction:
             # Round the betas to float32, as the kernel does.
-            weight_1 = _total_weight(np.float32(self.beta_1), step)
-            weight_2 = _total_weight(np.float32(self.beta_2), step)
-            # The update is m / weight_1 / (sqrt(v / weight_2) + epsilon). Its
-            # numerator and denominator are multiplied by sqrt(weight_2) here.
+            correction_1 = _bias_correction(np.float32(self.beta_1), step)
+            correction_2 = _bias_correction(np.float32(self.beta_2), step)
+            # The update is m / correction_1 / (sqrt(v / correction_2) +
+            # epsilon). Its numerator and denominator are multiplied by
+            # sqrt(correction_2) here.
             # The kernel's own correction does not scale epsilon, which would be
             # 32 times too large at the first step.
-            root = tf.sqrt(weight_2)
-            learning_rate = learning_rate * root / weight_1
+            root = tf.sqrt(correction_2)
+            learning_rate = learning_rate * root / correction_1
             epsilon = epsilon * root
         m, v = slots
         # One kernel, one pass over memory. In a replica, `handle` is the
@@ -126,15 +127,17 @@ class Lamb:
         v.assign_add((tf.square(gradient) - v) * (1 - self.beta_2))
         mean, square = m, v
         if self.bias_correction:
-            mean = m / _total_weight(self.beta_1, step)
-            square = v / _total_weight(self.beta_2, step)
+            mean = m / _bias_correction(self.beta_1, step)
+            square = v / _bias_correction(self.beta_2, step)
         change = mean / (tf.sqrt(square) + self.epsilon)
         if decay:
             change += decay * variable
         if adapted:
-            size, length = tf.norm(variable), tf.norm(change)
-            both = tf.logical_and(size > 0, length > 0)
-            change *= tf.where(both, tf.math.divide_no_nan(size, length), 1.0)
+            variable_norm, update_norm = tf.norm(variable), tf.norm(change)
+            both = tf.logical_and(variable_norm > 0, update_norm > 0)
+            change *= tf.where(
+                both, tf.math.divide_no_nan(variable_norm, update_norm), 1.0
+            )
         variable.assign_sub(learning_rate * change)
 
 
@@ -173,7 +176,7 @@ def _check_betas(rule: "AdamW | Lamb") -> None:
         )
 
 
-def _total_weight(beta: float | np.floating, step: tf.Tensor) -> tf.Tensor:
+def _bias_correction(beta: float | np.floating, step: tf.Tensor) -> tf.Tensor:
     """Returns Adam's bias correction, 1 - beta^(step + 1), a () tensor.
 
     Computed by expm1: float32 rounds 0.999 with an error of up to 6e-8, so
@@ -203,10 +206,12 @@ class Schedule:
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         step = tf.cast(step, tf.float32)
         warm = (step + 1.0) / max(1, self.warmup_steps)
-        left = (self.total_steps - step) / max(
+        remaining = (self.total_steps - step) / max(
             1, self.total_steps - self.warmup_steps
         )
-        return self.peak * tf.clip_by_value(tf.minimum(warm, left), 0.0, 1.0)
+        return self.peak * tf.clip_by_value(
+            tf.minimum(warm, remaining), 0.0, 1.0
+        )
 
 
 class Optimizer:

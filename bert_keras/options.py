@@ -94,7 +94,7 @@ def former_names(name: str, field: dataclasses.Field[Any]) -> list[str]:
 
 def renamed(values: Mapping[str, Any], *classes: type) -> dict[str, Any]:
     """Replaces former names of fields of `classes` by current ones."""
-    return of_today(
+    return with_current_names(
         values,
         {
             field.name: field
@@ -104,48 +104,48 @@ def renamed(values: Mapping[str, Any], *classes: type) -> dict[str, Any]:
     )
 
 
-def of_today(
+def with_current_names(
     values: Mapping[str, Any], fields: Mapping[str, dataclasses.Field[Any]]
 ) -> dict[str, Any]:
     """Replaces former names in `values` by current ones; others are kept.
 
     fields: {current name, with any wrapper's prefix: field}.
     """
-    today = {
+    by_former_name = {
         old: (name, field)
         for name, field in fields.items()
         for old in former_names(name, field)
     }
-    renamed: dict[str, Any] = {}
+    current: dict[str, Any] = {}
     for name, value in values.items():
-        if name not in today:
-            renamed[name] = value
+        if name not in by_former_name:
+            current[name] = value
             continue
-        renamed |= translated(*today[name], value)
-    return renamed
+        current |= translated(*by_former_name[name], value)
+    return current
 
 
-def keywords_of_today(
+def current_keywords(
     keywords: Mapping[str, Any], fields: Mapping[str, dataclasses.Field[Any]]
 ) -> dict[str, Any]:
     """Replaces former names of keyword arguments and warns about them.
 
     Raises InputError if a field occurs under two of its names.
     """
-    renamed: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, value in keywords.items():
-        today = of_today({name: value}, fields)
-        for new, translation in today.items():
-            if new in renamed or (new != name and new in keywords):
+        current = with_current_names({name: value}, fields)
+        for new, translation in current.items():
+            if new in result or (new != name and new in keywords):
                 raise errors.InputError(
                     f"{name} and {new} are names of one setting: "
                     f"give {new} alone.",
                     argument=new,
                 )
-            renamed[new] = translation
-        if name not in today:
-            warnings.warn(renaming(name, today), FutureWarning, stacklevel=2)
-    return renamed
+            result[new] = translation
+        if name not in current:
+            warnings.warn(renaming(name, current), FutureWarning, stacklevel=2)
+    return result
 
 
 def with_former_names(cls: type[T]) -> type[T]:
@@ -155,7 +155,7 @@ def with_former_names(cls: type[T]) -> type[T]:
 
     @functools.wraps(construct)
     def __init__(self: Any, *arguments: Any, **keywords: Any) -> None:
-        construct(self, *arguments, **keywords_of_today(keywords, fields))
+        construct(self, *arguments, **current_keywords(keywords, fields))
 
     cls.__init__ = __init__  # type: ignore[method-assign]
     return cls
@@ -214,7 +214,7 @@ def divide(
     ]
     allowed = set().union(*names)
     fields = {f.name: f for cls in classes for f in dataclasses.fields(cls)}
-    keywords = keywords_of_today(
+    keywords = current_keywords(
         keywords, {name: fields[name] for name in allowed}
     )
     for name in keywords:
@@ -308,7 +308,8 @@ def check_types(
     for name, value in values.items():
         if name in hints and not _fits(hints[name], value):
             raise errors.InputError(
-                f"{name} is {_shown(value)}; expected {_name(hints[name])}.",
+                f"{name} is {_shown(value)}; expected "
+                f"{_type_text(hints[name])}.",
                 argument=name,
             )
 
@@ -385,14 +386,14 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _name(hint: Any) -> str:
+def _type_text(hint: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "a string"}
     names |= {bool: "true or false", types.NoneType: "null"}
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(_name, typing.get_args(hint)))
+        return " or ".join(map(_type_text, typing.get_args(hint)))
     if origin is tuple:
-        return f"a list, each item {_name(typing.get_args(hint)[0])}"
+        return f"a list, each item {_type_text(typing.get_args(hint)[0])}"
     return names.get(hint, str(hint))
 
 

@@ -118,8 +118,8 @@ def _convert(settings: Settings) -> dict[str, Any]:
         lowercase=settings.lowercase,
         allow_missing=settings.allow_missing,
     )
-    before, words = _model(source), source.tokenizer()
-    model, tokenizer = _resized(settings, before, words)
+    source_model, source_tokenizer = _model(source), source.tokenizer()
+    model, tokenizer = _resized(settings, source_model, source_tokenizer)
     if settings.format == OURS:
         checkpoint.save(settings.output, model, tokenizer, step=source.step)
     else:
@@ -129,12 +129,16 @@ def _convert(settings: Settings) -> dict[str, Any]:
     summary = {
         "format": f"{_format(settings.checkpoint)} -> {settings.format}",
         "task": model.task.name if model.task else "none (encoder only)",
-        "vocabulary": _change(words.vocab_size, tokenizer.vocab_size),
+        "vocabulary": _change(
+            source_tokenizer.vocab_size, tokenizer.vocab_size
+        ),
         "positions": _change(
-            before.encoder.config.max_length,
+            source_model.encoder.config.max_length,
             model.encoder.config.max_length,
         ),
-        "parameters": _change(before.count_params(), model.count_params()),
+        "parameters": _change(
+            source_model.count_params(), model.count_params()
+        ),
         "size": console.size_of(settings.output),
         **compare(settings.output, model, tokenizer),
         "time": f"{time.monotonic() - began:.1f} s",
@@ -155,14 +159,14 @@ def compare(
     Raises RuntimeError if they are too large: the format's code has a bug.
     """
     written = formats.read(folder)
-    same_words = written.tokenizer().fingerprint == tokenizer.fingerprint
+    same_vocabulary = written.tokenizer().fingerprint == tokenizer.fingerprint
     values, written_values = (
         checkpoint.values(model.encoder),
         written.encoder_values(),
     )
     weights = _difference(values, written_values, folder)
     summary = {"difference of weights": f"{weights:.2g} at most"}
-    behind = [] if set(values) == set(written_values) else ["the pooler"]
+    dropped = [] if set(values) == set(written_values) else ["the pooler"]
     if written.task is not None:
         head = _difference(
             checkpoint.values(model.head), written.head_values(), folder
@@ -170,33 +174,33 @@ def compare(
         summary["difference of weights"] += f", {head:.2g} in the head"
         weights = max(weights, head)
     elif model.task is not None:
-        behind.append("the head")
-    if behind:
-        summary["left behind"] = ", ".join(behind)
+        dropped.append("the head")
+    if dropped:
+        summary["left behind"] = ", ".join(dropped)
     with layers.skip_init():
-        again = written.config.build_encoder()
-    for path, variable in checkpoint.weights(again).items():
+        reloaded = written.config.build_encoder()
+    for path, variable in checkpoint.weights(reloaded).items():
         variable.assign(written_values.get(path, values[path]))
     outputs = max(
         float(np.abs(one - other).max())
         for one, other in zip(
-            _hidden(model.encoder), _hidden(again), strict=True
+            _hidden(model.encoder), _hidden(reloaded), strict=True
         )
     )
     summary["difference of outputs"] = f"{outputs:.2g} at most"
-    kept = written.config.to_dict()
+    written_config = written.config.to_dict()
     lost = [
-        f"{name} {value} (now {kept[name]})"
+        f"{name} {value} (now {written_config[name]})"
         for name, value in model.encoder.config.to_dict().items()
-        if value != kept[name]
+        if value != written_config[name]
     ]
     if lost:
         summary["settings lost"] = ", ".join(lost)
-    if not (same_words and weights == 0 and outputs <= TOLERANCE):
+    if not (same_vocabulary and weights == 0 and outputs <= TOLERANCE):
         raise RuntimeError(
             f"{folder} differs from the source model: weights differ by "
             f"{weights:.2g}, outputs by {outputs:.2g}, vocabularies are "
-            f"{'equal' if same_words else 'different'}. Do not use it."
+            f"{'equal' if same_vocabulary else 'different'}. Do not use it."
         )
     return summary
 
@@ -259,14 +263,14 @@ def _texts(path: str) -> Iterator[str]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    left = [value]
-    while left:
-        value = left.pop()
+    stack = [value]
+    while stack:
+        value = stack.pop()
         if isinstance(value, str):
             yield json_lines.valid_text(value)
         elif isinstance(value, (list, dict)):
             items = value.values() if isinstance(value, dict) else value
-            left += reversed([*items])
+            stack += reversed([*items])
 
 
 def _difference(
@@ -294,7 +298,7 @@ def _hidden(network: keras.Model) -> Iterable[np.ndarray]:
     config = network.config
     random = np.random.default_rng(0)
     length = min(config.max_length or 64, 64)
-    real = np.arange(length) < np.array([[length], [length // 2]])
+    padding_mask = np.arange(length) < np.array([[length], [length // 2]])
     # The value range of a custom network's features is unknown; 0 and 1 are
     # always valid ids.
     counts = {
@@ -302,12 +306,14 @@ def _hidden(network: keras.Model) -> Iterable[np.ndarray]:
         "segment_ids": getattr(config, "num_segments", 2),
     }
     features: dict[str, np.ndarray] = {
-        name: random.integers(0, counts.get(name, 2), (*real.shape, *shape))
-        * np.reshape(real, (*real.shape, *(1 for _ in shape)))
+        name: random.integers(
+            0, counts.get(name, 2), (*padding_mask.shape, *shape)
+        )
+        * np.reshape(padding_mask, (*padding_mask.shape, *(1 for _ in shape)))
         for name, shape in config.inputs.items()
         if name != "padding_mask"
     }
-    features["padding_mask"] = real
+    features["padding_mask"] = padding_mask
     encoded = network(
         **{name: tf.cast(x, tf.int32) for name, x in features.items()}
     )

@@ -20,7 +20,7 @@ def main() -> None:
 
 def define_flags() -> None:
     flags.define(settings.PretrainSettings)
-    flags.define(masked_lm.MaskedLM, without=pretrain.OF_RECORDS)
+    flags.define(masked_lm.MaskedLM, without=pretrain.FIELDS_FROM_RECORDS)
     flags.define_wrappers()
 
 

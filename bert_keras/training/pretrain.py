@@ -28,7 +28,7 @@ Metrics = dict[str, float | None]
 
 # Options of the task that a user cannot set: the records' manifest contains
 # them.
-OF_RECORDS = ("seq_length",)
+FIELDS_FROM_RECORDS = ("seq_length",)
 
 
 def pretrain(
@@ -47,14 +47,14 @@ def pretrain(
         InputError.
       settings: the fields of PretrainSettings and of MaskedLM.
     """
-    chosen, task = settings_lib.from_keywords(
+    parsed, task = settings_lib.from_keywords(
         settings_lib.PretrainSettings,
         "masked_lm",
         {"records": records, "output": output} | settings,
-        without=OF_RECORDS,
+        without=FIELDS_FROM_RECORDS,
     )
-    run(chosen, task)
-    return predictor.load(chosen.output)
+    run(parsed, task)
+    return predictor.load(parsed.output)
 
 
 def run(settings: settings_lib.PretrainSettings, task: base.Task) -> Metrics:
@@ -99,7 +99,7 @@ def _run(
             if settings.init
             else "",
         },
-        without_flags=("task", *OF_RECORDS),
+        without_flags=("task", *FIELDS_FROM_RECORDS),
     )
     run_folder.claim(settings, identity, cluster.Workers(strategy))
     trainer = _train(settings, strategy, model, tokenizer, train, dev)
@@ -119,17 +119,17 @@ def _train(
 ) -> trainer_lib.Trainer:
     """Trains on the records and evaluates on the dev records."""
     task = model.task
-    lengths = input_pipeline.buckets(settings, task.seq_length)
+    buckets = input_pipeline.buckets(settings, task.seq_length)
 
-    def batches(records, shuffle, **span):
+    def batches(records, shuffle, **steps):
         sampler = batches_lib.BatchSampler(
             records.lengths,
             settings.batch_size,
             seed=settings.seed,
             shuffle=shuffle,
-            buckets=lengths,
+            buckets=buckets,
         )
-        return input_pipeline.batches(strategy, task, records, sampler, **span)
+        return input_pipeline.batches(strategy, task, records, sampler, **steps)
 
     evaluate_step = step_lib.make_evaluate_step(
         model, task.for_serving(), strategy=strategy, xla=settings.xla
@@ -167,10 +167,10 @@ def _model(
     None instead of names: all heads. The set is empty without `init`.
     """
     if settings.init:
-        start = input_pipeline.read_init(settings, settings.init)
-        input_pipeline.same_vocabulary(start, tokenizer, settings.records)
-        input_pipeline.fits(task, start.config)
-        return loading.load_model(start, task), start.matching_heads(task)
+        source = input_pipeline.read_init(settings, settings.init)
+        input_pipeline.same_vocabulary(source, tokenizer, settings.records)
+        input_pipeline.fits(task, source.config)
+        return loading.load_model(source, task), source.matching_heads(task)
     bert = bert_lib.parse(settings.model, vocab_size=tokenizer.vocab_size)
     input_pipeline.fits(task, bert)
     return model_lib.BertModel(bert.build_encoder(), task), set()

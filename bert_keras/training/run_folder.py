@@ -86,7 +86,7 @@ class Identity:
 
     def renamed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Renames stored settings from former names to current ones."""
-        return options.of_today(settings, self.fields())
+        return options.with_current_names(settings, self.fields())
 
     def values(self) -> dict[str, Any]:
         """Returns all settings, including those with identity=False."""

@@ -393,7 +393,7 @@ def from_keywords(
         for name, field in wrappers.own_options(each).items()
     }
     if fields:
-        keywords = options.keywords_of_today(keywords, fields)
+        keywords = options.current_keywords(keywords, fields)
     of_wrappers = {
         name: options.plain(keywords.pop(name), field)
         for name, field in fields.items()

@@ -9,7 +9,7 @@ from bert_keras import options
 from bert_keras.tasks import base as tasks
 from bert_keras.wrappers import base
 
-_SECOND = "r_drop/"  # prefix of the second pass's outputs
+_SECOND_PASS = "r_drop/"  # prefix of the second pass's outputs
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -47,15 +47,17 @@ class RDrop(base.Wrapper):
         targets: tasks.Targets | None = None,
         training: bool | None = False,
     ) -> tasks.Tensors:
-        def once():
+        def one_pass():
             return self.task.forward(
                 encoder, heads, features, targets=targets, training=training
             )
 
-        outputs = once()
+        outputs = one_pass()
         if targets is None or not training:
             return outputs  # a second pass without dropout would be equal
-        return outputs | {f"{_SECOND}{k}": v for k, v in once().items()}
+        return outputs | {
+            f"{_SECOND_PASS}{k}": v for k, v in one_pass().items()
+        }
 
     def loss(
         self,
@@ -65,9 +67,9 @@ class RDrop(base.Wrapper):
     ) -> tasks.Tensors:
         terms = self.task.loss(outputs, features, targets)
         second = {
-            name.removeprefix(_SECOND): value
+            name.removeprefix(_SECOND_PASS): value
             for name, value in outputs.items()
-            if name.startswith(_SECOND)
+            if name.startswith(_SECOND_PASS)
         }
         if not second:
             return terms

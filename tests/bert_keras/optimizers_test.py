@@ -234,7 +234,7 @@ class TotalWeightTest(absltest.TestCase):
         steps = np.array([0, 1, 2, 5, 10, 100, 10_000, 10**7, 2**40])
         for beta in (0.1, 0.9, 0.999, 0.99999):
             actual = [
-                optimizers._total_weight(beta, tf.constant(step))
+                optimizers._bias_correction(beta, tf.constant(step))
                 for step in steps
             ]
             expected = -np.expm1((steps + 1) * np.log(beta))
