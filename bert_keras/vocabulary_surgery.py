@@ -58,15 +58,17 @@ def add_tokens(
     grown = wordpiece.Tokenizer(
         (*tokenizer.vocabulary, *new), lowercase=tokenizer.lowercase
     )
-    _check_whole(grown, new)
-    pieces = _ids(tokenizer, new)
+    _check_not_split(grown, new)
+    ids_of_words = _ids(tokenizer, new)
 
     def with_means(table):
-        means = [table[ids].mean(axis=0, dtype=np.float64) for ids in pieces]
+        means = [
+            table[ids].mean(axis=0, dtype=np.float64) for ids in ids_of_words
+        ]
         means = np.reshape(means, (-1, *table.shape[1:]))
         return np.concatenate([table, means.astype(table.dtype)])
 
-    return _with_pieces(model, grown, with_means), grown
+    return _with_vocabulary(model, grown, with_means), grown
 
 
 def prune_tokens(
@@ -87,10 +89,10 @@ def prune_tokens(
             "none. Are the texts empty, or is the vocabulary another "
             "language's?"
         )
-    trimmed = wordpiece.Tokenizer(
+    pruned = wordpiece.Tokenizer(
         tokenizer.tokens(kept), lowercase=tokenizer.lowercase
     )
-    return _with_pieces(model, trimmed, lambda table: table[kept]), trimmed
+    return _with_vocabulary(model, pruned, lambda table: table[kept]), pruned
 
 
 def resize_positions(
@@ -110,27 +112,28 @@ def resize_positions(
     A task with rows longer than the new table gets a shorter seq_length.
     """
     config = model.encoder.config
-    here = config.max_length
-    if here is None:
+    length_now = config.max_length
+    if length_now is None:
         raise errors.InputError(
             "positions are computed here: there is no table to resize, and "
             "texts may have any length."
         )
-    if not 1 < length <= here**2:
+    if not 1 < length <= length_now**2:
         raise errors.InputError(
-            f"expected 2 to {here**2:,} positions ({here}²), got {length:,}."
+            f"expected 2 to {length_now**2:,} positions ({length_now}²), got "
+            f"{length:,}."
         )
 
     def resized(table):
-        coarse, fine = np.divmod(np.arange(length), here)
-        moved = ALPHA / (1 - ALPHA) * (table[coarse] - table[0])
-        return (table[fine] + moved).astype(table.dtype)
+        coarse, fine = np.divmod(np.arange(length), length_now)
+        offset = ALPHA / (1 - ALPHA) * (table[coarse] - table[0])
+        return (table[fine] + offset).astype(table.dtype)
 
     task = model.task
     if task is not None:
         short = min(task.seq_length, length)
         task = task.with_settings(seq_length=short)
-    return _remade(
+    return _rebuild(
         model,
         dataclasses.replace(config, max_position_embeddings=length),
         task,
@@ -138,13 +141,13 @@ def resize_positions(
     )
 
 
-def _with_pieces(
+def _with_vocabulary(
     model: model_lib.BertModel, tokenizer: wordpiece.Tokenizer, map_rows: RowMap
 ) -> model_lib.BertModel:
     task = model.task
     if task and isinstance(task.unwrapped, masked_lm.MaskedLM):
         task = task.adapt([], tokenizer)  # ids of [MASK] and others
-    return _remade(
+    return _rebuild(
         model,
         dataclasses.replace(
             model.encoder.config, vocab_size=tokenizer.vocab_size
@@ -154,7 +157,7 @@ def _with_pieces(
     )
 
 
-def _remade(
+def _rebuild(
     model: model_lib.BertModel,
     config: networks.NetworkConfig,
     task: base.Task | None,
@@ -183,7 +186,7 @@ def _remade(
     return new
 
 
-def _check_whole(tokenizer: wordpiece.Tokenizer, words: list[str]) -> None:
+def _check_not_split(tokenizer: wordpiece.Tokenizer, words: list[str]) -> None:
     """Raises InputError unless each word is tokenized to its own single id.
 
     The words are the last entries of the vocabulary.
@@ -212,8 +215,8 @@ def _used(tokenizer: wordpiece.Tokenizer, texts: Iterable[str]) -> set[int]:
     for batch in _batches(texts):
         ids = tokenizer(batch)
         used.update(np.unique(ids.flat_values))
-        lost = tf.reduce_any(ids == tokenizer.unk_id, axis=1)
-        for text in _clean(tokenizer, tf.boolean_mask(batch, lost)):
+        has_unk = tf.reduce_any(ids == tokenizer.unk_id, axis=1)
+        for text in _clean(tokenizer, tf.boolean_mask(batch, has_unk)):
             words.update(_WORDS.findall(text))
     # Also keep the wordpieces inside unknown words. Longest match failed where
     # no wordpiece fits; with these removed, a shorter match might succeed

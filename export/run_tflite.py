@@ -72,7 +72,7 @@ class WordPiece:
             if char in "\t\n\r" or category in ("Zs", "Zl", "Zp"):
                 yield from filter(None, [word])
                 word = ""
-            elif _is_mark(char, category) or _is_chinese(char):
+            elif _is_punctuation(char, category) or _is_chinese(char):
                 yield from filter(None, [word])
                 yield char
                 word = ""
@@ -83,7 +83,7 @@ class WordPiece:
     def cut(self, word: str) -> list[int]:
         if len(word) > MAX_WORD_LENGTH:
             return [self.unk_id]
-        pieces, start = [], 0
+        ids, start = [], 0
         while start < len(word):
             end = min(len(word), start + self.longest)
             prefix = "##" if start else ""
@@ -91,9 +91,9 @@ class WordPiece:
                 end -= 1
             if end == start:
                 return [self.unk_id]
-            pieces.append(self.ids[prefix + word[start:end]])
+            ids.append(self.ids[prefix + word[start:end]])
             start = end
-        return pieces
+        return ids
 
 
 def _is_dropped(char):
@@ -121,7 +121,7 @@ def _decomposed(text):
     return "".join(ordered + sorted(marks, key=unicodedata.combining))
 
 
-def _is_mark(char, category):
+def _is_punctuation(char, category):
     return category.startswith("P") or (
         char.isascii() and category.startswith("S")
     )
@@ -135,8 +135,8 @@ class Model:
     """A .tflite file with its metadata, vocabulary and labels."""
 
     def __init__(self, path: str, threads: int):
-        description = f"{path.removesuffix('.tflite')}.json"
-        with open(description, encoding="utf-8") as file:
+        metadata_path = f"{path.removesuffix('.tflite')}.json"
+        with open(metadata_path, encoding="utf-8") as file:
             self.metadata = json.load(file)
         name = self.metadata["vocabulary"]
         for other in ("task", "texts", "settings"):
@@ -242,19 +242,19 @@ class Model:
         return self.meaning(inputs) | {"truncated": truncated}
 
     def meaning(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        numbers = self.call(inputs)
+        outputs = self.call(inputs)
         if self.labels:
-            scores = numbers["scores"][0].tolist()
+            scores = outputs["scores"][0].tolist()
             settings = self.metadata["settings"]
-            former = settings.get("kind") == "multi"  # until version 0.1
-            if former or settings.get("problem_type") == "multi_label":
+            is_old_format = settings.get("kind") == "multi"  # until version 0.1
+            if is_old_format or settings.get("problem_type") == "multi_label":
                 return self.several(scores)
             best = int(np.argmax(scores))
             return {"label": self.labels[best], "score": scores[best]}
-        pieces = inputs["token_ids"][0][inputs["padding_mask"][0] > 0]
+        ids = inputs["token_ids"][0][inputs["padding_mask"][0] > 0]
         return {
-            **{name: value[0].tolist() for name, value in numbers.items()},
-            "pieces": [self.vocabulary[piece] for piece in pieces],
+            **{name: value[0].tolist() for name, value in outputs.items()},
+            "pieces": [self.vocabulary[piece] for piece in ids],
         }
 
     def several(self, scores: Sequence[float]) -> dict[str, Any]:
@@ -262,11 +262,11 @@ class Model:
 
         Without such a class the score is 1 - the highest score.
         """
-        holds = [number for number, each in enumerate(scores) if each > 0.5]
+        above = [number for number, each in enumerate(scores) if each > 0.5]
         return {
-            "label": ",".join(self.labels[number] for number in holds),
+            "label": ",".join(self.labels[number] for number in above),
             "score": min(
-                (scores[number] for number in holds), default=1 - max(scores)
+                (scores[number] for number in above), default=1 - max(scores)
             ),
         }
 

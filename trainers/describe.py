@@ -70,8 +70,8 @@ def parts(config: networks.NetworkConfig, seq_length: int) -> Iterator[Part]:
             if rest in listed:
                 continue  # All blocks have the same variables: one row for all.
             listed.add(rest)
-        count = len(blocks) if block.startswith("block_") else 1
-        name = f"{count} x {rest}" if count > 1 else path
+        num_copies = len(blocks) if block.startswith("block_") else 1
+        name = f"{num_copies} x {rest}" if num_copies > 1 else path
         shape = tuple(variable.shape)
         size = 1
         for dimension in shape:
@@ -79,9 +79,9 @@ def parts(config: networks.NetworkConfig, seq_length: int) -> Iterator[Part]:
         flops = 0
         if path.endswith("kernel"):
             tokens = 1 if path.startswith("pooler") else seq_length
-            times = config.num_layers if block.startswith("block_") else 1
-            flops = 2 * size * tokens * times
-        yield Part(name, " x ".join(map(str, shape)), size * count, flops)
+            num_uses = config.num_layers if block.startswith("block_") else 1
+            flops = 2 * size * tokens * num_uses
+        yield Part(name, " x ".join(map(str, shape)), size * num_copies, flops)
     if isinstance(config, layers.TransformerConfig):
         # Scores and weighted values: two (S, D) x (D, S) matmuls per head.
         flops = 4 * seq_length**2 * config.hidden_size * config.num_layers

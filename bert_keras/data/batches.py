@@ -53,10 +53,10 @@ def buckets(seq_length: int) -> tuple[int, ...]:
     XLA compiles few graphs, and rows sorted by length need only a few
     per cent of padding, even short ones.
     """
-    lengths, step = [8], 8
+    lengths, increment = [8], 8
     while lengths[-1] < seq_length:
-        lengths.append(lengths[-1] + step)
-        step = max(8, 1 << lengths[-1].bit_length() - 3)
+        lengths.append(lengths[-1] + increment)
+        increment = max(8, 1 << lengths[-1].bit_length() - 3)
     return (*lengths[:-1], seq_length)
 
 
@@ -129,17 +129,17 @@ def _epoch(sampler: BatchSampler, epoch: int) -> np.ndarray:
     order = np.arange(len(sampler.lengths), dtype=np.int32)
     total = sampler.steps_per_epoch * sampler.batch_size
     if not sampler.shuffle:
-        return _filled(order, total).reshape(-1, sampler.batch_size)
+        return _padded(order, total).reshape(-1, sampler.batch_size)
     random = np.random.Generator(np.random.Philox(key=[sampler.seed, epoch]))
     order = random.permutation(order)
     window = GROUPED_BATCHES * sampler.batch_size
     if len(sampler.buckets) < 2:
-        return _filled(order, total).reshape(-1, sampler.batch_size)
+        return _padded(order, total).reshape(-1, sampler.batch_size)
     for start in range(0, len(order), window):
         rows = order[start : start + window]
         by_length = np.argsort(sampler.lengths[rows], kind="stable")
         order[start : start + window] = rows[by_length]
-    batches = _filled(order, total).reshape(-1, sampler.batch_size)
+    batches = _padded(order, total).reshape(-1, sampler.batch_size)
     return random.permutation(batches)
 
 
@@ -167,8 +167,8 @@ def _dtype(records: records_lib.Records, name: str) -> np.dtype:
 def _shape(
     records: records_lib.Records, name: str, size: int
 ) -> tuple[int | None, ...]:
-    _, token, rest = records.features.get(name, (None, True, ()))
-    return (size, None, *rest) if token else (size, *rest)
+    _, per_token, shape = records.features.get(name, (None, True, ()))
+    return (size, None, *shape) if per_token else (size, *shape)
 
 
 def _nest(flat: dict[str, Any]) -> dict[str, Any]:
@@ -191,5 +191,5 @@ def _nest(flat: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _filled(order: np.ndarray, total: int) -> np.ndarray:
+def _padded(order: np.ndarray, total: int) -> np.ndarray:
     return np.append(order, np.full(total - len(order), -1, order.dtype))

@@ -144,7 +144,7 @@ def read(
         )
     raw_rows = _READERS[suffix](path)
     make_reader = functools.partial(
-        _ColumnReader, path, columns=columns, needed=needed, label=label
+        _ColumnSelector, path, columns=columns, needed=needed, label=label
     )
     has_header = suffix in _TABLES and not _are_positions(columns)
     doubts: list[str] = []
@@ -219,20 +219,20 @@ class _RawRow(NamedTuple):
 def _examples(
     path: str,
     raw_rows: Iterator[_RawRow],
-    make_reader: Callable[..., "_ColumnReader"],
+    make_reader: Callable[..., "_ColumnSelector"],
     skip: bool,
     has_header: bool,
     doubts: list[str],
 ) -> Iterator[dict[str, str] | None]:
     """Yields dicts with standard names; None for a skipped row."""
-    reader, misfit = None, None
+    reader, first_error = None, None
     for raw in raw_rows:
         if raw.problem and reader is None and has_header:
             raise errors.InputError(
                 f"{path}, line {raw.line}: {raw.problem}. Fix the "
                 "header, which names the columns."
             )
-        example, problem = None, raw.problem or raw.doubt * (not skip)
+        example, problem = None, raw.problem or ("" if skip else raw.doubt)
         if raw.doubt and skip:
             doubts.append(f"line {raw.line}")
         if not problem and reader is None:
@@ -242,7 +242,7 @@ def _examples(
                 # A JSON object without a column may be a single malformed row.
                 if not (skip and isinstance(raw.fields, Mapping)):
                     raise
-                misfit, problem = misfit or error, str(error)
+                first_error, problem = first_error or error, str(error)
             else:
                 if reader.header:
                     continue
@@ -254,11 +254,11 @@ def _examples(
                 "rows that do not fit."
             )
         yield example
-    if reader is None and misfit:
-        raise misfit
+    if reader is None and first_error:
+        raise first_error
 
 
-class _ColumnReader:
+class _ColumnSelector:
     """Reads the requested columns, located by the first row of a file."""
 
     def __init__(self, path, first, *, columns, needed, label):
@@ -269,11 +269,13 @@ class _ColumnReader:
         available: list[Any] = (
             list(first) if named else [name.strip() for name in first]
         )
-        positions = not named and _are_positions(columns)
-        if positions and _is_header(path, available, list(columns.values())):
-            positions = False
-        self.header = not named and not positions
-        if positions:
+        by_index = not named and _are_positions(columns)
+        if by_index and _has_numeric_header(
+            path, available, list(columns.values())
+        ):
+            by_index = False
+        self.header = not named and not by_index
+        if by_index:
             _refuse_header(path, available, columns)
             available = list(range(len(first)))
             # Longer numbers are not indices, and int() limits the digits.
@@ -309,7 +311,7 @@ class _ColumnReader:
             )
         self.names = dict(columns)  # standard -> file's names, for messages
         self.keys = {
-            name: column if named or positions else available.index(column)
+            name: column if named or by_index else available.index(column)
             for name, column in columns.items()
         }
 
@@ -321,7 +323,7 @@ class _ColumnReader:
         for name, key in self.keys.items():
             if self.width is None and key not in fields:
                 return None, f"expected a value for {key!r}, found none"
-            read = self.label if name == "label" else _text_of
+            read = self.label if name == "label" else _require_text
             try:
                 example[name] = read(fields[key])
                 if name == "label" and read != labels.number:
@@ -354,14 +356,16 @@ def _shown(name: Any) -> str:
     return repr(name) if len(text) < 60 else f"{text[:50]!r}..."
 
 
-def _text_of(value: Any) -> str:
+def _require_text(value: Any) -> str:
     """Returns the field if it is a string; ValueError for other JSON values."""
     if isinstance(value, str):
         return value
     raise ValueError(f"expected text, found {json_lines.name_of(value)}")
 
 
-def _is_header(path: str, first: Sequence[str], wanted: Sequence[str]) -> bool:
+def _has_numeric_header(
+    path: str, first: Sequence[str], wanted: Sequence[str]
+) -> bool:
     """Returns whether a first row is a header with numeric names."""
     if not set(wanted) <= set(first):
         return False
@@ -429,19 +433,20 @@ def _common(
     only: Collection[str] = tuple(COMMON_COLUMNS),
 ) -> dict[str, str]:
     """Returns standard names -> the columns that have a common name."""
-    free = collections.defaultdict(list)
+    unused = collections.defaultdict(list)
     for column in available:
-        free[column.strip().casefold()].append(column)
+        unused[column.strip().casefold()].append(column)
     matches = {}
     for wanted in only:
         for name in COMMON_COLUMNS[wanted]:
-            if same := free.pop(name.casefold(), None):
-                if len(same) > 1:
+            if columns := unused.pop(name.casefold(), None):
+                if len(columns) > 1:
                     raise errors.InputError(
                         f"{path}: expected one column for {wanted}, found "
-                        f"{' and '.join(map(repr, same))}. Rename the others."
+                        f"{' and '.join(map(repr, columns))}. Rename the "
+                        "others."
                     )
-                matches[wanted] = same[0]
+                matches[wanted] = columns[0]
                 break
     return matches
 
@@ -450,7 +455,7 @@ def _common(
 
 
 def _read_tsv(path: str) -> Iterator[_RawRow]:
-    for number, text, problem in _text(path):
+    for number, text, problem in _numbered_lines(path):
         if problem:
             yield _RawRow(number, problem=problem)
         elif text:
@@ -460,7 +465,9 @@ def _read_tsv(path: str) -> Iterator[_RawRow]:
 def _read_csv(path: str) -> Iterator[_RawRow]:
     # A row may span lines, so invalid UTF-8 passes the parser as lone
     # surrogates, which are searched for in the parsed fields.
-    lines = _Lines(f"{_loose(line)}\n" for line in text_lines.read(path))
+    lines = _Lines(
+        f"{_decode_loosely(line)}\n" for line in text_lines.read(path)
+    )
     reader = csv.reader(lines, strict=True)
     # Fields of one-line rows, for _look_like_rows.
     one_line_fields: set[str] = set()
@@ -481,16 +488,16 @@ def _read_csv(path: str) -> Iterator[_RawRow]:
         if several and _look_like_rows(
             lines.taken, fields, width, one_line_fields
         ):
-            doubt = _lost(lines.taken)
-        is_short = len(lines.taken) <= _MOST_DOUBTED
-        if doubt and not (is_short and len(fields) == width):
+            doubt = _missing_quote_message(lines.taken)
+        may_be_text = len(lines.taken) <= _MOST_DOUBTED
+        if doubt and not (may_be_text and len(fields) == width):
             yield _RawRow(lines.number, problem=doubt)
             lines.rewind()
         elif any(map(_SURROGATE.search, fields)):
             yield _RawRow(lines.number, problem="expected UTF-8")
         elif fields:
             width = width or len(fields)
-            if not several and len(one_line_fields) < _MOST_KNOWN:
+            if not several and len(one_line_fields) < _MAX_KNOWN_FIELDS:
                 one_line_fields.update(
                     field for field in fields if len(field) < 100
                 )
@@ -506,15 +513,18 @@ class _Lines(Iterator[str]):
 
     def __init__(self, lines: Iterator[str]):
         self._lines = lines
-        self._again: collections.deque[str] = collections.deque()
-        self._left = _MOST_AGAIN  # lines that may still be read again
+        self._reread: collections.deque[str] = collections.deque()
+        self._rereads_left = _MAX_REREAD  # lines that may still be read again
         self.taken: list[str] = []  # lines of the current row
         self.number = 1  # number of the first of them
         self.stopped = False  # whether the row exceeded the bound
 
     def __next__(self) -> str:
-        again = self._again
-        if len(self.taken) > _LEAST_AGAIN and len(self.taken) > self._left:
+        again = self._reread
+        if (
+            len(self.taken) > _MIN_REREAD
+            and len(self.taken) > self._rereads_left
+        ):
             self.stopped = True
             raise StopIteration
         line = again.popleft() if again else next(self._lines)
@@ -528,8 +538,8 @@ class _Lines(Iterator[str]):
 
     def rewind(self) -> None:
         """Returns all lines of the row but the first to the input."""
-        self._left -= len(self.taken) - 1
-        self._again.extendleft(reversed(self.taken[1:]))
+        self._rereads_left -= len(self.taken) - 1
+        self._reread.extendleft(reversed(self.taken[1:]))
         del self.taken[1:]
 
 
@@ -578,7 +588,7 @@ def _look_like_rows(
     return 2 * sum(same) > len(rows)
 
 
-def _lost(taken: Sequence[str]) -> str:
+def _missing_quote_message(taken: Sequence[str]) -> str:
     return (
         f"the quoted field continues for {len(taken):,} lines that look like "
         "rows; is a quote missing? Such a text can be written as .jsonl"
@@ -611,7 +621,7 @@ def _csv_problem(error: csv.Error, lines: _Lines) -> str:
 
 def _read_json(path: str) -> Iterator[_RawRow]:
     first = True
-    for number, text, problem in _text(path):
+    for number, text, problem in _numbered_lines(path):
         text = text.strip()
         if not problem and not text:
             continue
@@ -648,16 +658,16 @@ _READERS: dict[str, Callable[[str], Iterator[_RawRow]]] = {
 }
 _TABLES = (".tsv", ".csv")
 _SURROGATE = re.compile("[\udc80-\udcff]")
-_MOST_KNOWN = 10_000
+_MAX_KNOWN_FIELDS = 10_000
 _MOST_DOUBTED = 10  # lines of a row that may be a text, or rows
-# Maximum number of lines read again after unclosed quotes: _MOST_AGAIN per
-# file, then _LEAST_AGAIN per row. _MOST_AGAIN exceeds the lines of a field of
+# Maximum number of lines read again after unclosed quotes: _MAX_REREAD per
+# file, then _MIN_REREAD per row. _MAX_REREAD exceeds the lines of a field of
 # 131,072 characters, the limit of Python's csv.
-_MOST_AGAIN = 150_000
-_LEAST_AGAIN = 30
+_MAX_REREAD = 150_000
+_MIN_REREAD = 30
 
 
-def _text(path: str) -> Iterator[tuple[int, str, str]]:
+def _numbered_lines(path: str) -> Iterator[tuple[int, str, str]]:
     """Yields (line number, text, problem or "")."""
     for number, line in enumerate(text_lines.read(path), 1):
         try:
@@ -666,5 +676,5 @@ def _text(path: str) -> Iterator[tuple[int, str, str]]:
             yield number, "", str(problem)
 
 
-def _loose(line: bytes) -> str:
+def _decode_loosely(line: bytes) -> str:
     return line.decode("utf-8", "surrogateescape")

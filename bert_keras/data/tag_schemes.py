@@ -74,11 +74,11 @@ def spans(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:
     if scheme is None:
         return entities
     return [
-        (entity_type, first, last)
-        for entity_type, first, last in entities
+        (entity_type, start, end)
+        for entity_type, start, end in entities
         if re.fullmatch(
             _WELL_FORMED[scheme],
-            "".join(tag[0] for tag in tags[first:last]).replace("M", "I"),
+            "".join(tag[0] for tag in tags[start:end]).replace("M", "I"),
         )
     ]
 

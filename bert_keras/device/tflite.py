@@ -48,26 +48,28 @@ def export(
     _check_lengths(predictor, lengths)
     _check_data(quantization, data, with_strings)
     predictor = _for_device(predictor)
-    model = f"model_{quantization}.tflite"
-    tflite_sidecars.check_own(output, model)
-    with staging.aside(output, quantization) as written:
-        names = tflite_sidecars.write(predictor, written, output)
-        path = os.path.join(written, model)
+    model_name = f"model_{quantization}.tflite"
+    tflite_sidecars.check_own(output, model_name)
+    with staging.aside(output, quantization) as temp_folder:
+        names = tflite_sidecars.write(predictor, temp_folder, output)
+        path = os.path.join(temp_folder, model_name)
         _write_model(path, predictor, quantization, lengths, data)
-        _require_answers(path, predictor, quantization, data, least)
-        strings = None
+        _check_answers(path, predictor, quantization, data, least)
+        strings_metadata = None
         if with_strings:
-            strings = _write_strings(
-                predictor, written, quantization, max(lengths), data
+            strings_metadata = _write_strings(
+                predictor, temp_folder, quantization, max(lengths), data
             )
-            names.append(strings["model"])
+            names.append(strings_metadata["model"])
         names += tflite_sidecars.describe(
-            path, predictor, quantization=quantization, strings=strings
+            path, predictor, quantization=quantization, strings=strings_metadata
         )
         # Move the model last: if it exists, so do its other files.
-        for name in (*names, model):
-            os.replace(os.path.join(written, name), os.path.join(output, name))
-    return os.path.join(output, model)
+        for name in (*names, model_name):
+            os.replace(
+                os.path.join(temp_folder, name), os.path.join(output, name)
+            )
+    return os.path.join(output, model_name)
 
 
 def _check_lengths(
@@ -117,7 +119,7 @@ def _write_model(
         )
 
 
-def _require_answers(
+def _check_answers(
     path: str,
     predictor: predictor_lib.Predictor,
     quantization: str,
@@ -179,8 +181,8 @@ def _for_device(
         return predictor
     model = model_lib.BertModel(predictor.model.encoder, task)
     heads = head.by_name()
-    for name, each in model.head.by_name().items():
-        each.set_weights(heads[name].get_weights())
+    for name, layer in model.head.by_name().items():
+        layer.set_weights(heads[name].get_weights())
     return predictor_lib.Predictor(model, predictor.tokenizer)
 
 
@@ -191,9 +193,9 @@ def _require_metric(
         predictor.task.metric_names[0],
         tflite_runner.File(path, predictor),
     )
-    value, cut = file.metrics(data)[metric], ""
+    value, hint = file.metrics(data)[metric], ""
     if file.seq_length < predictor.task.seq_length:
-        cut = (
+        hint = (
             f" It truncates to {file.seq_length} tokens, the model to "
             f"{predictor.task.seq_length}: a larger `seq_length` may help."
         )
@@ -201,7 +203,7 @@ def _require_metric(
         raise verification.ExportError(
             f"{os.path.basename(path)} has {metric} {value:.4f} on `data`, "
             f"below the {least:.4f} that is required. Nothing was "
-            f"exported.{cut}"
+            f"exported.{hint}"
         )
 
 
@@ -228,13 +230,13 @@ def _compare(
     got = file.numbers(inputs)
     reads = predictor.model.encoder.config.inputs
     want = predictor.tokens(**{name: inputs[name] for name in reads})
-    numbers = verification.compare(got, want, ranked=task.ranked_outputs)
+    difference = verification.compare(got, want, ranked=task.ranked_outputs)
     answers = verification.compare(
         *_answers(got, want, inputs, raw, task, predictor.tokenizer),
         ranked=task.ranked_outputs,
     )
     # Agreement of the answers only, because raw outputs include padding.
-    return verification.Difference(numbers.numbers, answers.agreement)
+    return verification.Difference(difference.numbers, answers.agreement)
 
 
 def _answers(got, want, inputs, raw, task, tokenizer):

@@ -36,9 +36,9 @@ def write(
     names = [VOCABULARY]
     predictor.tokenizer.save(folder)
     if labels := _labels(predictor):
-        if broken := [each for each in labels if len(each.split("\n")) > 1]:
+        if multiline := [each for each in labels if len(each.split("\n")) > 1]:
             raise errors.InputError(
-                f"the label {broken[0]!r} contains a newline, but {LABELS} "
+                f"the label {multiline[0]!r} contains a newline, but {LABELS} "
                 "has one label per line; rename it and train again."
             )
         names.append(LABELS)
@@ -80,17 +80,17 @@ def packed(
     content: bytes, predictor: predictor_lib.Predictor, folder: str
 ) -> bytes:
     """Adds metadata, vocabulary and labels from `folder` to a TFLite file."""
-    classes = bool(predictor.task.class_names)
-    files = {}
-    for name in (VOCABULARY, *([LABELS] if classes else [])):
+    has_classes = bool(predictor.task.class_names)
+    contents = {}
+    for name in (VOCABULARY, *([LABELS] if has_classes else [])):
         with open(os.path.join(folder, name), "rb") as file:
-            files[name] = file.read()
+            contents[name] = file.read()
     return tflite_metadata.add(
         content,
         name=predictor.task.name,
-        files=files,
+        files=contents,
         vocabulary=VOCABULARY,
-        labels=LABELS if classes else None,
+        labels=LABELS if has_classes else None,
     )
 
 
@@ -129,7 +129,7 @@ def _tensors(path: str) -> dict[str, Any]:
     tensors by index.
     """
     interpreter, lengths = litert.Interpreter(path), tflite_runner.lengths(path)
-    first = _first(path)
+    first = _first_signature(path)
     run = interpreter.get_signature_runner(first)
     return {
         "signature": first,
@@ -143,7 +143,7 @@ def _tensors(path: str) -> dict[str, Any]:
     }
 
 
-def _first(path: str) -> str:
+def _first_signature(path: str) -> str:
     """Returns the signature of subgraph 0, which index-based calls use."""
     with open(path, "rb") as file:
         model = schema.Model.GetRootAs(file.read(), 0)

@@ -112,12 +112,14 @@ def head(task: base.Task | None, config: bert.BertConfig) -> Mappings:
         mappings |= _norm(f"{target}/norm", [norm], width)
         if task.objective != "none":
             scope = "cls/seq_relationship/"
-            mappings |= _scores("next_sentence/score", scope, 2, hidden_size)
+            mappings |= _output_layer(
+                "next_sentence/score", scope, 2, hidden_size
+            )
         return mappings
     if isinstance(task, classification.Classification):
-        return _scores("label/score", "", len(task.labels), hidden_size)
+        return _output_layer("label/score", "", len(task.labels), hidden_size)
     if isinstance(task, question_answering.QuestionAnswering):
-        return _scores("span/score", SPAN, 2, hidden_size)
+        return _output_layer("span/score", SPAN, 2, hidden_size)
     raise errors.InputError(
         f"Google's format cannot store the head of {task.name}, only those of "
         "masked_lm, classification and question_answering."
@@ -146,7 +148,7 @@ def _layer(
     }
 
 
-def _scores(
+def _output_layer(
     target: str, scope: str, classes: int, hidden_size: int
 ) -> Mappings:
     """Maps an output layer; Google stores its kernel transposed, (C, H)."""

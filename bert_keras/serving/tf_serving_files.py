@@ -58,18 +58,18 @@ def _requests(
     task, config = predictor.task, predictor.model.encoder.config
 
     def rows(count: int) -> dict[str, Sequence[str]]:
-        many = verification.SENTENCES * (1 + count)
+        sentences = verification.SENTENCES * (1 + count)
         return {
-            text: many[at : at + count]
-            for at, text in enumerate(task.text_columns)
+            text: sentences[i : i + count]
+            for i, text in enumerate(task.text_columns)
         }
 
-    def model(signature: str) -> model_pb2.ModelSpec:
+    def model_spec(signature: str) -> model_pb2.ModelSpec:
         return model_pb2.ModelSpec(name=name, signature_name=signature)
 
     def predict(signature, inputs):
         request = predict_pb2.PredictRequest(
-            model_spec=model(signature),
+            model_spec=model_spec(signature),
             inputs={
                 key: tf.make_tensor_proto(value)
                 for key, value in inputs.items()
@@ -91,7 +91,7 @@ def _requests(
         yield predict(signatures.TOKENS, ids)
     if task.class_names:
         request = classification_pb2.ClassificationRequest(
-            model_spec=model(signatures.CLASSIFY),
+            model_spec=model_spec(signatures.CLASSIFY),
             input=input_pb2.Input(
                 example_list=input_pb2.ExampleList(
                     examples=map(
@@ -237,21 +237,21 @@ def _readme(
     name: str, task: base.Task, max_entities: int, text_ops: Sequence[str]
 ) -> str:
     sentences = verification.SENTENCES
-    row = {text: sentences[at] for at, text in enumerate(task.text_columns)}
+    row = {text: sentences[i] for i, text in enumerate(task.text_columns)}
 
-    def ask(verb: str, body: Mapping[str, object]) -> str:
+    def curl(verb: str, body: Mapping[str, object]) -> str:
         body = json.dumps(body, ensure_ascii=False)
         return f"curl localhost:8501/v1/models/{name}:{verb} -d '{body}'"
 
     requests = {
-        "A row": ask("predict", {"instances": [row]}),
-        "Columns": ask(
+        "A row": curl("predict", {"instances": [row]}),
+        "Columns": curl(
             "predict",
             {"inputs": {text: [row[text]] for text in task.text_columns}},
         ),
     }
     if task.class_names:
-        requests["tf.Examples"] = ask(
+        requests["tf.Examples"] = curl(
             "classify",
             {"signature_name": signatures.CLASSIFY, "examples": [row]},
         )

@@ -95,11 +95,11 @@ class MaskedLM(base.Task):
 
         Both are float32.
         """
-        all_states = "positions_read" not in encoded
+        has_all_positions = "positions_read" not in encoded
         outputs = {
             "masked_lm": heads["masked_lm"](
                 encoded["hidden"][-1],
-                features["positions"] if all_states else None,
+                features["positions"] if has_all_positions else None,
                 encoded["token_table"],
             )
         }
@@ -142,7 +142,7 @@ class MaskedLM(base.Task):
         )
         return features | {"positions": positions}
 
-    def _own(self, targets):
+    def _own_targets(self, targets):
         """Selects the targets of this task's heads; wrappers may add others."""
         return {k: v for k, v in targets.items() if k in self.head_signatures}
 
@@ -153,7 +153,7 @@ class MaskedLM(base.Task):
         targets: base.Targets,
     ) -> base.Tensors:
         terms = {}
-        for term, (labels, weights) in self._own(targets).items():
+        for term, (labels, weights) in self._own_targets(targets).items():
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
                 labels, outputs[term]
             )
@@ -167,11 +167,11 @@ class MaskedLM(base.Task):
         targets: base.Targets,
     ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         sums = {}
-        for term, (labels, weights) in self._own(targets).items():
-            guess = tf.argmax(outputs[term], axis=-1, output_type=tf.int32)
-            right = tf.cast(guess == labels, tf.float32)
+        for term, (labels, weights) in self._own_targets(targets).items():
+            predicted = tf.argmax(outputs[term], axis=-1, output_type=tf.int32)
+            correct = tf.cast(predicted == labels, tf.float32)
             sums[f"{term}_accuracy"] = (
-                tf.reduce_sum(right * weights),
+                tf.reduce_sum(correct * weights),
                 tf.reduce_sum(weights),
             )
         return sums

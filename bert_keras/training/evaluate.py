@@ -71,7 +71,7 @@ def run(settings: EvaluateSettings) -> dict[str, float]:
     files.check_output(
         settings.output, data=settings.data, checkpoint=settings.checkpoint
     )
-    plots.check_picture(_picture(settings.output))
+    plots.check_picture(_plot_path(settings.output))
     registry.import_modules(settings.modules)
     model = predictor.load(settings.checkpoint)
     began = time.monotonic()
@@ -133,11 +133,11 @@ def _on_examples(
     for name, table in tables.items():
         console.numbers(name, **table._asdict())
         if settings.output and name == "confusion":
-            files.write(_picture(settings.output), plots.confusion(table))
+            files.write(_plot_path(settings.output), plots.confusion(table))
     return metrics, len(examples), details
 
 
-def _picture(output: str) -> str:
+def _plot_path(output: str) -> str:
     """Returns the path of the confusion matrix, beside the file of answers."""
     return output and f"{os.path.splitext(output)[0]}-confusion.png"
 
@@ -153,13 +153,13 @@ def _unseen(
     counts = collections.Counter(label for each in unseen for label in each)
     if not counts:
         return ""
-    with_some = sum(map(bool, unseen))
+    num_unseen = sum(map(bool, unseen))
     shown = ", ".join(
         f"{label!r} {count:,}" for label, count in counts.most_common(10)
     )
     more = f" and {len(counts) - 10:,} more" if len(counts) > 10 else ""
-    text = f"{with_some:,} of {len(examples):,} rows: {shown}{more}"
-    if with_some == len(examples):
+    text = f"{num_unseen:,} of {len(examples):,} rows: {shown}{more}"
+    if num_unseen == len(examples):
         raise errors.InputError(
             f"{settings.data}: expected labels of the training file; all "
             f"rows have others: {text}. Write labels as there, or name another "
@@ -176,9 +176,9 @@ def _on_records(
     model: predictor.Predictor, settings: EvaluateSettings
 ) -> tuple[dict[str, float], int]:
     # Whether neither the task nor a wrapper overrides metric_sums.
-    no_sums = base.Task.metric_sums, wrappers.Wrapper.metric_sums
+    defaults = base.Task.metric_sums, wrappers.Wrapper.metric_sums
     if all(
-        type(each).metric_sums in no_sums
+        type(each).metric_sums in defaults
         for each in wrappers.all_of(model.task)
     ):
         raise errors.InputError(
@@ -209,7 +209,7 @@ def _on_records(
         buckets=batches_lib.buckets(length),
     )
     strategy = tf.distribute.get_strategy()
-    step = step_lib.make_evaluate_step(
+    evaluate_step = step_lib.make_evaluate_step(
         model.model, model.task, strategy=strategy
     )
     batches = input_pipeline.batches(
@@ -219,4 +219,4 @@ def _on_records(
         sampler,
         stop_step=sampler.steps_per_epoch,
     )
-    return scoring.average(step, batches), len(records)
+    return scoring.average(evaluate_step, batches), len(records)

@@ -23,27 +23,27 @@ class MetricWriter:
 
     def __init__(self, run: str, *, start: int):
         self.path = os.path.join(run, "log.jsonl")
-        board = os.path.join(run, "tensorboard")
-        lines, unread = _lines(self.path)
-        if unread:
+        folder = os.path.join(run, "tensorboard")
+        lines, invalid = _lines(self.path)
+        if invalid:
             aside = f"{self.path}.unread"
             with tf.io.gfile.GFile(aside, "ab") as file:
-                file.write(b"".join(line + b"\n" for line in unread))
+                file.write(b"".join(line + b"\n" for line in invalid))
             console.say(
-                f"{self.path}: moved {len(unread):,} invalid lines to {aside}"
+                f"{self.path}: moved {len(invalid):,} invalid lines to {aside}"
             )
         kept = [line for line in lines if line["step"] <= start]
         files.write_text(
             self.path, "".join(json.dumps(line) + "\n" for line in kept)
         )
         # Leave other programs' files in the folder alone.
-        for path in tf.io.gfile.glob(os.path.join(board, f"*{SUFFIX}")):
+        for path in tf.io.gfile.glob(os.path.join(folder, f"*{SUFFIX}")):
             tf.io.gfile.remove(path)
         self.board = tf.summary.create_file_writer(
-            board, filename_suffix=SUFFIX
+            folder, filename_suffix=SUFFIX
         )
         for line in kept:
-            self._scalars(line)
+            self._write_scalars(line)
         self.board.flush()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -54,7 +54,7 @@ class MetricWriter:
         }
         with tf.io.gfile.GFile(self.path, "a") as file:
             file.write(json.dumps(line) + "\n")
-        self._scalars(line)
+        self._write_scalars(line)
         self.board.flush()
 
     def picture(self, step: int, name: str, png: bytes) -> None:
@@ -63,7 +63,7 @@ class MetricWriter:
             image = tf.image.decode_png(png, channels=3)[tf.newaxis]
             tf.summary.image(name, image, step=step)
 
-    def _scalars(self, line: Mapping[str, Any]) -> None:
+    def _write_scalars(self, line: Mapping[str, Any]) -> None:
         with self.board.as_default():
             for name, value in line.items():
                 if name != "step" and value is not None:
@@ -86,9 +86,9 @@ def _lines(path: str) -> tuple[list[dict[str, Any]], list[bytes]]:
     Drops an incomplete last line, which a killed run may leave.
     """
     lines: list[dict[str, Any]] = []
-    others: list[bytes] = []
+    invalid: list[bytes] = []
     if not tf.io.gfile.exists(path):
-        return lines, others
+        return lines, invalid
     with tf.io.gfile.GFile(path, "rb") as file:
         *complete, _ = file.read().split(b"\n")
     for line in complete:
@@ -106,5 +106,5 @@ def _lines(path: str) -> tuple[list[dict[str, Any]], list[bytes]]:
         if is_log:
             lines.append(values)
         else:
-            others.append(line)
-    return lines, others
+            invalid.append(line)
+    return lines, invalid

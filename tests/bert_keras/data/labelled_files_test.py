@@ -274,7 +274,7 @@ class RowsTest(parameterized.TestCase):
         content = 'text,label\n"a,1\n' + "b,0\n" * 100_000
         path = self.write("a.csv", content)
         with self.assertRaisesRegex(
-            errors.InputError, r"line 2.*limit.*\.jsonl, .*where a quote opens"
+            errors.InputError, r"line 2.*limit.*\.jsonl, .*this opening quote"
         ):
             list(labelled_files.read(path))
         read = labelled_files.read(path, on_bad_row="skip")
@@ -354,7 +354,7 @@ class RowsTest(parameterized.TestCase):
         self, row
     ):
         self.enter_context(
-            mock.patch.object(labelled_files, "_MOST_AGAIN", 1000)
+            mock.patch.object(labelled_files, "_MAX_REREAD", 1000)
         )
         seconds = []
         for count in (2_000, 16_000):
