@@ -135,7 +135,7 @@ class OneFileTest(absltest.TestCase):
         self.assertEqual(CONFIG.describe(), "1 layers x 16, vocabulary 36")
 
     def test_its_vocabulary_stays(self):
-        with self.assertRaisesRegex(errors.InputError, "in a BERT"):
+        with self.assertRaisesRegex(errors.InputError, "a BERT network"):
             vocabulary_surgery.add_tokens(
                 self.model.model, self.model.tokenizer, ["movie"]
             )
