@@ -9,8 +9,8 @@
                                 trained and not served
         config.json             written last: if present, the step is complete
 
-Weights are keyed by variable path. Loading compares names and shapes in both
-directions and fails on any difference.
+Weights are keyed by variable path. Loading fails if a name or a shape is only
+in the file or only in the model.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ OPTIMIZER = "optimizer.safetensors"
 class Checkpoint:
     """A step folder, or a folder of another format; weights are loaded lazily.
 
-    Each other format is a subclass that overrides `tokenizer`,
+    Every other format is a subclass that overrides `tokenizer`,
     `encoder_values` and `head_values`.
     """
 
@@ -60,8 +60,8 @@ class Checkpoint:
     task: base.Task | None  # None: an encoder without a head
     step: int
     metadata: Mapping[str, Any]  # config.json, incl. trainer state
-    # The reason if `task` is None although there is a head: its module was not
-    # imported (unknown_task), or its type is not supported (left_out).
+    # Why `task` is None although there is a head: the task's module was not
+    # imported (unknown_task), or the head's type is not supported (left_out).
     unknown_task: str = dataclasses.field(default="", kw_only=True)
     left_out: str = dataclasses.field(default="", kw_only=True)
 
@@ -110,7 +110,7 @@ class Checkpoint:
         self._assign(OPTIMIZER, {**only_trained, **optimizer}, values)
 
     def for_task(self, task: base.Task) -> "Checkpoint":
-        """Returns this checkpoint as it is to be read for a task."""
+        """Returns this checkpoint with the checks for loading `task`."""
         del task
         return self
 
@@ -200,8 +200,9 @@ def save(
         **(trainer_state or {}),
     }
     if served != task:
-        # For information only: loading does not need the wrapper.
-        with contextlib.suppress(errors.InputError):  # no name to find it by
+        # For information only: loading does not need the wrapper. It is left
+        # out if its class cannot be found by name.
+        with contextlib.suppress(errors.InputError):
             described["trained_as"] = task.to_dict()
     folder = step_folder(run, step)
     tf.io.gfile.makedirs(folder)
@@ -396,8 +397,8 @@ def head_weights(
     unknown = names - set(model.task.head_signatures)
     if unknown:
         raise errors.InputError(
-            f"the task {model.task.name} is served with the heads "
-            f"{', '.join(sorted(unknown))}, which it does not have itself."
+            f"`for_serving` of the task {model.task.name} has heads that the "
+            f"task itself lacks: {', '.join(sorted(unknown))}."
         )
     served, only_trained = {}, {}
     for path, variable in variables.items():

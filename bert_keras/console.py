@@ -1,7 +1,7 @@
 """Console output of commands: progress, messages, errors, tables.
 
-It also has the code that mains share and that does not depend on how flags are
-defined.
+It also has the code that main functions share and that does not depend on how
+flags are defined.
 """
 
 import math
@@ -82,10 +82,10 @@ def run_main(
     stopped: str,
     expected: tuple[type[Exception], ...] = (),
 ) -> None:
-    """Runs a main; an error that the user can fix is one line and exit code 1.
+    """Runs `main`; an error that the user can fix is one line and exit code 1.
 
     arguments: the command's name and its positional arguments.
-    flags: the names of all flags; messages show these arguments as flags.
+    flags: the arguments that messages write as --NAME.
     stopped: the message after Ctrl-C.
     expected: further exceptions that the user can fix.
     """

@@ -3,6 +3,9 @@
 All sizes are in the configuration, so `build` needs no input shape. The
 encoder builds its layers in its constructor: weights exist, have their names
 and can be loaded before the first call.
+
+Shapes: B batch, S sequence, H hidden, E embedding, N heads, D width of a head,
+P positions to compute.
 """
 
 import contextlib
@@ -88,7 +91,7 @@ class Activation:
 
 
 class Dropout(keras.layers.Dropout):
-    """Keras' dropout with a faster kernel (see `kernels.dropout`)."""
+    """Keras' dropout with a faster implementation, `kernels.dropout`."""
 
     def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         if not training or not self.rate:
@@ -378,7 +381,7 @@ class Block(keras.layers.Layer):
             attentions=True,
             query_states=query_states,
         )
-        # Flatten to rank 2: only there TensorFlow fuses matmul, bias and sum.
+        # Flatten: TensorFlow fuses matmul, bias and sum only for rank 2.
         shape, x = ops.shape(x), rows(x)
         x = x + self.dropout(output, training=training)
         x = x if norm_first else self.attention_norm(x)
@@ -396,7 +399,7 @@ _skips_init = contextvars.ContextVar("skips_init", default=False)
 
 @contextlib.contextmanager
 def skip_init() -> Iterator[None]:
-    """Initialises kernels and tables with zeros, as they will be loaded.
+    """Initialises weight matrices with zeros, because they will be loaded.
 
     Drawing 110 million random numbers takes longer than reading the weights.
     """
@@ -485,7 +488,7 @@ def frozen(layer: keras.layers.Layer) -> list[str]:
 
 
 def freeze(layer: keras.layers.Layer, paths: Collection[str]) -> None:
-    """Makes every layer within `layer` trainable, except those at `paths`.
+    """Freezes the layers at `paths` and makes all others trainable.
 
     paths: as `frozen` returns them.
     """

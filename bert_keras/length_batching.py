@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 # Another pass through the network reads all weights again, which takes about as
-# long as computing this many tokens: up to here, padding is faster.
+# long as computing this many tokens: up to that many, padding is faster.
 OVERHEAD_TOKENS = 64
 # Maximum tokens of one pass, padding included, which bounds its memory.
 MAX_TOKENS = 8192
@@ -103,13 +103,13 @@ def _decode_descending(
 
 
 def _batch(length: tf.Tensor, begin: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the end of the group that begins at row `begin`, and its width.
+    """Returns the end of the group from row `begin`, and its longest length.
 
     length (W,), descending. Rows join until their padding costs more than
     another pass: for lengths [90, 90, 41, 40, 3, 3], begin=0 gives (3, 90),
     begin=3 gives (5, 40) and begin=5 gives (6, 3).
     """
-    # The width is at least 2, for [CLS] and [SEP], also for an empty batch.
+    # The length is at least 2, for [CLS] and [SEP], also for an empty batch.
     longest = tf.maximum(tf.pad(length, [[0, 1]])[begin], 2)
     before = tf.pad(tf.cumsum(length), [[1, 0]])  # real tokens of earlier rows
     count = tf.size(length)

@@ -1,7 +1,7 @@
 """Predictor: runs the whole inference pipeline, from text to answers.
 
-Python, the trainers and the exporters call the same two functions, `serve_text`
-and `tokens`, so the served model computes what was evaluated.
+`predict`, the trainers and the exporters call the same two functions,
+`serve_text` and `tokens`, so the served model computes what was evaluated.
 """
 
 import functools
@@ -27,9 +27,9 @@ Example = Text | Sequence[Text] | Mapping[str, Any]
 
 # Texts are sorted by length within this many batches.
 SORTED_BATCHES = 50
-# A batch of short texts has at most this many times `batch_size` texts: beyond
-# about 1,000 tokens throughput no longer grows on two cores, and the answers of
-# some tasks are large per row.
+# A batch has at most this factor times `batch_size` texts, if they are short:
+# beyond about 1,000 tokens throughput no longer grows on two cores, and the
+# answers of some tasks are large per row.
 MOST_ROWS = 2
 
 
@@ -79,7 +79,7 @@ class Predictor:
         return self.task.decode(self.model(features, training=False), features)
 
     def _measures(self, **raw):
-        """Counts windows: strings (T,) -> windows per text, longest one (T,).
+        """Measures texts (T,): number of windows, length of the longest (T,).
 
         For two texts of which the first has windows of 8 and 5 tokens and the
         second one window of 3 tokens: [2, 1] and [8, 3].
@@ -106,9 +106,9 @@ class Predictor:
           of rows. For a task that reads pairs, [("a", "b")] is one pair;
           ["a", "b"] is refused. Raises InputError with the index of an example
           that has no text (None, NaN, a number, a list).
-        batch_size: a batch has at most as many tokens as this many rows of the
-          task's seq_length. It has up to twice as many texts if they are short,
-          and fewer if they have several windows.
+        batch_size: a batch has at most batch_size * seq_length tokens, padding
+          included, and 2 * batch_size texts. A text with more tokens than that,
+          in several windows, is a batch of its own.
         """
         return list(self.stream(examples, batch_size=batch_size))
 
@@ -198,7 +198,7 @@ class Predictor:
             example = (example,)
         if isinstance(example, (list, tuple)):
             if len(example) != len(names):
-                hint = " One example is [(a, b)]." * (len(names) == 2)
+                hint = " Write one pair as [(a, b)]." * (len(names) == 2)
                 raise errors.InputError(
                     f"example {number}: {self.task.name} reads {len(names)} "
                     f"texts ({', '.join(names)}); got {len(example)}.{hint}"
@@ -253,8 +253,8 @@ def _text(value: Any, name: str, number: int) -> str:
             value = value.decode()
         except UnicodeDecodeError as error:
             raise errors.InputError(
-                f"example {number}, {name}: expected bytes in UTF-8 (byte "
-                f"{error.start})."
+                f"example {number}, {name}: byte {error.start} is not valid "
+                "UTF-8."
             ) from None
     if not isinstance(value, str):
         raise errors.InputError(

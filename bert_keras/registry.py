@@ -5,8 +5,8 @@ base class in the package's `base.py`. A user's class has the dotted name of
 its module.
 
 `find` takes a name from the user and imports its module. `lookup` takes a name
-from a folder and imports only modules of the package: data must never choose
-which code is imported.
+from a checkpoint and imports only modules of the package: data must never
+choose which code is imported.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from bert_keras import errors
 
 
 class UnknownNameError(errors.InputError):
-    """A folder names a class whose module has not been imported."""
+    """A checkpoint names a class whose module has not been imported."""
 
 
 def names(package: str) -> list[str]:
@@ -90,7 +90,7 @@ def _import(name: str) -> ModuleType | None:
 
 
 def lookup(package: str, name: Any, base_class: type) -> type[Any]:
-    """Returns the class that a folder names, if its module may be used.
+    """Returns the class that a checkpoint names, if its module may be used.
 
     That is a module of the package, or one that was imported before. Raises
     UnknownNameError if it is neither.
@@ -105,19 +105,19 @@ def lookup(package: str, name: Any, base_class: type) -> type[Any]:
                 return classes[0]
             if classes:
                 raise UnknownNameError(
-                    f"its {noun} is the module {name!r}, which has "
+                    f"its {noun} is in the module {name!r}, which has "
                     f"{len(classes)} {noun}s here; expected one."
                 )
     raise UnknownNameError(
-        f"its {noun} is the module {name!r}, which is none of "
-        f"{', '.join(names(package))} and not imported here; a folder does "
-        "not choose what code runs. If the module is yours, import it before "
-        f"loading; a command does so with modules={name}."
+        f"its {noun} is in the module {name!r}, which is none of "
+        f"{', '.join(names(package))} and not imported here; a checkpoint "
+        "must not choose which code runs. If the module is yours, import it "
+        f"before loading; a command does so with modules={name}."
     )
 
 
 def require_findable(package: str, cls: type, base_class: type) -> None:
-    """Raises InputError if `find` would not return a class for its name.
+    """Raises InputError if `find` with the class's name would not return it.
 
     A class is saved by the name of its module. So that name must have a dot,
     and the module must define no other subclass of `base_class`.
@@ -127,7 +127,7 @@ def require_findable(package: str, cls: type, base_class: type) -> None:
         problem = (
             f"the name of the module {module} has no dot"
             if module != "__main__"
-            else "it is defined in the program that was started"
+            else "it is defined in `__main__`"
         )
     elif (classes := classes_of(sys.modules[module], base_class)) != [cls]:
         others = [item.__name__ for item in classes if item is not cls]

@@ -14,13 +14,14 @@ def tensors(path: str) -> dict[str, np.ndarray]:
     """Returns the tensors of a file as read-only memory-mapped arrays.
 
     The file has 8 bytes with the header's length, a JSON header, then the data.
-    Raises InputError if it is missing, empty, truncated or of another format.
+    Raises InputError if it is missing, empty, truncated or of another format,
+    or has a dtype other than integers and IEEE floats.
     """
     try:
         data = np.memmap(path, np.uint8, "r")
     except (OSError, ValueError):
         raise errors.InputError(
-            f"{path} is missing or empty; make or copy its folder again."
+            f"{path} is missing or empty; create or copy its folder again."
         ) from None
     try:
         end = 8 + int(data[:8].view(np.uint64)[0])
@@ -38,7 +39,8 @@ def tensors(path: str) -> dict[str, np.ndarray]:
         RecursionError,
     ):
         raise errors.InputError(
-            f"{path} is damaged or truncated; make or copy its folder again."
+            f"{path} is damaged or truncated, or has a dtype that is not "
+            "supported; create or copy its folder again."
         ) from None
 
 

@@ -1,8 +1,8 @@
 """Reads CoNLL files of tagged words, one word per line, as examples.
 
 A line has a word, possibly more columns, and a tag in the last column or in the
-one given as tag_column. Columns are separated by TABs, or by blanks if the line
-has no TAB; trailing white space is no column. A first column that numbers the
+one given as tag_column. Columns are separated by TABs, or by spaces if the line
+has no TAB; trailing white space is ignored. A first column that numbers the
 words from 1 (GermEval) or from 0 is skipped, and so are comments: lines before
 a sentence that start with "# ". A blank line ends a sentence, and so does a
 line that starts with -DOCSTART-. Files may be compressed (`.gz`).
@@ -61,9 +61,9 @@ class Examples(Iterator[dict[str, str]]):
         notes = [self._columns_note] * bool(self._columns_note)
         if self._hashes:
             notes.append(
-                f'{self.path}: {self._hashes:,} lines that begin with "# " '
-                "end in a tag and have as many columns as other words; they "
-                "are read as words, not as comments."
+                f'{self.path}: {self._hashes:,} lines begin with "# " but '
+                "end in a tag and have as many columns as the others; they are "
+                "read as words, not as comments."
             )
         return " ".join(notes)
 
@@ -115,7 +115,7 @@ def examples(path: str, tag_column: int = LAST) -> Examples:
 def _blocks(
     path: str, tag_column: int
 ) -> tuple[Iterator[list[_Line]], list[list[_Line]]]:
-    """Returns an iterator of sentences as lines, and its first _HEAD items."""
+    """Returns an iterator of the sentences after the first _HEAD, and these."""
     blocks = _lines(path, tag_column)
     return blocks, list(itertools.islice(blocks, _HEAD))
 
@@ -199,8 +199,8 @@ def _first_number(head: Sequence[Sequence[_Line]]) -> int | None:
     """Returns the first word's number (0 or 1); None if words have no numbers.
 
     Words are numbered if there are at least three columns and the first one
-    counts the words of most sentences, or starts nearly all lines with a
-    possible number; `_sentence` refuses the lines that do not fit.
+    counts the words of most sentences, or holds a possible word number in
+    nearly all lines; `_sentence` refuses the lines that do not fit.
     """
     if not head or len(head[0][0].columns) < 3:
         return None
@@ -233,10 +233,13 @@ def _sentence(
                 "two columns)"
             )
             if re.search("[-.]", line.columns[0]):
-                problem += "; of a range (1-2), keep either it or its words"
+                problem += (
+                    "; delete either the line of a range (1-2) or the lines of "
+                    "its words"
+                )
             raise _malformed(path, line.number, problem)
         if tag_column >= 0 and tag_column <= numbered:
-            problem = f"column {tag_column} holds words; name one of tags"
+            problem = f"column {tag_column} holds words; name a tag column"
             raise _malformed(path, line.number, problem)
         if not line.columns[numbered]:
             problem = f"expected a word and a tag, found {line.text!r}"
@@ -267,7 +270,7 @@ def _note(
     others = ", ".join(map(str, tagged[:-1]))
     return (
         f"{path}: tags are read from the last column, {tagged[-1]} counted "
-        f"from 0; column {others} holds tags as well and can be named by "
+        f"from 0; column {others} also holds tags; select it with "
         "tag_column."
     )
 

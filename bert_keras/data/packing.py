@@ -23,9 +23,9 @@ def pack(
     """Packs one or two ragged (T, None) int32 segments into rows (T, S) int32.
 
     S is the length of the longest row, at most `seq_length`. A longer pair is
-    truncated at the end of its longer segment, token by token (Google's
-    `_truncate_seq_pair`; of equally long ones, the second). "truncated" (T,)
-    bool marks these rows.
+    truncated at the end of its longer segment, token by token (as Google's
+    `_truncate_seq_pair`; if both are equally long, the second). "truncated"
+    (T,) bool marks these rows.
 
     facts: {name: one ragged int32 value per token and segment; None: filler}.
     They are truncated like the tokens and become (T, S), with `filler` at
@@ -72,7 +72,7 @@ def pack_separately(
     """Packs independent segments, ragged (T, None) int32 each, into one row.
 
     Each segment has its own special tokens and is truncated to an equal part of
-    `seq_length`. padding_mask (T, S) is k on the k-th segment, counted from 1,
+    `seq_length`. padding_mask (T, S) is k on the k-th text, counted from 1,
     so that segments do not attend to each other; `position_ids` restarts at 0
     in each.
     """
@@ -112,8 +112,9 @@ def position_ids(padding_mask: tf.Tensor, num_texts: int) -> tf.Tensor:
 class Windows(NamedTuple):
     """T texts split into W >= T overlapping windows that cover all tokens.
 
-    begin is the index, in its text, of a window's first token. [first, last)
-    are the tokens that the window is responsible for: each token of a text is
+    begin is the index, in its text, of a window's first token. From `first` up
+    to, but not including, `last` are the tokens that the window is responsible
+    for, also as indices in the text: each token of a text is
     in the range of exactly one window, the one in which it has most context.
     Two windows of 4 tokens with stride 2, of a text of 6 tokens:
 
@@ -131,7 +132,7 @@ class Windows(NamedTuple):
 def windows(
     ids: tf.RaggedTensor, room: tf.Tensor | int, stride: tf.Tensor | int
 ) -> Windows:
-    """Splits texts into windows of `room` tokens that start every `stride`.
+    """Splits texts into windows of `room` tokens, `stride` tokens apart.
 
     ids (T, None) int32; room and stride () or (T,) int32. A text that fits is
     one window, also if empty. The stride is clipped to 1..room, so that no
@@ -233,7 +234,7 @@ def dense(ids: tf.RaggedTensor, filler: int = 0) -> tf.Tensor:
 def _kept(
     segments: Sequence[tf.RaggedTensor], room: int
 ) -> list[tf.RaggedTensor]:
-    """Returns the indices, in its flat values, of each segment's kept tokens.
+    """Returns, per segment, the indices of kept tokens in its flat values.
 
     For room 10, lengths (8, 4) are truncated to (6, 4) and (8, 7) to (5, 5).
     """

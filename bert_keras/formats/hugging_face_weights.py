@@ -23,7 +23,7 @@ from bert_keras.tasks.tagging import Tagging
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
-# Mappings, each with the shape of every source tensor.
+# Mappings, each with the shape that its source tensors share.
 Mappings = dict[weight_mapping.WeightMapping, tuple[int, ...]]
 
 WORDS = "embeddings.word_embeddings.weight"
@@ -98,7 +98,7 @@ def encoder(config: bert.BertConfig) -> Mappings:
 
 
 def masked_lm(config: bert.BertConfig, task: MaskedLM) -> Mappings:
-    """Maps the heads of MaskedLM: tokens, and sentences if it has one."""
+    """Maps the heads of MaskedLM; next_sentence only if the task has it."""
     width, target = config.hidden_size, "masked_lm"
     bias = weight_mapping.WeightMapping(
         f"{target}/bias", (f"{PREDICTIONS}bias",)
@@ -160,7 +160,7 @@ class Tensors:
         if prefix:
             weight_mapping.say(
                 f"{folder}: every tensor's name begins with {prefix}, which "
-                "wrappers put there in training; it is taken off."
+                "wrappers of the training program add; it is removed."
             )
         for name, file in tensors:
             self._add(name, file, name.removeprefix(prefix))
@@ -187,8 +187,8 @@ class Tensors:
                 if shape != shapes[mapping] or dtype not in FLOATS:
                     raise errors.InputError(
                         f"{self.folder}: {stored_name} is {dtype} {shape}; "
-                        f"config.json makes it {shapes[mapping]}, of "
-                        f"{', '.join(FLOATS)}."
+                        f"expected {shapes[mapping]}, from config.json, in one "
+                        f"of {', '.join(FLOATS)}."
                     )
 
     def _files(self) -> Iterable[str]:
@@ -238,8 +238,8 @@ class Tensors:
                 self.read(copy), self.read(name)
             ):
                 raise errors.InputError(
-                    f"{self.folder}: {copy} is not {name}; here the two are "
-                    "one variable."
+                    f"{self.folder}: {copy} and {name} differ; here they "
+                    "are one variable."
                 )
             self._tensors.setdefault(name, self._tensors[copy])
             del self._tensors[copy]

@@ -37,10 +37,10 @@ class English:
 
 
 class Chinese:
-    """Compares Chinese characters and other words, without `_MARKS`.
+    """Compares Chinese characters and non-Chinese words, without `_MARKS`.
 
-    Exact match ignores these marks and case. Text that is not Chinese is split
-    into words by a regular expression; the original script calls NLTK.
+    Exact match ignores this punctuation and case. Text that is not Chinese is
+    split into words by a regular expression; the original script calls NLTK.
     """
 
     def segments(self, text: str) -> list[str]:
@@ -178,7 +178,7 @@ _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _MARKS = r"-:_*^/\~`+=" "，。：？！“”；’《》·、「」（）－～『』"
 _WITHOUT_MARKS = str.maketrans("", "", _MARKS)
 
-# Matches a Chinese character, a word (also `3.5` and `don't`), or another mark.
+# Matches a Chinese character, a word (also `3.5` and `don't`), or a symbol.
 _LETTER = r"[^\W_\u4e00-\u9fa5]"
 _SEGMENT = re.compile(
     rf"[\u4e00-\u9fa5]|{_LETTER}+(?:[.,'’]{_LETTER}+)*|[^\w\s]|_"

@@ -26,7 +26,7 @@ from bert_keras.serving import (
 from bert_keras.types import StrPath
 
 MAX_CHARACTERS = 100_000
-# Rows to compare with the signature `tokens`, in one batch.
+# Rows on which the signature `tokens` is compared, in one batch.
 TOKEN_ROWS = 32
 
 # TF Serving's Classify call requires this method name.
@@ -62,7 +62,7 @@ def export(
     """Writes `output`/<version> and returns its path; None: the next version.
 
     reference: the float32 model, if the predictor has another precision.
-    data: additional texts to compare on, under the task's names.
+    data: additional texts to compare on, by text column.
 
     Raises ExportError, and leaves no files, if the answers of the written model
     differ from the reference's.
@@ -116,7 +116,7 @@ def _version_path(output: str, version: int | None) -> str:
     path = os.path.join(output, str(version or free))
     if tf.io.gfile.exists(path):
         raise errors.InputError(
-            f"{path} is there already and may be in use; the next free "
+            f"{path} already exists and may be in use; the next free "
             f"version is {free}."
         )
     return path
@@ -128,7 +128,7 @@ def _model_name(output: str) -> str:
     if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
         raise errors.InputError(
             f"output={output}: its last part names the model in the server's "
-            "addresses; expected letters, digits, '_', '-' and '.'."
+            "URLs; expected letters, digits, '_', '-' and '.'."
         )
     return name
 
@@ -233,7 +233,7 @@ def compare(
 ) -> verification.Difference:
     """Compares all signatures of a loaded SavedModel with the predictor.
 
-    raw: texts under the task's names; None: the sentences of `verification`.
+    raw: texts by text column; None: the sentences of `verification`.
     limits: keyword arguments of `limited`.
     """
     task = predictor.task
@@ -317,7 +317,7 @@ def _describe(
     ops = sorted(op.name for op in graph.meta_info_def.stripped_op_list.op)
     packages = ("tensorflow", "tensorflow-text", "keras")
     return {
-        # Readers need a name; to_dict of a wrapped task has none.
+        # Clients need a name; to_dict of a wrapped task has none.
         "task": {"name": predictor.task.name} | predictor.task.to_dict(),
         "bert": predictor.model.encoder.config.to_dict(),
         "tokenizer": {

@@ -31,7 +31,7 @@ Example = Mapping[str, str]
 Answers = Sequence[Mapping[str, Any]]
 
 knob = options.option  # a former name, which users' tasks may still use
-MOST_TOKENS = 1 << 20  # per row; a larger number is an error in a file
+MOST_TOKENS = 1 << 20  # per row; a larger number must be an error
 _RESERVED = {"name", "task", "wrapper", "wrappers"}
 TOKENS = "tokens"  # marks a feature (W, S) with one value per token
 
@@ -63,7 +63,7 @@ class Task:
 
         @dataclasses.dataclass(frozen=True)
         class Question(base.Task):
-            head_signatures = {"question": "whether the text is one"}
+            head_signatures = {"question": "whether the text asks"}
             metric_names = ("accuracy",)
             def read_examples(self, path):
                 return labelled_files.read(path, needed=("text", "label"))
@@ -94,7 +94,7 @@ class Task:
 
     seq_length: int = options.option(
         128,
-        "Maximum row length in tokens, [CLS] and [SEP] included; longer rows "
+        "Maximum row length in tokens, [CLS] and [SEP] included; longer texts "
         "are truncated.",
         least=4,
         most=MOST_TOKENS,
@@ -112,16 +112,15 @@ class Task:
     # the trained head.
     head_signatures: ClassVar[Mapping[str, Any]] = {}
     # Metrics of the evaluations during training; the first one selects the best
-    # checkpoint. They are keys of `metrics`; for evaluation on records, keys of
-    # `metric_sums` and "loss/TERM".
+    # checkpoint. They are keys of `metrics`; in pretraining, which evaluates on
+    # records, keys of `metric_sums` and "loss/TERM".
     metric_names: ClassVar[tuple[str, ...]] = ()
 
     def read_examples(self, path: str) -> Iterator[Example]:
         """Yields the rows of a labelled file, with all columns the task needs.
 
-        If the iterator has a `note`, trainers print it after the last row. When
-        a part of the rows is held out, rows with the same `group` stay
-        together.
+        If the iterator has a `note`, trainers print it after the last row. With
+        dev_fraction, rows with equal "group" columns stay in one split.
         """
         raise errors.InputError(
             f"the task {self.name} reads no labelled files; it learns from "
@@ -160,8 +159,8 @@ class Task:
     ) -> dict[str, keras.layers.Layer]:
         """Returns the task's layers with weights, by name.
 
-        Each layer gets its name from here, and the paths of its weights begin
-        with it. Its `build` creates all weights and needs no input shape.
+        Each layer is named by its key, and the paths of its weights begin with
+        it. Its `build` creates all weights and needs no input shape.
         """
         raise NotImplementedError
 
@@ -245,8 +244,8 @@ class Task:
     # text. Rounding may swap neighbours, so exporters compare only the first.
     ranked_outputs: ClassVar[tuple[str, ...]] = ()
     # Outputs of `postprocess` that are one list per text, and their padding
-    # value. list_width: the length of all lists if it is a setting; None: that
-    # of the longest.
+    # value. list_width: the fixed length of the lists; None: the length of
+    # the longest.
     lists: ClassVar[Mapping[str, Any]] = {}
     list_width: ClassVar[int | None] = None
 
@@ -269,7 +268,7 @@ class Task:
     def adapt(
         self, examples: Iterable[Example], tokenizer: tokenizers.Tokenizer
     ) -> "Task":
-        """Returns this task with the fields set that depend on the data.
+        """Returns this task with its data-dependent fields set.
 
         examples: the training data.
         """
@@ -353,9 +352,9 @@ class Task:
 
         (B, P) int32, or None: all. A network may compute only these: `outputs`
         then gets the hidden states at the P positions, in their order. "pooled"
-        is always computed and does not count. For a class that overrides
-        `outputs` or `build_heads` the default is None, unless it overrides this
-        as well.
+        is always computed and does not count. A class that overrides
+        `outputs` or `build_heads` must override this too; otherwise all
+        positions are computed.
         """
         del features
         return None
@@ -376,8 +375,8 @@ class Task:
         training: turns dropout on and changes nothing else.
 
         A task that needs more than the encoder's outputs overrides this. With a
-        mixed dtype policy Keras casts float arguments, so it should read only
-        integers.
+        mixed dtype policy Keras casts float arguments, so `forward` should
+        read only integer features.
         """
         del targets
         encoded = networks.encode(
@@ -404,7 +403,7 @@ class Task:
         return registry.name_of(_PACKAGE, type(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what a folder stores.
+        """Returns what a checkpoint stores.
 
         Raises InputError if the class could not be found again when loading.
         """
@@ -444,7 +443,7 @@ def find(name: str) -> type[Task]:
 
 
 def require_findable(cls: type[Task]) -> None:
-    """Raises InputError if `find` would not return a task for its name."""
+    """Raises InputError if `find` with the class's name would not return it."""
     registry.require_findable(_PACKAGE, cls, Task)
 
 
@@ -458,11 +457,11 @@ def classes() -> list[type[Task]]:
 
 
 def require_free_names(task: Task, fields: Iterable[str]) -> None:
-    """Raises InputError for a field whose name is reserved in folders."""
+    """Raises InputError for a field whose name is reserved in checkpoints."""
     for name in _RESERVED.intersection(fields):
         raise errors.InputError(
-            f"{type(task).__name__} has a field {name}, which folders use "
-            "themselves; give it another name."
+            f"{type(task).__name__} has a field {name}, a name that "
+            "checkpoints reserve; give it another name."
         )
 
 
@@ -483,7 +482,7 @@ def names() -> list[str]:
 
 
 def _check_nesting(values: Any) -> None:
-    """Raises InputError if values are no task or have too many wrappers."""
+    """Raises InputError if values are not a task or have too many wrappers."""
     for _ in range(_MOST_WRAPPERS):
         if not isinstance(values, Mapping):
             raise errors.InputError(

@@ -31,21 +31,20 @@ class Tagging(base.Task):
     seq_length: int = options.option(
         128,
         "Longest row in tokens, [CLS] and [SEP] included; a longer text is "
-        "several rows.",
+        "split into several rows.",
         least=4,
         most=base.MOST_TOKENS,
     )
     stride: int = options.option(
         64,
-        "Tokens from the begin of one row of a long text to the next; the "
-        "lower, the more they overlap.",
+        "Tokens between the starts of two windows of a long text (not their "
+        "overlap).",
         least=1,
         most=base.MOST_TOKENS,
     )
     tag_column: int = options.option(
         conll.LAST,
-        "Column of the tags in a file of several, counted from 0; -1 is the "
-        "last.",
+        "Column of the tags, counted from 0; -1 is the last.",
         least=conll.LAST,
     )
     metric_names: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall")
@@ -185,7 +184,7 @@ class Tagging(base.Task):
                         f"entities of type {entity_type!r} do not occur in the "
                         f"training file, whose types are {list(self.types)}."
                     )
-                # Offsets in the text, then indices of the tokenizer's words.
+                # Convert offsets in the text to indices of tokenizer words.
                 ends = words[first][0], words[last - 1][1]
                 entities.append((entity_type, *np.searchsorted(begins, ends)))
             tags = tag_schemes.tags(
@@ -326,8 +325,8 @@ class Tagging(base.Task):
     ) -> dict[str, float]:
         """Computes precision, recall and F1 of entities.
 
-        Entities are compared by the file's words: a predicted entity has the
-        words that begin in it.
+        Entities are compared by the file's words: a predicted entity consists
+        of the words that begin in it.
         """
         return tag_schemes.entity_metrics(*self._spans(predictions, examples))
 
@@ -390,8 +389,8 @@ class Tagging(base.Task):
         return [span for span in spans if span[1] < span[2]]
 
     def to_dict(self) -> dict[str, Any]:
-        # Leave out the default: a run from before this option can be resumed
-        # only if its settings are the same.
+        # Leave out the default: runs that are older than this option must have
+        # equal settings to be resumed.
         values = super().to_dict()
         if self.tag_column == conll.LAST:
             del values["tag_column"]

@@ -46,7 +46,7 @@ def finetune(
     output: StrPath,
     **settings: Any,
 ) -> predictor.Predictor:
-    """Fine-tunes a checkpoint and returns the best one of the run.
+    """Fine-tunes a checkpoint; returns a Predictor of the run's best one.
 
     >>> model = bert_keras.finetune(
     ...     "runs/base", "train.tsv", "dev.tsv",
@@ -79,8 +79,7 @@ def run(settings: settings_lib.FinetuneSettings, task: base.Task) -> Metrics:
     options.require("output", settings.output)
     if settings.dev and settings.dev_fraction:
         console.say(
-            f"`dev` is given: dev_fraction={settings.dev_fraction} holds "
-            "nothing out"
+            f"`dev` is given: dev_fraction={settings.dev_fraction} is ignored"
         )
     run_folder.refuse_inputs_inside(
         settings.output,
@@ -124,9 +123,9 @@ def _run(
     trainer = _train(settings, strategy, model, tokenizer, records, dev)
     trainer.report(
         {
-            "rows learned from": len(records),
-            "malformed rows left out": records.manifest["skipped"],
-            "rows scored on": len(dev),
+            "training rows": len(records),
+            "malformed rows skipped": records.manifest["skipped"],
+            "dev rows": len(dev),
             **({"rows truncated": truncated} if truncated else {}),
             "next": "python -m trainers.predict "
             f"--checkpoint={settings.output}",
@@ -181,7 +180,7 @@ def _adapted(
     start: checkpoint.Checkpoint,
     tokenizer: tokenizers.Tokenizer,
 ) -> base.Task:
-    """Sets the task's fields that depend on the training data, as labels."""
+    """Sets the task's fields that depend on the training data, e.g. labels."""
     examples = requested_task.read_examples(settings.train)
     training = labelled_records.training_examples(settings, examples)
     first = list(itertools.islice(training, 1))
@@ -194,7 +193,7 @@ def _adapted(
         raise errors.InputError(
             f"dev_fraction={settings.dev_fraction}: expected rows to learn "
             f"from, found none in {settings.train}; all are held out. Give a "
-            "file with `dev`, or more articles.",
+            "file with `dev`, or more groups.",
             argument="dev_fraction",
         )
     task = requested_task.adapt(itertools.chain(first, training), tokenizer)
@@ -222,7 +221,7 @@ def _dev_examples(
         raise errors.InputError(
             f"dev_fraction={settings.dev_fraction}: expected rows to "
             f"score on, found none in {settings.train}: it has too few "
-            "articles, or rows of each label. Give a larger fraction, or "
+            "groups, or rows per label. Give a larger fraction, or "
             "a file with `dev`.",
             argument="dev_fraction",
         )
@@ -246,8 +245,8 @@ def _check_labels(
             pass
     except errors.InputError as error:
         where = settings.dev or (
-            f"{settings.train}, of which `dev_fraction` holds a part out (a "
-            "label needs rows in both; give them with `dev`)"
+            f"{settings.train}, of which `dev_fraction` holds a part out (each "
+            "label must be in both parts; or give a file with `dev`)"
         )
         raise errors.InputError(f"{where}: {error}") from None
     return counts
@@ -280,7 +279,7 @@ def _truncated(
 ) -> str:
     """Describes how many training and dev examples are truncated, or ""."""
     messages = []
-    for counts, what in ((manifest, "learned from"), (dev, "scored on")):
+    for counts, what in ((manifest, "training rows"), (dev, "dev rows")):
         if counts.get("truncated"):
             messages.append(
                 f"{counts['truncated']:,} of {counts['examples']:,} {what}"

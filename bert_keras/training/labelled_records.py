@@ -86,7 +86,7 @@ def write(
     folder = os.path.join(settings.output, "records")
     if files.local_path(folder) != folder:
         raise errors.InputError(
-            f"output={settings.output}: the rows are mapped into memory, so "
+            f"output={settings.output}: the records are memory-mapped, so "
             "fine-tuning needs a local folder. Copy the run when it is done.",
             argument="output",
         )
@@ -157,7 +157,7 @@ def encode(
 ) -> Iterator[records_lib.Record]:
     """Tokenizes labelled examples; yields records without padding.
 
-    counts: incremented at "examples" and, for truncated ones, "truncated".
+    counts: gets the numbers of "examples" and of "truncated" ones.
     """
     make_inputs = tf.function(
         lambda raw: task.preprocess(raw, tokenizer),

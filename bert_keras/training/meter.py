@@ -11,7 +11,7 @@ TIMES = ("rows_per_second", "tokens_per_second", "waiting_for_data")
 
 
 class Meter:
-    """Counts rows, tokens and seconds since the last `rates`.
+    """Counts rows, tokens and seconds since the last call of `rates`.
 
     Reading metrics blocks on the device, so the metrics of each step are kept
     as tensors until `unread` is called.

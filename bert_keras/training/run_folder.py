@@ -48,13 +48,13 @@ PREPARATION = (
     "report.json",
 )
 
-# A flag that only this command has identifies the command of an old flags.txt.
+# A flag that only one command has identifies it in an old flags.txt.
 _OWN_FLAG = {"prepare": "input", "pretrain": "records", "finetune": "train"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """The identity of a run: a run resumes only if its identity is equal.
+    """The identity of a run: a run resumes only if the stored one is equal.
 
     command: prepare, pretrain or finetune. settings: dataclasses of options;
     fields with identity=False are ignored. reads: {name of an input: a
@@ -132,11 +132,11 @@ def check(
 
     Args:
       names: patterns of the files that the run will write there.
-      begun: whether the folder has results; without any, other settings are
-        allowed.
+      begun: whether the folder has results; before that, settings may
+        change.
 
-    Raises InputError if the folder is another run's, or if it is no run's and
-    has files of these names.
+    Raises InputError if the folder belongs to another run, or if it belongs to
+    no run and has files of these names.
     """
     owner = _owner(folder, identity)
     if owner is None:
@@ -156,7 +156,7 @@ def check(
 
 
 def take(folder: str, identity: Identity) -> None:
-    """Writes this run's settings.json and flags.txt; call `check` before."""
+    """Writes this run's settings.json and flags.txt; call `check` first."""
     files.write_text(
         os.path.join(folder, IDENTITY), json.dumps(identity.to_dict(), indent=1)
     )
@@ -210,8 +210,8 @@ def refuse_inputs_inside(folder: str, **inputs: str) -> None:
         local = files.local_path(path)
         if own and local and files.is_inside(local, own):
             raise errors.InputError(
-                f"{name}={path} is in output={folder}, which is written. "
-                "Choose another `output`.",
+                f"{name}={path} is in output={folder}, which this run "
+                "writes to. Choose another `output`.",
                 argument="output",
             )
 
@@ -258,7 +258,7 @@ def of_start(
 
 
 def _owner(folder: str, identity: Identity) -> dict[str, Any] | None:
-    """Returns the stored identity of a folder; None if it is no run's."""
+    """Returns the stored identity of a folder; None if it has none."""
     path = os.path.join(folder, IDENTITY)
     if tf.io.gfile.exists(path):
         values = files.read_json(path)
@@ -387,8 +387,8 @@ def _refuse_others(folder: str, names: Collection[str]) -> None:
     )
     if others:
         raise errors.InputError(
-            f"{folder} holds {', '.join(others[:5])}, which no run of this "
-            "command has written and which it would write over. Choose "
+            f"{folder} holds {', '.join(others[:5])}, which this command "
+            "did not write but would overwrite. Choose "
             "another `output`.",
             argument="output",
         )

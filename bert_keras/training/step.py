@@ -15,7 +15,7 @@ from bert_keras import errors, optimizers
 from bert_keras import model as model_lib
 from bert_keras.tasks import base
 
-Batch = dict[str, Any]
+Batch = dict[str, Any]  # inputs, targets, step; perhaps stop_requested
 Metrics = dict[str, tf.Tensor]
 
 
@@ -33,7 +33,7 @@ class LossScale:
         self.good_steps = tf.Variable(0, trainable=False)
 
     def update(self, finite: tf.Tensor) -> None:
-        """Updates the scale; called in replica context, with equal `finite`."""
+        """Updates the scale; called on every replica with the same `finite`."""
         if not self.growth_steps:
             return
         steps = tf.where(finite, self.good_steps + 1, 0)
@@ -73,8 +73,8 @@ class TrainStep:
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
         step, targets = batch["step"], batch["targets"]
-        # The weights depend on the targets only, so their global sums are
-        # known before the backward pass and each mean is computed once.
+        # The sample weights are in the targets, so their global sums are known
+        # before the backward pass.
         terms = sorted(targets)
         weight = tf.stack([tf.reduce_sum(targets[t][1]) for t in terms])
         weight = _sum_over_replicas(context, weight)
@@ -201,7 +201,8 @@ class TrainStep:
             total *= self.loss_scale.scale
         gradients = tape.gradient(total, variables)
         # Recorded at trace time: a variable without a gradient, such as a
-        # pooler that no term reads, is skipped, or decay would shrink it to 0.
+        # pooler that no term reads, is not updated, or weight decay would
+        # shrink it to 0.
         self.has_gradient[:] = [gradient is not None for gradient in gradients]
         tokens = tf.reduce_sum(tf.cast(inputs["padding_mask"] > 0, tf.float32))
         return (
@@ -232,7 +233,7 @@ class TrainStep:
             )
 
     def _seed_dropout(self, step, micro_batch):
-        """Seeds dropout by (seed, step, layer, replica, micro-batch).
+        """Seeds dropout from (seed, step, layer, replica, micro-batch).
 
         Seeds are assigned in replica context: otherwise all replicas would
         have the same dropout masks.
@@ -307,7 +308,7 @@ def _compiled_by(strategy: tf.distribute.Strategy, xla: bool) -> str:
 def _global_step(
     strategy: tf.distribute.Strategy, compiled: str
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a step: a tf.function with its first local replica's result."""
+    """Makes a step a tf.function that returns one local replica's result."""
 
     def decorate(step):
         # Without XLA one graph serves every padded length; XLA needs static

@@ -28,8 +28,8 @@ class Trainer:
     """Trains a model: resumes, logs, evaluates and saves checkpoints.
 
     The constructor restores model, optimizer and loss scale from the run's last
-    checkpoint. Build the model under the strategy's scope, validate settings
-    and files, and call run_folder.claim before.
+    checkpoint. Before, build the model under the strategy's scope, validate
+    settings and files, and call run_folder.claim.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Trainer:
                 console.say(f"{error} Trying the checkpoint before it.")
             else:
                 console.say(
-                    f"going on from step {step:,} in {self.settings.output}"
+                    f"resuming from step {step:,} in {self.settings.output}"
                 )
                 return state
         return state_lib.TrainerState()
@@ -153,14 +153,14 @@ class Trainer:
         saved = checkpoint.read(folder)
         if saved.tokenizer().fingerprint != self.tokenizer.fingerprint:
             raise errors.InputError(
-                f"{folder} has another vocabulary than this run."
+                f"{folder} has a different vocabulary from this run."
             )
         saved.load_run(self.model, self.optimizer.state())
         try:
             state = state_lib.TrainerState.from_dict(step, saved.metadata)
         except errors.InputError as error:
             raise errors.InputError(
-                f"{folder} is no checkpoint of a run: {error}"
+                f"{folder} is not a checkpoint of a run: {error}"
             ) from None
         self.loss_scale.scale.assign(state.loss_scale)
         self.loss_scale.good_steps.assign(state.good_steps)
@@ -175,7 +175,10 @@ class Trainer:
 
     @contextlib.contextmanager
     def _paused(self, meter: meter_lib.Meter) -> Iterator[None]:
-        """Excludes the time spent in the `with` block from the throughput."""
+        """Excludes the time spent in the `with` block from the throughput.
+
+        Counts skipped steps first, which may raise InputError.
+        """
         self._count_steps(meter)
         with meter.paused():
             yield
@@ -192,7 +195,7 @@ class Trainer:
             if in_a_row < most:
                 continue
             steps = checkpoint.steps(self.settings.output)
-            good = "what this run began with"
+            good = "the same checkpoint as this run"
             if steps:
                 good = checkpoint.step_folder(self.settings.output, steps[-1])
             raise errors.InputError(
@@ -259,7 +262,7 @@ class Trainer:
             for variable in self.model.trainable_variables
         ):
             console.say(
-                f"step {step:,}: the weights hold NaN or infinity; take an "
+                f"step {step:,}: the weights contain NaN or infinity; use an "
                 "earlier checkpoint and a lower `learning_rate`"
             )
         state.loss_scale = float(self.loss_scale.scale.numpy())
@@ -287,7 +290,7 @@ class Trainer:
         )
 
     def _task_to_save(self) -> base.Task:
-        """Returns the task, calibrated on the metrics of the last evaluation.
+        """Returns the task with thresholds chosen from the last evaluation.
 
         model.task stays uncalibrated, so that a resumed run evaluates in the
         same way as an uninterrupted one.
@@ -319,8 +322,8 @@ class Trainer:
                 "parameters": self.model.count_params(),
                 "steps": self.state.step,
                 "skipped steps": self.state.skipped,
-                "graphs of the step": graphs,
-                "time": f"{self.seconds:.0f} s for the steps of this start",
+                "traced train steps": graphs,
+                "time": f"{self.seconds:.0f} s since this start",
                 "checkpoint": f"{best.folder} ({console.size_of(best.folder)})",
                 **{
                     f"dev {name}": value

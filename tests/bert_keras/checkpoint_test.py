@@ -212,7 +212,7 @@ class CheckpointTest(parameterized.TestCase):
         ({"step": 10**30}, "'step' is 1000"),
         ({"sha256": []}, "'sha256' is"),
         ({"tokenizer": 1}, "'tokenizer' is '1'"),
-        ({"tokenizer": {"name": "os"}}, "tokenizer is the module 'os'"),
+        ({"tokenizer": {"name": "os"}}, "tokenizer is in the module 'os'"),
         ({"tokenizer": {"name": "wordpiece"}}, "has the settings"),
         ({"task": "classification"}, "'task' is 'classification'"),
     )

@@ -41,7 +41,7 @@ class RegistryTest(parameterized.TestCase):
     def test_a_folder_gets_the_users_class_only_once_the_user_has(self):
         name = self.module("task")
         with self.assertRaisesRegex(
-            registry.UnknownNameError, "its task is the module .*modules="
+            registry.UnknownNameError, "its task is in the module .*modules="
         ):
             registry.lookup(TASKS, name, base.Task)
         self.assertNotIn(name, sys.modules)

@@ -115,7 +115,7 @@ class DamageTest(parameterized.TestCase):
             self.assertRegex(
                 said, f"{name} .*{words}.*Trying the checkpoint before it"
             )
-        self.assertIn("going on from step 2", said)
+        self.assertIn("resuming from step 2", said)
         self.assert_like_whole(run)
 
     def test_without_a_whole_one_the_run_does_not_start_anew(self):

@@ -121,8 +121,8 @@ class FinetuneTest(mains.Case):
             **self.finetune_flags(output=folder, dev="", dev_fraction=0.25),
         )
         self.assertEqual((code, error), (0, ""))
-        self.assertRegex(out, "rows learned from +│ 12 ")
-        self.assertRegex(out, "rows scored on +│ 4 ")
+        self.assertRegex(out, "training rows +│ 12 ")
+        self.assertRegex(out, "dev rows +│ 4 ")
 
     def test_articles_stay_whole_and_the_best_threshold_is_saved(self):
         def article(number):
@@ -152,8 +152,8 @@ class FinetuneTest(mains.Case):
         flags |= {"dev_fraction": 0.25, "seq_length": 32}
         code, out, error = call("trainers.finetune", **flags)
         self.assertEqual((code, error), (0, ""))
-        self.assertRegex(out, "rows learned from +│ 12 ")
-        self.assertRegex(out, "rows scored on +│ 4 ")
+        self.assertRegex(out, "training rows +│ 12 ")
+        self.assertRegex(out, "dev rows +│ 4 ")
         for line in self.log(folder):
             if "dev/f1" in line:
                 saved = checkpoint.read(
@@ -205,14 +205,16 @@ class FinetuneTest(mains.Case):
             ),
         )
         self.assertEqual(code, 1)
-        self.assertRegex(error, "a label needs rows in both; give them with")
+        self.assertRegex(
+            error, "each label must be in both parts; or give a file with"
+        )
 
     def test_truncated_rows_are_counted(self):
         long = "text\tlabel\n" + ROWS.replace("a bad film", "bad " * 20)
         train = write(self.path("long.tsv"), long)
         folder = self.path("long")
         flags = self.finetune_flags(output=folder, train=train, epochs=1)
-        message = "4 of 16 learned from, at 16 tokens"
+        message = "4 of 16 training rows, at 16 tokens"
         for _ in range(2):  # and where the run is at its end
             code, out, error, said = mains.call_and_listen(
                 "trainers.finetune", **flags
@@ -230,7 +232,7 @@ class FinetuneTest(mains.Case):
         self.assertRegex(error, "bad.tsv, line 18")
         code, out, error = call("trainers.finetune", **flags, on_bad_row="skip")
         self.assertEqual((code, error), (0, ""))
-        self.assertRegex(out, "malformed rows left out +│ 1 ")
+        self.assertRegex(out, "malformed rows skipped +│ 1 ")
         flags = self.finetune_flags(output=self.path("bad_dev"), dev=bad)
         code, _, error, said = mains.call_and_listen(
             "trainers.finetune", **flags, on_bad_row="skip"

@@ -78,7 +78,7 @@ class OneFileTest(absltest.TestCase):
         with mock.patch.dict(sys.modules):
             del sys.modules["tests.examples.mean_network"]
             with self.assertRaisesRegex(
-                errors.InputError, "config.json: its network is the module"
+                errors.InputError, "config.json: its network is in the module"
             ):
                 checkpoint.read(self.run_folder)
             self.assertNotIn("tests.examples.mean_network", sys.modules)

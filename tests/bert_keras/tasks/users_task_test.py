@@ -102,7 +102,7 @@ class UsersTaskTest(parameterized.TestCase):
             )
         self.assertIsNone(source.task)
         text = " ".join(said.getvalue().split())
-        self.assertIn("its head is left out: its task is the module", text)
+        self.assertIn("its head is left out: its task is in the module", text)
 
     @parameterized.parameters(
         "unseen.task",

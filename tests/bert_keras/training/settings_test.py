@@ -149,7 +149,9 @@ class SettingsTest(parameterized.TestCase):
     def test_no_field_has_a_name_that_folders_use(self):
         task = classification.Classification()
         for task_made in (Named(), Nested(task)):
-            with self.assertRaisesRegex(errors.InputError, "which folders use"):
+            with self.assertRaisesRegex(
+                errors.InputError, "that checkpoints reserve"
+            ):
                 task_made.to_dict()
         with self.assertRaisesRegex(errors.InputError, "option seq_length"):
             Lengthy(task=task).to_dict()
