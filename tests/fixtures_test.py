@@ -196,7 +196,7 @@ class FixturesTest(parameterized.TestCase):
     def test_other_flags_than_a_run_had_are_refused(self):
         run = "classification_single/half"
         command = expected("classification_single")["train"]
-        with self.assertRaisesRegex(AssertionError, "seed=1 there, 2 now"):
+        with self.assertRaisesRegex(AssertionError, "seed=1 before, 2 now"):
             call(command, output=run, seed=2)
 
     # Records.

@@ -121,7 +121,7 @@ class PythonApiTest(absltest.TestCase):
     def test_other_settings_on_the_same_folder_are_refused(self):
         self.assertRegex(
             self.results["other"],
-            r"tuned was .* \(learning_rate=5e-05 there, 0.001 now\)",
+            r"tuned was .* \(learning_rate=5e-05 before, 0.001 now\)",
         )
 
     def test_a_keyword_of_nobody_is_refused_by_name(self):

@@ -146,10 +146,10 @@ def check(
     if changed and (begun or owner["command"] != identity.command):
         raise errors.InputError(
             f"{folder} was started with other settings "
-            f"({'; '.join(changed)}). Continue with those of "
-            f"{os.path.join(folder, IDENTITY)}, on a "
-            f"command line --flagfile={os.path.join(folder, FLAGS)} and "
-            f"output={folder}, or choose another `output`.",
+            f"({'; '.join(changed)}). Continue with the "
+            f"settings in {os.path.join(folder, IDENTITY)} (on a command line: "
+            f"--flagfile={os.path.join(folder, FLAGS)}, output={folder}), or "
+            "choose another `output`.",
             argument="output",
         )
     return not changed
@@ -338,10 +338,10 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
             continue
         if field is None and name not in ("task", "wrappers"):
             if not old:  # a field of a later version, or of another task
-                changed.append(f"{name}={before} there, unknown now")
+                changed.append(f"{name}={before} before, unknown now")
         elif before != after:
             changed.append(
-                f"{name}={'' if before is None else before} there, "
+                f"{name}={'' if before is None else before} before, "
                 f"{'' if after is None else after} now"
             )
     if not old:
@@ -352,7 +352,7 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
                 before = _complete(before)
             if before != after:
                 changed.append(
-                    f"other contents of {name}: {_short(before)} there, "
+                    f"other contents of {name}: {_short(before)} before, "
                     f"{_short(after)} now"
                 )
     return changed

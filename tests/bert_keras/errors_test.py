@@ -6,7 +6,10 @@ from bert_keras import errors
 class AsFlagsTest(parameterized.TestCase):
     @parameterized.parameters(
         ("seed=3: too many `steps`.", "--seed=3: too many --steps."),
-        ("(seed=3 there, 4 now; steps=1", "(--seed=3 there, 4 now; --steps=1"),
+        (
+            "(seed=3 before, 4 now; steps=1",
+            "(--seed=3 before, 4 now; --steps=1",
+        ),
         # What is no argument of this command stays as it is.
         ("warmup=3, `warmup` and steps", "warmup=3, `warmup` and steps"),
         # Nor is a name within a path, a quotation, a value or another name.

@@ -89,7 +89,7 @@ class MainsTest(mains.Case):
             "trainers.pretrain", **self.pretrain_flags(learning_rate=1)
         )
         self.assertEqual(code, 1)
-        self.assertRegex(error, "learning_rate=0.0001 there, 1.0 now")
+        self.assertRegex(error, "learning_rate=0.0001 before, 1.0 now")
 
     def test_a_run_begun_before_there_was_a_flag_goes_on(self):
         run = self.path("older")
@@ -106,7 +106,7 @@ class MainsTest(mains.Case):
             code, _, error = call("trainers.pretrain", **flags | changes)
             self.assertEqual(code, 1)
             (name,) = changes
-            self.assertRegex(error, f"--{name}=.* there, {changes[name]} now")
+            self.assertRegex(error, f"--{name}=.* before, {changes[name]} now")
         code, _, error = call("trainers.pretrain", **flags)
         self.assertEqual((code, error), (0, ""))
 

@@ -57,9 +57,9 @@ class FormerSettingsTest(absltest.TestCase):
     def assert_known_by_former_names(self):
         self.assertTrue(self.check())
         for changes, message in (
-            ({"learning_rate": 0.5}, "learning_rate=0.25 there, 0.5 now"),
-            ({"decay": 0.1}, "decay=0.0 there, 0.1 now"),
-            ({"seed": 2}, "seed=1 there, 2 now"),
+            ({"learning_rate": 0.5}, "learning_rate=0.25 before, 0.5 now"),
+            ({"decay": 0.1}, "decay=0.0 before, 0.1 now"),
+            ({"seed": 2}, "seed=1 before, 2 now"),
         ):
             with self.assertRaisesRegex(errors.InputError, message):
                 self.check(**changes)
@@ -83,7 +83,7 @@ class FormerSettingsTest(absltest.TestCase):
         values["settings"]["sharpness"] = 3
         self.create_file(run_folder.IDENTITY, json.dumps(values))
         with self.assertRaisesRegex(
-            errors.InputError, "sharpness=3 there, unknown now"
+            errors.InputError, "sharpness=3 before, unknown now"
         ):
             self.check()
 

@@ -219,7 +219,7 @@ class RunFolderTest(mains.Case):
         before = tree(self.output)
         code, _, error = call("trainers.prepare", **flags | {"seq_length": 16})
         self.assertEqual(code, 1)
-        self.assertRegex(error, "--seq_length=32 there, 16 now")
+        self.assertRegex(error, "--seq_length=32 before, 16 now")
         # As if it had been killed before it was complete.
         os.remove(os.path.join(self.output, "train", "manifest.json"))
         del before["train/manifest.json"]
@@ -261,10 +261,10 @@ class RunFolderTest(mains.Case):
         base = os.path.join(self.create_tempdir().full_path, "base")
         shutil.copytree(self.base, base)
         for changes, message in (
-            ({"learning_rate": 1e-3}, "learning_rate=5e-05 there, 0.001 now"),
-            ({"seed": 2}, "seed=1 there, 2 now"),
-            ({"task": {"pooling": "mean"}}, "pooling=first there, mean now"),
-            ({"task": {"seq_length": 8}}, "seq_length=16 there, 8 now"),
+            ({"learning_rate": 1e-3}, "learning_rate=5e-05 before, 0.001 now"),
+            ({"seed": 2}, "seed=1 before, 2 now"),
+            ({"task": {"pooling": "mean"}}, "pooling=first before, mean now"),
+            ({"task": {"seq_length": 8}}, "seq_length=16 before, 8 now"),
             ({"train": other}, "other contents of train"),
             ({"dev": other}, "other contents of dev"),
             ({"dev": ""}, "other contents of dev"),
@@ -525,7 +525,7 @@ class RunFolderTest(mains.Case):
         values["settings"]["sharpness"] = 3
         write(path, json.dumps(values))
         with self.assertRaisesRegex(
-            errors.InputError, "sharpness=3 there, unknown now"
+            errors.InputError, "sharpness=3 before, unknown now"
         ):
             self.finetuned()
         del values["settings"]["sharpness"], values["settings"]["clip_norm"]
