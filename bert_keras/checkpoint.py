@@ -68,15 +68,15 @@ class Checkpoint:
     def tokenizer(self) -> tokenizers.Tokenizer:
         values = self.metadata["tokenizer"]
         for name in tokenizers.lookup(values).files:
-            self._checked(name)
+            self._verified_path(name)
         return tokenizers.from_dict(values, self.folder)
 
     def encoder_values(self) -> Mapping[str, np.ndarray]:
         """Returns the encoder's weights by variable path, float32."""
-        return safetensors_mmap.tensors(self._checked(ENCODER))
+        return safetensors_mmap.tensors(self._verified_path(ENCODER))
 
     def head_values(self) -> Mapping[str, np.ndarray]:
-        return safetensors_mmap.tensors(self._checked(HEAD))
+        return safetensors_mmap.tensors(self._verified_path(HEAD))
 
     def load_encoder(self, encoder: keras.Model) -> None:
         self._assign(ENCODER, weights(encoder), self.encoder_values())
@@ -106,7 +106,7 @@ class Checkpoint:
         self.load_encoder(model.encoder)
         served, only_trained = head_weights(model)
         self._assign(HEAD, served, self.head_values())
-        values = safetensors_mmap.tensors(self._checked(OPTIMIZER))
+        values = safetensors_mmap.tensors(self._verified_path(OPTIMIZER))
         self._assign(OPTIMIZER, {**only_trained, **optimizer}, values)
 
     def for_task(self, task: base.Task) -> "Checkpoint":
@@ -151,7 +151,7 @@ class Checkpoint:
             if name in saved and saved[name] == meaning
         }
 
-    def _checked(self, name: str) -> str:
+    def _verified_path(self, name: str) -> str:
         """Verifies a file's checksum and returns a local path of the file."""
         path = files.fetch(os.path.join(self.folder, name))
         expected = self.metadata["sha256"].get(name)
@@ -193,7 +193,7 @@ def save(
     model.check_heads()
     task = task or model.task
     served = task.for_serving() if task else None
-    described = {  # to_dict may raise InputError
+    metadata = {  # to_dict may raise InputError
         "network": model.encoder.config.to_dict(),
         "tokenizer": tokenizer.to_dict(),
         "task": served.to_dict() if served else None,
@@ -203,14 +203,14 @@ def save(
         # For information only: loading does not need the wrapper. It is left
         # out if its class cannot be found by name.
         with contextlib.suppress(errors.InputError):
-            described["trained_as"] = task.to_dict()
+            metadata["trained_as"] = task.to_dict()
     folder = step_folder(run, step)
     tf.io.gfile.makedirs(folder)
     if tf.io.gfile.exists(os.path.join(folder, CONFIG)):
         # Overwrite a step: it is incomplete until the new config.json exists.
         tf.io.gfile.remove(os.path.join(folder, CONFIG))
     try:
-        _write(folder, model, tokenizer, step, optimizer, described)
+        _write(folder, model, tokenizer, step, optimizer, metadata)
     except BaseException as error:
         _remove(folder, tokenizer)
         # safetensors raises its own class on a full disk.

@@ -83,11 +83,11 @@ class Activation:
     """
 
     def __init__(self, name: str):
-        self._serving = ACTIVATIONS[name]
-        self._training = TRAINING_ACTIVATIONS.get(name, self._serving)
+        self._inference = ACTIVATIONS[name]
+        self._training = TRAINING_ACTIVATIONS.get(name, self._inference)
 
     def __call__(self, x: Tensor, *, training: bool | None = None) -> Tensor:
-        return self._training(x) if training else self._serving(x)
+        return self._training(x) if training else self._inference(x)
 
 
 class Dropout(keras.layers.Dropout):
@@ -177,14 +177,14 @@ class Embeddings(keras.layers.Layer):
             x = x + ops.convert_to_tensor(self.segment_table)
         else:
             x = x + ops.take(self.segment_table, segment_ids, axis=0)
-        x = x + self._positions(ops.shape(token_ids)[1], position_ids)
+        x = x + self._position_embeddings(ops.shape(token_ids)[1], position_ids)
         if self.norm:
             x = self.norm(x)
         x = self.dropout(x, training=training)
         x = ops.cast(x, self.compute_dtype)
         return self.project(x) if self.project else x
 
-    def _positions(self, length, position_ids):
+    def _position_embeddings(self, length, position_ids):
         """Returns position embeddings (S, E), or (B, S, E) if position_ids."""
         config = self.config
         if self.position_table is not None:
@@ -245,17 +245,17 @@ class SelfAttention(keras.layers.Layer):
             query_states = x
             query, key, value = self._project(x)
         else:
-            query, key, value = self._project_apart(query_states, x)
+            query, key, value = self._project_separately(query_states, x)
         scale = 1.0 / math.sqrt(width)
         if training:
             # Scale the query before the matmul: float16 scores can overflow.
-            scores = ops.cast(_products(query * scale, key), "float32")
+            scores = ops.cast(_attention_scores(query * scale, key), "float32")
         else:
             # On CPU, TensorFlow fuses matmul, scale and mask only in float32.
             query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
-            scores = _products(query, key) * scale
-        mask_scores = ops.cast(ops.logical_not(mask), "float32") * MASKED_SCORE
-        scores = scores + ops.expand_dims(mask_scores, 1)
+            scores = _attention_scores(query, key) * scale
+        mask_bias = ops.cast(ops.logical_not(mask), "float32") * MASKED_SCORE
+        scores = scores + ops.expand_dims(mask_bias, 1)
         attention = ops.softmax(scores, axis=-1)  # (B, N, S, S)
         weights = ops.cast(attention, self.compute_dtype)
         context = ops.matmul(self.dropout(weights, training=training), value)
@@ -273,7 +273,7 @@ class SelfAttention(keras.layers.Layer):
         # tensor of the full size, and three of those would be added.
         return ops.unstack(qkv, 3, axis=0)
 
-    def _project_apart(self, query_states, x):
+    def _project_separately(self, query_states, x):
         """Computes queries from query_states, keys and values from x.
 
         (B, P, H), (B, S, H) -> (B, N, P, D) and twice (B, N, S, D).
@@ -281,11 +281,13 @@ class SelfAttention(keras.layers.Layer):
         heads, width = self.config.num_heads, self.config.head_width
         # Split the kernel: calling self.qkv would also compute the queries
         # of all of x.
-        kernels = ops.split(ops.convert_to_tensor(self.qkv.kernel), 3, axis=1)
+        kernel_parts = ops.split(
+            ops.convert_to_tensor(self.qkv.kernel), 3, axis=1
+        )
         biases = ops.split(ops.convert_to_tensor(self.qkv.bias), 3)
         projected = []
         for states, kernel, bias in zip(
-            (query_states, x, x), kernels, biases, strict=True
+            (query_states, x, x), kernel_parts, biases, strict=True
         ):
             projection = ops.add(ops.matmul(rows(states), kernel), bias)
             projection = ops.reshape(
@@ -295,7 +297,7 @@ class SelfAttention(keras.layers.Layer):
         return projected
 
 
-def _products(query, key):
+def _attention_scores(query, key):
     """Dot products: (B, N, P, D), (B, N, S, D) -> (B, N, P, S)."""
     return ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
 
@@ -513,7 +515,7 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
     positions (...) float64, an array or a tensor -> (..., width) float64.
     """
     xp = np if isinstance(positions, np.ndarray) else ops
-    step = np.exp(-math.log(10000.0) * (np.arange(width) // 2 * 2) / width)
-    angle = xp.expand_dims(positions, -1) * step
+    frequency = np.exp(-math.log(10000.0) * (np.arange(width) // 2 * 2) / width)
+    angle = xp.expand_dims(positions, -1) * frequency
     even = np.arange(width) % 2 == 0
     return xp.where(even, xp.sin(angle), xp.cos(angle))

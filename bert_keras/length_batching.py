@@ -39,44 +39,46 @@ def in_length_batches(
         --
          3 #
     """
-    any_rows = {
+    specs = {
         name: tf.TensorSpec((None, None, *value.shape[2:]), value.dtype)
         for name, value in inputs.items()
     }
-    outputs = decode.get_concrete_function(**any_rows).structured_outputs
-    real = tf.cast(inputs["padding_mask"] > 0, tf.int32)
-    length = tf.reduce_sum(real, axis=1)
+    output_specs = decode.get_concrete_function(**specs).structured_outputs
+    is_token = tf.cast(inputs["padding_mask"] > 0, tf.int32)
+    length = tf.reduce_sum(is_token, axis=1)
     order = tf.argsort(length, direction="DESCENDING", stable=True)
     decoded = _decode_descending(
         decode,
-        outputs,
+        output_specs,
         {name: tf.gather(value, order) for name, value in inputs.items()},
         tf.gather(length, order),
     )
     back = tf.math.invert_permutation(order)
     return {
-        name: tf.ensure_shape(tf.gather(value, back), outputs[name].shape)
+        name: tf.ensure_shape(tf.gather(value, back), output_specs[name].shape)
         for name, value in decoded.items()
     }
 
 
 def _decode_descending(
     decode: Callable[..., dict[str, tf.Tensor]],
-    outputs: Mapping[str, tf.TensorSpec],
+    output_specs: Mapping[str, tf.TensorSpec],
     inputs: Mapping[str, tf.Tensor],
     length: tf.Tensor,
 ) -> dict[str, tf.Tensor]:
     """Does the work of `in_length_batches` for rows sorted by length (W,)."""
-    names = sorted(outputs)
+    names = sorted(output_specs)
     width = tf.shape(inputs["padding_mask"])[1]
 
     def one_pass(begin, number, *arrays):
-        end, longest = _batch(length, begin)
+        end, longest = _group(length, begin)
         decoded = decode(
             **{name: v[begin:end, :longest] for name, v in inputs.items()}
         )
         padded = (
-            _pad_tokens(decoded[name], width - longest, outputs[name].shape)
+            _pad_tokens(
+                decoded[name], width - longest, output_specs[name].shape
+            )
             for name in names
         )
         written = (
@@ -87,7 +89,7 @@ def _decode_descending(
 
     arrays = (
         tf.TensorArray(
-            outputs[name].dtype, 0, dynamic_size=True, infer_shape=False
+            output_specs[name].dtype, 0, dynamic_size=True, infer_shape=False
         )
         for name in names
     )
@@ -102,7 +104,7 @@ def _decode_descending(
     return dict(zip(names, concatenated, strict=True))
 
 
-def _batch(length: tf.Tensor, begin: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _group(length: tf.Tensor, begin: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the end of the group from row `begin`, and its longest length.
 
     length (W,), descending. Rows join until their padding costs more than
@@ -116,8 +118,8 @@ def _batch(length: tf.Tensor, begin: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     area = (tf.range(1, count + 1) - begin) * longest
     padding = area - (before[1:] - before[begin])
     fits = (area <= MAX_TOKENS) & (padding <= OVERHEAD_TOKENS)
-    joined = tf.reduce_sum(tf.cast(fits[begin:], tf.int32))
-    return tf.minimum(begin + tf.maximum(joined, 1), count), longest
+    num_joined = tf.reduce_sum(tf.cast(fits[begin:], tf.int32))
+    return tf.minimum(begin + tf.maximum(num_joined, 1), count), longest
 
 
 def _pad_tokens(

@@ -142,11 +142,11 @@ class Predictor:
         for number, example in enumerate(examples):
             block.append(self._columns(example, number))
             if len(block) == ahead * batch_size:
-                yield from self._block(block, batch_size)
+                yield from self._answer_chunk(block, batch_size)
                 block = []
-        yield from self._block(block, batch_size)
+        yield from self._answer_chunk(block, batch_size)
 
-    def _block(
+    def _answer_chunk(
         self, examples: list[dict[str, str]], batch_size: int
     ) -> Iterator[dict[str, Any]]:
         """Yields the answers in order; batches have texts of similar length."""
@@ -193,7 +193,7 @@ class Predictor:
     def _columns(self, example: Any, number: int) -> dict[str, str]:
         """Returns an example's texts by the task's column names."""
         names = self.task.text_columns
-        example = _plain_python(example)
+        example = _to_python(example)
         if isinstance(example, (str, bytes)):
             example = (example,)
         if isinstance(example, (list, tuple)):
@@ -206,7 +206,7 @@ class Predictor:
             example = dict(zip(names, example, strict=True))
         if not isinstance(example, Mapping):
             raise errors.InputError(
-                f"example {number}: expected text, found {_name_of(example)}."
+                f"example {number}: expected text, found {_describe(example)}."
             )
         missing = [name for name in names if name not in example]
         if missing:
@@ -220,24 +220,24 @@ class Predictor:
 
 def _examples(examples: Any) -> Iterable[Any]:
     """Converts the argument of `predict` to an iterable of examples."""
-    for rows in ("to_dicts", "to_pylist"):  # Polars, Arrow
-        if hasattr(examples, rows):
-            return getattr(examples, rows)()
+    for method in ("to_dicts", "to_pylist"):  # Polars, Arrow
+        if hasattr(examples, method):
+            return getattr(examples, method)()
     if hasattr(examples, "iterrows"):  # pandas; iterating yields columns
         return examples.to_dict("records")
-    examples = _plain_python(examples)
+    examples = _to_python(examples)
     if isinstance(examples, (str, bytes, Mapping)):
         return [examples]
     if not isinstance(examples, Iterable) or isinstance(
         examples, (set, frozenset)
     ):
         raise errors.InputError(
-            f"expected texts, found {_name_of(examples)}; give a list of them."
+            f"expected texts, found {_describe(examples)}; give a list of them."
         )
     return examples
 
 
-def _plain_python(value: Any) -> Any:
+def _to_python(value: Any) -> Any:
     """Converts tensors, arrays and NumPy scalars to lists and strings."""
     if isinstance(value, (tf.Tensor, tf.Variable)):
         value = value.numpy()
@@ -247,7 +247,7 @@ def _plain_python(value: Any) -> Any:
 
 
 def _text(value: Any, name: str, number: int) -> str:
-    value = _plain_python(value)
+    value = _to_python(value)
     if isinstance(value, bytes):
         try:
             value = value.decode()
@@ -258,12 +258,13 @@ def _text(value: Any, name: str, number: int) -> str:
             ) from None
     if not isinstance(value, str):
         raise errors.InputError(
-            f"example {number}, {name}: expected text, found {_name_of(value)}."
+            f"example {number}, {name}: expected text, found "
+            f"{_describe(value)}."
         )
     return json_lines.valid_text(value)
 
 
-def _name_of(value: Any) -> str:
+def _describe(value: Any) -> str:
     return "None" if value is None else json_lines.name_of(value)
 
 
@@ -298,15 +299,15 @@ def is_finite(answer: Any) -> bool:
 def as_json(answer: Mapping[str, Any]) -> str:
     """Formats an answer as a line of JSON; NaN and infinity become null."""
 
-    def plain(value):
+    def nan_to_none(value):
         if isinstance(value, Mapping):
-            return {name: plain(each) for name, each in value.items()}
+            return {name: nan_to_none(each) for name, each in value.items()}
         if isinstance(value, (list, tuple)):
-            return [plain(each) for each in value]
+            return [nan_to_none(each) for each in value]
         return value if is_finite(value) else None
 
     if not is_finite(answer):
-        answer = plain(answer)
+        answer = nan_to_none(answer)
     return json.dumps(answer, ensure_ascii=False)
 
 
@@ -318,7 +319,7 @@ def rows_of(
     return [
         task.to_python(
             {
-                name: _plain(value)
+                name: _decode_bytes(value)
                 for name, value in zip(columns, row, strict=True)
             }
         )
@@ -326,7 +327,7 @@ def rows_of(
     ]
 
 
-def _plain(value: Any) -> Any:
+def _decode_bytes(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8")
     value = value.tolist()

@@ -7,7 +7,7 @@ import numpy as np
 
 from bert_keras import errors
 
-_NUMPY_NAMES = {"F": "float", "I": "int", "U": "uint"}
+_DTYPE_PREFIXES = {"F": "float", "I": "int", "U": "uint"}
 
 
 def tensors(path: str) -> dict[str, np.ndarray]:
@@ -51,7 +51,7 @@ def _view(
     shape: Sequence[int],
     data_offsets: Sequence[int],
 ) -> np.ndarray:
-    numpy_dtype = np.dtype(_NUMPY_NAMES[dtype[0]] + dtype[1:])
+    numpy_dtype = np.dtype(_DTYPE_PREFIXES[dtype[0]] + dtype[1:])
     start, end = data_offsets
     if not 0 <= start <= end <= len(data):
         raise ValueError(f"no bytes {start} to {end}")

@@ -17,7 +17,7 @@ from bert_keras import errors
 from bert_keras.data import tag_schemes, text_lines
 
 LAST = -1  # the default column of tags
-_HEAD = 1000  # sentences from which a file's format is inferred
+_SAMPLE_SIZE = 1000  # sentences from which a file's format is inferred
 # Words are characters if more than this share of them has one character.
 _CHARACTERS = 0.9
 _COMMENTS = ("# ", "#\t")
@@ -81,7 +81,7 @@ class Examples(Iterator[dict[str, str]]):
                 yield _sentence(path, block, first, tag_column)
 
         sentences = read_sentences()
-        sample = list(itertools.islice(sentences, _HEAD))
+        sample = list(itertools.islice(sentences, _SAMPLE_SIZE))
         if not sample:
             raise errors.InputError(
                 f"{path}: expected tagged words, found none."
@@ -115,16 +115,16 @@ def examples(path: str, tag_column: int = LAST) -> Examples:
 def _blocks(
     path: str, tag_column: int
 ) -> tuple[Iterator[list[_Line]], list[list[_Line]]]:
-    """Returns an iterator of the sentences after the first _HEAD, and these."""
+    """Returns an iterator of the sentences after the sample, and the sample."""
     blocks = _lines(path, tag_column)
-    return blocks, list(itertools.islice(blocks, _HEAD))
+    return blocks, list(itertools.islice(blocks, _SAMPLE_SIZE))
 
 
 def _lines(path: str, tag_column: int) -> Iterator[list[_Line]]:
     block: list[_Line] = []
     lines = text_lines.read(path)
-    begin, width, has_tabs = _shape(lines)
-    for number, line in enumerate(itertools.chain(begin, lines), 1):
+    peeked, width, has_tabs = _format(lines)
+    for number, line in enumerate(itertools.chain(peeked, lines), 1):
         try:
             text = text_lines.decode(line)
         except ValueError as error:
@@ -168,15 +168,15 @@ def _lines(path: str, tag_column: int) -> Iterator[list[_Line]]:
         yield block
 
 
-def _shape(lines: Iterator[bytes]) -> tuple[list[bytes], int, bool]:
+def _format(lines: Iterator[bytes]) -> tuple[list[bytes], int, bool]:
     """Finds the first line with a word and returns the shape of its columns.
 
     Returns (the lines up to it, its number of columns, whether it has TABs). If
     the file has comments only, the first comment counts as that line.
     """
-    begin, shape = [], None
+    peeked, shape = [], None
     for line in lines:
-        begin.append(line)
+        peeked.append(line)
         text = line.decode(errors="replace").removesuffix("\r")
         if not text.strip() or text.startswith("-DOCSTART-"):
             continue
@@ -184,7 +184,7 @@ def _shape(lines: Iterator[bytes]) -> tuple[list[bytes], int, bool]:
             shape = len(_columns(text)), "\t" in text
         if not text.startswith(_COMMENTS):
             break
-    return begin, *(shape or (0, False))
+    return peeked, *(shape or (0, False))
 
 
 def _columns(text: str) -> list[str]:
@@ -213,8 +213,8 @@ def _first_number(head: Sequence[Sequence[_Line]]) -> int | None:
         for column in columns
         if column == [str(first + index) for index in range(len(column))]
     )
-    alike = sum(bool(_NUMBER.fullmatch(n)) for each in columns for n in each)
-    if total > 1 and (2 * counted > total or alike > _NUMBERED * total):
+    numeric = sum(bool(_NUMBER.fullmatch(n)) for each in columns for n in each)
+    if total > 1 and (2 * counted > total or numeric > _NUMBERED * total):
         return first
     return None
 
@@ -223,7 +223,7 @@ def _sentence(
     path: str, block: Sequence[_Line], first: int | None, tag_column: int
 ) -> Sentence:
     words, tags = [], []
-    numbered = first is not None
+    word_column = int(first is not None)
     for index, line in enumerate(block):
         if first is not None and line.columns[0] != str(first + index):
             problem = (
@@ -238,13 +238,13 @@ def _sentence(
                     "its words"
                 )
             raise _malformed(path, line.number, problem)
-        if tag_column >= 0 and tag_column <= numbered:
+        if tag_column >= 0 and tag_column <= word_column:
             problem = f"column {tag_column} holds words; name a tag column"
             raise _malformed(path, line.number, problem)
-        if not line.columns[numbered]:
+        if not line.columns[word_column]:
             problem = f"expected a word and a tag, found {line.text!r}"
             raise _malformed(path, line.number, problem)
-        words.append(line.columns[numbered])
+        words.append(line.columns[word_column])
         tags.append(tag_schemes.normal(line.columns[tag_column]))
     return Sentence(words, tags)
 

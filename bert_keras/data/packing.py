@@ -51,9 +51,11 @@ def pack(
         "truncated": length > room,
     }
     if len(segments) == 2:
-        first = len(frame.start) + kept[0].row_lengths() + len(frame.between)
+        second_start = (
+            len(frame.start) + kept[0].row_lengths() + len(frame.between)
+        )
         index = tf.range(tf.shape(padding_mask)[1], dtype=tf.int64)
-        is_second = tf.cast(index >= first[:, tf.newaxis], tf.int32)
+        is_second = tf.cast(index >= second_start[:, tf.newaxis], tf.int32)
         features["segment_ids"] = is_second * padding_mask
     outside = [(filler,) * len(tokens) for tokens in frame[:3]]
     for name, values in (facts or {}).items():

@@ -65,9 +65,9 @@ def encoder(config: bert.BertConfig) -> Mappings:
     for layer in range(config.num_layers):
         target, source = f"block_{layer}", f"encoder.layer.{layer}"
         attention = f"{source}.attention"
-        queries = [f"{attention}.self.{n}" for n in ("query", "key", "value")]
+        qkv = [f"{attention}.self.{n}" for n in ("query", "key", "value")]
         mappings |= {
-            **_dense(f"{target}/attention/qkv", (width, width), *queries),
+            **_dense(f"{target}/attention/qkv", (width, width), *qkv),
             **_dense(
                 f"{target}/attention/out",
                 (width, width),
@@ -156,7 +156,7 @@ class Tensors:
                     f"{path} is damaged or truncated ({error}); copy it again."
                 ) from None
             tensors += [(name, file) for name in file.keys()]
-        prefix = _wrapper([name for name, _ in tensors])
+        prefix = _common_prefix([name for name, _ in tensors])
         if prefix:
             weight_mapping.say(
                 f"{folder}: every tensor's name begins with {prefix}, which "
@@ -245,7 +245,7 @@ class Tensors:
             del self._tensors[copy]
 
 
-def _wrapper(names: list[str]) -> str:
+def _common_prefix(names: list[str]) -> str:
     """Returns the prefix of wrappers that all names have, or ""."""
     prefix = ""
     while names:

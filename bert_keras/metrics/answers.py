@@ -76,26 +76,28 @@ def question_answering(
       best threshold for no answer, best_f1_threshold, which is chosen on these
       same predictions; likewise best_exact_match.
     """
-    scored = _columns([p["answer"] for p in predictions], golds, language)
+    scored = _metrics_by_name(
+        [p["answer"] for p in predictions], golds, language
+    )
     means = {
         name: sum(values) / len(predictions) for name, values in scored.items()
     }
     if not unanswerable:
         return means
     spans = ["".join(p["answers"][:1]) for p in predictions]
-    answered = _columns(spans, golds, language)
-    unanswered = _columns([""] * len(predictions), golds, language)
-    nulls = [p["no_answer_score"] for p in predictions]
+    answered = _metrics_by_name(spans, golds, language)
+    unanswered = _metrics_by_name([""] * len(predictions), golds, language)
+    no_answer_scores = [p["no_answer_score"] for p in predictions]
     for name in scored:
         threshold, mean = best_threshold(
-            nulls, answered[name], unanswered[name]
+            no_answer_scores, answered[name], unanswered[name]
         )
         means[f"best_{name}"] = mean
         means[f"best_{name}_threshold"] = threshold
     return means
 
 
-def _columns(
+def _metrics_by_name(
     answers: Sequence[str], golds: Sequence[Sequence[str]], language: Language
 ) -> dict[str, list[float]]:
     metrics = [
@@ -141,14 +143,14 @@ def best_threshold(
     order = sorted(range(len(null_scores)), key=null_scores.__getitem__)
     total = sum(unanswered)
     threshold, highest = null_scores[order[0]] - 1.0, total
-    for rank, number in enumerate(order):
-        here = null_scores[number]
-        total += answered[number] - unanswered[number]
-        following = here + 2.0
+    for rank, index in enumerate(order):
+        score = null_scores[index]
+        total += answered[index] - unanswered[index]
+        next_score = score + 2.0
         if rank + 1 < len(order):
-            following = null_scores[order[rank + 1]]
-        if following > here and total > highest:
-            threshold, highest = (here + following) / 2, total
+            next_score = null_scores[order[rank + 1]]
+        if next_score > score and total > highest:
+            threshold, highest = (score + next_score) / 2, total
     return threshold, highest / len(order)
 
 

@@ -71,17 +71,17 @@ def export(
     path = _version_path(output, version)
     name = _model_name(output)
     limits = {"max_characters": max_characters, "max_entities": max_entities}
-    with staging.aside(output, os.path.basename(path)) as written:
-        save(predictor, written, **limits)
+    with staging.aside(output, os.path.basename(path)) as folder:
+        save(predictor, folder, **limits)
         tf_serving_files.warm_up(
-            os.path.join(written, tf_serving_files.WARM_UP), name, predictor
+            os.path.join(folder, tf_serving_files.WARM_UP), name, predictor
         )
         parity = _parity(
-            written, reference or predictor, data, PRECISIONS[precision], limits
+            folder, reference or predictor, data, PRECISIONS[precision], limits
         )
-        description = _describe(written, predictor)
+        description = _describe(folder, predictor)
         manifest.write(
-            written,
+            folder,
             description
             | {
                 "model": name,
@@ -98,7 +98,7 @@ def export(
             max_entities=max_entities,
             text_ops=description["text_ops"],
         )
-        tf.io.gfile.rename(written, path)
+        tf.io.gfile.rename(folder, path)
     return path
 
 

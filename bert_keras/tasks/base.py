@@ -103,7 +103,7 @@ class Task:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         former_names.refuse_members(cls)
-        _read_all_if_overridden(cls)
+        _reset_positions_read(cls)
 
     # What an author writes. Attributes that depend on fields are properties.
 
@@ -422,18 +422,18 @@ class Task:
         return options.construct(cls, config)
 
 
-def _read_all_if_overridden(cls: type[Task]) -> None:
+def _reset_positions_read(cls: type[Task]) -> None:
     """Resets an inherited `positions_read` if a class overrides the heads."""
     if cls.positions_read is Task.positions_read:
         return
     names = {"positions_read", "outputs", "build_heads"}
-    newest = next(each for each in cls.__mro__ if names & vars(each).keys())
-    if "positions_read" not in vars(newest):
+    nearest = next(each for each in cls.__mro__ if names & vars(each).keys())
+    if "positions_read" not in vars(nearest):
         cls.positions_read = Task.positions_read  # type: ignore[method-assign]
 
 
 _PACKAGE = "bert_keras.tasks"
-_MOST_WRAPPERS = 20
+_MAX_WRAPPERS = 20
 _WRAPPERS = "bert_keras.wrappers"  # not imported here: it imports this module
 
 
@@ -483,7 +483,7 @@ def names() -> list[str]:
 
 def _check_nesting(values: Any) -> None:
     """Raises InputError if values are not a task or have too many wrappers."""
-    for _ in range(_MOST_WRAPPERS):
+    for _ in range(_MAX_WRAPPERS):
         if not isinstance(values, Mapping):
             raise errors.InputError(
                 f"expected a task, an object with its name, found "
@@ -493,7 +493,7 @@ def _check_nesting(values: Any) -> None:
             return
         values = values.get("task")
     raise errors.InputError(
-        f"expected at most {_MOST_WRAPPERS} wrappers around a task."
+        f"expected at most {_MAX_WRAPPERS} wrappers around a task."
     )
 
 

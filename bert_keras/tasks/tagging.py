@@ -134,14 +134,14 @@ class Tagging(base.Task):
             tf.gather(ids.row_starts(), tf.gather(example_index, token)),
             tf.int32,
         )
-        counts = (
+        is_counted = (
             tf.gather(starts_word, token)
             & (position >= tf.gather(windows.first, row))
             & (position < tf.gather(windows.last, row))
         )
 
         def at_word_starts(values):
-            values = tf.where(counts, tf.gather(values, token), -1)
+            values = tf.where(is_counted, tf.gather(values, token), -1)
             return [windows.ids.with_values(values)]
 
         return packing.pack(
@@ -175,8 +175,8 @@ class Tagging(base.Task):
         splits = np.searchsorted(example_index, np.arange(len(raw["text"]) + 1))
         for number, (words, tags) in enumerate(_columns(raw)):
             rows = slice(splits[number], splits[number + 1])
-            counts = start[rows] >= 0
-            begins = start[rows][counts]
+            is_counted = start[rows] >= 0
+            begins = start[rows][is_counted]
             entities = []
             for entity_type, first, last in tag_schemes.spans(tags):
                 if entity_type not in self.types:
@@ -185,14 +185,16 @@ class Tagging(base.Task):
                         f"training file, whose types are {list(self.types)}."
                     )
                 # Convert offsets in the text to indices of tokenizer words.
-                ends = words[first][0], words[last - 1][1]
-                entities.append((entity_type, *np.searchsorted(begins, ends)))
+                offsets = words[first][0], words[last - 1][1]
+                entities.append(
+                    (entity_type, *np.searchsorted(begins, offsets))
+                )
             tags = tag_schemes.tags(
                 [entity for entity in entities if entity[1] < entity[2]],
                 len(begins),
                 self.scheme,
             )
-            labels[rows][counts] = [tag_ids[tag] for tag in tags]
+            labels[rows][is_counted] = [tag_ids[tag] for tag in tags]
         weights = tf.constant(start >= 0, tf.float32)
         return {"tag": (tf.constant(labels), weights)}
 
@@ -256,19 +258,19 @@ class Tagging(base.Task):
         word = tf.where(features["start"] >= 0)
         example_index = tf.gather(features["example_index"], word[:, 0])
         tag = tf.gather_nd(decoded["tag"], word)
-        opens, entity = self._entities(example_index, tag)
-        first = tf.where(opens)[:, 0]
+        is_first, entity = self._entities(example_index, tag)
+        first = tf.where(is_first)[:, 0]
         count = tf.size(first)
 
-        def of_words(name, values):
+        def of_entity_words(name, values):
             return tf.boolean_mask(tf.gather_nd(values[name], word), tag > 0)
 
         start = tf.gather(tf.gather_nd(features["start"], word), first)
         end = tf.math.unsorted_segment_max(
-            of_words("end", features), entity, count
+            of_entity_words("end", features), entity, count
         )
         score = tf.math.unsorted_segment_mean(
-            of_words("score", decoded), entity, count
+            of_entity_words("score", decoded), entity, count
         )
         example_index = tf.gather(example_index, first)
         types = tf.constant([tag[2:] for tag in self.labels])
@@ -292,13 +294,13 @@ class Tagging(base.Task):
     def _entities(self, example_index, tag):
         """Groups the words into entities.
 
-        example_index, tag (words,): of all words, in order. Returns `opens`
+        example_index, tag (words,): of all words, in order. Returns `is_first`
         (words,) bool: whether a word is the first of an entity; and `entity`
         int32: the index of the entity, for each word whose tag is not O.
 
             word     Ada    Byron  met  Ada    |  Byron  slept
             tag      B-PER  I-PER  O    B-PER  |  I-PER  O
-            opens    yes    no     no   yes    |  yes    no
+            is_first yes    no     no   yes    |  yes    no
             entity   0      0           1      |  2
 
         After the bar is another text: its first word continues no entity.
@@ -307,11 +309,12 @@ class Tagging(base.Task):
         before = tf.pad(tf.where(same_text, tag[:-1], 0), [[1, 0]])
         before = before[: tf.size(tag)]  # an empty batch
         continues = tf.gather_nd(
-            tf.constant(self._continues()), tf.stack([before, tag], axis=1)
+            tf.constant(self._continuation_table()),
+            tf.stack([before, tag], axis=1),
         )
-        opens = tf.logical_and(tag > 0, tf.logical_not(continues))
-        number = tf.cumsum(tf.cast(opens, tf.int32)) - 1
-        return opens, tf.boolean_mask(number, tag > 0)
+        is_first = tf.logical_and(tag > 0, tf.logical_not(continues))
+        number = tf.cumsum(tf.cast(is_first, tf.int32)) - 1
+        return is_first, tf.boolean_mask(number, tag > 0)
 
     def to_python(self, answer: dict[str, Any]) -> dict[str, Any]:
         count = sum(map(bool, answer["type"]))
@@ -396,7 +399,7 @@ class Tagging(base.Task):
             del values["tag_column"]
         return values
 
-    def _continues(self) -> list[list[bool]]:
+    def _continuation_table(self) -> list[list[bool]]:
         """Returns (C, C): whether tag j continues the entity of tag i."""
         return [
             [tag_schemes.continues(before, tag) for tag in self.labels]

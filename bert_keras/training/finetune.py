@@ -63,11 +63,11 @@ def finetune(
         is a name.
     """
     values = {"init": init, "train": train, "dev": dev or "", "output": output}
-    chosen, task = settings_lib.from_keywords(
+    run_settings, task = settings_lib.from_keywords(
         settings_lib.FinetuneSettings, task, values | settings
     )
-    run(chosen, task)
-    return predictor.load(chosen.output)
+    run(run_settings, task)
+    return predictor.load(run_settings.output)
 
 
 def run(settings: settings_lib.FinetuneSettings, task: base.Task) -> Metrics:
@@ -99,19 +99,19 @@ def _run(
     requested_task: base.Task,
     strategy: tf.distribute.Strategy,
 ) -> Metrics:
-    start = input_pipeline.read_init(settings, settings.init)
-    tokenizer = start.tokenizer()
-    task = _adapted(settings, requested_task, start, tokenizer)
+    init = input_pipeline.read_init(settings, settings.init)
+    tokenizer = init.tokenizer()
+    task = _adapted(settings, requested_task, init, tokenizer)
     dev = _dev_examples(settings, task)
-    dev_counts = _check_labels(settings, task, tokenizer, dev)
+    dev_counts = _encode_dev(settings, task, tokenizer, dev)
     with strategy.scope():
         if settings.from_scratch:
-            encoder = start.config.build_encoder()
+            encoder = init.config.build_encoder()
             model = model_lib.BertModel(encoder, task)
         else:
-            model = loading.load_model(start, task)
+            model = loading.load_model(init, task)
     workers = cluster.Workers(strategy)
-    identity = _identity(settings, requested_task, start, model)
+    identity = _identity(settings, requested_task, init, model)
     run_folder.claim(settings, identity, workers)
     if workers.is_chief:
         labelled_records.write(settings, task, tokenizer)
@@ -152,12 +152,12 @@ def _train(
     )
     total = sampler.steps_per_epoch * settings.epochs
     trainer = trainer_lib.Trainer(settings, strategy, model, tokenizer, total)
-    answers = predictor.Predictor(model, tokenizer)
+    dev_predictor = predictor.Predictor(model, tokenizer)
 
     def evaluate():
         if not trainer.workers.is_chief:
             return {}, {}
-        return scoring.score(task, answers.predict(dev), dev)
+        return scoring.score(task, dev_predictor.predict(dev), dev)
 
     trainer.train(
         input_pipeline.batches(
@@ -177,7 +177,7 @@ def _train(
 def _adapted(
     settings: settings_lib.FinetuneSettings,
     requested_task: base.Task,
-    start: checkpoint.Checkpoint,
+    init: checkpoint.Checkpoint,
     tokenizer: tokenizers.Tokenizer,
 ) -> base.Task:
     """Sets the task's fields that depend on the training data, e.g. labels."""
@@ -197,7 +197,7 @@ def _adapted(
             argument="dev_fraction",
         )
     task = requested_task.adapt(itertools.chain(first, training), tokenizer)
-    input_pipeline.fits(task, start.config)
+    input_pipeline.fits(task, init.config)
     input_pipeline.say_note(examples)
     return task
 
@@ -228,7 +228,7 @@ def _dev_examples(
     return dev
 
 
-def _check_labels(
+def _encode_dev(
     settings: settings_lib.FinetuneSettings,
     task: base.Task,
     tokenizer: tokenizers.Tokenizer,
@@ -255,21 +255,21 @@ def _check_labels(
 def _identity(
     settings: settings_lib.FinetuneSettings,
     requested_task: base.Task,
-    start: checkpoint.Checkpoint,
+    init: checkpoint.Checkpoint,
     model: model_lib.BertModel,
 ) -> run_folder.Identity:
     return run_folder.Identity(
         "finetune",
         (settings, requested_task),
         {
-            "network": start.config.to_dict(),
-            "tokenizer": start.tokenizer().fingerprint,
+            "network": init.config.to_dict(),
+            "tokenizer": init.tokenizer().fingerprint,
             "train": run_folder.content(settings.train),
             "dev": settings.dev and run_folder.content(settings.dev),
             **run_folder.of_options(requested_task),
             "init": ""
             if settings.from_scratch
-            else run_folder.of_start(model, start.matching_heads(model.task)),
+            else run_folder.of_start(model, init.matching_heads(model.task)),
         },
     )
 

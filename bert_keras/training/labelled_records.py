@@ -46,8 +46,8 @@ def split(
         label = "" if group else str(example.get("label", ""))
         number = counts.get(label, 0)
         counts[label] = number + 1
-        first = zlib.crc32(f"{seed} {label}".encode()) / 2**32
-        is_dev = held_out.is_held_out(number, fraction, first)
+        phase = zlib.crc32(f"{seed} {label}".encode()) / 2**32
+        is_dev = held_out.is_held_out(number, fraction, phase)
         if group:
             groups[group] = is_dev
         yield example, is_dev
@@ -159,21 +159,25 @@ def encode(
 
     counts: gets the numbers of "examples" and of "truncated" ones.
     """
-    make_inputs = tf.function(
+    preprocess_graph = tf.function(
         lambda raw: task.preprocess(raw, tokenizer),
         reduce_retracing=True,
         autograph=False,
     )
     for block in _blocks(examples, ROWS_PER_BATCH):
         raw = base.as_tensors(block, block[0])
-        inputs = make_inputs({name: raw[name] for name in task.text_columns})
+        features = preprocess_graph(
+            {name: raw[name] for name in task.text_columns}
+        )
         if counts is not None:
-            cut = tf.boolean_mask(inputs["example_index"], inputs["truncated"])
+            truncated = tf.boolean_mask(
+                features["example_index"], features["truncated"]
+            )
             counts["examples"] += len(block)
-            counts["truncated"] += len(set(cut.numpy().tolist()))
-        lengths = _lengths(task, inputs["padding_mask"].numpy())
-        arrays = {f"inputs/{name}": inputs[name] for name in _stored(task)}
-        targets = task.make_targets(raw, inputs, tokenizer)
+            counts["truncated"] += len(set(truncated.numpy().tolist()))
+        lengths = _lengths(task, features["padding_mask"].numpy())
+        arrays = {f"inputs/{name}": features[name] for name in _stored(task)}
+        targets = task.make_targets(raw, features, tokenizer)
         for term, (labels, weights) in targets.items():
             arrays[f"targets/{term}/labels"] = labels
             arrays[f"targets/{term}/weights"] = weights

@@ -74,13 +74,13 @@ class Identity:
         """Yields (name, field, value) of every option, including wrappers'."""
         for each in self.settings:
             task: Any = each
-            around: list[wrappers.Wrapper] = []
+            task_wrappers: list[wrappers.Wrapper] = []
             if isinstance(each, base.Task):
-                task, around = wrappers.unwrap(each)
+                task, task_wrappers = wrappers.unwrap(each)
             for field in dataclasses.fields(task):
                 if "help" in field.metadata:
                     yield field.name, field, getattr(task, field.name)
-            for wrapper in around:
+            for wrapper in task_wrappers:
                 for name, field in wrappers.own_options(type(wrapper)).items():
                     yield name, field, getattr(wrapper, field.name)
 
@@ -93,10 +93,10 @@ class Identity:
         values = {name: value for name, _, value in self._options()}
         for each in self.settings:
             if isinstance(each, base.Task):
-                task, around = wrappers.unwrap(each)
+                task, task_wrappers = wrappers.unwrap(each)
                 values["task"] = task.name
-                if around:
-                    values["wrappers"] = ",".join(w.name for w in around)
+                if task_wrappers:
+                    values["wrappers"] = ",".join(w.name for w in task_wrappers)
         return values
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,12 +138,12 @@ def check(
     Raises InputError if the folder belongs to another run, or if it belongs to
     no run and has files of these names.
     """
-    owner = _owner(folder, identity)
-    if owner is None:
-        _refuse_others(folder, names)
+    stored = _owner(folder, identity)
+    if stored is None:
+        _refuse_foreign_files(folder, names)
         return False
-    changed = _differences(owner, identity)
-    if changed and (begun or owner["command"] != identity.command):
+    changed = _differences(stored, identity)
+    if changed and (begun or stored["command"] != identity.command):
         raise errors.InputError(
             f"{folder} was started with other settings "
             f"({'; '.join(changed)}). Continue with the "
@@ -274,10 +274,12 @@ def _owner(folder: str, identity: Identity) -> dict[str, Any] | None:
             "settings and reads. Choose another `output`.",
             argument="output",
         )
-    return _older(folder, identity)
+    return _identity_from_flags(folder, identity)
 
 
-def _older(folder: str, identity: Identity) -> dict[str, Any] | None:
+def _identity_from_flags(
+    folder: str, identity: Identity
+) -> dict[str, Any] | None:
     """Returns the identity of a run from before settings.json existed.
 
     Reads flags.txt. Since another program may write a file of this name, it
@@ -304,12 +306,12 @@ def _older(folder: str, identity: Identity) -> dict[str, Any] | None:
     ):
         return None
     # A missing flag had its default, or did not exist yet.
-    absent = {
+    if_missing = {
         name: str(field.metadata["absent"])
         for name, field in identity.fields().items()
         if field.metadata["absent"] is not None
     }
-    settings = absent | identity.renamed(values)
+    settings = if_missing | identity.renamed(values)
     return {"command": command, "settings": settings, "reads": None}
 
 
@@ -330,10 +332,10 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
             if not (old and field.metadata.get("reads")):
                 continue
         # A missing field did not exist yet.
-        absent = None
+        if_missing = None
         if field is not None and not old:
-            absent = field.metadata["absent"]
-        before, after = stored.get(name, absent), now.get(name, absent)
+            if_missing = field.metadata["absent"]
+        before, after = stored.get(name, if_missing), now.get(name, if_missing)
         if old and name in identity.without_flags and before is None:
             continue
         if field is None and name not in ("task", "wrappers"):
@@ -349,7 +351,7 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
         for name in sorted({*owner["reads"], *reads}):
             before, after = owner["reads"].get(name), reads.get(name)
             if name == "network":
-                before = _complete(before)
+                before = _add_defaults(before)
             if before != after:
                 changed.append(
                     f"other contents of {name}: {_short(before)} before, "
@@ -358,7 +360,7 @@ def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
     return changed
 
 
-def _complete(network: Any) -> Any:
+def _add_defaults(network: Any) -> Any:
     """Adds the defaults of newer fields to a stored network config."""
     try:
         values = networks.from_dict(network).to_dict()
@@ -376,7 +378,7 @@ def _short(value: Any) -> str:
     return text
 
 
-def _refuse_others(folder: str, names: Collection[str]) -> None:
+def _refuse_foreign_files(folder: str, names: Collection[str]) -> None:
     if not tf.io.gfile.exists(folder):
         return
     patterns = (IDENTITY, FLAGS, *names)

@@ -76,20 +76,22 @@ class TrainStep:
         # The sample weights are in the targets, so their global sums are known
         # before the backward pass.
         terms = sorted(targets)
-        weight = tf.stack([tf.reduce_sum(targets[t][1]) for t in terms])
-        weight = _sum_over_replicas(context, weight)
-        factors = [
+        weight_sums = tf.stack([tf.reduce_sum(targets[t][1]) for t in terms])
+        weight_sums = _sum_over_replicas(context, weight_sums)
+        term_factors = [
             tf.math.divide_no_nan(self.task.loss_weights.get(t, 1.0), w)
-            for t, w in zip(terms, tf.unstack(weight), strict=True)
+            for t, w in zip(terms, tf.unstack(weight_sums), strict=True)
         ]
         first_micro_batch = replica_id(context) * self.accumulation_steps
 
-        def compute(batch, factors, first_micro_batch):
-            return self._accumulate(batch, terms, factors, first_micro_batch)
+        def compute(batch, term_factors, first_micro_batch):
+            return self._accumulate(
+                batch, terms, term_factors, first_micro_batch
+            )
 
         if self.compile_gradients:
             compute = tf.function(compute, jit_compile=True, autograph=False)
-        gradients, sums = compute(batch, factors, first_micro_batch)
+        gradients, sums = compute(batch, term_factors, first_micro_batch)
         *gradients, sums, stop_requested = _packed_sum(
             context, [*gradients, sums, stop_requested], replicas
         )
@@ -98,15 +100,15 @@ class TrainStep:
         # gradient. Keras uses each replica's part, whose norm is different.
         norm = tf.linalg.global_norm(gradients) / self.loss_scale.scale
         finite = tf.math.is_finite(norm)
-        factor = 1.0 / self.loss_scale.scale
+        gradient_factor = 1.0 / self.loss_scale.scale
         if self.clip_norm:
-            factor *= tf.minimum(
+            gradient_factor *= tf.minimum(
                 1.0, tf.math.divide_no_nan(self.clip_norm, norm)
             )
 
         def update():
             self.optimizer.apply(
-                [g * factor for g in gradients],
+                [g * gradient_factor for g in gradients],
                 step,
                 has_gradient=self.has_gradient,
             )
@@ -116,7 +118,7 @@ class TrainStep:
         scale = tf.identity(self.loss_scale.scale)
         self.loss_scale.update(finite)
 
-        return self._metrics(terms, sums, weight) | {
+        return self._metrics(terms, sums, weight_sums) | {
             "learning_rate": self.optimizer.schedule(step),
             "gradient_norm": norm,
             "loss_scale": scale,
@@ -125,17 +127,17 @@ class TrainStep:
         }
 
     def _metrics(
-        self, terms: Sequence[str], sums: tf.Tensor, weight: tf.Tensor
+        self, terms: Sequence[str], sums: tf.Tensor, weight_sums: tf.Tensor
     ) -> Metrics:
         """Returns the loss means and the number of tokens of the whole batch.
 
         sums: the sum of each term's losses, then the number of tokens.
-        weight: the sum of each term's weights.
+        weight_sums: the sum of each term's weights.
         """
         *losses, tokens = tf.unstack(sums)
         means = [
             tf.math.divide_no_nan(loss, w)
-            for loss, w in zip(losses, tf.unstack(weight), strict=True)
+            for loss, w in zip(losses, tf.unstack(weight_sums), strict=True)
         ]
         total = tf.add_n(
             [
@@ -149,11 +151,13 @@ class TrainStep:
             "tokens": tokens,
         }
 
-    def _accumulate(self, batch, terms, factors, first_micro_batch):
+    def _accumulate(self, batch, terms, term_factors, first_micro_batch):
         """Sums gradients, losses and tokens over micro-batches."""
         count = self.accumulation_steps
         if count == 1:
-            return self._gradients(batch, terms, factors, first_micro_batch)
+            return self._gradients(
+                batch, terms, term_factors, first_micro_batch
+            )
         micro_batches = tf.nest.map_structure(
             lambda x: tf.reshape(
                 x, tf.concat([[count, -1], tf.shape(x)[1:]], axis=0)
@@ -167,7 +171,7 @@ class TrainStep:
             )
             micro_batch["step"] = batch["step"]
             gradients, sums = self._gradients(
-                micro_batch, terms, factors, first_micro_batch + index
+                micro_batch, terms, term_factors, first_micro_batch + index
             )
             added = [
                 a + b for a, b in zip(totals, [*gradients, sums], strict=True)
@@ -185,9 +189,9 @@ class TrainStep:
         )
         return gradients, sums
 
-    def _gradients(self, batch, terms, factors, micro_batch):
+    def _gradients(self, batch, terms, term_factors, micro_batch_index):
         """Returns gradients of the scaled loss, and sums of losses, tokens."""
-        self._seed_dropout(batch["step"], micro_batch)
+        self._seed_dropout(batch["step"], micro_batch_index)
         inputs, targets = batch["inputs"], batch["targets"]
         variables = [v.value for v in self.optimizer.variables]
         with tf.GradientTape() as tape:
@@ -196,7 +200,7 @@ class TrainStep:
             losses = self.task.loss(outputs, inputs, targets)
             losses = [losses[term] for term in terms]
             total = tf.add_n(
-                [f * loss for f, loss in zip(factors, losses, strict=True)]
+                [f * loss for f, loss in zip(term_factors, losses, strict=True)]
             )
             total *= self.loss_scale.scale
         gradients = tape.gradient(total, variables)
@@ -232,7 +236,7 @@ class TrainStep:
                 "layer in the head's `build`."
             )
 
-    def _seed_dropout(self, step, micro_batch):
+    def _seed_dropout(self, step, micro_batch_index):
         """Seeds dropout from (seed, step, layer, replica, micro-batch).
 
         Seeds are assigned in replica context: otherwise all replicas would
@@ -244,9 +248,10 @@ class TrainStep:
             if variable.path.endswith("seed_generator_state")
         ]
         step = tf.cast(step, tf.int32)
-        for layer, state in enumerate(states):
+        for index, state in enumerate(states):
             seed = tf.random.experimental.stateless_fold_in(
-                tf.stack([self.seed, step]), micro_batch * len(states) + layer
+                tf.stack([self.seed, step]),
+                micro_batch_index * len(states) + index,
             )
             state.assign(tf.cast(seed, state.dtype))
 
@@ -272,7 +277,7 @@ def make_train_step(
     "loss_scale", "skipped", "tokens", "stop_requested"}, scalars of the whole
     batch.
     """
-    compiled = _compiled_by(strategy, xla)
+    compiled_part = _compiled_part(strategy, xla)
     with strategy.scope():
         step = TrainStep(
             model=model,
@@ -282,10 +287,10 @@ def make_train_step(
             seed=seed,
             accumulation_steps=gradient_accumulation_steps,
             clip_norm=clip_norm,
-            compile_gradients=compiled == "replica",
+            compile_gradients=compiled_part == "replica",
         )
 
-    @_global_step(strategy, compiled)
+    @_global_step(strategy, compiled_part)
     def train_step(batch):
         stop_requested = batch.get("stop_requested", tf.constant(0.0))
         return strategy.run(step.replica, args=(batch, stop_requested))
@@ -293,7 +298,7 @@ def make_train_step(
     return train_step
 
 
-def _compiled_by(strategy: tf.distribute.Strategy, xla: bool) -> str:
+def _compiled_part(strategy: tf.distribute.Strategy, xla: bool) -> str:
     """Returns what XLA compiles: "tpu", "step", "replica", or "" for nothing.
 
     step: the whole step. replica: each replica's part, without the all-reduce.
@@ -306,7 +311,7 @@ def _compiled_by(strategy: tf.distribute.Strategy, xla: bool) -> str:
 
 
 def _global_step(
-    strategy: tf.distribute.Strategy, compiled: str
+    strategy: tf.distribute.Strategy, compiled_part: str
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Makes a step a tf.function that returns one local replica's result."""
 
@@ -314,8 +319,8 @@ def _global_step(
         # Without XLA one graph serves every padded length; XLA needs static
         # shapes, so one graph per length.
         @tf.function(
-            jit_compile=compiled == "step",
-            reduce_retracing=not compiled,
+            jit_compile=compiled_part == "step",
+            reduce_retracing=not compiled_part,
             autograph=False,
         )
         def global_step(batch):
@@ -341,7 +346,7 @@ def make_evaluate_step(
     Metrics are the loss terms and those of task.metric_sums.
     """
 
-    compiled = _compiled_by(strategy, xla)
+    compiled_part = _compiled_part(strategy, xla)
 
     def compute(inputs, targets):
         outputs = model(inputs, targets, training=False)
@@ -352,7 +357,7 @@ def make_evaluate_step(
         sums |= task.metric_sums(outputs, inputs, targets)
         return {name: tf.stack(pair) for name, pair in sums.items()}
 
-    if compiled == "replica":
+    if compiled_part == "replica":
         compute = tf.function(compute, jit_compile=True, autograph=False)
 
     def replica(batch):
@@ -361,7 +366,7 @@ def make_evaluate_step(
         total = _sum_over_replicas(context, tf.stack(list(sums.values())))
         return dict(zip(sums, tf.unstack(total), strict=True))
 
-    @_global_step(strategy, compiled)
+    @_global_step(strategy, compiled_part)
     def evaluate_step(batch):
         return strategy.run(replica, args=(batch,))
 

@@ -107,10 +107,10 @@ class Trainer:
                 state.step, is_last = step, step == total
                 if is_last or _is_due(step, settings.log_every):
                     self._log(step, metrics, meter)
-                    progress.update(step, self._figures(metrics))
+                    progress.update(step, self._progress_text(metrics))
                 if evaluate and (is_last or _is_due(step, evaluate_every)):
                     with self._paused(meter):
-                        self._record(step, *evaluate())
+                        self._log_evaluation(step, *evaluate())
                 ends = is_last or self.is_out_of_patience
                 preempted = notice.is_due(metrics) and not is_last
                 is_best = step == state.best_step
@@ -188,20 +188,21 @@ class Trainer:
 
         Raises InputError if too many in a row were skipped.
         """
-        most = min(self.settings.max_skipped, self.total_steps)
+        limit = min(self.settings.max_skipped, self.total_steps)
         for step, skipped in meter.unread():
             self.state.count_step(skipped=skipped)
             in_a_row = self.state.skipped_in_a_row
-            if in_a_row < most:
+            if in_a_row < limit:
                 continue
             steps = checkpoint.steps(self.settings.output)
-            good = "the same checkpoint as this run"
+            init = "the same `init`"
             if steps:
-                good = checkpoint.step_folder(self.settings.output, steps[-1])
+                folder = checkpoint.step_folder(self.settings.output, steps[-1])
+                init = f"init={folder}"
             raise errors.InputError(
                 f"no gradient was finite in the {in_a_row} steps up to "
                 f"{step}. Lower `learning_rate`, or continue in another "
-                f"`output` with init={good}.",
+                f"`output` with {init}.",
                 argument="learning_rate",
             )
 
@@ -214,14 +215,14 @@ class Trainer:
         values |= {"skipped": self.state.skipped}
         self.writer.write(step, values | meter.rates(step))
 
-    def _figures(self, metrics: step_lib.Metrics) -> str:
+    def _progress_text(self, metrics: step_lib.Metrics) -> str:
         """Returns the text beside the progress bar."""
         text = f"loss {float(metrics['loss']):.3f}"
         if self.state.skipped:
             text += f"  {self.state.skipped:,} skipped"
         return text
 
-    def _record(
+    def _log_evaluation(
         self,
         step: int,
         metrics: Mapping[str, float],
@@ -245,8 +246,8 @@ class Trainer:
             console.say(
                 f"step {step:,}: {self.best_metric} is {value}, so not the best"
             )
-        lower = self.best_metric.startswith("loss/")
-        self.state.compare(step, value, lower=lower)
+        lower_is_better = self.best_metric.startswith("loss/")
+        self.state.compare(step, value, lower=lower_is_better)
         if self.is_out_of_patience:
             best = "was never a number"
             if self.state.best_step is not None:
@@ -307,7 +308,7 @@ class Trainer:
         self.workers.barrier()
         raise SystemExit(0)
 
-    def report(self, more: Mapping[str, Any]) -> None:
+    def report(self, extra: Mapping[str, Any]) -> None:
         """Prints the summary once every worker is done."""
         self.workers.barrier()
         if not self.workers.is_chief:
@@ -329,7 +330,7 @@ class Trainer:
                     f"dev {name}": value
                     for name, value in best.metadata["scores"].items()
                 },
-                **more,
+                **extra,
             },
         )
 
