@@ -179,9 +179,19 @@ class EvaluateTest(Files):
         self.assertIn(metrics["accuracy"], (0.0, 0.25))
 
     @parameterized.parameters(
-        ("single", "dev.csv", "text,label\na,1\nb,0\n", "2 of 2 rows: '1' 1"),
-        ("multi", "dev.csv", 'text,label\na,"1,x"\n', "1 of 1 rows: .*'x' 1"),
-        ("multi", "dev.jsonl", '{"text": "a", "label": ["x"]}', "'x' 1"),
+        (
+            "single_label",
+            "dev.csv",
+            "text,label\na,1\nb,0\n",
+            "2 of 2 rows: '1' 1",
+        ),
+        (
+            "multi_label",
+            "dev.csv",
+            'text,label\na,"1,x"\n',
+            "1 of 1 rows: .*'x' 1",
+        ),
+        ("multi_label", "dev.jsonl", '{"text": "a", "label": ["x"]}', "'x' 1"),
     )
     def test_a_file_of_other_labels_is_refused(
         self, kind, name, content, message
