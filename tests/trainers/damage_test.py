@@ -165,7 +165,7 @@ class DamageTest(parameterized.TestCase):
         self.assertEqual(process.returncode, 1)
         self.assertRegex(
             process.stderr.splitlines()[-1],
-            "^error: step 4 could not be saved in .*too large.* make room",
+            "^error: step 4 could not be saved in .*too large.* free some",
         )
         self.assertEqual(checkpoint.steps(run), [2])
         self.assertFalse(os.path.exists(checkpoint.step_folder(run, 4)))

@@ -42,7 +42,7 @@ class OutputTest(absltest.TestCase):
     def test_files_of_others_are_refused(self):
         for name in ("tflite", "md", "json"):
             self.put(f"model_{name}.{name}", "mine")
-            with self.assertRaisesRegex(errors.InputError, "would write over"):
+            with self.assertRaisesRegex(errors.InputError, "overwritten"):
                 tflite_sidecars.check_own(self.output, f"model_{name}.tflite")
 
 

@@ -549,7 +549,9 @@ class TfliteTest(parameterized.TestCase):
         broken = predictor.Predictor(
             model_lib.BertModel(model.encoder, task), tiny.tokenizer()
         )
-        with self.assertRaisesRegex(errors.InputError, r"'so\\nso' has a line"):
+        with self.assertRaisesRegex(
+            errors.InputError, r"'so\\nso' contains a newline"
+        ):
             tflite.export(broken, output, seq_length=LENGTH)
         self.assertFalse(os.path.exists(output))
 

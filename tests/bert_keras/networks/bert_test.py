@@ -95,7 +95,7 @@ class ConfigTest(parameterized.TestCase):
     @parameterized.parameters(
         ({"num_heads": 3}, "multiple of num_heads"),
         ({"activation": "swish"}, "activation must be one of"),
-        ({"num_hidden_groups": 9}, "must lie in 1..2"),
+        ({"num_hidden_groups": 9}, "must be in 1..2"),
     )
     def test_impossible_values_are_named(self, changes, message):
         with self.assertRaisesRegex(ValueError, message):
