@@ -92,7 +92,7 @@ class ArgumentsTest(parameterized.TestCase):
         ("two_texts", [["a", "b"]], "example 1: .*reads 1 texts .*got 2"),
         ("no_text", [[]], "example 1: .*got 0"),
         ("another_column", [{"txt": "a"}], "example 1: .*text; got txt"),
-        ("latin_1", [b"caf\xe9"], "example 1, text: .*UTF-8 .byte 3"),
+        ("latin_1", [b"caf\xe9"], "example 1, text: byte 3 is not valid UTF-8"),
         ("set", [{"a"}], "example 1: .*found a set"),
         ("numbers", [np.array([1.0])], "example 1, text: .*found 1.0"),
     )  # fmt: skip

@@ -125,7 +125,7 @@ class LinesTest(Files):
     @parameterized.parameters(
         (ONE, "x.csv", "a film\n", "'a film'.*as .txt or .jsonl"),
         (ONE, "x.tsv", "a\tb\n", "'a', 'b'.*as .txt or .jsonl"),
-        (PAIR, "x.csv", "text,label\na,b\n", "no text_pair.*as .txt or"),
+        (PAIR, "x.csv", "text,label\na,b\n", "missing: text_pair.*as .txt or"),
         (ONE, "x.csv", 'text,label\n"a,b\n', "line 2.*not closed"),
     )
     def test_a_table_without_the_columns_of_texts_is_refused(
