@@ -533,7 +533,7 @@ class RunFolderTest(mains.Case):
         self.finetuned()  # before there was --clip_norm it was the default
         del values["settings"]["xla"]
         write(path, json.dumps(values))
-        with self.assertRaisesRegex(errors.InputError, "xla=False there"):
+        with self.assertRaisesRegex(errors.InputError, "xla=False before"):
             self.finetuned(xla=True)
 
     def test_a_run_of_before_has_the_defaults_of_newer_fields(self):
