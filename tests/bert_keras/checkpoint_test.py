@@ -131,7 +131,9 @@ class CheckpointTest(parameterized.TestCase):
 
         task = Another(seq_length=32, labels=("bad", "good"))
         self.model = model_lib.BertModel(self.model.encoder, task)
-        with self.assertRaisesRegex(errors.InputError, "lacks: masked_lm, next"):
+        with self.assertRaisesRegex(
+            errors.InputError, "lacks: masked_lm, next"
+        ):
             self.save(1)
         self.assertEmpty(os.listdir(self.run_folder))
 

@@ -77,7 +77,7 @@ class BundleTest(parameterized.TestCase):
         contents = self.write()
         batching, readme = contents["batching.config"], contents["README.md"]
         self.assertIn("pad_variable_length_inputs: false", batching)
-        self.assertIn("in rows of 128\n  tokens", readme)
+        self.assertIn("in rows of 128 tokens", " ".join(readme.split()))
         self.assertNotIn("{", re.sub("```.*?```|-d '.*'", "", readme, flags=16))
 
     @parameterized.parameters(

@@ -425,7 +425,10 @@ class RunFolderTest(mains.Case):
     def test_settings_are_checked_from_python_too(self):
         for changes, message in (
             ({"learning_rate": math.nan}, "learning_rate is nan"),
-            ({"learning_rate": -1.0}, "learning_rate=-1.0: expected 0.0 to"),
+            (
+                {"learning_rate": -1.0},
+                "learning_rate=-1.0: expected at least 0.0",
+            ),
             ({"seed": 2**31}, "seed=2147483648: expected 0 to 2147483647"),
             ({"batch_size": "8"}, "batch_size is '8'; expected a whole"),
             ({"optimizer": "adan"}, "optimizer=adan: expected one of adamw"),
