@@ -146,7 +146,7 @@ class PreemptionNoticeTest(absltest.TestCase):
                 if step == 2:
                     os.kill(os.getpid(), signal.SIGTERM)
                 flags.append(float(notice.flag()))
-                due.append(notice.is_due({"asked": flags[-1]}))
+                due.append(notice.is_due({"stop_requested": flags[-1]}))
         self.assertEqual(flags, [0, 0, 1, 1, 1])
         self.assertEqual(due, [False, False, False, True, True])
 
