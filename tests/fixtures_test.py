@@ -27,8 +27,6 @@ from tests.trainers import mains
 ATOL, RTOL = 1e-5, 1e-6
 # Gradients are sums over many rows and tokens.
 GRADIENT_RTOL = 1e-3
-# Correlations of cosines that differ by 1e-7: rounding changes their ranks.
-CORRELATION_ATOL = 0.1
 PRETRAINING, FINETUNING = tuple(make.NETWORKS), tuple(make.TASKS)
 NAMES = (*PRETRAINING, *FINETUNING)
 # Flags of the stored commands that have another name now: {then: now}.
@@ -97,6 +95,22 @@ def path(*parts):
     return os.path.join(runner()[0], *parts)
 
 
+def _without_noise(name, values):
+    """Returns the stored values that do not depend on how a matmul rounds.
+
+    The texts of the embedding fixture have cosines from 1 - 4e-7 to 1, five
+    float32 values: their correlation with the labels is that of rounding
+    errors. Embeddings and losses of the fixture are compared all the same.
+    """
+    if name != "embedding":
+        return values
+    return {
+        key: value
+        for key, value in values.items()
+        if not key.endswith(("spearman", "pearson"))
+    }
+
+
 class FixturesTest(parameterized.TestCase):
     def assert_equal(self, actual, wanted, where="", *, rtol=RTOL):
         """Every value of `wanted` is there, with numbers near each other.
@@ -107,14 +121,6 @@ class FixturesTest(parameterized.TestCase):
             self.assertIsInstance(actual, dict, where)
             self.assertContainsSubset(wanted, actual, where)
             for name, value in wanted.items():
-                if name.endswith(("spearman", "pearson")):
-                    self.assertAlmostEqual(
-                        float(actual[name]),
-                        float(value),
-                        delta=CORRELATION_ATOL,
-                        msg=f"{where}/{name}",
-                    )
-                    continue
                 is_gradient = name == "gradient_norm"
                 self.assert_equal(
                     actual[name],
@@ -148,7 +154,10 @@ class FixturesTest(parameterized.TestCase):
     @parameterized.parameters(*NAMES)
     def test_a_checkpoint_has_the_stored_metrics(self, name):
         output = call(expected(name)["evaluate"], output="answers.jsonl")
-        self.assert_equal(asking.read_table(output), expected(name)["metrics"])
+        self.assert_equal(
+            asking.read_table(output),
+            _without_noise(name, expected(name)["metrics"]),
+        )
         if wanted := expected(name)["evaluated"]:
             answers = asking.read_json_lines(path("answers.jsonl"))
             self.assert_equal(answers, wanted)
@@ -163,7 +172,10 @@ class FixturesTest(parameterized.TestCase):
         for file in without:
             os.remove(path(run, file))
         call(expected(name)["train"], output=run, read_all=True)
-        self.assert_equal(asking.read_log(path(run)), expected(name)["log"])
+        self.assert_equal(
+            asking.read_log(path(run)),
+            [_without_noise(name, line) for line in expected(name)["log"]],
+        )
         self.assert_equal_run(run, name)
 
     def assert_equal_run(self, run, name):
@@ -200,7 +212,10 @@ class FixturesTest(parameterized.TestCase):
     def test_a_run_from_scratch_has_the_stored_losses(self, name):
         run = f"{name}/again"
         call(expected(name)["train"], output=run, read_all=True)
-        self.assert_equal(asking.read_log(path(run)), expected(name)["log"])
+        self.assert_equal(
+            asking.read_log(path(run)),
+            [_without_noise(name, line) for line in expected(name)["log"]],
+        )
         self.assert_equal_run(run, name)
 
     def test_other_flags_than_a_run_had_are_refused(self):
