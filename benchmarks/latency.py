@@ -458,9 +458,9 @@ def main(_):
     for column in (
         "",
         "median",
-        "to ours in float32",
+        "to bert_keras in float32",
         "processor",
-        "to ours",
+        "to bert_keras",
         "scores differ by",
     ):
         table.add_column(column)

@@ -37,7 +37,7 @@ SHARES = flags.DEFINE_integer("shares", 10, "Of the texts.", 1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows, of all sides.", 1)
 
 
-def ours(model):
+def bert_keras_side(model):
     def answer(texts):
         answers = model.predict(texts, batch_size=BATCH_SIZE.value)
         return [answer["label"] for answer in answers]
@@ -96,7 +96,7 @@ def main(_):
         hugging_face_folder = os.path.join(folder, "hugging_face")
         hugging_face.write(hugging_face_folder, model.model, model.tokenizer)
         sides = {
-            "bert_keras": ours(model),
+            "bert_keras": bert_keras_side(model),
             "KerasHub's predict": keras_hubs(model, os.path.join(folder, "kh")),
             "Hugging Face's pipeline": hugging_faces(
                 model, hugging_face_folder, by_length=False
@@ -120,7 +120,7 @@ def main(_):
         title=f"{len(texts):,} texts of {CHECKPOINT.value}, batches of "
         f"{BATCH_SIZE.value}, up to {model.task.seq_length} tokens"
     )
-    for column in ("", "rows a second", "ours to theirs", "labels as ours"):
+    for column in ("", "rows a second", "bert_keras to it", "equal labels"):
         table.add_column(column)
     mine = np.array(seconds["bert_keras"])
     for name, times in seconds.items():

@@ -41,7 +41,7 @@ SEQ_LENGTH, PREDICTIONS, SHARE, SHORT = 128, 20, 0.15, 0.1
 TINY = "A film.\nA plot.\n\nA story.\nAn end.\n\n"
 
 
-def ours(input_path, output):
+def bert_keras_side(input_path, output):
     from bert_keras.training import prepare, settings
 
     prepare.run(
@@ -86,7 +86,7 @@ def google(input_path, output):
 
 def side():
     """Runs one side and prints its wall time and CPU time in seconds."""
-    run = {"ours": ours, "google": google}[SIDE.value]
+    run = {"ours": bert_keras_side, "google": google}[SIDE.value]
     with tempfile.TemporaryDirectory() as folder:
         tiny = os.path.join(folder, "tiny.txt")
         with open(tiny, "w", encoding="utf-8") as file:

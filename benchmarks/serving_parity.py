@@ -92,7 +92,7 @@ def main(_):
         difference = verification.compare(
             got, reference.serve_text(**raw), ranked=task.ranked_outputs
         )
-        numbers.append(difference.numbers)
+        numbers.append(difference.distance)
         agree.append(difference.agreement * len(next(iter(batch.values()))))
     one_by_one = max(
         verification.compare(

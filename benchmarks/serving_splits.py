@@ -99,7 +99,7 @@ def main(_):
                     str(size),
                     str(count),
                     f"{difference.agreement * count:.0f}",
-                    f"{difference.numbers:.1e}",
+                    f"{difference.distance:.1e}",
                 )
     rich.console.Console(width=100).print(table)
 

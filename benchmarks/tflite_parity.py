@@ -79,7 +79,7 @@ def main(_):
             table.add_row(
                 quantization,
                 f"{difference.agreement * len(rows):.0f}",
-                f"{difference.numbers:.1e}",
+                f"{difference.distance:.1e}",
                 f"{score:.4f}",
                 f"{os.path.getsize(path) / 1e6:.1f}",
             )

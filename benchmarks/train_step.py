@@ -41,7 +41,7 @@ MASKS = flags.DEFINE_integer("masks", 20, "In a row.", 1)
 ROUNDS = flags.DEFINE_integer("rounds", 8, "Turns of each side.", 1)
 STEPS = flags.DEFINE_integer("steps", 5, "Of a turn.", 1)
 ONLY = flags.DEFINE_integer(
-    "only", None, "Run one side (0 is ours) alone; print seconds and bytes."
+    "only", None, "Run one side (0: bert_keras) alone; print seconds and bytes."
 )
 
 VOCABULARY = 30522
@@ -63,7 +63,7 @@ def rows():
     )
 
 
-def ours(token_ids, positions, labels):
+def bert_keras_step(token_ids, positions, labels):
     """Makes a function that runs some steps and returns their seconds."""
     bert = bert_lib.BertConfig(
         vocab_size=VOCABULARY,
@@ -112,7 +112,7 @@ def ours(token_ids, positions, labels):
     return run
 
 
-def theirs(token_ids, positions, labels):
+def keras_hub_fit(token_ids, positions, labels):
     backbone = keras_hub.models.BertBackbone(
         vocabulary_size=VOCABULARY,
         num_layers=LAYERS.value,
@@ -183,7 +183,7 @@ def peak(size=2048):
     return 5 * 2 * size**3 / (time.perf_counter() - began)
 
 
-SIDES = {"bert_keras": ours, "KerasHub's fit": theirs}
+SIDES = {"bert_keras": bert_keras_step, "KerasHub's fit": keras_hub_fit}
 
 
 def alone(side, **sizes):

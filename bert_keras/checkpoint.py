@@ -334,7 +334,7 @@ def marked(run: str, name: str) -> str | None:
     return step_folder(run, int(text))
 
 
-def keep(run: str, count: int, tokenizer: tokenizers.Tokenizer) -> None:
+def prune(run: str, count: int, tokenizer: tokenizers.Tokenizer) -> None:
     """Removes checkpoints except the last `count`, the best and the latest."""
     named = {marked(run, "best"), marked(run, "latest")}
     for step in steps(run)[:-count]:

@@ -47,7 +47,7 @@ REST = "Task"
 _OWN = ("bert_keras.", "export.", "trainers.")
 
 
-def print_if_asked(arguments: Sequence[str], flags: Any) -> None:
+def print_if_requested(arguments: Sequence[str], flags: Any) -> None:
     """Prints the help of the main module and exits, if --help is given.
 
     flags: absl's FLAGS. Only --helpfull shows the flags of absl and TensorFlow.

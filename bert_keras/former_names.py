@@ -1,6 +1,8 @@
-"""Detects former member names in a user's task and reports the new ones."""
+"""Former names that a user's task may have: of members and of options."""
 
-from bert_keras import errors
+from typing import Any
+
+from bert_keras import errors, options
 
 # Members of Task: name in version 0.1 -> current name.
 TASK_MEMBERS = {
@@ -35,3 +37,11 @@ def refuse_members(task: type) -> None:
             f"the task {task.__qualname__} has members whose names have "
             f"changed; rename them: {renamed}."
         )
+
+
+def knob(*arguments: Any, **keywords: Any) -> Any:
+    """Declares an option by the names of version 0.1; see options.option."""
+    today = {"least": "minimum", "most": "maximum", "kind": "value_type"}
+    return options.option(
+        *arguments, **{today.get(key, key): v for key, v in keywords.items()}
+    )

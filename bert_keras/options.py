@@ -37,9 +37,9 @@ def option(
     help: str,
     choices: Sequence[str] = (),
     *,
-    least: float | None = None,
-    most: float | None = None,
-    kind: type | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    value_type: type | None = None,
     reads: bool = False,
     identity: bool = True,
     formerly: Sequence[str] = (),
@@ -52,8 +52,9 @@ def option(
       default: the field's default value.
       help: the text in `--help`.
       choices: the allowed values of a string; empty: any.
-      least, most: the bounds of a number, inclusive.
-      kind: the field's type if the default is None, which means "not set".
+      minimum, maximum: the bounds of a number, inclusive.
+      value_type: the field's type if the default is None, which means "not
+        set".
       reads: whether the value is the path of an input; the input's contents
         identify a run, not the path.
       identity: whether a run can be resumed only with the same value.
@@ -63,7 +64,7 @@ def option(
         current names, if the value has changed as well.
       absent: the value for runs older than the field; None: the default.
     """
-    bounds = {"lower_bound": least, "upper_bound": most}
+    bounds = {"lower_bound": minimum, "upper_bound": maximum}
     bounds = {
         name: value for name, value in bounds.items() if value is not None
     }
@@ -73,7 +74,7 @@ def option(
             "help": help,
             "bounds": bounds,
             "choices": tuple(choices),
-            "kind": kind or type(default),
+            "value_type": value_type or type(default),
             "reads": reads,
             "identity": identity and not reads,
             "formerly": tuple(formerly),
@@ -247,7 +248,7 @@ def plain(value: Any, field: dataclasses.Field[Any]) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     number = isinstance(value, int) and not isinstance(value, bool)
-    if number and field.metadata.get("kind") is float:
+    if number and field.metadata.get("value_type") is float:
         return float(value)
     return value
 
@@ -332,15 +333,15 @@ def check_bounds(cls: type, values: Mapping[str, Any]) -> None:
         bounds = field.metadata.get("bounds")
         if not bounds or value is None:
             continue
-        least = bounds.get("lower_bound", value)
-        most = bounds.get("upper_bound", value)
-        if not least <= value <= most:
+        minimum = bounds.get("lower_bound", value)
+        maximum = bounds.get("upper_bound", value)
+        if not minimum <= value <= maximum:
             if "upper_bound" not in bounds:
-                expected = f"at least {least}"
+                expected = f"at least {minimum}"
             elif "lower_bound" not in bounds:
-                expected = f"at most {most}"
+                expected = f"at most {maximum}"
             else:
-                expected = f"{least} to {most}"
+                expected = f"{minimum} to {maximum}"
             raise errors.InputError(
                 f"{field.name}={value}: expected {expected}.",
                 argument=field.name,

@@ -4,9 +4,9 @@ Each file of a package such as `bert_keras.tasks` defines one subclass of the
 base class in the package's `base.py`. A user's class has the dotted name of
 its module.
 
-`find` takes a name from the user and imports its module. `lookup` takes a name
-from a checkpoint and imports only modules of the package: data must never
-choose which code is imported.
+`import_class` takes a name from the user and imports its module.
+`class_from_data` takes a name from a checkpoint and imports only modules of the
+package: data must never choose which code is imported.
 """
 
 import importlib
@@ -30,11 +30,11 @@ def names(package: str) -> list[str]:
 
 
 def name_of(package: str, cls: type) -> str:
-    """Returns the name by which `find` and `lookup` find a class."""
+    """Returns the name of a class for `import_class`, `class_from_data`."""
     return cls.__module__.removeprefix(f"{package}.")
 
 
-def find(package: str, name: str, base_class: type) -> type[Any]:
+def import_class(package: str, name: str, base_class: type) -> type[Any]:
     """Imports and returns the class of a file of `package`, or a user's.
 
     Never call it with a name from data: it imports the module. Raises
@@ -62,7 +62,7 @@ def find(package: str, name: str, base_class: type) -> type[Any]:
 
 
 def import_modules(modules: str) -> None:
-    """Imports a user's modules, "a.b,c.d", so that `lookup` finds them.
+    """Imports a user's modules, "a.b,c.d", for `class_from_data`.
 
     Names of the package's own tasks are allowed and need no import. Raises
     InputError if there is no such module.
@@ -89,7 +89,7 @@ def _import(name: str) -> ModuleType | None:
         return None
 
 
-def lookup(package: str, name: Any, base_class: type) -> type[Any]:
+def class_from_data(package: str, name: Any, base_class: type) -> type[Any]:
     """Returns the class that a checkpoint names, if its module may be used.
 
     That is a module of the package, or one that was imported before. Raises
@@ -98,7 +98,7 @@ def lookup(package: str, name: Any, base_class: type) -> type[Any]:
     noun = _noun(package)
     if isinstance(name, str):
         if name.removeprefix(f"{package}.") in names(package):
-            return find(package, name, base_class)
+            return import_class(package, name, base_class)
         if name in sys.modules:
             classes = classes_of(sys.modules[name], base_class)
             if len(classes) == 1:
@@ -117,7 +117,7 @@ def lookup(package: str, name: Any, base_class: type) -> type[Any]:
 
 
 def require_findable(package: str, cls: type, base_class: type) -> None:
-    """Raises InputError if `find` with the class's name would not return it.
+    """Raises InputError if `import_class` would not return this class.
 
     A class is saved by the name of its module. So that name must have a dot,
     and the module must define no other subclass of `base_class`.

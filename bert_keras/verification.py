@@ -37,16 +37,16 @@ class Difference:
     """The difference between two sets of answers."""
 
     # Largest difference of two numbers; relative for numbers above 1.
-    numbers: float
+    distance: float
     agreement: float  # fraction of rows with equal strings and integers
     texts: int = len(SENTENCES)
 
-    def require(self, *, numbers: float, agreement: float) -> None:
+    def require(self, *, distance: float, agreement: float) -> None:
         """Raises ExportError if the difference is larger than allowed."""
-        if self.numbers > numbers or self.agreement < agreement:
+        if self.distance > distance or self.agreement < agreement:
             raise ExportError(
                 "what was written does not answer like the model: numbers "
-                f"differ by {self.numbers:.2g} (allowed: {numbers:.2g}) and "
+                f"differ by {self.distance:.2g} (allowed: {distance:.2g}) and "
                 f"{self.agreement:.0%} of the labels agree (needed: "
                 f"{agreement:.0%}). Nothing was exported."
             )

@@ -142,11 +142,11 @@ def _facts(
         return f"{common.milliseconds(lambda: file.call(row)):.1f} ms"
 
     with open(path, "rb") as file:
-        oldest = runtimes.oldest(file.read())
+        oldest = runtimes.oldest_runtime(file.read())
     values = {
         "size": console.size_of(path),
         "oldest TFLite": oldest,
-        "difference": f"{difference.numbers:.2g}",
+        "difference": f"{difference.distance:.2g}",
         "labels equal": f"{difference.agreement:.0%} of "
         f"{len(verification.SENTENCES)}",
     }

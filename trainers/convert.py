@@ -52,7 +52,7 @@ from bert_keras.data import corpus, json_lines
 from bert_keras.tokenizers import base as tokenizers
 from trainers import flags
 
-OURS = "bert_keras"
+NATIVE = "bert_keras"
 
 # Largest allowed difference of hidden states: sums may be in another order.
 TOLERANCE = 1e-5
@@ -70,9 +70,9 @@ class Settings:
     )
     output: str = options.option("", "The folder to write; new, or empty.")
     format: str = options.option(
-        OURS,
+        NATIVE,
         "What to write. A head that the format cannot store is dropped.",
-        (OURS, *formats.FORMATS),
+        (NATIVE, *formats.FORMATS),
     )
     add_words: str = options.option(
         "", "File of words to add to the vocabulary, one per line."
@@ -91,7 +91,7 @@ class Settings:
         None,
         "Fold case and drop accents, for a --checkpoint of another format. "
         "Default: inferred from its files.",
-        kind=bool,
+        value_type=bool,
     )
     allow_missing: str = options.option(
         "",
@@ -120,7 +120,7 @@ def _convert(settings: Settings) -> dict[str, Any]:
     )
     source_model, source_tokenizer = _model(source), source.tokenizer()
     model, tokenizer = _resized(settings, source_model, source_tokenizer)
-    if settings.format == OURS:
+    if settings.format == NATIVE:
         checkpoint.save(settings.output, model, tokenizer, step=source.step)
     else:
         formats.FORMATS[settings.format].write(
@@ -322,7 +322,7 @@ def _hidden(network: keras.Model) -> Iterable[np.ndarray]:
 
 def _format(path: str) -> str:
     module = formats.find(path)
-    return OURS if module is None else module.NAME
+    return NATIVE if module is None else module.NAME
 
 
 def _change(before: int | None, after: int | None) -> str:

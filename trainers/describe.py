@@ -39,10 +39,10 @@ class Settings:
     vocab_size: int = options.option(
         0,
         "Entries of the vocabulary; 0: the model's, or 30,522.",
-        least=0,
+        minimum=0,
     )
     seq_length: int = options.option(
-        128, "Sequence length for the FLOPs.", least=1
+        128, "Sequence length for the FLOPs.", minimum=1
     )
 
 

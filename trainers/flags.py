@@ -47,12 +47,12 @@ def _define(name: str, field: dataclasses.Field[Any], names: set[str]) -> None:
     if choices:
         flags.DEFINE_enum(name, default, list(choices), help, **where)
     else:
-        option_type = field.metadata.get("kind", type(default))
+        option_type = field.metadata.get("value_type", type(default))
         where |= field.metadata.get("bounds", {})
         _DEFINERS[option_type](name, default, help, **where)
     for old in options.former_names(name, field):
         # Not DEFINE_alias: options.translated may also change the value.
-        option_type = field.metadata.get("kind", type(default))
+        option_type = field.metadata.get("value_type", type(default))
         _DEFINERS[option_type](
             old, None, f"Former name of --{name}.", module_name=sys.argv[0]
         )
@@ -157,7 +157,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
             # absl's app.run turns INFO on, at which libraries log too much.
             flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]
             define_flags()
-            command_help.print_if_asked(arguments, flags.FLAGS)
+            command_help.print_if_requested(arguments, flags.FLAGS)
             return flags.FLAGS(arguments)
         except (errors.InputError, flags.Error) as error:
             flag_names = {"task", "wrappers", *flags.FLAGS}

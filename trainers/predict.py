@@ -44,7 +44,7 @@ class Settings:
     batch_size: int = options.option(
         32,
         "A batch has as many tokens as this many rows of the longest length.",
-        least=1,
+        minimum=1,
     )
 
 

@@ -56,7 +56,7 @@ class Examples(Iterator[dict[str, str]]):
         return next(self._examples)
 
     @property
-    def note(self) -> str:
+    def remark(self) -> str:
         """A remark for the user on the rows read so far, or ""."""
         notes = [self._columns_note] * bool(self._columns_note)
         if self._hashes:

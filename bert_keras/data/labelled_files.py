@@ -54,10 +54,10 @@ class Examples(Iterator[dict[str, str]]):
         self.skipped = 0  # malformed rows skipped so far
         self._examples = examples
         self._count = 0
-        self._notes = notes  # returns text to add to `note`
+        self._notes = notes  # returns text to add to `remark`
 
     @property
-    def note(self) -> str:
+    def remark(self) -> str:
         """A remark for the user on the rows read so far, or ""."""
         notes = [self._notes()]
         if self.skipped:
@@ -91,7 +91,7 @@ class Examples(Iterator[dict[str, str]]):
     ) -> "Examples":
         """Returns the examples for which `holds` is true.
 
-        notes: returns a remark on the rows so far, added to `note`.
+        notes: returns a remark on the rows so far, added to `remark`.
         """
         kept = (
             example
@@ -112,7 +112,7 @@ def read(
     columns: Mapping[str, str] | None = None,
     needed: Collection[str] = (),
     on_bad_row: str = "fail",
-    label: Callable[[Any], str] = labels.one,
+    label: Callable[[Any], str] = labels.parse_label,
 ) -> Examples:
     """Reads the requested columns of a file, one dict per row.
 
@@ -326,7 +326,7 @@ class _ColumnSelector:
             read = self.label if name == "label" else _require_text
             try:
                 example[name] = read(fields[key])
-                if name == "label" and read != labels.number:
+                if name == "label" and read != labels.parse_number:
                     self._check_number(fields[key])
             except ValueError as problem:
                 return None, f"column {self.names[name]!r}: {problem}"

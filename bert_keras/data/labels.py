@@ -32,7 +32,7 @@ LARGEST = 1e16
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def one(value: Any) -> str:
+def parse_label(value: Any) -> str:
     """Parses the label of one class: stripped, not missing.
 
     Raises ValueError for a list or an object, also as text in a table.
@@ -52,7 +52,7 @@ def one(value: Any) -> str:
     return strip(_text(value))
 
 
-def several(value: Any) -> str:
+def parse_labels(value: Any) -> str:
     """Parses several labels; returns them joined by commas, "" for none.
 
     The field is a string of labels separated by commas, or a JSON list of
@@ -97,7 +97,7 @@ def several(value: Any) -> str:
     return joined
 
 
-def number(value: Any) -> str:
+def parse_number(value: Any) -> str:
     """Parses a finite number; returns text that every parser reads alike."""
     text = "" if isinstance(value, (list, dict, bool)) else _text(value)
     if _NUMBER.fullmatch(strip(text)):
@@ -111,12 +111,12 @@ def number(value: Any) -> str:
     raise ValueError(f"expected a finite number, found {description}{more}")
 
 
-def numbers(label: tf.Tensor) -> tf.Tensor:
+def parse_numbers(label: tf.Tensor) -> tf.Tensor:
     """Parses labels (T,) string -> (T,) float32; InputError names the row."""
     values = np.zeros(len(label), np.float32)
     for row, text in enumerate(label.numpy()):
         try:
-            values[row] = float(number(text.decode()))
+            values[row] = float(parse_number(text.decode()))
         except ValueError as problem:
             raise errors.InputError(f"row {row}: {problem}.") from None
     return tf.constant(values)
@@ -186,7 +186,7 @@ class Skipped:
         self._classes.update(self._classes_of(example))
         return True
 
-    def note(self) -> str:
+    def remark(self) -> str:
         notes = [doubts(self._classes)]
         if self._rows_left_out:
             counts = ", ".join(

@@ -17,8 +17,8 @@ def pack(
     frame: base.Frame,
     *,
     seq_length: int,
-    facts: Mapping[str, Sequence[tf.RaggedTensor | None]] | None = None,
-    filler: int = 0,
+    per_token: Mapping[str, Sequence[tf.RaggedTensor | None]] | None = None,
+    padding_value: int = 0,
 ) -> dict[str, tf.Tensor]:
     """Packs one or two ragged (T, None) int32 segments into rows (T, S) int32.
 
@@ -27,12 +27,13 @@ def pack(
     `_truncate_seq_pair`; if both are equally long, the second). "truncated"
     (T,) bool marks these rows.
 
-    facts: {name: one ragged int32 value per token and segment; None: filler}.
-    They are truncated like the tokens and become (T, S), with `filler` at
-    special tokens and padding. For example, with [CLS] 2 and [SEP] 3:
+    per_token: {name: one ragged (T, None) int32 per segment, with a value for
+    each token; None: padding_value}. They are truncated like the tokens and
+    become (T, S), with padding_value at special tokens and padding. For
+    example, with [CLS] 2 and [SEP] 3:
 
-      pack([[[7, 8]]], frame, seq_length=5, facts={"start": [[[0, 3]]]},
-           filler=-1)
+      pack([[[7, 8]]], frame, seq_length=5, per_token={"start": [[[0, 3]]]},
+           padding_value=-1)
       token_ids [[2, 7, 8, 3]]  start [[-1, 0, 3, -1]]
     """
     room = frame.room(seq_length, len(segments))
@@ -57,14 +58,14 @@ def pack(
         index = tf.range(tf.shape(padding_mask)[1], dtype=tf.int64)
         is_second = tf.cast(index >= second_start[:, tf.newaxis], tf.int32)
         features["segment_ids"] = is_second * padding_mask
-    outside = [(filler,) * len(tokens) for tokens in frame[:3]]
-    for name, values in (facts or {}).items():
+    outside = [(padding_value,) * len(tokens) for tokens in frame[:3]]
+    for name, values in (per_token or {}).items():
         complete = [
-            _fill_like(segment, filler) if value is None else value
+            _fill_like(segment, padding_value) if value is None else value
             for value, segment in zip(values, segments, strict=True)
         ]
-        fact = _join(_gather(complete, kept), *outside)
-        features[name] = dense(fact, filler)
+        value = _join(_gather(complete, kept), *outside)
+        features[name] = dense(value, padding_value)
     return features
 
 
@@ -114,21 +115,21 @@ def position_ids(padding_mask: tf.Tensor, num_texts: int) -> tf.Tensor:
 class Windows(NamedTuple):
     """T texts split into W >= T overlapping windows that cover all tokens.
 
-    begin is the index, in its text, of a window's first token. From `first` up
-    to, but not including, `last` are the tokens that the window is responsible
-    for, also as indices in the text: each token of a text is
-    in the range of exactly one window, the one in which it has most context.
+    start is the index, in its text, of a window's first token. The tokens from
+    own_start up to, but not including, own_stop, also indices in the text, are
+    the ones the window is responsible for: each token of a text belongs to
+    exactly one window, the one in which it has most context.
     Two windows of 4 tokens with stride 2, of a text of 6 tokens:
 
       ids      [[10, 11, 12, 13], [12, 13, 14, 15]]
-      begin    [0, 2]   first  [0, 3]   last  [3, 6]
+      start  [0, 2]   own_start  [0, 3]   own_stop  [3, 6]
     """
 
     ids: tf.RaggedTensor  # (W, None) int32
     example_index: tf.Tensor  # (W,) int32: index of the window's text
-    begin: tf.Tensor  # (W,) int32
-    first: tf.Tensor  # (W,) int32
-    last: tf.Tensor  # (W,) int32
+    start: tf.Tensor  # (W,) int32
+    own_start: tf.Tensor  # (W,) int32
+    own_stop: tf.Tensor  # (W,) int32
 
 
 def windows(
@@ -164,8 +165,8 @@ def windows(
         tokens.with_values(tf.gather(ids.values, flat)),
         example_index,
         begin,
-        first=tf.where(begin == 0, 0, begin + half),
-        last=tf.where(
+        own_start=tf.where(begin == 0, 0, begin + half),
+        own_stop=tf.where(
             window_index.values + 1 == count, length, begin + stride + half
         ),
     )
@@ -221,16 +222,16 @@ def pack_spans(
     return row_splits, token_ids, segment_ids
 
 
-def dense(ids: tf.RaggedTensor, filler: int = 0) -> tf.Tensor:
-    """Pads with the filler to a dense tensor of at least two columns.
+def dense(ids: tf.RaggedTensor, padding_value: int = 0) -> tf.Tensor:
+    """Pads with `padding_value` to a dense tensor of at least two columns.
 
     This includes an empty batch (T = 0).
     """
-    filler = tf.cast(filler, ids.dtype)
-    padded = ids.to_tensor(filler)
+    padding_value = tf.cast(padding_value, ids.dtype)
+    padded = ids.to_tensor(padding_value)
     missing = tf.maximum(2 - tf.shape(padded)[1], 0)
     padding = [[0, 0], [0, missing]] + [[0, 0]] * (padded.shape.rank - 2)
-    return tf.pad(padded, padding, constant_values=filler)
+    return tf.pad(padded, padding, constant_values=padding_value)
 
 
 def _kept(

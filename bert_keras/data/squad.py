@@ -51,7 +51,7 @@ class Questions(Iterator[dict[str, str]]):
         return example
 
     @property
-    def note(self) -> str:
+    def remark(self) -> str:
         """A remark for the user on the rows read so far, or ""."""
         notes = []
         if self.misplaced:

@@ -22,7 +22,7 @@ OLDEST_TRIED = (2, 9, 0)
 LITERT = (2, 17, 0)
 
 
-def oldest(content: bytes) -> str:
+def oldest_runtime(content: bytes) -> str:
     """Returns the oldest TFLite version with correct results, such as "2.9.0".
 
     This is the version that the converter writes into the file, raised to
@@ -41,13 +41,13 @@ def oldest(content: bytes) -> str:
             f"expected a version as {NAME} in the file's metadata, found "
             f"{stated!r}; is it of TensorFlow's converter?"
         )
-    version = max(numbers(match[0].decode()), OLDEST_TRIED)
+    version = max(version_numbers(match[0].decode()), OLDEST_TRIED)
     if _has_scales_of_outputs(model):
         version = max(version, SCALES_OF_OUTPUTS)
     return ".".join(map(str, version))
 
 
-def numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
     """Parses a version to a tuple, for comparison."""
     return tuple(map(int, version.split(".")))
 

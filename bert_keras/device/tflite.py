@@ -131,7 +131,9 @@ def _check_answers(
     # If there is a metric on the user's examples, it replaces the comparison on
     # a few sentences, except for float32, which must be exact.
     if least is None or allowed.agreement == 1:
-        difference.require(numbers=allowed.numbers, agreement=allowed.agreement)
+        difference.require(
+            distance=allowed.distance, agreement=allowed.agreement
+        )
     if least is not None:
         _require_metric(path, predictor, data, least)
 
@@ -162,12 +164,12 @@ def _write_strings(
     with open(path, "wb") as file:
         file.write(content)
     tflite_tokenizer.compare(path, predictor, seq_length).require(
-        numbers=settings.numbers, agreement=settings.agreement
+        distance=settings.distance, agreement=settings.agreement
     )
     return {
         "model": name,
         "signature": tflite_tokenizer.SIGNATURE,
-        "oldest_runtime": runtimes.oldest(content),
+        "oldest_runtime": runtimes.oldest_runtime(content),
         "custom_ops": " and ".join(sorted(tflite_tokenizer.OPS)),
     }
 
@@ -217,7 +219,7 @@ def compare(
         for name in tflite_runner.lengths(path)
     ]
     return verification.Difference(
-        max(each.numbers for each in differences),
+        max(each.distance for each in differences),
         min(each.agreement for each in differences),
     )
 
@@ -236,7 +238,7 @@ def _compare(
         ranked=task.ranked_outputs,
     )
     # Agreement of the answers only, because raw outputs include padding.
-    return verification.Difference(difference.numbers, answers.agreement)
+    return verification.Difference(difference.distance, answers.agreement)
 
 
 def _answers(got, want, inputs, raw, task, tokenizer):

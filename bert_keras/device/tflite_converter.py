@@ -38,7 +38,7 @@ class Quantization:
     """How to store weights, and the allowed differences from float32."""
 
     prepare: Callable[[tf.lite.TFLiteConverter], None]
-    numbers: float  # maximum difference; scores are in 0..1
+    distance: float  # maximum difference; scores are in 0..1
     agreement: float  # minimum share of texts with the same labels
     calibrated: bool = False  # whether ranges are calibrated on examples
 
@@ -57,11 +57,13 @@ def _dynamic(converter):
 
 
 QUANTIZATIONS = {
-    "float32": Quantization(_float32, numbers=1e-4, agreement=1.0),
-    "float16": Quantization(_float16, numbers=0.02, agreement=0.9),
-    "dynamic": Quantization(_dynamic, numbers=0.25, agreement=0.75),
+    "float32": Quantization(_float32, distance=1e-4, agreement=1.0),
+    "float16": Quantization(_float16, distance=0.02, agreement=0.9),
+    "dynamic": Quantization(_dynamic, distance=0.25, agreement=0.75),
     # The loss depends on the task: the required metric decides.
-    "int8": Quantization(_dynamic, numbers=1.0, agreement=0.0, calibrated=True),
+    "int8": Quantization(
+        _dynamic, distance=1.0, agreement=0.0, calibrated=True
+    ),
 }
 
 

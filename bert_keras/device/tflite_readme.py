@@ -80,7 +80,7 @@ def _ready_made(
         several = metadata["settings"].get("problem_type") == "multi_label"
         yield (_CLASSES if several else _CLASSIFIER).format(model=model)
         yield _lowercasing(metadata, "scores")
-        takes = runtimes.numbers(metadata["oldest_runtime"]) <= _SUPPORT
+        takes = runtimes.version_numbers(metadata["oldest_runtime"]) <= _SUPPORT
         yield _NL_CLASSIFIER.format(
             takes="takes this file, too"
             if takes
@@ -110,7 +110,7 @@ def _longer(metadata: Mapping[str, Any]) -> str:
 
 def _runtime(metadata: Mapping[str, Any]) -> str:
     oldest = metadata["oldest_runtime"]
-    version = runtimes.numbers(oldest)
+    version = runtimes.version_numbers(oldest)
     litert = ", or LiteRT (ai-edge-litert) 1.0.1 or newer"
     text = _RUNTIME.format(
         oldest=oldest, litert=litert * (version <= runtimes.LITERT)

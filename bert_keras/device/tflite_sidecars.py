@@ -108,7 +108,7 @@ def describe(
     model = os.path.basename(path)
     metadata: dict[str, Any] = {"model": model, "quantization": quantization}
     with open(path, "rb") as file:
-        metadata["oldest_runtime"] = runtimes.oldest(file.read())
+        metadata["oldest_runtime"] = runtimes.oldest_runtime(file.read())
     metadata |= _tensors(path) | _meaning(predictor)
     if strings:
         metadata["strings"] = strings

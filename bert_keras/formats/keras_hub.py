@@ -58,7 +58,7 @@ CONFIG, METADATA = "config.json", "metadata.json"
 VOCABULARY = "assets/tokenizer/vocabulary.txt"
 # The field of metadata.json for settings that KerasHub lacks. KerasHub writes
 # the file and never reads it.
-OURS = "bert_keras"
+NATIVE = "bert_keras"
 
 
 def recognises(path: str) -> bool:
@@ -247,7 +247,7 @@ def _arguments(config: bert.BertConfig) -> dict[str, Any]:
         embedding_size=config.hidden_size if config.embedding_size else None,
     ).to_dict()
     lost = [
-        f"{name} {value!r} (theirs: {after[name]!r})"
+        f"{name} {value!r} (KerasHub: {after[name]!r})"
         for name, value in config.to_dict().items()
         if value != after[name]
     ]
@@ -322,7 +322,7 @@ def _task(
     path = os.path.join(folder, METADATA)
     if tf.io.gfile.exists(path):
         metadata = (
-            weight_mapping.field(files_lib.read_json(path), OURS, dict, path)
+            weight_mapping.field(files_lib.read_json(path), NATIVE, dict, path)
             or {}
         )
     labels = weight_mapping.field(metadata, "labels", list, path)
@@ -344,7 +344,7 @@ def _task(
 def _write_metadata(folder: str, metadata: Mapping[str, Any]) -> None:
     """Writes settings that KerasHub has no field for."""
     path = os.path.join(folder, METADATA)
-    values = files_lib.read_json(path) | {OURS: metadata}
+    values = files_lib.read_json(path) | {NATIVE: metadata}
     with open(path, "w", encoding="utf-8") as file:
         json.dump(values, file, indent=4)
 

@@ -149,7 +149,7 @@ def from_dict(values: Mapping[str, Any]) -> NetworkConfig:
 
 def find(name: Any) -> type[NetworkConfig]:
     """Returns the network that a folder names, or raises UnknownNameError."""
-    return registry.lookup(_PACKAGE, name, NetworkConfig)
+    return registry.class_from_data(_PACKAGE, name, NetworkConfig)
 
 
 def names() -> list[str]:

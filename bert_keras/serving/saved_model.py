@@ -34,17 +34,17 @@ METHODS = {signatures.CLASSIFY: "tensorflow/serving/classify"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Precision:
+class Tolerance:
     """The allowed differences from the answers in float32."""
 
-    numbers: float  # maximum difference; scores are in 0..1
+    distance: float  # maximum difference; scores are in 0..1
     agreement: float  # minimum share of texts with the same labels
 
 
 PRECISIONS = {
     # Same graph, same machine: only the order of summation may differ.
-    "float32": Precision(numbers=1e-4, agreement=1.0),
-    "bfloat16": Precision(numbers=0.1, agreement=0.9),
+    "float32": Tolerance(distance=1e-4, agreement=1.0),
+    "bfloat16": Tolerance(distance=0.1, agreement=0.9),
 }
 
 
@@ -265,7 +265,7 @@ def compare(
         for got, want in pairs
     ]
     return verification.Difference(
-        max(difference.numbers for difference in differences),
+        max(difference.distance for difference in differences),
         min(difference.agreement for difference in differences),
         len(next(iter(raw.values()))),
     )
@@ -288,7 +288,7 @@ def _parity(
     written: str,
     reference: predictor_lib.Predictor,
     data: Mapping[str, tf.Tensor] | None,
-    allowed: Precision,
+    allowed: Tolerance,
     limits: Mapping[str, int],
 ) -> dict[str, dict[str, Any]]:
     """Compares a written SavedModel with the reference on sentences and data.
@@ -301,7 +301,9 @@ def _parity(
         if what == "data" and not raw:
             continue
         difference = compare(served, reference, raw, **limits)
-        difference.require(numbers=allowed.numbers, agreement=allowed.agreement)
+        difference.require(
+            distance=allowed.distance, agreement=allowed.agreement
+        )
         parity[what] = dataclasses.asdict(difference)
     return parity
 

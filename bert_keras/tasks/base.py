@@ -30,7 +30,7 @@ Heads = Mapping[str, keras.layers.Layer]
 Example = Mapping[str, str]
 Answers = Sequence[Mapping[str, Any]]
 
-knob = options.option  # a former name, which users' tasks may still use
+knob = former_names.knob  # which users' tasks may still use
 MOST_TOKENS = 1 << 20  # per row; a larger number must be an error
 _RESERVED = {"name", "task", "wrapper", "wrappers"}
 TOKENS = "tokens"  # marks a feature (W, S) with one value per token
@@ -96,8 +96,8 @@ class Task:
         128,
         "Maximum row length in tokens, [CLS] and [SEP] included; longer texts "
         "are truncated.",
-        least=4,
-        most=MOST_TOKENS,
+        minimum=4,
+        maximum=MOST_TOKENS,
     )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -439,7 +439,7 @@ _WRAPPERS = "bert_keras.wrappers"  # not imported here: it imports this module
 
 def find(name: str) -> type[Task]:
     """Imports and returns the task of a file here, or of a user's module."""
-    return registry.find(_PACKAGE, name, Task)
+    return registry.import_class(_PACKAGE, name, Task)
 
 
 def require_findable(cls: type[Task]) -> None:
@@ -450,7 +450,7 @@ def require_findable(cls: type[Task]) -> None:
 def classes() -> list[type[Task]]:
     """Returns the classes of all tasks and wrappers of the package."""
     return [
-        registry.find(package, name, Task)
+        registry.import_class(package, name, Task)
         for package in (_PACKAGE, _WRAPPERS)
         for name in registry.names(package)
     ]
@@ -500,12 +500,14 @@ def _check_nesting(values: Any) -> None:
 def from_dict(values: Any) -> Task:
     """Constructs the task that `to_dict` wrote.
 
-    It imports only modules of the package; see registry.lookup.
+    It imports only modules of the package; see registry.class_from_data.
     """
     _check_nesting(values)
     values = dict(values)
     if "wrapper" in values:
         wrapper = values.pop("wrapper")
-        return registry.lookup(_WRAPPERS, wrapper, Task).from_config(values)
+        return registry.class_from_data(_WRAPPERS, wrapper, Task).from_config(
+            values
+        )
     name = values.pop("name", None)
-    return registry.lookup(_PACKAGE, name, Task).from_config(values)
+    return registry.class_from_data(_PACKAGE, name, Task).from_config(values)

@@ -21,7 +21,7 @@ from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 
 
-def _of_kind(kind: str) -> dict[str, str]:
+def _problem_type_of_kind(kind: str) -> dict[str, str]:
     """Translates the former option `kind`: single, multi or number."""
     names = {each.name: name for name, each in PROBLEM_TYPES.items()}
     return {"problem_type": names.get(kind, kind)}
@@ -59,7 +59,7 @@ class Classification(base.Task):
         "of classes, with commas between; regression = a number.",
         choices=("single_label", "multi_label", "regression"),
         formerly=("kind",),
-        translate=_of_kind,
+        translate=_problem_type_of_kind,
     )
     class_weights: bool = options.option(
         False,
@@ -108,7 +108,7 @@ class Classification(base.Task):
         return self._problem_type.metric_names
 
     @property
-    def _problem_type(self) -> "Kind":
+    def _problem_type(self) -> "ProblemType":
         return PROBLEM_TYPES[self.problem_type]
 
     def read_examples(self, path: str) -> Iterator[base.Example]:
@@ -128,7 +128,7 @@ class Classification(base.Task):
             needed=(*self.text_columns, "label"),
             on_bad_row=self.on_bad_row,
             label=self._problem_type.read,
-        ).where(labels.keeps, labels.note)
+        ).where(labels.keeps, labels.remark)
 
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
@@ -254,17 +254,17 @@ class Classification(base.Task):
         return [label for label in names if label not in self.labels]
 
 
-class Single:
+class SingleLabel:
     """The problem type of exactly one class per row: softmax cross entropy."""
 
     name = "single"  # in the head_signatures of checkpoints
     metric_names = ("accuracy", "f1_macro", "mcc")
-    read = staticmethod(labels_lib.one)  # parses the label column
+    read = staticmethod(labels_lib.parse_label)  # parses the label column
 
     key = staticmethod(str)  # maps a label to what labels are compared by
 
     def split(self, label: str) -> list[str]:
-        return [labels_lib.one(label)]
+        return [labels_lib.parse_label(label)]
 
     def label_names(self, example: base.Example) -> list[str]:
         return self.split(example["label"])
@@ -333,7 +333,7 @@ class Single:
         }
 
 
-class Multi:
+class MultiLabel:
     """The problem type of any number of classes per row: a sigmoid each.
 
     The label joins the classes by commas.
@@ -341,12 +341,14 @@ class Multi:
 
     name = "multi"
     metric_names = ("f1_micro", "f1_macro", "accuracy")
-    read = staticmethod(labels_lib.several)
+    read = staticmethod(labels_lib.parse_labels)
 
     key = staticmethod(str)
 
     def split(self, label: str) -> list[str]:
-        return [name for name in labels_lib.several(label).split(",") if name]
+        return [
+            name for name in labels_lib.parse_labels(label).split(",") if name
+        ]
 
     def label_names(self, example: base.Example) -> list[str]:
         return self.split(example["label"])
@@ -419,18 +421,18 @@ class Multi:
         return {"classes": table}
 
 
-class Number:
+class Regression:
     """The problem type of a number per row (STS-B): squared error."""
 
     name = "number"
     metric_names = ("spearman", "pearson", "mean_squared_error")
-    read = staticmethod(labels_lib.number)
+    read = staticmethod(labels_lib.parse_number)
 
     def key(self, label: str) -> float:
-        return float(labels_lib.number(label))
+        return float(labels_lib.parse_number(label))
 
     def split(self, label: str) -> list[str]:
-        labels_lib.number(label)
+        labels_lib.parse_number(label)
         return []
 
     def label_names(self, example: base.Example) -> list[str]:
@@ -444,7 +446,7 @@ class Number:
 
     def labels(self, label: tf.Tensor, labels: Sequence[str]) -> tf.Tensor:
         """Converts labels (T,) string -> (T,) float32; not in a graph."""
-        return labels_lib.numbers(label)
+        return labels_lib.parse_numbers(label)
 
     def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         return tf.square(logits[:, 0] - labels)
@@ -462,7 +464,8 @@ class Number:
         labels: Sequence[str],
     ) -> dict[str, float]:
         gold = [
-            float(labels_lib.number(example["label"])) for example in examples
+            float(labels_lib.parse_number(example["label"]))
+            for example in examples
         ]
         answers = [answer["value"] for answer in predictions]
         return classification.regression(gold, answers)
@@ -476,16 +479,16 @@ class Number:
         return {}
 
 
-Kind = Single | Multi | Number
+ProblemType = SingleLabel | MultiLabel | Regression
 
-PROBLEM_TYPES: Mapping[str, Kind] = {
-    "single_label": Single(),
-    "multi_label": Multi(),
-    "regression": Number(),
+PROBLEM_TYPES: Mapping[str, ProblemType] = {
+    "single_label": SingleLabel(),
+    "multi_label": MultiLabel(),
+    "regression": Regression(),
 }
 
 
-def _names(problem_type: Kind, label: tf.Tensor) -> list[list[str]]:
+def _names(problem_type: ProblemType, label: tf.Tensor) -> list[list[str]]:
     """Splits labels (T,) string into the classes of each row."""
     names = []
     for number, text in enumerate(label.numpy()):

@@ -33,8 +33,8 @@ class Embedding(base.Task):
         128,
         "Maximum row length in tokens; each text of a pair gets half of it, "
         "longer ones are truncated.",
-        least=6,
-        most=base.MOST_TOKENS,
+        minimum=6,
+        maximum=base.MOST_TOKENS,
     )
     columns: str = options.option(
         "",
@@ -68,7 +68,7 @@ class Embedding(base.Task):
                 self.columns, labelled_files.COMMON_COLUMNS
             ),
             needed=("text", "text_pair", "label"),
-            label=labels.number,
+            label=labels.parse_number,
         )
 
     def adapt(
@@ -122,7 +122,7 @@ class Embedding(base.Task):
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Targets:
         del features, tokenizer
-        share = labels.numbers(raw["label"]) / self.highest
+        share = labels.parse_numbers(raw["label"]) / self.highest
         return {"similarity": (share, tf.ones_like(share))}
 
     def add_derived_features(self, features: base.Tensors) -> base.Tensors:
@@ -211,6 +211,6 @@ def _cosine(outputs):
 
 def _number(example: base.Example, number: int) -> float:
     try:
-        return float(labels.number(example["label"]))
+        return float(labels.parse_number(example["label"]))
     except ValueError as problem:
         raise errors.InputError(f"row {number}: {problem}.") from None

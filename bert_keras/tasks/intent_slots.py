@@ -93,7 +93,7 @@ class IntentSlots(tagging.Tagging):
                     )
             tags = list(map(tag_schemes.normal, tags))
             try:
-                label = labels.one(label)
+                label = labels.parse_label(label)
             except ValueError as problem:
                 raise errors.InputError(
                     f"{files[2]}, line {number}: {problem}."

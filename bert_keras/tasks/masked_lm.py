@@ -33,8 +33,8 @@ class MaskedLM(base.Task):
     masked_lm_prob: float = options.option(
         0.15,
         "Share of the tokens that are masked.",
-        least=0.01,
-        most=0.9,
+        minimum=0.01,
+        maximum=0.9,
         formerly=("masked_share",),
     )
     # Set from the records' manifest.

@@ -56,20 +56,20 @@ class QuestionAnswering(base.Task):
         128,
         "Tokens from the begin of a window to the next one's, where the "
         "context needs several.",
-        least=1,
-        most=base.MOST_TOKENS,
+        minimum=1,
+        maximum=base.MOST_TOKENS,
     )
     max_question_length: int = options.option(
         64,
         "Maximum question length in tokens; longer ones are truncated.",
-        least=1,
-        most=base.MOST_TOKENS,
+        minimum=1,
+        maximum=base.MOST_TOKENS,
     )
     max_answer_length: int = options.option(
-        30, "Longest answer in tokens that is given.", least=1, most=1000
+        30, "Longest answer in tokens that is given.", minimum=1, maximum=1000
     )
     n_best: int = options.option(
-        20, "Answers that are listed for a question.", least=1, most=1000
+        20, "Answers that are listed for a question.", minimum=1, maximum=1000
     )
     no_answer_threshold: float = options.option(
         0.0,
@@ -152,7 +152,7 @@ class QuestionAnswering(base.Task):
             [question, ids.ids],
             tokenizer.frame,
             seq_length=self.seq_length,
-            facts={"starts": [None, starts.ids], "ends": [None, ends.ids]},
+            per_token={"starts": [None, starts.ids], "ends": [None, ends.ids]},
         ) | {
             "example_index": ids.example_index,
             "truncated": tf.gather(

@@ -32,20 +32,20 @@ class Tagging(base.Task):
         128,
         "Longest row in tokens, [CLS] and [SEP] included; a longer text is "
         "split into several rows.",
-        least=4,
-        most=base.MOST_TOKENS,
+        minimum=4,
+        maximum=base.MOST_TOKENS,
     )
     stride: int = options.option(
         64,
         "Tokens between the starts of two windows of a long text (not their "
         "overlap).",
-        least=1,
-        most=base.MOST_TOKENS,
+        minimum=1,
+        maximum=base.MOST_TOKENS,
     )
     tag_column: int = options.option(
         conll.LAST,
         "Column of the tags, counted from 0; -1 is the last.",
-        least=conll.LAST,
+        minimum=conll.LAST,
     )
     metric_names: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall")
     softmax_terms: ClassVar[tuple[str, ...]] = ("tag",)
@@ -136,8 +136,8 @@ class Tagging(base.Task):
         )
         is_counted = (
             tf.gather(starts_word, token)
-            & (position >= tf.gather(windows.first, row))
-            & (position < tf.gather(windows.last, row))
+            & (position >= tf.gather(windows.own_start, row))
+            & (position < tf.gather(windows.own_stop, row))
         )
 
         def at_word_starts(values):
@@ -148,11 +148,11 @@ class Tagging(base.Task):
             [windows.ids.with_values(tf.gather(ids.values, token))],
             tokenizer.frame,
             seq_length=self.seq_length,
-            facts={
+            per_token={
                 "start": at_word_starts(starts.values),
                 "end": at_word_starts(tf.gather(word_ends, word)),
             },
-            filler=-1,
+            padding_value=-1,
         ) | {"example_index": windows.example_index}
 
     def make_targets(

@@ -170,7 +170,7 @@ def _unpickle(cls, folder, settings):
 
 def lookup(values: Mapping[str, Any]) -> type[Tokenizer]:
     """Returns the class of the tokenizer that `to_dict` described."""
-    return registry.lookup(PACKAGE, values.get("name"), Tokenizer)
+    return registry.class_from_data(PACKAGE, values.get("name"), Tokenizer)
 
 
 def from_dict(values: Mapping[str, Any], folder: str) -> Tokenizer:

@@ -37,13 +37,13 @@ class EvaluateSettings:
         32,
         "Rows per batch; on a labelled file, up to twice as many if texts are "
         "short.",
-        least=1,
+        minimum=1,
     )
     seed: int = options.option(
         1,
         "Seed of the masks drawn on records.",
-        least=0,
-        most=options.MOST_SEED,
+        minimum=0,
+        maximum=options.MOST_SEED,
     )
 
 
@@ -112,7 +112,7 @@ def _on_examples(
         task = task.with_settings(columns=settings.columns)
     reader = task.read_examples(settings.data)
     examples = list(reader)
-    input_pipeline.say_note(reader)
+    input_pipeline.print_remark(reader)
     unseen = _unseen(task, examples, settings)
     answers = model.predict(examples, batch_size=settings.batch_size)
     truncated = sum(answer["truncated"] for answer in answers)
@@ -200,7 +200,7 @@ def _on_records(
         )
     length = records.manifest["seq_length"]
     task = model.task.with_settings(seq_length=length)
-    input_pipeline.fits(task, model.model.encoder.config)
+    input_pipeline.check_length(task, model.model.encoder.config)
     sampler = batches_lib.BatchSampler(
         records.lengths,
         settings.batch_size,

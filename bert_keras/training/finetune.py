@@ -197,8 +197,8 @@ def _adapted(
             argument="dev_fraction",
         )
     task = requested_task.adapt(itertools.chain(first, training), tokenizer)
-    input_pipeline.fits(task, init.config)
-    input_pipeline.say_note(examples)
+    input_pipeline.check_length(task, init.config)
+    input_pipeline.print_remark(examples)
     return task
 
 
@@ -211,7 +211,7 @@ def _dev_examples(
     examples = task.read_examples(settings.dev or settings.train)
     dev = list(labelled_records.dev_examples(settings, examples))
     if settings.dev:
-        input_pipeline.say_note(examples)
+        input_pipeline.print_remark(examples)
     if settings.dev and not dev:
         raise errors.InputError(
             f"{settings.dev}: expected rows to score on, found none. The "
@@ -264,12 +264,15 @@ def _identity(
         {
             "network": init.config.to_dict(),
             "tokenizer": init.tokenizer().fingerprint,
-            "train": run_folder.content(settings.train),
-            "dev": settings.dev and run_folder.content(settings.dev),
-            **run_folder.of_options(requested_task),
+            "train": run_folder.contents_fingerprint(settings.train),
+            "dev": settings.dev
+            and run_folder.contents_fingerprint(settings.dev),
+            **run_folder.options_fingerprints(requested_task),
             "init": ""
             if settings.from_scratch
-            else run_folder.of_start(model, init.matching_heads(model.task)),
+            else run_folder.start_fingerprint(
+                model, init.matching_heads(model.task)
+            ),
         },
     )
 

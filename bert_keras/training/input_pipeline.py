@@ -116,7 +116,7 @@ def same_vocabulary(
         )
 
 
-def fits(task: base.Task, network: networks.NetworkConfig) -> None:
+def check_length(task: base.Task, network: networks.NetworkConfig) -> None:
     """Raises InputError if a row can be longer than the network allows."""
     longest = network.max_length
     if longest is not None and task.num_positions > longest:
@@ -128,9 +128,9 @@ def fits(task: base.Task, network: networks.NetworkConfig) -> None:
         )
 
 
-def say_note(examples: Iterable[base.Example]) -> None:
-    """Prints the `note` of a file's reader, a remark on its data, if any."""
-    if note := getattr(examples, "note", ""):
+def print_remark(examples: Iterable[base.Example]) -> None:
+    """Prints the `remark` of a file's reader, a remark on its data, if any."""
+    if note := getattr(examples, "remark", ""):
         console.say(note)
 
 

@@ -76,8 +76,9 @@ def _run(
         "prepare",
         (settings,),
         {
-            "input": [run_folder.content(path) for path in paths],
-            "vocab": settings.vocab and run_folder.content(settings.vocab),
+            "input": [run_folder.contents_fingerprint(path) for path in paths],
+            "vocab": settings.vocab
+            and run_folder.contents_fingerprint(settings.vocab),
         },
     )
     train = os.path.join(settings.output, "train")
@@ -87,7 +88,7 @@ def _run(
         names=run_folder.PREPARATION,
         begun=_is_begun(settings.output),
     )
-    run_folder.take(settings.output, identity)
+    run_folder.write_identity(settings.output, identity)
     if records_lib.is_complete(train):
         return {"already there": train}
     began = time.monotonic()

@@ -94,8 +94,8 @@ def _run(
             "tokenizer": tokenizer.fingerprint,
             "records": train.fingerprint,
             "dev records": dev.fingerprint if dev else "",
-            **run_folder.of_options(requested_task),
-            "init": run_folder.of_start(model, head_names)
+            **run_folder.options_fingerprints(requested_task),
+            "init": run_folder.start_fingerprint(model, head_names)
             if settings.init
             else "",
         },
@@ -169,8 +169,8 @@ def _model(
     if settings.init:
         source = input_pipeline.read_init(settings, settings.init)
         input_pipeline.same_vocabulary(source, tokenizer, settings.records)
-        input_pipeline.fits(task, source.config)
+        input_pipeline.check_length(task, source.config)
         return loading.load_model(source, task), source.matching_heads(task)
     bert = bert_lib.parse(settings.model, vocab_size=tokenizer.vocab_size)
-    input_pipeline.fits(task, bert)
+    input_pipeline.check_length(task, bert)
     return model_lib.BertModel(bert.build_encoder(), task), set()

@@ -107,7 +107,7 @@ class Identity:
         }
         return json.loads(json.dumps(values))  # JSON has no tuples
 
-    def counting(self) -> dict[str, Any]:
+    def resume_values(self) -> dict[str, Any]:
         """Returns what must be equal when a run resumes."""
         values = self.to_dict()
         for name, field in self.fields().items():
@@ -117,7 +117,7 @@ class Identity:
 
     @property
     def fingerprint(self) -> str:
-        text = json.dumps(self.counting(), sort_keys=True)
+        text = json.dumps(self.resume_values(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -155,7 +155,7 @@ def check(
     return not changed
 
 
-def take(folder: str, identity: Identity) -> None:
+def write_identity(folder: str, identity: Identity) -> None:
     """Writes this run's settings.json and flags.txt; call `check` first."""
     files.write_text(
         os.path.join(folder, IDENTITY), json.dumps(identity.to_dict(), indent=1)
@@ -200,7 +200,7 @@ def claim(
     )
     workers.barrier()  # The chief writes only after all workers have checked.
     if workers.is_chief:
-        take(settings.output, identity)
+        write_identity(settings.output, identity)
 
 
 def refuse_inputs_inside(folder: str, **inputs: str) -> None:
@@ -216,20 +216,20 @@ def refuse_inputs_inside(folder: str, **inputs: str) -> None:
             )
 
 
-def of_options(task: base.Task) -> dict[str, str]:
+def options_fingerprints(task: base.Task) -> dict[str, str]:
     """Returns fingerprints of the files named by a task's options.
 
     Includes the options of its wrappers.
     """
     identity = Identity("", (task,), {})
     return {
-        name: content(value)
+        name: contents_fingerprint(value)
         for name, field, value in identity._options()
         if field.metadata.get("reads") and value
     }
 
 
-def content(path: str) -> str:
+def contents_fingerprint(path: str) -> str:
     """Returns a fingerprint of a file, or of all files of a folder or glob."""
     digest = hashlib.sha256()
     for each in corpus.files([path]):
@@ -237,7 +237,7 @@ def content(path: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def of_start(
+def start_fingerprint(
     model: model_lib.BertModel, head_names: Collection[str] | None = ()
 ) -> str:
     """Returns a fingerprint of the encoder's weights and those of some heads.

@@ -54,12 +54,12 @@ class TrainSettings:
     batch_size: int = options.option(
         32,
         "Rows per update, over all replicas and accumulation steps.",
-        least=1,
+        minimum=1,
     )
     gradient_accumulation_steps: int = options.option(
         1,
         "Micro-batches that a batch is computed in, to save memory.",
-        least=1,
+        minimum=1,
     )
     optimizer: str = options.option(
         "adamw",
@@ -72,36 +72,36 @@ class TrainSettings:
         "and ALBERT go without.",
     )
     learning_rate: float = options.option(
-        5e-5, "Peak learning rate.", least=0.0
+        5e-5, "Peak learning rate.", minimum=0.0
     )
     warmup_ratio: float = options.option(
         0.1,
         "Share of all steps in which the learning rate rises linearly to "
         "`learning_rate`; after them it decays linearly to 0.",
-        least=0.0,
-        most=1.0,
+        minimum=0.0,
+        maximum=1.0,
         formerly=("warmup",),
         translate=_warmup,
     )
     warmup_steps: int = options.option(
-        0, "The same as a number of steps; 0: see `warmup_ratio`.", least=0
+        0, "The same as a number of steps; 0: see `warmup_ratio`.", minimum=0
     )
     weight_decay: float = options.option(
         0.01,
         "Decoupled decay of all weights but biases and LayerNorm.",
-        least=0.0,
+        minimum=0.0,
     )
     clip_norm: float = options.option(
         1.0,
         "Maximum global gradient norm; 0 disables clipping.",
-        least=0.0,
+        minimum=0.0,
     )
     modules: str = options.option("", options.MODULES, identity=False)
     lowercase: bool | None = options.option(
         None,
         "Fold case and drop accents, for an `init` of another format. "
         "Default: inferred from its files.",
-        kind=bool,
+        value_type=bool,
     )
     allow_missing: str = options.option(
         "",
@@ -111,8 +111,8 @@ class TrainSettings:
     seed: int = options.option(
         1,
         "Seed of shuffling, masking, dropout and initialisation.",
-        least=0,
-        most=options.MOST_SEED,
+        minimum=0,
+        maximum=options.MOST_SEED,
     )
     strategy: str = options.option(
         "auto",
@@ -133,12 +133,12 @@ class TrainSettings:
     loss_scale: float = options.option(
         0.0,
         "Fixed loss scale for mixed_float16; 0: dynamic loss scaling.",
-        least=0.0,
+        minimum=0.0,
     )
     max_skipped: int = options.option(
         20,
         "Steps in a row without a finite gradient that end the run.",
-        least=1,
+        minimum=1,
     )
     deterministic: bool = options.option(
         False, "Bit-equal repetition on a GPU, at a cost in speed."
@@ -157,12 +157,12 @@ class TrainSettings:
         identity=False,
     )
     save_every: int = options.option(
-        1000, "Steps between checkpoints.", least=1, identity=False
+        1000, "Steps between checkpoints.", minimum=1, identity=False
     )
     max_checkpoints_to_keep: int = options.option(
         3,
         "Number of newest checkpoints to keep, besides the best one.",
-        least=1,
+        minimum=1,
         identity=False,
         formerly=("keep",),
     )
@@ -175,11 +175,11 @@ class TrainSettings:
         0,
         "Evaluations without an improvement after which the run ends; 0: "
         "never.",
-        least=0,
+        minimum=0,
     )
     break_lock: bool = options.option(False, locks.BREAK_LOCK, identity=False)
     log_every: int = options.option(
-        20, "Steps between log lines.", least=1, identity=False
+        20, "Steps between log lines.", minimum=1, identity=False
     )
 
 
@@ -197,15 +197,17 @@ class PrepareSettings:
     vocab_size: int = options.option(
         0,
         "Entries to learn from the input, where `vocab` is not given.",
-        least=0,
+        minimum=0,
     )
     lowercase: bool | None = options.option(
         None,
         "Fold case and drop accents. Default: inferred from the entries of "
         "`vocab`; true for a learned vocabulary.",
-        kind=bool,
+        value_type=bool,
     )
-    seq_length: int = options.option(128, "Tokens in a row, at most.", least=8)
+    seq_length: int = options.option(
+        128, "Tokens in a row, at most.", minimum=8
+    )
     sentence_objective: str = options.option(
         "nsp",
         "Pairs: nsp = next sentence or a random one, sop = in order or "
@@ -217,7 +219,7 @@ class PrepareSettings:
         1,
         "Number of times that pairs are sampled from the text; masks are "
         "sampled anew while training in any case.",
-        least=1,
+        minimum=1,
         formerly=("passes",),
     )
     deduplicate: bool = options.option(
@@ -232,35 +234,35 @@ class PrepareSettings:
     masked_lm_prob: float = options.option(
         0.15,
         "For format=google: share of the tokens that are masked.",
-        least=0.01,
-        most=0.9,
+        minimum=0.01,
+        maximum=0.9,
         formerly=("masked_share",),
     )
     max_predictions_per_seq: int = options.option(
         20,
         "For format=google: maximum number of masks in a row.",
-        least=1,
+        minimum=1,
         formerly=("max_predictions",),
     )
     dev_fraction: float = options.option(
         0.01,
         "Share of the documents that are held out for evaluation.",
-        least=0.0,
-        most=0.5,
+        minimum=0.0,
+        maximum=0.5,
         formerly=("held_out",),
     )
     shard_mb: float = options.option(
         corpus_chunks.BYTES / 1e6,
         "Text in a shard, in MB; random sentences come from the same shard.",
-        least=0.001,
+        minimum=0.001,
     )
     seed: int = options.option(
-        1, "Pairs and random sentences.", least=0, most=options.MOST_SEED
+        1, "Pairs and random sentences.", minimum=0, maximum=options.MOST_SEED
     )
     workers: int = options.option(
         0,
         "Processes; 0: one for each core, fewer for a small input.",
-        least=0,
+        minimum=0,
         identity=False,
     )
     runner: str = options.option(
@@ -291,29 +293,29 @@ class PretrainSettings(TrainSettings):
     init: str = options.option(
         "", "A checkpoint of any format that training starts from.", reads=True
     )
-    steps: int = options.option(100_000, "Updates.", least=1)
+    steps: int = options.option(100_000, "Updates.", minimum=1)
     batch_size: int = options.option(
         256,
         "Rows per update, over all replicas and accumulation steps.",
-        least=1,
+        minimum=1,
     )
     learning_rate: float = options.option(
-        1e-4, "Peak learning rate.", least=0.0
+        1e-4, "Peak learning rate.", minimum=0.0
     )
     warmup_ratio: float = options.option(
         0.01,
         "Share of all steps in which the learning rate rises linearly to "
         "`learning_rate`; after them it decays linearly to 0.",
-        least=0.0,
-        most=1.0,
+        minimum=0.0,
+        maximum=1.0,
         formerly=("warmup",),
         translate=_warmup,
     )
     evaluate_every: int = options.option(
-        5000, "Steps between evaluations on the held-out records.", least=0
+        5000, "Steps between evaluations on the held-out records.", minimum=0
     )
     evaluate_batches: int = options.option(
-        100, "Batches of held-out records that an evaluation reads.", least=1
+        100, "Batches of held-out records that an evaluation reads.", minimum=1
     )
 
 
@@ -335,10 +337,10 @@ class FinetuneSettings(TrainSettings):
         0.0,
         "Without `dev`: share of the rows of `train`, of each label, that is "
         "scored on and not learned from.",
-        least=0.0,
-        most=0.5,
+        minimum=0.0,
+        maximum=0.5,
     )
-    epochs: int = options.option(3, "Passes over the training rows.", least=1)
+    epochs: int = options.option(3, "Passes over the training rows.", minimum=1)
     from_scratch: bool = options.option(
         False,
         "Train from randomly initialised weights, with the shape and the "

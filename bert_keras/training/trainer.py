@@ -286,7 +286,7 @@ class Trainer:
             ) from None
         if state.best_step is not None:
             checkpoint.mark(run, "best", state.best_step)
-        checkpoint.keep(
+        checkpoint.prune(
             run, self.settings.max_checkpoints_to_keep, self.tokenizer
         )
 

@@ -169,7 +169,7 @@ for _name, _member in vars(base.Task).items():
 
 def find(name: str) -> type[Wrapper]:
     """Imports and returns the wrapper of a file here, or a user's module."""
-    return registry.find(PACKAGE, name, Wrapper)
+    return registry.import_class(PACKAGE, name, Wrapper)
 
 
 def names() -> list[str]:

@@ -23,8 +23,8 @@ class LabelSmoothing(base.Wrapper):
     epsilon: float = options.option(
         0.1,
         "Probability that is spread evenly over all classes.",
-        least=0.0,
-        most=0.99,
+        minimum=0.0,
+        maximum=0.99,
     )
 
     def __post_init__(self) -> None:

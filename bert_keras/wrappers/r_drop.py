@@ -28,7 +28,7 @@ class RDrop(base.Wrapper):
     """
 
     alpha: float = options.option(
-        1.0, "Weight of the divergence between the two passes.", least=0.0
+        1.0, "Weight of the divergence between the two passes.", minimum=0.0
     )
 
     # Empty: the loss is not a plain cross entropy.

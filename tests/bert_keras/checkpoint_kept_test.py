@@ -59,7 +59,7 @@ class KeptTest(parameterized.TestCase):
         for step in (1, 2, 3, 4):
             self.save(step)
         checkpoint.mark(self.run_folder, "latest", 1)
-        checkpoint.keep(self.run_folder, 2, self.tokenizer)
+        checkpoint.prune(self.run_folder, 2, self.tokenizer)
         self.assertEqual(checkpoint.steps(self.run_folder), [1, 3, 4])
         self.assertEqual(checkpoint.read(self.run_folder).step, 1)
 
@@ -68,7 +68,7 @@ class KeptTest(parameterized.TestCase):
             self.save(step)
         checkpoint.mark(self.run_folder, "best", 2)
         checkpoint.mark(self.run_folder, "latest", 4)
-        checkpoint.keep(self.run_folder, 1, self.tokenizer)
+        checkpoint.prune(self.run_folder, 1, self.tokenizer)
         self.assertEqual(checkpoint.steps(self.run_folder), [2, 4, 5])
 
 

@@ -148,7 +148,7 @@ class CheckpointTest(parameterized.TestCase):
         for step in (1, 2, 3, 4, 5, 6):
             self.save(step)
         checkpoint.mark(self.run_folder, "best", 1)
-        checkpoint.keep(self.run_folder, 2, self.tokenizer)
+        checkpoint.prune(self.run_folder, 2, self.tokenizer)
         self.assertEqual(checkpoint.steps(self.run_folder), [1, 5, 6])
         self.assertLen(os.listdir(self.run_folder), 3 + 2)
 

@@ -33,7 +33,7 @@ class RegistryTest(parameterized.TestCase):
 
     @parameterized.parameters("classification", f"{TASKS}.classification")
     def test_both_ways_find_what_comes_with_the_package(self, name):
-        for way in (registry.find, registry.lookup):
+        for way in (registry.import_class, registry.class_from_data):
             cls = way(TASKS, name, base.Task)
             self.assertIs(cls, classification.Classification)
         self.assertEqual(registry.name_of(TASKS, cls), "classification")
@@ -43,22 +43,22 @@ class RegistryTest(parameterized.TestCase):
         with self.assertRaisesRegex(
             registry.UnknownNameError, "its task is in the module .*modules="
         ):
-            registry.lookup(TASKS, name, base.Task)
+            registry.class_from_data(TASKS, name, base.Task)
         self.assertNotIn(name, sys.modules)
-        cls = registry.find(TASKS, name, base.Task)
-        self.assertIs(registry.lookup(TASKS, name, base.Task), cls)
+        cls = registry.import_class(TASKS, name, base.Task)
+        self.assertIs(registry.class_from_data(TASKS, name, base.Task), cls)
         self.assertEqual(registry.name_of(TASKS, cls), name)
         registry.require_findable(TASKS, cls, base.Task)
 
     @parameterized.parameters("os", "os.path", "base", "", 5, None, ["os"])
     def test_a_folder_gets_nothing_else(self, name):
         with self.assertRaises(registry.UnknownNameError):
-            registry.lookup(TASKS, name, base.Task)
+            registry.class_from_data(TASKS, name, base.Task)
 
     def test_one_module_holds_one(self):
         name = self.module("task", MODULE + "class Other(Mine): pass\n")
         with self.assertRaisesRegex(errors.InputError, "'Mine', 'Other'"):
-            registry.find(TASKS, name, base.Task)
+            registry.import_class(TASKS, name, base.Task)
         cls = sys.modules[name].Mine
         with self.assertRaisesRegex(errors.InputError, "other tasks.*Other"):
             registry.require_findable(TASKS, cls, base.Task)

@@ -15,8 +15,10 @@ from bert_keras.wrappers import base
 class LengthToo(base.Wrapper):
     """A second head learns whether a text is long; it is not served."""
 
-    weight: float = options.option(0.5, "Weight of its loss.", least=0.0)
-    long: int = options.option(5, "Tokens of the shortest long text.", least=1)
+    weight: float = options.option(0.5, "Weight of its loss.", minimum=0.0)
+    long: int = options.option(
+        5, "Tokens of the shortest long text.", minimum=1
+    )
 
     @property
     def head_signatures(self):

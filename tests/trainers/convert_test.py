@@ -19,7 +19,7 @@ from bert_keras.networks import bert
 from tests import tiny
 from trainers import convert
 
-FORMATS = (convert.OURS, *formats.FORMATS)
+FORMATS = (convert.NATIVE, *formats.FORMATS)
 
 
 def no_task(**changes):
@@ -92,13 +92,13 @@ class ConvertTest(parameterized.TestCase):
 
     def test_from_format_to_format_and_back(self):
         self.saved()
-        chain = ("run", *formats.FORMATS, convert.OURS)
+        chain = ("run", *formats.FORMATS, convert.NATIVE)
         for source, target in itertools.pairwise(chain):
             summary = self.convert(target, source, format=target)
-            source = convert.OURS if source == "run" else source
+            source = convert.NATIVE if source == "run" else source
             self.assertEqual(summary["format"], f"{source} -> {target}")
         one = checkpoint.read(self.path("run"))
-        other = checkpoint.read(self.path(convert.OURS))
+        other = checkpoint.read(self.path(convert.NATIVE))
         for values in ("encoder_values", "head_values"):
             original, converted = (
                 getattr(one, values)(),

@@ -11,7 +11,7 @@ from trainers import flags
 @dataclasses.dataclass(frozen=True)
 class Settings:
     flags_test_rate: float = options.option(
-        0.5, "A number.", least=0.0, formerly=("flags_test_speed",)
+        0.5, "A number.", minimum=0.0, formerly=("flags_test_speed",)
     )
     flags_test_share: float = options.option(
         0.1,

@@ -19,7 +19,7 @@ class LabelsTest(parameterized.TestCase):
         ("[a], 'b'", "[a], 'b'"), ("NA", "NA"), ("None", "None"),
     )  # fmt: skip
     def test_one_label_is_stripped_and_nothing_else(self, value, label):
-        self.assertEqual(labels.one(value), label)
+        self.assertEqual(labels.parse_label(value), label)
 
     @parameterized.parameters(
         None, "", " ", "\u3000", math.nan, math.inf, "nan", " NaN ", ([],),
@@ -28,7 +28,7 @@ class LabelsTest(parameterized.TestCase):
     )  # fmt: skip
     def test_a_missing_label_or_a_list_is_refused(self, value):
         with self.assertRaisesRegex(ValueError, "expected (a|one) label"):
-            labels.one(value)
+            labels.parse_label(value)
 
     @parameterized.parameters(
         ("a, b", "a,b"), (" b\u3000,\xa0a,", "b,a"), ("a,a", "a"), ("a", "a"),
@@ -38,8 +38,8 @@ class LabelsTest(parameterized.TestCase):
         ("nan", ""), ("", ""), (" ", ""), ("a b", "a b"),
     )  # fmt: skip
     def test_several_labels_are_joined(self, value, label):
-        self.assertEqual(labels.several(value), label)
-        self.assertEqual(labels.several(label), label)
+        self.assertEqual(labels.parse_labels(value), label)
+        self.assertEqual(labels.parse_labels(label), label)
 
     @parameterized.parameters(
         ([1],), ([None],), (["a", ["b"]],), ({"a": 1},), (["a,b"],), ([""],),
@@ -51,7 +51,7 @@ class LabelsTest(parameterized.TestCase):
     )  # fmt: skip
     def test_other_lists_and_objects_are_refused(self, value):
         with self.assertRaisesRegex(ValueError, "^expected (a list|labels)"):
-            labels.several(value)
+            labels.parse_labels(value)
 
     @parameterized.parameters(
         *itertools.product(
@@ -82,7 +82,7 @@ class LabelsTest(parameterized.TestCase):
         "5", " 5\u3000", "1e3", "-.5", "5.", "+1.5E-2", "0005", 2, 2.5, "1e-50"
     )
     def test_a_number_is_one_number_for_python_and_tensorflow(self, value):
-        text = labels.number(value)
+        text = labels.parse_number(value)
         self.assertEqual(float(text), float(value))
         number = tf.strings.to_number(text).numpy()
         self.assertEqual(number, np.float32(float(text)))
@@ -94,7 +94,7 @@ class LabelsTest(parameterized.TestCase):
     )  # fmt: skip
     def test_other_forms_are_refused(self, value):
         with self.assertRaisesRegex(ValueError, "^expected a finite number, f"):
-            labels.number(value)
+            labels.parse_number(value)
 
 
 if __name__ == "__main__":

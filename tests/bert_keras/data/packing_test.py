@@ -141,11 +141,11 @@ class PackTest(parameterized.TestCase):
                 [first, second],
                 frame,
                 seq_length=11,
-                facts={
+                per_token={
                     "next": [first + 1, second + 1],
                     "second": [None, second],
                 },
-                filler=-1,
+                padding_value=-1,
             )
             ids = packed["token_ids"].numpy()
             np.testing.assert_array_equal(
@@ -223,13 +223,13 @@ class WindowsTest(parameterized.TestCase):
     def test_a_token_counts_where_it_has_the_most_context(self):
         room, length = 9, 40
         windows = packing.windows(ragged([list(range(length))]), room, 4)
-        begins = windows.begin.numpy()
+        begins = windows.start.numpy()
         ends = np.minimum(begins + room, length)
         for begin, end, first, last in zip(
             begins,
             ends,
-            windows.first.numpy(),
-            windows.last.numpy(),
+            windows.own_start.numpy(),
+            windows.own_stop.numpy(),
             strict=True,
         ):
             for token in range(first, last):

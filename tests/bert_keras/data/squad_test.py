@@ -60,7 +60,7 @@ class SquadTest(parameterized.TestCase):
         self.assertEqual(read.answers, answers)
         self.assertEqual(read.misplaced, misplaced)
         self.assertEqual(read.unplaced, unplaced)
-        self.assertEqual(bool(read.note), misplaced > 0)
+        self.assertEqual(bool(read.remark), misplaced > 0)
         for row in rows:
             start = int(row["answer_start"])
             if start >= 0:
@@ -85,7 +85,7 @@ class SquadTest(parameterized.TestCase):
         self.assertEqual(json.loads(row["answers"]), ["Ada"])
         self.assertEqual((row["answer"], row["answer_start"]), ("", "-1"))
         self.assertEqual(row["is_impossible"], "false")
-        self.assertIn("1 of 1 answers", read.note)
+        self.assertIn("1 of 1 answers", read.remark)
 
     def test_impossible_questions_have_no_answers(self):
         one, two = self.read(
@@ -102,22 +102,22 @@ class SquadTest(parameterized.TestCase):
         read = squad.read(self.write(article(question(*answers))))
         self.assertEqual(list(read), [flagged])
         self.assertEqual(flagged["is_impossible"], "true")
-        self.assertIn("2 answers are blank", read.note)
-        self.assertIn("1 questions have no other", read.note)
+        self.assertIn("2 answers are blank", read.remark)
+        self.assertIn("1 questions have no other", read.remark)
 
     def test_a_blank_answer_beside_another_is_left_out_and_told(self):
         read = squad.read(self.write(article(question(("", 0), ("Bo", 10)))))
         (row,) = read
         self.assertEqual(json.loads(row["answers"]), ["Bo"])
         self.assertEqual((row["answer"], row["answer_start"]), ("Bo", "10"))
-        self.assertIn("1 answers are blank", read.note)
+        self.assertIn("1 answers are blank", read.remark)
         self.assertEqual((read.answers, read.misplaced), (1, 0))
 
     def test_answers_to_an_impossible_question_are_told(self):
         asked = question(("Bo", 10), is_impossible=True)
         read = squad.read(self.write(article(asked)))
         list(read)
-        self.assertIn("1 questions are flagged as impossible", read.note)
+        self.assertIn("1 questions are flagged as impossible", read.remark)
 
     def test_half_a_surrogate_pair_keeps_the_offsets(self):
         (row,) = self.read(article(question(("b", 2)), context="\ud83db b"[1:]))

@@ -173,7 +173,7 @@ class TfliteTest(parameterized.TestCase):
         difference = tflite.compare(
             self.paths[task, "float32"], self.predictors[task]
         )
-        self.assertLess(difference.numbers, 1e-5)
+        self.assertLess(difference.distance, 1e-5)
         self.assertEqual(difference.agreement, 1.0)
 
     @parameterized.parameters(*sharp.TASKS)
@@ -187,7 +187,7 @@ class TfliteTest(parameterized.TestCase):
             self.assertGreater(difference.agreement, 0.3)
         else:
             self.assertGreater(difference.agreement, 0.5)
-            self.assertLess(difference.numbers, 0.3)
+            self.assertLess(difference.distance, 0.3)
 
     @parameterized.parameters(*EVERY_FILE)
     def test_every_op_is_built_in(self, task, quantization):
@@ -206,7 +206,7 @@ class TfliteTest(parameterized.TestCase):
             else:
                 self.assertLessEqual(version, OPS_OF_2_9[op], op)
         oldest = OLDEST[quantization]
-        self.assertEqual(runtimes.oldest(content), oldest)
+        self.assertEqual(runtimes.oldest_runtime(content), oldest)
         metadata = json.loads(self.read(path.replace(".tflite", ".json")))
         self.assertEqual(metadata["oldest_runtime"], oldest)
         text = self.read(path.replace(".tflite", ".md")).decode()
@@ -220,12 +220,14 @@ class TfliteTest(parameterized.TestCase):
             [LENGTH],
         )
         self.assertIn(b"2.3.0", content)
-        self.assertEqual(runtimes.oldest(content), "2.9.0")
+        self.assertEqual(runtimes.oldest_runtime(content), "2.9.0")
 
     def test_a_file_without_a_stated_runtime_is_an_error(self):
         content = self.read(self.paths["pair", "float32"])
         with self.assertRaisesRegex(ValueError, "expected a version"):
-            runtimes.oldest(content.replace(b"min_runtime", b"max_runtime"))
+            runtimes.oldest_runtime(
+                content.replace(b"min_runtime", b"max_runtime")
+            )
 
     def test_old_runtimes_answer_alike_or_refuse(self):
         pythons = os.environ.get("TFLITE_PYTHONS")
@@ -249,10 +251,12 @@ class TfliteTest(parameterized.TestCase):
             )
             version, answers = json.loads(done.stdout.splitlines()[-1])
             # The first ai-edge-litert is new enough for all.
-            version = runtimes.numbers(version or OLDEST["dynamic"])
+            version = runtimes.version_numbers(version or OLDEST["dynamic"])
             for (task, quantization), path in self.paths.items():
                 with self.subTest(python, task=task, quantization=quantization):
-                    if version >= runtimes.numbers(OLDEST[quantization]):
+                    if version >= runtimes.version_numbers(
+                        OLDEST[quantization]
+                    ):
                         self.assert_alike(
                             answers[path], expected[path], quantization
                         )

@@ -46,7 +46,7 @@ class StringsTest(parameterized.TestCase):
             self.paths[task], predictor, LENGTH
         )
         self.assertGreater(difference.texts, 5)
-        self.assertLess(difference.numbers, 1e-5)
+        self.assertLess(difference.distance, 1e-5)
         call = tflite_tokenizer.runner(self.paths[task])
         rows = [
             {name: row[name] for name in predictor.task.text_columns}

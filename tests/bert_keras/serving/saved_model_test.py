@@ -64,7 +64,7 @@ class SavedModelTest(parameterized.TestCase):
         difference = saved_model.compare(
             self.served[task], self.predictors[task]
         )
-        self.assertLess(difference.numbers, 1e-5)
+        self.assertLess(difference.distance, 1e-5)
         self.assertEqual(difference.agreement, 1.0)
 
     def test_texts_get_different_answers(self):
@@ -93,7 +93,7 @@ class SavedModelTest(parameterized.TestCase):
             self.assertLen(answer, len(texts), name)
         expected = saved_model.limited(self.predictors[task])(**raw)
         difference = verification.compare(answers, expected)
-        difference.require(numbers=1e-5, agreement=1.0)
+        difference.require(distance=1e-5, agreement=1.0)
 
     @parameterized.parameters(
         {"environment": {}},

@@ -1,6 +1,7 @@
 """Tasks of users: what is found, imported and refused."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from bert_keras import (
     errors,
     formats,
     loading,
+    options,
     predictor,
     registry,
 )
@@ -176,6 +178,23 @@ class UsersTaskTest(parameterized.TestCase):
 
                 def sums(self, outputs, inputs, targets):
                     return {}
+
+    def test_options_under_their_former_names_have_the_same_bounds(self):
+        @dataclasses.dataclass
+        class Before:
+            count: int = base.knob(None, "Rows.", least=1, most=9, kind=int)
+
+        @dataclasses.dataclass
+        class Today:
+            count: int = options.option(
+                None, "Rows.", minimum=1, maximum=9, value_type=int
+            )
+
+        before, today = (
+            dict(dataclasses.fields(each)[0].metadata)
+            for each in (Before, Today)
+        )
+        self.assertEqual(before, today)
 
     def test_the_task_of_the_docstring_works(self):
         _, text = base.Task.__doc__.split("author writes:\n\n")

@@ -16,7 +16,7 @@ class WordDropout(classification.Classification):
     """Hides whole words while training, and counts words in its answers."""
 
     word_dropout: float = options.option(
-        0.5, "Share of the words that is hidden.", least=0.0, most=1.0
+        0.5, "Share of the words that is hidden.", minimum=0.0, maximum=1.0
     )
     mask_id: int = 0  # of the tokenizer
 
@@ -37,7 +37,7 @@ class WordDropout(classification.Classification):
             [ids],
             tokenizer.frame,
             seq_length=self.seq_length,
-            facts={"word": [word]},
+            per_token={"word": [word]},
         )
 
     def randomize(self, features, targets, seeds):

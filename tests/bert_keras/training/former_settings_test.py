@@ -42,7 +42,7 @@ class FormerSettingsTest(absltest.TestCase):
         self.folder = self.create_tempdir().full_path
         os.makedirs(os.path.join(self.folder, "step-00000001"))
         self.create_file("step-00000001/config.json", "{}")
-        run_folder.take(self.folder, identity(Before(rate=0.25)))
+        run_folder.write_identity(self.folder, identity(Before(rate=0.25)))
 
     def create_file(self, name, text):
         with open(os.path.join(self.folder, name), "w") as file:

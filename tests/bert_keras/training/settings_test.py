@@ -110,22 +110,22 @@ class SettingsTest(parameterized.TestCase):
 
     def test_what_an_option_of_a_wrapper_reads_is_known_by_its_contents(self):
         path = self.create_tempfile(content="one").full_path
-        before = run_folder.of_options(Reads(TASK, words=path))
+        before = run_folder.options_fingerprints(Reads(TASK, words=path))
         (name,) = before
         self.assertEndsWith(name, "_words")
         with open(path, "w") as file:
             file.write("two")
         self.assertNotEqual(
-            before, run_folder.of_options(Reads(TASK, words=path))
+            before, run_folder.options_fingerprints(Reads(TASK, words=path))
         )
-        self.assertEqual(run_folder.of_options(Reads(TASK)), {})
+        self.assertEqual(run_folder.options_fingerprints(Reads(TASK)), {})
 
     def test_a_flagfile_has_flags_alone(self):
         identity = run_folder.Identity(
             "pretrain", (TASK,), {}, without_flags=("task", "seq_length")
         )
         folder = self.create_tempdir().full_path
-        run_folder.take(folder, identity)
+        run_folder.write_identity(folder, identity)
         with open(os.path.join(folder, "flags.txt")) as file:
             values = run_folder.parse(file.read())
         self.assertContainsSubset(["problem_type"], values)
