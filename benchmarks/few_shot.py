@@ -41,7 +41,7 @@ def accuracies(output: str, folder: str, *extra: str) -> list[float]:
         subprocess.run(
             [sys.executable, "-m", *command], check=True, capture_output=True
         )
-        last = checkpoint.read(checkpoint.marked(run, "latest") or run)
+        last = checkpoint.read(checkpoint.marked_folder(run, "latest") or run)
         values.append(last.metadata["scores"]["accuracy"])
         print(f"seed {seed} {' '.join(extra)}: {values[-1]:.4f}", flush=True)
     return values

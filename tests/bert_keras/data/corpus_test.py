@@ -98,7 +98,7 @@ class DocumentsTest(CorpusTest):
         self.assertGreater(len(documents), 4)
         for document in documents:
             size = sum(map(len, document))
-            self.assertLess(size, corpus.LONGEST + len(paragraph))
+            self.assertLess(size, corpus.MAX_DOCUMENT_LENGTH + len(paragraph))
             self.assertLen(document, len(document) // 2 * 2)
 
     @parameterized.parameters(

@@ -165,7 +165,7 @@ class RowsTest(parameterized.TestCase):
         read = labelled_files.read(path, on_bad_row="skip")
         self.assertLen(list(read), 2)
         self.assertEqual(read.skipped, 1)
-        self.assertIn("1 of 3 rows are malformed", read.remark)
+        self.assertIn("1 of 3 rows are malformed", read.warning)
 
     @parameterized.parameters(
         ("a.csv", "text,label\na,x\nb,{}\nc,x\n", ("", " ", "nan", "\xa0")),
@@ -347,7 +347,7 @@ class RowsTest(parameterized.TestCase):
             [("d", "1"), ("a,0\nb,0\nc", "0"), ("d", "1")],
         )
         self.assertEqual(read.skipped, 0)
-        self.assertRegex(read.remark, "a.csv: 1 rows hold .* at line 3")
+        self.assertRegex(read.warning, "a.csv: 1 rows hold .* at line 3")
 
     @parameterized.parameters('x","y\n', '"x,y\n"z', 'x,"y\n', '"x\n', 'x,"\n')
     def test_time_grows_with_rows_that_lost_a_quote_and_not_its_square(
