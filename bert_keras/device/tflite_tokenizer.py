@@ -37,26 +37,10 @@ def signature(
     Raises InputError if answers need more of the text than its token ids, such
     as offsets.
     """
+    _check_task(predictor)
     task = predictor.task
     tokenizer: Any = predictor.tokenizer  # `_tokenizer_op` requires WordPiece
     input_names = predictor.model.encoder.config.inputs
-    available = {*input_names, "example_index", "truncated"}
-    unavailable = (
-        task.preprocess(verification.sentences(task), tokenizer).keys()
-        - available
-    )
-    if unavailable:
-        raise errors.InputError(
-            f"{task.name} needs features that TFLite's tokenizer does not "
-            f"compute ({', '.join(sorted(unavailable))}): a file with string "
-            "inputs is not possible. Use the file with id inputs."
-        )
-    if len(task.text_columns) > 2:
-        raise errors.InputError(
-            f"{task.name} reads {len(task.text_columns)} texts: a file with "
-            "string inputs is only possible for one or two. Use the file with "
-            "id inputs."
-        )
     op = _tokenizer_op(tokenizer)
 
     def answer(**raw):
@@ -90,6 +74,30 @@ def signature(
         for name in task.text_columns
     }
     return answer, specs
+
+
+def _check_task(predictor: predictor_lib.Predictor) -> None:
+    task = predictor.task
+    available = {
+        *predictor.model.encoder.config.inputs,
+        "example_index",
+        "truncated",
+    }
+    features = task.preprocess(
+        verification.sentences(task), predictor.tokenizer
+    )
+    if unavailable := features.keys() - available:
+        raise errors.InputError(
+            f"{task.name} needs features that TFLite's tokenizer does not "
+            f"compute ({', '.join(sorted(unavailable))}): a file with string "
+            "inputs is not possible. Use the file with id inputs."
+        )
+    if len(task.text_columns) > 2:
+        raise errors.InputError(
+            f"{task.name} reads {len(task.text_columns)} texts: a file with "
+            "string inputs is only possible for one or two. Use the file with "
+            "id inputs."
+        )
 
 
 def _truncate(segments: Sequence[tf.Tensor], room: int) -> list[tf.Tensor]:
