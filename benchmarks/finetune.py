@@ -1,14 +1,15 @@
-"""Compares fine-tuning with Hugging Face on PyTorch, in alternating runs.
+"""Compares fine-tuning with Hugging Face on PyTorch; the runs alternate.
 
   make bench
   .venv-bench/bin/python -m benchmarks.finetune \\
       --recipe=trainers/recipes/sst2.flags --init=FOLDER \\
       --train=train.tsv --dev=dev.tsv --seeds=1,2,3
 
-Both sides have the same weights, examples and flags, and the same functions
-compute the metrics. Rows per second are those of training only, without its
-first steps. Hugging Face's batches are random or, with --group_lengths, of
-similar length. Memory is the peak of the whole process.
+A side is bert_keras or Hugging Face. Both have the same weights, examples and
+flags, and the same functions compute the metrics. Rows per second are those of
+training only, without its first steps. Hugging Face's batches are random or,
+with --group_lengths, of rows of similar length. Memory is the peak of the
+complete process.
 """
 
 import json
@@ -24,12 +25,16 @@ from absl import flags
 
 import benchmarks
 
-RECIPE = flags.DEFINE_string("recipe", None, "A recipe of finetune.")
-INIT = flags.DEFINE_string("init", None, "A folder of Hugging Face's.")
-TRAIN = flags.DEFINE_string("train", None, "Rows to learn from.")
-DEV = flags.DEFINE_string("dev", None, "Rows to score on.")
-SEEDS = flags.DEFINE_list("seeds", ["1", "2", "3"], "One run of each side.")
-GROUP_LENGTHS = flags.DEFINE_bool("group_lengths", False, "On their side.")
+RECIPE = flags.DEFINE_string("recipe", None, "Flag file of trainers.finetune.")
+INIT = flags.DEFINE_string("init", None, "Hugging Face folder to start from.")
+TRAIN = flags.DEFINE_string("train", None, "File of training examples.")
+DEV = flags.DEFINE_string("dev", None, "File of evaluation examples.")
+SEEDS = flags.DEFINE_list(
+    "seeds", ["1", "2", "3"], "Seeds; each side runs once per seed."
+)
+GROUP_LENGTHS = flags.DEFINE_bool(
+    "group_lengths", False, "Let Hugging Face batch rows of similar length."
+)
 
 SIDES = {
     "bert_keras": "trainers.finetune",
@@ -63,7 +68,7 @@ def run(module, seed, output):
                 metrics.setdefault(name.removeprefix("dev/"), []).append(value)
     rates = [x["rows_per_second"] for x in lines if "rows_per_second" in x]
     if module.startswith("benchmarks"):
-        return metrics, rates[-1], memory  # over the whole run
+        return metrics, rates[-1], memory  # of the complete run
     # Log lines cover equal numbers of rows, except the last one; the first one
     # includes tracing.
     return metrics, 1 / np.mean(1 / np.array(rates[1:-1])), memory
@@ -88,23 +93,23 @@ def main(_):
     table = rich.table.Table(title=f"{RECIPE.value}, seeds {SEEDS.value}")
     for column in ("after the last epoch", *SIDES):
         table.add_column(column)
-    own_metrics, other_metrics = (metrics[side] for side in SIDES)
-    for name in own_metrics[0]:
+    metrics_by_side = list(metrics.values())
+    for name in metrics_by_side[0][0]:
         cells = []
-        for values in (own_metrics, other_metrics):
+        for values in metrics_by_side:
             last = [each[name][-1] for each in values if name in each]
             cells.append(
                 f"{np.mean(last):.4f} +- {np.std(last):.4f}" if last else ""
             )
         table.add_row(name, *cells)
     medians = [float(np.median(rates[side])) for side in SIDES]
-    table.add_row("rows a second, median", *(f"{m:.1f}" for m in medians))
+    table.add_row("rows/s, median", *(f"{m:.1f}" for m in medians))
     table.add_row(
         "peak memory, GB", *(f"{np.median(peaks[side]):.2f}" for side in SIDES)
     )
     ratios = np.divide(*(rates[side] for side in SIDES))
     table.caption = (
-        f"{np.median(ratios):.2f} times (of each seed: "
+        f"bert_keras: {np.median(ratios):.2f} times the rows/s (per seed: "
         f"{', '.join(f'{ratio:.2f}' for ratio in ratios)})"
     )
     rich.console.Console(width=100).print(table)

@@ -24,7 +24,7 @@ from bert_keras.tasks import classification, tagging
 from trainers import finetune, flags
 
 GROUP_LENGTHS = absl_flags.DEFINE_bool(
-    "group_lengths", False, "Rows of similar length meet in a batch."
+    "group_lengths", False, "Batch rows of similar length."
 )
 GROUPED_BATCHES = 50  # the same as in bert_keras.data.batches
 FIRST_STEPS = 20  # steps that are not timed
@@ -122,7 +122,7 @@ def train(settings, task):
         for parent, side_class in side_classes.items()
         if isinstance(task, parent)
     ]
-    task = _alone(task)
+    task = _without_intents(task)
     encoded = [side.encode(row) for row in rows]
     model, size = side.model, settings.batch_size
     decayed = [
@@ -181,7 +181,7 @@ def train(settings, task):
             print(line, flush=True)
 
 
-def _alone(task):
+def _without_intents(task):
     """Replaces intent_slots by tagging, which evaluates slots as entities."""
     if isinstance(task, tagging.Tagging):
         return tagging.Tagging(types=task.types, scheme=task.scheme)
@@ -230,8 +230,8 @@ def _answers(side, rows, size, settings):
             numbers = order[start : start + size]
             batch = [encoded[number] for number in numbers]
             logits = side.model(**_padded(side, batch, labelled=False)).logits
-            for number, one in zip(numbers, logits.float(), strict=True):
-                answers[number] = side.answer(one, rows[number])
+            for number, row_logits in zip(numbers, logits.float(), strict=True):
+                answers[number] = side.answer(row_logits, rows[number])
     return [answers[number] for number in range(len(rows))]
 
 

@@ -1,25 +1,39 @@
-"""Compares the latency of an exported BERT with other runtimes, in turns.
+"""Compares the latency of an exported BERT with that of other runtimes.
 
   make bench
-  .venv-bench/bin/python -m benchmarks.latency --of=saved_model
-  .venv-bench/bin/python -m benchmarks.latency --of=tflite
+  .venv-bench/bin/python -m benchmarks.latency --group=saved_model
+  .venv-bench/bin/python -m benchmarks.latency --group=tflite
 
-The model is a BERT-base with two classes and random weights, the same on all
-sides; inputs are token ids.
+A side is one model in one runtime. All sides have the same BERT-base with two
+classes and random weights, and read the same token ids. The sides of
+--group=saved_model:
 
---of=saved_model: bert_keras in float32, with the server environment of its
-compose file, and in bfloat16 with that environment; its TFLite file; KerasHub's
-export; Hugging Face's network on PyTorch, in ONNX Runtime (as exported, and
-with its fusions for BERT), in OpenVINO, and in CTranslate2, which has only the
-encoder, so NumPy computes the head.
---of=tflite: bert_keras in float32 and with int8 weights, KerasHub's LiteRT
-export, and ONNX Runtime's dynamic int8.
+  bert_keras, float32    the exported SavedModel
+  bert_keras, as served  the same, with the environment of its compose file
+  bert_keras, bfloat16   the bfloat16 export, also with that environment
+  bert_keras, TFLite     the float32 file
+  KerasHub's export      a SavedModel
+  PyTorch                Hugging Face's network
+  ONNX Runtime           Hugging Face's network as exported by PyTorch
+  ONNX Runtime, fused    the same with ONNX Runtime's fusions for BERT
+  OpenVINO               the same ONNX file
+  CTranslate2            the encoder only; NumPy computes the head
 
-Each side has its own process with the same number of threads, and idles while
-another one runs. KerasHub uses the tanh approximation of GELU, so its scores
-differ slightly. "processor" is the CPU time of a call, summed over threads.
+The sides of --group=tflite:
+
+  bert_keras, float32    the TFLite file
+  bert_keras, dynamic    the same with int8 weights
+  bert_keras, int8       the same with int8 matmuls
+  KerasHub's LiteRT      KerasHub's export
+  ONNX Runtime, dynamic  Hugging Face's network with int8 weights
+
+Each side has its own process with the same number of threads. The sides run
+alternately, a few calls per turn; the others are idle meanwhile. KerasHub uses
+the tanh approximation of GELU, so its scores differ slightly. CPU time is that
+of a call, summed over threads.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -36,24 +50,38 @@ from absl import flags
 import benchmarks
 from bert_keras.serving import tf_serving_files
 
-OF = flags.DEFINE_enum(
-    "of", "saved_model", ["saved_model", "tflite"], "What is compared."
+GROUP = flags.DEFINE_enum(
+    "group",
+    "saved_model",
+    ["saved_model", "tflite"],
+    "Format of the exported model, which selects the runtimes to compare.",
 )
-LAYERS = flags.DEFINE_integer("layers", 12, "Of the encoder.", 1)
-WIDTH = flags.DEFINE_integer("width", 768, "H, of 64 to a head.", 64)
-BATCH = flags.DEFINE_integer("batch_size", 1, "Rows.", 1)
-LENGTH = flags.DEFINE_integer("seq_length", 128, "Tokens in a row.", 4)
-THREADS = flags.DEFINE_integer("threads", 2, "Of each side.", 1)
+LAYERS = flags.DEFINE_integer("layers", 12, "Number of encoder layers.", 1)
+WIDTH = flags.DEFINE_integer(
+    "width",
+    768,
+    "Hidden size H, a multiple of 64: each head has a width of 64.",
+    64,
+)
+BATCH = flags.DEFINE_integer("batch_size", 1, "Rows per call.", 1)
+LENGTH = flags.DEFINE_integer("seq_length", 128, "Tokens per row.", 4)
+THREADS = flags.DEFINE_integer("threads", 2, "Threads of each side.", 1)
 ROUNDS = flags.DEFINE_integer("rounds", 12, "Turns of each side.", 1)
-CALLS = flags.DEFINE_integer("calls", 10, "Of a turn.", 1)
-ONLY = flags.DEFINE_integer("only", None, "The number of a side, to be one.")
-FOLDER = flags.DEFINE_string("folder", None, "Of the models, of --only.")
+CALLS = flags.DEFINE_integer("calls", 10, "Calls per turn.", 1)
+ONLY = flags.DEFINE_integer(
+    "only",
+    None,
+    "Internal: run only the side with this index, as a child process.",
+)
+FOLDER = flags.DEFINE_string(
+    "folder", None, "Internal: folder of the models that --only reads."
+)
 
 VOCABULARY = 30522
 
 
-def rows():
-    """Returns the features of all sides, (B, S) int64."""
+def features():
+    """Returns the features that every side reads, {name: (B, S) int64}."""
     random = np.random.default_rng(0)
     token_ids = random.integers(1000, VOCABULARY, (BATCH.value, LENGTH.value))
     return {
@@ -63,19 +91,23 @@ def rows():
     }
 
 
-def saved(folder, precision):
-    """Makes a function without arguments that returns probabilities (B, 2)."""
+# Each make_... returns a function without arguments that runs the model on
+# `features()` and returns probabilities (B, 2). `folder` has the models of
+# `write_models`.
+
+
+def make_saved_model(folder, precision):
     import tensorflow as tf
     import tensorflow_text  # noqa: F401
 
     served = tf.saved_model.load(os.path.join(folder, precision, "1"))
     inputs = {
-        name: tf.constant(value, tf.int32) for name, value in rows().items()
+        name: tf.constant(value, tf.int32) for name, value in features().items()
     }
     return lambda: served.signatures["tokens"](**inputs)["scores"].numpy()
 
 
-def keras_hubs(folder):
+def make_keras_hub(folder):
     import keras_hub
     import tensorflow as tf
 
@@ -86,7 +118,7 @@ def keras_hubs(folder):
     classifier.export(path, verbose=False)
     served = tf.saved_model.load(path)
     inputs = {
-        name: tf.constant(value, tf.int32) for name, value in rows().items()
+        name: tf.constant(value, tf.int32) for name, value in features().items()
     }
 
     def answer():
@@ -95,7 +127,11 @@ def keras_hubs(folder):
     return answer
 
 
-def hugging_faces(folder):
+def load_hugging_face(folder):
+    """Returns Hugging Face's PyTorch network and the inputs it is called with.
+
+    inputs: {name: (B, S) tensor}.
+    """
     import torch
     import transformers
 
@@ -106,15 +142,15 @@ def hugging_faces(folder):
     names = ("input_ids", "token_type_ids", "attention_mask")
     inputs = {
         name: torch.tensor(value)
-        for name, value in zip(names, rows().values(), strict=True)
+        for name, value in zip(names, features().values(), strict=True)
     }
     return model, inputs
 
 
-def torchs(folder):
+def make_pytorch(folder):
     import torch
 
-    model, inputs = hugging_faces(folder)
+    model, inputs = load_hugging_face(folder)
 
     def answer():
         with torch.inference_mode():
@@ -123,14 +159,14 @@ def torchs(folder):
     return answer
 
 
-def onnx_file(folder):
+def export_onnx(folder):
     """Exports Hugging Face's network with softmax; returns path and inputs."""
     import torch
 
-    model, inputs = hugging_faces(folder)
+    model, inputs = load_hugging_face(folder)
     path = os.path.join(tempfile.mkdtemp(dir=folder), "model.onnx")
 
-    class Logits(torch.nn.Module):
+    class Probabilities(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.model = model
@@ -141,7 +177,7 @@ def onnx_file(folder):
             ).logits.softmax(-1)
 
     torch.onnx.export(
-        Logits().eval(),
+        Probabilities().eval(),
         tuple(inputs.values()),
         path,
         input_names=list(inputs),
@@ -151,32 +187,32 @@ def onnx_file(folder):
     return path, {name: value.numpy() for name, value in inputs.items()}
 
 
-def onnx_runtimes(folder, *, quantized=False, fused=False):
+def make_onnx_runtime(folder, *, quantized=False, fused=False):
     import onnx
     import onnxruntime
     from onnxruntime import quantization
     from onnxruntime.transformers import optimizer
 
-    path, feed = onnx_file(folder)
+    path, feed = export_onnx(folder)
     if fused:
-        model = optimizer.optimize_model(
+        fused_model = optimizer.optimize_model(
             path,
             model_type="bert",
             num_heads=WIDTH.value // 64,
             hidden_size=WIDTH.value,
         )
-        fused_ops = model.get_fused_operator_statistics()
+        fused_ops = fused_model.get_fused_operator_statistics()
         if not fused_ops["SkipLayerNormalization"]:
-            sys.exit(f"error: ONNX Runtime has fused nothing: {fused_ops}")
+            sys.exit(f"error: ONNX Runtime fused no ops: {fused_ops}")
         path = path.replace(".onnx", "_fused.onnx")
-        model.save_model_to_file(path)
+        fused_model.save_model_to_file(path)
     if quantized:
         # Remove the exporter's shapes: they conflict with the inferred ones.
-        whole = onnx.load(path)
-        del whole.graph.value_info[:]
+        model = onnx.load(path)
+        del model.graph.value_info[:]
         path = path.replace(".onnx", "_int8.onnx")
         quantization.quantize_dynamic(
-            whole, path, weight_type=quantization.QuantType.QInt8
+            model, path, weight_type=quantization.QuantType.QInt8
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS.value
@@ -186,10 +222,10 @@ def onnx_runtimes(folder, *, quantized=False, fused=False):
     return lambda: session.run(["scores"], feed)[0]
 
 
-def openvinos(folder):
+def make_openvino(folder):
     import openvino
 
-    path, feed = onnx_file(folder)
+    path, feed = export_onnx(folder)
     compiled = openvino.Core().compile_model(
         path,
         "CPU",
@@ -203,7 +239,7 @@ def openvinos(folder):
     return lambda: request.infer(feed)[0]
 
 
-def ctranslate2s(folder):
+def make_ctranslate2(folder):
     import ctranslate2
     import torch
     from ctranslate2 import converters
@@ -213,13 +249,13 @@ def ctranslate2s(folder):
     encoder = ctranslate2.Encoder(
         path, compute_type="float32", intra_threads=THREADS.value
     )
-    model, _ = hugging_faces(folder)
+    model, _ = load_hugging_face(folder)
     with torch.inference_mode():
         kernel, bias = (
             each.numpy()
             for each in (model.classifier.weight, model.classifier.bias)
         )
-    ids = rows()["token_ids"].tolist()
+    ids = features()["token_ids"].tolist()
 
     def answer():
         pooled = np.array(encoder.forward_batch(ids).pooler_output)
@@ -229,8 +265,8 @@ def ctranslate2s(folder):
     return answer
 
 
-def tflites(path):
-    """Makes a function that runs a TFLite file of bert_keras or KerasHub.
+def make_tflite(path):
+    """Runs a TFLite file of bert_keras or KerasHub.
 
     The names of their signatures and inputs differ.
     """
@@ -240,20 +276,22 @@ def tflites(path):
     (signature,) = run.get_signature_list()
     call = run.get_signature_runner(signature)
     inputs = {}
-    for each, details in call.get_input_details().items():
-        (name,) = (name for name in rows() if name in each)
-        inputs[each] = rows()[name].astype(details["dtype"])
+    for input_name, details in call.get_input_details().items():
+        # It contains the feature's name: serving_default_token_ids:0.
+        (feature,) = (name for name in features() if name in input_name)
+        inputs[input_name] = features()[feature].astype(details["dtype"])
 
     def answer():
         (scores,) = call(**inputs).values()
         if np.allclose(scores.sum(-1), 1):
             return scores
+        # KerasHub's file returns logits.
         return np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
 
     return answer
 
 
-def keras_hubs_tflite(folder):
+def make_keras_hub_tflite(folder):
     import keras_hub
 
     path = os.path.join(folder, "keras_hub.tflite")
@@ -268,39 +306,48 @@ def keras_hubs_tflite(folder):
             name: keras.InputSpec(
                 "int32", (BATCH.value, LENGTH.value), name=name
             )
-            for name in rows()
+            for name in features()
         },
     )
-    return tflites(path)
+    return make_tflite(path)
 
 
+# Group -> the label of each side -> its make_... function.
 ALL_SIDES = {
     "saved_model": {
-        "bert_keras, float32": lambda folder: saved(folder, "float32"),
-        "bert_keras, as served": lambda folder: saved(folder, "float32"),
-        "bert_keras, bfloat16": lambda folder: saved(folder, "bfloat16"),
-        "bert_keras, TFLite": lambda folder: tflites(
+        "bert_keras, float32": lambda folder: make_saved_model(
+            folder, "float32"
+        ),
+        "bert_keras, as served": lambda folder: make_saved_model(
+            folder, "float32"
+        ),
+        "bert_keras, bfloat16": lambda folder: make_saved_model(
+            folder, "bfloat16"
+        ),
+        "bert_keras, TFLite": lambda folder: make_tflite(
             f"{folder}/tflite/model_float32.tflite"
         ),
-        "KerasHub's export": keras_hubs,
-        "PyTorch": torchs,
-        "ONNX Runtime": onnx_runtimes,
-        "ONNX Runtime, fused": lambda folder: onnx_runtimes(folder, fused=True),
-        "OpenVINO": openvinos,
-        "CTranslate2": ctranslate2s,
+        "KerasHub's export": make_keras_hub,
+        "PyTorch": make_pytorch,
+        "ONNX Runtime": make_onnx_runtime,
+        "ONNX Runtime, fused": lambda folder: make_onnx_runtime(
+            folder, fused=True
+        ),
+        "OpenVINO": make_openvino,
+        "CTranslate2": make_ctranslate2,
     },
     "tflite": {
-        "bert_keras, float32": lambda folder: tflites(
+        "bert_keras, float32": lambda folder: make_tflite(
             f"{folder}/tflite/model_float32.tflite"
         ),
-        "bert_keras, dynamic": lambda folder: tflites(
+        "bert_keras, dynamic": lambda folder: make_tflite(
             f"{folder}/tflite/model_dynamic.tflite"
         ),
-        "bert_keras, int8": lambda folder: tflites(
+        "bert_keras, int8": lambda folder: make_tflite(
             f"{folder}/tflite/model_int8.tflite"
         ),
-        "KerasHub's LiteRT": keras_hubs_tflite,
-        "ONNX Runtime, dynamic": lambda folder: onnx_runtimes(
+        "KerasHub's LiteRT": make_keras_hub_tflite,
+        "ONNX Runtime, dynamic": lambda folder: make_onnx_runtime(
             folder, quantized=True
         ),
     },
@@ -311,8 +358,8 @@ ALL_SIDES = {
 AS_SERVED = "bert_keras, as served", "bert_keras, bfloat16"
 
 
-def write(folder):
-    """Writes the same weights for all sides."""
+def write_models(folder):
+    """Writes one random model in the formats that the sides read."""
     import dataclasses
 
     from bert_keras import checkpoint, predictor
@@ -323,9 +370,9 @@ def write(folder):
     from bert_keras.tokenizers import wordpiece
     from export import saved_model, tflite
 
-    pieces = [f"w{number}" for number in range(VOCABULARY - 5)]
+    wordpieces = [f"w{number}" for number in range(VOCABULARY - 5)]
     tokenizer = wordpiece.Tokenizer(
-        [*wordpiece.SPECIAL_TOKENS, *pieces], lowercase=True
+        [*wordpiece.SPECIAL_TOKENS, *wordpieces], lowercase=True
     )
     bert = bert_lib.BertConfig(
         vocab_size=VOCABULARY,
@@ -345,9 +392,9 @@ def write(folder):
     quantizations = "float32", "dynamic", "int8"
     if BATCH.value > 1:
         quantizations = ()  # TFLite files have a batch size of 1
-    elif OF.value == "saved_model":
+    elif GROUP.value == "saved_model":
         quantizations = ("float32",)
-    text = " ".join(pieces[: LENGTH.value])
+    text = " ".join(wordpieces[: LENGTH.value])
     for quantization in quantizations:
         tflite.export(
             reference,
@@ -356,48 +403,50 @@ def write(folder):
             seq_length=LENGTH.value,
             data=[{"text": text}] * 4,
         )
-    for precision in ("float32", "bfloat16"):
-        if OF.value != "saved_model":
-            break
-        saved_model.export(
-            predictor.load(os.path.join(folder, "run"), precision=precision),
-            os.path.join(folder, precision),
-            reference=reference,
-            precision=precision,
-        )
-    other = model_lib.BertModel(
+    if GROUP.value == "saved_model":
+        run = os.path.join(folder, "run")
+        for precision in ("float32", "bfloat16"):
+            saved_model.export(
+                predictor.load(run, precision=precision),
+                os.path.join(folder, precision),
+                reference=reference,
+                precision=precision,
+            )
+    # KerasHub's BERT uses the tanh approximation of GELU.
+    tanh_model = model_lib.BertModel(
         bert_lib.BertEncoder(dataclasses.replace(bert, activation="gelu_tanh")),
         task,
     )
-    other.set_weights(model.get_weights())
-    keras_hub.write(os.path.join(folder, "keras_hub"), other, tokenizer)
+    tanh_model.set_weights(model.get_weights())
+    keras_hub.write(os.path.join(folder, "keras_hub"), tanh_model, tokenizer)
 
 
-def only(make):
-    """Runs one side: prints times and scores for each line of its input."""
-    answer = make(FOLDER.value)
+def run_side(make_answer):
+    """Prints times and scores of one turn for each line of standard input."""
+    answer = make_answer(FOLDER.value)
     for _ in range(3):
         answer()
     print("ready", flush=True)
     for _ in sys.stdin:
-        seconds, busy = [], []
+        seconds, cpu_seconds = [], []
         for _ in range(CALLS.value):
             began = time.perf_counter(), time.process_time()
             scores = answer()
             seconds.append(time.perf_counter() - began[0])
-            busy.append(time.process_time() - began[1])
+            cpu_seconds.append(time.process_time() - began[1])
         result = {
             "seconds": seconds,
-            "processor": busy,
+            "cpu_seconds": cpu_seconds,
             "scores": np.asarray(scores).tolist(),
         }
         print(json.dumps(result), flush=True)
 
 
-def start(number, folder, environment):
-    own = OF, LAYERS, WIDTH, BATCH, LENGTH, THREADS, CALLS
-    values = {flag.name: flag.value for flag in own}
-    values |= {"only": number, "folder": folder}
+def start_side(index, name, folder):
+    """Starts the process of a side; returns it once the model is loaded."""
+    forwarded_flags = GROUP, LAYERS, WIDTH, BATCH, LENGTH, THREADS, CALLS
+    values = {flag.name: flag.value for flag in forwarded_flags}
+    values |= {"only": index, "folder": folder}
     threads = str(THREADS.value)
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.latency"]
@@ -406,75 +455,91 @@ def start(number, folder, environment):
             **os.environ,
             "TF_NUM_INTRAOP_THREADS": threads,
             "TF_NUM_INTEROP_THREADS": threads,
-            **environment,
+            **(tf_serving_files.ENVIRONMENT if name in AS_SERVED else {}),
         },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    while (line := process.stdout.readline()) != "ready\n":
-        if not line:
-            sys.exit("error: a side ended early; see above.")
+    while read_line(process, name) != "ready\n":
+        pass
     return process
 
 
+def read_line(process, name):
+    """Reads a line that a side prints; ends the benchmark if it has exited."""
+    line = process.stdout.readline()
+    if not line:
+        sys.exit(
+            f"error: the process of the side {name!r} exited with status "
+            f"{process.wait()}; its output is above."
+        )
+    return line
+
+
+def run_turn(process, name):
+    """Runs one turn of a side; returns what `run_side` prints."""
+    with contextlib.suppress(BrokenPipeError):  # it exited; see `read_line`
+        process.stdin.write("run a turn\n")
+        process.stdin.flush()
+    return json.loads(read_line(process, name))
+
+
 def main(_):
-    sides = dict(ALL_SIDES[OF.value])
+    if GROUP.value == "tflite" and BATCH.value > 1:
+        sys.exit(
+            f"error: --batch_size={BATCH.value}: expected 1, the batch size of "
+            "TFLite files. Use --group=saved_model for larger batches."
+        )
+    sides = dict(ALL_SIDES[GROUP.value])
     if BATCH.value > 1:
-        sides.pop("bert_keras, TFLite", None)
+        del sides["bert_keras, TFLite"]
     if ONLY.value is not None:
-        only(list(sides.values())[ONLY.value])
+        run_side(list(sides.values())[ONLY.value])
         return
     seconds = {name: [] for name in sides}
-    processor = {name: [] for name in sides}
+    cpu_seconds = {name: [] for name in sides}
     scores = {}
     with tempfile.TemporaryDirectory() as folder:
-        write(folder)
+        write_models(folder)
         processes = [
-            start(
-                number,
-                folder,
-                tf_serving_files.ENVIRONMENT if name in AS_SERVED else {},
-            )
-            for number, name in enumerate(sides)
+            start_side(index, name, folder) for index, name in enumerate(sides)
         ]
         for _ in range(ROUNDS.value):
             for name, process in zip(sides, processes, strict=True):
-                process.stdin.write("go\n")
-                process.stdin.flush()
-                result = json.loads(process.stdout.readline())
+                result = run_turn(process, name)
                 seconds[name].append(float(np.median(result["seconds"])))
-                processor[name].append(float(np.mean(result["processor"])))
+                cpu_seconds[name].append(float(np.mean(result["cpu_seconds"])))
                 scores[name] = np.array(result["scores"])
         for process in processes:
             process.communicate()
-    mine = np.array(seconds["bert_keras, float32"])
-    busy = np.array(processor["bert_keras, float32"])
+    print_table(seconds, cpu_seconds, scores)
+
+
+def print_table(seconds, cpu_seconds, scores):
+    """Prints one row per side: {side: seconds of each turn}, {side: scores}."""
+    baseline = "bert_keras, float32"
+    baseline_seconds = np.array(seconds[baseline])
+    baseline_cpu_seconds = np.array(cpu_seconds[baseline])
     table = rich.table.Table(
         title=f"{LAYERS.value} x {WIDTH.value}, {BATCH.value} x {LENGTH.value}"
         f" tokens, {THREADS.value} threads, {ROUNDS.value} turns of "
-        f"{CALLS.value}"
+        f"{CALLS.value}; ratios to {baseline}"
     )
-    for column in (
-        "",
-        "median",
-        "to bert_keras in float32",
-        "processor",
-        "to bert_keras",
-        "scores differ by",
-    ):
+    for column in ("", "median", "ratio", "CPU time", "ratio", "max. diff."):
         table.add_column(column)
     for name, values in seconds.items():
-        ratios = np.array(values) / mine
-        apart = np.abs(scores[name] - scores["bert_keras, float32"]).max()
+        ratios = np.array(values) / baseline_seconds
+        cpu_ratios = np.array(cpu_seconds[name]) / baseline_cpu_seconds
+        max_difference = np.abs(scores[name] - scores[baseline]).max()
         table.add_row(
             name,
             f"{1000 * np.median(values):.1f} ms",
             f"{np.median(ratios):.2f} ({ratios.min():.2f} to "
             f"{ratios.max():.2f})",
-            f"{1000 * np.median(processor[name]):.1f} ms",
-            f"{np.median(np.array(processor[name]) / busy):.2f}",
-            f"{apart:.1g}",
+            f"{1000 * np.median(cpu_seconds[name]):.1f} ms",
+            f"{np.median(cpu_ratios):.2f}",
+            f"{max_difference:.1g}",
         )
     rich.console.Console(width=100).print(table)
 

@@ -1,9 +1,9 @@
-"""Measures time and memory of loading a BERT-Base from each format.
+"""Measures time and memory of loading a BERT from each format.
 
   python -m benchmarks.load_weights
 
-Each format is loaded in its own process. Time excludes TensorFlow's import;
-memory is the process's peak, and its peak before loading.
+Each load runs in its own process. Time excludes TensorFlow's import; memory is
+the process's peak, and its peak before loading.
 """
 
 import dataclasses
@@ -26,13 +26,17 @@ from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import masked_lm
 from bert_keras.tokenizers import wordpiece
 
-_SIZE = flags.DEFINE_enum("model", "base", list(bert_lib.SIZES), "Its size.")
-_RUNS = flags.DEFINE_integer("runs", 3, "Loads of each format.", 1)
-_LOAD = flags.DEFINE_string("load", "", "Load this folder and print figures.")
+_SIZE = flags.DEFINE_enum(
+    "model", "base", list(bert_lib.SIZES), "Size of the BERT."
+)
+_RUNS = flags.DEFINE_integer("runs", 3, "Number of loads of each format.", 1)
+_LOAD = flags.DEFINE_string(
+    "load", "", "Internal: load this folder and print the figures."
+)
 
 
-def write(folder: str) -> dict[str, str]:
-    """Writes the same random network in every format: {format: folder}."""
+def write_formats(folder: str) -> dict[str, str]:
+    """Writes one random network in every format; returns {format: folder}."""
     bert = dataclasses.replace(
         bert_lib.named(_SIZE.value), activation="gelu_tanh"
     )
@@ -50,7 +54,7 @@ def write(folder: str) -> dict[str, str]:
     return paths
 
 
-def load(folder: str) -> tuple[float, float, float]:
+def measure_load(folder: str) -> tuple[float, float, float]:
     """Loads a folder; returns seconds, peak MB and peak MB before loading."""
     before = peak_megabytes()
     start = time.perf_counter()
@@ -75,13 +79,13 @@ def peak_megabytes() -> float:
 def main(arguments: Sequence[str]) -> None:
     del arguments
     if _LOAD.value:
-        print(json.dumps(load(_LOAD.value)))
+        print(json.dumps(measure_load(_LOAD.value)))
         return
     table = rich.table.Table(
-        "format", "on disk", "seconds", "peak MB", "MB before", "runs"
+        "format", "on disk", "seconds", "peak MB", "before loading", "runs"
     )
     with tempfile.TemporaryDirectory() as folder:
-        for name, path in write(folder).items():
+        for name, path in write_formats(folder).items():
             command = [sys.executable, "-m", "benchmarks.load_weights"]
             runs = [
                 json.loads(

@@ -1,4 +1,4 @@
-"""Measures the share of padding in batches, with and without length buckets.
+"""Measures the fraction of padding in batches, with and without length buckets.
 
 python -m benchmarks.padding --records=rec/train,runs/sst2/records
 """
@@ -11,14 +11,20 @@ from absl import flags
 import benchmarks
 from bert_keras.data import batches, records
 
-RECORDS = flags.DEFINE_list("records", None, "Record folders.", required=True)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows.", 1)
+RECORDS = flags.DEFINE_list(
+    "records", None, "Folders of records.", required=True
+)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows per batch.", 1)
 
 
-def padding(
+def padding_fraction(
     lengths: np.ndarray, longest: int, grouped: bool, buckets: tuple[int, ...]
 ) -> float:
-    """Returns the share of padding among the positions of one epoch."""
+    """Returns the fraction of padding among the positions of one epoch.
+
+    longest: length of every batch if there are no `buckets`.
+    grouped: batches have rows of similar length.
+    """
     sampler = batches.BatchSampler(
         lengths, BATCH_SIZE.value, seed=1, shuffle=grouped, buckets=buckets
     )
@@ -38,22 +44,22 @@ def main(_):
     for column in (
         "records",
         "rows",
-        "tokens in a row",
-        "all to the longest",
-        "any order, bucketed",
-        "by length, bucketed",
-        "lengths that occur",
+        "tokens per row",
+        "one length",
+        "buckets, any order",
+        "buckets, by length",
+        "batch lengths",
     ):
         table.add_column(column)
     for folder in RECORDS.value:
-        records_read = records.Records(folder)
-        lengths = records_read.lengths
-        longest = records_read.manifest.get("seq_length", int(lengths.max()))
+        folder_records = records.Records(folder)
+        lengths = folder_records.lengths
+        longest = folder_records.manifest.get("seq_length", int(lengths.max()))
         buckets = batches.buckets(longest)
         sampler = batches.BatchSampler(
             lengths, BATCH_SIZE.value, seed=1, buckets=buckets
         )
-        shapes = {
+        batch_lengths = {
             sampler.length(sampler.rows(step))
             for step in range(sampler.steps_per_epoch)
         }
@@ -61,10 +67,10 @@ def main(_):
             folder,
             f"{len(lengths):,}",
             f"{lengths.mean():.1f}",
-            f"{padding(lengths, longest, False, ()):.1%}",
-            f"{padding(lengths, longest, False, buckets):.1%}",
-            f"{padding(lengths, longest, True, buckets):.1%}",
-            str(len(shapes)),
+            f"{padding_fraction(lengths, longest, False, ()):.1%}",
+            f"{padding_fraction(lengths, longest, False, buckets):.1%}",
+            f"{padding_fraction(lengths, longest, True, buckets):.1%}",
+            str(len(batch_lengths)),
         )
     rich.console.Console(width=120).print(table)
 

@@ -1,14 +1,15 @@
-"""Compares a classifier's throughput with KerasHub and Hugging Face, in turns.
+"""Compares a classifier's throughput with KerasHub's and Hugging Face's.
 
   make bench
   .venv-bench/bin/python -m benchmarks.predict --checkpoint=runs/sst2 \\
       --texts=texts.txt
 
-All sides have the same weights, written by `bert_keras.formats`, and the same
-texts, one per line, split into --shares: the sides take turns on each share.
-Hugging Face's pipeline runs on texts in file order, and again sorted by length;
-KerasHub pads all texts to the checkpoint's length. bert_keras limits the tokens
-of a batch: with short texts it has up to twice --batch_size rows.
+A side is one model in one library. All sides have the same weights, written by
+`bert_keras.formats`, and the same texts. These are split into --parts; the
+sides run alternately, one part per turn. Hugging Face's pipeline runs on texts
+in file order, and again sorted by length; KerasHub pads all texts to the
+checkpoint's length. bert_keras limits the tokens of a batch: with short texts
+it has up to twice --batch_size rows.
 """
 
 import dataclasses
@@ -31,13 +32,22 @@ from bert_keras.formats import hugging_face
 from bert_keras.formats import keras_hub as keras_hub_format
 from bert_keras.networks import bert as bert_lib
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Of a classifier.")
-TEXTS = flags.DEFINE_string("texts", None, "A text a line.")
-SHARES = flags.DEFINE_integer("shares", 10, "Of the texts.", 1)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows, of all sides.", 1)
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Run or step folder of a classifier."
+)
+TEXTS = flags.DEFINE_string("texts", None, "File with one text per line.")
+PARTS = flags.DEFINE_integer(
+    "parts", 10, "Number of parts of the texts: turns of each side.", 1
+)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 32, "Texts per batch, on all sides.", 1
+)
 
 
-def bert_keras_side(model):
+# Each make_... returns a function that maps texts to their labels.
+
+
+def make_bert_keras(model):
     def answer(texts):
         answers = model.predict(texts, batch_size=BATCH_SIZE.value)
         return [answer["label"] for answer in answers]
@@ -45,7 +55,7 @@ def bert_keras_side(model):
     return answer
 
 
-def hugging_faces(model, folder, *, by_length):
+def make_hugging_face(model, folder, *, by_length):
     pipeline = transformers.pipeline(
         "text-classification",
         model=folder,
@@ -69,13 +79,13 @@ def hugging_faces(model, folder, *, by_length):
     return answer
 
 
-def keras_hubs(model, folder):
+def make_keras_hub(model, folder):
     # KerasHub always uses the tanh approximation of GELU.
     bert = model.model.encoder.config
     bert = dataclasses.replace(bert, activation="gelu_tanh")
-    network = model_lib.BertModel(bert_lib.BertEncoder(bert), model.task)
-    network.set_weights(model.model.get_weights())
-    keras_hub_format.write(folder, network, model.tokenizer)
+    tanh_model = model_lib.BertModel(bert_lib.BertEncoder(bert), model.task)
+    tanh_model.set_weights(model.model.get_weights())
+    keras_hub_format.write(folder, tanh_model, model.tokenizer)
     classifier = keras_hub.models.BertTextClassifier.from_preset(folder)
     classifier.preprocessor.sequence_length = model.task.seq_length
 
@@ -96,42 +106,44 @@ def main(_):
         hugging_face_folder = os.path.join(folder, "hugging_face")
         hugging_face.write(hugging_face_folder, model.model, model.tokenizer)
         sides = {
-            "bert_keras": bert_keras_side(model),
-            "KerasHub's predict": keras_hubs(model, os.path.join(folder, "kh")),
-            "Hugging Face's pipeline": hugging_faces(
+            "bert_keras": make_bert_keras(model),
+            "KerasHub's predict": make_keras_hub(
+                model, os.path.join(folder, "kh")
+            ),
+            "Hugging Face's pipeline": make_hugging_face(
                 model, hugging_face_folder, by_length=False
             ),
-            "the same, sorted by length": hugging_faces(
+            "the same, sorted by length": make_hugging_face(
                 model, hugging_face_folder, by_length=True
             ),
         }
-        shares = np.array_split(np.array(texts, object), SHARES.value)
-        shares = [share.tolist() for share in shares]
+        parts = np.array_split(np.array(texts, object), PARTS.value)
+        parts = [part.tolist() for part in parts]
         for answer in sides.values():
-            answer(shares[0])  # tracing
+            answer(parts[0])  # tracing
         seconds = {name: [] for name in sides}
         labels = {name: [] for name in sides}
-        for share in shares:
+        for part in parts:
             for name, answer in sides.items():
                 began = time.perf_counter()
-                labels[name] += answer(share)
+                labels[name] += answer(part)
                 seconds[name].append(time.perf_counter() - began)
     table = rich.table.Table(
         title=f"{len(texts):,} texts of {CHECKPOINT.value}, batches of "
         f"{BATCH_SIZE.value}, up to {model.task.seq_length} tokens"
     )
-    for column in ("", "rows a second", "bert_keras to it", "equal labels"):
+    for column in ("", "texts/s", "speed-up by bert_keras", "equal labels"):
         table.add_column(column)
-    mine = np.array(seconds["bert_keras"])
+    baseline_seconds = np.array(seconds["bert_keras"])
     for name, times in seconds.items():
-        ratios = np.array(times) / mine
-        alike = np.equal(labels[name], labels["bert_keras"])
+        ratios = np.array(times) / baseline_seconds
+        are_equal = np.equal(labels[name], labels["bert_keras"])
         table.add_row(
             name,
             f"{len(texts) / sum(times):.0f}",
             f"{np.median(ratios):.2f} ({ratios.min():.2f} to "
             f"{ratios.max():.2f})",
-            f"{alike.sum():,}",
+            f"{are_equal.sum():,}",
         )
     rich.console.Console(width=100).print(table)
 

@@ -2,18 +2,19 @@
 
   python -m benchmarks.serving_parity --checkpoint=runs/sst2 --data=dev.tsv
 
-The rows are the first --rows of a labelled file. The export is loaded in a
-separate process that imports TensorFlow and TensorFlow Text but nothing of this
-project; it runs in batches of 32.
+Compares them on the first --examples examples of --data. The export is loaded
+in a separate process that imports TensorFlow and TensorFlow Text but nothing of
+this project; it runs in batches of 32. The first text of each batch is also
+compared with the checkpoint's answer to it alone.
 """
 
+import itertools
 import os
 import pickle
 import subprocess
 import sys
 import tempfile
 
-import numpy as np
 import rich.console
 import rich.table
 import tensorflow as tf
@@ -24,14 +25,20 @@ from bert_keras import predictor as predictor_lib
 from bert_keras import verification
 from export import saved_model
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run.")
-DATA = flags.DEFINE_string("data", None, "Labelled rows.")
-ROWS = flags.DEFINE_integer("rows", 200, "Compared.", 1)
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Run or step folder.")
+DATA = flags.DEFINE_string("data", None, "File of labelled examples.")
+EXAMPLES = flags.DEFINE_integer(
+    "examples", 200, "Number of examples to compare on.", 1
+)
 PRECISION = flags.DEFINE_enum(
-    "precision", "float32", list(saved_model.PRECISIONS), "Of the export."
+    "precision",
+    "float32",
+    list(saved_model.PRECISIONS),
+    "Precision of the export.",
 )
 
-STRANGER = """
+# The program that loads and runs the export.
+CLIENT = """
 import pickle, sys
 import tensorflow as tf, tensorflow_text
 answer = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
@@ -57,17 +64,15 @@ def main(_):
             CHECKPOINT.value, precision=PRECISION.value
         )
     task = reference.task
-    rows = []
-    for row in task.read_examples(DATA.value):
-        rows.append(row)
-        if len(rows) == ROWS.value:
-            break
+    examples = list(
+        itertools.islice(task.read_examples(DATA.value), EXAMPLES.value)
+    )
     batches = [
         {
-            name: [row[name] for row in rows[start : start + 32]]
+            name: [e[name] for e in examples[start : start + 32]]
             for name in task.text_columns
         }
-        for start in range(0, len(rows), 32)
+        for start in range(0, len(examples), 32)
     ]
     with tempfile.TemporaryDirectory() as folder:
         path = saved_model.export(
@@ -80,39 +85,45 @@ def main(_):
         with open(exchange, "wb") as file:
             pickle.dump(batches, file)
         subprocess.run(
-            [sys.executable, "-I", "-c", STRANGER, path, exchange],
+            [sys.executable, "-I", "-c", CLIENT, path, exchange],
             check=True,
             cwd=folder,
         )
         with open(exchange, "rb") as file:
             answers = pickle.load(file)
-    numbers, agree = [], []
+    differences, num_equal = [], 0.0
     for batch, got in zip(batches, answers, strict=True):
         raw = {name: tf.constant(texts) for name, texts in batch.items()}
         difference = verification.compare(
             got, reference.serve_text(**raw), ranked=task.ranked_outputs
         )
-        numbers.append(difference.distance)
-        agree.append(difference.agreement * len(next(iter(batch.values()))))
-    one_by_one = max(
+        differences.append(difference.distance)
+        num_equal += difference.agreement * len(next(iter(batch.values())))
+    difference_alone = max(
         verification.compare(
             {name: value[:1] for name, value in got.items()},
             reference.serve_text(
                 **{name: tf.constant(t[:1]) for name, t in batch.items()}
             ),
             ranked=task.ranked_outputs,
-        ).numbers
+        ).distance
         for batch, got in zip(batches, answers, strict=True)
     )
     table = rich.table.Table(title=f"{CHECKPOINT.value}, {PRECISION.value}")
-    for column in ("task", "rows", "labels equal", "numbers", "asked alone"):
+    for column in (
+        "task",
+        "examples",
+        "equal labels",
+        "max. difference",
+        "of one text alone",
+    ):
         table.add_column(column)
     table.add_row(
         task.name,
-        str(len(rows)),
-        f"{sum(agree):.0f}",
-        f"{np.max(numbers):.1e}",
-        f"{one_by_one:.1e}",
+        str(len(examples)),
+        f"{num_equal:.0f}",
+        f"{max(differences):.1e}",
+        f"{difference_alone:.1e}",
     )
     rich.console.Console(width=100).print(table)
 

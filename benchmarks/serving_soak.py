@@ -2,9 +2,10 @@
 
   python -m benchmarks.serving_soak --requests=100000
 
-The model is a tiny new one, or --checkpoint. Requests have 1 to 4 texts of 0 to
-60 random words. Then follow --random strings of random bytes, 100 per request,
-and an empty request. An error or a NaN ends the run.
+The model is --checkpoint, by default a tiny one with random weights. Requests
+have 1 to 4 texts of 0 to 60 random words. Then --random_strings strings of
+random bytes, 100 per request, and an empty request follow. An error or a NaN
+ends the run.
 """
 
 import os
@@ -23,21 +24,28 @@ from bert_keras import signatures
 from export import saved_model
 from tests import sharp
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run; or a tiny model.")
-TASK = flags.DEFINE_enum(
-    "task", "classification", sharp.TASKS, "Of the tiny model."
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Run or step folder; default: a tiny model."
 )
-REQUESTS = flags.DEFINE_integer("requests", 100_000, "Answered one by one.", 1)
-RANDOM = flags.DEFINE_integer("random", 10_000, "Strings of bytes.", 0)
+TASK = flags.DEFINE_enum(
+    "task", "classification", sharp.TASKS, "Task of the tiny model."
+)
+REQUESTS = flags.DEFINE_integer(
+    "requests", 100_000, "Number of requests of texts.", 1
+)
+RANDOM_STRINGS = flags.DEFINE_integer(
+    "random_strings", 10_000, "Number of strings of random bytes.", 0
+)
 
 
-def resident():
+def resident_megabytes():
     """Returns this process's resident memory in MB (Linux only)."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def check(answers, count):
+def check_answers(answers, count):
+    """Raises ValueError unless there are `count` answers and all are finite."""
     for name, value in answers.items():
         value = value.numpy()
         if len(value) != count:
@@ -60,7 +68,7 @@ def main(_):
         seconds, memory = np.zeros(REQUESTS.value), []
         for number in range(REQUESTS.value):
             if number % max(1, REQUESTS.value // 10) == 0:
-                memory.append(resident())
+                memory.append(resident_megabytes())
             count = random.integers(1, 5)
             raw = {
                 name: tf.constant(
@@ -74,37 +82,39 @@ def main(_):
             began = time.perf_counter()
             answers = answer(**raw)
             seconds[number] = time.perf_counter() - began
-            check(answers, count)
-        memory.append(resident())
-        for _ in range(RANDOM.value // 100):
+            check_answers(answers, count)
+        memory.append(resident_megabytes())
+        for _ in range(RANDOM_STRINGS.value // 100):
             raw = {
                 name: tf.constant(
                     [random.bytes(random.integers(400)) for _ in range(100)]
                 )
                 for name in names
             }
-            check(answer(**raw), 100)
-        nothing = tf.constant([], tf.string)
-        check(answer(**dict.fromkeys(names, nothing)), 0)
+            check_answers(answer(**raw), 100)
+        no_texts = tf.constant([], tf.string)
+        check_answers(answer(**dict.fromkeys(names, no_texts)), 0)
     table = rich.table.Table(
         title=f"{REQUESTS.value:,} requests of 1 to 4 texts, "
         f"{CHECKPOINT.value or 'a tiny model of ' + TASK.value}"
     )
     for column in ("", ""):
         table.add_column(column)
-    shares = (50, 90, 99, 99.9)
+    percentiles = (50, 90, 99, 99.9)
     table.add_row(
         "latency",
         ", ".join(
-            f"{share} %: {1000 * np.percentile(seconds, share):.2f} ms"
-            for share in shares
+            f"{each} %: {1000 * np.percentile(seconds, each):.2f} ms"
+            for each in percentiles
         ),
     )
     table.add_row(
-        "memory by tenths, MB", " ".join(f"{size:.0f}" for size in memory)
+        "memory after each tenth, MB",
+        " ".join(f"{size:.0f}" for size in memory),
     )
     table.add_row(
-        "random bytes", f"{RANDOM.value:,} strings and no string: all answered"
+        "random bytes",
+        f"{RANDOM_STRINGS.value:,} strings and an empty request: all answered",
     )
     rich.console.Console(width=100).print(table)
 

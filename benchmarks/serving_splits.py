@@ -3,10 +3,10 @@
   python -m benchmarks.serving_splits --task=tagging --data=train.conll
   python -m benchmarks.serving_splits --checkpoint=runs/ner --data=dev.conll
 
-The rows are the first --rows of a labelled file; the model is a checkpoint, or
-a tiny one with random weights. For every signature and each size in --splits,
-the request is split into parts of that size, and their outputs are concatenated
-along the first axis.
+The model is --checkpoint, by default a tiny one with random weights. The
+request has the texts of the first --examples examples of --data. For every
+signature and each size in --part_sizes, it is split into parts of that size,
+and their outputs are concatenated along the first axis.
 """
 
 import itertools
@@ -25,25 +25,35 @@ from bert_keras import signatures, verification
 from export import saved_model
 from tests import sharp
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run; or a tiny model.")
-TASK = flags.DEFINE_enum(
-    "task", "classification", sharp.TASKS, "Of the tiny model."
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Run or step folder; default: a tiny model."
 )
-DATA = flags.DEFINE_string("data", None, "Labelled rows.", required=True)
-ROWS = flags.DEFINE_integer("rows", 200, "Compared.", 1)
-SPLITS = flags.DEFINE_list("splits", ["1", "7", "64"], "Rows of a part.")
+TASK = flags.DEFINE_enum(
+    "task", "classification", sharp.TASKS, "Task of the tiny model."
+)
+DATA = flags.DEFINE_string(
+    "data", None, "File of labelled examples.", required=True
+)
+EXAMPLES = flags.DEFINE_integer(
+    "examples", 200, "Number of examples to compare on.", 1
+)
+PART_SIZES = flags.DEFINE_list(
+    "part_sizes", ["1", "7", "64"], "Sizes of the parts, in rows."
+)
 
 
-def requests(task, texts):
-    """Yields (signature, inputs) for the signatures with string inputs."""
+def string_inputs(task, texts):
+    """Returns {signature: inputs} of the signatures with string inputs."""
     raw = {name: tf.constant(column) for name, column in texts.items()}
-    yield signatures.TEXT, raw
+    inputs = {signatures.TEXT: raw}
     if task.class_names:
         examples = tf.constant(signatures.serialized_examples(texts))
-        yield signatures.CLASSIFY, {"inputs": examples}
+        inputs[signatures.CLASSIFY] = {"inputs": examples}
+    return inputs
 
 
-def tokens(predictor, raw):
+def token_inputs(predictor, raw):
+    """Returns the inputs of the signature that reads token ids."""
     task = predictor.task
     inputs = task.preprocess(raw, predictor.tokenizer)
     return signatures.padded(
@@ -51,7 +61,8 @@ def tokens(predictor, raw):
     )
 
 
-def in_batches(answer, inputs, size):
+def answer_in_parts(answer, inputs, size):
+    """Answers parts of `size` rows; returns their concatenated outputs."""
     rows = len(next(iter(inputs.values())))
     answers = [
         answer(**{k: v[start : start + size] for k, v in inputs.items()})
@@ -70,25 +81,37 @@ def main(_):
     else:
         predictor = sharp.make(TASK.value)
     task = predictor.task
-    rows = list(itertools.islice(task.read_examples(DATA.value), ROWS.value))
-    texts = {name: [row[name] for row in rows] for name in task.text_columns}
+    examples = list(
+        itertools.islice(task.read_examples(DATA.value), EXAMPLES.value)
+    )
+    texts = {
+        name: [example[name] for example in examples]
+        for name in task.text_columns
+    }
     table = rich.table.Table(
         title=f"{CHECKPOINT.value or 'a tiny model'}, {DATA.value}"
     )
-    for column in ("task", "signature", "parts of", "rows", "equal", "numbers"):
+    for column in (
+        "task",
+        "signature",
+        "part size",
+        "rows",
+        "equal labels",
+        "max. difference",
+    ):
         table.add_column(column)
     with tempfile.TemporaryDirectory() as folder:
         path = saved_model.export(predictor, os.path.join(folder, "served"))
         served = tf.saved_model.load(path)
-        requests_by_name = dict(requests(task, texts))
-        requests_by_name[signatures.TOKENS] = tokens(
-            predictor, requests_by_name[signatures.TEXT]
+        requests = string_inputs(task, texts)
+        requests[signatures.TOKENS] = token_inputs(
+            predictor, requests[signatures.TEXT]
         )
-        for name, inputs in requests_by_name.items():
+        for name, inputs in requests.items():
             answer = served.signatures[name]
             unsplit = answer(**inputs)
-            for size in map(int, SPLITS.value):
-                joined = in_batches(answer, inputs, size)
+            for size in map(int, PART_SIZES.value):
+                joined = answer_in_parts(answer, inputs, size)
                 difference = verification.compare(
                     joined, unsplit, ranked=task.ranked_outputs
                 )

@@ -2,7 +2,7 @@
 
   python -m benchmarks.start_up --checkpoint=runs/sst2
 
-Each round starts a new process; from the second round on, files are in the
+Each round starts two new processes; from the second round on, files are in the
 operating system's cache. The total is measured on the command itself, with one
 line on standard input; the parts are measured in a process that does the same
 steps.
@@ -20,31 +20,35 @@ from absl import flags
 
 import benchmarks
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Of any task.")
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Processes of each kind.", 1)
-ROW = flags.DEFINE_string("row", "a fine film", "A line as predict takes it.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Run or step folder of any task."
+)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of rounds.", 1)
+LINE = flags.DEFINE_string(
+    "line", "a fine film", "Input line of trainers.predict."
+)
 
 PARTS = """
 import json, sys, time
 marks = [("Python", float(sys.argv[1]))]
 def mark(name):
     marks.append((name, time.time()))
-mark("Python itself")
+mark("start Python")
 import tensorflow
 mark("import tensorflow")
 import tensorflow_text
 mark("import tensorflow_text")
 import keras
-mark("import keras, beyond what tensorflow took of it")
+mark("import the rest of keras")
 from bert_keras import predictor
 from bert_keras.data import unlabelled_texts
-mark("import what is ours")
+mark("import bert_keras")
 model = predictor.load(sys.argv[2])
-mark("read the checkpoint, make the network")
-rows = [unlabelled_texts.parse(sys.argv[3], model.task.text_columns, 1)]
-model.predict(rows)
-mark("make the graph, first answer")
-model.predict(rows)
+mark("load the checkpoint, build the model")
+texts = [unlabelled_texts.parse(sys.argv[3], model.task.text_columns, 1)]
+model.predict(texts)
+mark("trace the graph, first answer")
+model.predict(texts)
 mark("second answer")
 seconds = {name: end - begin for (_, begin), (name, end)
            in zip(marks, marks[1:])}
@@ -52,8 +56,9 @@ print(json.dumps(seconds))
 """
 
 
-def parts():
-    arguments = [str(time.time()), CHECKPOINT.value, ROW.value]
+def time_parts():
+    """Returns {part: seconds}, measured in a new process."""
+    arguments = [str(time.time()), CHECKPOINT.value, LINE.value]
     run = subprocess.run(
         [sys.executable, "-c", PARTS, *arguments],
         capture_output=True,
@@ -63,7 +68,7 @@ def parts():
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def whole():
+def time_command():
     """Returns the seconds until the command has written its first line."""
     began = time.perf_counter()
     with subprocess.Popen(
@@ -74,7 +79,7 @@ def whole():
         stderr=subprocess.DEVNULL,
         text=True,
     ) as process:
-        process.stdin.write(ROW.value + "\n")
+        process.stdin.write(LINE.value + "\n")
         process.stdin.flush()
         if not process.stdout.readline():
             raise RuntimeError("trainers.predict gave no answer")
@@ -85,10 +90,11 @@ def whole():
 
 def main(_):
     rounds = [
-        parts() | {"the command, whole": whole()} for _ in range(ROUNDS.value)
+        time_parts() | {"the command": time_command()}
+        for _ in range(ROUNDS.value)
     ]
-    table = rich.table.Table(title=f"first answer of {CHECKPOINT.value}")
-    for column in ("", "seconds, median", "least"):
+    table = rich.table.Table(title=f"First answer of {CHECKPOINT.value}")
+    for column in ("", "seconds, median", "minimum"):
         table.add_column(column)
     for name in rounds[0]:
         values = [each[name] for each in rounds]

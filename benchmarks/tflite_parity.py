@@ -2,11 +2,13 @@
 
   python -m benchmarks.tflite_parity --checkpoint=runs/sst2 --data=dev.tsv
 
-Uses the first --rows of a labelled file and rows of --seq_length tokens, for
-the files and for the checkpoint. int8 is calibrated on the following rows.
+Compares them on the first --examples examples of --data; the checkpoint, too,
+truncates texts to --seq_length tokens. int8 is calibrated on the examples that
+follow, or on the compared ones if there are no more; then the table says so.
 """
 
 import itertools
+import math
 import os
 import tempfile
 
@@ -20,12 +22,31 @@ from bert_keras import model as model_lib
 from bert_keras import predictor as predictor_lib
 from bert_keras import verification
 from bert_keras.device import tflite_converter, tflite_runner
+from bert_keras.tasks import base
 from export import tflite
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run.")
-DATA = flags.DEFINE_string("data", None, "Labelled rows.")
-ROWS = flags.DEFINE_integer("rows", 200, "Compared.", 1)
-LENGTH = flags.DEFINE_integer("seq_length", 128, "Tokens of a row.", 4)
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Run or step folder.")
+DATA = flags.DEFINE_string("data", None, "File of labelled examples.")
+EXAMPLES = flags.DEFINE_integer(
+    "examples", 200, "Number of examples to compare on.", 1
+)
+LENGTH = flags.DEFINE_integer("seq_length", 128, "Tokens per row.", 4)
+
+
+def split_examples(examples):
+    """Returns (examples to compare on, examples for calibration, a remark).
+
+    The remark is "" unless both are the same.
+    """
+    compared, rest = examples[: EXAMPLES.value], examples[EXAMPLES.value :]
+    if rest:
+        return compared, rest, ""
+    return (
+        compared,
+        compared,
+        f"int8 is calibrated on the compared examples: {DATA.value} has only "
+        f"{len(compared)}.",
+    )
 
 
 def main(_):
@@ -34,23 +55,30 @@ def main(_):
     model = model_lib.BertModel(predictor.model.encoder, task)
     model.head.set_weights(predictor.model.head.get_weights())
     predictor = predictor_lib.Predictor(model, predictor.tokenizer)
-    rows = list(
-        itertools.islice(task.read_examples(DATA.value), 2 * ROWS.value)
+    examples, calibration_examples, remark = split_examples(
+        list(
+            itertools.islice(task.read_examples(DATA.value), 2 * EXAMPLES.value)
+        )
     )
-    rows, others = rows[: ROWS.value], rows[ROWS.value :] or rows
-    raw = {
-        name: tf.constant([r[name] for r in rows]) for name in task.text_columns
-    }
+    raw = base.as_tensors(examples, task.text_columns)
     want = predictor.serve_text(**raw)
+    del want[
+        "truncated"
+    ]  # `postprocess`, used for the file, has no such answer
     metric = task.metric_names[0]
     table = rich.table.Table(
-        title=f"{CHECKPOINT.value}, {task.name}, {len(rows)} rows of "
-        f"{LENGTH.value} tokens"
+        title=f"{CHECKPOINT.value}, {task.name}, {len(examples)} examples, "
+        f"{LENGTH.value} tokens",
+        caption=remark or None,
     )
-    for column in ("", "labels equal", "numbers", metric, "MB"):
+    for column in ("", "equal labels", "max. difference", metric, "MB"):
         table.add_column(column)
-    score = task.metrics(predictor_lib.rows_of(task, want), rows)[metric]
-    table.add_row("checkpoint", "", "", f"{score:.4f}")
+
+    def metric_value(answers):
+        rows = predictor_lib.rows_of(task, answers)
+        return f"{task.metrics(rows, examples)[metric]:.4f}"
+
+    table.add_row("checkpoint", "", "", metric_value(want))
     with tempfile.TemporaryDirectory() as folder:
         for quantization in tflite_converter.QUANTIZATIONS:
             path = tflite.export(
@@ -58,29 +86,26 @@ def main(_):
                 os.path.join(folder, quantization),
                 quantization=quantization,
                 seq_length=LENGTH.value,
-                data=others,
-                least=0.0,
+                data=calibration_examples,
+                least=-math.inf,  # compare whatever the metric is
             )
             file = tflite_runner.File(path, predictor)
             inputs = file.inputs(raw)
-            numbers = {
+            raw_outputs = {
                 name: tf.constant(value)
-                for name, value in file.numbers(inputs).items()
+                for name, value in file.raw_outputs(inputs).items()
             }
-            got = file.task.postprocess(
-                numbers, inputs, raw, predictor.tokenizer
+            answers = file.task.postprocess(
+                raw_outputs, inputs, raw, predictor.tokenizer
             )
             difference = verification.compare(
-                got | {"truncated": want["truncated"]},
-                want,
-                ranked=task.ranked_outputs,
+                answers, want, ranked=task.ranked_outputs
             )
-            score = task.metrics(predictor_lib.rows_of(task, got), rows)[metric]
             table.add_row(
                 quantization,
-                f"{difference.agreement * len(rows):.0f}",
+                f"{difference.agreement * len(examples):.0f}",
                 f"{difference.distance:.1e}",
-                f"{score:.4f}",
+                metric_value(answers),
                 f"{os.path.getsize(path) / 1e6:.1f}",
             )
     rich.console.Console(width=100).print(table)

@@ -32,19 +32,26 @@ from tests.bert_keras.data import reference_tokenizer
 _DATA = flags.DEFINE_string(
     "data", "../shared/data", "Folder with vocab/ and the corpora."
 )
-_RANDOM = flags.DEFINE_integer(
-    "random", 100_000, "Random Unicode strings to compare on."
+_RANDOM_STRINGS = flags.DEFINE_integer(
+    "random_strings",
+    100_000,
+    "Number of random Unicode strings to compare on.",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the random strings.")
 _MAX_LINES = flags.DEFINE_integer(
-    "max_lines", None, "Lines of each corpus; all unless given."
+    "max_lines", None, "Maximum number of lines of each corpus; default: all."
 )
 
 VOCABULARIES = ("bert_uncased_en", "bert_cased_en", "bert_chinese")
-PAIRS = (("ours", "rules"), ("ours", "hugging_face"), ("hugging_face", "rules"))
+# bert_keras; the reference of Google's rules; Hugging Face's `tokenizers`.
+PAIRS = (
+    ("bert_keras", "google"),
+    ("bert_keras", "hugging_face"),
+    ("hugging_face", "google"),
+)
 BATCH_SIZE = 1024
-CUT = 200  # characters to print of a list of ids
-SHOWN_RANDOM = 3  # random strings to print per category of difference
+MAX_PRINTED = 200  # characters to print of a list of ids
+RANDOM_PRINTED = 3  # random strings to print per category of difference
 
 Tokenize = Callable[[Sequence[str]], list[list[int]]]
 
@@ -53,11 +60,12 @@ def main(argv):
     del argv
     data = pathlib.Path(_DATA.value)
     corpora = {
-        name: lines[: _MAX_LINES.value] for name, lines in real(data).items()
+        name: lines[: _MAX_LINES.value]
+        for name, lines in read_corpora(data).items()
     }
-    corpora["random"] = list(random_strings(_RANDOM.value, _SEED.value))
-    table = [("vocabulary", "text", "pair", "lines", "equal", "share")]
-    speeds = [("vocabulary", "text", "MB/s of ours")]
+    corpora["random"] = list(random_strings(_RANDOM_STRINGS.value, _SEED.value))
+    table = [("vocabulary", "text", "pair", "lines", "equal", "percent")]
+    speeds = [("vocabulary", "text", "MB/s of bert_keras")]
     for name in VOCABULARIES:
         tokenizer = wordpiece.Tokenizer.from_file(
             data / "vocab" / f"{name}_vocab.txt"
@@ -66,9 +74,9 @@ def main(argv):
             tokenizer, input_signature=[tf.TensorSpec([None], "string")]
         )
         implementations = {
-            "ours": lambda lines, graph=graph: graph(lines).to_list(),
-            "rules": rules(tokenizer),
-            "hugging_face": hugging_face(tokenizer),
+            "bert_keras": lambda lines, graph=graph: graph(lines).to_list(),
+            "google": make_google(tokenizer),
+            "hugging_face": make_hugging_face(tokenizer),
         }
         for corpus, lines in corpora.items():
             speeds.append(
@@ -78,7 +86,7 @@ def main(argv):
                 f"{name} on {corpus}",
                 lines,
                 implementations,
-                shown=SHOWN_RANDOM if corpus == "random" else None,
+                max_printed=RANDOM_PRINTED if corpus == "random" else None,
             )
             for pair in PAIRS:
                 table.append(
@@ -95,7 +103,7 @@ def main(argv):
     print_table(speeds)
 
 
-def real(data: pathlib.Path) -> dict[str, list[str]]:
+def read_corpora(data: pathlib.Path) -> dict[str, list[str]]:
     """Reads the corpora: {name: lines}."""
     english = list(_lines(sorted((data / "corpus_en").rglob("*.txt"))))
     chinese = list(_lines(sorted((data / "corpus_zh").rglob("*.txt"))))
@@ -162,7 +170,7 @@ def random_strings(count: int, seed: int) -> Iterator[str]:
         )
 
 
-def rules(tokenizer: wordpiece.Tokenizer) -> Tokenize:
+def make_google(tokenizer: wordpiece.Tokenizer) -> Tokenize:
     """Makes the slow reference tokenizer, which follows Google's rules."""
     reference = reference_tokenizer.ReferenceTokenizer(
         tokenizer.vocabulary, lowercase=tokenizer.lowercase
@@ -170,14 +178,14 @@ def rules(tokenizer: wordpiece.Tokenizer) -> Tokenize:
     return lambda lines: [reference(line) for line in lines]
 
 
-def hugging_face(tokenizer: wordpiece.Tokenizer) -> Tokenize:
-    """Makes Hugging Face's tokenizer, with Google's limit of a word's length.
+def make_hugging_face(tokenizer: wordpiece.Tokenizer) -> Tokenize:
+    """Makes Hugging Face's tokenizer, with Google's maximum word length.
 
     It has no special tokens, so "[MASK]" is split like other text.
     """
     hugging_face_tokenizer = tokenizers.Tokenizer(
         models.WordPiece(
-            {piece: i for i, piece in enumerate(tokenizer.vocabulary)},
+            {token: i for i, token in enumerate(tokenizer.vocabulary)},
             unk_token="[UNK]",
             max_input_chars_per_word=wordpiece.MAX_WORD_LENGTH,
         )
@@ -196,11 +204,11 @@ def compare(
     lines: Sequence[str],
     implementations: dict[str, Tokenize],
     *,
-    shown: int | None = None,
+    max_printed: int | None = None,
 ) -> collections.Counter[tuple[str, str]]:
     """Prints the differences; returns how many lines are equal, by pair.
 
-    shown: how many differences of one category to print; all unless given.
+    max_printed: differences of one category to print; None: all.
     """
     equal: collections.Counter[tuple[str, str]] = collections.Counter()
     categories: collections.Counter[tuple[Any, str]] = collections.Counter()
@@ -214,16 +222,19 @@ def compare(
                     continue
                 both = [implementations[name] for name in pair]
                 core = shrink(batch[row], *both)
-                category = reason(core, *both)
+                category = difference_category(core, *both)
                 categories[pair, category] += 1
-                if shown is not None and categories[pair, category] > shown:
+                if (
+                    max_printed is not None
+                    and categories[pair, category] > max_printed
+                ):
                     continue
                 print(f"{title}, line {start + row}: {core!a}, {category}")
                 common = len(os.path.commonprefix([a, b]))
                 print(f"  equal up to token {common}, then")
                 for name, row_ids in zip(pair, (a, b), strict=True):
                     rest = str(row_ids[common:])
-                    print(f"  {name:12} {rest[:CUT]}")
+                    print(f"  {name:12} {rest[:MAX_PRINTED]}")
     for (pair, category), count in categories.most_common():
         names = " and ".join(pair)
         print(f"{title}: {names} differ {count} times: {category}")
@@ -249,23 +260,23 @@ def shrink(text: str, first: Tokenize, second: Tokenize) -> str:
     return text
 
 
-def reason(core: str, first: Tokenize, second: Tokenize) -> str:
+def difference_category(core: str, first: Tokenize, second: Tokenize) -> str:
     """Returns the category of a difference, as far as it can be inferred."""
     probes = [f"a{c}b" for c in core]
-    blamed = [
+    differing = [
         c
         for c, a, b in zip(core, first(probes), second(probes), strict=True)
         if a != b
     ]
-    if not blamed and "Σ" in core:
-        return "Σ at the end of a word is lowered to ς, or to σ"
-    if not blamed:
+    if not differing and "Σ" in core:
+        return "Σ at the end of a word is lower-cased to ς, or to σ"
+    if not differing:
         return "no single character explains it"
-    categories = sorted(set(map(unicodedata.category, blamed)))
+    categories = sorted(set(map(unicodedata.category, differing)))
     if categories == ["Co"]:
-        return "a character for private use is part of a word, or dropped"
-    if all("\U0002b820" <= c <= "\U0002b91f" for c in blamed):
-        return "U+2B820 to U+2B91F are Chinese, or they are not"
+        return "a private-use character is part of a word, or dropped"
+    if all("\U0002b820" <= c <= "\U0002b91f" for c in differing):
+        return "U+2B820 to U+2B91F count as Chinese, or not"
     return f"other Unicode tables, category {' and '.join(categories)}"
 
 

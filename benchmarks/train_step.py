@@ -1,12 +1,13 @@
-"""Compares a masked LM training step with KerasHub's `fit`, in turns.
+"""Compares a masked LM training step with KerasHub's `fit`.
 
   .venv-bench/bin/python -m benchmarks.train_step --precision=mixed_bfloat16
 
-Both sides have the same shapes, rows, AdamW and dropout, and run in one process
-with the same threads. They take turns of a few steps, so that other load on the
-machine affects both. The peak is the FLOP/s of a large matmul, measured in the
-same minutes; a step's FLOPs are those of its matmuls, three times the forward
-pass. Memory is the peak of a separate process for each side.
+A side is the training step of bert_keras or of KerasHub. Both have the same
+shapes, rows, AdamW and dropout, and run in one process with the same threads.
+They run alternately, a few steps per turn, so that other load on the machine
+affects both. The peak FLOP/s are those of a large matmul, measured between the
+turns; a step's FLOPs are those of its matmuls, three times the forward pass.
+Memory is the peak of a separate process for each side.
 """
 
 import json
@@ -31,24 +32,35 @@ from bert_keras.tasks import masked_lm
 from bert_keras.training import step as step_lib
 
 PRECISION = flags.DEFINE_enum(
-    "precision", "float32", ["float32", "mixed_bfloat16"], "Of both sides."
+    "precision",
+    "float32",
+    ["float32", "mixed_bfloat16"],
+    "Dtype policy of both sides.",
 )
-LAYERS = flags.DEFINE_integer("layers", 4, "Of the encoder.", 1)
-WIDTH = flags.DEFINE_integer("width", 512, "H, of 64 to a head.", 64)
-BATCH = flags.DEFINE_integer("batch_size", 16, "Rows.", 1)
-LENGTH = flags.DEFINE_integer("seq_length", 128, "Tokens in a row.", 8)
-MASKS = flags.DEFINE_integer("masks", 20, "In a row.", 1)
+LAYERS = flags.DEFINE_integer("layers", 4, "Number of encoder layers.", 1)
+WIDTH = flags.DEFINE_integer(
+    "width",
+    512,
+    "Hidden size H, a multiple of 64: each head has a width of 64.",
+    64,
+)
+BATCH = flags.DEFINE_integer("batch_size", 16, "Rows per batch.", 1)
+LENGTH = flags.DEFINE_integer("seq_length", 128, "Tokens per row.", 8)
+MASKS = flags.DEFINE_integer("masks", 20, "Masked tokens per row.", 1)
 ROUNDS = flags.DEFINE_integer("rounds", 8, "Turns of each side.", 1)
-STEPS = flags.DEFINE_integer("steps", 5, "Of a turn.", 1)
+STEPS = flags.DEFINE_integer("steps", 5, "Steps per turn.", 1)
 ONLY = flags.DEFINE_integer(
-    "only", None, "Run one side (0: bert_keras) alone; print seconds and bytes."
+    "only",
+    None,
+    "Internal: run only the side with this index (0: bert_keras); print "
+    "seconds and bytes.",
 )
 
 VOCABULARY = 30522
-RATE = 1e-4
+LEARNING_RATE = 1e-4
 
 
-def rows():
+def make_rows():
     """Returns token ids (B, S), mask positions (B, P) and labels (B, P)."""
     random = np.random.default_rng(0)
     shape = BATCH.value, LENGTH.value
@@ -63,7 +75,7 @@ def rows():
     )
 
 
-def bert_keras_step(token_ids, positions, labels):
+def make_bert_keras_step(token_ids, positions, labels):
     """Makes a function that runs some steps and returns their seconds."""
     bert = bert_lib.BertConfig(
         vocab_size=VOCABULARY,
@@ -77,7 +89,7 @@ def bert_keras_step(token_ids, positions, labels):
     optimizer = optimizers.Optimizer(
         model.trainable_variables,
         rule=optimizers.AdamW(),
-        schedule=optimizers.Schedule(RATE, 0, 10**9),
+        schedule=optimizers.Schedule(LEARNING_RATE, 0, 10**9),
     )
     step = step_lib.make_train_step(
         model,
@@ -95,24 +107,25 @@ def bert_keras_step(token_ids, positions, labels):
     }
     weights = tf.ones(labels.shape)
     targets = {"masked_lm": (tf.constant(labels, tf.int32), weights)}
-    done = 0
+    steps_done = 0
 
     def run(count):
-        nonlocal done
+        nonlocal steps_done
         seconds = []
         for _ in range(count):
             began = time.perf_counter()
             batch = {"inputs": inputs, "targets": targets}
-            metrics = step(batch | {"step": tf.constant(done, tf.int64)})
+            metrics = step(batch | {"step": tf.constant(steps_done, tf.int64)})
             float(metrics["loss"])
             seconds.append(time.perf_counter() - began)
-            done += 1
+            steps_done += 1
         return seconds
 
     return run
 
 
-def keras_hub_fit(token_ids, positions, labels):
+def make_keras_hub_fit(token_ids, positions, labels):
+    """Makes a function that runs some steps and returns their seconds."""
     backbone = keras_hub.models.BertBackbone(
         vocabulary_size=VOCABULARY,
         num_layers=LAYERS.value,
@@ -123,7 +136,7 @@ def keras_hub_fit(token_ids, positions, labels):
     )
     model = keras_hub.models.BertMaskedLM(backbone, preprocessor=None)
     model.compile(
-        optimizer=keras.optimizers.AdamW(RATE, weight_decay=0.01),
+        optimizer=keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
@@ -156,56 +169,64 @@ class _Times(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self.began)
 
 
-def flops():
+def step_flops():
     """Returns the FLOPs of the matmuls of one step."""
     tokens, width = BATCH.value * LENGTH.value, WIDTH.value
     masks = BATCH.value * MASKS.value
 
-    def block(queries):
+    def block_flops(queries):
         keys_and_values = 2 * tokens * 2 * width**2
-        rest = 2 * queries * (2 * width**2 + 8 * width**2)
-        return keys_and_values + rest + 4 * queries * LENGTH.value * width
+        queries_and_mlp = 2 * queries * (2 * width**2 + 8 * width**2)
+        attention = 4 * queries * LENGTH.value * width
+        return keys_and_values + queries_and_mlp + attention
 
     # The last block is computed only at the masks and at the pooler's token.
-    blocks = (LAYERS.value - 1) * block(tokens) + block(masks + BATCH.value)
+    blocks = (LAYERS.value - 1) * block_flops(tokens)
+    blocks += block_flops(masks + BATCH.value)
     return 3 * (blocks + 2 * masks * width * (width + VOCABULARY))
 
 
-def peak(size=2048):
+def measure_peak(size=2048):
     """Measures the FLOP/s of a square matmul."""
     dtype = tf.bfloat16 if "bfloat16" in PRECISION.value else tf.float32
-    one = tf.cast(tf.random.normal((size, size)), dtype)
-    product = tf.function(lambda: tf.matmul(one, one))
-    product()
+    matrix = tf.cast(tf.random.normal((size, size)), dtype)
+    matmul = tf.function(lambda: tf.matmul(matrix, matrix))
+    matmul()  # tracing
     began = time.perf_counter()
     for _ in range(5):
-        product()
+        matmul()
     return 5 * 2 * size**3 / (time.perf_counter() - began)
 
 
-SIDES = {"bert_keras": bert_keras_step, "KerasHub's fit": keras_hub_fit}
+SIDES = {
+    "bert_keras": make_bert_keras_step,
+    "KerasHub's fit": make_keras_hub_fit,
+}
 
 
-def alone(side, **sizes):
-    """Runs one side, 0 or 1, alone: {"seconds": per step, "bytes": at peak}.
+def run_in_new_process(side, **sizes):
+    """Returns {"seconds": per step, "bytes": peak memory} of one side.
 
-    It runs in a new process, with the flags of this one except for `sizes`.
+    side: its index in SIDES. The process has the flags of this one except for
+    `sizes`.
     """
-    own = PRECISION, LAYERS, WIDTH, BATCH, LENGTH, MASKS, STEPS
-    values = {flag.name: flag.value for flag in own} | sizes | {"only": side}
-    run = subprocess.run(
+    forwarded_flags = PRECISION, LAYERS, WIDTH, BATCH, LENGTH, MASKS, STEPS
+    values = {flag.name: flag.value for flag in forwarded_flags}
+    values |= sizes | {"only": side}
+    process = subprocess.run(
         [sys.executable, "-m", "benchmarks.train_step"]
         + [f"--{name}={value}" for name, value in values.items()],
         capture_output=True,
         check=True,
         text=True,
     )
-    return json.loads(run.stdout.splitlines()[-1])
+    return json.loads(process.stdout.splitlines()[-1])
 
 
-def only(make):
-    run = make(*rows())
-    run(2)
+def run_side(make):
+    """Runs one side; prints seconds per step and bytes of peak memory."""
+    run = make(*make_rows())
+    run(2)  # tracing
     seconds = float(np.median(run(STEPS.value)))
     # Linux only. Not ru_maxrss, which starts at the parent's peak.
     with open("/proc/self/status") as file:
@@ -216,10 +237,10 @@ def only(make):
 def main(_):
     keras.config.set_dtype_policy(PRECISION.value)
     if ONLY.value is not None:
-        only(list(SIDES.values())[ONLY.value])
+        run_side(list(SIDES.values())[ONLY.value])
         return
-    data = rows()
-    sides = {name: make(*data) for name, make in SIDES.items()}
+    rows = make_rows()
+    sides = {name: make(*rows) for name, make in SIDES.items()}
     for run in sides.values():
         run(2)  # tracing
     seconds = {name: [] for name in sides}
@@ -227,24 +248,27 @@ def main(_):
     for _ in range(ROUNDS.value):
         for name, run in sides.items():
             seconds[name].append(float(np.median(run(STEPS.value))))
-        peaks.append(peak())
-    best = float(np.median(peaks))
+        peaks.append(measure_peak())
+    peak = float(np.median(peaks))
     table = rich.table.Table(
         title=f"{LAYERS.value} x {WIDTH.value}, {BATCH.value} x {LENGTH.value}"
         f" tokens, {MASKS.value} masks, {PRECISION.value}: "
-        f"{flops() / 1e9:.0f} GFLOP a step, peak {best / 1e9:.0f} GFLOP/s"
+        f"{step_flops() / 1e9:.0f} GFLOP per step, peak {peak / 1e9:.0f} "
+        "GFLOP/s"
     )
-    for column in ("", "seconds a step", "of the peak", "memory"):
+    for column in ("", "seconds per step", "of the peak", "memory"):
         table.add_column(column)
-    for number, (name, values) in enumerate(seconds.items()):
+    for index, (name, values) in enumerate(seconds.items()):
         median = float(np.median(values))
-        share = flops() / median / best
-        memory = alone(number)["bytes"] / 2**20
-        table.add_row(name, f"{median:.3f}", f"{share:.0%}", f"{memory:.0f} MB")
-    ours_, theirs_ = map(np.array, seconds.values())
-    ratios = theirs_ / ours_
+        fraction = step_flops() / median / peak
+        memory = run_in_new_process(index)["bytes"] / 2**20
+        table.add_row(
+            name, f"{median:.3f}", f"{fraction:.0%}", f"{memory:.0f} MB"
+        )
+    bert_keras_seconds, keras_hub_seconds = map(np.array, seconds.values())
+    ratios = keras_hub_seconds / bert_keras_seconds
     table.caption = (
-        f"{np.median(ratios):.2f} times as fast "
+        f"bert_keras: {np.median(ratios):.2f} times as fast "
         f"({ratios.min():.2f} to {ratios.max():.2f} over {len(ratios)} turns)"
     )
     rich.console.Console(width=100).print(table)

@@ -5,12 +5,12 @@
       step-00012000/
         encoder.safetensors  head.safetensors
         vocab.txt               or other files of the tokenizer
-        optimizer.safetensors   only for resuming: slots, and weights that are
-                                trained and not served
+        optimizer.safetensors   only for resuming: the optimizer's variables,
+                                and head weights that are trained but not served
         config.json             written last: if present, the step is complete
 
-Weights are keyed by variable path. Loading fails if a name or a shape is only
-in the file or only in the model.
+Weights are keyed by variable path. Loading fails unless file and model have the
+same names and shapes.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -61,9 +61,9 @@ class Checkpoint:
     step: int
     metadata: Mapping[str, Any]  # config.json, incl. trainer state
     # Why `task` is None although there is a head: the task's module was not
-    # imported (unknown_task), or the head's type is not supported (left_out).
-    unknown_task: str = dataclasses.field(default="", kw_only=True)
-    left_out: str = dataclasses.field(default="", kw_only=True)
+    # imported, or the head's type is not supported; "" otherwise.
+    unknown_task_reason: str = dataclasses.field(default="", kw_only=True)
+    unsupported_head_reason: str = dataclasses.field(default="", kw_only=True)
 
     def tokenizer(self) -> tokenizers.Tokenizer:
         values = self.metadata["tokenizer"]
@@ -86,15 +86,15 @@ class Checkpoint:
     ) -> None:
         """Loads all heads, or only those with these names."""
 
-        def of_heads(values):
+        def select_heads(values):
             return {
                 path: value
                 for path, value in values.items()
                 if names is None or path.split("/", 1)[0] in names
             }
 
-        variables = of_heads(weights(head))
-        self._assign(HEAD, variables, of_heads(self.head_values()))
+        variables = select_heads(weights(head))
+        self._assign(HEAD, variables, select_heads(self.head_values()))
 
     def load_run(
         self, model: model_lib.BertModel, optimizer: Mapping[str, Any]
@@ -110,7 +110,10 @@ class Checkpoint:
         self._assign(OPTIMIZER, {**only_trained, **optimizer}, values)
 
     def for_task(self, task: base.Task) -> "Checkpoint":
-        """Returns this checkpoint with the checks for loading `task`."""
+        """Returns this checkpoint, prepared for loading into `task`.
+
+        A subclass may allow variables to be missing that the task does not use.
+        """
         del task
         return self
 
@@ -119,7 +122,7 @@ class Checkpoint:
         """Whether it has every weight, so that none is initialised randomly."""
         return True
 
-    def check_sizes(self) -> None:
+    def check_shapes(self) -> None:
         """Raises InputError if config.json does not fit the tensors' shapes."""
         values = self.encoder_values()
         try:
@@ -132,23 +135,23 @@ class Checkpoint:
             ) from None
 
     def matching_heads(self, task: base.Task) -> set[str] | None:
-        """Returns the names of the saved heads that a task reuses; None: all.
+        """Returns the names of the saved heads that a task reuses.
 
-        A head is reused if its name and its signature are the same.
+        A head is reused if its name and its signature are the same. For an
+        equal task, or equal signatures, returns None: load the complete head,
+        as it may have weights outside the named heads.
         """
         if self.task is None:
             return set()
         # Compare as JSON: saved signatures have lists for tuples.
-        saved, wanted = (
-            _as_json(self.task.head_signatures),
-            _as_json(task.head_signatures),
-        )
-        if task == self.task or wanted == saved != {}:
+        saved = _as_json(self.task.head_signatures)
+        requested = _as_json(task.head_signatures)
+        if task == self.task or (saved and saved == requested):
             return None
         return {
             name
-            for name, meaning in wanted.items()
-            if name in saved and saved[name] == meaning
+            for name, signature in requested.items()
+            if name in saved and saved[name] == signature
         }
 
     def _verified_path(self, name: str) -> str:
@@ -200,25 +203,33 @@ def save(
         **(trainer_state or {}),
     }
     if served != task:
-        # For information only: loading does not need the wrapper. It is left
-        # out if its class cannot be found by name.
+        # For information only: the task as trained, where `for_serving` removed
+        # a wrapper (bert_keras/wrappers). Loading does not need it. It is
+        # omitted if its class cannot be found by name.
         with contextlib.suppress(errors.InputError):
             metadata["trained_as"] = task.to_dict()
     folder = step_folder(run, step)
-    tf.io.gfile.makedirs(folder)
-    if tf.io.gfile.exists(os.path.join(folder, CONFIG)):
-        # Overwrite a step: it is incomplete until the new config.json exists.
-        tf.io.gfile.remove(os.path.join(folder, CONFIG))
-    try:
-        _write(folder, model, tokenizer, step, optimizer, metadata)
-    except BaseException as error:
-        _remove(folder, tokenizer)
-        # safetensors raises its own class on a full disk.
-        if isinstance(error, safetensors.SafetensorError | tf.errors.OpError):
-            raise OSError(str(error)) from error
-        raise
+    with _errors_as_os_error():
+        tf.io.gfile.makedirs(folder)
+        if tf.io.gfile.exists(os.path.join(folder, CONFIG)):
+            # Overwrite a step: it is incomplete until config.json exists again.
+            tf.io.gfile.remove(os.path.join(folder, CONFIG))
+        try:
+            _write(folder, model, tokenizer, step, optimizer, metadata)
+        except BaseException:
+            _remove(folder, tokenizer)
+            raise
     mark(run, "latest", step)
     return folder
+
+
+@contextlib.contextmanager
+def _errors_as_os_error() -> Iterator[None]:
+    """Converts the errors of tf.io.gfile and safetensors to OSError."""
+    try:
+        yield
+    except (safetensors.SafetensorError, tf.errors.OpError) as error:
+        raise OSError(str(error)) from error
 
 
 def _write(
@@ -227,7 +238,7 @@ def _write(
     tokenizer: tokenizers.Tokenizer,
     step: int,
     optimizer: Mapping[str, Any] | None,
-    described: Mapping[str, Any],
+    metadata: Mapping[str, Any],
 ) -> None:
     checksums = {}
 
@@ -236,19 +247,19 @@ def _write(
             writer(path)
             checksums[name] = files.checksum(path)
 
-    def tensors(name, variables):
+    def write_tensors(name, variables):
         write(name, lambda path: named_tensors.write(path, variables))
 
     with tempfile.TemporaryDirectory() as temporary:
         for name in tokenizer.save(temporary):
             source = os.path.join(temporary, name)
             write(name, functools.partial(shutil.copyfile, source))
-    tensors(ENCODER, weights(model.encoder))
+    write_tensors(ENCODER, weights(model.encoder))
     served, only_trained = head_weights(model)
-    tensors(HEAD, served)
+    write_tensors(HEAD, served)
     if optimizer is not None:
-        tensors(OPTIMIZER, {**only_trained, **optimizer})
-    config = {"step": step, **described, "sha256": checksums}
+        write_tensors(OPTIMIZER, {**only_trained, **optimizer})
+    config = {"step": step, **metadata, "sha256": checksums}
     write(CONFIG, lambda path: checkpoint_config.write(path, config))
 
 
@@ -267,22 +278,22 @@ def read(path: str) -> Checkpoint:
     """
     folder = path
     if not tf.io.gfile.exists(os.path.join(path, CONFIG)):
-        marked_folder = marked(path, "best") or marked(path, "latest")
-        if marked_folder is None:
+        marked = marked_folder(path, "best") or marked_folder(path, "latest")
+        if marked is None:
             raise errors.InputError(
                 f"{path} is not a checkpoint: expected {CONFIG} in a step "
                 "folder, or a run folder with a file `best` or `latest`."
             )
-        folder = marked_folder
-    values = checkpoint_config.read(os.path.join(folder, CONFIG))
-    task, unknown_task = None, ""
+        folder = marked
+    metadata = checkpoint_config.read(os.path.join(folder, CONFIG))
+    task, unknown_task_reason = None, ""
     try:
-        config = networks.from_dict(values["network"])
+        config = networks.from_dict(metadata["network"])
         try:
-            if values["task"]:
-                task = base.from_dict(values["task"])
+            if metadata["task"]:
+                task = base.from_dict(metadata["task"])
         except registry.UnknownNameError as error:
-            unknown_task = str(error)
+            unknown_task_reason = str(error)
     except errors.InputError as error:
         raise errors.InputError(
             f"{os.path.join(folder, CONFIG)}: {error}"
@@ -291,9 +302,9 @@ def read(path: str) -> Checkpoint:
         folder=folder,
         config=config,
         task=task,
-        step=values["step"],
-        metadata=values,
-        unknown_task=unknown_task,
+        step=metadata["step"],
+        metadata=metadata,
+        unknown_task_reason=unknown_task_reason,
     )
 
 
@@ -315,11 +326,15 @@ def step_folder(run: str, step: int) -> str:
 
 
 def mark(run: str, name: str, step: int) -> None:
-    """Marks a step as `name` ("best" or "latest")."""
-    files.write_text(os.path.join(run, name), f"{step}\n")
+    """Marks a step as `name` ("best" or "latest").
+
+    Raises OSError, for example on a full disk.
+    """
+    with _errors_as_os_error():
+        files.write_text(os.path.join(run, name), f"{step}\n")
 
 
-def marked(run: str, name: str) -> str | None:
+def marked_folder(run: str, name: str) -> str | None:
     """Returns the step folder that is marked as `name`, or None."""
     path = os.path.join(run, name)
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
@@ -336,10 +351,11 @@ def marked(run: str, name: str) -> str | None:
 
 def prune(run: str, count: int, tokenizer: tokenizers.Tokenizer) -> None:
     """Removes checkpoints except the last `count`, the best and the latest."""
-    named = {marked(run, "best"), marked(run, "latest")}
-    for step in steps(run)[:-count]:
+    marked_folders = {marked_folder(run, name) for name in ("best", "latest")}
+    complete_steps = steps(run)
+    for step in complete_steps[: max(0, len(complete_steps) - count)]:
         folder = step_folder(run, step)
-        if folder not in named:
+        if folder not in marked_folders:
             _remove(folder, tokenizer)
 
 
@@ -357,7 +373,7 @@ def _remove(folder: str, tokenizer: tokenizers.Tokenizer) -> None:
 
 
 def weights(layer: keras.layers.Layer) -> dict[str, Any]:
-    """Returns a layer's variables by path; random seeds are left out.
+    """Returns a layer's variables by path, without seed generators' states.
 
     The path starts below the layer itself: "block_0/attention/qkv/kernel" and
     not "encoder/block_0/...". Raises InputError if two variables have the same
@@ -377,8 +393,8 @@ def weights(layer: keras.layers.Layer) -> dict[str, Any]:
     return variables
 
 
-def values(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
-    """Returns the values of `weights` as arrays."""
+def weight_values(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
+    """Returns the variables of `weights` as arrays."""
     return {path: value.numpy() for path, value in weights(layer).items()}
 
 

@@ -20,7 +20,7 @@ from bert_keras import errors, files, streams
 
 # Without a terminal, progress is a line printed at this interval, in seconds.
 LINE_SECONDS = 10
-MOST_COLUMNS = 12  # a wider table of numbers does not fit a page
+MAX_COLUMNS = 12  # a wider table of numbers does not fit a page
 
 
 class Progress:
@@ -159,7 +159,7 @@ def numbers(
 
     values: (len(rows), len(columns)).
     """
-    if len(columns) > MOST_COLUMNS:
+    if len(columns) > MAX_COLUMNS:
         return
     grid = rich.table.Table(title=title)
     grid.add_column("")

@@ -14,19 +14,22 @@ def load_model(
 
     With another task, a saved head is reused if its signature is the same.
     """
-    if task is None and source.unknown_task:
+    if task is None and source.unknown_task_reason:
         raise registry.UnknownNameError(
-            f"{source.folder}: {source.unknown_task}"
+            f"{source.folder}: {source.unknown_task_reason}"
         )
     task = task or source.task
     if task is None:
-        reason = source.left_out and f" that can be read: {source.left_out}"
+        reason = (
+            source.unsupported_head_reason
+            and f" that can be read: {source.unsupported_head_reason}"
+        )
         raise errors.InputError(
             f"{source.folder} holds an encoder without a head{reason}; "
             "fine-tune it with `python -m trainers.finetune`."
         )
     source = source.for_task(task)
-    source.check_sizes()
+    source.check_shapes()
     head_names = source.matching_heads(task)
     with _skip_init_if(source.is_complete):
         encoder = source.config.build_encoder()

@@ -29,7 +29,7 @@ MODULES = (
 
 T = TypeVar("T")
 
-MOST_SEED = 2**31 - 1  # TensorFlow's stateless random ops take int32 seeds
+MAX_SEED = 2**31 - 1  # TensorFlow's stateless random ops take int32 seeds
 
 
 def option(

@@ -30,7 +30,7 @@ SORTED_BATCHES = 50
 # A batch has at most this factor times `batch_size` texts, if they are short:
 # beyond about 1,000 tokens throughput no longer grows on two cores, and the
 # answers of some tasks are large per row.
-MOST_ROWS = 2
+MAX_ROWS_FACTOR = 2
 
 
 class Predictor:
@@ -180,7 +180,7 @@ class Predictor:
         count = 0
         for index in np.argsort(longest, kind="stable"):
             count += windows[index]
-            full = len(batches[-1]) == MOST_ROWS * batch_size
+            full = len(batches[-1]) == MAX_ROWS_FACTOR * batch_size
             if full or (batches[-1] and count * longest[index] > most):
                 batches.append([])
                 count = windows[index]

@@ -21,7 +21,7 @@ LABELS = 8
 TRAIN_PER_LABEL = 40
 DEV_PER_LABEL = 100
 SHORTEST = 40  # minimum number of characters of a labelled docstring
-MOST_PER_PACKAGE = 4000  # tensorflow has more than all others together
+MAX_PER_PACKAGE = 4000  # tensorflow has more than all others together
 
 SKIPPED_FOLDERS = {"tests", "test", "idlelib", "__pycache__", "site-packages"}
 ALIASES = {"tf", "np", "stdlib", "py", "tfl", "tflite"}
@@ -87,7 +87,7 @@ def collect() -> dict[str, dict[str, list[str]]]:
                     collected.add(text)
                     modules[path].append(text)
                     count += 1
-            if count >= MOST_PER_PACKAGE:
+            if count >= MAX_PER_PACKAGE:
                 break
         packages[name] = dict(modules)
     return packages

@@ -85,7 +85,7 @@ def _ask(
         path = os.path.join(device, f"model_{quantization}.tflite")
         file = tflite_runner.File(path, model)
         features = file.inputs(raw)
-        got, row = file.numbers(features)["scores"], file.row(features, 0)
+        got, row = file.raw_outputs(features)["scores"], file.row(features, 0)
         values[f"TFLite {quantization}"] = form(
             path, got, functools.partial(file.call, row)
         )

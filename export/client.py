@@ -49,15 +49,17 @@ from export import flags as common
 
 Example = Mapping[str, str]
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds
+FIRST_PAUSE, MAX_PAUSE = 0.1, 5.0  # seconds
 START_UP = 10.0  # seconds
-LONGEST = 1_000_000.0  # seconds; sockets allow timeouts of a few weeks at most
+MAX_SECONDS = (
+    1_000_000.0  # seconds; sockets allow timeouts of a few weeks at most
+)
 # HTTP statuses worth a retry: the server is overloaded, or a proxy has no
 # server yet. Any other error would repeat.
 BUSY = (429, 502, 503)
 # HTTP statuses of another service, or of an unknown model name.
 NO_MODEL = (404, 405, 501)
-MOST_OF_AN_ERROR = 2000  # characters; other services send whole HTML pages
+MAX_ERROR_LENGTH = 2000  # characters; other services send whole HTML pages
 
 # Parts of gRPC's error details: no connection, and a peer without HTTP/2.
 _NO_CONNECTION = ("failed to connect", "errors resolving", "DNS resolution")
@@ -104,7 +106,7 @@ class Client:
         self.batch_size, self.deadline = batch_size, deadline
         self.start_up = min(start_up, deadline)
         self._pause = tenacity.wait_random_exponential(
-            multiplier=pause, max=LONGEST_PAUSE
+            multiplier=pause, max=MAX_PAUSE
         )
 
     def __enter__(self) -> "Client":
@@ -175,13 +177,13 @@ def _check_settings(batch_size: Any, deadline: Any, start_up: Any) -> None:
         holds = (
             isinstance(value, (int, float))
             and not isinstance(value, bool)
-            and 0 <= value <= LONGEST  # NaN is not
+            and 0 <= value <= MAX_SECONDS  # NaN is not
             and (value > 0 or name == "start_up")
         )
         if not holds:
             raise errors.InputError(
                 f"{name}: expected seconds, {least} and at most "
-                f"{LONGEST:,.0f}, found {value!r}."
+                f"{MAX_SECONDS:,.0f}, found {value!r}."
             )
 
 
@@ -323,7 +325,7 @@ def _rest(url: str, settings: Mapping[str, Any]) -> Client:
         if reply.status == 200:
             return _rows(url, reply)
         error_class = UnavailableError if reply.status in BUSY else ServerError
-        text = reply.data.decode("utf-8", "replace")[:MOST_OF_AN_ERROR]
+        text = reply.data.decode("utf-8", "replace")[:MAX_ERROR_LENGTH]
         check = f" {_CHECK}." if reply.status in NO_MODEL else ""
         raise error_class(f"{url} answered {reply.status}: {text}{check}")
 
@@ -401,7 +403,7 @@ def _grpc_error(error: grpc.RpcError, target: str) -> ServerError:
     check = f" {_CHECK}." if error.code() in no_model else ""
     return error_class(
         f"{target} answered {error.code().name}: "
-        f"{details[:MOST_OF_AN_ERROR]}{check}"
+        f"{details[:MAX_ERROR_LENGTH]}{check}"
     )
 
 

@@ -161,7 +161,7 @@ def compare(
     written = formats.read(folder)
     same_vocabulary = written.tokenizer().fingerprint == tokenizer.fingerprint
     values, written_values = (
-        checkpoint.values(model.encoder),
+        checkpoint.weight_values(model.encoder),
         written.encoder_values(),
     )
     weights = _difference(values, written_values, folder)
@@ -169,7 +169,7 @@ def compare(
     dropped = [] if set(values) == set(written_values) else ["the pooler"]
     if written.task is not None:
         head = _difference(
-            checkpoint.values(model.head), written.head_values(), folder
+            checkpoint.weight_values(model.head), written.head_values(), folder
         )
         summary["difference of weights"] += f", {head:.2g} in the head"
         weights = max(weights, head)
@@ -216,7 +216,7 @@ def _check_empty(folder: str) -> None:
 
 def _model(source: checkpoint.Checkpoint) -> model_lib.BertModel:
     """Loads the model; without a head if the checkpoint has none."""
-    if source.task is not None or source.unknown_task:
+    if source.task is not None or source.unknown_task_reason:
         return loading.load_model(source)
     model = model_lib.BertModel(source.config.build_encoder(), None)
     source.load_encoder(model.encoder)

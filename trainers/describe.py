@@ -98,8 +98,8 @@ def main() -> None:
         source = formats.read(settings.checkpoint)
         config = source.config
         task = source.task.name if source.task else "no head"
-        if source.unknown_task:
-            task = f"an unknown head: {source.unknown_task}"
+        if source.unknown_task_reason:
+            task = f"an unknown head: {source.unknown_task_reason}"
         title += f": step {source.step}, {task}"
     else:
         config = bert.parse(

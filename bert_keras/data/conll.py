@@ -1,7 +1,7 @@
 """Reads CoNLL files of tagged words, one word per line, as examples.
 
-A line has a word, possibly more columns, and a tag in the last column or in the
-one given as tag_column. Columns are separated by TABs, or by spaces if the line
+A line has a word, possibly more columns, and a tag in the column `tag_column`,
+by default the last one. Columns are separated by TABs, or by spaces if the line
 has no TAB; trailing white space is ignored. A first column that numbers the
 words from 1 (GermEval) or from 0 is skipped, and so are comments: lines before
 a sentence that start with "# ". A blank line ends a sentence, and so does a
@@ -16,16 +16,16 @@ from typing import NamedTuple
 from bert_keras import errors
 from bert_keras.data import tag_schemes, text_lines
 
-LAST = -1  # the default column of tags
+LAST = -1  # the default `tag_column`
 _SAMPLE_SIZE = 1000  # sentences from which a file's format is inferred
-# Words are characters if more than this share of them has one character.
-_CHARACTERS = 0.9
-_COMMENTS = ("# ", "#\t")
+# Words are characters if more than this fraction of them has one character.
+_MIN_CHARACTER_FRACTION = 0.9
+_COMMENTS = ("# ", "#\t")  # how a comment starts
 _KEY = re.compile(r"# *\w+ *= ")  # a CoNLL-U comment such as "# sent_id = 1"
 # CoNLL-U's word ids: a number, a range (1-2), or an empty node (1.1).
 _NUMBER = re.compile(r"\d+([-.]\d+)?", re.ASCII)
-# If more than this share of lines starts with a number, all have to.
-_NUMBERED = 0.9
+# If more than this fraction of lines starts with a word id, all must.
+_MIN_NUMBERED_FRACTION = 0.9
 
 
 class Sentence(NamedTuple):
@@ -48,36 +48,37 @@ class Examples(Iterator[dict[str, str]]):
 
     def __init__(self, path: str, tag_column: int = LAST):
         self.path = path
-        self._columns_note = ""
-        self._hashes = 0  # words "#" that may have been meant as comments
+        self._column_warning = ""
+        self._num_hash_words = 0  # words "#" that may be meant as comments
         self._examples = self._read(path, tag_column)
 
     def __next__(self) -> dict[str, str]:
         return next(self._examples)
 
     @property
-    def remark(self) -> str:
-        """A remark for the user on the rows read so far, or ""."""
-        notes = [self._columns_note] * bool(self._columns_note)
-        if self._hashes:
-            notes.append(
-                f'{self.path}: {self._hashes:,} lines begin with "# " but '
-                "end in a tag and have as many columns as the others; they are "
-                "read as words, not as comments."
+    def warning(self) -> str:
+        """A message for the user on the rows read so far, or ""."""
+        messages = [self._column_warning] if self._column_warning else []
+        if self._num_hash_words:
+            messages.append(
+                f'{self.path}: {self._num_hash_words:,} lines begin with "# " '
+                "but end in a tag and have as many columns as the others; they "
+                "are read as words, not as comments."
             )
-        return " ".join(notes)
+        return " ".join(messages)
 
     def _read(self, path, tag_column):
         blocks, head = _blocks(path, tag_column)
         first = _first_number(head)
-        self._columns_note = _note(path, head, first is not None, tag_column)
+        self._column_warning = _column_warning(
+            path, head, first is not None, tag_column
+        )
 
         def read_sentences():
             for block in itertools.chain(head, blocks):
                 text = block[0].text
-                self._hashes += len(block[0].columns) > 2 and text.startswith(
-                    _COMMENTS
-                )
+                if len(block[0].columns) > 2 and text.startswith(_COMMENTS):
+                    self._num_hash_words += 1
                 yield _sentence(path, block, first, tag_column)
 
         sentences = read_sentences()
@@ -87,7 +88,9 @@ class Examples(Iterator[dict[str, str]]):
                 f"{path}: expected tagged words, found none."
             )
         sizes = [len(word) for sentence in sample for word in sentence.words]
-        blank = "" if sizes.count(1) > _CHARACTERS * len(sizes) else " "
+        blank = (
+            "" if sizes.count(1) > _MIN_CHARACTER_FRACTION * len(sizes) else " "
+        )
         for words, tags in itertools.chain(sample, sentences):
             yield example(words, tags, blank)
 
@@ -169,29 +172,29 @@ def _lines(path: str, tag_column: int) -> Iterator[list[_Line]]:
 
 
 def _format(lines: Iterator[bytes]) -> tuple[list[bytes], int, bool]:
-    """Finds the first line with a word and returns the shape of its columns.
+    """Infers the file's format from its first line with a word.
 
     Returns (the lines up to it, its number of columns, whether it has TABs). If
     the file has comments only, the first comment counts as that line.
     """
-    peeked, shape = [], None
+    peeked, columns_and_tabs = [], None
     for line in lines:
         peeked.append(line)
         text = line.decode(errors="replace").removesuffix("\r")
         if not text.strip() or text.startswith("-DOCSTART-"):
             continue
-        if shape is None or not text.startswith(_COMMENTS):
-            shape = len(_columns(text)), "\t" in text
+        if columns_and_tabs is None or not text.startswith(_COMMENTS):
+            columns_and_tabs = len(_columns(text)), "\t" in text
         if not text.startswith(_COMMENTS):
             break
-    return peeked, *(shape or (0, False))
+    return peeked, *(columns_and_tabs or (0, False))
 
 
 def _columns(text: str) -> list[str]:
     text = text.rstrip()
     if "\t" in text:
-        first, *others = text.split("\t")
-        return [first, *map(str.strip, others)]
+        word, *more = text.split("\t")
+        return [word, *map(str.strip, more)]
     return list(filter(None, text.split(" ")))
 
 
@@ -206,15 +209,17 @@ def _first_number(head: Sequence[Sequence[_Line]]) -> int | None:
         return None
     columns = [[line.columns[0] for line in block] for block in head]
     total = sum(map(len, columns))
-    begins = [column[0] for column in columns]
-    first = 0 if begins.count("0") > begins.count("1") else 1
+    first_ids = [column[0] for column in columns]
+    first = 0 if first_ids.count("0") > first_ids.count("1") else 1
     counted = sum(
         len(column)
         for column in columns
         if column == [str(first + index) for index in range(len(column))]
     )
     numeric = sum(bool(_NUMBER.fullmatch(n)) for each in columns for n in each)
-    if total > 1 and (2 * counted > total or numeric > _NUMBERED * total):
+    if total > 1 and (
+        2 * counted > total or numeric > _MIN_NUMBERED_FRACTION * total
+    ):
         return first
     return None
 
@@ -249,10 +254,10 @@ def _sentence(
     return Sentence(words, tags)
 
 
-def _note(
+def _column_warning(
     path: str, head: Sequence[Sequence[_Line]], numbered: bool, tag_column: int
 ) -> str:
-    """Returns a remark if several columns have tags and none was chosen."""
+    """Returns a message if several columns have tags and none was chosen."""
     if not head or tag_column >= 0:
         return ""
     width = len(head[0][0].columns)
@@ -267,11 +272,11 @@ def _note(
     ]
     if len(tagged) < 2:
         return ""
-    others = ", ".join(map(str, tagged[:-1]))
+    *other_columns, last_column = tagged
     return (
-        f"{path}: tags are read from the last column, {tagged[-1]} counted "
-        f"from 0; column {others} also holds tags; select it with "
-        "tag_column."
+        f"{path}: tags are read from the last column, {last_column} counted "
+        f"from 0; column {', '.join(map(str, other_columns))} also holds tags; "
+        "select it with tag_column."
     )
 
 

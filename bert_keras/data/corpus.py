@@ -2,7 +2,7 @@
 
 `scan` finds the byte offsets of each document and `read` reads it from there,
 so any process on any machine can read any part. Only one document is in memory.
-The shape of a text file is inferred from its first `_HEAD` lines:
+The layout of a text file is inferred from its first `_HEAD_LINES` lines:
 
 - *wrapped*: lines are hard-wrapped, mostly in mid-sentence (Project
   Gutenberg). They are joined up to a blank line; one blank line ends a
@@ -12,8 +12,8 @@ The shape of a text file is inferred from its first `_HEAD` lines:
 - *sentences*: anything else. A line is a sentence; a blank line ends a
   document.
 
-Documents longer than `LONGEST` are split at the end of a paragraph, so a book
-without a blank line becomes several documents.
+Documents longer than `MAX_DOCUMENT_LENGTH` are split at the end of a paragraph,
+so a book without a blank line becomes several documents.
 """
 
 import codecs
@@ -34,11 +34,11 @@ from bert_keras import errors
 from bert_keras import files as files_lib
 from bert_keras.data import json_lines, sentence_splitter
 
-LONGEST = 100_000  # characters; some 20,000 English tokens
+MAX_DOCUMENT_LENGTH = 100_000  # characters; some 20,000 English tokens
 
-_HEAD = 1000  # lines from which the shape of a file is inferred
-_CHUNK = 1 << 20  # bytes read at a time
-_PACKED = (".gz", ".zst")
+_HEAD_LINES = 1000  # lines from which the layout of a file is inferred
+_READ_BYTES = 1 << 20  # bytes read at a time
+_COMPRESSED = (".gz", ".zst")
 _TABLES = (".csv", ".tsv")
 
 
@@ -46,7 +46,7 @@ class Document(NamedTuple):
     """A document's location: bytes start to stop of the decompressed file."""
 
     path: str
-    shape: str  # wrapped, paragraphs, sentences or json
+    layout: str  # wrapped, paragraphs, sentences or json
     line: int  # number of the first line, from 1
     start: int
     stop: int
@@ -84,7 +84,7 @@ def files(patterns: Sequence[str]) -> list[str]:
                 f"none at {pattern!r}."
             )
         for match in matches:
-            by_real_path.setdefault(_real(match), match)
+            by_real_path.setdefault(_real_path(match), match)
     return list(by_real_path.values())
 
 
@@ -93,37 +93,37 @@ def _walk(folder: str) -> Iterator[str]:
 
     Skips hidden files and files in hidden folders.
     """
-    own = files_lib.local_path(folder)
-    if own is None:  # A remote file system, which has no links.
-        for inside, _, names in tf.io.gfile.walk(folder):
-            below = inside[len(folder) :].split("/")
-            if not any(map(_is_hidden, below)):
+    local_folder = files_lib.local_path(folder)
+    if local_folder is None:  # A remote file system, which has no links.
+        for parent, _, names in tf.io.gfile.walk(folder):
+            folders_below = parent[len(folder) :].split("/")
+            if not any(map(_is_hidden, folders_below)):
                 yield from (
-                    tf.io.gfile.join(inside, name)
+                    tf.io.gfile.join(parent, name)
                     for name in names
                     if not _is_hidden(name)
                 )
         return
     walked: set[str] = set()
-    for inside, folders, names in os.walk(
-        own, followlinks=True, onerror=_refuse
+    for parent, folders, names in os.walk(
+        local_folder, followlinks=True, onerror=_raise_input_error
     ):
-        real = os.path.realpath(inside)
+        real = os.path.realpath(parent)
         if real in walked:
             folders.clear()
             continue
         walked.add(real)
         yield from (
-            os.path.join(inside, name) for name in names if not _is_hidden(name)
+            os.path.join(parent, name) for name in names if not _is_hidden(name)
         )
         paths = {
-            name: os.path.join(inside, name)
+            name: os.path.join(parent, name)
             for name in folders
             if not _is_hidden(name)
         }
         # Links last, so that a file is listed under its real path if possible.
         folders[:] = sorted(
-            (name for name in paths if not _holds(paths[name], inside)),
+            (name for name in paths if not _contains(paths[name], parent)),
             key=lambda name: (os.path.islink(paths[name]), name),
         )
 
@@ -132,21 +132,21 @@ def _is_hidden(name: str) -> bool:
     return name.startswith((".", "_"))
 
 
-def _refuse(error: OSError) -> None:
+def _raise_input_error(error: OSError) -> None:
     raise errors.InputError(
         f"{error.filename} cannot be read: {error.strerror}."
     ) from error
 
 
-def _holds(folder: str, path: str) -> bool:
+def _contains(folder: str, path: str) -> bool:
     """Returns whether `path` is in `folder` or equal to it, resolving links."""
     real = os.path.realpath(folder)
     return os.path.commonpath([real, os.path.realpath(path)]) == real
 
 
-def _real(path: str) -> str:
-    own = files_lib.local_path(path)
-    return path if own is None else os.path.realpath(own)
+def _real_path(path: str) -> str:
+    local_path = files_lib.local_path(path)
+    return path if local_path is None else os.path.realpath(local_path)
 
 
 def documents(
@@ -174,9 +174,11 @@ def scan(
     InputError for a table (`.csv`, `.tsv`), for a malformed line, and if there
     is no document at all.
     """
-    path, empty = "no file", True
+    path, is_empty = "no file", True
     for path in paths:
-        if _name(path).endswith(_TABLES) and any(map(bytes.strip, lines(path))):
+        if _uncompressed_name(path).endswith(_TABLES) and any(
+            map(bytes.strip, lines(path))
+        ):
             raise errors.InputError(
                 f"{path}: expected text or JSON lines, found a table, whose "
                 "quotes and labels would be text. Write its texts as .txt, or "
@@ -187,9 +189,9 @@ def scan(
         else:
             scanned = _scan_text(path, position)
         for document in scanned:
-            empty = False
+            is_empty = False
             yield document
-    if empty:
+    if is_empty:
         raise errors.InputError(
             f"expected text, found none; {path} and all before it are empty."
         )
@@ -206,7 +208,7 @@ def read(
     for path, group in itertools.groupby(
         documents, lambda document: document.path
     ):
-        with _unpacked(path) as stream:
+        with _decompressed(path) as stream:
             for document in group:
                 stream.seek(document.start)
                 text = stream.read(document.stop - document.start).decode()
@@ -234,7 +236,7 @@ def lines(path: str, *, any_line_end: bool = False) -> Iterator[bytes]:
 
 def is_json(path: str) -> bool:
     """Returns whether a file of this name contains JSON lines."""
-    return _name(path).endswith((".jsonl", ".ndjson", ".json"))
+    return _uncompressed_name(path).endswith((".jsonl", ".ndjson", ".json"))
 
 
 def _lines(
@@ -264,18 +266,19 @@ def _lines(
 
 def _split(path: str, position: Position | None) -> Iterator[tuple[int, bytes]]:
     """Yields (offset, line) without checking the file's encoding."""
-    with _unpacked(path, position) as stream:
-        rest = stream.read(_CHUNK)
-        begin = len(codecs.BOM_UTF8) if rest.startswith(codecs.BOM_UTF8) else 0
-        # Join the parts of a line that is longer than a chunk once, at its end:
-        # appending chunk by chunk would copy it in quadratic time.
-        parts = [rest[begin:]]
-        while chunk := stream.read(_CHUNK):
-            whole, newline, tail = chunk.rpartition(b"\n")
+    with _decompressed(path, position) as stream:
+        first_bytes = stream.read(_READ_BYTES)
+        has_mark = first_bytes.startswith(codecs.BOM_UTF8)
+        begin = len(codecs.BOM_UTF8) if has_mark else 0
+        # Join the parts of a line that is longer than one read once, at its
+        # end: appending read by read would copy it in quadratic time.
+        parts = [first_bytes[begin:]]
+        while data := stream.read(_READ_BYTES):
+            complete_lines, newline, tail = data.rpartition(b"\n")
             if not newline:
                 parts.append(tail)
                 continue
-            parts.append(whole)
+            parts.append(complete_lines)
             for line in b"".join(parts).split(b"\n"):
                 yield begin, line
                 begin += len(line) + 1
@@ -286,13 +289,13 @@ def _split(path: str, position: Position | None) -> Iterator[tuple[int, bytes]]:
             begin += len(line) + 1
 
 
-class _unpacked:  # noqa: N801 (reads as a phrase: with _unpacked(path))
+class _decompressed:  # noqa: N801 (used as: with _decompressed(path))
     """A decompressed file; errors become InputErrors that name the file."""
 
     def __init__(self, path: str, position: Position | None = None):
         self.path, self.position = path, position
 
-    def __enter__(self) -> "_unpacked":
+    def __enter__(self) -> "_decompressed":
         self.raw = tf.io.gfile.GFile(self.path, "rb")
         self.stream = self.raw
         if self.path.lower().endswith(".gz"):
@@ -301,25 +304,25 @@ class _unpacked:  # noqa: N801 (reads as a phrase: with _unpacked(path))
             self.stream = zstandard.ZstdDecompressor().stream_reader(
                 self.raw, read_across_frames=True
             )
-        self.before = self.position.bytes if self.position else 0
+        self.bytes_before = self.position.bytes if self.position else 0
         return self
 
     def __exit__(self, *error: object) -> None:
         self.raw.close()
 
     def read(self, count: int) -> bytes:
-        with self._named():
+        with self._errors_with_path():
             data = self.stream.read(count)
             if self.position:
-                self.position.bytes = self.before + self.raw.tell()
+                self.position.bytes = self.bytes_before + self.raw.tell()
             return data
 
     def seek(self, offset: int) -> None:
-        with self._named():
+        with self._errors_with_path():
             self.stream.seek(offset)
 
     @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
+    def _errors_with_path(self) -> Iterator[None]:
         try:
             yield
         except (
@@ -335,11 +338,11 @@ class _unpacked:  # noqa: N801 (reads as a phrase: with _unpacked(path))
             ) from error
 
 
-def _name(path: str) -> str:
+def _uncompressed_name(path: str) -> str:
     """Returns the path in lower case, without the suffix of compression."""
     path = path.lower()
-    for ending in _PACKED:
-        path = path.removesuffix(ending)
+    for suffix in _COMPRESSED:
+        path = path.removesuffix(suffix)
     return path
 
 
@@ -351,34 +354,41 @@ def _scan_text(path: str, position: Position | None) -> Iterator[Document]:
         (number, begin, line, _decode(line, path, number).strip())
         for number, (begin, line) in enumerate(_lines(path, position), 1)
     )
-    head = list(itertools.islice(rows, _HEAD))
+    head = list(itertools.islice(rows, _HEAD_LINES))
     texts = [row[3] for row in head]
-    shape = "sentences"
-    if _wrapped(texts):
-        shape = "wrapped"
-    elif _holds_paragraphs(texts):
-        shape = "paragraphs"
+    layout = "sentences"
+    if _is_wrapped(texts):
+        layout = "wrapped"
+    elif _has_paragraphs(texts):
+        layout = "paragraphs"
     document_lines: list[str] = []  # the lines of the document so far
-    first, start, stop, length, blanks = 0, 0, 0, 0, 0
+    first_line, start, stop, length, num_blank = 0, 0, 0, 0, 0
     for number, begin, line, text in itertools.chain(head, rows):
-        blanks = 0 if text else blanks + 1
+        num_blank = 0 if text else num_blank + 1
         # A paragraph ends at any line; in wrapped text at a blank line or after
-        # _HEAD lines, so that memory stays bounded without blank lines.
-        ends = shape != "wrapped" or not text or not len(document_lines) % _HEAD
+        # _HEAD_LINES lines, so that memory stays bounded without blank lines.
+        paragraph_ends = (
+            layout != "wrapped"
+            or not text
+            or not len(document_lines) % _HEAD_LINES
+        )
         if document_lines and (
-            blanks > (shape == "wrapped") or (ends and length > LONGEST)
+            num_blank > (layout == "wrapped")
+            or (paragraph_ends and length > MAX_DOCUMENT_LENGTH)
         ):
-            yield _document(path, shape, first, start, stop, document_lines)
+            yield _document(
+                path, layout, first_line, start, stop, document_lines
+            )
             document_lines, length = [], 0
         if text:
             if not document_lines:
-                first, start = number, begin
+                first_line, start = number, begin
             stop = begin + len(line)
             length += len(text)
         if document_lines or text:
             document_lines.append(text)
     if document_lines:
-        yield _document(path, shape, first, start, stop, document_lines)
+        yield _document(path, layout, first_line, start, stop, document_lines)
 
 
 def _scan_json(
@@ -395,12 +405,17 @@ def _scan_json(
 
 
 def _document(
-    path: str, shape: str, line: int, start: int, stop: int, rows: Sequence[str]
+    path: str,
+    layout: str,
+    line: int,
+    start: int,
+    stop: int,
+    rows: Sequence[str],
 ) -> Document:
     text = "\n".join(rows).strip().encode()
     digest = hashlib.blake2b(text, digest_size=8).digest()
     return Document(
-        path, shape, line, start, stop, int.from_bytes(digest, "little")
+        path, layout, line, start, stop, int.from_bytes(digest, "little")
     )
 
 
@@ -411,20 +426,20 @@ def _paragraphs(
 
     A document may be split between the yielded lists if it is too long.
     """
-    if document.shape == "json":
+    if document.layout == "json":
         field = _field(text, text_field, document.path, document.line)
         if isinstance(field, list):
             yield from ([s] for s in (" ".join(s.split()) for s in field) if s)
             return
         rows = field.splitlines()
-        rows = _unwrap(rows) if _wrapped(rows[:_HEAD]) else rows
+        rows = _unwrap(rows) if _is_wrapped(rows[:_HEAD_LINES]) else rows
         yield from filter(None, map(sentence_splitter.split, rows))
         return
     rows = text.split("\n")
-    if document.shape == "sentences":
+    if document.layout == "sentences":
         yield [row for row in map(str.strip, rows) if row]
         return
-    if document.shape == "wrapped":
+    if document.layout == "wrapped":
         rows = _unwrap(rows)
     # One paragraph: `scan` has already split documents that are too long.
     yield [
@@ -438,7 +453,7 @@ def _join(paragraphs: Iterable[list[str]]) -> Iterator[list[str]]:
     for paragraph in paragraphs:
         document += paragraph
         length += sum(map(len, paragraph))
-        if document and length > LONGEST:
+        if document and length > MAX_DOCUMENT_LENGTH:
             yield document
             document, length = [], 0
     if document:
@@ -465,7 +480,7 @@ def _field(text: str, name: str, path: str, number: int) -> str | list[str]:
     )
 
 
-def _wrapped(rows: Sequence[str]) -> bool:
+def _is_wrapped(rows: Sequence[str]) -> bool:
     """Returns whether lines are hard-wrapped at some width."""
     rows = [row.strip() for row in rows]
     pairs = [(a, b) for a, b in itertools.pairwise(rows) if a and b]
@@ -473,14 +488,17 @@ def _wrapped(rows: Sequence[str]) -> bool:
     if not widths:
         return False
     width = widths[len(widths) * 9 // 10]  # not the maximum: URLs are longer
-    full = sum(
+    num_full = sum(
         len(a) + len(_FIRST_WORD.match(b)[0]) >= width  # type: ignore[index]
         for a, b in pairs  # `b` has a word
     )
-    open_ended = sum(a[-1] not in _ENDING for a, _ in pairs)
+    num_open_ended = sum(a[-1] not in _ENDING for a, _ in pairs)
     # Below 30 characters it is verse. Two thirds of the lines, not all, because
     # of headings.
-    return 30 <= width <= 200 and min(full, open_ended) * 3 > len(pairs) * 2
+    return (
+        30 <= width <= 200
+        and min(num_full, num_open_ended) * 3 > len(pairs) * 2
+    )
 
 
 _FIRST_WORD = re.compile(rf"{sentence_splitter.WIDE.pattern}{{1,2}}|\S+")
@@ -489,46 +507,49 @@ _ENDING = frozenset(sentence_splitter.MARKS + "。！？；｡．" + "\"'”’�
 
 def _unwrap(rows: Iterable[str]) -> Iterator[str]:
     """Joins the lines of each paragraph; yields blank lines unchanged."""
-    for filled, group in itertools.groupby(map(str.strip, rows), bool):
-        # _HEAD lines at a time, so that memory stays bounded without blank
+    for is_text, group in itertools.groupby(map(str.strip, rows), bool):
+        # _HEAD_LINES at a time, so that memory stays bounded without blank
         # lines.
-        while part := list(itertools.islice(group, _HEAD if filled else 1)):
-            yield _TIGHT.sub("", "\n".join(part)).replace("\n", " ")
+        count = _HEAD_LINES if is_text else 1
+        while part := list(itertools.islice(group, count)):
+            yield _SPACELESS_BREAK.sub("", "\n".join(part)).replace("\n", " ")
 
 
 # Line breaks to remove without a space: in Chinese, after a hyphen or a dash.
-_TIGHT = re.compile(
+_SPACELESS_BREAK = re.compile(
     rf"(?<={sentence_splitter.WIDE.pattern})\n|\n(?={sentence_splitter.WIDE.pattern})|(?<=\w[-—])\n"
 )
 
 
-def _holds_paragraphs(rows: Sequence[str]) -> bool:
-    several = sum(
+def _has_paragraphs(rows: Sequence[str]) -> bool:
+    """Returns whether a third of the characters are in multi-sentence rows."""
+    in_paragraphs = sum(
         len(row) for row in rows if len(sentence_splitter.split(row)) > 1
     )
-    return several * 3 >= sum(map(len, rows)) > 0
+    return in_paragraphs * 3 >= sum(map(len, rows)) > 0
 
 
 # Byte-order marks; UTF-32 first, because its mark starts with UTF-16's.
-_MARKS = {
+_BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 
-
-_LOOKED_AT = 200  # bytes from which UTF-16 without a mark is detected
+_ENCODING_BYTES = 200  # bytes from which UTF-16 without a mark is detected
 
 
 def _encoding(line: bytes) -> str:
     """Detects UTF-16 or UTF-32 by its mark or by zero bytes; otherwise ""."""
-    for mark, name in _MARKS.items():
+    for mark, name in _BYTE_ORDER_MARKS.items():
         if line.startswith(mark):
             return name
-    head = line[:_LOOKED_AT]
-    for half in (head[0::2], head[1::2]):
-        if len(half) > 1 and half.count(0) > 0.7 * len(half):
+    head = line[:_ENCODING_BYTES]
+    for every_other in (head[0::2], head[1::2]):
+        if len(every_other) > 1 and every_other.count(0) > 0.7 * len(
+            every_other
+        ):
             return "UTF-16"
     return ""
 

@@ -1,4 +1,4 @@
-"""Partitions a corpus into chunks, the units of work of one process.
+"""Partitions a corpus into chunks, each of which one process handles at a time.
 
 A chunk lists the locations of its documents and becomes one shard of records
 per pass. Chunks depend on the files only, so any number of processes can work
@@ -12,9 +12,9 @@ from typing import NamedTuple
 from bert_keras.data import corpus
 from bert_keras.data import held_out as held_out_lib
 
-# Size of a chunk's text. A chunk is in memory as a whole, because random
-# sentences are sampled within it.
-BYTES = 4_000_000
+# Text of a chunk. A chunk must fit in memory: random next sentences are sampled
+# from its documents.
+CHUNK_BYTES = 4_000_000
 
 
 class Chunk(NamedTuple):
@@ -25,10 +25,10 @@ class Chunk(NamedTuple):
     documents: list[corpus.Document]
 
 
-class Seen:
+class SeenDigests:
     """A set of digests in bounded memory, for deduplication.
 
-    Up to `size` digests none is forgotten. Beyond that, the older half is
+    The first `size` digests are all remembered. Beyond that, the older half is
     dropped at once: the last `size` / 2 are always remembered, but a duplicate
     after more documents may be missed. There are no false positives, except for
     hash collisions (1 in 10^5 for 16 million documents). 2^24 digests take 256
@@ -36,15 +36,15 @@ class Seen:
     """
 
     def __init__(self, size: int = 1 << 24):
-        self.most = -(-size // 2)
-        self.newer, self.older = _Table(self.most), _Table(self.most)
+        self.capacity = -(-size // 2)
+        self.newer, self.older = _Table(self.capacity), _Table(self.capacity)
 
     def add(self, digest: int) -> bool:
         """Adds a digest; returns whether it is new."""
         if digest in self.newer or digest in self.older:
             return False
-        if self.newer.count == self.most:
-            self.newer, self.older = _Table(self.most), self.newer
+        if self.newer.count == self.capacity:
+            self.newer, self.older = _Table(self.capacity), self.newer
         self.newer.add(digest)
         return True
 
@@ -56,9 +56,10 @@ class _Table:
     A Python set takes 4 times the memory.
     """
 
-    def __init__(self, most: int):
+    def __init__(self, capacity: int):
         self.count = 0
-        self.entries = array.array("Q", bytes(8 * min(1 << 10, _size(most))))
+        num_entries = min(1 << 10, _num_entries(capacity))
+        self.entries = array.array("Q", bytes(8 * num_entries))
 
     def __contains__(self, digest: int) -> bool:
         return self.entries[self._index(digest or 1)] != 0
@@ -80,20 +81,20 @@ class _Table:
         return index
 
     def _double(self) -> None:
-        before = self.entries
-        self.entries = array.array("Q", bytes(16 * len(before)))
-        for digest in before:
+        old_entries = self.entries
+        self.entries = array.array("Q", bytes(16 * len(old_entries)))
+        for digest in old_entries:
             if digest:
                 self.entries[self._index(digest)] = digest
 
 
-def _size(most: int) -> int:
-    """Returns the smallest power of two that is at least 2 * `most`."""
-    return 1 << (2 * most - 1).bit_length()
+def _num_entries(capacity: int) -> int:
+    """Returns the smallest power of two that is at least 2 * `capacity`."""
+    return 1 << (2 * capacity - 1).bit_length()
 
 
 class Partition:
-    """Yields the chunks of a corpus and counts its documents and bytes."""
+    """Yields the chunks of a corpus, once, and counts documents and bytes."""
 
     def __init__(
         self,
@@ -101,13 +102,14 @@ class Partition:
         *,
         held_out: float,
         deduplicate: bool = True,
-        chunk_bytes: int = BYTES,
+        chunk_bytes: int = CHUNK_BYTES,
     ):
-        self._scanned = documents
+        # A second iteration yields nothing, instead of counting twice.
+        self._documents = iter(documents)
         self.held_out = held_out
-        self._seen_digests = Seen() if deduplicate else None
+        self._seen_digests = SeenDigests() if deduplicate else None
         self.chunk_bytes = chunk_bytes
-        self.documents = self.repeated = self.bytes = 0
+        self.num_documents = self.num_duplicates = self.num_bytes = 0
 
     def __iter__(self) -> Iterator[Chunk]:
         """Yields chunks; holds out every (1 / held_out)-th document.
@@ -119,18 +121,18 @@ class Partition:
         builders = {
             split: _ChunkBuilder(self.chunk_bytes) for split in ("train", "dev")
         }
-        for document in self._scanned:
+        for document in self._documents:
             if self._seen_digests and not self._seen_digests.add(
                 document.digest
             ):
-                self.repeated += 1
+                self.num_duplicates += 1
                 continue
-            is_dev = held_out_lib.is_held_out(self.documents, self.held_out)
-            self.documents += 1
-            self.bytes += document.stop - document.start
+            is_dev = held_out_lib.is_held_out(self.num_documents, self.held_out)
+            self.num_documents += 1
+            self.num_bytes += document.stop - document.start
             split = "dev" if is_dev else "train"
             if chunk := builders[split].add(document):
-                yield builders[split].named(split, chunk)
+                yield builders[split].numbered(split, chunk)
         train, dev = builders["train"].rest(), builders["dev"].rest()
         if (
             not builders["dev"].num_chunks
@@ -140,7 +142,7 @@ class Partition:
             train[-1:] = [(train[-1] if train else []) + dev.pop()]
         for split, rest in (("dev", dev), ("train", train)):
             for chunk in rest:
-                yield builders[split].named(split, chunk)
+                yield builders[split].numbered(split, chunk)
 
 
 class _ChunkBuilder:
@@ -152,26 +154,30 @@ class _ChunkBuilder:
 
     def __init__(self, chunk_bytes: int):
         self.chunk_bytes = chunk_bytes
-        self.ready: list[corpus.Document] = []
+        self.previous: list[corpus.Document] = []  # a full chunk
         self.current: list[corpus.Document] = []
         self.size = self.num_chunks = 0
 
     def add(self, document: corpus.Document) -> list[corpus.Document]:
-        """Adds a document; returns a chunk that is now complete, or []."""
+        """Adds a document; returns the previous chunk if this one is now full.
+
+        Otherwise, and for the first chunk, returns [].
+        """
         self.current.append(document)
         self.size += document.stop - document.start
         if self.size < self.chunk_bytes or len(self.current) < 2:
             return []
-        chunk, self.ready = self.ready, self.current
+        chunk, self.previous = self.previous, self.current
         self.current, self.size = [], 0
         return chunk
 
     def rest(self) -> list[list[corpus.Document]]:
         """Returns the remaining chunks, at the end of the corpus."""
-        if len(self.current) == 1 and self.ready:
-            return [self.ready + self.current]
-        return [chunk for chunk in (self.ready, self.current) if chunk]
+        if len(self.current) == 1 and self.previous:
+            return [self.previous + self.current]
+        return [chunk for chunk in (self.previous, self.current) if chunk]
 
-    def named(self, split: str, chunk: list[corpus.Document]) -> Chunk:
+    def numbered(self, split: str, documents: list[corpus.Document]) -> Chunk:
+        """Returns the documents as the chunk with the next number."""
         self.num_chunks += 1
-        return Chunk(split, self.num_chunks - 1, chunk)
+        return Chunk(split, self.num_chunks - 1, documents)

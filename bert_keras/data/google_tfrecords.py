@@ -49,13 +49,16 @@ def serialize(columns: Mapping[str, np.ndarray]) -> list[bytes]:
     features = []
     for name, values in columns.items():
         if np.issubdtype(values.dtype, np.floating):
-            value_list, payload = _FLOAT_LIST, _fixed(values.astype("<f4"))
+            value_list, payload = (
+                _FLOAT_LIST,
+                _fixed_width(values.astype("<f4")),
+            )
         else:
             value_list, payload = _INT64_LIST, _varints(values)
         key = np.frombuffer(name.encode(), np.uint8)
         features += _message(
             _FEATURE,
-            _message(_ENTRY_KEY, _fixed(np.tile(key, (rows, 1))))
+            _message(_ENTRY_KEY, _fixed_width(np.tile(key, (rows, 1))))
             + _message(
                 _ENTRY_VALUE,
                 _message(value_list, _message(_LIST_VALUE, payload)),
@@ -63,9 +66,9 @@ def serialize(columns: Mapping[str, np.ndarray]) -> list[bytes]:
         )
     parts = _message(_FEATURES, features)
     data = np.concatenate([part.data for part in parts], axis=1)
-    kept = np.concatenate([part.kept for part in parts], axis=1)
+    is_used = np.concatenate([part.is_used for part in parts], axis=1)
     ends = np.cumsum(sum(part.length for part in parts)).tolist()
-    flat = data[kept].tobytes()
+    flat = data[is_used].tobytes()
     return [flat[a:b] for a, b in itertools.pairwise([0, *ends])]
 
 
@@ -122,19 +125,19 @@ def read(
     """
     first = None
     for path in paths:
-        done = 0
+        num_rows = 0
         for columns in _blocks(path):
             sizes = _sizes(columns)
             first = first or (path, sizes)
             if sizes != first[1]:
                 raise errors.InputError(
                     f"{path} has {sizes[0]} tokens and {sizes[1]} predictions "
-                    f"in a row, but {first[0]} has {first[1][0]} and "
+                    f"per row, but {first[0]} has {first[1][0]} and "
                     f"{first[1][1]}; read them one by one."
                 )
-            _check(path, done, columns, vocab_size)
+            _check(path, num_rows, columns, vocab_size)
             yield from _rows(columns)
-            done += len(columns["input_ids"])
+            num_rows += len(columns["input_ids"])
 
 
 _mask_tokens = tf.function(
@@ -151,17 +154,17 @@ _LIST_VALUE = 1 << 3 | 2  # packed
 
 
 class _Part(NamedTuple):
-    """Bytes of B rows: the elements of `data` where `kept` is true.
+    """Bytes of B rows: the elements of `data` where `is_used` is true.
 
     Both are (B, bytes), so that rows of different lengths fit one array.
     """
 
     data: np.ndarray
-    kept: np.ndarray
-    length: np.ndarray  # (B,), number of kept bytes
+    is_used: np.ndarray
+    length: np.ndarray  # (B,), number of used bytes
 
 
-def _fixed(values: np.ndarray) -> list[_Part]:
+def _fixed_width(values: np.ndarray) -> list[_Part]:
     """Encodes values (B, n) as their bytes in memory."""
     data = values.view(np.uint8)
     length = np.full(len(data), data.shape[1])
@@ -177,17 +180,17 @@ def _varints(values: np.ndarray) -> list[_Part]:
     if values.min(initial=0) < 0:
         width = 10  # bytes of a negative number, 64-bit two's complement
     if width == 1:
-        return _fixed(values.astype(np.uint8))
+        return _fixed_width(values.astype(np.uint8))
     values = values.astype(np.uint32 if width < 5 else np.uint64)
     data = np.empty((*values.shape, width), np.uint8)
-    kept = np.empty(data.shape, bool)
+    is_used = np.empty(data.shape, bool)
     for byte in range(width):
-        kept[..., byte] = values > 0 if byte else True
+        is_used[..., byte] = values > 0 if byte else True
         low = values.astype(np.uint8) & 0x7F
         values = values >> 7
         data[..., byte] = low | (values > 0) * np.uint8(0x80)
-    kept = kept.reshape(len(values), -1)
-    return [_Part(data.reshape(kept.shape), kept, kept.sum(axis=1))]
+    is_used = is_used.reshape(len(values), -1)
+    return [_Part(data.reshape(is_used.shape), is_used, is_used.sum(axis=1))]
 
 
 def _message(tag: int, content: list[_Part]) -> list[_Part]:
@@ -195,7 +198,7 @@ def _message(tag: int, content: list[_Part]) -> list[_Part]:
     lengths: Any = sum(part.length for part in content)
     length = lengths[:, np.newaxis]
     tags = np.full(length.shape, tag, np.uint8)
-    return _fixed(tags) + _varints(length) + content
+    return _fixed_width(tags) + _varints(length) + content
 
 
 def _columns(
@@ -208,7 +211,10 @@ def _columns(
     share: float,
     tokenizer: tokenizers.Tokenizer,
 ) -> dict[str, np.ndarray]:
-    """Returns the rows at these indices, padded and masked, as FEATURES."""
+    """Returns the rows at the indices `numbers`, padded and masked.
+
+    {name: (B, values)} of FEATURES.
+    """
     mask = np.arange(seq_length) < rows.lengths[numbers][:, np.newaxis]
     values = slice(*rows.row_splits[[numbers[0], numbers[-1] + 1]])
     padded = {}
@@ -227,7 +233,7 @@ def _columns(
         num_masks=min(max_predictions, seq_length),
     )
     token_ids, positions, labels, weights = (value.numpy() for value in masked)
-    filling = [(0, 0), (0, max(0, max_predictions - seq_length))]
+    padding = [(0, 0), (0, max(0, max_predictions - seq_length))]
     labels = labels * (weights > 0)  # 0 at padding, as in Google's files
     no_pairs = np.zeros(len(rows.lengths), np.int32)
     sentence = rows.per_row.get("targets/next_sentence/labels", no_pairs)
@@ -235,47 +241,47 @@ def _columns(
         "input_ids": token_ids,
         "input_mask": mask.astype(np.uint8),
         "segment_ids": padded["inputs/segment_ids"],
-        "masked_lm_positions": np.pad(positions, filling),
-        "masked_lm_ids": np.pad(labels, filling),
-        "masked_lm_weights": np.pad(weights, filling),
+        "masked_lm_positions": np.pad(positions, padding),
+        "masked_lm_ids": np.pad(labels, padding),
+        "masked_lm_weights": np.pad(weights, padding),
         "next_sentence_labels": sentence[numbers][:, np.newaxis],
     }
 
 
 def _file_seed(seed: int, number: int) -> np.int32:
     """Returns the seed of a file; a row's second seed is its index in it."""
-    own = np.random.SeedSequence([seed, number]).generate_state(1)
-    return own.astype(np.int32)[0]
+    (file_seed,) = np.random.SeedSequence([seed, number]).generate_state(1)
+    return file_seed.astype(np.int32)
 
 
 def _blocks(path: str) -> Iterator[dict[str, np.ndarray]]:
     """Yields the parsed features of a file, BLOCK rows at a time."""
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         raise errors.InputError(f"{path} is not a file.")
-    done = size = 0
+    num_rows = num_bytes = 0
     features = None
     try:
         for examples in tf.data.TFRecordDataset(path).batch(BLOCK):
             features = features or _features(path, examples[:1])
             columns = tf.io.parse_example(examples, features)
             yield {name: value.numpy() for name, value in columns.items()}
-            done += len(examples)
+            num_rows += len(examples)
             lengths = tf.strings.length(examples) + _RECORD_OVERHEAD
-            size += int(tf.reduce_sum(lengths))
+            num_bytes += int(tf.reduce_sum(lengths))
     except tf.errors.DataLossError:
-        size = -1
+        num_bytes = -1
     except tf.errors.InvalidArgumentError:
         raise errors.InputError(
-            f"{path} holds, after row {done}, a row of other features or "
-            "lengths than its first one; make it again."
+            f"{path}: the row after row {num_rows} has other features or "
+            "lengths than the first one; write the file again."
         ) from None
     # Compare sizes: TensorFlow's reader takes a truncated record header for the
     # end of the file.
-    if not size or size != tf.io.gfile.stat(path).length:
+    if not num_bytes or num_bytes != tf.io.gfile.stat(path).length:
         raise errors.InputError(
             f"{path} is not a TFRecord file, or is empty, damaged or "
-            f"truncated after row {done}; copy or make it again, not "
-            "compressed."
+            f"truncated after row {num_rows}; copy or write it again, "
+            "uncompressed."
         )
 
 
@@ -295,8 +301,8 @@ def _features(path: str, example: tf.Tensor) -> dict[str, Any]:
     if sizes != (*[tokens] * 3, *[predictions] * 3, 1) or 0 in sizes:
         raise errors.InputError(
             f"{path} does not hold pretraining rows: expected tf.train.Example "
-            f"with {', '.join(FEATURES)}, as create_pretraining_data.py makes "
-            f"them; the first row has {lengths or 'other ones'}."
+            f"with {', '.join(FEATURES)}, as create_pretraining_data.py writes "
+            f"them; the first row has {lengths or 'other features'}."
         )
     return {
         name: tf.io.FixedLenFeature([length], FEATURES[name])
@@ -314,15 +320,18 @@ def _sizes(columns: Mapping[str, np.ndarray]) -> tuple[int, int]:
 
 def _check(
     path: str,
-    done: int,
+    num_rows_before: int,
     columns: Mapping[str, np.ndarray],
     vocab_size: int | None,
 ) -> None:
-    """Raises InputError for the first invalid row."""
+    """Raises InputError for the first invalid row.
+
+    num_rows_before: the number of rows in the file before these.
+    """
     mask, positions = columns["input_mask"], columns["masked_lm_positions"]
     lengths = mask.sum(axis=1, keepdims=True)
     last = np.iinfo(np.int32).max if vocab_size is None else vocab_size - 1
-    rules = {
+    violations = {  # problem -> (B, values) bool
         "input_mask is not ones and then zeros": (
             mask != (np.arange(mask.shape[1]) < lengths)
         ),
@@ -332,7 +341,7 @@ def _check(
         "next_sentence_labels is not 0 or 1": (
             columns["next_sentence_labels"] >> 1 != 0
         ),
-        f"ids are not 0 to {last}; give the vocabulary it was made with": (
+        f"ids are not 0 to {last}; use the vocabulary of the file": (
             np.concatenate(
                 [
                     (columns[name] < 0) | (columns[name] > last)
@@ -342,10 +351,10 @@ def _check(
             )
         ),
     }
-    for rule, broken in rules.items():
-        if broken.any():
-            row = done + int(broken.any(axis=1).argmax())
-            raise errors.InputError(f"{path}, row {row} from 0: {rule}.")
+    for problem, is_violation in violations.items():
+        if is_violation.any():
+            row = num_rows_before + int(is_violation.any(axis=1).argmax())
+            raise errors.InputError(f"{path}, row {row} from 0: {problem}.")
 
 
 def _rows(columns: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:

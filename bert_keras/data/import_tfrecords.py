@@ -24,8 +24,9 @@ def import_google_tfrecords(
 ) -> tuple[int, int]:
     """Writes `output`/train and `output`/dev.
 
-    objective: nsp, sop or none; the files do not contain it. held_out: fraction
-    of the rows to write to dev. metadata: further fields of the manifests.
+    objective: nsp, sop or none; the files do not contain it.
+    held_out: fraction of the rows to write to dev.
+    metadata: further fields of the manifests.
 
     Returns (number of rows, length of the longest row).
     """
@@ -33,21 +34,21 @@ def import_google_tfrecords(
     records = google_tfrecords.read(paths, vocab_size=tokenizer.vocab_size)
     longest = total = 0
     while block := list(itertools.islice(records, ROWS_PER_SHARD)):
-        splits: dict[str, list[Any]] = {"train": [], "dev": []}
+        records_by_split: dict[str, list[Any]] = {"train": [], "dev": []}
         for number, record in enumerate(block, total):
             if objective == "none":
                 for array in ("labels", "weights"):
                     del record[f"targets/next_sentence/{array}"]
             is_dev = held_out_lib.is_held_out(number, held_out)
-            splits["dev" if is_dev else "train"].append(record)
+            records_by_split["dev" if is_dev else "train"].append(record)
             longest = max(longest, len(record["inputs/token_ids"]))
         total += len(block)
-        for split, records_of_split in splits.items():
-            if records_of_split:
+        for split, split_records in records_by_split.items():
+            if split_records:
                 name = records_lib.shard_name(len(shards[split]))
                 path = os.path.join(output, split, name)
                 columns = records_lib.columns_of(
-                    records_of_split, per_token=records_lib.PER_TOKEN
+                    split_records, per_token=records_lib.PER_TOKEN
                 )
                 shards[split].append(records_lib.write_shard(path, columns))
     # Training records last: their manifest marks the import as complete.

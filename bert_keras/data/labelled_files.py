@@ -54,11 +54,11 @@ class Examples(Iterator[dict[str, str]]):
         self.skipped = 0  # malformed rows skipped so far
         self._examples = examples
         self._count = 0
-        self._notes = notes  # returns text to add to `remark`
+        self._notes = notes  # returns text to add to `warning`
 
     @property
-    def remark(self) -> str:
-        """A remark for the user on the rows read so far, or ""."""
+    def warning(self) -> str:
+        """A message for the user on the rows read so far, or ""."""
         notes = [self._notes()]
         if self.skipped:
             notes.append(
@@ -91,7 +91,7 @@ class Examples(Iterator[dict[str, str]]):
     ) -> "Examples":
         """Returns the examples for which `holds` is true.
 
-        notes: returns a remark on the rows so far, added to `remark`.
+        notes: returns a message on the rows so far, added to `warning`.
         """
         kept = (
             example
@@ -129,7 +129,7 @@ def read(
 
     After an unclosed quote in a CSV file, reading continues with the line after
     the opening quote. A closed quoted text whose lines look like rows is an
-    error with "fail"; with "skip" it is one row, and mentioned in the note.
+    error with "fail"; with "skip" it is one row, and mentioned in `warning`.
     """
     if on_bad_row not in ("fail", "skip"):
         raise ValueError(f"on_bad_row is fail or skip, not {on_bad_row!r}.")

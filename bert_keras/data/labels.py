@@ -28,7 +28,7 @@ _MAYBE_MISSING = {
 }
 _PYTHON_LIST = re.compile(r"\[\s*(['\"]).*\1\s*,?\s*\]", re.DOTALL)
 # The squared errors of larger numbers can overflow when a batch is summed.
-LARGEST = 1e16
+MAX_NUMBER = 1e16
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -101,9 +101,9 @@ def parse_number(value: Any) -> str:
     """Parses a finite number; returns text that every parser reads alike."""
     text = "" if isinstance(value, (list, dict, bool)) else _text(value)
     if _NUMBER.fullmatch(strip(text)):
-        if abs(float(text := strip(text))) <= LARGEST:
+        if abs(float(text := strip(text))) <= MAX_NUMBER:
             return text
-        more = f"; the square of one above {LARGEST:g} can overflow"
+        more = f"; the square of one above {MAX_NUMBER:g} can overflow"
     else:
         more = ""
     description = _described(value) if isinstance(value, str) else None
@@ -123,7 +123,7 @@ def parse_numbers(label: tf.Tensor) -> tf.Tensor:
 
 
 def doubts(names: Iterable[str]) -> str:
-    """Returns a remark for the user on suspicious class names, or ""."""
+    """Returns a message for the user on suspicious class names, or ""."""
     names = sorted(names)
     notes = []
     missing = [name for name in names if name.casefold() in _MAYBE_MISSING]
@@ -186,7 +186,8 @@ class Skipped:
         self._classes.update(self._classes_of(example))
         return True
 
-    def remark(self) -> str:
+    def warning(self) -> str:
+        """Returns a message for the user on the rows so far, or ""."""
         notes = [doubts(self._classes)]
         if self._rows_left_out:
             counts = ", ".join(

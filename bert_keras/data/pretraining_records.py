@@ -1,8 +1,8 @@
 """Builds shards of pretraining records from a chunk of a corpus.
 
-Apart from the files it writes, `make` is a pure function of the chunk and the
-settings: worker processes and Beam workers call it in the same way, and a
-second call reuses the files of the first.
+Apart from the files it writes, `write_shards` is a pure function of the chunk
+and the settings: worker processes and Beam workers call it in the same way, and
+a second call reuses the files of the first.
 """
 
 import dataclasses
@@ -26,44 +26,47 @@ from bert_keras.data import (
 )
 from bert_keras.tokenizers import base as tokenizers
 
-EXAMPLES = 3  # rows to show in the report
-# Tokenizing a whole chunk in one call takes 100 MB more memory and saves no
-# time. Nor does tokenizing each distinct word once: deduplicating words costs
-# as much as tokenizing them.
+NUM_EXAMPLES = 3  # rows of a split's first shard to show in the report
+# Tokenizing a complete chunk in one call takes 100 MB more memory and is not
+# faster. Tokenizing each distinct word only once is not faster either:
+# deduplicating words takes as long as tokenizing them.
 SENTENCES_PER_CALL = 4000
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardSettings:
-    """Everything that the records of a chunk depend on besides its text."""
+    """The settings of a chunk's records, and the folder to write them to."""
 
-    folder: str  # shards are written to its folders train and dev
+    folder: str  # shards are written to its subfolders train and dev
     tokenizer: tokenizers.Tokenizer
     seq_length: int
     objective: str  # nsp, sop or none
     passes: int = 1
     seed: int = 1
-    # For Google's format, which has fixed masks; None writes records.
-    masks: "Masks | None" = None
+    # For Google's format, which stores fixed masks; None: native records.
+    masks: "MaskSettings | None" = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Masks:
-    share: float = 0.15
-    max_predictions: int = 20
+class MaskSettings:
+    """The number of masks per row."""
+
+    masked_lm_prob: float = 0.15
+    max_predictions_per_seq: int = 20
 
 
-def make(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> dict[str, Any]:
+def write_shards(
+    chunk: corpus_chunks.Chunk, settings: ShardSettings
+) -> dict[str, Any]:
     """Writes one shard per pass, unless they exist already.
 
-    Returns {"shards": manifest entries, "report": counts, which `add_reports`
-    sums over chunks}.
+    Returns {"fingerprint": of the chunk and the settings, "shards": manifest
+    entries, "report": counts, which `add_reports` sums over chunks}.
     """
     folder = os.path.join(settings.folder, chunk.split)
     chunk_path = _chunk_path(folder, chunk.number)
     fingerprint = _fingerprint(chunk, settings)
-    result = _complete_result(folder, chunk_path)
-    if result and result["fingerprint"] == fingerprint:
+    if result := _earlier_result(folder, chunk_path, fingerprint):
         return result
     documents = encode(chunk, settings.tokenizer)
     report = _report(documents, settings)
@@ -72,7 +75,7 @@ def make(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> dict[str, Any]:
     for index, rows in enumerate(passes, chunk.number * settings.passes):
         if not len(rows.lengths):
             continue
-        _count_rows(report, rows, settings, shown=index == 0)
+        _count_rows(report, rows, settings, with_examples=index == 0)
         shards.append(_write(folder, index, rows, settings))
     result = {"fingerprint": fingerprint, "shards": shards, "report": report}
     files.write_text(chunk_path, json.dumps(result))
@@ -89,16 +92,16 @@ def _write(
         path.replace(".safetensors", ".tfrecord"),
         rows,
         seq_length=settings.seq_length,
-        max_predictions=settings.masks.max_predictions,
-        share=settings.masks.share,
+        max_predictions=settings.masks.max_predictions_per_seq,
+        share=settings.masks.masked_lm_prob,
         seed=settings.seed,
         number=index,
         tokenizer=settings.tokenizer,
     )
 
 
-def forget(folder: str, count: int) -> None:
-    """Removes the result files of `count` chunks, which `make` reads to resume.
+def remove_results(folder: str, count: int) -> None:
+    """Removes the result files of `count` chunks, which `write_shards` reads.
 
     Other files of the folder are not touched.
     """
@@ -117,7 +120,7 @@ def encode(
 ) -> sentence_pairs.TokenizedDocuments:
     """Reads and tokenizes the documents of a chunk."""
     documents = list(corpus.read(chunk.documents))
-    token_ids, lengths = _ids([s for d in documents for s in d], tokenizer)
+    token_ids, lengths = _tokenize([s for d in documents for s in d], tokenizer)
     ends = np.cumsum(lengths)
     counts = np.array([len(document) for document in documents], np.int64)
     document_ends = np.append(0, ends)[np.cumsum(counts)]
@@ -129,7 +132,7 @@ def encode(
     )
 
 
-def _ids(
+def _tokenize(
     sentences: Sequence[str], tokenizer: tokenizers.Tokenizer
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokenizes sentences; returns concatenated ids and sentence lengths."""
@@ -149,7 +152,11 @@ def sample_records(
     split: str,
     number: int,
 ) -> Iterator[records.Columns]:
-    """Yields the rows of each pass, from documents, seed, split and chunk."""
+    """Yields the rows of each pass.
+
+    They depend only on the arguments: the seed, the chunk's number and the
+    split seed the generator.
+    """
     pairs = settings.objective != "none"
     key = [settings.seed, 2 * number + (split == "dev")]
     passes = sentence_pairs.sample_pairs(
@@ -227,12 +234,14 @@ def _count_rows(
     rows: records.Columns,
     settings: ShardSettings,
     *,
-    shown: bool,
+    with_examples: bool,
 ) -> None:
     counts = np.bincount(rows.lengths, minlength=settings.seq_length + 1)
     report["lengths"] = (np.array(report["lengths"]) + counts).tolist()
     labels = rows.per_row.get("targets/next_sentence/labels")
-    for row in range(min(EXAMPLES, len(rows.lengths)) if shown else 0):
+    for row in range(
+        min(NUM_EXAMPLES, len(rows.lengths)) if with_examples else 0
+    ):
         start, stop = rows.row_splits[row : row + 2]
         ids = rows.per_token["inputs/token_ids"][start:stop]
         report["examples"].append(
@@ -245,7 +254,12 @@ def _count_rows(
 
 def _fingerprint(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> str:
     # Contents, not paths: the same text and vocabulary give the same rows. Keep
-    # the order of the fields: it is part of the fingerprint of earlier calls.
+    # names and order of the fields: with others the fingerprints would change,
+    # and earlier shards would be built again.
+    masks = settings.masks and {
+        "share": settings.masks.masked_lm_prob,
+        "max_predictions": settings.masks.max_predictions_per_seq,
+    }
     values = {
         "vocabulary": settings.tokenizer.fingerprint,
         **settings.tokenizer.settings,
@@ -253,22 +267,26 @@ def _fingerprint(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> str:
         "objective": settings.objective,
         "passes": settings.passes,
         "seed": settings.seed,
-        "masks": settings.masks and dataclasses.asdict(settings.masks),
+        "masks": masks,
     }
     digests = [document.digest for document in chunk.documents]
     text = json.dumps([values, chunk.split, chunk.number, digests])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _complete_result(folder: str, chunk_path: str) -> dict[str, Any] | None:
-    """Returns the result of an earlier call, if its shards are undamaged."""
+def _earlier_result(
+    folder: str, chunk_path: str, fingerprint: str
+) -> dict[str, Any] | None:
+    """Returns the result of an earlier, equal call if its shards are intact."""
     if not tf.io.gfile.exists(chunk_path):
         return None
     result = files.read_json(chunk_path)
+    if result["fingerprint"] != fingerprint:
+        return None
     for entry in result["shards"]:
         if (
             files.checksum(os.path.join(folder, entry["name"]))
-            != (entry["sha256"])
+            != entry["sha256"]
         ):
             return None
     return result

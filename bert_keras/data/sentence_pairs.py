@@ -71,7 +71,7 @@ def sample_pairs(
         )
     if max_tokens < 2:
         raise errors.InputError(
-            f"Expected room for 2 tokens at least beside the special ones; "
+            "Expected room for at least 2 tokens besides the special ones; "
             f"there is room for {max_tokens}. Use longer sequences."
         )
     if objective == "nsp" and len(documents.document_ends) == 1:
@@ -88,19 +88,19 @@ def sample_pairs(
     begin, stop = source.begins[document], source.stops[document]
     samples = [(index[:0], *_NO_PAIRS)]
     # One token cannot be split into a pair.
-    left = stop - begin > (objective != "none")
-    while left.any():
-        index, document = index[left], document[left]
-        begin, stop = begin[left], stop[left]
+    has_more = stop - begin > (objective != "none")
+    while has_more.any():
+        index, document = index[has_more], document[has_more]
+        begin, stop = begin[has_more], stop[has_more]
         random_numbers = _RandomNumbers(generator, len(begin), max_tokens)
         target = random_numbers.target(short_probability)
         pairs, begin = step(source, random_numbers, document, begin, target)
         samples.append((index, *pairs))
-        left = stop - begin > (objective != "none")
+        has_more = stop - begin > (objective != "none")
     index, *pairs = map(np.concatenate, zip(*samples, strict=True))
     order = np.argsort(index, kind="stable")
-    borders = np.searchsorted(index[order], count * np.arange(1, passes))
-    by_pass = [np.split(value[order], borders) for value in pairs]
+    pass_ends = np.searchsorted(index[order], count * np.arange(1, passes))
+    by_pass = [np.split(value[order], pass_ends) for value in pairs]
     return [Pairs(*arrays) for arrays in zip(*by_pass, strict=True)]
 
 
@@ -192,12 +192,13 @@ class _RandomNumbers:
         shorter = np.minimum(shorter, room - longer)
         first_is_longer = sizes[0] > sizes[1]
         spans = [
-            self._cut(first, np.where(first_is_longer, longer, shorter)),
-            self._cut(second, np.where(first_is_longer, shorter, longer)),
+            self._truncate(first, np.where(first_is_longer, longer, shorter)),
+            self._truncate(second, np.where(first_is_longer, shorter, longer)),
         ]
         return (*spans, labels.astype(np.int32))
 
-    def _cut(self, span, size):
+    def _truncate(self, span, size):
+        """Removes tokens at a random end of each span until it has `size`."""
         begin, end = span
         begin = np.where(self.coin(), begin, end - size)
         return np.stack([begin, begin + size], axis=1)
@@ -216,17 +217,18 @@ def _next_sentence(
     )
     is_random = random_numbers.coin()
     # Do not split a single sentence that is shorter than the target.
-    whole = is_random & (end - begin < target) & ~between_sentences
-    middle = np.where(whole, end, middle)
-    others = len(source.stops) - 1
-    other = (random_numbers.uniform() * others).astype(np.int64)
-    other += other >= document
-    partner = source.segment(
-        other, target - (middle - begin), random_numbers.uniform()
+    is_unsplit = is_random & (end - begin < target) & ~between_sentences
+    middle = np.where(is_unsplit, end, middle)
+    # A random document other than this one.
+    num_others = len(source.stops) - 1
+    other_document = (random_numbers.uniform() * num_others).astype(np.int64)
+    other_document += other_document >= document
+    random_segment = source.segment(
+        other_document, target - (middle - begin), random_numbers.uniform()
     )
     second = [
         np.where(is_random, *both)
-        for both in zip(partner, (middle, end), strict=True)
+        for both in zip(random_segment, (middle, end), strict=True)
     ]
     pairs = random_numbers.pairs((begin, middle), second, is_random)
     return pairs, np.where(is_random, middle, end)
@@ -241,10 +243,10 @@ def _sentence_order(
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     end = source.gather(document, begin, target)
     middle, _ = source.split(begin, end, random_numbers.uniform())
-    swapped = random_numbers.coin()
-    first = np.where(swapped, [middle, end], [begin, middle])
-    second = np.where(swapped, [begin, middle], [middle, end])
-    return random_numbers.pairs(first, second, swapped), end
+    is_swapped = random_numbers.coin()
+    first = np.where(is_swapped, [middle, end], [begin, middle])
+    second = np.where(is_swapped, [begin, middle], [middle, end])
+    return random_numbers.pairs(first, second, is_swapped), end
 
 
 def _full_sentences(

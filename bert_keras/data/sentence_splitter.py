@@ -20,7 +20,7 @@ def split(text: str) -> list[str]:
         if end == len(text):
             break
         begin, mark = match.start(), match[1]
-        if mark is None and text[end] in _GOES_ON:
+        if mark is None and text[end] in _CONTINUES:
             continue
         if mark == "." and _abbreviates(text, start, begin, end):
             continue
@@ -41,19 +41,19 @@ _OPENING = r"\"'“‘«‹(\[{¿¡「『（【《〈—–\-"
 _CLOSING = r"\"'”’»›)\]}"
 MARKS = ".!?…‽؟۔।॥"
 _HAN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_GOES_ON = frozenset("，、：；。！？,:;—～~的")  # 《走吧！》的, “好！”，
+_CONTINUES = frozenset("，、：；。！？,:;—～~的")  # 《走吧！》的, “好！”，
 
 WIDE = re.compile(f"[{_HAN}\u3000-\u303f\uff00-\uffef]")
 
 
-def _spaced_end(small: str) -> str:
+def _spaced_end(lower_case: str) -> str:
     """Returns a pattern: mark, closing quotes, spaces, start of a sentence."""
     return (
         # A match starts only at the first of several marks and ends at one
         # space: otherwise long runs of dots or spaces take quadratic time.
         rf"([{MARKS}](?<![{MARKS}]{{2}})[{MARKS}]*)"
         rf"[{_CLOSING}]*(?:\s[”’»)\]}}]+(?=\s))*\s"
-        rf"(?=[{_OPENING}\s]*[^{small}\s{_OPENING}{_CLOSING}{MARKS},;:])"
+        rf"(?=[{_OPENING}\s]*[^{lower_case}\s{_OPENING}{_CLOSING}{MARKS},;:])"
     )
 
 
@@ -90,20 +90,21 @@ _STARTERS = (
     "Where Which One Some Many Most All No Not Now Such Here Since Because "
     "During Both Each Once Yes"
 )
-_BEGINS = re.compile(
+_STARTS_SENTENCE = re.compile(
     rf"[{_OPENING}\s]*(?:{_STARTERS.replace(' ', '|')})(?=[\s,’'])"
 )
-_FARTHEST = 64  # characters
-_BEFORE_WORD = "\"'“‘([-"
+_MAX_ABBREVIATION_LENGTH = 64  # characters
+_BEFORE_ABBREVIATION = "\"'“‘([-"
 
 
 def _abbreviates(text: str, start: int, dot: int, end: int) -> bool:
     """Returns whether the full stop at `dot` is part of an abbreviation."""
-    # Look back _FARTHEST characters only: no abbreviation is longer, with the
-    # quotes and dashes before it, and without spaces time would be quadratic.
-    nearest = max(start, dot - _FARTHEST)
-    begin = max(nearest, text.rfind(" ", nearest, dot) + 1)
-    word = text[begin:dot].rpartition("—")[2].lstrip(_BEFORE_WORD)
+    # Look back over so many characters only: no abbreviation is longer, with
+    # the quotes and dashes before it, and in text without spaces time would be
+    # quadratic.
+    earliest = max(start, dot - _MAX_ABBREVIATION_LENGTH)
+    begin = max(earliest, text.rfind(" ", earliest, dot) + 1)
+    word = text[begin:dot].rpartition("—")[2].lstrip(_BEFORE_ABBREVIATION)
     if len(word) > 8:
         return False
     if word in _TITLES:
@@ -111,5 +112,5 @@ def _abbreviates(text: str, start: int, dot: int, end: int) -> bool:
     if word in _BEFORE_NUMBERS and _NUMBER.match(text, end):
         return True
     if word in _MAY_END or _INITIALS.fullmatch(word):
-        return not _BEGINS.match(text, end)
+        return not _STARTS_SENTENCE.match(text, end)
     return begin == start and _NUMBER.fullmatch(word) is not None  # 1. List

@@ -12,67 +12,76 @@ from typing import Any, NamedTuple
 from bert_keras import errors
 from bert_keras.data import json_lines, text_lines
 
-NOWHERE = "-1"  # `answer_start` of a question without a located answer
+# `answer_start` of a question none of whose answers occurs at its offset.
+NO_ANSWER_START = "-1"
 
 
 class Questions(Iterator[dict[str, str]]):
     """Yields the examples of one file, each a dict of strings.
 
     id, question, context
-    answers: JSON list of the gold texts, without blank ones; empty = the
+    answers: JSON list of the gold texts, without blank ones; empty if the
         context has no answer
-    is_impossible: true or false, true if `answers` is empty
+    is_impossible: "true" if `answers` is empty, else "false"
     answer, answer_start: the first gold text that occurs in the context at its
-        offset, and that offset; "" and NOWHERE if there is none
-    group: index of the article, whose questions belong to one split
+        offset, and that offset; "" and NO_ANSWER_START if there is none
+    group: index of the article; a split never separates its questions
     """
 
     def __init__(
-        self, path: str, examples: Iterator[tuple[dict[str, str], "_Answers"]]
+        self,
+        path: str,
+        examples: Iterator[tuple[dict[str, str], "_AnswerChecks"]],
     ):
         self.path = path
-        self.answers = 0  # read so far
-        self.misplaced = 0  # answers that do not occur at their offset
-        self.unplaced = 0  # questions whose answers are all misplaced
-        self.blank = 0  # answers without text, which are dropped
-        self.silenced = 0  # questions whose answers were all blank
-        self.flagged = 0  # impossible questions whose answers are dropped
+        # Counts of what was read so far: answers that are not blank, and those
+        # of them that do not occur at their offset.
+        self.num_answers = self.num_misplaced_answers = 0
+        # Questions whose answers are all misplaced.
+        self.num_questions_without_located_answer = 0
+        # Answers without text, which are dropped; questions with no others.
+        self.num_blank_answers = self.num_questions_with_only_blank_answers = 0
+        # Impossible questions with answers, which are dropped.
+        self.num_impossible_with_answers = 0
         self._examples = examples
 
     def __next__(self) -> dict[str, str]:
-        example, answers = next(self._examples)
-        at_offset = answers.at_offset
-        self.answers += len(at_offset)
-        self.misplaced += at_offset.count(False)
-        self.unplaced += bool(at_offset) and not any(at_offset)
-        self.blank += answers.blank
-        self.silenced += bool(answers.blank) and not at_offset
-        self.flagged += answers.is_flagged
+        example, checks = next(self._examples)
+        at_offset, num_blank = checks.at_offset, checks.num_blank
+        self.num_answers += len(at_offset)
+        self.num_misplaced_answers += at_offset.count(False)
+        if at_offset and not any(at_offset):
+            self.num_questions_without_located_answer += 1
+        self.num_blank_answers += num_blank
+        if num_blank and not at_offset:
+            self.num_questions_with_only_blank_answers += 1
+        self.num_impossible_with_answers += checks.impossible_with_answers
         return example
 
     @property
-    def remark(self) -> str:
-        """A remark for the user on the rows read so far, or ""."""
-        notes = []
-        if self.misplaced:
-            notes.append(
-                f"{self.misplaced:,} of {self.answers:,} answers do not occur "
-                "in their context at their offset; metrics count them, "
-                f"training does not. {self.unplaced:,} questions have no "
-                "other answer to learn."
+    def warning(self) -> str:
+        """A message for the user on the rows read so far, or ""."""
+        sentences = []
+        if self.num_misplaced_answers:
+            sentences.append(
+                f"{self.num_misplaced_answers:,} of {self.num_answers:,} "
+                "answers do not occur in their context at their offset: "
+                "metrics use them, training skips them. All answers of "
+                f"{self.num_questions_without_located_answer:,} questions are "
+                "of this type; training skips these questions."
             )
-        if self.blank:
-            notes.append(
-                f"{self.blank:,} answers are blank and left out; "
-                f"{self.silenced:,} questions have no other and count as "
-                "questions without an answer."
+        if self.num_blank_answers:
+            sentences.append(
+                f"{self.num_blank_answers:,} answers are blank and left out; "
+                f"{self.num_questions_with_only_blank_answers:,} questions "
+                "have no other and count as questions without an answer."
             )
-        if self.flagged:
-            notes.append(
-                f"{self.flagged:,} questions are flagged as impossible and "
-                "have answers, which are left out."
+        if self.num_impossible_with_answers:
+            sentences.append(
+                f"{self.num_impossible_with_answers:,} questions are flagged "
+                "as impossible and have answers, which are left out."
             )
-        return f"{self.path}: {' '.join(notes)}" if notes else ""
+        return f"{self.path}: {' '.join(sentences)}" if sentences else ""
 
 
 def read(path: str) -> Questions:
@@ -80,27 +89,27 @@ def read(path: str) -> Questions:
     text_lines.refuse_folder(path)
     if not path.lower().removesuffix(".gz").endswith(".json"):
         raise errors.InputError(
-            f"{path}: expected SQuAD's JSON, a name that ends in .json or "
+            f"{path}: expected a SQuAD file, whose name ends in .json or "
             ".json.gz."
         )
     return Questions(path, _examples(path))
 
 
-class _Answers(NamedTuple):
-    """Counts of a question's answers, for Questions."""
+class _AnswerChecks(NamedTuple):
+    """What was checked of a question's answers, for the counts of Questions."""
 
     at_offset: list[bool]  # per gold text: whether it occurs at its offset
-    blank: int = 0
-    is_flagged: bool = False
+    num_blank: int = 0
+    impossible_with_answers: bool = False
 
 
-def _examples(path: str) -> Iterator[tuple[dict[str, str], _Answers]]:
+def _examples(path: str) -> Iterator[tuple[dict[str, str], _AnswerChecks]]:
     content = b"\n".join(text_lines.read(path, any_line_end=True))
     try:
         data = _Node(path, "", json_lines.loads(content.decode()))
     except json_lines.JsonError as error:
-        position = f"line {error.line}, column {error.column}: " * bool(
-            error.line
+        position = (
+            f"line {error.line}, column {error.column}: " if error.line else ""
         )
         raise errors.InputError(
             f"{path}: expected SQuAD's JSON; {position}{error.reason}. Is the "
@@ -113,29 +122,29 @@ def _examples(path: str) -> Iterator[tuple[dict[str, str], _Answers]]:
             f"0x{content[error.start]:02x}. Convert the file, for example "
             "with iconv -t UTF-8."
         ) from None
-    empty = True
-    for number, article in enumerate(data.items("data")):
+    is_empty = True
+    for article_index, article in enumerate(data.items("data")):
         for paragraph in article.items("paragraphs"):
             context = paragraph.text("context")
             for question in paragraph.items("qas"):
-                empty = False
-                example, answers = _example(context, question)
-                yield example | {"group": str(number)}, answers
-    if empty:
+                is_empty = False
+                example, checks = _example(context, question)
+                yield example | {"group": str(article_index)}, checks
+    if is_empty:
         raise errors.InputError(f"{path}: expected questions, found none.")
 
 
 def _example(
     context: str, question: "_Node"
-) -> tuple[dict[str, str], _Answers]:
-    impossible = question.flag("is_impossible")
-    listed = [] if impossible else question.items("answers")
+) -> tuple[dict[str, str], _AnswerChecks]:
+    is_impossible = question.flag("is_impossible")
+    all_answers = [] if is_impossible else question.items("answers")
     # SQuAD's evaluation script drops blank answers, too.
-    answers = [answer for answer in listed if answer.text("text").strip()]
+    answers = [answer for answer in all_answers if answer.text("text").strip()]
     texts = [answer.text("text") for answer in answers]
     starts = [answer.number("answer_start") for answer in answers]
     at_offset = [
-        start >= 0 and bool(text) and context.startswith(text, start)
+        start >= 0 and context.startswith(text, start)
         for text, start in zip(texts, starts, strict=True)
     ]
     example = {
@@ -145,14 +154,15 @@ def _example(
         "answers": json.dumps(texts, ensure_ascii=False),
         "is_impossible": json.dumps(not texts),
         "answer": "",
-        "answer_start": NOWHERE,
+        "answer_start": NO_ANSWER_START,
     }
     if True in at_offset:
         first = at_offset.index(True)
         example |= {"answer": texts[first], "answer_start": str(starts[first])}
-    blank = len(listed) - len(answers)
-    return example, _Answers(
-        at_offset, blank, impossible and question.is_answered()
+    return example, _AnswerChecks(
+        at_offset,
+        num_blank=len(all_answers) - len(answers),
+        impossible_with_answers=is_impossible and question.is_answered(),
     )
 
 
@@ -200,7 +210,9 @@ class _Node:
             name = json_lines.name_of(self.value)
             description = f"{self.key_path or 'the file'} is {name}"
         elif key not in self.value:
-            description = f"there is only {', '.join(self.value) or 'nothing'}"
+            keys = ", ".join(self.value)
+            where = self.key_path or "the file"
+            description = f"{where} has the keys {keys or '(none)'}"
         else:
             value = self.value[key]
             if isinstance(value, expected_type) and (

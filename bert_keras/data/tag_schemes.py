@@ -1,4 +1,4 @@
-"""Converts tags of words to entities and back, and scores entities.
+"""Converts tags of words to entities and back, and computes entity metrics.
 
 A tag is `O`, or a prefix and a type: `B-PER`. An entity is (type, start,
 end): words start to end - 1. An entity is correct if its type and both ends
@@ -40,16 +40,16 @@ def normal(tag: str) -> str:
 def scheme(sequences: Iterable[Sequence[str]]) -> str:
     """Infers the tagging scheme of sentences: a key of PREFIXES."""
     prefixes: set[str] = set()
-    begun_by = {"B": 0, "I": 0}
+    starts = {"B": 0, "I": 0}  # entities by the prefix of their first word
     for tags in sequences:
         prefixes.update(tag[0] for tag in tags)
         for _, first, _ in spans(tags):
-            if tags[first][0] in begun_by:
-                begun_by[tags[first][0]] += 1
+            if tags[first][0] in starts:
+                starts[tags[first][0]] += 1
     if prefixes & set("MES"):
         return "BMES" if "M" in prefixes else "BIOES"
     # Compare counts: BIO files have a few entities that wrongly start with I.
-    return "IOB1" if begun_by["I"] > begun_by["B"] else "BIO"
+    return "IOB1" if starts["I"] > starts["B"] else "BIO"
 
 
 def continues(before: str, tag: str) -> bool:
@@ -105,20 +105,20 @@ def tags(entities: Iterable[Entity], length: int, scheme: str) -> list[str]:
 
 
 def entity_metrics(
-    predicted: Sequence[Iterable[Entity]], right: Sequence[Iterable[Entity]]
+    predicted: Sequence[Iterable[Entity]], gold: Sequence[Iterable[Entity]]
 ) -> dict[str, float]:
     """Returns {"precision", "recall", "f1"} over the entities of all sentences.
 
     A metric with a zero denominator is 0.
     """
-    hits = guesses = entities = 0
-    for guess, gold in zip(predicted, right, strict=True):
-        guess, gold = set(guess), set(gold)
-        hits += len(guess & gold)
-        guesses += len(guess)
-        entities += len(gold)
-    precision = hits / guesses if guesses else 0.0
-    recall = hits / entities if entities else 0.0
+    num_correct = num_predicted = num_gold = 0
+    for sentence_predicted, sentence_gold in zip(predicted, gold, strict=True):
+        predicted_set, gold_set = set(sentence_predicted), set(sentence_gold)
+        num_correct += len(predicted_set & gold_set)
+        num_predicted += len(predicted_set)
+        num_gold += len(gold_set)
+    precision = num_correct / num_predicted if num_predicted else 0.0
+    recall = num_correct / num_gold if num_gold else 0.0
     total = precision + recall
     return {
         "precision": precision,

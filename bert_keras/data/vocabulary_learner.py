@@ -21,17 +21,19 @@ from bert_keras.tokenizers import wordpiece
 # keep 76 of 149 characters; 12 MB of Chinese all that occur twice.
 COVERAGE = 0.99998
 
-# Maximum share of characters in a small vocabulary, as long as there are longer
-# wordpieces of the same frequency: Chinese must not crowd out English.
-ALPHABET_SHARE = 0.75
+# Maximum fraction of characters in a small vocabulary, as long as there are
+# longer wordpieces of the same frequency: Chinese must not crowd out English.
+MAX_ALPHABET_FRACTION = 0.75
 
-_CHUNK = 1 << 16  # characters passed to the trainer at a time
+_CHARACTERS_PER_CALL = 1 << 16  # passed to the trainer at a time
 
 # Splits text only where the pre-tokenizer splits it, too. The strings between
 # are counted first, so that each distinct string is normalized once.
 _CHINESE = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df"
 _PUNCTUATION = r"!-/:-@\[-`{-~"
-_CUT = re.compile(f"[{_CHINESE}{_PUNCTUATION}]|[^\\s{_CHINESE}{_PUNCTUATION}]+")
+_PRE_SPLIT = re.compile(
+    f"[{_CHINESE}{_PUNCTUATION}]|[^\\s{_CHINESE}{_PUNCTUATION}]+"
+)
 
 _PRE_TOKENIZER = pre_tokenizers.BertPreTokenizer()
 
@@ -58,40 +60,40 @@ def learn(
     if not characters or room < 1:
         raise errors.InputError(
             f"Expected a size above {len(wordpiece.SPECIAL_TOKENS)}, the "
-            "special tokens, and a text to fill it; got size "
-            f"{size} and a text in which {len(characters)} characters occur "
+            f"number of special tokens, and enough text; got size {size} and a "
+            f"text in which {len(characters)} characters occur "
             f"{min_frequency} times."
         )
     forms = {c: _forms(c, normalizer) for c in characters}
-    taken = min(
+    alphabet_size = min(
         sum(len(forms[c]) for c in _covering(characters)),
-        max(1, int(room * ALPHABET_SHARE)),
+        max(1, int(room * MAX_ALPHABET_FRACTION)),
     )
     while True:
-        kept = _fitting(forms, taken)
-        left = [n for c, n in characters.items() if c not in kept]
+        alphabet = _select_characters(forms, alphabet_size)
+        dropped = [n for c, n in characters.items() if c not in alphabet]
         # Longer wordpieces must be as frequent as the best dropped character.
-        last = not left or taken == room
-        pieces = _merge(
+        is_last_try = not dropped or alphabet_size == room
+        wordpieces = _merge(
             words,
             [
                 *wordpiece.SPECIAL_TOKENS,
-                *sorted(kept),
-                *sorted(form for c in kept for form in forms[c][1:]),
+                *sorted(alphabet),
+                *sorted(form for c in alphabet for form in forms[c][1:]),
             ],
             size,
-            min_frequency if last else left[0],
+            min_frequency if is_last_try else dropped[0],
         )
-        missing = size - len(pieces)
+        missing = size - len(wordpieces)
         if not missing:
-            return pieces
-        if last:
+            return wordpieces
+        if is_last_try:
             raise errors.InputError(
                 f"Expected text for {size} wordpieces; this one gives "
-                f"{len(pieces)} that occur {min_frequency} times. Ask for "
-                f"{len(pieces)} or fewer, or give more text."
+                f"{len(wordpieces)} that occur {min_frequency} times. Request "
+                f"{len(wordpieces)} or fewer, or give more text."
             )
-        taken = min(room, taken + max(missing, room // 20))
+        alphabet_size = min(room, alphabet_size + max(missing, room // 20))
 
 
 def _count_words(
@@ -100,7 +102,7 @@ def _count_words(
     """Counts the normalized words."""
     raw: collections.Counter[str] = collections.Counter()
     for text in texts:
-        raw.update(_CUT.findall(text))
+        raw.update(_PRE_SPLIT.findall(text))
     words: collections.Counter[str] = collections.Counter()
     for string, count in raw.items():
         for word in _split(string, normalizer):
@@ -132,42 +134,47 @@ def _covering(characters: Mapping[str, int]) -> Iterator[str]:
 
 def _forms(character: str, normalizer: normalizers.Normalizer) -> list[str]:
     """Returns a character's forms: c, and ##c if it can continue a word."""
-    alone = len(_split(f"a{character}a", normalizer)) > 1
-    return [character] if alone else [character, f"##{character}"]
+    is_separate = len(_split(f"a{character}a", normalizer)) > 1
+    return [character] if is_separate else [character, f"##{character}"]
 
 
-def _fitting(forms: Mapping[str, Sequence[str]], taken: int) -> set[str]:
-    """Selects the most frequent characters with at most `taken` wordpieces."""
-    kept = set()
-    for character, pieces in forms.items():
-        if len(pieces) <= taken:
-            taken -= len(pieces)
-            kept.add(character)
-    return kept
+def _select_characters(
+    forms: Mapping[str, Sequence[str]], count: int
+) -> set[str]:
+    """Selects the most frequent characters, with at most `count` forms."""
+    selected = set()
+    for character, character_forms in forms.items():
+        if len(character_forms) <= count:
+            count -= len(character_forms)
+            selected.add(character)
+    return selected
 
 
 def _merge(
     words: Mapping[str, int],
-    base_pieces: Sequence[str],
+    alphabet: Sequence[str],
     size: int,
     min_frequency: int,
 ) -> list[str]:
-    """Merges the base pieces into longer ones, up to `size` in total."""
+    """Merges an alphabet into longer wordpieces, up to `size` in total.
+
+    alphabet: special tokens and forms of characters.
+    """
     learner = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=min_frequency,
-        special_tokens=list(base_pieces),
+        special_tokens=list(alphabet),
         limit_alphabet=0,
         show_progress=False,
     )
-    learner.train_from_iterator(_repeated(words, set(base_pieces)), trainer)
+    learner.train_from_iterator(_repeat(words, set(alphabet)), trainer)
     vocabulary = learner.get_vocab(with_added_tokens=False)
-    return sorted(vocabulary, key=lambda piece: vocabulary[piece])
+    return sorted(vocabulary, key=lambda token: vocabulary[token])
 
 
-def _repeated(words: Mapping[str, int], base_pieces: set[str]) -> Iterator[str]:
+def _repeat(words: Mapping[str, int], alphabet: set[str]) -> Iterator[str]:
     """Repeats each word by its count, because the trainer takes no counts.
 
     Skips words of one character, which have no pair to merge, and words that
@@ -177,11 +184,11 @@ def _repeated(words: Mapping[str, int], base_pieces: set[str]) -> Iterator[str]:
     for word, count in words.items():
         if len(word) < 2 or len(word) > wordpiece.MAX_WORD_LENGTH:
             continue
-        if not base_pieces.issuperset(word):
+        if not alphabet.issuperset(word):
             continue
-        most = max(1, _CHUNK // len(word))
-        for start in range(0, count, most):
-            yield f"{word} " * min(most, count - start)
+        per_call = max(1, _CHARACTERS_PER_CALL // len(word))
+        for start in range(0, count, per_call):
+            yield f"{word} " * min(per_call, count - start)
 
 
 def _split(text: str, normalizer: normalizers.Normalizer) -> list[str]:

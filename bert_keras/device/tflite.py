@@ -34,6 +34,7 @@ def export(
 ) -> str:
     """Writes `output`/model_<quantization>.tflite; returns its path.
 
+    seq_length: tokens per row; several numbers: one signature each.
     data: labelled examples; int8 needs them for calibration, `with_strings` to
       compare the token ids of both tokenizers.
     least: required value of task.metric_names[0] on `data`.
@@ -49,7 +50,7 @@ def export(
     _check_data(quantization, data, with_strings)
     predictor = _for_device(predictor)
     model_name = f"model_{quantization}.tflite"
-    tflite_sidecars.check_own(output, model_name)
+    tflite_sidecars.check_overwrites(output, model_name)
     with staging.aside(output, quantization) as temp_folder:
         names = tflite_sidecars.write(predictor, temp_folder, output)
         path = os.path.join(temp_folder, model_name)
@@ -97,7 +98,7 @@ def _check_data(quantization: str, data: Examples, with_strings: bool) -> None:
         )
     if with_strings and (calibrated or not data):
         raise errors.InputError(
-            "a file that takes strings needs `data`, rows on which its "
+            "a file with string inputs needs `data`, examples on which its "
             "tokenizer is compared, and a `quantization` other than int8."
         )
 
@@ -115,7 +116,9 @@ def _write_model(
     )
     with open(path, "wb") as file:
         file.write(
-            tflite_sidecars.packed(content, predictor, os.path.dirname(path))
+            tflite_sidecars.add_metadata(
+                content, predictor, os.path.dirname(path)
+            )
         )
 
 
@@ -127,12 +130,12 @@ def _check_answers(
     least: float | None,
 ) -> None:
     """Raises ExportError if a file's answers or metric are not good enough."""
-    allowed, difference = QUANTIZATIONS[quantization], compare(path, predictor)
+    settings, difference = QUANTIZATIONS[quantization], compare(path, predictor)
     # If there is a metric on the user's examples, it replaces the comparison on
     # a few sentences, except for float32, which must be exact.
-    if least is None or allowed.agreement == 1:
+    if least is None or settings.agreement == 1:
         difference.require(
-            distance=allowed.distance, agreement=allowed.agreement
+            distance=settings.distance, agreement=settings.agreement
         )
     if least is not None:
         _require_metric(path, predictor, data, least)
@@ -148,7 +151,7 @@ def _write_strings(
     """Writes the file with string inputs; returns metadata for the .json."""
     settings = QUANTIZATIONS[quantization]
     tflite_tokenizer.require_equal_ids(predictor, data)
-    content = tflite_converter.converted(
+    content = tflite_converter.convert_functions(
         predictor,
         {
             tflite_tokenizer.SIGNATURE: tflite_tokenizer.signature(
@@ -191,10 +194,9 @@ def _for_device(
 def _require_metric(
     path: str, predictor: predictor_lib.Predictor, data: Examples, least: float
 ) -> None:
-    metric, file = (
-        predictor.task.metric_names[0],
-        tflite_runner.File(path, predictor),
-    )
+    """Raises ExportError if a file's metric on examples is below `least`."""
+    metric = predictor.task.metric_names[0]
+    file = tflite_runner.File(path, predictor)
     value, hint = file.metrics(data)[metric], ""
     if file.seq_length < predictor.task.seq_length:
         hint = (
@@ -229,19 +231,23 @@ def _compare(
 ) -> verification.Difference:
     task, raw = file.task, verification.sentences(file.task)
     inputs = file.inputs(raw)
-    got = file.numbers(inputs)
-    reads = predictor.model.encoder.config.inputs
-    want = predictor.tokens(**{name: inputs[name] for name in reads})
-    difference = verification.compare(got, want, ranked=task.ranked_outputs)
-    answers = verification.compare(
-        *_answers(got, want, inputs, raw, task, predictor.tokenizer),
+    outputs = file.raw_outputs(inputs)
+    input_names = predictor.model.encoder.config.inputs
+    expected = predictor.tokens(**{name: inputs[name] for name in input_names})
+    output_difference = verification.compare(
+        outputs, expected, ranked=task.ranked_outputs
+    )
+    answer_difference = verification.compare(
+        *_answers(outputs, expected, inputs, raw, task, predictor.tokenizer),
         ranked=task.ranked_outputs,
     )
     # Agreement of the answers only, because raw outputs include padding.
-    return verification.Difference(difference.distance, answers.agreement)
+    return verification.Difference(
+        output_difference.distance, answer_difference.agreement
+    )
 
 
-def _answers(got, want, inputs, raw, task, tokenizer):
+def _answers(outputs, expected, inputs, raw, task, tokenizer):
     """Postprocesses the raw outputs of the file and of the predictor.
 
     Both are one batch, with all texts twice, so that lists of variable length
@@ -255,7 +261,10 @@ def _answers(got, want, inputs, raw, task, tokenizer):
         for name, value in inputs.items()
     }
     answers = task.postprocess(
-        {name: tf.concat([got[name], want[name]], axis=0) for name in want},
+        {
+            name: tf.concat([outputs[name], expected[name]], axis=0)
+            for name in expected
+        },
         inputs,
         {name: tf.tile(texts, [2]) for name, texts in raw.items()},
         tokenizer,

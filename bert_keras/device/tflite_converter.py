@@ -17,8 +17,9 @@ from bert_keras.tasks import base
 
 Examples = Sequence[Mapping[str, Any]]
 
-# Rows for the calibration of int8 ranges; more rows change them little.
-CALIBRATION_ROWS = 200
+# Maximum number of rows to calibrate int8 ranges on; more rows change them
+# little.
+MAX_CALIBRATION_ROWS = 200
 
 # Ops that int8 leaves in float: all except matmuls with weights and embedding
 # lookups. With a mask of -1e9, all other attention scores would share one int8
@@ -82,25 +83,25 @@ def convert(
         )
         for length in lengths
     }
-    return converted(
+    return convert_functions(
         predictor,
         functions,
         quantization,
-        ranges=lambda: _ranges(predictor, lengths, data),
+        calibration_rows=lambda: _calibration_rows(predictor, lengths, data),
     )
 
 
-def converted(
+def convert_functions(
     predictor: predictor_lib.Predictor,
     functions: Mapping[str, signatures.Signature],
     quantization: Quantization,
     *,
-    ranges: Callable[..., Any] | None = None,
+    calibration_rows: Callable[..., Any] | None = None,
     custom_ops: bool = False,
 ) -> bytes:
     """Converts functions of a predictor to TFLite, with built-in ops only.
 
-    ranges: yields calibration rows, if `quantization` is calibrated.
+    calibration_rows: yields them, if `quantization` is calibrated.
     custom_ops: allow other ops, which the caller must check.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -113,15 +114,15 @@ def converted(
         quantization.prepare(converter)
         try:
             if quantization.calibrated:
-                converter.representative_dataset = ranges
-                return _with_floats(converter)
+                converter.representative_dataset = calibration_rows
+                return _convert_to_int8(converter)
             return converter.convert()
         # The converter's own exception has no public name.
         except Exception as error:
-            raise verification.ExportError(_why(str(error))) from error
+            raise verification.ExportError(_summarize(str(error))) from error
 
 
-def _with_floats(converter: tf.lite.TFLiteConverter) -> bytes:
+def _convert_to_int8(converter: tf.lite.TFLiteConverter) -> bytes:
     """Converts to int8 except FLOAT_OPS, which needs QuantizationDebugger."""
     tools = tf.lite.experimental
     with warnings.catch_warnings():
@@ -137,16 +138,18 @@ def _with_floats(converter: tf.lite.TFLiteConverter) -> bytes:
         return debugger.get_nondebug_quantized_model()
 
 
-def _ranges(
+def _calibration_rows(
     predictor: predictor_lib.Predictor, lengths: Sequence[int], data: Examples
 ) -> Iterator[tuple[str, dict[str, tf.Tensor]]]:
     """Yields (signature, features) of the calibration rows."""
-    raw = base.as_tensors(data[:CALIBRATION_ROWS], predictor.task.text_columns)
+    raw = base.as_tensors(
+        data[:MAX_CALIBRATION_ROWS], predictor.task.text_columns
+    )
     for length in lengths:
         task = tflite_runner.task_of(predictor, length)
         inputs = tflite_runner.padded(predictor, task, raw)
         for number in range(
-            min(CALIBRATION_ROWS, len(inputs["example_index"]))
+            min(MAX_CALIBRATION_ROWS, len(inputs["example_index"]))
         ):
             yield (
                 tflite_runner.signature(length, lengths),
@@ -157,7 +160,7 @@ def _ranges(
             )
 
 
-def _why(message: str) -> str:
+def _summarize(message: str) -> str:
     """Summarizes the converter's message: missing ops and their layers."""
     ops = re.search(r"(?:TF Select|Custom) ops: ([^\n]+)", message)
     if not ops:
@@ -168,8 +171,8 @@ def _why(message: str) -> str:
         for layer in re.findall(r'"([^"@]+)@', message)
         if "/" in layer and layer.split("/")[-1].split("_")[0] in names
     }
-    where = f" at {', '.join(sorted(layers)[:5])}" if layers else ""
+    in_layers = f" in {', '.join(sorted(layers)[:5])}" if layers else ""
     return (
-        f"TFLite has no built-in op for {', '.join(names)}{where}: write it "
-        "with other ops, Flex is not used here. Nothing was exported."
+        f"TFLite has no built-in op for {', '.join(names)}{in_layers}: use "
+        "other ops, as Flex is not supported here. Nothing was exported."
     )

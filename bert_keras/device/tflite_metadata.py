@@ -1,9 +1,10 @@
-"""Adds TFLite metadata, which ready-made runtimes need, to a file.
+"""Adds TFLite metadata, which MediaPipe and TFLite Support need, to a file.
 
-MediaPipe's TextClassifier and TextEmbedder can run a BERT without code if the
-file describes its inputs and contains vocabulary and labels. The description is
-a second flatbuffer (metadata_schema.fbs of TFLite Support, identifier M001) in
-a buffer of the model's; the files are a zip archive appended to the model.
+MediaPipe's TextClassifier and TextEmbedder can run a BERT, tokenizer included,
+without custom code if the file describes its inputs and contains vocabulary and
+labels. The description is a second flatbuffer (metadata_schema.fbs of TFLite
+Support, identifier M001) in one of the model's buffers; vocabulary and labels
+are in a zip archive appended to the model.
 """
 
 import io
@@ -17,9 +18,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 NAME, IDENTIFIER = "TFLITE_METADATA", b"M001"
-PARSER = "1.1.0"  # the first metadata parser that supports BERT's tokenizer
+# The first metadata parser that supports BERT's tokenizer.
+MIN_PARSER_VERSION = "1.1.0"
 
-# The names of the inputs here -> those that runtimes look for.
+# Native input names -> MediaPipe's.
 INPUTS = {
     "token_ids": "ids",
     "padding_mask": "mask",
@@ -27,13 +29,14 @@ INPUTS = {
 }
 # The name of a classifier's output: MediaPipe accepts any name, but TFLite
 # Support's BertNLClassifier crashes without an output of this name.
-CLASSES = "probability"
+CLASSIFIER_OUTPUT = "probability"
 
-# A flatbuffer table as {slot: value}. Integers are one byte: enums and types of
-# unions. Slots are counted as in metadata_schema.fbs; a union has two.
+# A flatbuffer table as {slot: value}. Integer values are enums and union types,
+# of one byte. A slot is a field's index in metadata_schema.fbs, where a union
+# takes two: its type and its value.
 Table = dict[int, Any]
-LABELS_OF_AN_AXIS, VOCABULARY = 2, 5  # AssociatedFileType
-FEATURES = 1  # type in the union ContentProperties
+TENSOR_AXIS_LABELS, VOCABULARY = 2, 5  # AssociatedFileType
+FEATURE_PROPERTIES = 1  # type in the union ContentProperties
 BERT_TOKENIZER = 4  # type in the union ProcessUnitOptions
 
 
@@ -47,71 +50,77 @@ def add(
 ) -> bytes:
     """Returns a TFLite file with metadata on its first graph.
 
-    files: {name: contents} of the archive; `vocabulary` and `labels` are names
-      of these files.
-    labels: the classes that every output scores; None if there are none.
+    name: the model's name.
+    files: {name: contents} of the archive.
+    vocabulary: the name of the vocabulary's file.
+    labels: the name of the file with the labels that every output scores; None:
+      no labels.
     """
     model = schema.ModelT.InitFromPackedBuf(content)
     graph = model.subgraphs[0]
     (signature,) = (s for s in model.signatureDefs if s.subgraphIndex == 0)
     inputs, outputs = (
-        _ordered(tensors, maps)
-        for tensors, maps in (
+        _names_in_order(tensors, tensor_maps)
+        for tensors, tensor_maps in (
             (graph.inputs, signature.inputs),
             (graph.outputs, signature.outputs),
         )
     )
-    packed = _packed(name, inputs, outputs, vocabulary, labels)
+    packed = _pack_metadata(name, inputs, outputs, vocabulary, labels)
     buffer = schema.BufferT(np.frombuffer(packed, np.uint8))
     model.metadata = [
         *(model.metadata or []),
         schema.MetadataT(NAME, len(model.buffers)),
     ]
-    model.buffers = [_Aligned(each) for each in (*model.buffers, buffer)]
+    model.buffers = [_AlignedBuffer(each) for each in (*model.buffers, buffer)]
     builder = flatbuffers.Builder(len(content) + len(packed) + 4096)
     builder.Finish(model.Pack(builder), b"TFL3")
     with io.BytesIO() as file:
         file.write(builder.Output())
-        # After the model; readers need it uncompressed.
+        # Append the archive to the model, uncompressed as readers require.
         with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
-            for each, data in files.items():
+            for file_name, data in files.items():
                 # ZipInfo has a fixed date, so that equal models give equal
                 # files.
-                archive.writestr(zipfile.ZipInfo(each), data)
+                archive.writestr(zipfile.ZipInfo(file_name), data)
         return file.getvalue()
 
 
-def _ordered(tensors: Sequence[int], named: Sequence[Any]) -> list[str]:
+def _names_in_order(
+    tensors: Sequence[int], tensor_maps: Sequence[Any]
+) -> list[str]:
     """Returns the names of a signature in the order of the graph's tensors."""
-    names = {each.tensorIndex: each.name.decode() for each in named}
+    names = {each.tensorIndex: each.name.decode() for each in tensor_maps}
     return [names[tensor] for tensor in tensors]
 
 
-def _packed(
+def _pack_metadata(
     name: str,
     inputs: Sequence[str],
     outputs: Sequence[str],
     vocabulary: str,
     labels: str | None,
 ) -> bytes:
-    def file(name: str, file_type: int) -> Table:
+    """Returns the flatbuffer of the metadata; arguments as in `add`."""
+
+    def file_table(name: str, file_type: int) -> Table:
         return {0: name, 2: file_type}
 
-    def tensor(name: str, files: Sequence[Table] = ()) -> Table:
-        content = {0: FEATURES, 1: {}}
+    def tensor_table(name: str, files: Sequence[Table] = ()) -> Table:
+        content = {0: FEATURE_PROPERTIES, 1: {}}
         return {0: name, 3: content} | ({6: list(files)} if files else {})
 
-    of_axis = [file(labels, LABELS_OF_AN_AXIS)] if labels else []
+    label_files = [file_table(labels, TENSOR_AXIS_LABELS)] if labels else []
     if labels and len(outputs) == 1:
-        outputs = [CLASSES]
-    tokenizer = {0: [file(vocabulary, VOCABULARY)]}
+        outputs = [CLASSIFIER_OUTPUT]
+    tokenizer = {0: [file_table(vocabulary, VOCABULARY)]}
     graph = {
-        2: [tensor(INPUTS.get(each, each)) for each in inputs],
-        3: [tensor(each, of_axis) for each in outputs],
+        2: [tensor_table(INPUTS.get(each, each)) for each in inputs],
+        3: [tensor_table(each, label_files) for each in outputs],
         5: [{0: BERT_TOKENIZER, 1: tokenizer}],
     }
     builder = flatbuffers.Builder(4096)
-    root = _write(builder, {0: name, 3: [graph], 7: PARSER})
+    root = _write(builder, {0: name, 3: [graph], 7: MIN_PARSER_VERSION})
     builder.Finish(root, IDENTIFIER)
     return bytes(builder.Output())
 
@@ -139,7 +148,7 @@ def _write(builder: flatbuffers.Builder, value: Any) -> int:
     return builder.EndObject()
 
 
-class _Aligned:
+class _AlignedBuffer:
     """A buffer aligned to 16 bytes, as TFLite's schema requires."""
 
     def __init__(self, buffer: schema.BufferT):

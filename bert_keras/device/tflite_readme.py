@@ -22,10 +22,10 @@ def readme(
         _HEAD.format(task=task.name, texts=" and ".join(task.text_columns))
     ]
     outputs = [each["name"] for each in metadata["outputs"]]
-    sections += _ready_made(task, metadata, outputs)
+    sections += _runtime_sections(task, metadata, outputs)
     if task.unwrapped.name == "question_answering":
         sections.append(_NO_ANSWER)
-    sections.append(_runtime(metadata))
+    sections.append(_oldest_runtime(metadata))
     if "strings" in metadata:
         sections.append(_STRINGS.format(**metadata["strings"]))
     shapes = ", ".join(
@@ -33,24 +33,24 @@ def readme(
         for each in metadata["outputs"]
     )
     sections.append(
-        _ROW.format(length=length, longer=_longer(metadata), outputs=shapes)
+        _ROW.format(length=length, longer=_long_texts(metadata), outputs=shapes)
     )
     for output, padding in _PADDING.items():
         if output in outputs:
             sections.append(padding)
-    for output, numbers in _TOKEN_POSITIONS.items():
+    for output, meaning in _TOKEN_POSITIONS.items():
         if output in outputs:
-            sections.append(_OFFSETS.format(numbers=numbers))
+            sections.append(_OFFSETS.format(meaning=meaning))
     sections.append(
         _KOTLIN.format(
             model=model,
             name=name,
             length=length,
-            reads=", ".join(
+            inputs=", ".join(
                 f'"{each}"' for each in predictor.model.encoder.config.inputs
             ),
             outputs=",\n".join(
-                f'    "{each["name"]}" to {_kotlin(each)}'
+                f'    "{each["name"]}" to {_kotlin_array(each)}'
                 for each in metadata["outputs"]
             ),
         )
@@ -59,7 +59,7 @@ def readme(
         _SWIFT.format(
             model=model.removesuffix(".tflite"),
             name=name,
-            reads="\n".join(
+            outputs="\n".join(
                 f'let {each["name"]} = try run.output(named: "{each["name"]}")'
                 f".data  // {each['type']} {tuple(each['shape'])}"
                 for each in metadata["outputs"]
@@ -69,22 +69,23 @@ def readme(
     return "\n".join(sections)
 
 
-def _ready_made(
+def _runtime_sections(
     task: base.Task, metadata: Mapping[str, Any], outputs: Sequence[str]
 ) -> Iterator[str]:
-    """Yields sections on the ready-made runtimes that can run the file."""
+    """Yields sections on MediaPipe and TFLite Support, if they run the file."""
     model = metadata["model"]
     if len(metadata["signatures"]) > 1:
-        yield _SEVERAL
+        yield _SEVERAL_LENGTHS
     elif task.class_names and len(task.text_columns) == 1:
-        several = metadata["settings"].get("problem_type") == "multi_label"
-        yield (_CLASSES if several else _CLASSIFIER).format(model=model)
+        multi_label = metadata["settings"].get("problem_type") == "multi_label"
+        classifier = _MULTI_LABEL_CLASSIFIER if multi_label else _CLASSIFIER
+        yield classifier.format(model=model)
         yield _lowercasing(metadata, "scores")
-        takes = runtimes.version_numbers(metadata["oldest_runtime"]) <= _SUPPORT
+        oldest = runtimes.version_numbers(metadata["oldest_runtime"])
         yield _NL_CLASSIFIER.format(
-            takes="takes this file, too"
-            if takes
-            else "refuses this file, for its runtime is too old"
+            runs="runs this file, too"
+            if oldest <= _TFLITE_SUPPORT_RUNTIME
+            else "refuses this file, because its runtime is too old"
         )
     elif outputs == ["embedding"]:
         yield _EMBEDDER.format(model=model)
@@ -98,31 +99,31 @@ def _lowercasing(metadata: Mapping[str, Any], answers: str) -> str:
     return casing.format(answers=answers)
 
 
-def _longer(metadata: Mapping[str, Any]) -> str:
+def _long_texts(metadata: Mapping[str, Any]) -> str:
     for name in ("stride", "doc_stride"):
         if stride := metadata["settings"].get(name):
             return (
-                "a longer text is several rows, which begin "
+                "a longer text becomes several rows, which start "
                 f"{stride} tokens apart"
             )
     return "a longer text is truncated"
 
 
-def _runtime(metadata: Mapping[str, Any]) -> str:
+def _oldest_runtime(metadata: Mapping[str, Any]) -> str:
     oldest = metadata["oldest_runtime"]
     version = runtimes.version_numbers(oldest)
-    litert = ", or LiteRT (ai-edge-litert) 1.0.1 or newer"
-    text = _RUNTIME.format(
-        oldest=oldest, litert=litert * (version <= runtimes.LITERT)
-    )
+    litert = ""
+    if version <= runtimes.LITERT_1_TFLITE_VERSION:
+        litert = ", or LiteRT (ai-edge-litert) 1.0.1 or newer"
+    text = _RUNTIME.format(oldest=oldest, litert=litert)
     if metadata["quantization"] == "int8":
         return text + _RUNTIME_INT8
-    if version > runtimes.SCALES_OF_OUTPUTS:
-        text += "Older ones refuse it; --quantization=float16 is for them.\n"
+    if version > runtimes.PER_CHANNEL_RUNTIME:
+        text += "Older ones refuse it: export with --quantization=float16.\n"
     return text
 
 
-def _kotlin(output: Mapping[str, Any]) -> str:
+def _kotlin_array(output: Mapping[str, Any]) -> str:
     kotlin_type = {"int32": "Int", "float32": "Float"}[output["type"]]
     rows, *inner = output["shape"]
     if not inner:
@@ -136,14 +137,14 @@ def _kotlin(output: Mapping[str, Any]) -> str:
 _HEAD = """\
 # {task} on a device
 
-The `.tflite` file reads rows of ids, made of {texts}; its `.json` has the
-inputs in their order, the outputs, the lengths, the casing, the special ids and
-the settings of the task. `vocab.txt` has the wordpieces, one a line, by id. The
-code below was written from these files, not run.
+The `.tflite` file reads rows of token ids of {texts}. Its `.json` contains
+inputs and outputs in the interpreter's order, the row lengths, the casing, the
+special ids and the task's settings. `vocab.txt` has one wordpiece per line, in
+the order of ids. The code below was generated for this file, but not run.
 """
 
 _CLASSIFIER = """\
-MediaPipe's TextClassifier takes the file without changes:
+MediaPipe's TextClassifier runs the file without changes:
 
 ```kotlin
 val classifier = TextClassifier.createFromFile(context, "{model}")
@@ -153,30 +154,30 @@ val best = classifier.classify("a fine film").classificationResult()
 """
 
 _NL_CLASSIFIER = """\
-BertNLClassifier of TFLite Support 0.4.4 {takes}.
-It tokenizes as MediaPipe does.
+BertNLClassifier of TFLite Support 0.4.4 {runs}.
+It tokenizes like MediaPipe.
 """
 
-# The newest runtime needed by a file that TFLite Support 0.4.4 ran.
-_SUPPORT = runtimes.SCALES_OF_OUTPUTS
+# The newest "oldest runtime" of a file that TFLite Support 0.4.4 ran.
+_TFLITE_SUPPORT_RUNTIME = runtimes.PER_CHANNEL_RUNTIME
 
 _CASED = """\
 **This model is cased, and MediaPipe lower-cases A to Z in every text**: it
-reads "film" for "Film", whatever the vocabulary, and its {answers} differ from
-this model's without a warning. Tokenize in the app and call the signature.
+reads "film" for "Film" with any vocabulary, and its {answers} differ from this
+model's without a warning. Tokenize in the app and call the signature.
 """
 
 _UNCASED = """\
-MediaPipe lower-cases A to Z alone and keeps accents, where this model's
-tokenizer lower-cases every letter and drops them: of texts with É or é its
-{answers} differ without a warning. U+3000 and no-break spaces part no words
-there, and a word of more than 100 bytes is [UNK]. Where that matters, tokenize
-in the app and call the signature.
+MediaPipe lower-cases only A to Z and keeps accents, whereas this model's
+tokenizer lower-cases every letter and drops accents: for texts with É or é its
+{answers} differ without a warning. MediaPipe does not separate words at U+3000
+and no-break spaces, and replaces a word of more than 100 bytes by [UNK]. If
+this matters, tokenize in the app and call the signature.
 """
 
-_CLASSES = """\
-MediaPipe's TextClassifier takes the file without changes. Any number of classes
-may hold: all whose score is above 0.5.
+_MULTI_LABEL_CLASSIFIER = """\
+MediaPipe's TextClassifier runs the file without changes. A text may have any
+number of classes: all whose score is above 0.5.
 
 ```kotlin
 val classifier = TextClassifier.createFromFile(context, "{model}")
@@ -185,18 +186,18 @@ val classes = classifier.classify("a fine film").classificationResult()
 ```
 """
 
-_SEVERAL = """\
-MediaPipe wants a file of one length; this one has several, as signatures, and
-an app picks the shortest that holds the text.
+_SEVERAL_LENGTHS = """\
+MediaPipe requires a file of one length. This one has several, one per
+signature; an app selects the shortest that fits the text.
 """
 
 _NO_ANSWER = """\
-Where settings.unanswerable is true there is no answer when `null` is above the
+If settings.unanswerable is true, the text has no answer when `null` exceeds the
 best `score` by more than settings.no_answer_threshold.
 """
 
 _EMBEDDER = """\
-MediaPipe's TextEmbedder takes the file without changes, with the vocabulary:
+MediaPipe's TextEmbedder runs the file without changes, tokenizer included:
 
 ```kotlin
 val embedder = TextEmbedder.createFromFile(context, "{model}")
@@ -205,8 +206,8 @@ val one = embedder.embed("a fine film").embeddingResult().embeddings().first()
 """
 
 _NO_RUNTIME = """\
-No ready-made runtime reads files of this task: an app tokenizes the
-text, calls the signature, and reads the numbers.
+No ready-made runtime supports this task: an app tokenizes the text, calls the
+signature, and reads the outputs.
 """
 
 _RUNTIME = """\
@@ -216,15 +217,15 @@ This file needs TFLite {oldest} or newer{litert}.
 """
 
 _RUNTIME_INT8 = """\
-Older runtimes load the file and answer wrongly: they read one scale of the
-weights instead of one for each output. tflite-runtime 2.13 and 2.14 and
-ai-edge-litert 1.0.1 round otherwise than 2.10 to 2.12 and ai-edge-litert from
-1.4.0 on: scores of a tiny model moved by up to 0.04.
+Older runtimes load the file and give wrong answers: they read one scale of the
+weights instead of one per output channel. tflite-runtime 2.13 and 2.14 and
+ai-edge-litert 1.0.1 round differently than 2.10 to 2.12 and ai-edge-litert from
+1.4.0 on: scores of a tiny model differed by up to 0.04.
 """
 
 _STRINGS = """\
-{model} takes strings, by the signature `{signature}`. It needs TFLite
-{oldest_runtime} or newer with TensorFlow Text's ops {custom_ops}.
+{model} has string inputs; its signature is `{signature}`. It needs
+TFLite {oldest_runtime} or newer with TensorFlow Text's ops {custom_ops}.
 """
 
 _ROW = """\
@@ -233,40 +234,40 @@ _ROW = """\
 `[CLS]` wordpieces `[SEP]`; a pair is `[CLS]` first `[SEP]` second `[SEP]`. A
 row has {length} tokens: a shorter one is padded with 0 at its end, in all
 inputs; {longer}.
-segment_ids, where the model has them, are 1 from the second text on;
-padding_mask is 1 at every token that is not padding. The answer has a fixed
-size, too: {outputs}.
-`run_tflite.py` of bert_keras makes such rows in plain Python, its tokenizer
-included. Python knows the Unicode of its own version: characters that are newer
-may give other ids than in the model (78 of them with the Unicode 14 of Python
-3.11).
+segment_ids, if the model has them, are 1 in the second text; padding_mask is 1
+at every token that is not padding. The outputs have a fixed size, too:
+{outputs}.
+`run_tflite.py` of bert_keras builds such rows in plain Python, tokenizer
+included. It uses Python's Unicode tables: newer characters may get other ids
+than in the model (78 of them with the Unicode 14 of Python 3.11).
 """
 
-# Name of an output -> a remark on its padding.
+# Name of an output -> its padding.
 _PADDING = {
-    "tag": "At padding tag and score are 0; at [CLS] and [SEP] ignore them.\n",
-    "start": "Behind the last possible answer start and end are 0 and score is "
+    "tag": "At padding, tag and score are 0; ignore them at [CLS] and [SEP].\n",
+    "start": "After the last possible answer, start and end are 0 and score is "
     "-10000.\n",
-    "token_id": "The answers are those of the [MASK] tokens in their order; "
-    "ignore\nwhat is behind the last of them.\n",
+    "token_id": "The outputs are those of the [MASK] tokens in their order; "
+    "ignore\nthe elements after the last [MASK].\n",
 }
 
+# Name of an output with token positions -> its meaning.
 _TOKEN_POSITIONS = {
-    "tag": "`tag` has a number for every token of the row; that of the first\n"
-    "token of a word is the word's.",
-    "start": "`start` and `end` are positions of tokens in the row, both "
+    "tag": "`tag` has the index of a tag for every token of the row; a word "
+    "has the tag\nof its first token.",
+    "start": "`start` and `end` are token positions in the row, both "
     "inclusive.",
 }
 
 _OFFSETS = """\
 ## Offsets
 
-{numbers}
-Where in the text a token is, the app's tokenizer knows. bert_keras counts such
-offsets in code points: in labels, in the answers of Python and of a server.
-JavaScript, Java and Kotlin count UTF-16 units and Swift counts characters, so
-an emoji before an answer moves it. The text from start to end, in JavaScript,
-in Java and Kotlin, and in Swift:
+{meaning}
+The app's tokenizer maps tokens to offsets in the text. bert_keras counts such
+offsets in code points: in labels, and in the answers of Python and of a server.
+JavaScript, Java and Kotlin count UTF-16 code units and Swift counts characters,
+so an emoji before an answer shifts it. The text from start to end, in
+JavaScript, in Java and Kotlin, and in Swift:
 
 ```javascript
 [...text].slice(start, end).join("")
@@ -286,7 +287,7 @@ _KOTLIN = """\
 
 ```kotlin
 val interpreter = Interpreter(FileUtil.loadMappedFile(context, "{model}"))
-val row = listOf({reads})
+val row = listOf({inputs})
     .associateWith {{ arrayOf(IntArray({length})) }}
 // Fill row["token_ids"]!![0] and the others.
 val outputs = mutableMapOf<String, Any>(
@@ -307,6 +308,6 @@ for (name, ids) in row {{  // [String: [Int32]]
     try run.copy(ids.withUnsafeBytes {{ Data($0) }}, toInputNamed: name)
 }}
 try run.invoke()
-{reads}
+{outputs}
 ```
 """

@@ -12,20 +12,20 @@ from bert_keras import signatures
 from bert_keras.tasks import base
 
 
-def signature(seq_length: int, among: Sequence[int]) -> str:
+def signature(seq_length: int, all_lengths: Sequence[int]) -> str:
     """Returns the name of the signature for a length.
 
-    among: all lengths of the file.
+    all_lengths: the lengths of all signatures of the file.
     """
     return (
         signatures.TOKENS
-        if len(among) == 1
+        if len(all_lengths) == 1
         else f"{signatures.TOKENS}_{seq_length}"
     )
 
 
 def lengths(path: str) -> dict[str, int]:
-    """Returns {signature: number of tokens of its rows} of a file."""
+    """Returns {signature: tokens per row} of a file."""
     interpreter = litert.Interpreter(path)
     return {
         name: int(
@@ -46,13 +46,13 @@ def task_of(predictor: predictor_lib.Predictor, seq_length: int) -> base.Task:
 
 
 # Texts tokenized per call; the model runs on one row at a time.
-TEXTS = 256
+TEXTS_PER_CALL = 256
 
 
 class File:
     """One signature of a .tflite file, by default the one with longest rows.
 
-    seq_length: tokens of a row. task: the result of `task_of` for that length.
+    seq_length: tokens per row. task: the result of `task_of` for that length.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class File:
     def call(self, row: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._run(**row)
 
-    def numbers(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def raw_outputs(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Runs the model on all rows; returns its raw outputs (W, ...)."""
         rows = [
             self.call(self.row(inputs, number))
@@ -103,17 +103,17 @@ class File:
     ) -> list[dict[str, Any]]:
         """Predicts on examples; returns answers as Python values."""
         answers = []
-        for start in range(0, len(examples), TEXTS):
+        for start in range(0, len(examples), TEXTS_PER_CALL):
             raw = base.as_tensors(
-                examples[start : start + TEXTS], self.task.text_columns
+                examples[start : start + TEXTS_PER_CALL], self.task.text_columns
             )
             inputs = self.inputs(raw)
-            numbers = {
+            raw_outputs = {
                 name: tf.constant(value)
-                for name, value in self.numbers(inputs).items()
+                for name, value in self.raw_outputs(inputs).items()
             }
             batch = self.task.postprocess(
-                numbers, inputs, raw, self._predictor.tokenizer
+                raw_outputs, inputs, raw, self._predictor.tokenizer
             )
             answers += predictor_lib.rows_of(self.task, batch)
         return answers

@@ -36,7 +36,7 @@ def write(
     names = [VOCABULARY]
     predictor.tokenizer.save(folder)
     if labels := _labels(predictor):
-        if multiline := [each for each in labels if len(each.split("\n")) > 1]:
+        if multiline := [label for label in labels if "\n" in label]:
             raise errors.InputError(
                 f"the label {multiline[0]!r} contains a newline, but {LABELS} "
                 "has one label per line; rename it and train again."
@@ -56,27 +56,27 @@ def write(
     return names
 
 
-def check_own(output: str, model: str) -> None:
+def check_overwrites(output: str, model: str) -> None:
     """Raises InputError if the model's files exist but no export wrote them."""
     stem = os.path.join(output, model.removesuffix(".tflite"))
     existing = [
-        stem + ending
-        for ending in (".tflite", ".json", ".md")
-        if os.path.exists(stem + ending)
+        stem + suffix
+        for suffix in (".tflite", ".json", ".md")
+        if os.path.exists(stem + suffix)
     ]
     if not existing:
         return
-    own = False
+    is_exported = False
     with contextlib.suppress(errors.InputError):
-        own = files.read_json(f"{stem}.json").get("model") == model
-    if not own:
+        is_exported = files.read_json(f"{stem}.json").get("model") == model
+    if not is_exported:
         raise errors.InputError(
-            f"{', '.join(existing)}: not written by an export, would be "
+            f"{', '.join(existing)}: not written by an export and would be "
             "overwritten; choose another `output`."
         )
 
 
-def packed(
+def add_metadata(
     content: bytes, predictor: predictor_lib.Predictor, folder: str
 ) -> bytes:
     """Adds metadata, vocabulary and labels from `folder` to a TFLite file."""
@@ -109,7 +109,7 @@ def describe(
     metadata: dict[str, Any] = {"model": model, "quantization": quantization}
     with open(path, "rb") as file:
         metadata["oldest_runtime"] = runtimes.oldest_runtime(file.read())
-    metadata |= _tensors(path) | _meaning(predictor)
+    metadata |= _tensors(path) | _describe_model(predictor)
     if strings:
         metadata["strings"] = strings
     name = f"{model.removesuffix('.tflite')}.json"
@@ -129,16 +129,16 @@ def _tensors(path: str) -> dict[str, Any]:
     tensors by index.
     """
     interpreter, lengths = litert.Interpreter(path), tflite_runner.lengths(path)
-    first = _first_signature(path)
-    run = interpreter.get_signature_runner(first)
+    signature = _first_signature(path)
+    runner = interpreter.get_signature_runner(signature)
     return {
-        "signature": first,
+        "signature": signature,
         "signatures": lengths,
         "inputs": _in_order(
-            interpreter.get_input_details(), run.get_input_details()
+            interpreter.get_input_details(), runner.get_input_details()
         ),
         "outputs": _in_order(
-            interpreter.get_output_details(), run.get_output_details()
+            interpreter.get_output_details(), runner.get_output_details()
         ),
     }
 
@@ -155,9 +155,11 @@ def _first_signature(path: str) -> str:
 
 
 def _in_order(
-    ordered: Sequence[Mapping[str, Any]], named: Mapping[str, Mapping[str, Any]]
+    ordered: Sequence[Mapping[str, Any]],
+    by_name: Mapping[str, Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    names = {details["index"]: name for name, details in named.items()}
+    """Returns name, shape and type of tensors, in the order of `ordered`."""
+    names = {details["index"]: name for name, details in by_name.items()}
     return [
         {
             "name": names[details["index"]],
@@ -168,7 +170,8 @@ def _in_order(
     ]
 
 
-def _meaning(predictor: predictor_lib.Predictor) -> dict[str, Any]:
+def _describe_model(predictor: predictor_lib.Predictor) -> dict[str, Any]:
+    """Returns task, tokenizer and classes, for the .json."""
     tokenizer = wordpiece.require(predictor.tokenizer, "A model on a device")
     return {
         "task": predictor.task.unwrapped.name,

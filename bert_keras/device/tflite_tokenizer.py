@@ -1,9 +1,9 @@
 """TFLite files with string inputs, which contain TensorFlow Text's tokenizer.
 
-Its ops run in TFLite under `InterpreterWithCustomOps` without Flex. But their
+Its ops run in TFLite with `InterpreterWithCustomOps`, without Flex. But their
 only normalizer folds compatibility characters, which BERT's does not:
 full-width "，" becomes ",". So a text may get other ids than in training; the
-share of such texts is measured before a file is written.
+fraction of such texts is measured before a file is written.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ from bert_keras.tokenizers import wordpiece
 SIGNATURE = "text"
 OPS = {"FastBertNormalize", "FastWordpieceTokenizeWithOffsets"}
 
-# Maximum share of texts with other ids.
-MOST_DIFFERENT = 0.001
+# Maximum fraction of texts with other ids.
+MAX_DIFFERENT_FRACTION = 0.001
 
 
 def signature(
@@ -37,60 +37,70 @@ def signature(
     Raises InputError if answers need more of the text than its token ids, such
     as offsets.
     """
+    _check_task(predictor)
     task = predictor.task
-    tokenizer: Any = predictor.tokenizer  # `_folding` requires WordPiece
-    reads = predictor.model.encoder.config.inputs
-    available = {*reads, "example_index", "truncated"}
-    more = (
-        task.preprocess(verification.sentences(task), tokenizer).keys()
-        - available
-    )
-    if more or len(task.text_columns) > 2:
-        raise errors.InputError(
-            f"{task.name} answers with places in the text "
-            f"({', '.join(sorted(more))}), which the tokenizer of TFLite does "
-            "not give: no file takes strings; take the file of ids."
-        )
-    op = _folding(tokenizer)
+    tokenizer: Any = predictor.tokenizer  # `_tokenizer_op` requires WordPiece
+    input_names = predictor.model.encoder.config.inputs
+    op = _tokenizer_op(tokenizer)
 
-    def text(**raw):
+    def answer(**raw):
         # No ragged tensors: TFLite does not support them.
         segments = [
             op.tokenize(raw[name]).flat_values for name in task.text_columns
         ]
-        segments = _cut(segments, seq_length - 1 - len(segments))
+        segments = _truncate(segments, seq_length - 1 - len(segments))
         segments = [
-            tf.concat(
-                [
-                    [tokenizer.cls_id] * (not number),
-                    segment,
-                    [tokenizer.sep_id],
-                ],
-                0,
-            )
-            for number, segment in enumerate(segments)
+            tf.concat([segment, [tokenizer.sep_id]], 0) for segment in segments
         ]
+        segments[0] = tf.concat([[tokenizer.cls_id], segments[0]], 0)
         ids = tf.concat(segments, 0)
         size, position = tf.size(ids), tf.range(seq_length)
-        real = tf.cast(position < size, tf.int32)
-        second = tf.cast(position >= tf.size(segments[0]), tf.int32)
+        padding_mask = tf.cast(position < size, tf.int32)
+        is_second = tf.cast(position >= tf.size(segments[0]), tf.int32)
         row = {
             "token_ids": tf.pad(ids, [[0, seq_length - size]]),
-            "segment_ids": real * second,
-            "padding_mask": real,
+            "segment_ids": padding_mask * is_second,
+            "padding_mask": padding_mask,
         }
         return predictor.tokens(
-            **{name: tf.reshape(row[name], (1, seq_length)) for name in reads}
+            **{
+                name: tf.reshape(row[name], (1, seq_length))
+                for name in input_names
+            }
         )
 
     specs = {
         name: tf.TensorSpec((1,), tf.string, name=name)
         for name in task.text_columns
     }
-    return text, specs
+    return answer, specs
 
 
-def _cut(segments: Sequence[tf.Tensor], room: int) -> list[tf.Tensor]:
+def _check_task(predictor: predictor_lib.Predictor) -> None:
+    task = predictor.task
+    available = {
+        *predictor.model.encoder.config.inputs,
+        "example_index",
+        "truncated",
+    }
+    features = task.preprocess(
+        verification.sentences(task), predictor.tokenizer
+    )
+    if unavailable := features.keys() - available:
+        raise errors.InputError(
+            f"{task.name} needs features that TFLite's tokenizer does not "
+            f"compute ({', '.join(sorted(unavailable))}): a file with string "
+            "inputs is not possible. Use the file with id inputs."
+        )
+    if len(task.text_columns) > 2:
+        raise errors.InputError(
+            f"{task.name} reads {len(task.text_columns)} texts: a file with "
+            "string inputs is only possible for one or two. Use the file with "
+            "id inputs."
+        )
+
+
+def _truncate(segments: Sequence[tf.Tensor], room: int) -> list[tf.Tensor]:
     """Truncates one or two segments to `room` tokens, as `packing.pack`."""
     if len(segments) == 1:
         return [segments[0][:room]]
@@ -102,9 +112,12 @@ def _cut(segments: Sequence[tf.Tensor], room: int) -> list[tf.Tensor]:
 def require_equal_ids(
     predictor: predictor_lib.Predictor, examples: Sequence[Mapping[str, Any]]
 ) -> float:
-    """Returns the share of texts with other ids; InputError if too large."""
+    """Returns the fraction of texts with other ids in TFLite.
+
+    Raises InputError if it is above MAX_DIFFERENT_FRACTION.
+    """
     tokenizer = predictor.tokenizer
-    op = _folding(tokenizer)
+    op = _tokenizer_op(tokenizer)
     texts = tf.constant(
         [
             str(row[name])
@@ -112,24 +125,26 @@ def require_equal_ids(
             for name in predictor.task.text_columns
         ]
     )
-    want, got = tokenizer(texts).to_list(), op.tokenize(texts).merge_dims(1, -1)
-    other = [
-        number
-        for number, (one, two) in enumerate(
-            zip(want, got.to_list(), strict=True)
+    native_ids = tokenizer(texts).to_list()
+    tflite_ids = op.tokenize(texts).merge_dims(1, -1).to_list()
+    different = [
+        index
+        for index, (native, other) in enumerate(
+            zip(native_ids, tflite_ids, strict=True)
         )
-        if one != two
+        if native != other
     ]
-    share = len(other) / max(1, len(texts))
-    if share > MOST_DIFFERENT:
-        example = texts[other[0]].numpy().decode()[:60]
+    fraction = len(different) / max(1, len(texts))
+    if fraction > MAX_DIFFERENT_FRACTION:
+        example = texts[different[0]].numpy().decode()[:60]
         raise errors.InputError(
-            f"{len(other):,} of {len(texts):,} texts of `data` "
-            f"({share:.1%}; at most {MOST_DIFFERENT:.1%}) get other ids in "
-            "TFLite, whose tokenizer folds compatibility characters, such as "
-            f"{example!r}. Take the file of ids, with a tokenizer in the app."
+            f"{len(different):,} of {len(texts):,} texts of `data` "
+            f"({fraction:.1%}; allowed: {MAX_DIFFERENT_FRACTION:.1%}) get "
+            "other ids in TFLite, whose tokenizer folds compatibility "
+            f"characters, for example in {example!r}. Use the file with id "
+            "inputs, with a tokenizer in the app."
         )
-    return share
+    return fraction
 
 
 def require_known_ops(content: bytes) -> None:
@@ -143,7 +158,7 @@ def require_known_ops(content: bytes) -> None:
     if custom - OPS:
         raise verification.ExportError(
             f"TFLite has no op {', '.join(sorted(custom - OPS))}, neither "
-            "built in nor among TensorFlow Text's. Nothing was exported."
+            "built-in nor of TensorFlow Text. Nothing was exported."
         )
 
 
@@ -178,7 +193,7 @@ def compare(
     """
     task = tflite_runner.task_of(predictor, seq_length)
     tokenizer = predictor.tokenizer
-    op, call = _folding(tokenizer), runner(path)
+    op, call = _tokenizer_op(tokenizer), runner(path)
     rows = [
         row
         for row in zip(
@@ -191,7 +206,7 @@ def compare(
         if tokenizer(row).to_list()
         == op.tokenize(row).merge_dims(1, -1).to_list()
     ]
-    got = [
+    outputs = [
         call(**dict(zip(task.text_columns, row, strict=True))) for row in rows
     ]
     inputs = task.preprocess(
@@ -203,26 +218,29 @@ def compare(
         },
         tokenizer,
     )
-    reads = predictor.model.encoder.config.inputs
-    want = predictor.tokens(**{name: inputs[name] for name in reads})
+    input_names = predictor.model.encoder.config.inputs
+    expected = predictor.tokens(**{name: inputs[name] for name in input_names})
     return dataclasses.replace(
         verification.compare(
             {
-                name: np.concatenate([each[name] for each in got])
-                for name in want
+                name: np.concatenate([output[name] for output in outputs])
+                for name in expected
             },
-            want,
+            expected,
             ranked=task.ranked_outputs,
         ),
         texts=len(rows),
     )
 
 
-def _folding(tokenizer: tokenizers.Tokenizer) -> tf_text.FastBertTokenizer:
+def _tokenizer_op(
+    tokenizer: tokenizers.Tokenizer,
+) -> tf_text.FastBertTokenizer:
     if not isinstance(tokenizer, wordpiece.Tokenizer):
         raise errors.InputError(
-            "no file takes strings: TFLite has ops for WordPiece alone, and "
-            "this checkpoint's tokenizer is another; take the file of ids."
+            "a file with string inputs is not possible: TFLite has ops for "
+            "WordPiece only, and this checkpoint has another tokenizer. Use "
+            "the file with id inputs."
         )
     return tf_text.FastBertTokenizer(
         list(tokenizer.vocabulary),

@@ -3,7 +3,8 @@
 Each module reads and writes one format:
 
     NAME                        the format's name for users
-    recognises(path) -> bool    by the files in the folder, never by its name
+    recognises(path) -> bool    decides by the files in the folder, not by the
+                                folder's name
     read(path, *, lowercase, allow_missing) -> checkpoint.Checkpoint
     write(folder, model, tokenizer)
 """
@@ -27,12 +28,13 @@ def read(
     """Reads a checkpoint of any format: the native one, or one of FORMATS.
 
     Args:
-      lowercase: whether text is lower-cased, for an external folder; None: as
-        its files specify.
+      lowercase: whether text is lower-cased, for an external folder only; None:
+        as its files specify.
       allow_missing: regular expression of variables (native paths) that an
         external folder may lack; they keep their initial values.
 
-    Raises InputError if `path` is no checkpoint, or if it is inconsistent.
+    Raises InputError if `path` is no checkpoint, if it is inconsistent, or if
+    arguments for external folders are given for a native checkpoint.
     """
     module = find(path)
     if module is not None:
@@ -40,6 +42,7 @@ def read(
             path, lowercase=lowercase, allow_missing=allow_missing
         )
     if checkpoint.is_checkpoint(path):
+        _check_native(path, lowercase, allow_missing)
         return checkpoint.read(path)
     raise errors.InputError(
         f"{path} is not a checkpoint: expected a run or one of its step "
@@ -51,11 +54,30 @@ def read(
 def find(path: str) -> ModuleType | None:
     """Returns the module in FORMATS that reads `path`.
 
-    None: a native checkpoint, or none. FORMATS are tried before the native
-    format, as their checks are stricter: a native run only needs a file `best`
-    or `latest`, and DeepSpeed writes a `latest` beside Hugging Face's files.
+    None if it is a native checkpoint or no checkpoint. FORMATS are tried before
+    the native format, as their checks are stricter: a native run only needs a
+    file `best` or `latest`, and DeepSpeed writes a `latest` beside Hugging
+    Face's files.
     """
     for module in FORMATS.values():
         if module.recognises(path):
             return module
     return None
+
+
+def _check_native(
+    path: str, lowercase: bool | None, allow_missing: str
+) -> None:
+    """Raises InputError if arguments for external folders are given."""
+    if lowercase is not None:
+        raise errors.InputError(
+            f"lowercase={lowercase}: {path} is a native checkpoint, whose "
+            "config.json specifies it. Leave `lowercase` out.",
+            argument="lowercase",
+        )
+    if allow_missing:
+        raise errors.InputError(
+            f"allow_missing={allow_missing}: {path} is a native checkpoint, "
+            "which must have all variables. Leave `allow_missing` out.",
+            argument="allow_missing",
+        )

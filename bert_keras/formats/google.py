@@ -135,7 +135,9 @@ def read(
         words=tokenizer,
         tensor=tensors.read,
         allow_missing=allow_missing,
-        left_out="" if task else _left_out(tensors.shapes),
+        unsupported_head_reason=""
+        if task
+        else _unsupported_head_reason(tensors.shapes),
     )
 
 
@@ -163,9 +165,10 @@ def write(
     values["do_lower_case"] = tokenizer.lowercase
     tensors = weight_mapping.to_external(
         google_weights.encoder(config, albert=albert),
-        checkpoint.values(model.encoder),
+        checkpoint.weight_values(model.encoder),
     ) | weight_mapping.to_external(
-        google_weights.head(model.task, config), checkpoint.values(model.head)
+        google_weights.head(model.task, config),
+        checkpoint.weight_values(model.head),
     )
     index, data = f"{PREFIX}.index", f"{PREFIX}.data-00000-of-00001"
     with tempfile.TemporaryDirectory() as written:
@@ -407,7 +410,7 @@ def _check_layers(
         )
 
 
-def _left_out(names: Iterable[str]) -> str:
+def _unsupported_head_reason(names: Iterable[str]) -> str:
     """Returns why a checkpoint's head is not read, or "" if it has none."""
     head_tensors = sorted(name for name in names if re.search(_HEADS, name))
     if not head_tensors:

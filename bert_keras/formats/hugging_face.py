@@ -193,7 +193,7 @@ def read(
 
     encoder = weights.encoder(config)
     head = architecture.mappings(config, task) if task else {}
-    left_out = (
+    unread_heads = (
         [] if task else [f"^{re.escape(name)}" for name in architecture.head]
     )
     unread = "" if architecture.pooler else "^pooler/"
@@ -201,7 +201,7 @@ def read(
         [*encoder, *head],
         tensors.names,
         folder=path,
-        ignored=_either(weights.BUFFERS, *left_out),
+        ignored=_either(weights.BUFFERS, *unread_heads),
         allow_missing=_either(allow_missing, unread),
     )
     tensors.check(matches, encoder | head)
@@ -214,7 +214,9 @@ def read(
         words=tokenizer,
         tensor=tensors.read,
         allow_missing=allow_missing,
-        left_out="" if task else _left_out(architecture, path, values),
+        unsupported_head_reason=""
+        if task
+        else _unsupported_head_reason(architecture, path, values),
         unread=unread,
     )
 
@@ -234,7 +236,7 @@ def write(
     encoder = getattr(model, "encoder", model)
     network = weight_mapping.config_of_bert(encoder)
     mappings = weights.encoder(network)
-    values = checkpoint.values(encoder)
+    values = checkpoint.weight_values(encoder)
     name = _written_as(task) if task else "BertModel"
     config = {
         "architectures": [name],
@@ -244,7 +246,7 @@ def write(
     }
     if task:
         mappings |= ARCHITECTURES[name].mappings(network, task)
-        values |= checkpoint.values(model.head)
+        values |= checkpoint.weight_values(model.head)
         config[TASK] = task.to_dict()
     tensors = {
         weights.full_name(source) if task else source: array
@@ -320,7 +322,7 @@ def _task(
     return architecture.adapt(task, folder, values, tokenizer)
 
 
-def _left_out(
+def _unsupported_head_reason(
     architecture: Architecture, folder: str, values: Mapping[str, Any]
 ) -> str:
     """Returns why a folder's head is not read, or "" if it has none."""

@@ -39,7 +39,7 @@ ACTIVATIONS = {
     "relu": "relu",
 }
 
-MOST_LABELS = 1_000_000
+MAX_LABELS = 1_000_000
 
 # All values of problem_type, for text classifiers; default: the first.
 PROBLEMS = (
@@ -187,9 +187,9 @@ def labels(folder: str, values: Mapping[str, Any]) -> tuple[str, ...]:
         weight_mapping.check_numbers(
             path, {"num_labels": count}, sizes=["num_labels"]
         )
-        if count > MOST_LABELS:
+        if count > MAX_LABELS:
             raise errors.InputError(
-                f"{path}: expected num_labels up to {MOST_LABELS:,}, found "
+                f"{path}: expected num_labels up to {MAX_LABELS:,}, found "
                 f"{weight_mapping.shown(count)}."
             )
         return tuple(f"LABEL_{index}" for index in range(count))

@@ -52,7 +52,7 @@ FIELDS = {
 # Field of tokenizer.json -> the only value that is supported.
 TOKENIZER = {"split": True, "suffix_indicator": "##", "oov_token": "[UNK]"}
 
-MOST_CLASSES = 1_000_000
+MAX_CLASSES = 1_000_000
 
 CONFIG, METADATA = "config.json", "metadata.json"
 VOCABULARY = "assets/tokenizer/vocabulary.txt"
@@ -102,9 +102,9 @@ def read(
             )
         tokenizer = weight_mapping.fit_vocabulary(tokenizer, rows, path)
     task = _task(path, config)
-    left_out = ""
+    unsupported_head_reason = ""
     if task is None and tf.io.gfile.exists(os.path.join(path, "task.json")):
-        left_out = (
+        unsupported_head_reason = (
             "of KerasHub's tasks, a BertTextClassifier of two or more classes "
             "with one right one is, and its task.json describes another"
         )
@@ -134,7 +134,7 @@ def read(
         words=tokenizer,
         tensor=lambda name: keras_h5.read(files[name], name, shapes[name]),
         allow_missing=allow_missing,
-        left_out=left_out,
+        unsupported_head_reason=unsupported_head_reason,
     )
 
 
@@ -168,7 +168,7 @@ def write(
     # KerasHub writes a new model; then the weights in its files are replaced.
     with tempfile.TemporaryDirectory() as aside:
         mappings = keras_h5.encoder(config)
-        values = checkpoint.values(model.encoder)
+        values = checkpoint.weight_values(model.encoder)
         if isinstance(task, classification.Classification):
             models.BertTextClassifier(
                 backbone,
@@ -180,7 +180,7 @@ def write(
             ).save_to_preset(aside, max_shard_size=None)
             _write_metadata(aside, {"labels": task.labels, "pair": task.pair})
             head = keras_h5.classifier(config, len(task.labels))
-            keras_h5.fill(aside, head, checkpoint.values(model.head))
+            keras_h5.fill(aside, head, checkpoint.weight_values(model.head))
         else:
             backbone.save_to_preset(aside, max_shard_size=None)
             words.save_to_preset(aside)
@@ -327,7 +327,7 @@ def _task(
         )
     labels = weight_mapping.field(metadata, "labels", list, path)
     if labels is None:
-        labels = list(map(str, range(min(classes, MOST_CLASSES))))
+        labels = list(map(str, range(min(classes, MAX_CLASSES))))
     if len(labels) != classes or not all(isinstance(x, str) for x in labels):
         raise errors.InputError(
             f"{path}: expected a name for each of "

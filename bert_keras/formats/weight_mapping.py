@@ -146,7 +146,7 @@ class ExternalCheckpoint(checkpoint.Checkpoint):
     def is_complete(self) -> bool:
         return not self.allow_missing
 
-    def check_sizes(self) -> None:
+    def check_shapes(self) -> None:
         pass  # each format has checked its sizes in `read`
 
     def tokenizer(self) -> wordpiece.Tokenizer:

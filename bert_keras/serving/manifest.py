@@ -18,8 +18,8 @@ from bert_keras.data import json_lines
 from bert_keras.serving import compatibility
 
 PATH = os.path.join("assets.extra", "manifest.json")
-MOST_BYTES = 2**26  # of a manifest; exports write a few kilobytes
-LARGEST = 1e15  # absolute limit of the numbers in `parity`
+MAX_BYTES = 2**26  # of a manifest; exports write a few kilobytes
+MAX_NUMBER = 1e15  # absolute limit of the numbers in `parity`
 
 
 class DamagedError(OSError):
@@ -40,8 +40,8 @@ def read(folder: str) -> dict[str, Any]:
     path = os.path.join(folder, PATH)
     _require_regular(path)
     try:
-        if tf.io.gfile.stat(path).length > MOST_BYTES:
-            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        if tf.io.gfile.stat(path).length > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
         with tf.io.gfile.GFile(path, "rb") as file:
             manifest = json_lines.loads(file.read().decode())
         _require_form(manifest)
@@ -139,7 +139,7 @@ def _require_form(manifest: Any) -> None:
             and all(
                 isinstance(value.get(key), (int, float))
                 # False for NaN; also works for integers too large for a float.
-                and -LARGEST <= value[key] <= LARGEST
+                and -MAX_NUMBER <= value[key] <= MAX_NUMBER
                 for key in ("numbers", "agreement", "texts")
             ),
             f"parity {name}",

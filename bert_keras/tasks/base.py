@@ -31,7 +31,7 @@ Example = Mapping[str, str]
 Answers = Sequence[Mapping[str, Any]]
 
 knob = former_names.knob  # which users' tasks may still use
-MOST_TOKENS = 1 << 20  # per row; a larger number must be an error
+MAX_TOKENS = 1 << 20  # per row; a larger number must be an error
 _RESERVED = {"name", "task", "wrapper", "wrappers"}
 TOKENS = "tokens"  # marks a feature (W, S) with one value per token
 
@@ -97,7 +97,7 @@ class Task:
         "Maximum row length in tokens, [CLS] and [SEP] included; longer texts "
         "are truncated.",
         minimum=4,
-        maximum=MOST_TOKENS,
+        maximum=MAX_TOKENS,
     )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -119,8 +119,9 @@ class Task:
     def read_examples(self, path: str) -> Iterator[Example]:
         """Yields the rows of a labelled file, with all columns the task needs.
 
-        If the iterator has a `note`, trainers print it after the last row. With
-        dev_fraction, rows with equal "group" columns stay in one split.
+        If the iterator has a string `warning`, trainers print it after the last
+        row. With dev_fraction, rows with equal "group" columns stay in one
+        split.
         """
         raise errors.InputError(
             f"the task {self.name} reads no labelled files; it learns from "

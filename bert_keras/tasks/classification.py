@@ -128,7 +128,7 @@ class Classification(base.Task):
             needed=(*self.text_columns, "label"),
             on_bad_row=self.on_bad_row,
             label=self._problem_type.read,
-        ).where(labels.keeps, labels.remark)
+        ).where(labels.keeps, labels.warning)
 
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer

@@ -34,7 +34,7 @@ class Embedding(base.Task):
         "Maximum row length in tokens; each text of a pair gets half of it, "
         "longer ones are truncated.",
         minimum=6,
-        maximum=base.MOST_TOKENS,
+        maximum=base.MAX_TOKENS,
     )
     columns: str = options.option(
         "",

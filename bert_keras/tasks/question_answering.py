@@ -57,13 +57,13 @@ class QuestionAnswering(base.Task):
         "Tokens from the begin of a window to the next one's, where the "
         "context needs several.",
         minimum=1,
-        maximum=base.MOST_TOKENS,
+        maximum=base.MAX_TOKENS,
     )
     max_question_length: int = options.option(
         64,
         "Maximum question length in tokens; longer ones are truncated.",
         minimum=1,
-        maximum=base.MOST_TOKENS,
+        maximum=base.MAX_TOKENS,
     )
     max_answer_length: int = options.option(
         30, "Longest answer in tokens that is given.", minimum=1, maximum=1000

@@ -33,14 +33,14 @@ class Tagging(base.Task):
         "Longest row in tokens, [CLS] and [SEP] included; a longer text is "
         "split into several rows.",
         minimum=4,
-        maximum=base.MOST_TOKENS,
+        maximum=base.MAX_TOKENS,
     )
     stride: int = options.option(
         64,
         "Tokens between the starts of two windows of a long text (not their "
         "overlap).",
         minimum=1,
-        maximum=base.MOST_TOKENS,
+        maximum=base.MAX_TOKENS,
     )
     tag_column: int = options.option(
         conll.LAST,

@@ -43,7 +43,7 @@ class EvaluateSettings:
         1,
         "Seed of the masks drawn on records.",
         minimum=0,
-        maximum=options.MOST_SEED,
+        maximum=options.MAX_SEED,
     )
 
 
@@ -112,7 +112,7 @@ def _on_examples(
         task = task.with_settings(columns=settings.columns)
     reader = task.read_examples(settings.data)
     examples = list(reader)
-    input_pipeline.print_remark(reader)
+    input_pipeline.print_warning(reader)
     unseen = _unseen(task, examples, settings)
     answers = model.predict(examples, batch_size=settings.batch_size)
     truncated = sum(answer["truncated"] for answer in answers)

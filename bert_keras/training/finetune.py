@@ -198,7 +198,7 @@ def _adapted(
         )
     task = requested_task.adapt(itertools.chain(first, training), tokenizer)
     input_pipeline.check_length(task, init.config)
-    input_pipeline.print_remark(examples)
+    input_pipeline.print_warning(examples)
     return task
 
 
@@ -211,7 +211,7 @@ def _dev_examples(
     examples = task.read_examples(settings.dev or settings.train)
     dev = list(labelled_records.dev_examples(settings, examples))
     if settings.dev:
-        input_pipeline.print_remark(examples)
+        input_pipeline.print_warning(examples)
     if settings.dev and not dev:
         raise errors.InputError(
             f"{settings.dev}: expected rows to score on, found none. The "

@@ -128,21 +128,43 @@ def check_length(task: base.Task, network: networks.NetworkConfig) -> None:
         )
 
 
-def print_remark(examples: Iterable[base.Example]) -> None:
-    """Prints the `remark` of a file's reader, a remark on its data, if any."""
-    if note := getattr(examples, "remark", ""):
-        console.say(note)
+def print_warning(examples: Iterable[base.Example]) -> None:
+    """Prints the `warning` of a file's reader, a message on its data, if any.
+
+    It is called `note` in readers written for version 0.1.
+    """
+    warning = getattr(examples, "warning", "") or getattr(examples, "note", "")
+    if warning:
+        console.say(warning)
 
 
 def read_init(
     settings: settings_lib.TrainSettings, init: str
 ) -> checkpoint.Checkpoint:
     """Opens the checkpoint that a run starts from, in any format."""
+    is_external = formats.find(init) is not None
     source = formats.read(
         init,
-        lowercase=settings.lowercase,
-        allow_missing=settings.allow_missing,
+        lowercase=settings.lowercase if is_external else None,
+        allow_missing=settings.allow_missing if is_external else "",
     )
-    if source.unknown_task:
-        console.say(f"{init}: its head is left out: {source.unknown_task}")
+    if not is_external:
+        # Do not refuse them: a run that was started with them must resume.
+        _report_unused(settings, init)
+    if source.unknown_task_reason:
+        console.say(
+            f"{init}: its head is left out: {source.unknown_task_reason}"
+        )
     return source
+
+
+def _report_unused(settings: settings_lib.TrainSettings, init: str) -> None:
+    """Reports settings for external formats, which a native `init` ignores."""
+    names = ["`lowercase`"] if settings.lowercase is not None else []
+    if settings.allow_missing:
+        names.append("`allow_missing`")
+    if names:
+        console.say(
+            f"{init} is a native checkpoint: {' and '.join(names)} has no "
+            "effect"
+        )

@@ -12,7 +12,7 @@ from bert_keras import errors
 from bert_keras.tasks import base
 
 SOFTWARE = "bert_keras"  # metadata of each PNG, checked before overwriting one
-MOST_CLASSES = 30  # a larger confusion matrix has no names and numbers
+MAX_CLASSES = 30  # a larger confusion matrix has no names and numbers
 
 
 def histogram(counts: Sequence[int], *, title: str) -> bytes:
@@ -34,12 +34,12 @@ def histogram(counts: Sequence[int], *, title: str) -> bytes:
 def confusion(table: base.Table) -> bytes:
     """Plots a confusion matrix of labels (rows) and answers; returns a PNG.
 
-    Above MOST_CLASSES, names and numbers are omitted: they would be slow to
+    Above MAX_CLASSES, names and numbers are omitted: they would be slow to
     draw and too small to read.
     """
     counts = np.asarray(table.values)
-    many = len(table.rows) > MOST_CLASSES
-    size = 2.5 + 0.45 * min(len(table.rows), MOST_CLASSES)
+    many = len(table.rows) > MAX_CLASSES
+    size = 2.5 + 0.45 * min(len(table.rows), MAX_CLASSES)
     figure, axes = _figure(size, size)
     # Normalize by row, so that small classes are visible beside large ones.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

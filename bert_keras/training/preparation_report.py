@@ -41,8 +41,8 @@ def make(
     files.write(picture, histogram)
     tokens = report["tokens"]
     summary = {
-        "documents": partition.documents,
-        "left out as repeated": partition.repeated,
+        "documents": partition.num_documents,
+        "left out as repeated": partition.num_duplicates,
         "sentences": report["sentences"],
         "vocabulary": f"{tokenizer.vocab_size:,} entries, "
         + ("lower case" if tokenizer.lowercase else "cased"),
@@ -53,7 +53,8 @@ def make(
         "held-out rows": held_out,
         "tokens in a row": f"{manifest['tokens'] / manifest['rows']:.1f} on "
         f"average, {manifest['longest']} at most; see {picture}",
-        "time": f"{seconds:.1f} s, {partition.bytes / 1e6 / seconds:.1f} MB/s",
+        "time": f"{seconds:.1f} s, "
+        f"{partition.num_bytes / 1e6 / seconds:.1f} MB/s",
     }
     for number, example in enumerate(report["examples"], 1):
         label = example["label"]

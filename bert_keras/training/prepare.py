@@ -140,7 +140,7 @@ def _write(
         objective=settings.sentence_objective,
         passes=settings.dupe_factor,
         seed=settings.seed,
-        masks=pretraining_records.Masks(
+        masks=pretraining_records.MaskSettings(
             settings.masked_lm_prob, settings.max_predictions_per_seq
         )
         if settings.format == "google"
@@ -156,7 +156,7 @@ def _write(
     )
     results: dict[str, list[dict[str, Any]]] = {"train": [], "dev": []}
     with console.Progress("preparing", total=size / 1e6, unit="MB") as progress:
-        for split, done, result in _make(
+        for split, done, result in _write_chunks(
             settings, shard_settings, partition, position, size
         ):
             results[split].append(result)
@@ -198,39 +198,43 @@ class _TrackedChunks:
             yield chunk
 
 
-def _make(
+def _write_chunks(
     settings: settings_lib.PrepareSettings,
     shard_settings: pretraining_records.ShardSettings,
     partition: corpus_chunks.Partition,
     position: corpus.Position,
     size: int,
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Builds all chunks; yields (split, input bytes read so far, result)."""
-    make = functools.partial(pretraining_records.make, settings=shard_settings)
+    """Writes all chunks; yields (split, input bytes read so far, result)."""
+    write_shards = functools.partial(
+        pretraining_records.write_shards, settings=shard_settings
+    )
     if settings.runner:
         # Pass chunks in files: a partition may exceed a runner's size limits.
         paths = list(_write_partition(settings.output, partition))
-        make_listed = functools.partial(make_from_file, settings=shard_settings)
+        write_listed = functools.partial(
+            write_shards_of_file, settings=shard_settings
+        )
         parallel_map.in_pipeline(
-            make_listed, paths, settings.runner, settings.runner_options
+            write_listed, paths, settings.runner, settings.runner_options
         )
         for path in paths:
-            yield _read_chunk(path).split, size, make_listed(path)
+            yield _read_chunk(path).split, size, write_listed(path)
             tf.io.gfile.remove(path)
         return
     processes = settings.workers or min(
         os.cpu_count() or 1, max(1, size // BYTES_PER_PROCESS)
     )
     chunks = _TrackedChunks(partition, position)
-    for result in parallel_map.in_order(make, chunks, processes):
+    for result in parallel_map.in_order(write_shards, chunks, processes):
         yield *chunks.origins.popleft(), result
 
 
-def make_from_file(
+def write_shards_of_file(
     path: str, *, settings: pretraining_records.ShardSettings
 ) -> dict[str, Any]:
-    """Builds the records of the chunk in a file; called by Beam workers."""
-    return pretraining_records.make(_read_chunk(path), settings)
+    """Writes the records of the chunk in a file; called by Beam workers."""
+    return pretraining_records.write_shards(_read_chunk(path), settings)
 
 
 def _write_partition(
@@ -336,4 +340,4 @@ def _finish(
             [chunk["report"] for chunk in results]
         ),
     )
-    pretraining_records.forget(folder, len(results))
+    pretraining_records.remove_results(folder, len(results))

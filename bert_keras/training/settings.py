@@ -112,7 +112,7 @@ class TrainSettings:
         1,
         "Seed of shuffling, masking, dropout and initialisation.",
         minimum=0,
-        maximum=options.MOST_SEED,
+        maximum=options.MAX_SEED,
     )
     strategy: str = options.option(
         "auto",
@@ -252,12 +252,12 @@ class PrepareSettings:
         formerly=("held_out",),
     )
     shard_mb: float = options.option(
-        corpus_chunks.BYTES / 1e6,
+        corpus_chunks.CHUNK_BYTES / 1e6,
         "Text in a shard, in MB; random sentences come from the same shard.",
         minimum=0.001,
     )
     seed: int = options.option(
-        1, "Pairs and random sentences.", minimum=0, maximum=options.MOST_SEED
+        1, "Pairs and random sentences.", minimum=0, maximum=options.MAX_SEED
     )
     workers: int = options.option(
         0,

@@ -278,14 +278,14 @@ class Trainer:
                 optimizer=self.optimizer.state(),
                 trainer_state=state.to_dict(),
             )
+            if state.best_step is not None:
+                checkpoint.mark(run, "best", state.best_step)
         except OSError as error:
             raise errors.InputError(
                 f"step {step:,} could not be saved in {run} ({error}). The "
                 "checkpoints before it are complete: free some space and run "
                 "the same command again."
             ) from None
-        if state.best_step is not None:
-            checkpoint.mark(run, "best", state.best_step)
         checkpoint.prune(
             run, self.settings.max_checkpoints_to_keep, self.tokenizer
         )

@@ -7,6 +7,7 @@ from absl.testing import absltest, parameterized
 from bert_keras import (
     checkpoint,
     errors,
+    formats,
     heads,
     loading,
     optimizers,
@@ -143,6 +144,40 @@ class CheckpointTest(parameterized.TestCase):
         self.assertEqual(checkpoint.read(self.run_folder).step, 3)
         checkpoint.mark(self.run_folder, "best", 2)
         self.assertEqual(checkpoint.read(self.run_folder).step, 2)
+
+    def test_any_failed_write_is_an_os_error(self):
+        path = self.create_tempfile().full_path
+        with self.assertRaises(OSError):  # a run folder cannot be in a file
+            checkpoint.save(
+                os.path.join(path, "run"), self.model, self.tokenizer, step=1
+            )
+        for name in ("latest", "best"):  # nor a mark replace a folder
+            os.makedirs(os.path.join(self.run_folder, name, "inside"))
+            with self.assertRaises(OSError):
+                checkpoint.mark(self.run_folder, name, 1)
+        with self.assertRaises(OSError):
+            self.save(1)
+        # What is complete stays.
+        self.assertEqual(checkpoint.steps(self.run_folder), [1])
+
+    def test_keeps_none_but_the_best_and_the_latest(self):
+        for step in (1, 2, 3, 4):
+            self.save(step)
+        checkpoint.mark(self.run_folder, "best", 2)
+        checkpoint.prune(self.run_folder, 0, self.tokenizer)
+        self.assertEqual(checkpoint.steps(self.run_folder), [2, 4])
+
+    @parameterized.parameters(
+        {"lowercase": True}, {"lowercase": False}, {"allow_missing": "pooler"}
+    )
+    def test_arguments_for_external_formats_are_refused(self, **options):
+        folder = self.save(1)
+        for path in (folder, self.run_folder):
+            with self.assertRaisesRegex(
+                errors.InputError, "is a native checkpoint"
+            ) as caught:
+                formats.read(path, **options)
+            self.assertEqual([caught.exception.argument], list(options))
 
     def test_keeps_the_last_ones_and_the_best(self):
         for step in (1, 2, 3, 4, 5, 6):

@@ -106,12 +106,12 @@ class ConllTest(parameterized.TestCase):
         (row,) = inner
         self.assertEqual((row["text"], row["tags"]), ("FC Bonn !", "O B-LOC O"))
         self.assertRegex(
-            inner.remark, "last column, 3 .*column 2 also holds tags"
+            inner.warning, "last column, 3 .*column 2 also holds tags"
         )
         outer = conll.examples(path, tag_column=2)
         (row,) = outer
         self.assertEqual(row["tags"], "B-ORG I-ORG O")
-        self.assertEqual(outer.remark, "")
+        self.assertEqual(outer.warning, "")
 
     @parameterized.parameters(
         (1, "column 1 holds words"),
@@ -133,7 +133,7 @@ class ConllTest(parameterized.TestCase):
     def test_a_word_that_looks_like_a_comment_is_counted(self):
         rows = conll.examples(self.file("# NN O\n1 CD O\n\n# x\nthe DT O\n"))
         self.assertEqual([row["text"] for row in rows], ["# 1", "the"])
-        self.assertRegex(rows.remark, 'x.conll: 1 lines begin with "# "')
+        self.assertRegex(rows.warning, 'x.conll: 1 lines begin with "# "')
 
     def test_bilou_is_read_as_bioes(self):
         (row,) = conll.examples(self.file("a U-X\nb B-X\nc I-X\nd L-X\n"))

@@ -42,26 +42,40 @@ class PlanTest(absltest.TestCase):
         chunks = corpus_chunks.Partition(documents(10) * 2, held_out=0.0)
         (chunk,) = chunks
         self.assertLen(chunk.documents, 10)
-        self.assertEqual((chunks.documents, chunks.repeated), (10, 10))
+        self.assertEqual(
+            (chunks.num_documents, chunks.num_duplicates), (10, 10)
+        )
         (chunk,) = partition(documents(10) * 2, deduplicate=False, held_out=0.0)
         self.assertLen(chunk.documents, 20)
 
+    def test_a_second_iteration_counts_nothing_twice(self):
+        for deduplicate in (True, False):
+            chunks = corpus_chunks.Partition(
+                documents(10), held_out=0.0, deduplicate=deduplicate
+            )
+            self.assertLen(list(chunks), 1)
+            self.assertEmpty(list(chunks))
+            self.assertEqual(
+                (chunks.num_documents, chunks.num_duplicates, chunks.num_bytes),
+                (10, 0, 200),
+            )
 
-class SeenTest(parameterized.TestCase):
+
+class SeenDigestsTest(parameterized.TestCase):
     def digests(self, count):
         generator = random.Random(count)
         return [generator.getrandbits(64) for _ in range(count)]
 
     def test_nothing_is_forgotten_up_to_the_size(self):
         digests = self.digests(1 << 18)
-        digests_seen = corpus_chunks.Seen(size=1 << 18)
+        digests_seen = corpus_chunks.SeenDigests(size=1 << 18)
         self.assertEqual(sum(map(digests_seen.add, digests)), len(digests))
         self.assertEqual(sum(map(digests_seen.add, digests)), 0)
 
     def test_nothing_is_forgotten_while_the_table_grows(self):
         generator, digests_seen, digests = (
             random.Random(3),
-            corpus_chunks.Seen(),
+            corpus_chunks.SeenDigests(),
             [],
         )
         for digest in self.digests(50_000):
@@ -72,7 +86,7 @@ class SeenTest(parameterized.TestCase):
     @parameterized.parameters(2, 3, 10, 1 << 10)
     def test_the_newest_half_is_remembered_past_the_size(self, size):
         digests = self.digests(5 * size + 1)
-        digests_seen = corpus_chunks.Seen(size=size)
+        digests_seen = corpus_chunks.SeenDigests(size=size)
         for number, digest in enumerate(digests):
             self.assertTrue(digests_seen.add(digest))
             for back in range(0, size // 2, 1 + size // 20):
@@ -85,7 +99,7 @@ class SeenTest(parameterized.TestCase):
         self.assertTrue(digests_seen.add(digests[0]))
 
     def test_a_digest_of_zero_is_one_of_them(self):
-        digests_seen = corpus_chunks.Seen()
+        digests_seen = corpus_chunks.SeenDigests()
         self.assertEqual(
             [digests_seen.add(0), digests_seen.add(0)], [True, False]
         )

@@ -98,7 +98,7 @@ class DocumentsTest(CorpusTest):
         self.assertGreater(len(documents), 4)
         for document in documents:
             size = sum(map(len, document))
-            self.assertLess(size, corpus.LONGEST + len(paragraph))
+            self.assertLess(size, corpus.MAX_DOCUMENT_LENGTH + len(paragraph))
             self.assertLen(document, len(document) // 2 * 2)
 
     @parameterized.parameters(
@@ -144,7 +144,7 @@ class DocumentsTest(CorpusTest):
 
     @parameterized.parameters(*range(5))
     def test_lines_are_those_of_the_bytes_wherever_chunks_end(self, seed):
-        self.enter_context(mock.patch.object(corpus, "_CHUNK", 7))
+        self.enter_context(mock.patch.object(corpus, "_READ_BYTES", 7))
         generator = random.Random(seed)
         content = "".join(
             generator.choices("aé\r\n", (80, 5, 5, 10), k=300)
@@ -165,7 +165,7 @@ class DocumentsTest(CorpusTest):
                 part = gzip.compress(content[: 1 << 20], 1)
                 content = part * (size >> 20)
             path = self.write(name, content)
-            with mock.patch.object(corpus, "_CHUNK", 1 << 14):
+            with mock.patch.object(corpus, "_READ_BYTES", 1 << 14):
                 start = time.process_time()
                 (line,) = corpus.lines(path)
                 seconds.append(time.process_time() - start)

@@ -237,7 +237,7 @@ class ReadTest(parameterized.TestCase):
 
     def test_other_lengths_are_refused(self):
         self.write(random_columns(5), random_columns(5, predictions=4))
-        self.assert_refused("after row 0, a row of other")
+        self.assert_refused("the row after row 0 has other features")
         whole = self.create_tempfile().full_path
         write(whole, made_rows(5))
         write(self.path, made_rows(5), max_predictions=5)

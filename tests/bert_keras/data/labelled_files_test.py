@@ -126,14 +126,14 @@ class RowsTest(parameterized.TestCase):
     def test_a_number_written_two_ways_is_no_two_labels(self, one, other):
         row = '{{"text": "a", "label": {}}}\n'
         path = self.write("a.jsonl", (row * 3).format(one, '"b"', other))
-        for label in (labels.one, labels.several):
+        for label in (labels.parse_label, labels.parse_labels):
             with self.assertRaisesRegex(
                 errors.InputError, "line 3: column 'label': .*another label"
             ):
                 list(labelled_files.read(path, label=label))
         self.assertLen(
             self.read("a.jsonl", row.format(one) + row.format(other),
-                      label=labels.number), 2,
+                      label=labels.parse_number), 2,
         )  # fmt: skip
         self.assertLen(
             self.read("a.jsonl", row.format(1) + row.format("true")), 2
@@ -165,7 +165,7 @@ class RowsTest(parameterized.TestCase):
         read = labelled_files.read(path, on_bad_row="skip")
         self.assertLen(list(read), 2)
         self.assertEqual(read.skipped, 1)
-        self.assertIn("1 of 3 rows are malformed", read.remark)
+        self.assertIn("1 of 3 rows are malformed", read.warning)
 
     @parameterized.parameters(
         ("a.csv", "text,label\na,x\nb,{}\nc,x\n", ("", " ", "nan", "\xa0")),
@@ -347,7 +347,7 @@ class RowsTest(parameterized.TestCase):
             [("d", "1"), ("a,0\nb,0\nc", "0"), ("d", "1")],
         )
         self.assertEqual(read.skipped, 0)
-        self.assertRegex(read.remark, "a.csv: 1 rows hold .* at line 3")
+        self.assertRegex(read.warning, "a.csv: 1 rows hold .* at line 3")
 
     @parameterized.parameters('x","y\n', '"x,y\n"z', 'x,"y\n', '"x\n', 'x,"\n')
     def test_time_grows_with_rows_that_lost_a_quote_and_not_its_square(

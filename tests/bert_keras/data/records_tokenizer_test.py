@@ -48,7 +48,7 @@ class RecordsTokenizerTest(parameterized.TestCase):
             "4deb53a6ad4679585a7c70ea1f03452d48c0e221149cd81ccb3a97269f4a7393",
         ),
         (
-            pretraining_records.Masks(0.2, 7),
+            pretraining_records.MaskSettings(0.2, 7),
             "6615603c979073c2484568394073799f4e5b90d1fecc2267963fa2c51b1ed508",
         ),
     )

@@ -57,10 +57,10 @@ class SquadTest(parameterized.TestCase):
         self.assertEqual(
             sum(row["is_impossible"] == "true" for row in rows), impossible
         )
-        self.assertEqual(read.answers, answers)
-        self.assertEqual(read.misplaced, misplaced)
-        self.assertEqual(read.unplaced, unplaced)
-        self.assertEqual(bool(read.remark), misplaced > 0)
+        self.assertEqual(read.num_answers, answers)
+        self.assertEqual(read.num_misplaced_answers, misplaced)
+        self.assertEqual(read.num_questions_without_located_answer, unplaced)
+        self.assertEqual(bool(read.warning), misplaced > 0)
         for row in rows:
             start = int(row["answer_start"])
             if start >= 0:
@@ -85,7 +85,7 @@ class SquadTest(parameterized.TestCase):
         self.assertEqual(json.loads(row["answers"]), ["Ada"])
         self.assertEqual((row["answer"], row["answer_start"]), ("", "-1"))
         self.assertEqual(row["is_impossible"], "false")
-        self.assertIn("1 of 1 answers", read.remark)
+        self.assertIn("1 of 1 answers", read.warning)
 
     def test_impossible_questions_have_no_answers(self):
         one, two = self.read(
@@ -102,22 +102,22 @@ class SquadTest(parameterized.TestCase):
         read = squad.read(self.write(article(question(*answers))))
         self.assertEqual(list(read), [flagged])
         self.assertEqual(flagged["is_impossible"], "true")
-        self.assertIn("2 answers are blank", read.remark)
-        self.assertIn("1 questions have no other", read.remark)
+        self.assertIn("2 answers are blank", read.warning)
+        self.assertIn("1 questions have no other", read.warning)
 
     def test_a_blank_answer_beside_another_is_left_out_and_told(self):
         read = squad.read(self.write(article(question(("", 0), ("Bo", 10)))))
         (row,) = read
         self.assertEqual(json.loads(row["answers"]), ["Bo"])
         self.assertEqual((row["answer"], row["answer_start"]), ("Bo", "10"))
-        self.assertIn("1 answers are blank", read.remark)
-        self.assertEqual((read.answers, read.misplaced), (1, 0))
+        self.assertIn("1 answers are blank", read.warning)
+        self.assertEqual((read.num_answers, read.num_misplaced_answers), (1, 0))
 
     def test_answers_to_an_impossible_question_are_told(self):
         asked = question(("Bo", 10), is_impossible=True)
         read = squad.read(self.write(article(asked)))
         list(read)
-        self.assertIn("1 questions are flagged as impossible", read.remark)
+        self.assertIn("1 questions are flagged as impossible", read.warning)
 
     def test_half_a_surrogate_pair_keeps_the_offsets(self):
         (row,) = self.read(article(question(("b", 2)), context="\ud83db b"[1:]))
@@ -142,7 +142,8 @@ class SquadTest(parameterized.TestCase):
         (article(question(("Bo", 1)) | {"answers": None}), "a list at"),
         (b'{"data": "\xff"}', "line 1: expected UTF-8, found byte 0xff"),
         ([], "a list at data, .* the file is a list"),
-        ({"text": 1}, "at data, .* there is only text"),
+        ({"text": 1}, "at data, .* the file has the keys text"),
+        ({}, "at data, .* the file has the keys .none."),
         ({"data": []}, "expected questions, found none"),
         ({"data": [{"paragraphs": [3]}]},
          r"at data\[0\].paragraphs\[0\].context, .* is 3"),

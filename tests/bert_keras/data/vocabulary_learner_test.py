@@ -49,7 +49,7 @@ class LearnTest(parameterized.TestCase):
     def test_a_text_that_is_too_small_says_how_much_it_gives(self, texts):
         with self.assertRaises(errors.InputError) as caught:
             vocabulary_learner.learn(texts, 10_000, lowercase=True)
-        most = int(str(caught.exception).split("Ask for ")[1].split()[0])
+        most = int(str(caught.exception).split("Request ")[1].split()[0])
         self.assertLen(
             vocabulary_learner.learn(texts, most, lowercase=True), most
         )

@@ -33,17 +33,19 @@ class OutputTest(absltest.TestCase):
         mains.write(os.path.join(self.output, name), text)
 
     def test_files_of_an_earlier_export_may_be_written_over(self):
-        tflite_sidecars.check_own(self.output, "model_int8.tflite")
+        tflite_sidecars.check_overwrites(self.output, "model_int8.tflite")
         self.put("model_int8.json", json.dumps({"model": "model_int8.tflite"}))
         for name in ("model_int8.tflite", "model_int8.md"):
             self.put(name, "")
-        tflite_sidecars.check_own(self.output, "model_int8.tflite")
+        tflite_sidecars.check_overwrites(self.output, "model_int8.tflite")
 
     def test_files_of_others_are_refused(self):
         for name in ("tflite", "md", "json"):
             self.put(f"model_{name}.{name}", "mine")
             with self.assertRaisesRegex(errors.InputError, "overwritten"):
-                tflite_sidecars.check_own(self.output, f"model_{name}.tflite")
+                tflite_sidecars.check_overwrites(
+                    self.output, f"model_{name}.tflite"
+                )
 
 
 class MeaningTest(absltest.TestCase):
@@ -52,7 +54,7 @@ class MeaningTest(absltest.TestCase):
             labels=("bad", "good"), problem_type="multi_label", seq_length=16
         )
         model = model_lib.BertModel(tiny.bert().build_encoder(), Served(task))
-        meaning = tflite_sidecars._meaning(
+        meaning = tflite_sidecars._describe_model(
             predictor.Predictor(model, tiny.tokenizer())
         )
         self.assertEqual(meaning["task"], "classification")

@@ -355,7 +355,7 @@ class TfliteTest(parameterized.TestCase):
         self.assertLess(os.path.getsize(two), 1.3 * os.path.getsize(one))
         with open(two.replace(".tflite", ".md"), encoding="utf-8") as file:
             text = file.read()
-        self.assertIn("MediaPipe wants a file of one length", text)
+        self.assertIn("MediaPipe requires a file of one length", text)
         self.assertNotIn("without changes", text)
         model = run_tflite.Model(two, 1)
         for text, length in (("good", 16), ("good " * 20, 32), ("a " * 90, 32)):
@@ -435,7 +435,7 @@ class TfliteTest(parameterized.TestCase):
         )
         cased = "This model is cased, and MediaPipe lower-cases A to Z"
         self.assertEqual(cased in text, not lowercase)
-        self.assertEqual("lower-cases A to Z alone" in text, lowercase)
+        self.assertEqual("lower-cases only A to Z" in text, lowercase)
         answers = "vectors" if name == "embedding" else "scores"
         self.assertIn(f"its {answers} differ", text)
 
@@ -444,7 +444,7 @@ class TfliteTest(parameterized.TestCase):
         path = self.paths[task, "int8"].replace(".tflite", ".md")
         text = " ".join(self.read(path).decode().split())
         self.assertIn("padded with 0 at its end, in all inputs", text)
-        several = "a longer text is several rows" in text
+        several = "a longer text becomes several rows" in text
         self.assertEqual(
             several, task in ("tagging", "intent_slots", "question_answering")
         )

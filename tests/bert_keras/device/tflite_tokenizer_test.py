@@ -70,7 +70,7 @@ class StringsTest(parameterized.TestCase):
             os.path.join(folder, "model_float32.md"), encoding="utf-8"
         ) as file:
             text = file.read()
-        self.assertIn("model_float32_strings.tflite takes strings", text)
+        self.assertIn("model_float32_strings.tflite has string inputs", text)
         self.assertIn("FastBertNormalize", text)
 
     def test_texts_that_it_would_cut_otherwise_are_counted(self):
@@ -90,7 +90,9 @@ class StringsTest(parameterized.TestCase):
 
     def test_such_rows_stop_the_export(self):
         output = os.path.join(self.create_tempdir().full_path, "out")
-        with self.assertRaisesRegex(errors.InputError, "Take the file of ids"):
+        with self.assertRaisesRegex(
+            errors.InputError, "Use the file with id inputs"
+        ):
             tflite.export(
                 self.predictors["classification"],
                 output,
@@ -103,7 +105,7 @@ class StringsTest(parameterized.TestCase):
     def test_a_task_that_answers_with_places_is_refused(self):
         for task in ("tagging", "question_answering"):
             with self.assertRaisesRegex(
-                errors.InputError, "places in the text"
+                errors.InputError, "needs features .*string inputs"
             ):
                 tflite_tokenizer.signature(sharp.make(task), LENGTH)
 
@@ -116,7 +118,7 @@ class StringsTest(parameterized.TestCase):
             tflite_tokenizer.require_known_ops(other)
 
     def test_it_is_written_with_rows_to_compare_alone(self):
-        with self.assertRaisesRegex(errors.InputError, "takes strings needs"):
+        with self.assertRaisesRegex(errors.InputError, "string inputs needs"):
             tflite.export(
                 self.predictors["classification"],
                 self.create_tempdir().full_path,

@@ -333,7 +333,7 @@ class EncoderTest(parameterized.TestCase):
         inputs = tiny.inputs(rows=1)
         del inputs["segment_ids"]
         actual = encode(network, inputs)["hidden"][-1][0]
-        weights = checkpoint.values(network)
+        weights = checkpoint.weight_values(network)
         expected = gpt(weights, inputs["token_ids"].numpy()[0])
         np.testing.assert_allclose(actual, expected, atol=2e-6)
 

@@ -130,7 +130,7 @@ class LabelsTest(parameterized.TestCase):
         )
         examples = task.read_examples(path)
         self.assertEqual("".join(row["text"] for row in examples), left)
-        self.assertRegex(examples.remark, f"{path}: .*{note}")
+        self.assertRegex(examples.warning, f"{path}: .*{note}")
 
     def test_skipped_labels_of_another_kind_are_refused(self):
         task = classification.Classification(
@@ -156,8 +156,8 @@ class LabelsTest(parameterized.TestCase):
         examples = task.read_examples(path)
         learned = task.adapt(examples, None)
         self.assertEqual(learned.labels, tuple(sorted([name, "x"])))
-        self.assertIn(f"a class: {name}.", examples.remark)
-        self.assertIn(f"skip_labels={name}.", examples.remark)
+        self.assertIn(f"a class: {name}.", examples.warning)
+        self.assertIn(f"skip_labels={name}.", examples.warning)
 
     @parameterized.parameters(
         (["1", "-100"], "row 1: expected a label from -1 to 1, .* found -100"),
@@ -251,7 +251,7 @@ class TagsTest(parameterized.TestCase):
             task = tagging.Tagging(tag_column=column)
             rows = task.read_examples(path)
             self.assertEqual(task.adapt(rows, None).types, types)
-            self.assertEqual(bool(rows.remark), column < 0)
+            self.assertEqual(bool(rows.warning), column < 0)
 
     def test_settings_of_before_are_saved_as_before(self):
         self.assertNotIn("tag_column", tagging.Tagging().to_dict())

@@ -112,7 +112,9 @@ class SpansTest(parameterized.TestCase):
             TASK, seq_length=384, n_best=1, max_answer_length=160
         )
         rows = [
-            r for r in squad.read(path) if r["answer_start"] != squad.NOWHERE
+            r
+            for r in squad.read(path)
+            if r["answer_start"] != squad.NO_ANSWER_START
         ]
         self.assertLen(rows, count)
         longer = []

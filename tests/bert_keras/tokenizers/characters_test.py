@@ -72,7 +72,7 @@ class CharactersTest(absltest.TestCase):
                 chunk_bytes=100,
             )
             make = functools.partial(
-                pretraining_records.make, settings=settings
+                pretraining_records.write_shards, settings=settings
             )
             results = list(parallel_map.in_order(make, partition, processes))
             self.assertGreater(len(results), 1)

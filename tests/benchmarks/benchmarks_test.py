@@ -1,0 +1,156 @@
+"""Benchmarks on tiny models, each in a process of its own.
+
+Their flags have the same names, so one process cannot import several.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from absl.testing import absltest, parameterized
+
+from bert_keras import checkpoint
+from tests import sharp, tiny
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+
+READ_FROM_AN_EXITED_SIDE = """
+import subprocess, sys
+from benchmarks import latency
+side = subprocess.Popen(
+    [sys.executable, "-c", "raise SystemExit(3)"],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+side.wait()
+latency.run_turn(side, "ONNX Runtime")
+"""
+
+CHECK_A_PAIR = """
+from absl import flags
+from benchmarks import serving_throughput
+from bert_keras.tasks import classification
+flags.FLAGS(["", "--checkpoint=runs/mnli"])
+serving_throughput.check_task(classification.Classification(pair=True))
+"""
+
+SPLIT_EXAMPLES = """
+import json
+from absl import flags
+from benchmarks import tflite_parity
+flags.FLAGS(["", "--data=dev.tsv", "--examples=2", "--checkpoint=run"])
+print(json.dumps([
+    tflite_parity.split_examples(list(range(n))) for n in (1, 2, 3)]))
+"""
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+
+
+class BenchmarksTest(parameterized.TestCase):
+    def assert_refused(self, done, *parts):
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertNotIn("Traceback", done.stderr)
+        for part in parts:
+            self.assertIn(part, done.stderr)
+
+    def test_latency_of_tflite_refuses_larger_batches(self):
+        self.assert_refused(
+            run(
+                *("-m", "benchmarks.latency", "--group=tflite"),
+                "--batch_size=2",
+            ),
+            "--batch_size=2: expected 1",
+        )
+
+    def test_latency_names_the_side_that_exited(self):
+        self.assert_refused(
+            run("-c", READ_FROM_AN_EXITED_SIDE), "'ONNX Runtime'", "status 3"
+        )
+
+    def test_serving_throughput_needs_a_checkpoint_and_texts(self):
+        self.assert_refused(
+            run("-m", "benchmarks.serving_throughput"),
+            "--checkpoint and --texts",
+        )
+
+    def test_serving_throughput_needs_a_task_of_one_text(self):
+        self.assert_refused(
+            run("-c", CHECK_A_PAIR), "runs/mnli", "a task that reads one text"
+        )
+
+    def test_tflite_parity_says_if_int8_is_compared_on_its_calibration(self):
+        done = run("-c", SPLIT_EXAMPLES)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        one, two, three = json.loads(done.stdout.splitlines()[-1])
+        self.assertEqual(one[:2], [[0], [0]])
+        self.assertEqual(two[:2], [[0, 1], [0, 1]])
+        self.assertEqual(three, [[0, 1], [2], ""])
+        self.assertIn("dev.tsv has only 2", two[2])
+
+
+@pytest.mark.slow
+class TinyModelsTest(parameterized.TestCase):
+    """Each main runs from its flags to its table."""
+
+    def checkpoint(self, predictor):
+        path = os.path.join(self.create_tempdir().full_path, "run")
+        checkpoint.save(path, predictor.model, tiny.tokenizer(), step=1)
+        return f"--checkpoint={path}"
+
+    def write(self, name, lines):
+        path = os.path.join(self.create_tempdir().full_path, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        return path
+
+    def run_main(self, name, *flags):
+        done = run("-m", f"benchmarks.{name}", *flags)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return " ".join(done.stdout.split())  # cells and captions wrap
+
+    @parameterized.parameters("serving_parity", "serving_splits")
+    def test_served_answers_are_those_of_the_checkpoint(self, name):
+        rows = [f"{word}\tso so" for word in tiny.WORDS]
+        data = self.write("dev.tsv", ["text\tlabel", *rows])
+        flags = [self.checkpoint(sharp.make("classification"))]
+        table = self.run_main(name, *flags, f"--data={data}", "--examples=12")
+        self.assertIn("12", table)
+
+    def test_tflite_parity_compares_whatever_the_metric_is(self):
+        predictor = sharp.make_classifier(problem_type="regression")
+        words = [word for word in tiny.WORDS if word.isalpha()][:9]
+        answers = predictor.predict(words)
+        rows = [  # the Spearman correlation is negative
+            f"{word}\t{-answer['value']}"
+            for word, answer in zip(words, answers, strict=True)
+        ]
+        table = self.run_main(
+            "tflite_parity",
+            self.checkpoint(predictor),
+            f"--data={self.write('dev.tsv', ['text	label', *rows])}",
+            *("--examples=9", "--seq_length=16"),
+        )
+        self.assertIn("-1.0000", table)
+        self.assertIn("has only 9", table)
+
+    def test_serving_throughput_times_three_graphs(self):
+        table = self.run_main(
+            "serving_throughput",
+            self.checkpoint(sharp.make("classification")),
+            f"--texts={self.write('texts.txt', tiny.WORDS)}",
+            "--rounds=1",
+        )
+        self.assertIn("padded to 32", table)
+        self.assertIn("First request after warm-up", table)
+
+
+if __name__ == "__main__":
+    absltest.main()
