@@ -90,15 +90,18 @@ def read(
     if config.num_layers > len(files):
         raise errors.InputError(
             f"{path}: config.json has num_layers {config.num_layers:,}, and "
-            f"the folder {len(files):,} tensors; are the two of one model?"
+            f"the folder {len(files):,} tensors; do the two belong to the "
+            "same model?"
         )
-    if keras_h5.WORDS in files:
-        rows, *_ = keras_h5.shape(files[keras_h5.WORDS], keras_h5.WORDS)
+    if keras_h5.WORD_EMBEDDINGS in files:
+        rows, *_ = keras_h5.shape(
+            files[keras_h5.WORD_EMBEDDINGS], keras_h5.WORD_EMBEDDINGS
+        )
         if rows != config.vocab_size:
             raise errors.InputError(
                 f"{path}: config.json has vocabulary_size "
                 f"{config.vocab_size:,}, and the embedding table {rows:,} "
-                "rows; are the two of one model?"
+                "rows; do the two belong to the same model?"
             )
         tokenizer = weight_mapping.fit_vocabulary(tokenizer, rows, path)
     task = _task(path, config)
@@ -108,8 +111,10 @@ def read(
             "of KerasHub's tasks, a BertTextClassifier of two or more classes "
             "with one right one is, and its task.json describes another"
         )
-    encoder = list(keras_h5.encoder(config))
-    head = list(keras_h5.classifier(config, len(task.labels))) if task else []
+    encoder = list(keras_h5.map_encoder(config))
+    head = (
+        list(keras_h5.map_classifier(config, len(task.labels))) if task else []
+    )
     if task:
         files |= keras_h5.files(path, "task")
     matches = weight_mapping.match(
@@ -167,7 +172,7 @@ def write(
     )
     # KerasHub writes a new model; then the weights in its files are replaced.
     with tempfile.TemporaryDirectory() as aside:
-        mappings = keras_h5.encoder(config)
+        mappings = keras_h5.map_encoder(config)
         values = checkpoint.values(model.encoder)
         if isinstance(task, classification.Classification):
             models.BertTextClassifier(
@@ -179,12 +184,12 @@ def write(
                 ),
             ).save_to_preset(aside, max_shard_size=None)
             _write_metadata(aside, {"labels": task.labels, "pair": task.pair})
-            head = keras_h5.classifier(config, len(task.labels))
-            keras_h5.fill(aside, head, checkpoint.values(model.head))
+            head = keras_h5.map_classifier(config, len(task.labels))
+            keras_h5.overwrite(aside, head, checkpoint.values(model.head))
         else:
             backbone.save_to_preset(aside, max_shard_size=None)
             words.save_to_preset(aside)
-        keras_h5.fill(aside, mappings, values)
+        keras_h5.overwrite(aside, mappings, values)
         weight_mapping.write_files(folder, _moves(aside))
 
 
