@@ -414,7 +414,7 @@ class MultiLabel:
         examples: Sequence[base.Example],
         labels: Sequence[str],
     ) -> dict[str, base.Table]:
-        values = classification.of_sets(
+        values = classification.per_class_multi_label(
             self._sets(examples), self._sets(predictions), labels
         )
         table = base.Table(labels, classification.COLUMNS, values)

@@ -356,7 +356,7 @@ class Tagging(base.Task):
                     sum(map(len, predicted_of_type)),
                 ]
             )
-        columns = ("precision", "recall", "f1", "entities", "answers")
+        columns = ("precision", "recall", "f1", "gold", "predicted")
         return {"types": base.Table(self.types, columns, np.array(values))}
 
     def _spans(self, predictions, examples):
