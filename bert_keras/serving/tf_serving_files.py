@@ -260,7 +260,7 @@ def _readme(
         "Signatures": f"curl localhost:8501/v1/models/{name}/metadata",
         "Metrics": "curl localhost:8501/monitoring/prometheus/metrics",
     }
-    has_offsets = any(key.startswith("start") for key in task.lists)
+    has_offsets = any(key.startswith("start") for key in task.list_padding)
     libraries = sorted({compatibility.TEXT_OPS.get(op, op) for op in text_ops})
     return _README.format(
         name=name,
@@ -285,11 +285,13 @@ def _readme(
 def _lists(task: base.Task, max_entities: int) -> str:
     if isinstance(task.unwrapped, masked_lm.MaskedLM):
         return _MASKS.format(most=masked_lm.ANSWERED_MASKS)
-    if not task.lists:
+    if not task.list_padding:
         return ""
     return _LISTS.format(
-        names=", ".join(f"`{name}`" for name in task.lists),
-        empty=", ".join(json.dumps(empty) for empty in task.lists.values()),
+        names=", ".join(f"`{name}`" for name in task.list_padding),
+        empty=", ".join(
+            json.dumps(empty) for empty in task.list_padding.values()
+        ),
         width=task.list_width or max_entities,
         more=(
             f"A `count` above {max_entities} means truncated lists: export "

@@ -246,7 +246,7 @@ class Task:
     # Outputs of `postprocess` that are one list per text, and their padding
     # value. list_width: the fixed length of the lists; None: the length of
     # the longest.
-    lists: ClassVar[Mapping[str, Any]] = {}
+    list_padding: ClassVar[Mapping[str, Any]] = {}
     list_width: ClassVar[int | None] = None
 
     @property

@@ -50,7 +50,13 @@ class Tagging(base.Task):
     metric_names: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall")
     softmax_terms: ClassVar[tuple[str, ...]] = ("tag",)
     target_axes = {"tag": base.TOKENS}
-    lists = {"type": "", "text": "", "start": -1, "end": -1, "score": 0.0}
+    list_padding = {
+        "type": "",
+        "text": "",
+        "start": -1,
+        "end": -1,
+        "score": 0.0,
+    }
 
     # Set by `adapt`, from the training data.
     types: tuple[str, ...] = ()
@@ -126,10 +132,10 @@ class Tagging(base.Task):
 
         windows = packing.windows(
             ids.with_values(tf.range(size)),
-            tokenizer.frame.room(self.seq_length),
+            tokenizer.frame.capacity(self.seq_length),
             self.stride,
         )
-        token, row = windows.ids.values, windows.ids.value_rowids()
+        token, row = windows.values.values, windows.values.value_rowids()
         position = token - tf.cast(
             tf.gather(ids.row_starts(), tf.gather(example_index, token)),
             tf.int32,
@@ -142,10 +148,10 @@ class Tagging(base.Task):
 
         def at_word_starts(values):
             values = tf.where(is_counted, tf.gather(values, token), -1)
-            return [windows.ids.with_values(values)]
+            return [windows.values.with_values(values)]
 
         return packing.pack(
-            [windows.ids.with_values(tf.gather(ids.values, token))],
+            [windows.values.with_values(tf.gather(ids.values, token))],
             tokenizer.frame,
             seq_length=self.seq_length,
             per_token={
@@ -287,7 +293,7 @@ class Tagging(base.Task):
                 tf.cast(example_index, tf.int64),
                 nrows=tf.size(raw["text"], tf.int64),
                 validate=False,
-            ).to_tensor(Tagging.lists[name])
+            ).to_tensor(Tagging.list_padding[name])
             for name, value in values.items()
         }
 

@@ -15,10 +15,10 @@ from tests import tiny
 class FrameTest(absltest.TestCase):
     def test_room_is_what_the_frame_leaves(self):
         bert = base.Frame((2,), (3,), (3,))
-        self.assertEqual([bert.room(9), bert.room(9, 2)], [7, 6])
+        self.assertEqual([bert.capacity(9), bert.capacity(9, 2)], [7, 6])
         roberta = base.Frame((0,), (2, 2), (2,))
-        self.assertEqual([roberta.room(9), roberta.room(9, 2)], [7, 5])
-        self.assertEqual(base.Frame((), (), ()).room(9, 2), 9)
+        self.assertEqual([roberta.capacity(9), roberta.capacity(9, 2)], [7, 5])
+        self.assertEqual(base.Frame((), (), ()).capacity(9, 2), 9)
 
 
 class WordPieceTest(parameterized.TestCase):
