@@ -297,14 +297,19 @@ def _parity(
     """
     served = tf.saved_model.load(written)
     parity = {}
-    for what, raw in {"sentences": None, "data": data}.items():
-        if what == "data" and not raw:
+    for source, raw in {"sentences": None, "data": data}.items():
+        if source == "data" and not raw:
             continue
         difference = compare(served, reference, raw, **limits)
         difference.require(
             distance=allowed.distance, agreement=allowed.agreement
         )
-        parity[what] = dataclasses.asdict(difference)
+        # "numbers": the name of the distance in manifests.
+        parity[source] = {
+            "numbers": difference.distance,
+            "agreement": difference.agreement,
+            "texts": difference.texts,
+        }
     return parity
 
 
