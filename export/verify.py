@@ -37,7 +37,7 @@ def main() -> None:
         "made with": ", ".join(
             " ".join(item) for item in described["versions"].items()
         ),
-        **manifest.parity(described),
+        **manifest.format_parity(described),
         "TF Serving": compatibility.listed(described),
     }
     if key:

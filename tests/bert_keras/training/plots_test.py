@@ -18,10 +18,10 @@ class ManyClassesTest(absltest.TestCase):
             image = tf.image.decode_png(png).shape
             return image[0], image[1], len(png)
 
-        height, width, some = size(plots.MOST_CLASSES)
+        height, width, some = size(plots.MAX_CLASSES)
         self.assertEqual(size(400)[:2], (height, width))
         # Without names and numbers, which take longest to draw.
-        self.assertLess(size(plots.MOST_CLASSES + 1)[2], some)
+        self.assertLess(size(plots.MAX_CLASSES + 1)[2], some)
 
     def test_a_count_stands_in_the_row_of_its_label(self):
         def drawn(counts):
