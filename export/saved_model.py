@@ -144,7 +144,7 @@ def _facts(path: str, task: base.Task) -> dict[str, str]:
         "time per text": f"{time(1)} alone, {time(32)} in a batch of 32 "
         "(a sentence)",
         "the server needs": ", ".join(described["text_ops"]),
-        "TF Serving": compatibility.listed(described),
+        "TF Serving": compatibility.format_servers(described),
     }
 
 

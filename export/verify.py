@@ -38,7 +38,7 @@ def main() -> None:
             " ".join(item) for item in described["versions"].items()
         ),
         **manifest.format_parity(described),
-        "TF Serving": compatibility.listed(described),
+        "TF Serving": compatibility.format_servers(described),
     }
     if key:
         lacks = compatibility.problems(described, key)

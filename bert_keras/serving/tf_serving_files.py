@@ -284,7 +284,7 @@ def _readme(
 
 def _lists(task: base.Task, max_entities: int) -> str:
     if isinstance(task.unwrapped, masked_lm.MaskedLM):
-        return _MASKS.format(most=masked_lm.ANSWERED_MASKS)
+        return _MASKS.format(max_masks=masked_lm.MAX_PREDICTED_MASKS)
     if not task.list_padding:
         return ""
     return _LISTS.format(
@@ -303,15 +303,15 @@ def _lists(task: base.Task, max_entities: int) -> str:
 
 
 _MASKS = """\
-- `token` and `score` have {most} items each, one for each [MASK] of the text in
-  order; what follows the last is padding: "" and 0. A [MASK] after the
-  {most}th is not answered.
+- `token` and `score` have {max_masks} items each, one for each [MASK] of the
+  text in order; the rest is padding: "" and 0. A [MASK] after the {max_masks}th
+  is not predicted.
 """
 
 _LISTS = """\
 - The lists {names}
-  have {width} items each; `count` says how many of them are real, and what
-  follows is padding: {empty}.
+  have {width} items each; `count` is the number of real items, and the rest is
+  padding: {empty}.
   {more}
 """
 

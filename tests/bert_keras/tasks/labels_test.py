@@ -296,7 +296,7 @@ class IntentFilesTest(parameterized.TestCase):
         ({"label": "nan\n"}, "label, line 1: expected a label"),
         ({"label": "two words\n"}, "line 1: .*2 labels"),
         ({"tags": "O O\n"}, "line 1: .*1 words, 2 tags"),
-        ({"tags": "O\nO\n"}, "as many lines"),
+        ({"tags": "O\nO\n"}, "the same number of lines"),
         ({"words": "", "tags": "", "label": ""}, "found none. The files are"),
     )
     def test_refuses_with_file_and_line(self, changes, message):
