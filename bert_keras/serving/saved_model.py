@@ -143,7 +143,7 @@ def save(
 ) -> None:
     """Writes the predictor's graphs without any Python objects."""
     task = predictor.task
-    text = bound_text(
+    text = limited(
         predictor, max_characters=max_characters, max_entities=max_entities
     )
     functions: dict[str, signatures.Signature] = {
@@ -199,7 +199,7 @@ def _classifier(
     return classify
 
 
-def bound_text(
+def limited(
     predictor: predictor_lib.Predictor,
     *,
     max_characters: int = MAX_CHARACTERS,
@@ -237,11 +237,11 @@ def compare(
     """Compares all signatures of a loaded SavedModel with the predictor.
 
     raw: texts by text column; None: the sentences of `verification`.
-    limits: keyword arguments of `bound_text`.
+    limits: keyword arguments of `limited`.
     """
     task = predictor.task
     raw = raw or verification.sentences(task)
-    answers = bound_text(predictor, **limits)(**raw)
+    answers = limited(predictor, **limits)(**raw)
     rows = _token_rows(predictor, raw)
     pairs = [
         (served.signatures[signatures.TEXT](**raw), answers),

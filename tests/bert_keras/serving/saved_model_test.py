@@ -91,7 +91,7 @@ class SavedModelTest(parameterized.TestCase):
         answers = self.served[task].signatures[signatures.TEXT](**raw)
         for name, answer in answers.items():
             self.assertLen(answer, len(texts), name)
-        expected = saved_model.bound_text(self.predictors[task])(**raw)
+        expected = saved_model.limited(self.predictors[task])(**raw)
         difference = verification.compare(answers, expected)
         difference.require(distance=1e-5, agreement=1.0)
 
