@@ -126,14 +126,14 @@ class RowsTest(parameterized.TestCase):
     def test_a_number_written_two_ways_is_no_two_labels(self, one, other):
         row = '{{"text": "a", "label": {}}}\n'
         path = self.write("a.jsonl", (row * 3).format(one, '"b"', other))
-        for label in (labels.one, labels.several):
+        for label in (labels.parse_label, labels.parse_labels):
             with self.assertRaisesRegex(
                 errors.InputError, "line 3: column 'label': .*another label"
             ):
                 list(labelled_files.read(path, label=label))
         self.assertLen(
             self.read("a.jsonl", row.format(one) + row.format(other),
-                      label=labels.number), 2,
+                      label=labels.parse_number), 2,
         )  # fmt: skip
         self.assertLen(
             self.read("a.jsonl", row.format(1) + row.format("true")), 2

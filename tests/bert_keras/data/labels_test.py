@@ -61,7 +61,7 @@ class LabelsTest(parameterized.TestCase):
     )
     def test_labels_read_twice_are_the_same(self, one, other):
         for value in ([one, other], [one], f"{one},{other}", one):
-            for read in (labels.one, labels.several):
+            for read in (labels.parse_label, labels.parse_labels):
                 with contextlib.suppress(ValueError):
                     label = read(value)
                     self.assertEqual(read(label), label)
