@@ -202,8 +202,8 @@ class QuestionAnswering(base.Task):
         overlaps &= context_mask
         first, last = _first(overlaps), _last(overlaps)
         # An answer that touches an edge of the window is complete there only if
-        # no window of the text follows on that side, or if the offsets of the
-        # token at the edge reach the answer's.
+        # the text has no window on that side, or if the offsets of the token at
+        # the edge reach the answer's.
         none = tf.constant([-1])
         is_first_window = (
             tf.concat([none, example_index], 0)[:-1] != example_index
