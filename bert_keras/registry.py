@@ -108,8 +108,8 @@ def class_from_data(package: str, name: Any, base_class: type) -> type[Any]:
     noun = _noun(package)
     if not isinstance(name, str):
         raise UnknownNameError(
-            f"its {noun} is {str(name)[:40]!r}; expected the name of a module, "
-            "a string."
+            f"its {noun} is {name!r:.40}; expected the name of a module, a "
+            "string."
         )
     if name.removeprefix(f"{package}.") in names(package):
         return import_class(package, name, base_class)

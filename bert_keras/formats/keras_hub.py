@@ -84,19 +84,16 @@ def read(
 
     Raises InputError if it is damaged or another network's.
     """
-    config = _config(path)
-    tokenizer = _tokenizer(path, lowercase)
+    config, tokenizer = _config(path), _tokenizer(path, lowercase)
     files = keras_h5.files(path, "model")
     if config.num_layers > len(files):
         raise errors.InputError(
             f"{path}: config.json has num_layers {config.num_layers:,}, and "
-            f"the folder {len(files):,} tensors; do the two belong to the "
-            "same model?"
+            f"the folder {len(files):,} tensors; are they of the same model?"
         )
-    if keras_h5.WORD_EMBEDDINGS in files:
-        rows, *_ = keras_h5.shape(
-            files[keras_h5.WORD_EMBEDDINGS], keras_h5.WORD_EMBEDDINGS
-        )
+    table = keras_h5.WORD_EMBEDDINGS
+    if table in files:
+        rows, *_ = keras_h5.shape(files[table], table)
         if rows != config.vocab_size:
             raise errors.InputError(
                 f"{path}: config.json has vocabulary_size "
@@ -112,10 +109,9 @@ def read(
             "with one right one is, and its task.json describes another"
         )
     encoder = list(keras_h5.map_encoder(config))
-    head = (
-        list(keras_h5.map_classifier(config, len(task.labels))) if task else []
-    )
+    head = []
     if task:
+        head = list(keras_h5.map_classifier(config, len(task.labels)))
         files |= keras_h5.files(path, "task")
     matches = weight_mapping.match(
         encoder + head,

@@ -120,16 +120,11 @@ def _require_valid(manifest: Any) -> None:
         if not is_valid:
             raise ValueError(f"expected {expected} as {name}")
 
-    def is_strings(value: Any) -> bool:
-        return isinstance(value, list) and all(
-            isinstance(item, str) for item in value
-        )
-
     require(isinstance(manifest, dict), "the manifest", "an object")
     for name in ("files", "task", "signatures", "versions", "parity"):
         require(isinstance(manifest.get(name), dict), name, "an object")
     for name in ("ops", "text_ops"):
-        require(is_strings(manifest.get(name)), name, "a list of strings")
+        require(_is_strings(manifest.get(name)), name, "a list of strings")
     require(
         isinstance(manifest["task"].get("name"), str),
         "task",
@@ -150,7 +145,7 @@ def _require_valid(manifest: Any) -> None:
     attributes = manifest.get("attributes", {})
     require(
         isinstance(attributes, dict)
-        and all(map(is_strings, attributes.values())),
+        and all(map(_is_strings, attributes.values())),
         "attributes",
         "an object of lists of strings",
     )
@@ -175,6 +170,12 @@ def _require_valid(manifest: Any) -> None:
             f"file {name!r}",
             "an object with `bytes` and `sha256`",
         )
+
+
+def _is_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, str) for item in value
+    )
 
 
 def _is_inside(name: str) -> bool:

@@ -55,8 +55,8 @@ class RegistryTest(parameterized.TestCase):
         ("os.path", "imported here and defines 0 tasks"),
         ("base", "neither one of .* nor imported here"),
         ("", "neither one of .* nor imported here"),
-        (5, "its task is '5'; expected the name of a module"),
-        (None, "its task is 'None'; expected the name of a module"),
+        (5, "its task is 5; expected the name of a module"),
+        (None, "its task is None; expected the name of a module"),
         (["os"], "expected the name of a module"),
     )
     def test_a_folder_gets_nothing_else(self, name, reason):

@@ -100,7 +100,7 @@ class FolderTest(parameterized.TestCase):
     @parameterized.parameters(
         ({"name": "os"}, "the module 'os', which is imported .* 0 tokenizers"),
         ({"name": "base"}, "which is neither one of wordpiece"),
-        ({}, "the module None"),
+        ({}, "its tokenizer is None; expected the name of a module"),
         ({"name": "wordpiece"}, r"settings \[\]; expected \['lowercase'\]"),
         (
             {"name": "wordpiece", "lowercase": True, "path": "/"},
