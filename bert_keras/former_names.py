@@ -15,6 +15,7 @@ TASK_MEMBERS = {
     "head": "build_heads",
     "inputs": "preprocess",
     "learn": "adapt",
+    "lists": "list_padding",
     "on_device": "for_device",
     "plain": "to_python",
     "predict": "postprocess",

@@ -1,8 +1,8 @@
 """Finds networks, tokenizers, tasks and wrappers by the name of their file.
 
 Each file of a package such as `bert_keras.tasks` defines one subclass of the
-base class in the package's `base.py`. A user's class has the dotted name of
-its module.
+base class in the package's `base.py`. A user's class is referred to by the
+dotted name of its module, such as my_package.my_task.
 
 `import_class` takes a name from the user and imports its module.
 `class_from_data` takes a name from a checkpoint and imports only modules of the
@@ -20,7 +20,10 @@ from bert_keras import errors
 
 
 class UnknownNameError(errors.InputError):
-    """A checkpoint names a class whose module has not been imported."""
+    """A checkpoint names a class that is not available.
+
+    Its module has not been imported, or does not define exactly one.
+    """
 
 
 def names(package: str) -> list[str]:
@@ -30,42 +33,46 @@ def names(package: str) -> list[str]:
 
 
 def name_of(package: str, cls: type) -> str:
-    """Returns the name of a class for `import_class`, `class_from_data`."""
+    """Returns the name by which `import_class` finds a class.
+
+    `class_from_data` finds it by the same name.
+    """
     return cls.__module__.removeprefix(f"{package}.")
 
 
 def import_class(package: str, name: str, base_class: type) -> type[Any]:
-    """Imports and returns the class of a file of `package`, or a user's.
+    """Imports a module of `package`, or a user's, and returns its class.
 
     Never call it with a name from data: it imports the module. Raises
     InputError if there is no such module, or if it does not define exactly one
     subclass of `base_class`.
     """
-    flag = f"{_argument(package)}={name}"
+    argument = f"{_argument(package)}={name}"
     short = name.removeprefix(f"{package}.")
     if short in names(package):
         name = f"{package}.{short}"
     module = _import(name)
     if module is None:
         raise errors.InputError(
-            f"{flag}: expected one of {', '.join(names(package))}, or the "
+            f"{argument}: expected one of {', '.join(names(package))}, or the "
             "dotted name of a module of yours, such as my_package."
             f"my_{_noun(package)}, which is importable here."
         )
     classes = classes_of(module, base_class)
     if len(classes) != 1:
         raise errors.InputError(
-            f"{flag}: expected one {base_class.__name__} subclass in that "
+            f"{argument}: expected one {base_class.__name__} subclass in that "
             f"module, found {[item.__name__ for item in classes] or 'none'}."
         )
     return classes[0]
 
 
 def import_modules(modules: str) -> None:
-    """Imports a user's modules, "a.b,c.d", for `class_from_data`.
+    """Imports a user's modules, such as "a.b,c.d".
 
-    Names of the package's own tasks are allowed and need no import. Raises
-    InputError if there is no such module.
+    `class_from_data` may then return their classes. Names of the package's own
+    tasks are allowed and need no import. Raises InputError if there is no such
+    module.
     """
     own = names("bert_keras.tasks")
     for name in filter(None, map(str.strip, modules.split(","))):
@@ -78,7 +85,10 @@ def import_modules(modules: str) -> None:
 
 
 def _import(name: str) -> ModuleType | None:
-    """Imports and returns the module of a dotted name, None if none exists."""
+    """Imports and returns a module.
+
+    Returns None if there is no such module, or if the name has no dot.
+    """
     if "." not in name or not all(map(str.isidentifier, name.split("."))):
         return None
     try:
@@ -90,30 +100,33 @@ def _import(name: str) -> ModuleType | None:
 
 
 def class_from_data(package: str, name: Any, base_class: type) -> type[Any]:
-    """Returns the class that a checkpoint names, if its module may be used.
+    """Returns the class that a checkpoint names.
 
-    That is a module of the package, or one that was imported before. Raises
-    UnknownNameError if it is neither.
+    Its module must be one of the package, or already imported, and must define
+    exactly one such class; otherwise raises UnknownNameError.
     """
     noun = _noun(package)
-    if isinstance(name, str):
-        if name.removeprefix(f"{package}.") in names(package):
-            return import_class(package, name, base_class)
-        if name in sys.modules:
-            classes = classes_of(sys.modules[name], base_class)
-            if len(classes) == 1:
-                return classes[0]
-            if classes:
-                raise UnknownNameError(
-                    f"its {noun} is in the module {name!r}, which has "
-                    f"{len(classes)} {noun}s here; expected one."
-                )
-    raise UnknownNameError(
-        f"its {noun} is in the module {name!r}, which is none of "
-        f"{', '.join(names(package))} and not imported here; a checkpoint "
-        "must not choose which code runs. If the module is yours, import it "
-        f"before loading; a command does so with modules={name}."
-    )
+    if not isinstance(name, str):
+        raise UnknownNameError(
+            f"its {noun} is {name!r:.40}; expected the name of a module, a "
+            "string."
+        )
+    if name.removeprefix(f"{package}.") in names(package):
+        return import_class(package, name, base_class)
+    if name not in sys.modules:
+        raise UnknownNameError(
+            f"its {noun} is in the module {name!r}, which is neither one of "
+            f"{', '.join(names(package))} nor imported here; a checkpoint "
+            "must not choose which code runs. If the module is yours, import "
+            f"it before loading; a command does so with modules={name}."
+        )
+    classes = classes_of(sys.modules[name], base_class)
+    if len(classes) != 1:
+        raise UnknownNameError(
+            f"its {noun} is in the module {name!r}, which is imported here and "
+            f"defines {len(classes)} {noun}s; expected exactly one."
+        )
+    return classes[0]
 
 
 def require_findable(package: str, cls: type, base_class: type) -> None:

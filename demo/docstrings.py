@@ -20,7 +20,7 @@ from collections.abc import Iterator
 LABELS = 8
 TRAIN_PER_LABEL = 40
 DEV_PER_LABEL = 100
-SHORTEST = 40  # minimum number of characters of a labelled docstring
+MIN_CHARACTERS = 40  # of a labelled docstring
 MAX_PER_PACKAGE = 4000  # tensorflow has more than all others together
 
 SKIPPED_FOLDERS = {"tests", "test", "idlelib", "__pycache__", "site-packages"}
@@ -28,11 +28,11 @@ ALIASES = {"tf", "np", "stdlib", "py", "tfl", "tflite"}
 
 
 def write(folder: str, seed: int = 1) -> dict[str, int]:
-    """Writes the files; returns how many docstrings each label has."""
+    """Writes the files; returns the number of docstrings of each label."""
     packages = collect()
     ranked = sorted(packages, key=lambda name: (-_count(packages[name]), name))
     labels = sorted(ranked[:LABELS])
-    choose = random.Random(seed)
+    generator = random.Random(seed)
     names = re.compile(
         rf"\b({'|'.join(sorted(map(re.escape, {*packages, *ALIASES})))})\b",
         re.IGNORECASE,
@@ -47,9 +47,9 @@ def write(folder: str, seed: int = 1) -> dict[str, int]:
             text
             for module in packages[label].values()
             for text in module
-            if len(text) >= SHORTEST
+            if len(text) >= MIN_CHARACTERS
         ]
-        sample = choose.sample(texts, TRAIN_PER_LABEL + DEV_PER_LABEL)
+        sample = generator.sample(texts, TRAIN_PER_LABEL + DEV_PER_LABEL)
         train += [(clean(text), label) for text in sample[:TRAIN_PER_LABEL]]
         dev += [(clean(text), label) for text in sample[TRAIN_PER_LABEL:]]
 
@@ -94,11 +94,11 @@ def collect() -> dict[str, dict[str, list[str]]]:
 
 
 def _modules(root: str) -> Iterator[str]:
-    for where, folders, files in os.walk(root):
+    for parent, folders, files in os.walk(root):
         folders[:] = sorted(set(folders) - SKIPPED_FOLDERS)
         for name in sorted(files):
             if name.endswith(".py"):
-                yield os.path.join(where, name)
+                yield os.path.join(parent, name)
 
 
 def _docstrings(path: str) -> Iterator[str]:
@@ -108,9 +108,11 @@ def _docstrings(path: str) -> Iterator[str]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return  # a template, or a file for another version of Python
-    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    documented = (
+        ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    )
     for node in ast.walk(tree):
-        if isinstance(node, kinds):
+        if isinstance(node, documented):
             text = ast.get_docstring(node)
             if text:
                 yield text

@@ -140,11 +140,11 @@ def _facts(path: str, task: base.Task) -> dict[str, str]:
             name: f"{', '.join(each['inputs'])} -> {', '.join(each['outputs'])}"
             for name, each in described["signatures"].items()
         },
-        **manifest.parity(described),
+        **manifest.format_parity(described),
         "time per text": f"{time(1)} alone, {time(32)} in a batch of 32 "
         "(a sentence)",
         "the server needs": ", ".join(described["text_ops"]),
-        "TF Serving": compatibility.listed(described),
+        "TF Serving": compatibility.format_servers(described),
     }
 
 

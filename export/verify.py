@@ -37,8 +37,8 @@ def main() -> None:
         "made with": ", ".join(
             " ".join(item) for item in described["versions"].items()
         ),
-        **manifest.parity(described),
-        "TF Serving": compatibility.listed(described),
+        **manifest.format_parity(described),
+        "TF Serving": compatibility.format_servers(described),
     }
     if key:
         lacks = compatibility.problems(described, key)

@@ -2,7 +2,7 @@
 
 The source is a run, a step folder, or a folder in Google's, Hugging Face's or
 KerasHub's format. The written checkpoint is loaded again and compared with the
-source: every weight, and the hidden states of random token ids.
+model that was written: every weight, and the hidden states of random token ids.
 
 Converts Google's format to Hugging Face's:
 
@@ -10,14 +10,16 @@ Converts Google's format to Hugging Face's:
       --output=bert-tiny --format=hugging_face
 
 Adds the words of a domain to the vocabulary, from a file with one word per
-line. Each embedding starts as the mean of the word's former wordpieces; train
-afterwards, because the model has never seen the new tokens:
+line. Each new embedding is initialised with the mean of the embeddings of the
+word's former wordpieces; train afterwards, because the model has never seen the
+new tokens:
 
   python -m trainers.convert --checkpoint=runs/base --output=runs/medical \\
       --add_words=drugs.txt
 
-Removes unused tokens and positions, for a phone. Predictions on the given texts
-do not change; in other texts some words may become [UNK]:
+Removes unused tokens and positions, for a phone. Predictions on given texts of
+up to --positions tokens do not change; in other texts some words may become
+[UNK]:
 
   python -m trainers.convert --checkpoint=runs/sst2 --output=runs/phone \\
       --trim_to=train.tsv,dev.tsv --positions=128
@@ -49,6 +51,7 @@ from bert_keras import (
 )
 from bert_keras import model as model_lib
 from bert_keras.data import corpus, json_lines
+from bert_keras.tasks import base as tasks
 from bert_keras.tokenizers import base as tokenizers
 from trainers import flags
 
@@ -62,8 +65,8 @@ TOLERANCE = 1e-5
 class Settings:
     checkpoint: str = options.option(
         "",
-        "What to convert: a run or step folder, or a folder of Google's, "
-        "Hugging Face's or KerasHub's.",
+        "What to convert: a run or step folder, or a folder in Google's, "
+        "Hugging Face's or KerasHub's format.",
     )
     modules: str = options.option(
         "", options.MODULES, formerly=("task",), identity=False
@@ -71,7 +74,8 @@ class Settings:
     output: str = options.option("", "The folder to write; new, or empty.")
     format: str = options.option(
         NATIVE,
-        "What to write. A head that the format cannot store is dropped.",
+        "Output format. A head that the format cannot store is an error; "
+        "keras_hub drops it.",
         (NATIVE, *formats.FORMATS),
     )
     add_words: str = options.option(
@@ -105,8 +109,14 @@ def convert(settings: Settings) -> dict[str, Any]:
     options.check(settings)
     options.require("checkpoint", settings.checkpoint)
     options.require("output", settings.output)
-    _check_empty(settings.output)
+    if tf.io.gfile.exists(settings.output) and not tf.io.gfile.isdir(
+        settings.output
+    ):
+        raise errors.InputError(
+            f"--output={settings.output} is a file; choose a new folder."
+        )
     with locks.hold(settings.output):
+        _check_empty(settings.output)
         return _convert(settings)
 
 
@@ -126,9 +136,10 @@ def _convert(settings: Settings) -> dict[str, Any]:
         formats.FORMATS[settings.format].write(
             settings.output, model, tokenizer
         )
+    written = formats.read(settings.output)
     summary = {
         "format": f"{_format(settings.checkpoint)} -> {settings.format}",
-        "task": model.task.name if model.task else "none (encoder only)",
+        "task": written.task.name if written.task else "none (encoder only)",
         "vocabulary": _change(
             source_tokenizer.vocab_size, tokenizer.vocab_size
         ),
@@ -140,25 +151,25 @@ def _convert(settings: Settings) -> dict[str, Any]:
             source_model.count_params(), model.count_params()
         ),
         "size": console.size_of(settings.output),
-        **compare(settings.output, model, tokenizer),
+        **compare(written, model, tokenizer),
         "time": f"{time.monotonic() - began:.1f} s",
-        "next": _next(settings.output, model),
+        "next": _next(settings.output, written.task),
     }
     console.table(settings.output, summary)
     return summary
 
 
 def compare(
-    folder: str,
+    written: checkpoint.Checkpoint,
     model: model_lib.BertModel,
     tokenizer: tokenizers.Tokenizer,
 ) -> dict[str, Any]:
-    """Compares the checkpoint in `folder` with the model it was written from.
+    """Compares a written checkpoint with the model it was written from.
 
     Returns rows of the summary: the largest differences of weights and outputs.
     Raises RuntimeError if they are too large: the format's code has a bug.
     """
-    written = formats.read(folder)
+    folder = written.folder
     same_vocabulary = written.tokenizer().fingerprint == tokenizer.fingerprint
     values, written_values = (
         checkpoint.weight_values(model.encoder),
@@ -176,7 +187,7 @@ def compare(
     elif model.task is not None:
         dropped.append("the head")
     if dropped:
-        summary["left behind"] = ", ".join(dropped)
+        summary["dropped"] = ", ".join(dropped)
     with layers.skip_init():
         reloaded = written.config.build_encoder()
     for path, variable in checkpoint.weights(reloaded).items():
@@ -189,16 +200,16 @@ def compare(
     )
     summary["difference of outputs"] = f"{outputs:.2g} at most"
     written_config = written.config.to_dict()
-    lost = [
+    changed = [
         f"{name} {value} (now {written_config[name]})"
         for name, value in model.encoder.config.to_dict().items()
         if value != written_config[name]
     ]
-    if lost:
-        summary["settings lost"] = ", ".join(lost)
+    if changed:
+        summary["changed settings"] = ", ".join(changed)
     if not (same_vocabulary and weights == 0 and outputs <= TOLERANCE):
         raise RuntimeError(
-            f"{folder} differs from the source model: weights differ by "
+            f"{folder} differs from the converted model: weights differ by "
             f"{weights:.2g}, outputs by {outputs:.2g}, vocabularies are "
             f"{'equal' if same_vocabulary else 'different'}. Do not use it."
         )
@@ -206,9 +217,8 @@ def compare(
 
 
 def _check_empty(folder: str) -> None:
-    if not tf.io.gfile.exists(folder):
-        return
-    if not tf.io.gfile.isdir(folder) or tf.io.gfile.listdir(folder):
+    """Raises InputError if a folder contains more than its lock file."""
+    if set(tf.io.gfile.listdir(folder)) - {locks.NAME}:
         raise errors.InputError(
             f"--output={folder} exists and is not empty; choose a new folder."
         )
@@ -246,7 +256,10 @@ def _resized(
 
 
 def _texts(path: str) -> Iterator[str]:
-    """Yields the lines of a text file, or all strings of a JSON file."""
+    """Yields the lines of a text file, or the string values of a JSON file.
+
+    Each line of a JSON file is a JSON value.
+    """
     is_json = corpus.is_json(path)
     for number, line in corpus.texts(path):
         if not is_json:
@@ -331,8 +344,9 @@ def _change(before: int | None, after: int | None) -> str:
     return old + (f" -> {new}" if new != old else "")
 
 
-def _next(folder: str, model: model_lib.BertModel) -> str:
-    if model.task is None:
+def _next(folder: str, task: tasks.Task | None) -> str:
+    """Returns the command to run after the conversion."""
+    if task is None:
         return (
             f"python -m trainers.finetune --init={folder} --train=ROWS "
             "--output=RUN"

@@ -36,9 +36,9 @@ def pack(
            padding_value=-1)
       token_ids [[2, 7, 8, 3]]  start [[-1, 0, 3, -1]]
     """
-    room = frame.room(seq_length, len(segments))
+    capacity = frame.capacity(seq_length, len(segments))
     length = tf.add_n([segment.row_lengths() for segment in segments])
-    kept = _kept(segments, room)
+    kept = _kept(segments, capacity)
     ids = _join(_gather(segments, kept), *frame[:3])
     token_ids = dense(ids)
     padding_mask = tf.sequence_mask(
@@ -49,7 +49,7 @@ def pack(
         "segment_ids": tf.zeros_like(padding_mask),
         "padding_mask": padding_mask,
         "example_index": tf.range(tf.shape(padding_mask)[0]),
-        "truncated": length > room,
+        "truncated": length > capacity,
     }
     if len(segments) == 2:
         second_start = (
@@ -80,9 +80,9 @@ def pack_separately(
     in each.
     """
     seq_length = seq_length // len(segments)
-    room = frame.room(seq_length)
+    capacity = frame.capacity(seq_length)
     rows = [
-        _join(_gather([segment], _kept([segment], room)), *frame[:3])
+        _join(_gather([segment], _kept([segment], capacity)), *frame[:3])
         for segment in segments
     ]
     numbers = [_fill_like(row, number) for number, row in enumerate(rows, 1)]
@@ -93,7 +93,7 @@ def pack_separately(
         "padding_mask": padding_mask,
         "example_index": tf.range(tf.shape(padding_mask)[0]),
         "truncated": tf.reduce_any(
-            [segment.row_lengths() > room for segment in segments], axis=0
+            [segment.row_lengths() > capacity for segment in segments], axis=0
         ),
     }
 
@@ -121,11 +121,11 @@ class Windows(NamedTuple):
     exactly one window, the one in which it has most context.
     Two windows of 4 tokens with stride 2, of a text of 6 tokens:
 
-      ids      [[10, 11, 12, 13], [12, 13, 14, 15]]
+      values   [[10, 11, 12, 13], [12, 13, 14, 15]]
       start  [0, 2]   own_start  [0, 3]   own_stop  [3, 6]
     """
 
-    ids: tf.RaggedTensor  # (W, None) int32
+    values: tf.RaggedTensor  # (W, None) int32: one value per token, such as ids
     example_index: tf.Tensor  # (W,) int32: index of the window's text
     start: tf.Tensor  # (W,) int32
     own_start: tf.Tensor  # (W,) int32
@@ -133,36 +133,36 @@ class Windows(NamedTuple):
 
 
 def windows(
-    ids: tf.RaggedTensor, room: tf.Tensor | int, stride: tf.Tensor | int
+    values: tf.RaggedTensor, size: tf.Tensor | int, stride: tf.Tensor | int
 ) -> Windows:
-    """Splits texts into windows of `room` tokens, `stride` tokens apart.
+    """Splits texts into windows of `size` tokens, `stride` tokens apart.
 
-    ids (T, None) int32; room and stride () or (T,) int32. A text that fits is
-    one window, also if empty. The stride is clipped to 1..room, so that no
-    token is lost.
+    values (T, None) int32: one per token; size and stride () or (T,) int32. A
+    text that fits is one window, also if empty. The stride is clipped to
+    1..size, so that no token is lost.
     """
-    length = tf.cast(ids.row_lengths(), tf.int32)
-    room = tf.maximum(tf.broadcast_to(room, tf.shape(length)), 1)
+    length = tf.cast(values.row_lengths(), tf.int32)
+    size = tf.maximum(tf.broadcast_to(size, tf.shape(length)), 1)
     stride = tf.clip_by_value(
-        tf.broadcast_to(stride, tf.shape(length)), 1, room
+        tf.broadcast_to(stride, tf.shape(length)), 1, size
     )
-    more = tf.maximum(length - room, 0)
+    more = tf.maximum(length - size, 0)
     count = 1 + (more + stride - 1) // stride
 
     window_index = tf.ragged.range(count)  # (T, windows)
     example_index = tf.cast(window_index.value_rowids(), tf.int32)
-    length, room, stride, count = (
+    length, size, stride, count = (
         tf.gather(value, example_index)
-        for value in (length, room, stride, count)
+        for value in (length, size, stride, count)
     )
     begin = window_index.values * stride
-    stop = tf.minimum(begin + room, length)
-    half = (room - stride) // 2
+    stop = tf.minimum(begin + size, length)
+    half = (size - stride) // 2
     tokens = tf.ragged.range(begin, stop)
-    start = tf.gather(tf.cast(ids.row_starts(), tf.int32), example_index)
+    start = tf.gather(tf.cast(values.row_starts(), tf.int32), example_index)
     flat = tokens.values + tf.gather(start, tokens.value_rowids())
     return Windows(
-        tokens.with_values(tf.gather(ids.values, flat)),
+        tokens.with_values(tf.gather(values.values, flat)),
         example_index,
         begin,
         own_start=tf.where(begin == 0, 0, begin + half),
@@ -235,19 +235,20 @@ def dense(ids: tf.RaggedTensor, padding_value: int = 0) -> tf.Tensor:
 
 
 def _kept(
-    segments: Sequence[tf.RaggedTensor], room: int
+    segments: Sequence[tf.RaggedTensor], capacity: int
 ) -> list[tf.RaggedTensor]:
     """Returns, per segment, the indices of kept tokens in its flat values.
 
-    For room 10, lengths (8, 4) are truncated to (6, 4) and (8, 7) to (5, 5).
+    With capacity 10, lengths (8, 4) are truncated to (6, 4) and (8, 7) to
+    (5, 5).
     """
     lengths = [segment.row_lengths() for segment in segments]
     if len(segments) == 1:
-        counts = [tf.minimum(lengths[0], room)]
+        counts = [tf.minimum(lengths[0], capacity)]
     else:
         first, second = lengths
-        second = tf.minimum(second, tf.maximum(room - first, room // 2))
-        counts = [tf.minimum(first, room - second), second]
+        second = tf.minimum(second, tf.maximum(capacity - first, capacity // 2))
+        counts = [tf.minimum(first, capacity - second), second]
     starts = [segment.row_starts() for segment in segments]
     return [
         tf.ragged.range(start, start + count)

@@ -161,7 +161,7 @@ def sample_records(
     key = [settings.seed, 2 * number + (split == "dev")]
     passes = sentence_pairs.sample_pairs(
         documents,
-        max_tokens=settings.tokenizer.frame.room(
+        max_tokens=settings.tokenizer.frame.capacity(
             settings.seq_length, segments=2 if pairs else 1
         ),
         objective=settings.objective,

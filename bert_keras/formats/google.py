@@ -45,7 +45,7 @@ _IGNORED = (
     r"/(adam_[mv]|Adam|Adam_1)$|^(global_step|beta[12]_power)$"
     r"|^(start_logits|end_logits|answer_class)/"
 )
-# Tensors of heads that are reported if no task here has such a head.
+# Tensors of heads that are reported as left out if no task has such a head.
 _HEADS = r"^((start_logits|end_logits|answer_class)/|output_(weights|bias)$)"
 
 # BertConfig's field -> Google's.
@@ -89,9 +89,9 @@ def recognises(path: str) -> bool:
 def read(
     path: str, *, lowercase: bool | None = None, allow_missing: str = ""
 ) -> weight_mapping.ExternalCheckpoint:
-    """Reads the encoder, and the head if it is that of a task here.
+    """Reads the encoder, and the head if a task of the package has such a head.
 
-    Only the index is read here, so a checkpoint without its data file can be
+    Only the index is read at once, so a checkpoint without its data file can be
     inspected. Tensors are read lazily.
     """
     names = tf.io.gfile.listdir(path)
@@ -99,7 +99,7 @@ def read(
     config_path = os.path.join(path, ALBERT_CONFIG if albert else BERT_CONFIG)
     values = files.read_json(config_path)
     config = _read_config(values, config_path, albert=albert)
-    tensors = _Tensors(os.path.join(path, _prefix(path, names)))
+    tensors = _Tensors(os.path.join(path, _checkpoint_prefix(path, names)))
     if lowercase is None:
         # Google's files lack it; then it is inferred from the vocabulary.
         lowercase = weight_mapping.field(
@@ -109,19 +109,19 @@ def read(
         os.path.join(path, VOCABULARY), lowercase=lowercase
     )
     _check_layers(config, tensors, config_path)
-    rows, *_ = tensors.shapes.get(google_weights.WORDS) or (0,)
+    rows, *_ = tensors.shapes.get(google_weights.WORD_EMBEDDINGS) or (0,)
     if rows == config.vocab_size:
         tokenizer = weight_mapping.fit_vocabulary(tokenizer, rows, path)
     task = _read_task(tensors.shapes, tokenizer, config, albert=albert)
     encoder, head = (
-        google_weights.encoder(config, albert=albert),
-        google_weights.head(task, config),
+        google_weights.map_encoder(config, albert=albert),
+        google_weights.map_head(task, config),
     )
     matches = weight_mapping.match(
         encoder | head,
         _without_bookkeeping(tensors.shapes, encoder | head),
         folder=path,
-        # A head with one output is a regression, which is not supported here.
+        # A head with one output is a regression, which `_read_task` leaves out.
         ignored=_IGNORED if task else f"{_IGNORED}|^output_(weights|bias)$",
         allow_missing=allow_missing,
     )
@@ -164,10 +164,10 @@ def write(
     values = _google_config(config, albert=albert)
     values["do_lower_case"] = tokenizer.lowercase
     tensors = weight_mapping.to_external(
-        google_weights.encoder(config, albert=albert),
+        google_weights.map_encoder(config, albert=albert),
         checkpoint.weight_values(model.encoder),
     ) | weight_mapping.to_external(
-        google_weights.head(model.task, config),
+        google_weights.map_head(model.task, config),
         checkpoint.weight_values(model.head),
     )
     index, data = f"{PREFIX}.index", f"{PREFIX}.data-00000-of-00001"
@@ -204,30 +204,30 @@ class _Tensors:
 
     def __init__(self, prefix: str):
         self.prefix = prefix
-        self._reader = self._ask(tf.train.load_checkpoint, prefix)
+        self._reader = self._call(tf.train.load_checkpoint, prefix)
         self.shapes: dict[str, tuple[int, ...]] = {
             name: tuple(shape)
-            for name, shape in self._ask(
+            for name, shape in self._call(
                 self._reader.get_variable_to_shape_map
             ).items()
         }
-        self._types = self._ask(self._reader.get_variable_to_dtype_map)
+        self._types = self._call(self._reader.get_variable_to_dtype_map)
         if "_CHECKPOINTABLE_OBJECT_GRAPH" in self.shapes:
             raise errors.InputError(
                 f"{prefix} was written by TensorFlow 2, which names objects; "
-                "expected one of TensorFlow 1, which names variables as "
-                f"{google_weights.WORDS}."
+                "expected a checkpoint of TensorFlow 1, with variable names "
+                f"such as {google_weights.WORD_EMBEDDINGS}."
             )
 
     def read(self, name: str) -> np.ndarray:
-        return self._ask(self._reader.get_tensor, name)
+        return self._call(self._reader.get_tensor, name)
 
     def is_float(self, name: str) -> bool:
         return self._types[name].is_floating
 
-    def _ask(self, question, *arguments):
+    def _call(self, function, *arguments):
         try:
-            return question(*arguments)
+            return function(*arguments)
         except (
             tf.errors.OpError,
             # TensorFlow's reader raises these, too; for a truncated file it is
@@ -243,7 +243,7 @@ class _Tensors:
             ) from None
 
 
-def _prefix(folder: str, names: list[str]) -> str:
+def _checkpoint_prefix(folder: str, names: list[str]) -> str:
     """Returns the prefix of the checkpoint to read, of possibly several."""
     prefixes = sorted(
         name.removesuffix(".index") for name in names if name.endswith(".index")
@@ -253,8 +253,8 @@ def _prefix(folder: str, names: list[str]) -> str:
         if latest not in prefixes:
             raise errors.InputError(
                 f"{os.path.join(folder, _LATEST)} names {latest}, which is not "
-                f"here (found: {', '.join(prefixes) or 'none'}); copy it, or "
-                f"delete the file `{_LATEST}`."
+                f"in the folder (found: {', '.join(prefixes) or 'none'}); copy "
+                f"it, or delete the file `{_LATEST}`."
             )
         return latest
     if PREFIX in prefixes:
@@ -313,9 +313,8 @@ def _read_config(
     if values.get("inner_group_num", 1) != 1:
         raise errors.InputError(
             f"{path}: expected inner_group_num 1, got "
-            f"{weight_mapping.shown(values['inner_group_num'])}; only networks "
-            "of "
-            "such groups can be read."
+            f"{weight_mapping.shown(values['inner_group_num'])}; other values "
+            "cannot be read."
         )
     settings = {name: values[key] for name, key in (sizes | _RATES).items()}
     # Drop ALBERT's fields if their values are BERT's defaults.
@@ -339,17 +338,18 @@ def _google_config(config: bert.BertConfig, *, albert: bool) -> dict[str, Any]:
     ]
     if other:
         raise errors.InputError(
-            f"Google's format cannot hold {', '.join(other)}: its code always "
+            f"Google's format cannot store {', '.join(other)}: its code always "
             f"has {', '.join(f'{name}={v!r}' for name, v in _FIXED.items())}."
         )
     if config.activation not in _ACTIVATIONS:
         # An additional field cannot help: Google's code would ignore it and
         # silently give other answers.
         raise errors.InputError(
-            f"Google's format cannot hold activation={config.activation!r}: "
-            'its "gelu" is our gelu_tanh. The two differ by less than 0.0005; '
-            'if that will do, write "activation": "gelu_tanh" in the '
-            "checkpoint's config.json and evaluate it before writing it here."
+            f"Google's format cannot store activation={config.activation!r}: "
+            'its "gelu" is bert_keras\' gelu_tanh. The two differ by less than '
+            '0.0005; if that is close enough, write "activation": "gelu_tanh" '
+            "in the checkpoint's config.json and evaluate it before converting "
+            "it."
         )
     values = {
         key: getattr(config, field) for field, key in (_SIZES | _RATES).items()
@@ -357,7 +357,7 @@ def _google_config(config: bert.BertConfig, *, albert: bool) -> dict[str, Any]:
     values["hidden_act"] = _ACTIVATIONS[config.activation]
     if albert:
         values["embedding_size"] = config.embedding_width
-        values["num_hidden_groups"] = google_weights.groups(config)
+        values["num_hidden_groups"] = google_weights.num_blocks(config)
         values["inner_group_num"] = 1
     return values
 
@@ -381,7 +381,7 @@ def _read_task(
             # NSP and SOP have the same head (ALBERT, 3.1).
             objective = "sop" if albert else "nsp"
         task = masked_lm.MaskedLM(objective=objective).adapt([], tokenizer)
-    elif has(google_weights.SPAN):
+    elif has(google_weights.SPAN_PREFIX):
         # The max_seq_length of run_squad.py.
         task = question_answering.QuestionAnswering(seq_length=384)
     else:
@@ -405,8 +405,8 @@ def _check_layers(
     if config.num_layers > len(tensors.shapes):
         raise errors.InputError(
             f"{config_path} has num_hidden_layers {config.num_layers:,}, and "
-            f"{tensors.prefix} {len(tensors.shapes):,} tensors; are the two "
-            "of one model?"
+            f"{tensors.prefix} has {len(tensors.shapes):,} tensors; do the two "
+            "belong to the same model?"
         )
 
 
@@ -416,8 +416,8 @@ def _unsupported_head_reason(names: Iterable[str]) -> str:
     if not head_tensors:
         return ""
     return (
-        f"{', '.join(head_tensors[:5])} are a regression's or those of "
-        "ALBERT's SQuAD, which no task here reads"
+        f"{', '.join(head_tensors[:5])} are those of a regression or "
+        "of ALBERT's SQuAD, which no task reads"
     )
 
 
@@ -470,5 +470,5 @@ def _check_shapes(
     for name in expected:
         if not tensors.is_float(name):
             raise errors.InputError(
-                f"{tensors.prefix}: expected numbers with a fraction in {name}."
+                f"{tensors.prefix}: expected floating-point numbers in {name}."
             )

@@ -1,4 +1,4 @@
-"""Maps Google's tensor names and shapes to this project's (BERT, ALBERT)."""
+"""Maps native variables to Google's tensors of known shape (BERT, ALBERT)."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ from bert_keras.tasks import (
     question_answering,
 )
 
-WORDS = "bert/embeddings/word_embeddings"
-SPAN = "cls/squad/"
+WORD_EMBEDDINGS = "bert/embeddings/word_embeddings"
+SPAN_PREFIX = "cls/squad/"
 
 # Layers of one block, native (target) -> Google's (sources).
 _BERT_BLOCK = {
@@ -41,11 +41,15 @@ _ALBERT_BLOCK = {
     "feed_forward_norm": ("LayerNorm_1",),
 }
 
-# Mappings, each with the shape of every one of its source tensors.
+# Mapping -> the shape of each of its source tensors; they are equal.
 Mappings = dict[weight_mapping.WeightMapping, tuple[int, ...]]
 
 
-def encoder(config: bert.BertConfig, *, albert: bool) -> Mappings:
+def map_encoder(config: bert.BertConfig, *, albert: bool) -> Mappings:
+    """Returns the mappings of the encoder's variables.
+
+    albert: whether the tensors have ALBERT's names.
+    """
     hidden_size, inner = config.hidden_size, config.intermediate_size
     width = config.embedding_width
     scope = "bert/embeddings"
@@ -55,7 +59,7 @@ def encoder(config: bert.BertConfig, *, albert: bool) -> Mappings:
             width,
         )
         for target, source, rows in (
-            ("token", WORDS, config.vocab_size),
+            ("token", WORD_EMBEDDINGS, config.vocab_size),
             ("segment", f"{scope}/token_type_embeddings", config.num_segments),
             (
                 "position",
@@ -79,13 +83,13 @@ def encoder(config: bert.BertConfig, *, albert: bool) -> Mappings:
         "feed_forward/inner": (hidden_size, inner),
         "feed_forward/outer": (inner, hidden_size),
     }
-    for number in range(groups(config)):
-        scope, block = f"bert/encoder/layer_{number}", _BERT_BLOCK
+    for index in range(num_blocks(config)):
+        scope, block = f"bert/encoder/layer_{index}", _BERT_BLOCK
         if albert:
-            scope = f"bert/encoder/transformer/group_{number}/inner_group_0"
+            scope = f"bert/encoder/transformer/group_{index}/inner_group_0"
             block = _ALBERT_BLOCK
         for layer, names in block.items():
-            target = f"block_{number}/{layer}"
+            target = f"block_{index}/{layer}"
             sources = [f"{scope}/{name}" for name in names]
             if layer in sizes:
                 mappings |= _dense(target, sources, *sizes[layer])
@@ -94,7 +98,11 @@ def encoder(config: bert.BertConfig, *, albert: bool) -> Mappings:
     return mappings
 
 
-def head(task: base.Task | None, config: bert.BertConfig) -> Mappings:
+def map_head(task: base.Task | None, config: bert.BertConfig) -> Mappings:
+    """Returns the mappings of the task's head; {} without a task.
+
+    Raises InputError if Google's format cannot store the head.
+    """
     hidden_size, width = config.hidden_size, config.embedding_width
     if task is None:
         return {}
@@ -119,7 +127,7 @@ def head(task: base.Task | None, config: bert.BertConfig) -> Mappings:
     if isinstance(task, classification.Classification):
         return _output_layer("label/score", "", len(task.labels), hidden_size)
     if isinstance(task, question_answering.QuestionAnswering):
-        return _output_layer("span/score", SPAN, 2, hidden_size)
+        return _output_layer("span/score", SPAN_PREFIX, 2, hidden_size)
     raise errors.InputError(
         f"Google's format cannot store the head of {task.name}, only those of "
         "masked_lm, classification and question_answering."
@@ -164,5 +172,9 @@ def _output_layer(
     }
 
 
-def groups(config: bert.BertConfig) -> int:
+def num_blocks(config: bert.BertConfig) -> int:
+    """Returns the number of blocks that have their own weights.
+
+    These are ALBERT's groups; in BERT, every layer.
+    """
     return config.num_hidden_groups or config.num_layers

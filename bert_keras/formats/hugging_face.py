@@ -97,40 +97,42 @@ def _tagging(task, folder, values, tokenizer):
 ARCHITECTURES = {
     "BertModel": Architecture(),
     "BertForPreTraining": Architecture(
-        head=(weights.PREDICTIONS, weights.RELATION),
+        head=(weights.PREDICTION_PREFIX, weights.RELATION_PREFIX),
         task=masked_lm.MaskedLM,
         adapt=_pretraining,
         writes=lambda task: task.objective != "none",
-        mappings=weights.masked_lm,
+        mappings=weights.map_masked_lm,
     ),
     "BertForMaskedLM": Architecture(
-        head=(weights.PREDICTIONS,),
+        head=(weights.PREDICTION_PREFIX,),
         pooler=False,
         task=masked_lm.MaskedLM,
         adapt=_masked_lm,
         writes=lambda task: task.objective == "none",
-        mappings=weights.masked_lm,
+        mappings=weights.map_masked_lm,
     ),
-    "BertForNextSentencePrediction": Architecture(head=(weights.RELATION,)),
+    "BertForNextSentencePrediction": Architecture(
+        head=(weights.RELATION_PREFIX,)
+    ),
     "BertForSequenceClassification": Architecture(
-        head=(weights.CLASSIFIER,),
+        head=(weights.CLASSIFIER_PREFIX,),
         task=classification.Classification,
         adapt=_classification,
-        mappings=weights.classification,
+        mappings=weights.map_classification,
     ),
-    "BertForMultipleChoice": Architecture(head=(weights.CLASSIFIER,)),
+    "BertForMultipleChoice": Architecture(head=(weights.CLASSIFIER_PREFIX,)),
     "BertForTokenClassification": Architecture(
-        head=(weights.CLASSIFIER,),
+        head=(weights.CLASSIFIER_PREFIX,),
         pooler=False,
         task=tagging.Tagging,
         adapt=_tagging,
-        mappings=weights.tagging,
+        mappings=weights.map_tagging,
     ),
     "BertForQuestionAnswering": Architecture(
-        head=(weights.SPAN,),
+        head=(weights.SPAN_PREFIX,),
         pooler=False,
         task=question_answering.QuestionAnswering,
-        mappings=weights.question_answering,
+        mappings=weights.map_question_answering,
     ),
 }
 
@@ -170,17 +172,18 @@ def read(
     tensors = weights.Tensors(path)
     # Check the table's own size: a wrong one in config.json alone could make a
     # vocabulary of any size.
-    rows = tensors.rows(weights.WORDS)
+    rows = tensors.rows(weights.WORD_EMBEDDINGS)
     if rows and rows != config.vocab_size:
         raise errors.InputError(
             f"{path}: config.json has vocab_size {config.vocab_size:,}, and "
-            f"the embedding table {rows:,} rows; are the two of one model?"
+            f"the embedding table {rows:,} rows; do the two belong to the "
+            "same model?"
         )
     if config.num_layers > len(tensors.names):
         raise errors.InputError(
             f"{path}: config.json has num_hidden_layers {config.num_layers:,}, "
-            f"and the folder {len(tensors.names):,} tensors; are the two of "
-            "one model?"
+            f"and the folder {len(tensors.names):,} tensors; do the two "
+            "belong to the same model?"
         )
     tokenizer = tokenizers.read(
         path,
@@ -191,7 +194,7 @@ def read(
     architecture = _architecture(path, tensors.names, values)
     task = _task(architecture, path, config, values, tokenizer)
 
-    encoder = weights.encoder(config)
+    encoder = weights.map_encoder(config)
     head = architecture.mappings(config, task) if task else {}
     unread_heads = (
         [] if task else [f"^{re.escape(name)}" for name in architecture.head]
@@ -235,7 +238,7 @@ def write(
     task = getattr(model, "task", None)
     encoder = getattr(model, "encoder", model)
     network = weight_mapping.config_of_bert(encoder)
-    mappings = weights.encoder(network)
+    mappings = weights.map_encoder(network)
     values = checkpoint.weight_values(encoder)
     name = _written_as(task) if task else "BertModel"
     config = {

@@ -26,19 +26,19 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Mappings, each with the shape that its source tensors share.
 Mappings = dict[weight_mapping.WeightMapping, tuple[int, ...]]
 
-WORDS = "embeddings.word_embeddings.weight"
-PREDICTIONS = "cls.predictions."
-RELATION = "cls.seq_relationship."
-CLASSIFIER = "classifier."
-SPAN = "qa_outputs."
+WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
+PREDICTION_PREFIX = "cls.predictions."
+RELATION_PREFIX = "cls.seq_relationship."
+CLASSIFIER_PREFIX = "classifier."
+SPAN_PREFIX = "qa_outputs."
 
 # Constants 0, 1, 2, ... and zeros, which older versions saved.
 BUFFERS = r"^embeddings\.(position|token_type)_ids$"
 
 # Tensors tied to another one: a file may have both, or only the first name.
 COPIES = {
-    f"{PREDICTIONS}decoder.weight": WORDS,
-    f"{PREDICTIONS}decoder.bias": f"{PREDICTIONS}bias",
+    f"{PREDICTION_PREFIX}decoder.weight": WORD_EMBEDDINGS,
+    f"{PREDICTION_PREFIX}decoder.bias": f"{PREDICTION_PREFIX}bias",
 }
 
 # Prefixes that torch's DataParallel, torch.compile and Lightning add to names.
@@ -47,7 +47,7 @@ WRAPPERS = ("module.", "_orig_mod.", "model.")
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-def encoder(config: bert.BertConfig) -> Mappings:
+def map_encoder(config: bert.BertConfig) -> Mappings:
     width, inner = config.hidden_size, config.intermediate_size
     mappings = {
         weight_mapping.WeightMapping(
@@ -97,13 +97,13 @@ def encoder(config: bert.BertConfig) -> Mappings:
     return mappings | _dense("pooler", (width, width), "pooler.dense")
 
 
-def masked_lm(config: bert.BertConfig, task: MaskedLM) -> Mappings:
+def map_masked_lm(config: bert.BertConfig, task: MaskedLM) -> Mappings:
     """Maps the heads of MaskedLM; next_sentence only if the task has it."""
     width, target = config.hidden_size, "masked_lm"
     bias = weight_mapping.WeightMapping(
-        f"{target}/bias", (f"{PREDICTIONS}bias",)
+        f"{target}/bias", (f"{PREDICTION_PREFIX}bias",)
     )
-    transform = f"{PREDICTIONS}transform"
+    transform = f"{PREDICTION_PREFIX}transform"
     mappings = {
         **_dense(f"{target}/transform", (width, width), f"{transform}.dense"),
         **_norm(f"{target}/norm", f"{transform}.LayerNorm", width),
@@ -112,28 +112,36 @@ def masked_lm(config: bert.BertConfig, task: MaskedLM) -> Mappings:
     if task.objective == "none":
         return mappings
     return mappings | _dense(
-        "next_sentence/score", (width, 2), RELATION.removesuffix(".")
+        "next_sentence/score", (width, 2), RELATION_PREFIX.removesuffix(".")
     )
 
 
-def classification(config: bert.BertConfig, task: Classification) -> Mappings:
+def map_classification(
+    config: bert.BertConfig, task: Classification
+) -> Mappings:
     shape = (config.hidden_size, len(task.labels))
-    return _dense("label/score", shape, CLASSIFIER.removesuffix("."))
+    return _dense("label/score", shape, CLASSIFIER_PREFIX.removesuffix("."))
 
 
-def tagging(config: bert.BertConfig, task: Tagging) -> Mappings:
+def map_tagging(config: bert.BertConfig, task: Tagging) -> Mappings:
     shape = (config.hidden_size, len(task.labels))
-    return _dense("tag/score", shape, CLASSIFIER.removesuffix("."))
+    return _dense("tag/score", shape, CLASSIFIER_PREFIX.removesuffix("."))
 
 
-def question_answering(config: bert.BertConfig, task: base.Task) -> Mappings:
+def map_question_answering(
+    config: bert.BertConfig, task: base.Task
+) -> Mappings:
     del task
-    return _dense("span/score", (config.hidden_size, 2), SPAN.removesuffix("."))
+    return _dense(
+        "span/score", (config.hidden_size, 2), SPAN_PREFIX.removesuffix(".")
+    )
 
 
 def full_name(name: str) -> str:
     """Adds the prefix `bert.` of models with a head to the encoder's names."""
-    head = name.startswith((PREDICTIONS, RELATION, CLASSIFIER, SPAN))
+    head = name.startswith(
+        (PREDICTION_PREFIX, RELATION_PREFIX, CLASSIFIER_PREFIX, SPAN_PREFIX)
+    )
     return name if head else f"bert.{name}"
 
 
@@ -158,7 +166,7 @@ class Tensors:
             tensors += [(name, file) for name in file.keys()]
         prefix = _common_prefix([name for name, _ in tensors])
         if prefix:
-            weight_mapping.say(
+            weight_mapping.warn(
                 f"{folder}: every tensor's name begins with {prefix}, which "
                 "wrappers of the training program add; it is removed."
             )

@@ -1,4 +1,4 @@
-"""Reads and fills the h5 files of KerasHub's BERT, one or several shards.
+"""Reads and overwrites the h5 files of KerasHub's BERT, also if sharded.
 
 A tensor is named by its file and its path in it: model/layers/dense/vars/0.
 Layers are numbered per class, variables by order. Attention kernels have an
@@ -18,10 +18,13 @@ from bert_keras import files as files_lib
 from bert_keras.formats import weight_mapping
 from bert_keras.networks import bert
 
-WORDS = "model/layers/reversible_embedding/vars/0"
+WORD_EMBEDDINGS = "model/layers/reversible_embedding/vars/0"
 
 
-def encoder(config: bert.BertConfig) -> Iterator[weight_mapping.WeightMapping]:
+def map_encoder(
+    config: bert.BertConfig,
+) -> Iterator[weight_mapping.WeightMapping]:
+    """Yields the mappings of the encoder's variables."""
     hidden_size, heads = (
         config.hidden_size,
         (config.num_heads, config.head_width),
@@ -40,9 +43,9 @@ def encoder(config: bert.BertConfig) -> Iterator[weight_mapping.WeightMapping]:
     norm = ((hidden_size,), (hidden_size,))
     yield from _layer("embeddings/norm", ["layer_normalization"], norm)
     square = ((hidden_size, hidden_size), (hidden_size,))
-    for number in range(config.num_layers):
-        target = f"block_{number}"
-        block = "transformer_encoder" + (f"_{number}" if number else "")
+    for index in range(config.num_layers):
+        target = f"block_{index}"
+        block = "transformer_encoder" + (f"_{index}" if index else "")
         attention = f"{block}/_self_attention_layer"
         yield from _layer(
             f"{target}/attention/qkv",
@@ -74,9 +77,10 @@ def encoder(config: bert.BertConfig) -> Iterator[weight_mapping.WeightMapping]:
     yield from _layer("pooler", ["dense"], square)
 
 
-def classifier(
+def map_classifier(
     config: bert.BertConfig, classes: int
 ) -> Iterator[weight_mapping.WeightMapping]:
+    """Yields the mappings of a classification head's variables."""
     shapes = ((config.hidden_size, classes), (classes,))
     return _layer("label/score", ["dense"], shapes, part="task")
 
@@ -97,17 +101,17 @@ def _layer(
     shapes: their shapes in the file.
     target_shapes: those in the model, if different.
     """
-    norm = target.endswith("norm")
-    names = ("gamma", "beta") if norm else ("kernel", "bias")
-    for number, (name, shape) in enumerate(zip(names, shapes, strict=True)):
+    is_norm = target.endswith("norm")
+    names = ("gamma", "beta") if is_norm else ("kernel", "bias")
+    for index, (name, shape) in enumerate(zip(names, shapes, strict=True)):
         tensors = [
-            f"{part}/layers/{layer}/vars/{number}" for layer in source_layers
+            f"{part}/layers/{layer}/vars/{index}" for layer in source_layers
         ]
         yield _mapping(
             f"{target}/{name}",
             tensors,
             shape,
-            (target_shapes or shapes)[number],
+            (target_shapes or shapes)[index],
         )
 
 
@@ -126,7 +130,7 @@ def _mapping(
 
 
 def files(folder: str, part: str) -> dict[str, str]:
-    """Lists the tensors of `part`, "model" or "task": {name: file}."""
+    """Returns the tensors of `part`, "model" or "task": {name: file}."""
     paths = [f"{part}.weights.h5"]
     shards = os.path.join(folder, f"{part}.weights.json")
     if tf.io.gfile.exists(shards):
@@ -154,7 +158,7 @@ def files(folder: str, part: str) -> dict[str, str]:
                 )
             )
             for name, item in items.items():
-                _check_inside(path, name, item)
+                _check_stored_inline(path, name, item)
         tensor_paths |= {f"{part}/{name}": path for name in items}
     return tensor_paths
 
@@ -162,7 +166,7 @@ def files(folder: str, part: str) -> dict[str, str]:
 def shape(path: str, name: str) -> tuple[int, ...]:
     """Returns the shape of a tensor in a file, with a 0 appended."""
     with _open(path) as file:
-        return (*file[_inside(name)].shape, 0)
+        return (*file[_path_in_file(name)].shape, 0)
 
 
 def read(path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -172,53 +176,56 @@ def read(path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
     reading, as a small damaged file can declare a tensor of any size.
     """
     with _open(path) as file:
-        stored = file[_inside(name)]
-        _check_inside(path, name, stored)
+        stored = file[_path_in_file(name)]
+        _check_stored_inline(path, name, stored)
         if stored.shape != shape:
             raise errors.InputError(
-                f"{path}: {name} is {stored.shape}, but config.json says "
-                f"{shape}; are the two of one model?"
+                f"{path}: {name} is {stored.shape}, but config.json specifies "
+                f"{shape}; do the two belong to the same model?"
             )
-        half = stored.attrs.get("dtype") == "bfloat16"  # h5 lacks it
-        if not half and stored.dtype.kind != "f":
+        # h5 has no bfloat16: Keras stores it as bytes with this attribute.
+        is_bfloat16 = stored.attrs.get("dtype") == "bfloat16"
+        if not is_bfloat16 and stored.dtype.kind != "f":
             raise errors.InputError(
-                f"{path}: {name} is of type {stored.dtype}; expected numbers "
-                "with a fraction."
+                f"{path}: {name} is of type {stored.dtype}; expected "
+                "floating-point numbers."
             )
-        return np.array(stored, tf.bfloat16.as_numpy_dtype if half else None)
+        dtype = tf.bfloat16.as_numpy_dtype if is_bfloat16 else None
+        return np.array(stored, dtype)
 
 
-def fill(
+def overwrite(
     folder: str,
     mappings: Iterable[weight_mapping.WeightMapping],
     values: Mapping[str, np.ndarray],
 ) -> None:
-    """Overwrites the weights in local files that KerasHub has written."""
+    """Overwrites the weights in local files that KerasHub has written.
+
+    values: the native variables, by path.
+    """
     import h5py
 
     for name, value in weight_mapping.to_external(mappings, values).items():
         path = os.path.join(folder, f"{name.partition('/')[0]}.weights.h5")
         with h5py.File(path, "r+") as file:
-            file[_inside(name)][...] = value
+            file[_path_in_file(name)][...] = value
 
 
-def _check_inside(path: str, name: str, item: Any) -> None:
+def _check_stored_inline(path: str, name: str, item: Any) -> None:
     """Raises InputError for a tensor whose values are in another file."""
     if item.shape is None:
         raise errors.InputError(
             f"{path}: {weight_mapping.shown(name)} is empty; expected numbers. "
-            "Copy "
-            "the folder again."
+            "Copy the folder again."
         )
     if item.external or item.is_virtual:
         raise errors.InputError(
             f"{path}: {weight_mapping.shown(name)} has its numbers in another "
-            "file, "
-            "which is not opened; expected all of them in this one."
+            "file, which is not opened; expected all of them in this one."
         )
 
 
-def _inside(name: str) -> str:
+def _path_in_file(name: str) -> str:
     return name.partition("/")[2]
 
 

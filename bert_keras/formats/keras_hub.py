@@ -84,21 +84,21 @@ def read(
 
     Raises InputError if it is damaged or another network's.
     """
-    config = _config(path)
-    tokenizer = _tokenizer(path, lowercase)
+    config, tokenizer = _config(path), _tokenizer(path, lowercase)
     files = keras_h5.files(path, "model")
     if config.num_layers > len(files):
         raise errors.InputError(
             f"{path}: config.json has num_layers {config.num_layers:,}, and "
-            f"the folder {len(files):,} tensors; are the two of one model?"
+            f"the folder {len(files):,} tensors; are they of the same model?"
         )
-    if keras_h5.WORDS in files:
-        rows, *_ = keras_h5.shape(files[keras_h5.WORDS], keras_h5.WORDS)
+    table = keras_h5.WORD_EMBEDDINGS
+    if table in files:
+        rows, *_ = keras_h5.shape(files[table], table)
         if rows != config.vocab_size:
             raise errors.InputError(
                 f"{path}: config.json has vocabulary_size "
                 f"{config.vocab_size:,}, and the embedding table {rows:,} "
-                "rows; are the two of one model?"
+                "rows; do the two belong to the same model?"
             )
         tokenizer = weight_mapping.fit_vocabulary(tokenizer, rows, path)
     task = _task(path, config)
@@ -108,9 +108,10 @@ def read(
             "of KerasHub's tasks, a BertTextClassifier of two or more classes "
             "with one right one is, and its task.json describes another"
         )
-    encoder = list(keras_h5.encoder(config))
-    head = list(keras_h5.classifier(config, len(task.labels))) if task else []
+    encoder = list(keras_h5.map_encoder(config))
+    head = []
     if task:
+        head = list(keras_h5.map_classifier(config, len(task.labels)))
         files |= keras_h5.files(path, "task")
     matches = weight_mapping.match(
         encoder + head,
@@ -167,7 +168,7 @@ def write(
     )
     # KerasHub writes a new model; then the weights in its files are replaced.
     with tempfile.TemporaryDirectory() as aside:
-        mappings = keras_h5.encoder(config)
+        mappings = keras_h5.map_encoder(config)
         values = checkpoint.weight_values(model.encoder)
         if isinstance(task, classification.Classification):
             models.BertTextClassifier(
@@ -179,12 +180,14 @@ def write(
                 ),
             ).save_to_preset(aside, max_shard_size=None)
             _write_metadata(aside, {"labels": task.labels, "pair": task.pair})
-            head = keras_h5.classifier(config, len(task.labels))
-            keras_h5.fill(aside, head, checkpoint.weight_values(model.head))
+            head = keras_h5.map_classifier(config, len(task.labels))
+            keras_h5.overwrite(
+                aside, head, checkpoint.weight_values(model.head)
+            )
         else:
             backbone.save_to_preset(aside, max_shard_size=None)
             words.save_to_preset(aside)
-        keras_h5.fill(aside, mappings, values)
+        keras_h5.overwrite(aside, mappings, values)
         weight_mapping.write_files(folder, _moves(aside))
 
 

@@ -123,8 +123,9 @@ def match(
             dict.fromkeys(absent), dict.fromkeys(extra)
         )
         raise errors.InputError(
-            f"{folder} does not fit: {difference} What may be missing can be "
-            "named with `allow_missing`; what is left over cannot."
+            f"{folder} does not fit: {difference} Variables that may be "
+            "missing can be named with `allow_missing`; unexpected tensors "
+            "cannot be allowed."
         )
     return matches
 
@@ -175,8 +176,8 @@ class ExternalCheckpoint(checkpoint.Checkpoint):
         if missing:
             raise errors.InputError(
                 f"{self.folder} does not fit: "
-                f"{named_tensors.differences(missing, {})} What may be missing "
-                "can be named with `allow_missing`."
+                f"{named_tensors.differences(missing, {})} Variables that may "
+                "be missing can be named with `allow_missing`."
             )
         super()._assign(name, variables, values)
 
@@ -213,8 +214,8 @@ def config_of_bert(encoder: keras.Model) -> bert.BertConfig:
     """Returns the encoder's config; raises InputError unless it is a BERT."""
     if not isinstance(encoder.config, bert.BertConfig):
         raise errors.InputError(
-            f"the format holds BERTs, and the network is {encoder.config.name}."
-            " Write bert_keras' own."
+            "expected a BERT, the only network that the format can store; the "
+            f"network is {encoder.config.name}. Write bert_keras' own format."
         )
     return encoder.config
 
@@ -237,17 +238,17 @@ def fit_vocabulary(
     entries = {**added, **dict(enumerate(tokenizer.vocabulary))}
     if max(entries) >= rows:
         raise errors.InputError(
-            f"{folder}: the vocabulary has {max(entries) + 1:,} entries and "
-            f"the embedding table {rows:,} rows; is it another model's "
-            "vocab.txt?"
+            f"{folder}: the vocabulary has {max(entries) + 1:,} entries, and "
+            f"the embedding table has {rows:,} rows; is vocab.txt another "
+            "model's?"
         )
     unused = [row for row in range(rows) if row not in entries]
     if unused:
-        say(
+        warn(
             f"{folder}: the embedding table has {rows:,} rows and the "
             f"vocabulary {len(entries):,} entries; the other {len(unused):,} "
-            f"rows are kept as entries that no text gives, [unused_row"
-            f"{unused[0]}] and so on."
+            f"rows are kept, with the entries [unused_row{unused[0]}] and so "
+            "on, which no text is split into."
         )
     if len(entries) == tokenizer.vocab_size and not unused:
         return tokenizer
@@ -257,7 +258,7 @@ def fit_vocabulary(
     )
 
 
-def say(message: str) -> None:
+def warn(message: str) -> None:
     """Warns about something unexpected in how a folder was read."""
     # Attribute the warning to the package: its source line would not help.
     warnings.warn_explicit(message, UserWarning, "bert_keras", 1)
@@ -303,7 +304,7 @@ def check_numbers(
     missing = [n for n in (*sizes, *rates, *positive) if n not in values]
     if missing:
         raise errors.InputError(f"{path} lacks {', '.join(missing)}.")
-    for names, expected, fits in (
+    for names, expected, is_valid in (
         (
             sizes,
             "a positive whole number",
@@ -314,7 +315,7 @@ def check_numbers(
     ):
         for name in names:
             value = values[name]
-            if not _is_number(value) or not fits(value):
+            if not _is_number(value) or not is_valid(value):
                 raise errors.InputError(
                     f"{path}: expected {expected} for {name}, got "
                     f"{shown(value)}."
@@ -329,19 +330,21 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def shown(value: Any, longest: int = 60) -> str:
+def shown(value: Any, max_length: int = 60) -> str:
     """Formats a value for a message, truncated and on one line."""
     try:
         text = repr(value)
     except RecursionError:
         return "something deeply nested"
-    return text if len(text) <= longest else f"{text[:longest]}..."
+    return text if len(text) <= max_length else f"{text[:max_length]}..."
 
 
 def check_shards(path: str, names: Iterable[Any]) -> list[str]:
-    """Returns the distinct names of files that `path` lists, sorted.
+    """Returns the distinct `names` of shards, sorted.
 
-    Raises InputError for a path outside of its folder.
+    path: the index file that contains the names, for the message.
+
+    Raises InputError for a name that is not one of a file beside the index.
     """
     names = list(names)
     for name in names:
@@ -364,8 +367,9 @@ def write_files(
 ) -> None:
     """Writes each file atomically, in this order.
 
-    The presence of the last one means that the folder is complete. A folder
-    with other files is refused, as they would be read with the new ones.
+    The presence of the last one means that the folder is complete. Raises
+    InputError if the folder has other files, as readers would take them for
+    files of this checkpoint.
     """
     tf.io.gfile.makedirs(folder)
     *first_names, _ = writers
@@ -373,8 +377,8 @@ def write_files(
     others = sorted(set(tf.io.gfile.listdir(folder)) - expected)
     if others:
         raise errors.InputError(
-            f"{folder} already holds {', '.join(others[:5])}; name an empty "
-            "or a new folder."
+            f"{folder} already contains {', '.join(others[:5])}; choose an "
+            "empty or a new folder."
         )
     for name, writer in writers.items():
         with files.local_aside(os.path.join(folder, name)) as path:

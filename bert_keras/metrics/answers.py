@@ -1,8 +1,9 @@
-"""Exact match and F1 of answers against gold texts, as papers report them.
+"""Exact match and F1 of answers against gold texts.
 
 `English` follows the evaluation script of SQuAD 2.0, `Chinese` that of
-CMRC 2018. Both score one answer against one gold text; `best` takes the best of
-several gold texts, and `best_threshold` finds the threshold for no answer.
+CMRC 2018. Both score one answer against one gold text; `best` takes the best
+score over several gold texts, and `best_threshold` finds the no-answer
+threshold.
 """
 
 import collections
@@ -27,7 +28,10 @@ class English:
         return re.sub(r"\b(?:a|an|the)\b", " ", text).split()
 
     def score(self, answer: str, gold: str) -> AnswerMetrics:
-        """Computes F1 over the words in both texts, in any order."""
+        """Computes exact match, and F1 from the number of shared words.
+
+        The order of the words does not change F1.
+        """
         predicted, expected = self.segments(answer), self.segments(gold)
         common = collections.Counter(predicted) & collections.Counter(expected)
         return AnswerMetrics(
@@ -37,25 +41,29 @@ class English:
 
 
 class Chinese:
-    """Compares Chinese characters and non-Chinese words, without `_MARKS`.
+    """Compares Chinese characters and non-Chinese words.
 
-    Exact match ignores this punctuation and case. Text that is not Chinese is
-    split into words by a regular expression; the original script calls NLTK.
+    Case and the punctuation that CMRC's script removes are ignored. Text that
+    is not Chinese is split into words by a regular expression; the original
+    script calls NLTK.
     """
 
     def segments(self, text: str) -> list[str]:
-        return _SEGMENT.findall(self._bare(text))
+        return _SEGMENT.findall(self._normalize(text))
 
     def score(self, answer: str, gold: str) -> AnswerMetrics:
-        """Computes F1 over the longest run of segments that is in both."""
+        """Computes exact match, and F1 from the longest common run.
+
+        A run is a sequence of consecutive segments.
+        """
         predicted, expected = self.segments(answer), self.segments(gold)
         common = _longest_common_run(predicted, expected)
         return AnswerMetrics(
-            float(self._bare(answer) == self._bare(gold)),
+            float(self._normalize(answer) == self._normalize(gold)),
             _f1(common, len(predicted), len(expected)),
         )
 
-    def _bare(self, text: str) -> str:
+    def _normalize(self, text: str) -> str:
         return text.lower().strip().translate(_WITHOUT_MARKS)
 
 
@@ -72,9 +80,10 @@ def question_answering(
     """Computes mean F1 and exact match of the predictions.
 
     predictions: {"answer", "answers": the best spans, "no_answer_score"}.
-    unanswerable: some questions have no answer. Then best_f1 is the F1 with the
-      best threshold for no answer, best_f1_threshold, which is chosen on these
-      same predictions; likewise best_exact_match.
+    golds: the gold texts of each question.
+    unanswerable: whether some questions have no answer. Then best_f1 is the F1
+      with the best no-answer threshold, best_f1_threshold, which is chosen on
+      these same predictions; likewise best_exact_match.
     """
     scored = _metrics_by_name(
         [p["answer"] for p in predictions], golds, language
@@ -84,8 +93,8 @@ def question_answering(
     }
     if not unanswerable:
         return means
-    spans = ["".join(p["answers"][:1]) for p in predictions]
-    answered = _metrics_by_name(spans, golds, language)
+    best_texts = [p["answers"][0] if p["answers"] else "" for p in predictions]
+    answered = _metrics_by_name(best_texts, golds, language)
     unanswered = _metrics_by_name([""] * len(predictions), golds, language)
     no_answer_scores = [p["no_answer_score"] for p in predictions]
     for name in scored:
@@ -101,8 +110,8 @@ def _metrics_by_name(
     answers: Sequence[str], golds: Sequence[Sequence[str]], language: Language
 ) -> dict[str, list[float]]:
     metrics = [
-        best(answer, gold, language)
-        for answer, gold in zip(answers, golds, strict=True)
+        best(answer, texts, language)
+        for answer, texts in zip(answers, golds, strict=True)
     ]
     return {
         name: [getattr(each, name) for each in metrics]
@@ -126,29 +135,33 @@ def best(
 
 
 def best_threshold(
-    null_scores: Sequence[float],
+    no_answer_scores: Sequence[float],
     answered: Sequence[float],
     unanswered: Sequence[float],
 ) -> tuple[float, float]:
-    """Returns the threshold with the best mean score, and that score.
+    """Returns the threshold with the best mean metric, and that mean.
 
-    A question is answered if its null score is at most the threshold.
+    A question is answered if its no-answer score is at most the threshold.
 
-    answered, unanswered: each question's score with the model's best span as
-      the answer, and with "".
+    answered, unanswered: each question's metric (exact match or F1) with the
+      model's best span as the answer, and with "".
 
-    The threshold is midway between two null scores, so that rounding does not
-    change an answer. Of equally good thresholds it is the lowest.
+    The threshold is midway between two no-answer scores, so that rounding does
+    not change an answer. Of equally good thresholds it is the lowest.
     """
-    order = sorted(range(len(null_scores)), key=null_scores.__getitem__)
+    order = sorted(
+        range(len(no_answer_scores)), key=no_answer_scores.__getitem__
+    )
     total = sum(unanswered)
-    threshold, highest = null_scores[order[0]] - 1.0, total
+    # Below the lowest score, the threshold is 1 below it.
+    threshold, highest = no_answer_scores[order[0]] - 1.0, total
     for rank, index in enumerate(order):
-        score = null_scores[index]
+        score = no_answer_scores[index]
         total += answered[index] - unanswered[index]
+        # Above the highest score, the threshold is 1 above it.
         next_score = score + 2.0
         if rank + 1 < len(order):
-            next_score = null_scores[order[rank + 1]]
+            next_score = no_answer_scores[order[rank + 1]]
         if next_score > score and total > highest:
             threshold, highest = (score + next_score) / 2, total
     return threshold, highest / len(order)
@@ -163,11 +176,12 @@ def _f1(common: int, predicted: int, expected: int) -> float:
 
 def _longest_common_run(one: Sequence[str], two: Sequence[str]) -> int:
     longest = 0
-    ending = [0] * (len(two) + 1)  # [i]: the run that ends at two[i - 1]
-    for left in one:
+    # ending[i]: length of the common run that ends at `segment` and two[i - 1].
+    ending = [0] * (len(two) + 1)
+    for segment in one:
         ending = [0] + [
-            before + 1 if left == right else 0
-            for before, right in zip(ending, two, strict=False)
+            length + 1 if segment == other else 0
+            for length, other in zip(ending, two, strict=False)
         ]
         longest = max(longest, *ending)
     return longest
@@ -181,7 +195,9 @@ _MARKS = r"-:_*^/\~`+=" "，。：？！“”；’《》·、「」（）－�
 _WITHOUT_MARKS = str.maketrans("", "", _MARKS)
 
 # Matches a Chinese character, a word (also `3.5` and `don't`), or a symbol.
-_LETTER = r"[^\W_\u4e00-\u9fa5]"
+# `_` and `’`, which `_normalize` removes, do not occur.
+_WORD_CHARACTER = r"[^\W\u4e00-\u9fa5]"
 _SEGMENT = re.compile(
-    rf"[\u4e00-\u9fa5]|{_LETTER}+(?:[.,'’]{_LETTER}+)*|[^\w\s]|_"
+    rf"[\u4e00-\u9fa5]|{_WORD_CHARACTER}+(?:[.,']{_WORD_CHARACTER}+)*"
+    r"|[^\w\s]"
 )

@@ -11,8 +11,8 @@ import numpy as np
 
 Numbers = Sequence[float] | np.ndarray  # (T,)
 
-# The columns of `per_class` and `of_sets`.
-COLUMNS = ("precision", "recall", "f1", "rows", "answers")
+# The columns of `per_class` and `per_class_multi_label`.
+COLUMNS = ("precision", "recall", "f1", "gold", "predicted")
 
 
 def single_label(counts: np.ndarray) -> dict[str, float]:
@@ -29,15 +29,17 @@ def multi_label(
     predictions: Sequence[set[str]],
     labels: Sequence[str],
 ) -> dict[str, float]:
-    """Computes the metrics of rows with any number of classes.
+    """Computes the metrics of multi-label examples.
 
-    Accuracy is the fraction of rows whose set of classes is exactly right.
+    Accuracy is the fraction of examples whose predicted classes are exactly the
+    gold ones.
     """
-    same = sum(g == a for g, a in zip(gold, predictions, strict=True))
+    correct = sum(g == p for g, p in zip(gold, predictions, strict=True))
+    table = per_class_multi_label(gold, predictions, labels)
     return {
         "f1_micro": f1_micro(gold, predictions),
-        "f1_macro": f1_macro(of_sets(gold, predictions, labels)),
-        "accuracy": same / max(1, len(gold)),
+        "f1_macro": f1_macro(table),
+        "accuracy": correct / max(1, len(gold)),
     }
 
 
@@ -66,15 +68,15 @@ def confusion(
     """Returns the confusion matrix (C, C): row = gold, column = predicted."""
     class_index = {label: index for index, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), np.int64)
-    for one, other in zip(gold, predictions, strict=True):
-        counts[class_index[one], class_index[other]] += 1
+    for expected, predicted in zip(gold, predictions, strict=True):
+        counts[class_index[expected], class_index[predicted]] += 1
     return counts
 
 
 def per_class(counts: np.ndarray) -> np.ndarray:
     """Returns (C, 5): precision, recall, F1, gold count, predicted count."""
-    right = np.diag(counts)
-    return _table(right, counts.sum(axis=0), counts.sum(axis=1))
+    correct = np.diag(counts)
+    return _table(correct, counts.sum(axis=0), counts.sum(axis=1))
 
 
 def accuracy(counts: np.ndarray) -> float:
@@ -82,55 +84,71 @@ def accuracy(counts: np.ndarray) -> float:
 
 
 def f1_macro(table: np.ndarray) -> float:
-    """Averages F1 over the classes that occur in gold or in predictions."""
+    """Averages F1 over the classes that occur in gold or in predictions.
+
+    It is 0 if none occurs.
+    """
     occurs = table[:, 3] + table[:, 4] > 0
     return float(table[occurs, 2].mean()) if occurs.any() else 0.0
 
 
 def matthews(counts: np.ndarray) -> float:
-    """Computes Matthews correlation of C classes (Gorodkin 2004, eq. 8)."""
+    """Computes the Matthews correlation coefficient (Gorodkin 2004, eq. 8).
+
+    counts: the confusion matrix (C, C).
+    """
     counts = counts.astype(np.float64)
-    total, right = counts.sum(), np.trace(counts)
+    total, correct = counts.sum(), np.trace(counts)
     gold, predicted = counts.sum(axis=1), counts.sum(axis=0)
-    over = right * total - gold @ predicted
-    under = (total**2 - gold @ gold) * (total**2 - predicted @ predicted)
-    return float(over / math.sqrt(under)) if under else 0.0
+    numerator = correct * total - gold @ predicted
+    squared_denominator = (total**2 - gold @ gold) * (
+        total**2 - predicted @ predicted
+    )
+    if not squared_denominator:
+        return 0.0
+    return float(numerator / math.sqrt(squared_denominator))
 
 
-def of_sets(
+def per_class_multi_label(
     gold: Sequence[set[str]],
     predictions: Sequence[set[str]],
     labels: Sequence[str],
 ) -> np.ndarray:
-    """Returns the table of `per_class` for rows with any number of classes."""
-    pairs = list(zip(gold, predictions, strict=True))
-    both = [g & a for g, a in pairs]
-    return _table(
-        np.array([sum(label in names for names in both) for label in labels]),
-        np.array([sum(label in a for _, a in pairs) for label in labels]),
-        np.array([sum(label in g for g, _ in pairs) for label in labels]),
+    """Returns the table of `per_class` (C, 5) of multi-label examples."""
+    shared = [g & p for g, p in zip(gold, predictions, strict=True)]
+    correct, predicted, expected = (
+        np.array([sum(label in names for names in sets) for label in labels])
+        for sets in (shared, predictions, gold)
     )
+    return _table(correct, predicted, expected)
 
 
 def f1_micro(
     gold: Sequence[set[str]], predictions: Sequence[set[str]]
 ) -> float:
-    """Computes F1 over all pairs of a row and a class."""
-    right = sum(len(g & a) for g, a in zip(gold, predictions, strict=True))
-    both = sum(map(len, gold)) + sum(map(len, predictions))
-    return 2 * right / both if both else 1.0
+    """Computes F1 over all pairs of an example and a class.
+
+    It is 0 if there are no pairs, as `f1_macro`.
+    """
+    correct = sum(len(g & p) for g, p in zip(gold, predictions, strict=True))
+    total = sum(map(len, gold)) + sum(map(len, predictions))
+    return 2 * correct / total if total else 0.0
 
 
 def pearson(one: Numbers, two: Numbers) -> float:
-    """Computes linear correlation; 0 if one of the two is constant."""
-    a = np.asarray(one, np.float64) - np.mean(one)
-    b = np.asarray(two, np.float64) - np.mean(two)
-    size = math.sqrt((a @ a) * (b @ b))
-    return float(a @ b / size) if size else 0.0
+    """Computes the linear correlation; 0 if one of the two is constant."""
+    a, b = np.asarray(one, np.float64), np.asarray(two, np.float64)
+    # Compare exactly: the deviations of a constant from its mean may be
+    # rounding errors, which correlate.
+    if any(not x.size or x.min() == x.max() for x in (a, b)):
+        return 0.0
+    a, b = a - a.mean(), b - b.mean()
+    norm = math.sqrt((a @ a) * (b @ b))
+    return float(a @ b / norm) if norm else 0.0
 
 
 def spearman(one: Sequence[float], two: Sequence[float]) -> float:
-    """Computes rank correlation; equal values have their mean rank."""
+    """Computes the rank correlation; equal values have their mean rank."""
     return pearson(_ranks(one), _ranks(two))
 
 
@@ -143,10 +161,10 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
 
 
 def _table(
-    right: np.ndarray, predicted: np.ndarray, gold: np.ndarray
+    correct: np.ndarray, predicted: np.ndarray, gold: np.ndarray
 ) -> np.ndarray:
     """Computes the columns of `per_class` from counts (C,) -> (C, 5)."""
-    precision = right / np.maximum(predicted, 1)
-    recall = right / np.maximum(gold, 1)
-    f1 = 2 * right / np.maximum(predicted + gold, 1)
+    precision = correct / np.maximum(predicted, 1)
+    recall = correct / np.maximum(gold, 1)
+    f1 = 2 * correct / np.maximum(predicted + gold, 1)
     return np.stack([precision, recall, f1, gold, predicted], axis=1)

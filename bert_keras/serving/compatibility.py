@@ -163,7 +163,9 @@ def minor(version: str) -> tuple[int, int]:
     """Parses the major and minor number of a version; raises ValueError."""
     match = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", version, re.ASCII)
     if not match:
-        raise ValueError(f"expected a version as 2.20.0, found {version!r:.60}")
+        raise ValueError(
+            f"expected a version such as 2.20.0, found {version!r:.60}"
+        )
     return int(match[1]), int(match[2])
 
 
@@ -175,16 +177,19 @@ def is_version(version: str) -> bool:
 
 
 def require_server(version: str) -> str:
-    """Returns the key of SERVERS for a version; InputError if unknown."""
+    """Returns the key of SERVERS for a version.
+
+    Raises InputError if the version is unknown.
+    """
     try:
         key = "{}.{}".format(*minor(version))
     except ValueError as error:
         raise errors.InputError(f"`server`: {error}.") from None
     if key not in SERVERS:
         raise errors.InputError(
-            f"server={version}: TF Serving {min(SERVERS, key=minor)} to "
-            f"{NEWEST} are known here. Of a newer one, try whether it loads "
-            "the model."
+            f"server={version}: expected a version of TF Serving from "
+            f"{min(SERVERS, key=minor)} to {NEWEST}. For a newer one, find out "
+            "by loading the model."
         )
     return key
 
@@ -195,7 +200,7 @@ def problems(manifest: Mapping[str, Any], server: str) -> list[str]:
     server: a minor version. A manifest without "attributes", from an older
     export, is assumed to use all attributes of the TensorFlow that wrote it.
     """
-    have = minor(server)
+    server_version = minor(server)
     exported_with = minor(manifest["versions"]["tensorflow"])
     used = manifest.get("attributes")
     messages = []
@@ -203,16 +208,18 @@ def problems(manifest: Mapping[str, Any], server: str) -> list[str]:
         if op in TEXT_OPS:
             continue
         if op in OPS:
-            if have < minor(OPS[op]):
-                messages.append(f"{op} came with TensorFlow {OPS[op]}")
+            if server_version < minor(OPS[op]):
+                messages.append(f"{op} was added in TensorFlow {OPS[op]}")
         elif not hasattr(tf.raw_ops, op):
-            messages.append(f"{op} is in no TensorFlow and Text known here")
+            messages.append(
+                f"{op} is in no known version of TensorFlow or TensorFlow Text"
+            )
         for name, since in ATTRIBUTES.get(op, {}).items():
-            needed = used is None or name in used.get(op, ())
-            if needed and have < minor(since) <= exported_with:
+            is_used = used is None or name in used.get(op, ())
+            if is_used and server_version < minor(since) <= exported_with:
                 messages.append(
-                    f"{name} of {op} came with TensorFlow {since} and would "
-                    "be ignored"
+                    f"the attribute {name} of {op} was added in TensorFlow "
+                    f"{since} and would be ignored"
                 )
     return messages
 
@@ -222,9 +229,9 @@ def servers(manifest: Mapping[str, Any]) -> list[str]:
     return [server for server in SERVERS if not problems(manifest, server)]
 
 
-def listed(manifest: Mapping[str, Any]) -> str:
-    """Returns the versions of `servers` as text."""
-    return ", ".join(servers(manifest)) or "none known can serve it"
+def format_servers(manifest: Mapping[str, Any]) -> str:
+    """Formats the versions of `servers`."""
+    return ", ".join(servers(manifest)) or "no known version can serve it"
 
 
 def remark(server: str) -> str:
@@ -233,7 +240,7 @@ def remark(server: str) -> str:
     if minor(text) < minor(GUARDED_TEXT):
         return (
             f"its TensorFlow Text, {text}, lacks the guard against endless "
-            f"loops of the tokenizer that came with {GUARDED_TEXT}: prefer "
+            f"loops of the tokenizer that was added in {GUARDED_TEXT}: prefer "
             f"{NEWEST}"
         )
     return f"its TensorFlow Text is {text}"

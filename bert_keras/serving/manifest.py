@@ -18,8 +18,8 @@ from bert_keras.data import json_lines
 from bert_keras.serving import compatibility
 
 PATH = os.path.join("assets.extra", "manifest.json")
-MAX_BYTES = 2**26  # of a manifest; exports write a few kilobytes
-MAX_NUMBER = 1e15  # absolute limit of the numbers in `parity`
+MAX_BYTES = 2**26  # limit of a manifest's size; exports write a few kilobytes
+MAX_NUMBER = 1e15  # limit of the absolute value of numbers in `parity`
 
 
 class DamagedError(OSError):
@@ -36,7 +36,10 @@ def write(folder: str, metadata: Mapping[str, Any]) -> None:
 
 
 def read(folder: str) -> dict[str, Any]:
-    """Reads the manifest of a folder; DamagedError if it is not valid."""
+    """Reads the manifest of a folder.
+
+    Raises DamagedError if it is not valid.
+    """
     path = os.path.join(folder, PATH)
     _require_regular(path)
     try:
@@ -44,25 +47,35 @@ def read(folder: str) -> dict[str, Any]:
             raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
         with tf.io.gfile.GFile(path, "rb") as file:
             manifest = json_lines.loads(file.read().decode())
-        _require_form(manifest)
+        _require_valid(manifest)
         return manifest
     except (tf.errors.OpError, ValueError) as error:
         raise DamagedError(
-            f"{folder} is no version that was exported here: its {PATH} "
-            f"cannot be read ({printable(str(error))})."
+            f"{folder} is not an exported version: its {PATH} is not valid "
+            f"({printable(str(error))})."
         ) from None
 
 
 def check(folder: str) -> dict[str, Any]:
-    """Checks every file against the manifest and returns it; DamagedError."""
+    """Checks every file against the manifest; returns the manifest.
+
+    Raises DamagedError if a file differs or cannot be read.
+    """
     manifest = read(folder)
     _require_inside(folder)
-    actual, expected = dict(_files(folder)), manifest["files"]
-    wrong = [
+    expected = manifest["files"]
+    try:
+        actual = dict(_files(folder))
+    except tf.errors.OpError as error:
+        raise DamagedError(
+            f"a file of {folder} cannot be read: {printable(error.message)}. "
+            "Export or copy it again."
+        ) from None
+    differences = [
         f"{name} {state}"
         for state, names in (
             ("is missing", expected.keys() - actual.keys()),
-            ("does not belong to it", actual.keys() - expected.keys()),
+            ("is not part of it", actual.keys() - expected.keys()),
             (
                 "was changed",
                 {
@@ -74,21 +87,24 @@ def check(folder: str) -> dict[str, Any]:
         )
         for name in sorted(names)
     ]
-    if wrong:
+    if differences:
         raise DamagedError(
-            f"{folder} is not what was exported: "
-            f"{printable(', '.join(wrong))}. Export or copy it again."
+            f"{folder} differs from the version that was exported: "
+            f"{printable(', '.join(differences))}. Export or copy it again."
         )
     return manifest
 
 
-def parity(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Formats the differences from the checkpoint's answers as table rows."""
+def format_parity(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Formats the differences from the checkpoint's answers as table rows.
+
+    In the manifest, "numbers" is the largest difference of two numbers.
+    """
     return {
-        f"difference, {what}": f"{difference['numbers']:.2g}; "
+        f"difference, {source}": f"{difference['numbers']:.2g}; "
         f"{difference['agreement']:.1%} of the labels equal, on "
         f"{difference['texts']} texts"
-        for what, difference in manifest["parity"].items()
+        for source, difference in manifest["parity"].items()
     }
 
 
@@ -97,41 +113,41 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _require_form(manifest: Any) -> None:
-    """Raises ValueError if a field is missing or has another type."""
+def _require_valid(manifest: Any) -> None:
+    """Raises ValueError for a field that is missing or invalid."""
 
-    def require(holds: bool, name: str, form: str) -> None:
-        if not holds:
-            raise ValueError(f"expected {form} as {name}")
+    def require(is_valid: bool, name: str, expected: str) -> None:
+        if not is_valid:
+            raise ValueError(f"expected {expected} as {name}")
 
-    def strings(value: Any) -> bool:
-        return isinstance(value, list) and all(
-            isinstance(item, str) for item in value
-        )
-
-    require(isinstance(manifest, dict), "the whole", "an object")
+    require(isinstance(manifest, dict), "the manifest", "an object")
     for name in ("files", "task", "signatures", "versions", "parity"):
         require(isinstance(manifest.get(name), dict), name, "an object")
     for name in ("ops", "text_ops"):
-        require(strings(manifest.get(name)), name, "a list of strings")
-    require(isinstance(manifest["task"].get("name"), str), "task", "a name")
+        require(_is_strings(manifest.get(name)), name, "a list of strings")
+    require(
+        isinstance(manifest["task"].get("name"), str),
+        "task",
+        "an object with a string `name`",
+    )
     require(isinstance(manifest.get("precision"), str), "precision", "a string")
     require(
         all(isinstance(v, str) for v in manifest["versions"].values())
         and "tensorflow" in manifest["versions"],
         "versions",
-        "strings, one of them tensorflow's,",
+        "an object of strings with the key `tensorflow`",
     )
     require(
         compatibility.is_version(manifest["versions"]["tensorflow"]),
-        "versions",
-        "a version as 2.20.0 for tensorflow",
+        "versions.tensorflow",
+        "a version such as 2.20.0",
     )
     attributes = manifest.get("attributes", {})
     require(
-        isinstance(attributes, dict) and all(map(strings, attributes.values())),
+        isinstance(attributes, dict)
+        and all(map(_is_strings, attributes.values())),
         "attributes",
-        "lists of strings",
+        "an object of lists of strings",
     )
     for name, value in manifest["parity"].items():
         require(
@@ -143,7 +159,7 @@ def _require_form(manifest: Any) -> None:
                 for key in ("numbers", "agreement", "texts")
             ),
             f"parity {name}",
-            "numbers, agreement and texts",
+            "an object with the numbers `numbers`, `agreement` and `texts`",
         )
     for name, value in manifest["files"].items():
         require(_is_inside(name), f"file {name!r}", "a path inside the folder")
@@ -152,8 +168,14 @@ def _require_form(manifest: Any) -> None:
             and isinstance(value.get("bytes"), int)
             and isinstance(value.get("sha256"), str),
             f"file {name!r}",
-            "bytes and sha256",
+            "an object with `bytes` and `sha256`",
         )
+
+
+def _is_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, str) for item in value
+    )
 
 
 def _is_inside(name: str) -> bool:
@@ -167,23 +189,26 @@ def _is_inside(name: str) -> bool:
 
 
 def _require_inside(folder: str) -> None:
-    """Raises DamagedError if a symbolic link leads out of a local folder."""
+    """Raises DamagedError for a file that may not be in a local version.
+
+    It is a symbolic link to a folder, to nothing or out of the folder, or a
+    pipe or a device.
+    """
     root = os.path.realpath(folder)
-    for where, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
-            path = os.path.join(where, name)
+            path = os.path.join(parent, name)
+            _require_regular(path)
             if not os.path.islink(path):
-                _require_regular(path)
                 continue
             target = os.path.realpath(path)
-            inside = os.path.commonpath([root, target]) == root
-            if os.path.isdir(path) or not inside:
+            is_inside = os.path.commonpath([root, target]) == root
+            if not (is_inside and os.path.isfile(path)):
                 raise DamagedError(
                     f"{printable(path)} is a link to {printable(target)}; "
-                    "expected files and folders that are in the version. "
-                    "Copy them."
+                    "expected a file or a folder, or a link to a file in the "
+                    "version. Replace the link with a copy."
                 )
-            _require_regular(path)
 
 
 def _require_regular(path: str) -> None:
@@ -192,15 +217,16 @@ def _require_regular(path: str) -> None:
         os.path.isfile(path) or os.path.isdir(path)
     ):
         raise DamagedError(
-            f"{printable(path)} is neither a file nor a folder; expected what "
-            "was exported. Export or copy it again."
+            f"{printable(path)} is neither a file nor a folder, as all parts "
+            "of an exported version are. Export or copy it again."
         )
 
 
 def _files(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for where, _, names in sorted(tf.io.gfile.walk(folder)):
+    """Yields (path in the folder, its size and hash), but not the manifest."""
+    for parent, _, names in sorted(tf.io.gfile.walk(folder)):
         for name in sorted(names):
-            path = os.path.join(where, name)
+            path = os.path.join(parent, name)
             relative = os.path.relpath(path, folder).replace(os.sep, "/")
             if relative == PATH.replace(os.sep, "/"):
                 continue

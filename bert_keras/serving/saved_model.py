@@ -26,7 +26,7 @@ from bert_keras.serving import (
 from bert_keras.types import StrPath
 
 MAX_CHARACTERS = 100_000
-# Rows on which the signature `tokens` is compared, in one batch.
+# Number of rows on which the signature `tokens` is compared, in one batch.
 TOKEN_ROWS = 32
 
 # TF Serving's Classify call requires this method name.
@@ -59,8 +59,9 @@ def export(
     max_characters: int = MAX_CHARACTERS,
     max_entities: int = served_width.MAX_ENTITIES,
 ) -> str:
-    """Writes `output`/<version> and returns its path; None: the next version.
+    """Writes `output`/<version> and returns its path.
 
+    version: None means the next free version.
     reference: the float32 model, if the predictor has another precision.
     data: additional texts to compare on, by text column.
 
@@ -111,7 +112,7 @@ def next_version(output: str) -> int:
 
 
 def _version_path(output: str, version: int | None) -> str:
-    """Returns the folder of a new version; InputError if it exists."""
+    """Returns the folder of a new version; raises InputError if it exists."""
     free = next_version(output)
     path = os.path.join(output, str(version or free))
     if tf.io.gfile.exists(path):
@@ -127,8 +128,8 @@ def _model_name(output: str) -> str:
     name = os.path.basename(os.path.abspath(output))
     if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
         raise errors.InputError(
-            f"output={output}: its last part names the model in the server's "
-            "URLs; expected letters, digits, '_', '-' and '.'."
+            f"output={output}: its last part is the model's name in the "
+            "server's URLs; expected only letters, digits, '_', '-' and '.'."
         )
     return name
 
@@ -181,7 +182,9 @@ def _classifier(
     names: Sequence[str],
     classes: Sequence[str],
 ) -> Callable[..., dict[str, tf.Tensor]]:
-    """Makes a function: serialized tf.Examples (T,) -> classes, scores (T, C).
+    """Returns a function of serialized tf.Examples (T,).
+
+    It returns {"classes", "scores": (T, C)}.
 
     text: a function of strings (T,) with the keyword arguments `names`.
     """
@@ -202,7 +205,7 @@ def limited(
     max_characters: int = MAX_CHARACTERS,
     max_entities: int = served_width.MAX_ENTITIES,
 ) -> Callable[..., dict[str, tf.Tensor]]:
-    """Makes a function like predictor.serve_text with bounded input and output.
+    """Returns predictor.serve_text with bounded input and output.
 
     It reads only the first `max_characters` of a text, and its lists have a
     fixed width. "truncated" is true also for texts longer than that.
@@ -297,14 +300,19 @@ def _parity(
     """
     served = tf.saved_model.load(written)
     parity = {}
-    for what, raw in {"sentences": None, "data": data}.items():
-        if what == "data" and not raw:
+    for source, raw in {"sentences": None, "data": data}.items():
+        if source == "data" and not raw:
             continue
         difference = compare(served, reference, raw, **limits)
         difference.require(
             distance=allowed.distance, agreement=allowed.agreement
         )
-        parity[what] = dataclasses.asdict(difference)
+        # "numbers": the name of the distance in manifests.
+        parity[source] = {
+            "numbers": difference.distance,
+            "agreement": difference.agreement,
+            "texts": difference.texts,
+        }
     return parity
 
 

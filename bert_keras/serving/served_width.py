@@ -28,26 +28,28 @@ def fit(
     The width is task.list_width or, if that is None, max_entities. "count" is
     the number of items before truncation.
     """
-    if not task.lists:
+    if not task.list_padding:
         return dict(answers)
     if COUNT in answers:
         raise verification.ExportError(
             f"{task.name} answers {COUNT!r}, the name that a served model "
             "gives to the number of items in its lists; rename the answer."
         )
-    real = [answers[name] != empty for name, empty in task.lists.items()]
+    is_real = [
+        answers[name] != padding for name, padding in task.list_padding.items()
+    ]
     count = tf.math.count_nonzero(
-        tf.reduce_any(real, axis=0), axis=1, dtype=tf.int32
+        tf.reduce_any(is_real, axis=0), axis=1, dtype=tf.int32
     )
     width = task.list_width or max_entities
     lists = {
         name: tf.ensure_shape(
-            tf.pad(answers[name], [[0, 0], [0, width]], constant_values=empty)[
-                :, :width
-            ],
+            tf.pad(
+                answers[name], [[0, 0], [0, width]], constant_values=padding
+            )[:, :width],
             (None, width),
         )
-        for name, empty in task.lists.items()
+        for name, padding in task.list_padding.items()
     }
     return {**answers, **lists, COUNT: count}
 
@@ -65,19 +67,20 @@ def tokens(
         name: tf.ensure_shape(value, (None, length))
         for name, value in rows.items()
     }
-    real = tf.reduce_any(rows["padding_mask"] > 0, axis=0)
+    is_real = tf.reduce_any(rows["padding_mask"] > 0, axis=0)
     # At least two columns, for [CLS] and [SEP].
-    last = tf.where(real, tf.range(1, length + 1), 2)
+    last = tf.where(is_real, tf.range(1, length + 1), 2)
     size = tf.reduce_max(last)
     decoded = predictor.tokens(
         **{name: value[:, :size] for name, value in rows.items()}
     )
     return {
-        name: _of_tokens(value, size, length) for name, value in decoded.items()
+        name: _pad_tokens(value, size, length)
+        for name, value in decoded.items()
     }
 
 
-def _of_tokens(value: tf.Tensor, size: tf.Tensor, length: int) -> tf.Tensor:
+def _pad_tokens(value: tf.Tensor, size: tf.Tensor, length: int) -> tf.Tensor:
     """Pads per-token outputs (W, size, ...) to (W, length, ...).
 
     Other outputs, whose second axis is static, are returned unchanged.
@@ -102,6 +105,6 @@ def require(shapes: Mapping[str, Mapping[str, tf.TensorShape]]) -> None:
                 raise verification.ExportError(
                     f"{name} of {signature} has the shape {shape}, which may "
                     "differ from batch to batch: a server could not join the "
-                    "parts of a request. Name it in the task's `lists`, or "
-                    "give it a static shape."
+                    "parts of a request. Name it in the task's `list_padding`, "
+                    "or give it a static shape."
                 )

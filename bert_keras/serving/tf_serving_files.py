@@ -260,7 +260,7 @@ def _readme(
         "Signatures": f"curl localhost:8501/v1/models/{name}/metadata",
         "Metrics": "curl localhost:8501/monitoring/prometheus/metrics",
     }
-    has_offsets = any(key.startswith("start") for key in task.lists)
+    has_offsets = any(key.startswith("start") for key in task.list_padding)
     libraries = sorted({compatibility.TEXT_OPS.get(op, op) for op in text_ops})
     return _README.format(
         name=name,
@@ -284,12 +284,14 @@ def _readme(
 
 def _lists(task: base.Task, max_entities: int) -> str:
     if isinstance(task.unwrapped, masked_lm.MaskedLM):
-        return _MASKS.format(most=masked_lm.ANSWERED_MASKS)
-    if not task.lists:
+        return _MASKS.format(max_masks=masked_lm.MAX_PREDICTED_MASKS)
+    if not task.list_padding:
         return ""
     return _LISTS.format(
-        names=", ".join(f"`{name}`" for name in task.lists),
-        empty=", ".join(json.dumps(empty) for empty in task.lists.values()),
+        names=", ".join(f"`{name}`" for name in task.list_padding),
+        empty=", ".join(
+            json.dumps(empty) for empty in task.list_padding.values()
+        ),
         width=task.list_width or max_entities,
         more=(
             f"A `count` above {max_entities} means truncated lists: export "
@@ -301,15 +303,15 @@ def _lists(task: base.Task, max_entities: int) -> str:
 
 
 _MASKS = """\
-- `token` and `score` have {most} items each, one for each [MASK] of the text in
-  order; what follows the last is padding: "" and 0. A [MASK] after the
-  {most}th is not answered.
+- `token` and `score` have {max_masks} items each, one for each [MASK] of the
+  text in order; the rest is padding: "" and 0. A [MASK] after the {max_masks}th
+  is not predicted.
 """
 
 _LISTS = """\
 - The lists {names}
-  have {width} items each; `count` says how many of them are real, and what
-  follows is padding: {empty}.
+  have {width} items each; `count` is the number of real items, and the rest is
+  padding: {empty}.
   {more}
 """
 

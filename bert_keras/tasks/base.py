@@ -58,7 +58,7 @@ class Task:
     """The interface of a task; its dataclass fields are its saved settings.
 
     T texts become W >= T rows (windows) of at most `seq_length` tokens. Strings
-    stay on the host. T = 0 returns no answers and is not an error. A complete
+    stay on the host. No texts (T = 0) are valid and give no answers. A complete
     task, with the 11 members that an author writes:
 
         @dataclasses.dataclass(frozen=True)
@@ -247,7 +247,7 @@ class Task:
     # Outputs of `postprocess` that are one list per text, and their padding
     # value. list_width: the fixed length of the lists; None: the length of
     # the longest.
-    lists: ClassVar[Mapping[str, Any]] = {}
+    list_padding: ClassVar[Mapping[str, Any]] = {}
     list_width: ClassVar[int | None] = None
 
     @property
@@ -439,7 +439,7 @@ _WRAPPERS = "bert_keras.wrappers"  # not imported here: it imports this module
 
 
 def find(name: str) -> type[Task]:
-    """Imports and returns the task of a file here, or of a user's module."""
+    """Imports and returns the task of a file of the package or of a user's."""
     return registry.import_class(_PACKAGE, name, Task)
 
 
@@ -461,8 +461,8 @@ def require_free_names(task: Task, fields: Iterable[str]) -> None:
     """Raises InputError for a field whose name is reserved in checkpoints."""
     for name in _RESERVED.intersection(fields):
         raise errors.InputError(
-            f"{type(task).__name__} has a field {name}, a name that "
-            "checkpoints reserve; give it another name."
+            f"{type(task).__name__} has a field {name}, which is a reserved "
+            "name in checkpoints; rename the field."
         )
 
 
@@ -473,7 +473,7 @@ def require_json(task: Task, values: Any) -> None:
     except (TypeError, ValueError) as error:
         raise errors.InputError(
             f"the settings of {type(task).__name__} and its `head_signatures` "
-            f"are saved as JSON, which cannot hold one of them: {error}."
+            f"are saved as JSON, which cannot represent one of them: {error}."
         ) from None
 
 

@@ -1,7 +1,4 @@
-"""Text classification: one class, several classes or a number.
-
-For a text or a pair of texts.
-"""
+"""Classification of a text or a pair: one class, several, or a number."""
 
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -39,38 +36,39 @@ class Classification(base.Task):
 
     columns: str = options.option(
         "",
-        "Which columns of the files to read, as "
-        "text=NAME,text_pair=NAME,label=NAME; a number is a position in a "
-        "file without a header. Empty: common names are recognised.",
+        "Columns of the files to read, as "
+        "text=NAME,text_pair=NAME,label=NAME; for a file without a header, "
+        "column indices from 0. Empty: common names are recognised.",
     )
     on_bad_row: str = options.option(
         "fail",
-        "What a malformed row does: fail stops, skip counts it.",
+        "What to do with a malformed row: fail stops; skip leaves it out and "
+        "counts it.",
         choices=("fail", "skip"),
     )
     skip_labels: str = options.option(
         "",
-        "Labels, with commas between, whose rows are left out; of "
-        "problem_type=multi_label each row that has one of them.",
+        "Comma-separated labels whose rows are left out; with "
+        "problem_type=multi_label, each row that has one of them.",
     )
     problem_type: str = options.option(
         "single_label",
-        "What a label is: single_label = one class; multi_label = any number "
-        "of classes, with commas between; regression = a number.",
+        "Type of the labels: single_label = one class; multi_label = any "
+        "number of classes, separated by commas; regression = a number.",
         choices=("single_label", "multi_label", "regression"),
         formerly=("kind",),
         translate=_problem_type_of_kind,
     )
     class_weights: bool = options.option(
         False,
-        "Weigh rows by the inverse frequency of their class, for skewed "
+        "Weight rows by the inverse frequency of their class, for imbalanced "
         "labels.",
     )
     pooling: str = options.option(
         "first",
-        "How hidden states become one vector: the [CLS] through the pooler, "
-        "the last token, mean or max of the tokens, the [CLS] of the last "
-        "four layers, or two LSTMs.",
+        "Pooling of the hidden states to one vector: the [CLS] through the "
+        "pooler, the last token, mean or max of the tokens, the [CLS] of the "
+        "last four layers, or two LSTMs.",
         choices=heads_lib.POOLINGS,
     )
     # Set by `adapt`, from the training data.
@@ -183,7 +181,8 @@ class Classification(base.Task):
         size = self._problem_type.size(self.labels)
         if not size:
             raise errors.InputError(
-                "a classifier has no labels before its `adapt` has seen rows."
+                "the classifier has no labels; call its `adapt` with training "
+                "examples first."
             )
         head = heads_lib.ClassificationHead(config, size, self.pooling)
         return {"label": head}
@@ -281,10 +280,10 @@ class SingleLabel:
 
     def labels(self, label: tf.Tensor, labels: Sequence[str]) -> tf.Tensor:
         """Converts labels (T,) string -> (T,) int32; not in a graph."""
-        number = {name: index for index, name in enumerate(labels)}
-        classes = [names[0] for names in _names(self, label)]
+        class_index = {name: index for index, name in enumerate(labels)}
+        classes = [names[0] for names in _split_labels(self, label)]
         _check_known(classes, labels)
-        return tf.constant([number[name] for name in classes], tf.int32)
+        return tf.constant([class_index[name] for name in classes], tf.int32)
 
     def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
@@ -300,12 +299,13 @@ class SingleLabel:
             "scores": scores,
         }
 
-    def _counts(self, predictions, examples, labels):
+    def _confusion(self, predictions, examples, labels):
+        """Returns the confusion matrix (C, C) and the labels of its axes."""
         gold = [self.split(example["label"])[0] for example in examples]
-        answers = [answer["label"] for answer in predictions]
+        predicted = [answer["label"] for answer in predictions]
         # An evaluated row may have a class that training data did not have.
         labels = sorted({*labels, *gold})
-        return classification.confusion(gold, answers, labels), labels
+        return classification.confusion(gold, predicted, labels), labels
 
     def metrics(
         self,
@@ -313,7 +313,7 @@ class SingleLabel:
         examples: Sequence[base.Example],
         labels: Sequence[str],
     ) -> dict[str, float]:
-        counts, _ = self._counts(predictions, examples, labels)
+        counts, _ = self._confusion(predictions, examples, labels)
         return classification.single_label(counts)
 
     def tables(
@@ -322,7 +322,7 @@ class SingleLabel:
         examples: Sequence[base.Example],
         labels: Sequence[str],
     ) -> dict[str, base.Table]:
-        counts, labels = self._counts(predictions, examples, labels)
+        counts, labels = self._confusion(predictions, examples, labels)
         return {
             "classes": base.Table(
                 labels,
@@ -367,11 +367,14 @@ class MultiLabel:
 
         1 for the classes of the row, 0 for others.
         """
-        names = _names(self, label)
-        _check_known([name for each in names for name in each], labels)
-        holds = [[name in each for name in labels] for each in map(set, names)]
-        holds = np.array(holds, np.float32).reshape(-1, len(labels))
-        return tf.constant(holds)
+        classes = _split_labels(self, label)
+        _check_known([name for names in classes for name in names], labels)
+        targets = [
+            [name in names for name in labels] for names in map(set, classes)
+        ]
+        return tf.constant(
+            np.array(targets, np.float32).reshape(-1, len(labels))
+        )
 
     def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
@@ -381,17 +384,19 @@ class MultiLabel:
         return tf.nn.sigmoid(logits)
 
     def predict(self, scores: tf.Tensor, labels: Sequence[str]) -> base.Tensors:
-        holds = scores > 0.5
+        is_predicted = scores > 0.5
         # Put a comma before each name; the first comma is removed below.
         names = tf.where(
-            holds, tf.constant([f",{name}" for name in labels]), ""
+            is_predicted, tf.constant([f",{name}" for name in labels]), ""
         )
         joined = tf.strings.reduce_join(names, axis=-1)
-        least = tf.reduce_min(tf.where(holds, scores, 1.0), axis=-1)
-        none = 1.0 - tf.reduce_max(scores, axis=-1)
+        lowest = tf.reduce_min(tf.where(is_predicted, scores, 1.0), axis=-1)
+        none_score = 1.0 - tf.reduce_max(scores, axis=-1)
         return {
             "label": tf.strings.regex_replace(joined, "^,", ""),
-            "score": tf.where(tf.reduce_any(holds, axis=-1), least, none),
+            "score": tf.where(
+                tf.reduce_any(is_predicted, axis=-1), lowest, none_score
+            ),
             "scores": scores,
         }
 
@@ -414,7 +419,7 @@ class MultiLabel:
         examples: Sequence[base.Example],
         labels: Sequence[str],
     ) -> dict[str, base.Table]:
-        values = classification.of_sets(
+        values = classification.per_class_multi_label(
             self._sets(examples), self._sets(predictions), labels
         )
         table = base.Table(labels, classification.COLUMNS, values)
@@ -467,8 +472,8 @@ class Regression:
             float(labels_lib.parse_number(example["label"]))
             for example in examples
         ]
-        answers = [answer["value"] for answer in predictions]
-        return classification.regression(gold, answers)
+        values = [answer["value"] for answer in predictions]
+        return classification.regression(gold, values)
 
     def tables(
         self,
@@ -488,18 +493,21 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
 }
 
 
-def _names(problem_type: ProblemType, label: tf.Tensor) -> list[list[str]]:
+def _split_labels(
+    problem_type: ProblemType, label: tf.Tensor
+) -> list[list[str]]:
     """Splits labels (T,) string into the classes of each row."""
-    names = []
+    classes = []
     for number, text in enumerate(label.numpy()):
         try:
-            names.append(problem_type.split(text.decode()))
+            classes.append(problem_type.split(text.decode()))
         except ValueError as problem:
             raise errors.InputError(f"row {number}: {problem}.") from None
-    return names
+    return classes
 
 
 def _check_known(names, labels):
+    """Raises InputError for a label that the training file does not have."""
     for label in names:
         if label not in labels:
             raise errors.InputError(

@@ -32,15 +32,15 @@ class Embedding(base.Task):
     seq_length: int = options.option(
         128,
         "Maximum row length in tokens; each text of a pair gets half of it, "
-        "longer ones are truncated.",
+        "and longer texts are truncated.",
         minimum=6,
         maximum=base.MAX_TOKENS,
     )
     columns: str = options.option(
         "",
-        "Which columns of the files to read, as "
-        "text=NAME,text_pair=NAME,label=NAME; a number is a position in a "
-        "file without a header. Empty: common names are recognised.",
+        "Columns of the files to read, as "
+        "text=NAME,text_pair=NAME,label=NAME; for a file without a header, "
+        "column indices from 0. Empty: common names are recognised.",
     )
     metric_names = ("spearman", "pearson")
 
@@ -75,26 +75,23 @@ class Embedding(base.Task):
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
     ) -> base.Task:
         del tokenizer
-        numbered = (
-            (_number(example, number), number)
-            for number, example in enumerate(examples)
-        )
         highest, (lowest, row) = -np.inf, (np.inf, 0)
-        for label, number in numbered:
+        for index, example in enumerate(examples):
+            label = _parse_label(example, index)
             highest = max(highest, label)
-            lowest, row = min((lowest, row), (label, number))
+            lowest, row = min((lowest, row), (label, index))
         if highest == -np.inf:
             return self.with_settings(pair=True)
         if highest < np.finfo(np.float32).tiny:
             raise errors.InputError(
-                "expected labels from 0, for texts that have nothing in "
-                f"common, upwards; the highest is {highest}."
+                "expected labels from 0, for unrelated texts, to a positive "
+                f"maximum; the highest label is {highest}."
             )
         if lowest < -highest:
             raise errors.InputError(
-                f"row {row}: expected a label from "
-                f"{-highest:g} to {highest:g}, for its share of the highest is "
-                f"to be a cosine; found {lowest:g}."
+                f"row {row}: expected a label from {-highest:g} to "
+                f"{highest:g}, because a label divided by the highest one is "
+                f"the target of a cosine; found {lowest:g}."
             )
         return self.with_settings(pair=True, highest=highest)
 
@@ -122,8 +119,8 @@ class Embedding(base.Task):
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Targets:
         del features, tokenizer
-        share = labels.parse_numbers(raw["label"]) / self.highest
-        return {"similarity": (share, tf.ones_like(share))}
+        cosines = labels.parse_numbers(raw["label"]) / self.highest
+        return {"similarity": (cosines, tf.ones_like(cosines))}
 
     def add_derived_features(self, features: base.Tensors) -> base.Tensors:
         """Adds position_ids (B, S), which start at 0 in each text of a row."""
@@ -160,8 +157,8 @@ class Embedding(base.Task):
         features: base.Tensors,
         targets: base.Targets,
     ) -> base.Tensors:
-        share, weights = targets["similarity"]
-        losses = tf.square(_cosine(outputs) - share)
+        cosines, weights = targets["similarity"]
+        losses = tf.square(_cosine(outputs) - cosines)
         return {"similarity": tf.reduce_sum(losses * weights)}
 
     def decode(
@@ -190,10 +187,11 @@ class Embedding(base.Task):
         self, predictions: base.Answers, examples: Sequence[base.Example]
     ) -> dict[str, float]:
         gold = [
-            _number(example, number) for number, example in enumerate(examples)
+            _parse_label(example, index)
+            for index, example in enumerate(examples)
         ]
-        answers = [answer["similarity"] for answer in predictions]
-        return classification.correlations(gold, answers)
+        cosines = [answer["similarity"] for answer in predictions]
+        return classification.correlations(gold, cosines)
 
 
 def _unit(vectors):
@@ -209,8 +207,8 @@ def _cosine(outputs):
     return tf.reduce_sum(outputs["embedding"] * outputs["embedding_pair"], -1)
 
 
-def _number(example: base.Example, number: int) -> float:
+def _parse_label(example: base.Example, index: int) -> float:
     try:
         return float(labels.parse_number(example["label"]))
     except ValueError as problem:
-        raise errors.InputError(f"row {number}: {problem}.") from None
+        raise errors.InputError(f"row {index}: {problem}.") from None

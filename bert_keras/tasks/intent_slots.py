@@ -48,16 +48,16 @@ class IntentSlots(tagging.Tagging):
         """Reads a folder with seq.in, seq.out and label: one text per line."""
         if self.tag_column != conll.LAST:
             raise errors.InputError(
-                f"tag_column={self.tag_column}: expected none, for the tags "
-                "are in a file of their own, seq.out."
+                f"tag_column={self.tag_column}: expected no value, because the "
+                "tags are in their own file, seq.out."
             )
         names = ("seq.in", "seq.out", "label")
         files = [os.path.join(path, name) for name in names]
         missing = [name for name in files if not tf.io.gfile.exists(name)]
         if missing:
             raise errors.InputError(
-                f"{path}: expected a folder with {', '.join(names)}, a text in "
-                f"each line; {', '.join(missing)} is not there."
+                f"{path}: expected a folder with {', '.join(names)}, one text "
+                f"per line; missing: {', '.join(missing)}."
             )
         lines: list[list[Any]] = [
             list(map(_words, _lines(name))) for name in files[:2]
@@ -68,13 +68,13 @@ class IntentSlots(tagging.Tagging):
                 f"{len(n)} in {f}" for n, f in zip(lines, files, strict=True)
             ]
             raise errors.InputError(
-                f"expected as many lines in each file, found "
+                "expected the same number of lines in each file, found "
                 f"{', '.join(counts)}."
             )
         if not lines[0]:
             raise errors.InputError(
-                f"{path}: expected a text in each line of {', '.join(names)}, "
-                "found none. The files are empty."
+                f"{path}: expected one text per line of {', '.join(names)}; "
+                "the files are empty."
             )
         for number, (words, tags, label) in enumerate(
             zip(*lines, strict=True), 1
@@ -105,12 +105,12 @@ class IntentSlots(tagging.Tagging):
     ) -> base.Task:
         intents = set()
 
-        def noted():
+        def with_intents_added():
             for example in examples:
                 intents.add(labels.strip(example["label"]))
                 yield example
 
-        task = super().adapt(noted(), tokenizer)
+        task = super().adapt(with_intents_added(), tokenizer)
         return task.with_settings(intents=tuple(sorted(intents)))
 
     def make_targets(
@@ -123,24 +123,24 @@ class IntentSlots(tagging.Tagging):
 
         The weight is 1 for the first row of each text and 0 for others.
         """
-        intent_ids = {
-            intent: number for number, intent in enumerate(self.intents)
+        intent_index = {
+            intent: index for index, intent in enumerate(self.intents)
         }
         names = [labels.strip(label.decode()) for label in raw["label"].numpy()]
         for name in names:
-            if name not in intent_ids:
+            if name not in intent_index:
                 raise errors.InputError(
                     f"intent {name!r} does not occur in the training file, "
                     f"whose intents are {list(self.intents)}."
                 )
-        numbers = tf.constant([intent_ids[name] for name in names], tf.int32)
+        intents = tf.constant([intent_index[name] for name in names], tf.int32)
         example_index = features["example_index"]
         is_first = tf.concat(
             [[True], example_index[1:] != example_index[:-1]], axis=0
         )
         weights = tf.cast(is_first[: tf.size(example_index)], tf.float32)
         return super().make_targets(raw, features, tokenizer) | {
-            "intent": (tf.gather(numbers, example_index), weights)
+            "intent": (tf.gather(intents, example_index), weights)
         }
 
     def build_heads(
@@ -195,9 +195,9 @@ class IntentSlots(tagging.Tagging):
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Tensors:
         """Also returns {"intent" (T,) string, "intent_score" (T,)}."""
-        texts = tf.range(tf.size(raw["text"]))
-        first = tf.searchsorted(features["example_index"], texts)
-        scores = tf.gather(decoded["intents"], first)
+        text_index = tf.range(tf.size(raw["text"]))
+        first_row = tf.searchsorted(features["example_index"], text_index)
+        scores = tf.gather(decoded["intents"], first_row)
         best = tf.argmax(scores, axis=-1, output_type=tf.int32)
         return super().postprocess(decoded, features, raw, tokenizer) | {
             "intent": tf.gather(tf.constant(self.intents), best),
@@ -209,21 +209,26 @@ class IntentSlots(tagging.Tagging):
     ) -> dict[str, float]:
         """Adds the accuracy of intents, and of intent and slots (frame)."""
         pairs = list(zip(predictions, examples, strict=True))
-        intents = [
+        correct_intents = [
             answer["intent"] == labels.strip(example["label"])
             for answer, example in pairs
         ]
-        slots = [
+        correct_slots = [
             sorted(predicted) == sorted(gold)
             for predicted, gold in zip(
                 *self._spans(predictions, examples), strict=True
             )
         ]
         count = max(1, len(pairs))
-        both = sum(a and b for a, b in zip(intents, slots, strict=True))
+        correct_frames = [
+            intent and slots
+            for intent, slots in zip(
+                correct_intents, correct_slots, strict=True
+            )
+        ]
         return super().metrics(predictions, examples) | {
-            "intent_accuracy": sum(intents) / count,
-            "frame_accuracy": both / count,
+            "intent_accuracy": sum(correct_intents) / count,
+            "frame_accuracy": sum(correct_frames) / count,
         }
 
     def unseen(self, example: base.Example) -> Sequence[str]:

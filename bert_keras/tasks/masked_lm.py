@@ -16,7 +16,7 @@ from bert_keras.tokenizers import base as tokenizers
 
 # Maximum number of [MASK]s that are predicted in a text; a constant keeps
 # shapes static on every device.
-ANSWERED_MASKS = 20
+MAX_PREDICTED_MASKS = 20
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -32,7 +32,7 @@ class MaskedLM(base.Task):
 
     masked_lm_prob: float = options.option(
         0.15,
-        "Share of the tokens that are masked.",
+        "Fraction of the tokens that are masked.",
         minimum=0.01,
         maximum=0.9,
         formerly=("masked_share",),
@@ -138,7 +138,7 @@ class MaskedLM(base.Task):
         if "positions" in features:
             return features
         positions, _ = masking.mask_positions(
-            features["token_ids"], self.mask_id, ANSWERED_MASKS
+            features["token_ids"], self.mask_id, MAX_PREDICTED_MASKS
         )
         return features | {"positions": positions}
 
@@ -199,7 +199,7 @@ class MaskedLM(base.Task):
         """
         del raw
         _, valid = masking.mask_positions(
-            features["token_ids"], self.mask_id, ANSWERED_MASKS
+            features["token_ids"], self.mask_id, MAX_PREDICTED_MASKS
         )
         tokens = tf.gather(
             tf.constant(tokenizer.vocabulary), decoded["token_id"]

@@ -17,10 +17,11 @@ from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 
-# Logit of positions that cannot be part of an answer: far below real logits,
-# and finite in sums. A score above _POSSIBLE has no such position.
-NEVER = -1e4
-_POSSIBLE = NEVER / 2
+# Logit of positions that cannot start or end an answer: far below real logits,
+# and finite in sums. A span with a score above _MIN_POSSIBLE_SCORE has no such
+# position.
+MASKED_LOGIT = -1e4
+_MIN_POSSIBLE_SCORE = MASKED_LOGIT / 2
 
 # If more than this fraction of the questions' characters is Chinese, metrics
 # are those of CMRC.
@@ -54,8 +55,8 @@ class QuestionAnswering(base.Task):
 
     doc_stride: int = options.option(
         128,
-        "Tokens from the begin of a window to the next one's, where the "
-        "context needs several.",
+        "Stride of the windows of a long context: tokens between the starts "
+        "of consecutive windows.",
         minimum=1,
         maximum=base.MAX_TOKENS,
     )
@@ -66,22 +67,26 @@ class QuestionAnswering(base.Task):
         maximum=base.MAX_TOKENS,
     )
     max_answer_length: int = options.option(
-        30, "Longest answer in tokens that is given.", minimum=1, maximum=1000
+        30, "Maximum answer length in tokens.", minimum=1, maximum=1000
     )
     n_best: int = options.option(
-        20, "Answers that are listed for a question.", minimum=1, maximum=1000
+        20,
+        "Number of best answers to list for a question.",
+        minimum=1,
+        maximum=1000,
     )
     no_answer_threshold: float = options.option(
         0.0,
-        "No answer is given where [CLS] scores higher than the best span by "
-        "more than this. Left at 0, fine-tuning saves the best value on the "
-        "dev rows, if some have no answer.",
+        "No-answer threshold: a question has no answer if [CLS] scores higher "
+        "than the best span by more than this. If it is 0 and some training "
+        "rows have no answer, fine-tuning saves the threshold with the best "
+        "F1 on the dev rows; to keep it at 0, set a tiny number such as 1e-9.",
     )
     text_columns = ("question", "context")
     head_signatures = {"span": ("start", "end")}
     loss_weights = {"start": 0.5, "end": 0.5}
     ranked_outputs = ("start", "end", "answers", "starts", "ends")
-    lists = {"answers": "", "starts": 0, "ends": 0, "scores": 0.0}
+    list_padding = {"answers": "", "starts": 0, "ends": 0, "scores": 0.0}
 
     # Set by `adapt`, from the training data.
     unanswerable: bool = False  # some questions have no answer
@@ -115,13 +120,23 @@ class QuestionAnswering(base.Task):
         )
 
     def calibrated(self, metrics: Mapping[str, float]) -> base.Task:
-        if self.no_answer_threshold or "best_f1_threshold" not in metrics:
+        """Returns the task with the threshold of the best F1.
+
+        A task without unanswerable questions has no threshold; one that the
+        user has set is kept.
+        """
+        if (
+            not self.unanswerable
+            or self.no_answer_threshold
+            or "best_f1_threshold" not in metrics
+        ):
             return self
         return self.with_settings(
             no_answer_threshold=metrics["best_f1_threshold"]
         )
 
     def to_python(self, answer: dict[str, Any]) -> dict[str, Any]:
+        # Unused entries have end 0.
         count = sum(end > 0 for end in answer["ends"])
         return answer | {
             name: answer[name][:count]
@@ -138,25 +153,28 @@ class QuestionAnswering(base.Task):
         tokens outside the context. See the example of the class.
         """
         # The context gets at least half of a row.
-        room = tokenizer.frame.room(self.seq_length, segments=2)
-        longest = min(self.max_question_length, room // 2)
-        whole = tokenizer(_valid(raw["question"]))
-        question = whole[:, :longest]
-        room -= tf.cast(question.row_lengths(), tf.int32)
+        capacity = tokenizer.frame.capacity(self.seq_length, segments=2)
+        max_length = min(self.max_question_length, capacity // 2)
+        question_ids = tokenizer(_valid(raw["question"]))
+        question = question_ids[:, :max_length]
+        context_capacity = capacity - tf.cast(question.row_lengths(), tf.int32)
         ids, starts, ends = (
-            packing.windows(values, room, self.doc_stride)
+            packing.windows(values, context_capacity, self.doc_stride)
             for values in tokenizer.with_offsets(_valid(raw["context"]))
         )
-        question = tf.gather(question, ids.example_index)
+        example_index = ids.example_index
         return packing.pack(
-            [question, ids.ids],
+            [tf.gather(question, example_index), ids.values],
             tokenizer.frame,
             seq_length=self.seq_length,
-            per_token={"starts": [None, starts.ids], "ends": [None, ends.ids]},
+            per_token={
+                "starts": [None, starts.values],
+                "ends": [None, ends.values],
+            },
         ) | {
-            "example_index": ids.example_index,
+            "example_index": example_index,
             "truncated": tf.gather(
-                whole.row_lengths() > longest, ids.example_index
+                question_ids.row_lengths() > max_length, example_index
             ),
         }
 
@@ -168,7 +186,8 @@ class QuestionAnswering(base.Task):
     ) -> base.Targets:
         """Returns the first and last token that overlap the answer.
 
-        They are 0, the [CLS], if the window does not contain the whole answer.
+        {"start", "end": (labels (W,) int32, weights (W,))}. The labels are 0,
+        the [CLS], if the window does not contain the complete answer.
         The weight is 0 if the answer's offset in the context is unknown.
         """
         example_index = features["example_index"]
@@ -178,25 +197,35 @@ class QuestionAnswering(base.Task):
         begin, end = (
             tf.expand_dims(tf.gather(x, example_index), 1) for x in (begin, end)
         )
-        context = _context(features)
-        inside = (
-            (features["starts"] < end) & (features["ends"] > begin) & context
-        )
-        first, last = _first(inside), _last(inside)
-        # If the answer continues in a neighbouring window, this window may have
-        # only a part of it.
+        context_mask = _context_mask(features)
+        overlaps = (features["starts"] < end) & (features["ends"] > begin)
+        overlaps &= context_mask
+        first, last = _first(overlaps), _last(overlaps)
+        # An answer that touches an edge of the window is complete there only if
+        # the text has no window on that side, or if the offsets of the token at
+        # the edge reach the answer's.
         none = tf.constant([-1])
-        opens = tf.concat([none, example_index], 0)[:-1] != example_index
-        closes = tf.concat([example_index, none], 0)[1:] != example_index
-        left = first > _first(context)
-        right = last < _last(context)
-        left |= opens | (_at(features["starts"], first) <= begin[:, 0])
-        right |= closes | (_at(features["ends"], last) >= end[:, 0])
-        held = tf.reduce_any(inside, axis=1) & left & right
+        is_first_window = (
+            tf.concat([none, example_index], 0)[:-1] != example_index
+        )
+        is_last_window = (
+            tf.concat([example_index, none], 0)[1:] != example_index
+        )
+        has_start = (
+            (first > _first(context_mask))
+            | is_first_window
+            | (_at(features["starts"], first) <= begin[:, 0])
+        )
+        has_end = (
+            (last < _last(context_mask))
+            | is_last_window
+            | (_at(features["ends"], last) >= end[:, 0])
+        )
+        is_complete = tf.reduce_any(overlaps, axis=1) & has_start & has_end
         weights = tf.cast(tf.gather(has_target, example_index), tf.float32)
         return {
-            "start": (tf.where(held, first, 0), weights),
-            "end": (tf.where(held, last, 0), weights),
+            "start": (tf.where(is_complete, first, 0), weights),
+            "end": (tf.where(is_complete, last, 0), weights),
         }
 
     def build_heads(
@@ -229,12 +258,14 @@ class QuestionAnswering(base.Task):
         features: base.Tensors,
         targets: base.Targets,
     ) -> base.Tensors:
-        context = _context(features)
-        candidates = context | (tf.range(tf.shape(context)[1]) == 0)
+        context_mask = _context_mask(features)
+        is_cls = tf.range(tf.shape(context_mask)[1]) == 0
         terms = {}
         for term in ("start", "end"):
             labels, weights = targets[term]
-            logits = tf.where(candidates, outputs[term], NEVER)
+            logits = tf.where(
+                context_mask | is_cls, outputs[term], MASKED_LOGIT
+            )
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
                 labels, logits
             )
@@ -247,29 +278,31 @@ class QuestionAnswering(base.Task):
         """Returns the n_best spans of each row, and the score of no answer.
 
         {"start", "end" (W, n_best) int32: first and last token, "score" (W,
-        n_best), descending, "null" (W,)}. A score is the sum of two logits, or
-        NEVER if there are fewer spans. In the example of the class, row 0 has
-        the possible starts 4 to 6. With max_answer_length 2 its spans are
-        (4, 4), (4, 5), (5, 5), (5, 6) and (6, 6).
+        n_best), descending, "null" (W,): the score of [CLS]}. A score is the
+        sum of two logits, or MASKED_LOGIT if there are fewer spans. In the
+        example of the class, row 0 has the possible starts 4 to 6. With
+        max_answer_length 2 its spans are (4, 4), (4, 5), (5, 5), (5, 6) and
+        (6, 6).
         """
-        context, size = _context(features), self.max_answer_length
+        context_mask, size = _context_mask(features), self.max_answer_length
         # Pad, so that the shortest row has n_best spans.
-        starts = _pad(_or_never(context, outputs["start"]), self.n_best, NEVER)
-        ends = _or_never(context, outputs["end"])
-        ends = _pad(ends, self.n_best + size - 1, NEVER)
+        starts = _mask_logits(context_mask, outputs["start"])
+        starts = _pad(starts, self.n_best, MASKED_LOGIT)
+        ends = _mask_logits(context_mask, outputs["end"])
+        ends = _pad(ends, self.n_best + size - 1, MASKED_LOGIT)
         # scores[w, i, d] is the score of the span from token i to token i + d.
         length = tf.shape(starts)[1]
-        behind = [ends[:, more : more + length] for more in range(size)]
-        scores = tf.expand_dims(starts, 2) + tf.stack(behind, axis=2)
-        scores = tf.where(scores > _POSSIBLE, scores, NEVER)
+        shifted_ends = [ends[:, d : d + length] for d in range(size)]
+        scores = tf.expand_dims(starts, 2) + tf.stack(shifted_ends, axis=2)
+        scores = tf.where(scores > _MIN_POSSIBLE_SCORE, scores, MASKED_LOGIT)
         scores, index = tf.math.top_k(
             tf.reshape(scores, [-1, length * size]), self.n_best
         )
-        possible = scores > _POSSIBLE
-        start = tf.where(possible, index // size, 0)
+        is_possible = scores > _MIN_POSSIBLE_SCORE
+        start = tf.where(is_possible, index // size, 0)
         return {
             "start": start,
-            "end": start + tf.where(possible, index % size, 0),
+            "end": start + tf.where(is_possible, index % size, 0),
             "score": scores,
             "null": outputs["start"][:, 0] + outputs["end"][:, 0],
         }
@@ -284,30 +317,35 @@ class QuestionAnswering(base.Task):
         """Returns the best answer of each text, and the n_best spans.
 
         answer (T,) string; start, end (T,) int32: its offsets in the context,
-          in code points, or "", 0, 0 if [CLS] scores higher than the best span
-          by more than the threshold.
-        score (T,): the probability of the answer among the n_best spans and, if
-          there are unanswerable questions, no answer.
-        no_answer_score (T,): the score of [CLS] minus that of the best span.
+          in code points. They are "", 0, 0 if no span is possible or, if
+          `unanswerable`, if [CLS] scores higher than the best span by more than
+          the threshold.
+        score (T,): the softmax probability of the answer, over the n_best spans
+          and, if `unanswerable`, the no-answer option.
+        no_answer_score (T,): the lowest [CLS] score of the text's windows minus
+          the score of the best span.
         answers, starts, ends, scores (T, n_best): the best spans, descending;
           "" and 0 if there are fewer.
         """
         del tokenizer
         context = _valid(raw["context"])
-        spans, starts, ends = self._merge(decoded, features, tf.size(context))
+        span_scores, starts, ends = self._merge_windows(
+            decoded, features, tf.size(context)
+        )
         null = tf.math.unsorted_segment_min(
             decoded["null"], features["example_index"], tf.size(context)
         )
-        possible = spans > _POSSIBLE
-        margin = null - spans[:, 0]
-        silent = tf.logical_not(possible[:, 0])
-        rival = tf.where(silent, null, NEVER)
+        is_possible = span_scores > _MIN_POSSIBLE_SCORE
+        no_answer_score = null - span_scores[:, 0]
+        no_answer = tf.logical_not(is_possible[:, 0])
+        no_answer_logit = tf.where(no_answer, null, MASKED_LOGIT)
         if self.unanswerable:
-            silent |= margin > self.no_answer_threshold
-            rival = null
-        probabilities = tf.concat([spans, tf.expand_dims(rival, 1)], axis=1)
-        probabilities = tf.nn.softmax(probabilities)
-        scores = tf.where(possible, probabilities[:, :-1], 0.0)
+            no_answer |= no_answer_score > self.no_answer_threshold
+            no_answer_logit = null
+        probabilities = tf.nn.softmax(
+            tf.concat([span_scores, no_answer_logit[:, tf.newaxis]], axis=1)
+        )
+        scores = tf.where(is_possible, probabilities[:, :-1], 0.0)
         answers = tf.strings.substr(
             tf.repeat(tf.expand_dims(context, 1), self.n_best, axis=1),
             starts,
@@ -315,18 +353,18 @@ class QuestionAnswering(base.Task):
             unit="UTF8_CHAR",
         )
         return {
-            "answer": tf.where(silent, "", answers[:, 0]),
-            "start": tf.where(silent, 0, starts[:, 0]),
-            "end": tf.where(silent, 0, ends[:, 0]),
-            "score": tf.where(silent, probabilities[:, -1], scores[:, 0]),
-            "no_answer_score": margin,
+            "answer": tf.where(no_answer, "", answers[:, 0]),
+            "start": tf.where(no_answer, 0, starts[:, 0]),
+            "end": tf.where(no_answer, 0, ends[:, 0]),
+            "score": tf.where(no_answer, probabilities[:, -1], scores[:, 0]),
+            "no_answer_score": no_answer_score,
             "answers": answers,
             "starts": starts,
             "ends": ends,
             "scores": scores,
         }
 
-    def _merge(self, decoded, features, texts):
+    def _merge_windows(self, decoded, features, num_texts):
         """Merges the windows of each text: scores, starts, ends (T, n_best).
 
         In the example of the class, with n_best 2: let row 0 have the spans
@@ -334,30 +372,30 @@ class QuestionAnswering(base.Task):
         (8, 11) with score 7 and (12, 13) with score 1. The text's best spans
         are (8, 11) with score 7 and (5, 11) with score 2.
         """
-        possible = decoded["score"] > _POSSIBLE
-        windows = (
-            decoded["score"],
-            tf.gather(features["starts"], decoded["start"], batch_dims=1),
-            tf.gather(features["ends"], decoded["end"], batch_dims=1),
-        )
+        is_possible = decoded["score"] > _MIN_POSSIBLE_SCORE
+        starts = tf.gather(features["starts"], decoded["start"], batch_dims=1)
+        ends = tf.gather(features["ends"], decoded["end"], batch_dims=1)
 
-        def of_text(values, filling):
-            values = tf.where(possible, values, filling)
+        def join_windows(values, padding):
+            values = tf.where(is_possible, values, padding)
             values = tf.RaggedTensor.from_value_rowids(
-                values, features["example_index"], texts, validate=False
-            ).to_tensor(filling)  # (T, windows, N)
+                values, features["example_index"], num_texts, validate=False
+            ).to_tensor(padding)  # (T, windows, n_best)
             values = tf.reshape(
-                values, [texts, tf.shape(values)[1] * self.n_best]
+                values, [num_texts, tf.shape(values)[1] * self.n_best]
             )
             # Pad, as an empty batch has no windows.
-            return _pad(values, self.n_best, filling)
+            return _pad(values, self.n_best, padding)
 
-        scores, starts, ends = map(of_text, windows, (NEVER, 0, 0))
-        scores, starts, ends = _without_copies(scores, starts, ends)
+        scores, starts, ends = _mask_duplicates(
+            join_windows(decoded["score"], MASKED_LOGIT),
+            join_windows(starts, 0),
+            join_windows(ends, 0),
+        )
         scores, order = tf.math.top_k(scores, self.n_best)
-        possible = scores > _POSSIBLE
+        is_possible = scores > _MIN_POSSIBLE_SCORE
         starts, ends = (
-            tf.where(possible, tf.gather(x, order, batch_dims=1), 0)
+            tf.where(is_possible, tf.gather(x, order, batch_dims=1), 0)
             for x in (starts, ends)
         )
         return scores, starts, ends
@@ -367,9 +405,9 @@ class QuestionAnswering(base.Task):
     ) -> dict[str, float]:
         """Computes exact match and F1.
 
-        If some questions have no answer, also the best of both over thresholds,
-        and these thresholds. They are chosen on the same rows; `calibrated`
-        reads them.
+        If some questions have no answer, also the best value of each over all
+        no-answer thresholds, and that threshold. Both are chosen on these same
+        rows; `calibrated` reads best_f1_threshold.
         """
         golds = [json.loads(example["answers"]) for example in examples]
         return answers_lib.question_answering(
@@ -385,27 +423,27 @@ def _valid(text):
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8")
 
 
-def _context(features):
+def _context_mask(features):
     """Returns the mask of the context's tokens, without [SEP]: (W, S) bool."""
     second = (features["segment_ids"] == 1) & (features["padding_mask"] > 0)
     # Pad integers: LiteRT before 2.20 has no op that pads bools.
-    behind = _pad(tf.cast(second, tf.int32), 1, 0)[:, 1:]
-    return second & (behind > 0)
+    next_token = _pad(tf.cast(second, tf.int32), 1, 0)[:, 1:]
+    return second & (next_token > 0)
 
 
-def _or_never(mask, logits):
-    """Returns the logits where the mask is true, and NEVER elsewhere.
+def _mask_logits(mask, logits):
+    """Returns the logits where the mask is true, and MASKED_LOGIT elsewhere.
 
     Not tf.where: quantised to int8, both branches would share one scale, and
     all logits would round to 0.
     """
-    holds = tf.cast(mask, logits.dtype)
-    return logits * holds + NEVER * (1 - holds)
+    mask = tf.cast(mask, logits.dtype)
+    return logits * mask + MASKED_LOGIT * (1 - mask)
 
 
-def _pad(values, count, filling):
+def _pad(values, count, padding):
     """Pads (B, S) -> (B, S + count)."""
-    return tf.pad(values, [[0, 0], [0, count]], constant_values=filling)
+    return tf.pad(values, [[0, 0], [0, count]], constant_values=padding)
 
 
 def _first(mask):
@@ -423,21 +461,23 @@ def _at(values, positions):
     return tf.gather(values, positions, batch_dims=1)
 
 
-def _without_copies(scores, starts, ends):
-    """Sets the score of duplicate spans of a text to NEVER, except the best.
+def _mask_duplicates(scores, starts, ends):
+    """Sets the score of a text's duplicate spans to MASKED_LOGIT, but the best.
 
-    Overlapping windows share spans. All are (T, spans), in another order than
-    before.
+    Overlapping windows share spans. All arguments are (T, spans); the results
+    are sorted by span.
     """
 
-    def by(key, *values):
+    def sort_by(key, *values):
         order = tf.argsort(key, stable=True)
         return [tf.gather(x, order, batch_dims=1) for x in values]
 
-    scores, starts, ends = by(-scores, scores, starts, ends)
+    scores, starts, ends = sort_by(-scores, scores, starts, ends)
     # A stable sort: the best of equal spans is the first.
     span = tf.cast(starts, tf.int64) * 2**32 + tf.cast(ends, tf.int64)
-    scores, starts, ends = by(span, scores, starts, ends)
-    copy = (starts[:, 1:] == starts[:, :-1]) & (ends[:, 1:] == ends[:, :-1])
-    copy = tf.pad(copy, [[0, 0], [1, 0]], constant_values=False)
-    return tf.where(copy, NEVER, scores), starts, ends
+    scores, starts, ends = sort_by(span, scores, starts, ends)
+    is_duplicate = (starts[:, 1:] == starts[:, :-1]) & (
+        ends[:, 1:] == ends[:, :-1]
+    )
+    is_duplicate = tf.pad(is_duplicate, [[0, 0], [1, 0]], constant_values=False)
+    return tf.where(is_duplicate, MASKED_LOGIT, scores), starts, ends

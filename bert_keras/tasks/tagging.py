@@ -30,27 +30,33 @@ class Tagging(base.Task):
 
     seq_length: int = options.option(
         128,
-        "Longest row in tokens, [CLS] and [SEP] included; a longer text is "
-        "split into several rows.",
+        "Maximum row length in tokens, [CLS] and [SEP] included; longer texts "
+        "are split into several rows.",
         minimum=4,
         maximum=base.MAX_TOKENS,
     )
     stride: int = options.option(
         64,
-        "Tokens between the starts of two windows of a long text (not their "
-        "overlap).",
+        "Stride of the windows of a long text: tokens between the starts of "
+        "consecutive windows (not their overlap).",
         minimum=1,
         maximum=base.MAX_TOKENS,
     )
     tag_column: int = options.option(
         conll.LAST,
-        "Column of the tags, counted from 0; -1 is the last.",
+        "Index of the tag column, from 0; -1: the last.",
         minimum=conll.LAST,
     )
     metric_names: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall")
     softmax_terms: ClassVar[tuple[str, ...]] = ("tag",)
     target_axes = {"tag": base.TOKENS}
-    lists = {"type": "", "text": "", "start": -1, "end": -1, "score": 0.0}
+    list_padding = {
+        "type": "",
+        "text": "",
+        "start": -1,
+        "end": -1,
+        "score": 0.0,
+    }
 
     # Set by `adapt`, from the training data.
     types: tuple[str, ...] = ()
@@ -92,8 +98,8 @@ class Tagging(base.Task):
         scheme = tag_schemes.scheme(sequences())
         if not types:
             raise errors.InputError(
-                "tagging needs entities in the training file; every word of "
-                "it has the tag O."
+                "expected entities in the training file; every word has the "
+                "tag O."
             )
         return self.with_settings(
             types=tuple(sorted(types)),
@@ -119,17 +125,19 @@ class Tagging(base.Task):
             end       -1      -1     16     -1      -1
         """
         ids, starts, ends = tokenizer.with_offsets(raw["text"])
-        size, example_index = tf.size(ids.values), ids.value_rowids()
+        num_tokens, example_index = tf.size(ids.values), ids.value_rowids()
         starts_word = tokenizer.word_starts(ids).values
-        word = tf.cumsum(tf.cast(starts_word, tf.int32)) - 1
-        word_ends = tf.math.unsorted_segment_max(ends.values, word, size)
+        word_index = tf.cumsum(tf.cast(starts_word, tf.int32)) - 1
+        word_ends = tf.math.unsorted_segment_max(
+            ends.values, word_index, num_tokens
+        )
 
         windows = packing.windows(
-            ids.with_values(tf.range(size)),
-            tokenizer.frame.room(self.seq_length),
+            ids.with_values(tf.range(num_tokens)),
+            tokenizer.frame.capacity(self.seq_length),
             self.stride,
         )
-        token, row = windows.ids.values, windows.ids.value_rowids()
+        token, row = windows.values.values, windows.values.value_rowids()
         position = token - tf.cast(
             tf.gather(ids.row_starts(), tf.gather(example_index, token)),
             tf.int32,
@@ -142,15 +150,15 @@ class Tagging(base.Task):
 
         def at_word_starts(values):
             values = tf.where(is_counted, tf.gather(values, token), -1)
-            return [windows.ids.with_values(values)]
+            return [windows.values.with_values(values)]
 
         return packing.pack(
-            [windows.ids.with_values(tf.gather(ids.values, token))],
+            [windows.values.with_values(tf.gather(ids.values, token))],
             tokenizer.frame,
             seq_length=self.seq_length,
             per_token={
                 "start": at_word_starts(starts.values),
-                "end": at_word_starts(tf.gather(word_ends, word)),
+                "end": at_word_starts(tf.gather(word_ends, word_index)),
             },
             padding_value=-1,
         ) | {"example_index": windows.example_index}
@@ -166,17 +174,17 @@ class Tagging(base.Task):
         Not in a graph. A word belongs to an entity if its first character does.
         The weight is 1 where "start" is not -1.
         """
-        tag_ids = {tag: number for number, tag in enumerate(self.labels)}
+        tag_ids = {tag: index for index, tag in enumerate(self.labels)}
         start, example_index = (
             features["start"].numpy(),
             features["example_index"].numpy(),
         )
         labels = np.zeros(start.shape, np.int32)
         splits = np.searchsorted(example_index, np.arange(len(raw["text"]) + 1))
-        for number, (words, tags) in enumerate(_columns(raw)):
-            rows = slice(splits[number], splits[number + 1])
+        for index, (words, tags) in enumerate(_words_and_tags(raw)):
+            rows = slice(splits[index], splits[index + 1])
             is_counted = start[rows] >= 0
-            begins = start[rows][is_counted]
+            word_starts = start[rows][is_counted]
             entities = []
             for entity_type, first, last in tag_schemes.spans(tags):
                 if entity_type not in self.types:
@@ -187,11 +195,11 @@ class Tagging(base.Task):
                 # Convert offsets in the text to indices of tokenizer words.
                 offsets = words[first][0], words[last - 1][1]
                 entities.append(
-                    (entity_type, *np.searchsorted(begins, offsets))
+                    (entity_type, *np.searchsorted(word_starts, offsets))
                 )
             tags = tag_schemes.tags(
                 [entity for entity in entities if entity[1] < entity[2]],
-                len(begins),
+                len(word_starts),
                 self.scheme,
             )
             labels[rows][is_counted] = [tag_ids[tag] for tag in tags]
@@ -254,23 +262,24 @@ class Tagging(base.Task):
         probability of the tags of the entity's words.
         """
         del tokenizer
-        # All words, by text and position: each one has a start in one row only.
-        word = tf.where(features["start"] >= 0)
-        example_index = tf.gather(features["example_index"], word[:, 0])
-        tag = tf.gather_nd(decoded["tag"], word)
+        # Row and position of all words, in order: each one has a start in one
+        # row only.
+        words = tf.where(features["start"] >= 0)
+        example_index = tf.gather(features["example_index"], words[:, 0])
+        tag = tf.gather_nd(decoded["tag"], words)
         is_first, entity = self._entities(example_index, tag)
         first = tf.where(is_first)[:, 0]
         count = tf.size(first)
 
-        def of_entity_words(name, values):
-            return tf.boolean_mask(tf.gather_nd(values[name], word), tag > 0)
+        def at_entity_words(values):
+            return tf.boolean_mask(tf.gather_nd(values, words), tag > 0)
 
-        start = tf.gather(tf.gather_nd(features["start"], word), first)
+        start = tf.gather(tf.gather_nd(features["start"], words), first)
         end = tf.math.unsorted_segment_max(
-            of_entity_words("end", features), entity, count
+            at_entity_words(features["end"]), entity, count
         )
         score = tf.math.unsorted_segment_mean(
-            of_entity_words("score", decoded), entity, count
+            at_entity_words(decoded["score"]), entity, count
         )
         example_index = tf.gather(example_index, first)
         types = tf.constant([tag[2:] for tag in self.labels])
@@ -287,7 +296,7 @@ class Tagging(base.Task):
                 tf.cast(example_index, tf.int64),
                 nrows=tf.size(raw["text"], tf.int64),
                 validate=False,
-            ).to_tensor(Tagging.lists[name])
+            ).to_tensor(Tagging.list_padding[name])
             for name, value in values.items()
         }
 
@@ -343,9 +352,9 @@ class Tagging(base.Task):
             predicted_of_type, gold_of_type = (
                 [
                     [span for span in spans if span[0] == entity_type]
-                    for spans in side
+                    for spans in texts
                 ]
-                for side in (predicted, gold)
+                for texts in (predicted, gold)
             )
             values.append(
                 [
@@ -356,7 +365,7 @@ class Tagging(base.Task):
                     sum(map(len, predicted_of_type)),
                 ]
             )
-        columns = ("precision", "recall", "f1", "entities", "answers")
+        columns = ("precision", "recall", "f1", "gold", "predicted")
         return {"types": base.Table(self.types, columns, np.array(values))}
 
     def _spans(self, predictions, examples):
@@ -420,7 +429,7 @@ def _substrings(texts, index, start, end):
     return tf.strings.reduce_join(spans, axis=-1)
 
 
-def _columns(raw):
+def _words_and_tags(raw):
     """Yields the words' offsets and the tags of each row."""
     for words, tags in zip(
         raw["words"].numpy(), raw["tags"].numpy(), strict=True

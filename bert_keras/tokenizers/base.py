@@ -32,8 +32,8 @@ class Frame(NamedTuple):
     end: tuple[Any, ...]
     feature: str = "token_ids"
 
-    def room(self, seq_length: int, segments: int = 1) -> int:
-        """Returns how many tokens fit into a row besides the frame."""
+    def capacity(self, seq_length: int, segments: int = 1) -> int:
+        """Returns how many tokens fit into a row besides the special ones."""
         between = len(self.between) * (segments - 1)
         return seq_length - len(self.start) - between - len(self.end)
 

@@ -12,7 +12,8 @@ from bert_keras import errors
 from bert_keras.tasks import base
 
 SOFTWARE = "bert_keras"  # metadata of each PNG, checked before overwriting one
-MAX_CLASSES = 30  # a larger confusion matrix has no names and numbers
+# A larger confusion matrix is drawn without class names and counts.
+MAX_CLASSES = 30
 
 
 def histogram(counts: Sequence[int], *, title: str) -> bytes:
@@ -24,7 +25,7 @@ def histogram(counts: Sequence[int], *, title: str) -> bytes:
     axes.stairs(counts, edges, fill=True)  # one polygon; bars are slow
     axes.set_title(title)
     axes.set_xlabel("tokens")
-    axes.set_ylabel("rows, logarithmic")
+    axes.set_ylabel("rows (log scale)")
     axes.set_yscale("log")  # most rows have the maximum length
     axes.set_ylim(bottom=0.8)
     axes.margins(x=0)
@@ -32,28 +33,27 @@ def histogram(counts: Sequence[int], *, title: str) -> bytes:
 
 
 def confusion(table: base.Table) -> bytes:
-    """Plots a confusion matrix of labels (rows) and answers; returns a PNG.
+    """Plots a confusion matrix of gold (rows) and predicted labels.
 
-    Above MAX_CLASSES, names and numbers are omitted: they would be slow to
-    draw and too small to read.
+    Above MAX_CLASSES, class names and counts are omitted: they would be slow to
+    draw and too small to read. Returns a PNG.
     """
     counts = np.asarray(table.values)
-    many = len(table.rows) > MAX_CLASSES
     size = 2.5 + 0.45 * min(len(table.rows), MAX_CLASSES)
     figure, axes = _figure(size, size)
     # Normalize by row, so that small classes are visible beside large ones.
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xlabel("answer")
-    axes.set_ylabel("label")
-    if many:
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("gold")
+    if len(table.rows) > MAX_CLASSES:
         return _png(figure)
     # Do not parse dollar signs in labels as formulas.
-    plain = {"parse_math": False}
+    options = {"parse_math": False}
     axes.set_xticks(
-        range(len(table.columns)), table.columns, rotation=90, **plain
+        range(len(table.columns)), table.columns, rotation=90, **options
     )
-    axes.set_yticks(range(len(table.rows)), table.rows, **plain)
+    axes.set_yticks(range(len(table.rows)), table.rows, **options)
     for (row, column), count in np.ndenumerate(counts):
         axes.text(
             column,
@@ -62,7 +62,7 @@ def confusion(table: base.Table) -> bytes:
             ha="center",
             va="center",
             fontsize=8,
-            color="white" if shares[row, column] > 0.5 else "black",
+            color="white" if fractions[row, column] > 0.5 else "black",
         )
     return _png(figure)
 
@@ -74,7 +74,7 @@ def check_picture(path: str) -> None:
     with tf.io.gfile.GFile(path, "rb") as file:
         if SOFTWARE.encode() not in file.read(1000):
             raise errors.InputError(
-                f"{path} is there, and no command here has drawn it; choose "
+                f"{path} exists and was not written by bert_keras; choose "
                 "another `output`.",
                 argument="output",
             )
@@ -83,7 +83,7 @@ def check_picture(path: str) -> None:
 def _figure(
     width: float, height: float
 ) -> tuple[matplotlib.figure.Figure, Any]:
-    # Not pyplot, which needs a display.
+    # Not pyplot: it keeps global state and may select a GUI backend.
     figure = matplotlib.figure.Figure((width, height), layout="constrained")
     return figure, figure.subplots()
 

@@ -36,22 +36,22 @@ def make(
         held_out = f"{files.read_json(dev)['rows']:,}"
     picture = os.path.join(output, "lengths.png")
     histogram = plots.histogram(
-        report["lengths"], title="Training rows by their tokens"
+        report["lengths"], title="Training rows by number of tokens"
     )
     files.write(picture, histogram)
     tokens = report["tokens"]
     summary = {
         "documents": partition.num_documents,
-        "left out as repeated": partition.num_duplicates,
+        "duplicate documents left out": partition.num_duplicates,
         "sentences": report["sentences"],
         "vocabulary": f"{tokenizer.vocab_size:,} entries, "
         + ("lower case" if tokenizer.lowercase else "cased"),
-        "tokens of the text": tokens,
+        "tokens in the text": tokens,
         "[UNK]": f"{report['unknown'] / tokens:.4%} of the tokens",
-        "pieces in a word": tokens / max(1, report["words"]),
+        "wordpieces per word": tokens / max(1, report["words"]),
         "training rows": manifest["rows"],
         "held-out rows": held_out,
-        "tokens in a row": f"{manifest['tokens'] / manifest['rows']:.1f} on "
+        "tokens per row": f"{manifest['tokens'] / manifest['rows']:.1f} on "
         f"average, {manifest['longest']} at most; see {picture}",
         "time": f"{seconds:.1f} s, "
         f"{partition.num_bytes / 1e6 / seconds:.1f} MB/s",

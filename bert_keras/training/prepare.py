@@ -86,7 +86,7 @@ def _run(
         settings.output,
         identity,
         names=run_folder.PREPARATION,
-        begun=_is_begun(settings.output),
+        has_results=_has_results(settings.output),
     )
     run_folder.write_identity(settings.output, identity)
     if records_lib.is_complete(train):
@@ -172,7 +172,7 @@ def _write(
     return partition
 
 
-def _is_begun(output: str) -> bool:
+def _has_results(output: str) -> bool:
     """Returns whether `output` contains any records."""
     return any(
         tf.io.gfile.glob(os.path.join(output, split, name))

@@ -126,24 +126,24 @@ def check(
     identity: Identity,
     *,
     names: Collection[str],
-    begun: bool,
+    has_results: bool,
 ) -> bool:
     """Returns whether `folder` already belongs to this run; writes nothing.
 
     Args:
       names: patterns of the files that the run will write there.
-      begun: whether the folder has results; before that, settings may
+      has_results: whether the folder has results; before that, settings may
         change.
 
     Raises InputError if the folder belongs to another run, or if it belongs to
     no run and has files of these names.
     """
-    stored = _owner(folder, identity)
+    stored = _stored_identity(folder, identity)
     if stored is None:
         _refuse_foreign_files(folder, names)
         return False
     changed = _differences(stored, identity)
-    if changed and (begun or stored["command"] != identity.command):
+    if changed and (has_results or stored["command"] != identity.command):
         raise errors.InputError(
             f"{folder} was started with other settings "
             f"({'; '.join(changed)}). Continue with the "
@@ -196,7 +196,7 @@ def claim(
         settings.output,
         identity,
         names=TRAINING,
-        begun=bool(checkpoint.steps(settings.output)),
+        has_results=bool(checkpoint.steps(settings.output)),
     )
     workers.barrier()  # The chief writes only after all workers have checked.
     if workers.is_chief:
@@ -257,7 +257,7 @@ def start_fingerprint(
     return digest.hexdigest()[:16]
 
 
-def _owner(folder: str, identity: Identity) -> dict[str, Any] | None:
+def _stored_identity(folder: str, identity: Identity) -> dict[str, Any] | None:
     """Returns the stored identity of a folder; None if it has none."""
     path = os.path.join(folder, IDENTITY)
     if tf.io.gfile.exists(path):
@@ -270,7 +270,7 @@ def _owner(folder: str, identity: Identity) -> dict[str, Any] | None:
                 "reads": reads,
             }
         raise errors.InputError(
-            f"{path} is not the file of a run: expected the fields command, "
+            f"{path} was not written by a run: expected the fields command, "
             "settings and reads. Choose another `output`.",
             argument="output",
         )
@@ -315,47 +315,51 @@ def _identity_from_flags(
     return {"command": command, "settings": settings, "reads": None}
 
 
-def _differences(owner: Mapping[str, Any], identity: Identity) -> list[str]:
+def _differences(
+    stored_identity: Mapping[str, Any], identity: Identity
+) -> list[str]:
     """Returns descriptions of the differences between two identities."""
-    if owner["command"] != identity.command:
-        return [f"it is a folder of {owner['command']}"]
-    old = owner["reads"] is None
+    if stored_identity["command"] != identity.command:
+        return [f"it is a folder of {stored_identity['command']}"]
+    is_from_flags = stored_identity["reads"] is None
     fields = identity.fields()
-    stored, now = owner["settings"], identity.to_dict()["settings"]
-    if old:
+    stored, now = stored_identity["settings"], identity.to_dict()["settings"]
+    if is_from_flags:
         now = {k: str(v) for k, v in now.items() if v is not None}
     changed = []
     for name in sorted({*stored, *now}):
         field = fields.get(name)
         if field is not None and not field.metadata.get("identity", True):
             # Old runs identified input files by path, not by contents.
-            if not (old and field.metadata.get("reads")):
+            if not (is_from_flags and field.metadata.get("reads")):
                 continue
         # A missing field did not exist yet.
         if_missing = None
-        if field is not None and not old:
+        if field is not None and not is_from_flags:
             if_missing = field.metadata["absent"]
         before, after = stored.get(name, if_missing), now.get(name, if_missing)
-        if old and name in identity.without_flags and before is None:
+        if is_from_flags and name in identity.without_flags and before is None:
             continue
         if field is None and name not in ("task", "wrappers"):
-            if not old:  # a field of a later version, or of another task
+            if (
+                not is_from_flags
+            ):  # a field of a later version, or of another task
                 changed.append(f"{name}={before} before, unknown now")
         elif before != after:
             changed.append(
                 f"{name}={'' if before is None else before} before, "
                 f"{'' if after is None else after} now"
             )
-    if not old:
+    if not is_from_flags:
         reads = identity.to_dict()["reads"]
-        for name in sorted({*owner["reads"], *reads}):
-            before, after = owner["reads"].get(name), reads.get(name)
+        for name in sorted({*stored_identity["reads"], *reads}):
+            before, after = stored_identity["reads"].get(name), reads.get(name)
             if name == "network":
                 before = _add_defaults(before)
             if before != after:
                 changed.append(
-                    f"other contents of {name}: {_short(before)} before, "
-                    f"{_short(after)} now"
+                    f"other contents of {name}: {_shorten(before)} before, "
+                    f"{_shorten(after)} now"
                 )
     return changed
 
@@ -369,7 +373,7 @@ def _add_defaults(network: Any) -> Any:
     return json.loads(json.dumps(values))
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     if value is None:
         return "none"
     text = value if isinstance(value, str) else json.dumps(value)
@@ -389,9 +393,8 @@ def _refuse_foreign_files(folder: str, names: Collection[str]) -> None:
     )
     if others:
         raise errors.InputError(
-            f"{folder} holds {', '.join(others[:5])}, which this command "
-            "did not write but would overwrite. Choose "
-            "another `output`.",
+            f"{folder} contains {', '.join(others[:5])}, which this command "
+            "did not write but would overwrite. Choose another `output`.",
             argument="output",
         )
 

@@ -97,6 +97,6 @@ class TrainerState:
             ValueError,
         ) as error:
             raise errors.InputError(
-                "its config.json has no state of the trainer that can be read "
+                "the trainer's state in its config.json cannot be read "
                 f"({error!r})."
             ) from None

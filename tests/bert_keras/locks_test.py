@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from unittest import mock
 
 import tensorflow as tf
@@ -153,7 +154,7 @@ class LocksTest(absltest.TestCase):
 
         held(locks.STALE - 30)
         with self.assertRaisesRegex(
-            errors.InputError, "process 1 on other .*.break_lock. ignores that"
+            errors.InputError, "process 1 on other .*set .break_lock. to ignore"
         ):
             with locks.hold(folder):
                 pass
@@ -178,6 +179,57 @@ class LocksTest(absltest.TestCase):
                 first = files.read_json(path)["beat"]
                 while files.read_json(path)["beat"] == first:
                     os.sched_yield()
+
+    def test_a_failed_heartbeat_is_tried_again(self):
+        folder = "ram://locks/failing"
+        path = f"{folder}/{locks.NAME}"
+        real, failures = files.write_text, []
+
+        def write_text(*arguments):
+            if len(failures) < 2:
+                failures.append(arguments)
+                raise tf.errors.UnavailableError(None, None, "try again")
+            real(*arguments)
+
+        with (
+            mock.patch.object(locks, "HEARTBEAT", 0.01),
+            warnings.catch_warnings(record=True) as caught,
+            locks.hold(folder),
+        ):
+            warnings.simplefilter("always")
+            first = files.read_json(path)["beat"]
+            with mock.patch.object(files, "write_text", write_text):
+                while files.read_json(path)["beat"] == first:
+                    os.sched_yield()
+        self.assertLen(failures, 2)
+        self.assertLen(caught, 2)
+        self.assertRegex(str(caught[0].message), "rewritten .try again")
+
+    def test_a_heartbeat_does_not_take_back_a_lock_that_was_broken(self):
+        folder = "ram://locks/broken"
+        path = f"{folder}/{locks.NAME}"
+        other = {"pid": 1, "host": "other", "since": "now", "id": "x"}
+        with (
+            mock.patch.object(locks, "HEARTBEAT", 0.01),
+            warnings.catch_warnings(record=True) as caught,
+            self.assertRaisesRegex(
+                errors.InputError, "taken over by process 1 on other"
+            ),
+            locks.hold(folder),
+        ):
+            warnings.simplefilter("always")
+            while not caught:  # the heartbeat may be about to write: repeat
+                files.write_text(f"{path}.other", json.dumps(other))
+                tf.io.gfile.rename(f"{path}.other", path, overwrite=True)
+        self.assertLen(caught, 1)
+        self.assertRegex(str(caught[0].message), "taken over by process 1")
+        self.assertEqual(files.read_json(path), other)
+
+    def test_an_error_in_the_block_is_not_hidden_by_a_broken_lock(self):
+        folder = "ram://locks/error"
+        with self.assertRaises(ZeroDivisionError), locks.hold(folder):
+            files.write_text(f"{folder}/{locks.NAME}", '{"id": "x"}')
+            raise ZeroDivisionError
 
 
 if __name__ == "__main__":

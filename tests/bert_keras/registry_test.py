@@ -50,9 +50,17 @@ class RegistryTest(parameterized.TestCase):
         self.assertEqual(registry.name_of(TASKS, cls), name)
         registry.require_findable(TASKS, cls, base.Task)
 
-    @parameterized.parameters("os", "os.path", "base", "", 5, None, ["os"])
-    def test_a_folder_gets_nothing_else(self, name):
-        with self.assertRaises(registry.UnknownNameError):
+    @parameterized.parameters(
+        ("os", "imported here and defines 0 tasks; expected exactly one"),
+        ("os.path", "imported here and defines 0 tasks"),
+        ("base", "neither one of .* nor imported here"),
+        ("", "neither one of .* nor imported here"),
+        (5, "its task is 5; expected the name of a module"),
+        (None, "its task is None; expected the name of a module"),
+        (["os"], "expected the name of a module"),
+    )
+    def test_a_folder_gets_nothing_else(self, name, reason):
+        with self.assertRaisesRegex(registry.UnknownNameError, reason):
             registry.class_from_data(TASKS, name, base.Task)
 
     def test_one_module_holds_one(self):

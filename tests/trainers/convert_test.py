@@ -10,6 +10,7 @@ from bert_keras import (
     errors,
     formats,
     loading,
+    locks,
     predictor,
     vocabulary_surgery,
 )
@@ -75,9 +76,13 @@ class ConvertTest(parameterized.TestCase):
         written_values = written.encoder_values()
         for name, value in checkpoint.weights(model.encoder).items():
             np.testing.assert_array_equal(value, written_values[name])
-        behind = summary.get("left behind", "").split(", ")
-        headless = task == "none" or "the head" in behind
+        dropped = summary.get("dropped", "").split(", ")
+        headless = task == "none" or "the head" in dropped
         self.assertEqual(written.task is None, headless)
+        # The summary is of the written checkpoint.
+        self.assertEqual(summary["task"].startswith("none"), headless)
+        command = "finetune" if headless else "predict"
+        self.assertIn(command, summary["next"])
 
     def test_an_encoder_alone_is_resized_and_fine_tuned(self):
         self.saved("none")
@@ -185,6 +190,21 @@ class ConvertTest(parameterized.TestCase):
             self.convert()
         os.mkdir(self.path("empty"))
         self.convert("empty")
+        with self.assertRaisesRegex(errors.InputError, "is a file"):
+            self.convert(self.write("file", ""))
+
+    def test_the_lock_of_a_killed_conversion_is_not_a_file_of_the_user(self):
+        self.saved()
+        os.mkdir(self.path("out"))
+        with locks.hold(self.path("out")):
+            with self.assertRaisesRegex(errors.InputError, "being written by"):
+                self.convert()
+            lock = os.path.join("out", locks.NAME)
+            with open(self.path(lock)) as file:
+                text = file.read()
+        self.write(lock, text)  # a killed process leaves it
+        self.convert()
+        self.assertNotIn(locks.NAME, os.listdir(self.path("out")))
 
     @parameterized.parameters("checkpoint", "output")
     def test_a_missing_flag_is_named(self, name):

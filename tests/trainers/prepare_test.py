@@ -157,7 +157,7 @@ class PrepareTest(parameterized.TestCase):
         self.assertLen(report["examples"], 3)
         with open(os.path.join(self.whole, "lengths.png"), "rb") as file:
             self.assertEqual(file.read(4), b"\x89PNG")
-        self.assertIn("pieces in a word", self.out)
+        self.assertIn("wordpieces per word", self.out)
 
     def test_google_files_go_out_and_come_back(self):
         google, back = self.path("google"), self.path("back")
@@ -209,7 +209,7 @@ class PrepareTest(parameterized.TestCase):
             **(self.flags | {"input": twice}),
         )
         self.assertEqual((code, error), (0, ""))
-        self.assertRegex(out, "left out as repeated +│ 600")
+        self.assertRegex(out, "duplicate documents left out +│ 600")
 
     @pytest.mark.slow
     def test_killed_at_any_moment_it_ends_with_the_same_bytes(self):

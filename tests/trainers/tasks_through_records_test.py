@@ -199,12 +199,12 @@ class RecordsTest(absltest.TestCase):
 
     def test_positions_are_those_of_the_longest_text_not_of_the_row(self):
         pair = embedding.Embedding(seq_length=32, pair=True)
-        inputs.fits(pair, tiny.bert(max_position_embeddings=16))
+        inputs.check_length(pair, tiny.bert(max_position_embeddings=16))
         with self.assertRaisesRegex(errors.InputError, "texts of 16 tokens"):
-            inputs.fits(pair, tiny.bert(max_position_embeddings=15))
+            inputs.check_length(pair, tiny.bert(max_position_embeddings=15))
         alone = pair.with_settings(pair=False)
         with self.assertRaisesRegex(errors.InputError, "texts of 32 tokens"):
-            inputs.fits(alone, tiny.bert(max_position_embeddings=31))
+            inputs.check_length(alone, tiny.bert(max_position_embeddings=31))
         self.assertEqual(pair.for_device().seq_length, 16)
 
 

@@ -110,7 +110,7 @@ class PackTest(parameterized.TestCase):
             ]
             for _ in range(segments)
         ]
-        room = frame.room(9, segments)
+        room = frame.capacity(9, segments)
         packed = packing.pack(list(map(ragged, texts)), frame, seq_length=9)
         for row, parts in enumerate(zip(*texts, strict=True)):
             kept = truncated(*parts, *[[]] * (2 - segments), room)[:segments]
@@ -207,7 +207,7 @@ class WindowsTest(parameterized.TestCase):
         windows = packing.windows(ragged(texts), room, stride)
         counted = [[] for _ in texts]
         for ids, index, begin, first, last in zip(
-            windows.ids.to_list(), *map(np.asarray, windows[1:]), strict=True
+            windows.values.to_list(), *map(np.asarray, windows[1:]), strict=True
         ):
             self.assertEqual(ids, texts[index][begin : begin + room])
             self.assertBetween(first, begin, last)
@@ -244,7 +244,9 @@ class WindowsTest(parameterized.TestCase):
     def test_each_text_has_its_own_room(self):
         texts = [[1, 2, 3, 4], [5, 6, 7, 8]]
         windows = packing.windows(ragged(texts), tf.constant([4, 2]), 2)
-        self.assertEqual(windows.ids.to_list(), [[1, 2, 3, 4], [5, 6], [7, 8]])
+        self.assertEqual(
+            windows.values.to_list(), [[1, 2, 3, 4], [5, 6], [7, 8]]
+        )
 
     def test_no_text_gives_no_window_and_an_empty_text_one(self):
         graph = tf.function(
@@ -255,7 +257,7 @@ class WindowsTest(parameterized.TestCase):
         )
         self.assertEqual(graph(ragged([])).example_index.shape[0], 0)
         windows = graph(ragged([[], [1], []]))
-        self.assertEqual(windows.ids.to_list(), [[], [1], []])
+        self.assertEqual(windows.values.to_list(), [[], [1], []])
         self.assertEqual(windows.example_index.numpy().tolist(), [0, 1, 2])
 
 

@@ -441,7 +441,7 @@ class GoogleTest(parameterized.TestCase):
         self.assertEqual(number(), 1)
         os.remove(self.path("model.ckpt-1.index"))
         with self.assertRaisesRegex(
-            errors.InputError, "names model.ckpt-1, which is not here"
+            errors.InputError, "names model.ckpt-1, which is not in the folder"
         ):
             google.read(self.folder)
         os.remove(self.path("checkpoint"))
@@ -622,7 +622,7 @@ class GoogleTest(parameterized.TestCase):
     def test_a_folder_that_holds_something_else_is_not_written_into(self):
         self.write()
         before = tensors(self.folder)
-        with self.assertRaisesRegex(errors.InputError, "already holds"):
+        with self.assertRaisesRegex(errors.InputError, "already contains"):
             self.write(classifier_task())
         self.assertSameElements(tensors(self.folder), before)
 

@@ -887,7 +887,7 @@ class HuggingFaceTest(parameterized.TestCase):
 
     def test_a_folder_that_holds_something_is_not_written_over(self):
         self.write()
-        with self.assertRaisesRegex(errors.InputError, "already holds"):
+        with self.assertRaisesRegex(errors.InputError, "already contains"):
             self.write()
 
     def test_our_own_folder_is_not_taken_for_theirs(self):

@@ -86,26 +86,30 @@ class AnswerScoresTest(parameterized.TestCase):
             self.assertEqual((metrics.exact_match, metrics.f1), (right, right))
 
     def test_the_threshold_parts_answers_from_none_where_it_pays(self):
-        nulls = [3.0, -1.0, 0.0, 2.0]
+        no_answer_scores = [3.0, -1.0, 0.0, 2.0]
         answered, unanswered = [0.0, 1.0, 0.5, 0.0], [1.0, 0.0, 0.0, 1.0]
         threshold, score = answers_lib.best_threshold(
-            nulls, answered, unanswered
+            no_answer_scores, answered, unanswered
         )
         self.assertEqual((threshold, score), (1.0, 3.5 / 4))
 
-    def test_the_threshold_does_not_part_equal_null_scores(self):
+    def test_the_threshold_does_not_part_equal_no_answer_scores(self):
         _, score = answers_lib.best_threshold([1.0, 1.0], [1, 0], [0, 1])
         self.assertEqual(score, 0.5)
 
     @parameterized.parameters((1.0, 0.0), (0.0, 1.0))
     def test_the_threshold_may_answer_all_or_none(self, answered, unanswered):
-        nulls = [5.0, -5.0]
+        no_answer_scores = [5.0, -5.0]
         threshold, score = answers_lib.best_threshold(
-            nulls, [answered] * 2, [unanswered] * 2
+            no_answer_scores, [answered] * 2, [unanswered] * 2
         )
         self.assertEqual(score, 1.0)
-        self.assertEqual(all(n <= threshold for n in nulls), bool(answered))
-        self.assertEqual(any(n <= threshold for n in nulls), bool(answered))
+        self.assertEqual(
+            all(n <= threshold for n in no_answer_scores), bool(answered)
+        )
+        self.assertEqual(
+            any(n <= threshold for n in no_answer_scores), bool(answered)
+        )
 
 
 if __name__ == "__main__":

@@ -53,8 +53,14 @@ class SetsTest(absltest.TestCase):
         gold = [{"a", "b"}, {"b"}, set()]
         answers = [{"a"}, {"b", "c"}, set()]
         self.assertAlmostEqual(classification.f1_micro(gold, answers), 4 / 6)
-        table = classification.of_sets(gold, answers, "abc")
+        table = classification.per_class_multi_label(gold, answers, "abc")
         np.testing.assert_allclose(table[:, 2], [1, 2 / 3, 0])
+
+    def test_micro_and_macro_f1_agree_on_examples_without_classes(self):
+        metrics = classification.multi_label([set()] * 2, [set()] * 2, "ab")
+        self.assertEqual(
+            metrics, {"f1_micro": 0.0, "f1_macro": 0.0, "accuracy": 1.0}
+        )
 
 
 class CorrelationTest(absltest.TestCase):
@@ -75,6 +81,21 @@ class CorrelationTest(absltest.TestCase):
 
     def test_a_constant_has_no_correlation(self):
         self.assertEqual(classification.spearman([1, 2, 3], [4, 4, 4]), 0.0)
+        # In floating point, the mean of three times 0.1 is not 0.1.
+        for one, two in (([0.1] * 3, [0.7] * 3), ([0.1] * 3, [1, 2, 3])):
+            self.assertEqual(classification.pearson(one, two), 0.0)
+            self.assertEqual(classification.pearson(two, one), 0.0)
+        self.assertEqual(classification.pearson([], []), 0.0)
+
+    def test_the_mean_of_float32_values_is_not_rounded_to_float32(self):
+        random = np.random.default_rng(0)
+        one = (random.normal(size=1000) + 1e4).astype(np.float32)
+        two = random.normal(size=1000)
+        self.assertAlmostEqual(
+            classification.pearson(one, two),
+            np.corrcoef(one.astype(np.float64), two)[0, 1],
+            places=12,
+        )
 
 
 if __name__ == "__main__":

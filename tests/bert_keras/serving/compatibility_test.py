@@ -26,7 +26,7 @@ class CompatibilityTest(parameterized.TestCase):
     def test_a_server_needs_the_ops(self, op, without, having):
         described = MANIFEST | {"ops": [*MANIFEST["ops"], op]}
         (problem,) = compatibility.problems(described, without)
-        self.assertIn(f"{op} came with TensorFlow {having}", problem)
+        self.assertIn(f"{op} was added in TensorFlow {having}", problem)
         self.assertEmpty(compatibility.problems(described, having))
 
     def test_an_op_that_nobody_knows_is_a_problem_of_every_server(self):

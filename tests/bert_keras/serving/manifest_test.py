@@ -2,7 +2,9 @@
 
 import json
 import os
+from unittest import mock
 
+import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from bert_keras.serving import manifest
@@ -54,8 +56,8 @@ class ManifestTest(parameterized.TestCase):
         self.assertLen(manifest.check(folder)["files"], 4)
 
     @parameterized.parameters(
-        ("", "cannot be read"),
-        ("[]", "an object as the whole"),
+        ("", "is not valid"),
+        ("[]", "an object as the manifest"),
         ("{}", "an object as files"),
         (DEEP, "nested too deeply"),
         ('{"files": ' + "9" * 5_000 + "}", "4,300 digits"),
@@ -116,6 +118,27 @@ class ManifestTest(parameterized.TestCase):
         os.symlink("moved", os.path.join(folder, "link"))
         with self.assertRaises(manifest.DamagedError):
             manifest.check(folder)
+
+    def test_a_link_to_nothing_is_refused(self):
+        folder = self.version()
+        os.symlink("missing", os.path.join(folder, "link"))
+        with self.assertRaisesRegex(manifest.DamagedError, "is a link to"):
+            manifest.check(folder)
+
+    def test_a_file_that_cannot_be_read_is_damage(self):
+        folder = self.version()
+        error = tf.errors.PermissionDeniedError(None, None, "saved_model.pb")
+        with mock.patch.object(tf.io.gfile, "walk", side_effect=error):
+            with self.assertRaisesRegex(
+                manifest.DamagedError, "cannot be read: saved_model.pb"
+            ):
+                manifest.check(folder)
+
+    def test_a_link_to_a_file_of_the_version_is_followed(self):
+        folder = self.version()
+        os.symlink("saved_model.pb", os.path.join(folder, "link"))
+        manifest.write(folder, MANIFEST)
+        self.assertIn("link", manifest.check(folder)["files"])
 
     @parameterized.parameters("file", "folder", "loop")
     def test_a_link_out_of_the_version_is_refused(self, target):

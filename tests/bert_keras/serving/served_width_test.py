@@ -140,7 +140,7 @@ class Facts:
             for row, want in enumerate(expected):
                 count = answers["count"][row]
                 many.append(count)
-                for name, empty in predictor.task.lists.items():
+                for name, empty in predictor.task.list_padding.items():
                     got = servers.plain(answers[name][row].tolist())
                     kept = min(count, len(got))
                     self.assertLen(want[name], count)
@@ -201,7 +201,7 @@ class EntitiesTest(Facts, absltest.TestCase):
         predictor = self.predictors["tagging"]
 
         class Unlisted(type(predictor.task)):
-            lists = {}
+            list_padding = {}
 
         fields = {
             field.name: getattr(predictor.task, field.name)

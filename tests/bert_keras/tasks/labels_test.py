@@ -162,8 +162,8 @@ class LabelsTest(parameterized.TestCase):
     @parameterized.parameters(
         (["1", "-100"], "row 1: expected a label from -1 to 1, .* found -100"),
         (["-5.5", "5", "0"], "row 0: expected a label from -5 to 5"),
-        (["1e-46", "0"], "the highest is 1e-46"),
-        (["0", "-1"], "the highest is 0"),
+        (["1e-46", "0"], "the highest label is 1e-46"),
+        (["0", "-1"], "the highest label is 0"),
     )
     def test_labels_that_are_no_cosines_are_refused(self, labels, message):
         rows = [{"text": "a", "text_pair": "b", "label": n} for n in labels]
@@ -296,8 +296,8 @@ class IntentFilesTest(parameterized.TestCase):
         ({"label": "nan\n"}, "label, line 1: expected a label"),
         ({"label": "two words\n"}, "line 1: .*2 labels"),
         ({"tags": "O O\n"}, "line 1: .*1 words, 2 tags"),
-        ({"tags": "O\nO\n"}, "as many lines"),
-        ({"words": "", "tags": "", "label": ""}, "found none. The files are"),
+        ({"tags": "O\nO\n"}, "the same number of lines"),
+        ({"words": "", "tags": "", "label": ""}, "the files are"),
     )
     def test_refuses_with_file_and_line(self, changes, message):
         files = {"words": "fly\n", "tags": "O\n", "label": "go\n"} | changes

@@ -248,7 +248,7 @@ class AnswersTest(parameterized.TestCase):
         )
         self.assertEqual(decoded["start"][1].tolist(), [3, 0, 0, 0])
         np.testing.assert_array_equal(
-            decoded["score"][1, 1:], question_answering.NEVER
+            decoded["score"][1, 1:], question_answering.MASKED_LOGIT
         )
         np.testing.assert_allclose(
             decoded["null"],
@@ -285,7 +285,7 @@ class AnswersTest(parameterized.TestCase):
         np.testing.assert_allclose(answer["score"], best, rtol=1e-5)
         self.assertEqual(answer["answer"], b"film")
 
-    def test_python_sees_no_filling(self):
+    def test_python_sees_no_padding(self):
         nothing = {"answers": [""], "starts": [0], "ends": [0], "scores": [0]}
         answer = {k: np.array(v).tolist() for k, v in self.answer().items()}
         filled = answer | {k: answer[k] + v for k, v in nothing.items()}
@@ -299,7 +299,7 @@ class AnswersTest(parameterized.TestCase):
         task = dataclasses.replace(
             TASK, unanswerable=True, no_answer_threshold=threshold
         )
-        # The lowest of the windows' null scores counts.
+        # The lowest [CLS] score of the windows counts.
         actual = self.answer(task, null=(6.0, 9.0))
         self.assertEqual(actual["answer"], answer)
         self.assertAlmostEqual(actual["no_answer_score"], 1.0)
@@ -350,6 +350,14 @@ class AnswersTest(parameterized.TestCase):
 
 
 class MetricsTest(absltest.TestCase):
+    def test_a_threshold_is_saved_only_where_it_is_read(self):
+        metrics = {"best_f1_threshold": 2.5}
+        self.assertEqual(TASK.calibrated(metrics), TASK)
+        task = dataclasses.replace(TASK, unanswerable=True)
+        self.assertEqual(task.calibrated(metrics).no_answer_threshold, 2.5)
+        task = dataclasses.replace(task, no_answer_threshold=1e-9)
+        self.assertEqual(task.calibrated(metrics), task)
+
     def test_the_best_threshold_is_found(self):
         task = dataclasses.replace(TASK, unanswerable=True)
         rows = [row("a", "the film", "film"), row("b", "the film")]

@@ -87,7 +87,7 @@ class TaggingTest(parameterized.TestCase):
         self.assertLen(learn([{"tags": "S-X"}], None).labels, 5)
 
     def test_no_entity_is_not_enough(self):
-        with self.assertRaisesRegex(errors.InputError, "needs entities"):
+        with self.assertRaisesRegex(errors.InputError, "expected entities"):
             tagging.Tagging().adapt([{"tags": "O O"}], None)
 
     def test_an_unknown_type_is_named(self):

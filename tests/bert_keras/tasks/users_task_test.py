@@ -125,7 +125,7 @@ class UsersTaskTest(parameterized.TestCase):
             lambda path: loading.load_model(formats.read(path)),
         ):
             with self.assertRaisesRegex(
-                errors.InputError, "not imported here.*import it before loading"
+                errors.InputError, "nor imported here.*import it before loading"
             ):
                 load(folder)
         self.assertFalse(

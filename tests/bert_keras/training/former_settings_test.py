@@ -51,7 +51,7 @@ class FormerSettingsTest(absltest.TestCase):
     def check(self, **changes):
         settings = Today(**{"learning_rate": 0.25, "decay": 0.0} | changes)
         return run_folder.check(
-            self.folder, identity(settings), names=("step-*",), begun=True
+            self.folder, identity(settings), names=("step-*",), has_results=True
         )
 
     def assert_known_by_former_names(self):

@@ -554,7 +554,7 @@ class RunFolderTest(mains.Case):
         identity = run_folder.Identity(
             "pretrain", (), {"network": tiny.bert().to_dict()}
         )
-        options = {"names": (), "begun": True}
+        options = {"names": (), "has_results": True}
         self.assertTrue(run_folder.check(begun(), identity, **options))
         with self.assertRaisesRegex(errors.InputError, "contents of network"):
             run_folder.check(begun(dropout=0.2), identity, **options)

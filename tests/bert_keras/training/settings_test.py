@@ -131,7 +131,7 @@ class SettingsTest(parameterized.TestCase):
         self.assertContainsSubset(["problem_type"], values)
         self.assertNoCommonElements(["task", "seq_length"], values)
         self.assertTrue(
-            run_folder.check(folder, identity, names=(), begun=True)
+            run_folder.check(folder, identity, names=(), has_results=True)
         )
 
     def test_a_misspelt_setting_of_a_wrapper_is_told_the_name(self):
@@ -150,7 +150,7 @@ class SettingsTest(parameterized.TestCase):
         task = classification.Classification()
         for task_made in (Named(), Nested(task)):
             with self.assertRaisesRegex(
-                errors.InputError, "that checkpoints reserve"
+                errors.InputError, "a reserved name in checkpoints"
             ):
                 task_made.to_dict()
         with self.assertRaisesRegex(errors.InputError, "option seq_length"):

@@ -117,7 +117,9 @@ class TrainerTest(absltest.TestCase):
         self.assertEqual(again.state.step, 8)
 
     def test_the_task_is_calibrated_as_saved_and_not_in_the_model(self):
-        task = question_answering.QuestionAnswering(seq_length=16)
+        task = question_answering.QuestionAnswering(
+            seq_length=16, unanswerable=True
+        )
         run = self.trainer(total=2, task=task)
         stream = list(batches(task, 2))
         metrics = dict.fromkeys(task.metric_names, 0.5) | {

@@ -218,7 +218,7 @@ class WrapperTest(parameterized.TestCase):
         ({"task": [1]}, "expected a task"),
         ({"task": {"wrapper": "label_smoothing"}}, "expected a task"),
         ({"seq_length": 3}, "seq_length"),
-        ({"wrapper": "os.path"}, "not imported here"),
+        ({"wrapper": "os.path"}, "defines 0 wrappers"),
         ({"alpha": "1"}, "alpha"),
         ({"alpha": -1.0}, "alpha"),
         ({"beta": 1}, "beta"),
