@@ -1,4 +1,8 @@
-"""Exporters: python -m export.saved_model and python -m export.tflite."""
+"""Commands that export a model, check an export, and ask a server.
+
+bert-keras export-savedmodel --help   once this project is installed
+python -m export.saved_model --help   in a folder of its sources
+"""
 
 from bert_keras import tensorflow_import
 

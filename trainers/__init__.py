@@ -1,4 +1,8 @@
-"""Commands: python -m trainers.prepare, trainers.pretrain, and so on."""
+"""Commands that prepare, train, evaluate and convert.
+
+bert-keras finetune --help          once this project is installed
+python -m trainers.finetune --help  in a folder of its sources
+"""
 
 from bert_keras import tensorflow_import
 
