@@ -1,7 +1,9 @@
 """Commands that prepare, train, evaluate and convert.
 
-bert-keras finetune --help          once this project is installed
-python -m trainers.finetune --help  in a folder of its sources
+  bert-keras finetune --help
+  python -m trainers.finetune --help
+
+The first form needs an installed project, the second runs in its sources, too.
 """
 
 from bert_keras import tensorflow_import
