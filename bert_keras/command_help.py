@@ -5,6 +5,8 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bert_keras import commands
+
 WIDTH = 80
 
 # Flags in the order in which users decide on them. All others, such as settings
@@ -47,10 +49,13 @@ REST = "Task"
 _OWN = ("bert_keras.", "export.", "trainers.")
 
 
-def print_if_requested(arguments: Sequence[str], flags: Any) -> None:
-    """Prints the help of the main module and exits, if --help is given.
+def print_if_requested(
+    arguments: Sequence[str], flags: Any, documentation: str
+) -> None:
+    """Prints the help of a command and exits, if --help is given.
 
     flags: absl's FLAGS. Only --helpfull shows the flags of absl and TensorFlow.
+    documentation: the docstring of the command's module, with an example.
     """
     if not {"--help", "-help", "-h", "-?"} & set(arguments[1:]):
         return
@@ -60,7 +65,7 @@ def print_if_requested(arguments: Sequence[str], flags: Any) -> None:
         if module == sys.argv[0] or module.startswith(_OWN)
         for flag in defined
     }
-    print(text(sys.modules["__main__"].__doc__ or "", own.values()))
+    print(text(commands.as_called(documentation), own.values()))
     sys.exit(0)
 
 
@@ -84,7 +89,8 @@ def text(documentation: str, flags: Iterable[Any]) -> str:
         if name not in former
         and not any(name in group for group in GROUPS.values())
     ]
-    rest.sort(key=lambda name: (name not in ("task", "wrappers"), name))
+    first = ("recipe", "task", "wrappers")
+    rest.sort(key=lambda name: (name not in first, name))
     parts = [documentation.strip()]
     for title, names in {**GROUPS, REST: rest}.items():
         entries = [_entry(flags[name]) for name in names if name in flags]

@@ -2,7 +2,7 @@
 
 import contextlib
 
-from bert_keras import checkpoint, errors, layers, registry
+from bert_keras import checkpoint, commands, errors, layers, registry
 from bert_keras import model as model_lib
 from bert_keras.tasks import base
 
@@ -26,7 +26,7 @@ def load_model(
         )
         raise errors.InputError(
             f"{source.folder} holds an encoder without a head{reason}; "
-            "fine-tune it with `python -m trainers.finetune`."
+            f"fine-tune it with `{commands.line('finetune')}`."
         )
     source = source.for_task(task)
     source.check_shapes()

@@ -1,7 +1,7 @@
 r"""Sends lines of text or JSON to a model in TF Serving and prints its answers.
 
-  python -m export.client --url=http://localhost:8501/v1/models/sst2 < texts
-  python -m export.client --url=grpc://localhost:8500/sst2 < texts
+  bert-keras client --url=http://localhost:8501/v1/models/sst2 < texts
+  bert-keras client --url=grpc://localhost:8500/sst2 < texts
 
 A line is a text; a line that starts with { is a JSON object with the model's
 columns, such as text and text_pair, or question and context. Answers are JSON
@@ -555,5 +555,9 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-if __name__ == "__main__":
+def run() -> None:
     common.run(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

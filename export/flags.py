@@ -23,7 +23,9 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
 
     def parse(arguments):
         define_flags()
-        command_help.print_if_requested(arguments, flags.FLAGS)
+        command_help.print_if_requested(
+            arguments, flags.FLAGS, sys.modules[main.__module__].__doc__ or ""
+        )
         # TensorFlow logs every step of saving at INFO; --verbosity=0 shows it.
         flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]
         try:

@@ -1,6 +1,6 @@
 r"""Exports a checkpoint as a SavedModel with text inputs, for TF Serving.
 
-  python -m export.saved_model --checkpoint=runs/sst2 --output=served/sst2
+  bert-keras export-savedmodel --checkpoint=runs/sst2 --output=served/sst2
 
 writes served/sst2/1, the next time served/sst2/2, and so on. On a file system
 a version appears atomically: it is written to a staging folder, loaded again,
@@ -30,7 +30,7 @@ true if it was longer than that, or than the task reads. The SavedModel contains
 the vocabulary. A batch is split by length, to avoid computing on padding.
 
 A version's folder assets.extra contains TF Serving's warm-up requests and a
-manifest (python -m export.verify). Beside the versions, the folder `serving`
+manifest (bert-keras verify). Beside the versions, the folder `serving`
 contains configurations, a compose file and a README with example requests;
 existing files are not overwritten.
 
@@ -164,5 +164,9 @@ def _next(output: str) -> str:
     )
 
 
-if __name__ == "__main__":
+def run() -> None:
     common.run(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,6 +1,6 @@
 r"""Exports a checkpoint as TFLite files for phones and other small machines.
 
-  python -m export.tflite --checkpoint=runs/sst2 --output=mobile/sst2 \
+  bert-keras export-tflite --checkpoint=runs/sst2 --output=mobile/sst2 \
     --quantization=float32,dynamic --seq_length=64 --data=dev.tsv
 
 writes for each --quantization, unless the file fails a check:
@@ -160,5 +160,9 @@ def _facts(
     }
 
 
-if __name__ == "__main__":
+def run() -> None:
     common.run(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,7 +1,7 @@
 r"""Checks the files of an exported version against its manifest.
 
-  python -m export.verify --model=served/sst2/1
-  python -m export.verify --model=served/sst2/1 --server=2.18.0
+  bert-keras verify --model=served/sst2/1
+  bert-keras verify --model=served/sst2/1 --server=2.18.0
 
 Every version contains assets.extra/manifest.json: the settings of task, network
 and tokenizer, the signatures, the ops a server must have, the differences from
@@ -59,5 +59,9 @@ def main() -> None:
     )
 
 
-if __name__ == "__main__":
+def run() -> None:
     common.run(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

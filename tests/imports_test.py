@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 
 # Module or folder of bert_keras -> modules and folders that it may import; the
 # row with the longest name counts. Each row may import what is above it, and
-# everyone errors, files, options, registry and types.
+# everyone commands, errors, files, options, registry and types.
 _NETWORK = {"networks", "layers", "kernels"}
 _DATA = {"tokenizers", "data", "metrics"}
 _TASKS = _DATA | {"networks.base", "tasks", "heads"}
@@ -60,6 +60,7 @@ INSIDE = {
     "length_batching": set(),
     "predictor": _CHECKPOINT | {"formats", "loading", "length_batching"},
     "vocabulary_surgery": _CHECKPOINT | {"text_cleaning"},
+    "commands": set(),
     "command_help": set(),
     "console": {"streams"},
     "verification": {"tasks.base"},
@@ -70,7 +71,7 @@ INSIDE = {
     "serving": _EXPORT | {"serving"},
     "device": _EXPORT | {"device"},
 }
-EVERYONE = {"errors", "files", "options", "registry", "types"}
+EVERYONE = {"commands", "errors", "files", "options", "registry", "types"}
 
 # The other folders -> the folders they import. Trainers and export never meet,
 # nor do training and what is served or runs on a device.

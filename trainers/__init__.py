@@ -1,4 +1,10 @@
-"""Commands: python -m trainers.prepare, trainers.pretrain, and so on."""
+"""Commands that prepare, train, evaluate and convert.
+
+  bert-keras finetune --help
+  python -m trainers.finetune --help
+
+The first form needs an installed project, the second runs in its sources, too.
+"""
 
 from bert_keras import tensorflow_import
 

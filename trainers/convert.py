@@ -1,27 +1,25 @@
 """Writes a checkpoint in another format, with another vocabulary or length.
 
+  bert-keras convert --checkpoint=uncased_L-2_H-128_A-2 \\
+      --output=bert-tiny --format=hugging_face
+
 The source is a run, a step folder, or a folder in Google's, Hugging Face's or
 KerasHub's format. The written checkpoint is loaded again and compared with the
 model that was written: every weight, and the hidden states of random token ids.
-
-Converts Google's format to Hugging Face's:
-
-  python -m trainers.convert --checkpoint=uncased_L-2_H-128_A-2 \\
-      --output=bert-tiny --format=hugging_face
 
 Adds the words of a domain to the vocabulary, from a file with one word per
 line. Each new embedding is initialised with the mean of the embeddings of the
 word's former wordpieces; train afterwards, because the model has never seen the
 new tokens:
 
-  python -m trainers.convert --checkpoint=runs/base --output=runs/medical \\
+  bert-keras convert --checkpoint=runs/base --output=runs/medical \\
       --add_words=drugs.txt
 
 Removes unused tokens and positions, for a phone. Predictions on given texts of
 up to --positions tokens do not change; in other texts some words may become
 [UNK]:
 
-  python -m trainers.convert --checkpoint=runs/sst2 --output=runs/phone \\
+  bert-keras convert --checkpoint=runs/sst2 --output=runs/phone \\
       --trim_to=train.tsv,dev.tsv --positions=128
 """
 
@@ -38,6 +36,7 @@ import tensorflow as tf
 
 from bert_keras import (
     checkpoint,
+    commands,
     console,
     errors,
     formats,
@@ -65,8 +64,9 @@ TOLERANCE = 1e-5
 class Settings:
     checkpoint: str = options.option(
         "",
-        "What to convert: a run or step folder, or a folder in Google's, "
-        "Hugging Face's or KerasHub's format.",
+        "What to convert: a run or step folder, a folder in Google's, Hugging "
+        "Face's or KerasHub's format, or the name of a model that "
+        "huggingface_hub or kagglehub downloaded.",
     )
     modules: str = options.option(
         "", options.MODULES, formerly=("task",), identity=False
@@ -138,7 +138,7 @@ def _convert(settings: Settings) -> dict[str, Any]:
         )
     written = formats.read(settings.output)
     summary = {
-        "format": f"{_format(settings.checkpoint)} -> {settings.format}",
+        "format": f"{_format(source.folder)} -> {settings.format}",
         "task": written.task.name if written.task else "none (encoder only)",
         "vocabulary": _change(
             source_tokenizer.vocab_size, tokenizer.vocab_size
@@ -348,15 +348,19 @@ def _next(folder: str, task: tasks.Task | None) -> str:
     """Returns the command to run after the conversion."""
     if task is None:
         return (
-            f"python -m trainers.finetune --init={folder} --train=ROWS "
+            f"{commands.line('finetune')} --init={folder} --train=ROWS "
             "--output=RUN"
         )
-    return f"python -m trainers.predict --checkpoint={folder}"
+    return f"{commands.line('predict')} --checkpoint={folder}"
 
 
 def main() -> None:
     convert(flags.read(Settings))
 
 
-if __name__ == "__main__":
+def run() -> None:
     flags.run(main, lambda: flags.define(Settings))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,9 +1,9 @@
 """Prints an encoder's variables with shapes, parameters, bytes and FLOPs.
 
-For a named size, or for a checkpoint:
+  bert-keras describe --model=base
+  bert-keras describe --checkpoint=runs/sst2
 
-  python -m trainers.describe --model=base
-  python -m trainers.describe --checkpoint=runs/sst2
+FLOPs are those of one sequence's forward pass.
 """
 
 import dataclasses
@@ -145,5 +145,9 @@ def main() -> None:
     )
 
 
-if __name__ == "__main__":
+def run() -> None:
     flags.run(main, lambda: flags.define(Settings))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,7 +1,10 @@
 """Evaluates a checkpoint on labelled examples or on pretraining records.
 
-python -m trainers.evaluate --checkpoint=runs/sst2 --data=dev.tsv
-python -m trainers.evaluate --checkpoint=runs/base --data=records/dev
+  bert-keras evaluate --checkpoint=runs/sst2 --data=dev.tsv
+  bert-keras evaluate --checkpoint=runs/base --data=records/dev
+
+Labelled examples are a file as for fine-tuning; pretraining records are the
+folder `dev` of prepared records.
 """
 
 from bert_keras.training import evaluate
@@ -12,5 +15,9 @@ def main() -> None:
     evaluate.run(flags.read(evaluate.EvaluateSettings))
 
 
-if __name__ == "__main__":
+def run() -> None:
     flags.run(main, lambda: flags.define(evaluate.EvaluateSettings))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,8 +1,14 @@
 """Fine-tunes a checkpoint on labelled examples.
 
-  python -m trainers.finetune --task=classification --init=runs/base \\
+  bert-keras finetune --task=classification --init=runs/base \\
       --train=train.tsv --dev=dev.tsv --output=runs/sst2 \\
       --epochs=3 --batch_size=32 --learning_rate=5e-5
+
+The same with the flags of a recipe, of which flags on the command line override
+any:
+
+  bert-keras finetune --recipe=sst2 --init=runs/base \\
+      --train=train.tsv --dev=dev.tsv --output=runs/sst2
 
 Files are .tsv, .csv or .jsonl, optionally compressed (.gz); --columns names
 their columns. For --task=tagging they have CoNLL's format: one word and its tag
@@ -17,9 +23,11 @@ from trainers import flags
 
 
 def define_flags() -> None:
-    flags.define_task("classification")
-    flags.define_wrappers()
+    recipe = flags.define_recipe(with_task=True)
+    flags.define_task(recipe.get("task", "classification"))
+    flags.define_wrappers(recipe.get("wrappers", ""))
     flags.define(settings.FinetuneSettings)
+    flags.use_recipe(recipe)
 
 
 def read_flags() -> tuple[settings.FinetuneSettings, base.Task]:
@@ -31,5 +39,9 @@ def main() -> None:
     finetune.run(*read_flags())
 
 
-if __name__ == "__main__":
+def run() -> None:
     flags.run(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,10 +1,12 @@
 """Defines absl flags from the fields of settings dataclasses and reads them.
 
 A run writes all its flags to `flags.txt` in its folder; pass that file to the
-same command with --flagfile to repeat the run.
+same command with --flagfile to repeat the run. A recipe, which --recipe names,
+has the flags of a run whose results are known.
 """
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -13,9 +15,12 @@ from absl import app, flags, logging
 
 from bert_keras import command_help, console, errors, options
 from bert_keras.tasks import base
+from bert_keras.training import run_folder
 from bert_keras.wrappers import base as wrappers
 
 T = TypeVar("T")
+
+RECIPES = os.path.join(os.path.dirname(__file__), "recipes")
 
 _DEFINERS: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_boolean,
@@ -98,6 +103,60 @@ def _of_former_flags(
     return values
 
 
+def define_recipe(*, with_task: bool) -> dict[str, str]:
+    """Defines --recipe and, parsing it early, returns the recipe's flags.
+
+    with_task: whether the command has a flag --task. Recipes of fine-tuning set
+      it, recipes of pretraining do not.
+    """
+    early = flags.FlagValues()
+    flags.DEFINE_string("recipe", "", "", flag_values=early)
+    early(sys.argv, known_only=True)
+    recipes = {
+        name: values
+        for name, values in _recipes().items()
+        if ("task" in values) == with_task
+    }
+    names = ", ".join(recipes)
+    flags.DEFINE_string(
+        "recipe",
+        "",
+        f"Flags of a run with known results, as defaults: one of {names}.",
+        module_name=sys.argv[0],
+    )
+    name = str(early["recipe"].value)
+    if name and name not in recipes:
+        raise errors.InputError(
+            f"recipe={name}: expected one of {names}.", argument="recipe"
+        )
+    return recipes.get(name, {})
+
+
+def _recipes() -> dict[str, dict[str, str]]:
+    """Returns {name of a recipe: {flag: value}}."""
+    recipes = {}
+    for file_name in sorted(os.listdir(RECIPES)):
+        name, extension = os.path.splitext(file_name)
+        if extension == ".flags":
+            path = os.path.join(RECIPES, file_name)
+            with open(path, encoding="utf-8") as file:
+                recipes[name] = run_folder.parse(file.read())
+    return recipes
+
+
+def use_recipe(recipe: Mapping[str, str]) -> None:
+    """Makes a recipe's values the defaults: the command line overrides them."""
+    for name, value in recipe.items():
+        if name not in flags.FLAGS:
+            raise errors.InputError(
+                f"the recipe sets {name}={value}, which is a flag of "
+                f"--task={recipe['task']} and not of the --task given; choose "
+                "another `recipe`.",
+                argument="recipe",
+            )
+        flags.FLAGS.set_default(name, value)
+
+
 def define_task(default: str) -> None:
     """Defines --task and, parsing it early, the flags of that task."""
     early = flags.FlagValues()
@@ -114,14 +173,14 @@ def define_task(default: str) -> None:
     define(task)
 
 
-def define_wrappers() -> None:
+def define_wrappers(default: str = "") -> None:
     """Defines --wrappers and, parsing it early, the flags of those wrappers."""
     early = flags.FlagValues()
-    flags.DEFINE_string("wrappers", "", "", flag_values=early)
+    flags.DEFINE_string("wrappers", default, "", flag_values=early)
     early(sys.argv, known_only=True)
     flags.DEFINE_string(
         "wrappers",
-        "",
+        default,
         "Training methods around the task, the outermost first, with commas "
         f"between: {', '.join(wrappers.names())}, or dotted names of modules "
         "of yours. Their settings are flags such as --r_drop_alpha.",
@@ -157,7 +216,11 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
             # absl's app.run turns INFO on, at which libraries log too much.
             flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]
             define_flags()
-            command_help.print_if_requested(arguments, flags.FLAGS)
+            command_help.print_if_requested(
+                arguments,
+                flags.FLAGS,
+                sys.modules[main.__module__].__doc__ or "",
+            )
             return flags.FLAGS(arguments)
         except (errors.InputError, flags.Error) as error:
             flag_names = {"task", "wrappers", *flags.FLAGS}

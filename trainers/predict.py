@@ -1,7 +1,7 @@
 """Predicts with a checkpoint: reads lines of text or JSON, writes JSON lines.
 
-  echo "a fine film" | python -m trainers.predict --checkpoint=runs/sst2
-  python -m trainers.predict --checkpoint=runs/mrpc --input=pairs.tsv
+  echo "a fine film" | bert-keras predict --checkpoint=runs/sst2
+  bert-keras predict --checkpoint=runs/mrpc --input=pairs.tsv
 
 A line is a text; for pairs, two texts separated by a TAB, as in a .tsv file
 without a header. Other tables (.csv, .tsv) are read by their column names, as
@@ -100,5 +100,9 @@ def _write(answers: Iterable[Mapping[str, Any]], file: TextIO) -> None:
         )
 
 
-if __name__ == "__main__":
+def run() -> None:
     flags.run(main, lambda: flags.define(Settings))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,7 +1,7 @@
 """Builds pretraining records from raw text; can also learn the vocabulary.
 
-  python -m trainers.prepare --input=corpus.txt --vocab_size=8000 --output=rec
-  python -m trainers.prepare --input='wiki/*.jsonl.zst,books' --output=rec \\
+  bert-keras prepare --input=corpus.txt --vocab_size=8000 --output=rec
+  bert-keras prepare --input='wiki/*.jsonl.zst,books' --output=rec \\
       --vocab=vocab.txt --seq_length=512 --sentence_objective=sop
 
 Input is plain text, or JSON lines with a field `text`, optionally compressed
@@ -12,7 +12,7 @@ split into sentences. Exact duplicates of earlier documents are skipped.
 `--format=google` writes Google's TFRecord files, whose masks are fixed. Such
 files can also be the input:
 
-  python -m trainers.prepare --input='old/*.tfrecord' --vocab=vocab.txt \\
+  bert-keras prepare --input='old/*.tfrecord' --vocab=vocab.txt \\
       --output=rec
 
 The output depends on the input and the flags only, not on the number of workers
@@ -27,5 +27,9 @@ def main() -> None:
     prepare.run(flags.read(settings.PrepareSettings))
 
 
-if __name__ == "__main__":
+def run() -> None:
     flags.run(main, lambda: flags.define(settings.PrepareSettings))
+
+
+if __name__ == "__main__":
+    run()

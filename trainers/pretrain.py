@@ -1,8 +1,11 @@
 """Pretrains BERT on prepared records with masked LM and a sentence objective.
 
-  python -m trainers.prepare --input=corpus.txt --vocab_size=8000 --output=rec
-  python -m trainers.pretrain --records=rec --output=runs/base --model=base \\
+  bert-keras pretrain --records=rec --output=runs/base --model=base \\
       --steps=100000 --batch_size=256 --learning_rate=1e-4
+
+The records are made from text:
+
+  bert-keras prepare --input=corpus.txt --vocab_size=8000 --output=rec
 
 The run folder contains checkpoints, log.jsonl and TensorBoard files; running
 the same command again resumes a stopped run. Each epoch draws new masks.
@@ -19,10 +22,16 @@ def main() -> None:
 
 
 def define_flags() -> None:
+    recipe = flags.define_recipe(with_task=False)
     flags.define(settings.PretrainSettings)
     flags.define(masked_lm.MaskedLM, without=pretrain.FIELDS_FROM_RECORDS)
-    flags.define_wrappers()
+    flags.define_wrappers(recipe.get("wrappers", ""))
+    flags.use_recipe(recipe)
+
+
+def run() -> None:
+    flags.run(main, define_flags)
 
 
 if __name__ == "__main__":
-    flags.run(main, define_flags)
+    run()

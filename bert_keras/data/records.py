@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from bert_keras import errors, files, safetensors_mmap
+from bert_keras import commands, errors, files, safetensors_mmap
 from bert_keras.tokenizers import base as tokenizers
 
 FORMAT = "bert_keras.records.1"
@@ -150,13 +150,13 @@ class Records:
         if not is_complete(folder):
             raise errors.InputError(
                 f"{folder} is not a record folder: it holds no {MANIFEST}. "
-                "Make one with `python -m trainers.prepare`."
+                f"Make one with `{commands.line('prepare')}`."
             )
         self.manifest = files.read_json(os.path.join(folder, MANIFEST))
         if self.manifest.get("format") == GOOGLE:
             raise errors.InputError(
                 f"{folder} holds Google's TFRecord files. Make records of "
-                "them: python -m trainers.prepare "
+                f"them: {commands.line('prepare')} "
                 f"--input='{folder}/*.tfrecord' --vocab={folder}/vocab.txt."
             )
         if self.manifest.get("format") != FORMAT:

@@ -12,8 +12,16 @@ Each module reads and writes one format:
 from collections.abc import Mapping
 from types import ModuleType
 
+import tensorflow as tf
+
 from bert_keras import checkpoint, errors
-from bert_keras.formats import google, hugging_face, keras_hub
+from bert_keras.formats import (
+    caches,
+    google,
+    hugging_face,
+    keras_hub,
+    published,
+)
 
 FORMATS: Mapping[str, ModuleType] = {
     "google": google,
@@ -28,6 +36,8 @@ def read(
     """Reads a checkpoint of any format: the native one, or one of FORMATS.
 
     Args:
+      path: a folder, or the name of a model that huggingface_hub, kagglehub or
+        KerasHub downloaded (see `caches`).
       lowercase: whether text is lower-cased, for an external folder only; None:
         as its files specify.
       allow_missing: regular expression of variables (native paths) that an
@@ -36,6 +46,7 @@ def read(
     Raises InputError if `path` is no checkpoint, if it is inconsistent, or if
     arguments for external folders are given for a native checkpoint.
     """
+    path = locate(path)
     module = find(path)
     if module is not None:
         return module.read(
@@ -49,6 +60,23 @@ def read(
         "folders, Google's bert_config.json with an .index file, Hugging "
         "Face's config.json with model.safetensors, or a KerasHub preset."
     )
+
+
+def locate(path: str) -> str:
+    """Returns the folder of a checkpoint: `path`, or the one in a cache.
+
+    A path that exists is returned as it is, also if it is no checkpoint.
+    Raises InputError if `path` is the name of a model that is in no cache.
+    """
+    if not path.startswith(published.SCHEMES) and tf.io.gfile.exists(path):
+        return path
+    if not caches.is_name(path):
+        return path
+    folders = caches.folders(path)
+    for folder in folders:
+        if find(folder) is not None:
+            return folder
+    raise errors.InputError(caches.advice(path, folders))
 
 
 def find(path: str) -> ModuleType | None:

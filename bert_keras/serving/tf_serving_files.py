@@ -21,8 +21,8 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
+from bert_keras import commands, signatures, verification
 from bert_keras import predictor as predictor_lib
-from bert_keras import signatures, verification
 from bert_keras.serving import compatibility
 from bert_keras.tasks import base, masked_lm
 
@@ -262,7 +262,7 @@ def _readme(
     }
     has_offsets = any(key.startswith("start") for key in task.list_padding)
     libraries = sorted({compatibility.TEXT_OPS.get(op, op) for op in text_ops})
-    return _README.format(
+    text = _README.format(
         name=name,
         image=image(),
         length=task.seq_length,
@@ -280,6 +280,7 @@ def _readme(
             f"{title}:\n\n```\n{line}\n```" for title, line in requests.items()
         ),
     )
+    return commands.as_called(text)
 
 
 def _lists(task: base.Task, max_entities: int) -> str:
@@ -324,8 +325,8 @@ docker compose -f docker-compose.yaml up
 
 These files are untested: no server ran where they were written. The image is
 the newest that was known, {server}; TensorFlow {tensorflow} wrote the model. A
-server may be older than that, if it has the model's ops: `python -m
-export.verify --model=VERSION_FOLDER --server={server}` checks that. It needs
+server may be older than that, if it has the model's ops, which
+`bert-keras verify --model=VERSION_FOLDER --server={server}` checks. It needs
 the ops of TensorFlow Text too, which the official images have. All ops are in
 `assets.extra/manifest.json` of each version.
 
@@ -334,8 +335,8 @@ the ops of TensorFlow Text too, which the official images have. All ops are in
 From Python, in batches, with a deadline and retries:
 
 ```
-python -m export.client --url=http://localhost:8501/v1/models/{name} < texts
-python -m export.client --url=grpc://localhost:8500/{name} < texts
+bert-keras client --url=http://localhost:8501/v1/models/{name} < texts
+bert-keras client --url=grpc://localhost:8500/{name} < texts
 ```
 
 ## What to know
@@ -360,8 +361,8 @@ python -m export.client --url=grpc://localhost:8500/{name} < texts
   `max_execution_batch_size` to 128 or more and `num_batch_threads` to 2, so
   that the CPU tokenizes the next batch while the GPU computes one. Export with
   float32: an export with bfloat16 is made for CPUs.
-- `python -m export.verify --model=VERSION_FOLDER` checks every file against
-  its SHA-256.
+- `bert-keras verify --model=VERSION_FOLDER` checks every file against its
+  SHA-256.
 
 ## From C, C++ and Java, without a server
 

@@ -125,7 +125,7 @@ class Task:
         """
         raise errors.InputError(
             f"the task {self.name} reads no labelled files; it learns from "
-            "the records of trainers.prepare."
+            "prepared records."
         )
 
     def preprocess(

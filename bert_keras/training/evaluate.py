@@ -8,7 +8,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import console, errors, files, options, predictor, registry
+from bert_keras import (
+    commands,
+    console,
+    errors,
+    files,
+    options,
+    predictor,
+    registry,
+)
 from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
@@ -99,9 +107,9 @@ def _on_examples(
     task = model.task
     if records_lib.is_complete(os.path.join(settings.data, "train")):
         raise errors.InputError(
-            f"data={settings.data} is the folder of trainers.prepare; evaluate "
-            "a pretrained checkpoint on its folder `dev`, and any other on a "
-            "labelled file."
+            f"data={settings.data} is a folder of {commands.line('prepare')}; "
+            "evaluate a pretrained checkpoint on its folder `dev`, and any "
+            "other on a labelled file."
         )
     if settings.columns:
         if not hasattr(task, "columns"):

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from bert_keras import (
     checkpoint,
+    commands,
     console,
     errors,
     loading,
@@ -127,7 +128,7 @@ def _run(
             "malformed rows skipped": records.manifest["skipped"],
             "dev rows": len(dev),
             **({"rows truncated": truncated} if truncated else {}),
-            "next": "python -m trainers.predict "
+            "next": f"{commands.line('predict')} "
             f"--checkpoint={settings.output}",
         }
     )

@@ -142,9 +142,12 @@ def read_init(
     settings: settings_lib.TrainSettings, init: str
 ) -> checkpoint.Checkpoint:
     """Opens the checkpoint that a run starts from, in any format."""
-    is_external = formats.find(init) is not None
+    folder = formats.locate(init)
+    if folder != init:
+        console.say(f"{init} is read from {folder}")
+    is_external = formats.find(folder) is not None
     source = formats.read(
-        init,
+        folder,
         lowercase=settings.lowercase if is_external else None,
         allow_missing=settings.allow_missing if is_external else "",
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import console, errors, files, locks, options
+from bert_keras import commands, console, errors, files, locks, options
 from bert_keras.data import (
     corpus,
     corpus_chunks,
@@ -94,7 +94,7 @@ def _run(
     began = time.monotonic()
     tokenizer = _tokenizer(settings, paths, same=same)
     then = (
-        f"python -m trainers.pretrain --records={settings.output} "
+        f"{commands.line('pretrain')} --records={settings.output} "
         "--output=runs/base"
     )
     if all(path.endswith((".tfrecord", ".tf_record")) for path in paths):

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import loading, options, predictor, registry
+from bert_keras import commands, loading, options, predictor, registry
 from bert_keras import model as model_lib
 from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
@@ -104,7 +104,7 @@ def _run(
     run_folder.claim(settings, identity, cluster.Workers(strategy))
     trainer = _train(settings, strategy, model, tokenizer, train, dev)
     trainer.report(
-        {"next": f"python -m trainers.finetune --init={settings.output} ..."}
+        {"next": f"{commands.line('finetune')} --init={settings.output} ..."}
     )
     return trainer.state.metrics
 
