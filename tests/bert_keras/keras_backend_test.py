@@ -103,6 +103,10 @@ class VersionTest(absltest.TestCase):
         self.assertEqual(attribute, "bert_keras.__version__")
         self.assertRegex(bert_keras.__version__, r"^\d+\.\d+\.\d+$")
 
+    def test_the_citation_has_it_too(self):
+        text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+        self.assertIn(f"\nversion: {bert_keras.__version__}\n", text)
+
     def test_importing_it_imports_no_tensorflow(self):
         code = (
             "import bert_keras, sys; print(bert_keras.__version__, "
