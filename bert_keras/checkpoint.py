@@ -9,6 +9,12 @@
                                 and head weights that are trained but not served
         config.json             written last: if present, the step is complete
 
+>>> source = bert_keras.checkpoint.read("runs/sst2")
+>>> source.task.labels
+('negative', 'positive')
+>>> source.encoder_values()["embeddings/token"].shape
+(36, 16)
+
 Weights are keyed by variable path. Loading fails unless file and model have the
 same names and shapes.
 """

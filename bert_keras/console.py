@@ -4,6 +4,7 @@ It also has the code that main functions share and that does not depend on how
 flags are defined.
 """
 
+import html
 import math
 import os
 import sys
@@ -18,60 +19,111 @@ import rich.table
 
 from bert_keras import errors, files, streams
 
-# Without a terminal, progress is a line printed at this interval, in seconds.
+# Without a terminal and a notebook, progress is a line that is printed at this
+# interval, in seconds.
 LINE_SECONDS = 10
+NOTEBOOK_SECONDS = 0.25  # between two updates of a notebook's bar
 MAX_COLUMNS = 12  # a wider table of numbers does not fit a page
 
 
 class Progress:
-    """A progress bar with speed and time left; without a terminal, lines.
+    """A progress bar with speed and time left, in a terminal or a notebook.
+
+    Elsewhere it prints lines, every LINE_SECONDS.
 
     >>> with Progress("pretraining", total=1000, start=200) as progress:
     ...     progress.update(201, "loss 8.12")
+
+    lines: whether it prints lines where it cannot show a bar.
+    shown: whether it shows anything.
     """
 
     def __init__(
-        self, title: str, *, total: float, start: float = 0, unit: str = "steps"
+        self,
+        title: str,
+        *,
+        total: float,
+        start: float = 0,
+        unit: str = "steps",
+        lines: bool = True,
+        shown: bool = True,
     ):
         self.title, self.total, self.unit = title, total, unit
         self.start = self.before = start
         self.began = self.printed = time.monotonic()
+        shown = shown and not console.quiet
+        self.in_notebook = shown and console.is_jupyter
+        in_terminal = shown and console.is_terminal
+        self.in_lines = (
+            shown and lines and not (self.in_notebook or in_terminal)
+        )
+        self.line = f"{_number(start)}/{_number(total)} {unit}"
+        self.output: Any = None  # of a notebook's cell
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(),
             rich.progress.TextColumn("{task.fields[message]}", markup=False),
             console=console,
-            disable=not console.is_terminal,
+            disable=not in_terminal,
         )
         self.task = self.bar.add_task(
             title,
             total=total,
             completed=start,  # type: ignore[arg-type]  # rich takes floats
-            message="",
+            message=self.line,
         )
 
     def __enter__(self) -> "Progress":
         self.bar.start()
+        if self.in_notebook:
+            self._show_in_notebook()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
+        if self.in_notebook:
+            self._show_in_notebook()  # the last update, if it was too early
 
     def update(self, done: float, message: str = "") -> None:
         now = time.monotonic()
         rate = (done - self.start) / max(now - self.began, 1e-9)
         left = (self.total - done) / rate if rate else math.inf
-        line = (
+        self.line = (
             f"{_number(done)}/{_number(self.total)} {self.unit}  "
             f"{rate:.3g} {self.unit}/s  {_time(left)} left  {message}"
         )
-        self.bar.update(self.task, completed=done, message=line)
+        self.bar.update(self.task, completed=done, message=self.line)
         finished = self.before < self.total <= done
         self.before = done
-        due = now - self.printed > LINE_SECONDS or finished
-        if not (console.is_terminal or console.quiet) and due:
+        if self.in_lines and (now - self.printed > LINE_SECONDS or finished):
             self.printed = now
-            print(f"{self.title}: {line}", file=sys.stderr, flush=True)
+            print(f"{self.title}: {self.line}", file=sys.stderr, flush=True)
+        if self.in_notebook and now - self.printed > NOTEBOOK_SECONDS:
+            self.printed = now
+            self._show_in_notebook()
+
+    def _show_in_notebook(self) -> None:
+        """Shows the bar as one output of the cell, replaced at each call.
+
+        Not rich's own bar: it is a widget, which needs ipywidgets and is lost
+        when the notebook is saved.
+        """
+        # Import here: only a notebook has it.
+        from IPython import display
+
+        text = f"{self.title}  {self.line}"
+        data = {
+            "text/plain": text,
+            "text/html": (
+                f'<progress value="{self.before:g}" max="{self.total:g}">'
+                "</progress> "
+                f'<span style="white-space: pre">{html.escape(text)}</span>'
+            ),
+        }
+        if self.output is None:
+            self.output = display.display(data, raw=True, display_id=True)
+        else:
+            self.output.update(data, raw=True)
 
 
 def run_main(

@@ -153,6 +153,21 @@ def check_output(output: str, **inputs: str) -> None:
             )
 
 
+def check_empty_folder(folder: str) -> None:
+    """Raises InputError if the folder has files, or its path is a file's."""
+    if not folder:
+        raise errors.InputError("expected the path of a folder, found ''.")
+    if not tf.io.gfile.exists(folder):
+        return
+    if not tf.io.gfile.isdir(folder):
+        raise errors.InputError(f"{folder} is a file; name a new folder.")
+    if names := sorted(tf.io.gfile.listdir(folder)):
+        raise errors.InputError(
+            f"{folder} holds {', '.join(names[:5])}; name a new folder, or an "
+            "empty one."
+        )
+
+
 def read_json(path: str) -> dict[str, Any]:
     """Reads the JSON object in a file, from any tf.io.gfile path.
 

@@ -24,16 +24,37 @@ class BertModel(keras.Model):
 
     It is an ordinary keras.Model: `summary`, `fit`, `get_config` and saving as
     `.keras` work. The constructor builds all weights.
+
+    >>> task = bert_keras.tasks.Classification(labels=("bad", "good"))
+    >>> config = bert_keras.BertConfig(
+    ...     vocab_size=50, hidden_size=32, num_layers=2, num_heads=2,
+    ...     intermediate_size=64)
+    >>> model = bert_keras.BertModel(config, task)
+
+    Keras' own loop uses the task's loss, if `compile` gets no other:
+
+    >>> tokenizer = bert_keras.Tokenizer.from_file("vocab.txt")
+    >>> texts, labels = ["a good film", "a bad one"], ["good", "bad"]
+    >>> data = bert_keras.to_dataset(texts, labels, task, tokenizer)
+    >>> model.compile(optimizer="adamw", weighted_metrics=["accuracy"])
+    >>> history = model.fit(data, epochs=2, verbose=0)
+    >>> sorted(history.history)
+    ['accuracy', 'loss']
+
+    encoder: an encoder, or the config to build one from.
     """
 
     def __init__(
         self,
-        encoder: keras.Model,
+        encoder: keras.Model | networks.NetworkConfig,
         task: "tasks.Task | None",
         name: str = "bert",
         **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
+        if isinstance(encoder, networks.NetworkConfig):
+            with layers.global_policy(self.dtype_policy):
+                encoder = encoder.build_encoder()
         self.encoder = encoder
         self.task: Any = task  # Any: most callers have a model with a task
         with layers.global_policy(self.dtype_policy):
@@ -92,6 +113,42 @@ class BertModel(keras.Model):
             training=training,
         )
 
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Computes the task's loss, for Keras' `fit` and `evaluate`.
+
+        x: the features; y: {loss term: labels}; sample_weight: {loss term:
+          weights}. `to_dataset` makes batches of them.
+
+        The loss of a term is its weighted mean over the batch. So is it in our
+        own training, but there over all replicas and accumulation steps, while
+        Keras averages the means of each. With `compile(loss=...)` it is that
+        loss.
+        """
+        if self.task is None or getattr(self, "loss", None) is not None:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        if self.task.reads_targets:
+            raise errors.InputError(
+                f"{self.task.name} reads the targets in its forward pass, "
+                "which Keras' `fit` does not give it; train it with "
+                "`bert_keras.finetune`."
+            )
+        targets = _targets(y, sample_weight, self.task.name)
+        losses = self.task.loss(y_pred, x, targets)
+        means = [
+            self.task.loss_weights.get(term, 1.0)
+            * keras.ops.divide_no_nan(losses[term], keras.ops.sum(weights))
+            for term, (_, weights) in targets.items()
+        ]
+        # Keras adds up the replicas' gradients.
+        return sum(means) / self.distribute_strategy.num_replicas_in_sync
+
     def build_from_config(self, config: Mapping[str, Any]) -> None:
         del config  # the constructor has built everything
 
@@ -121,6 +178,20 @@ class BertModel(keras.Model):
         )
         layers.freeze(model, config.get("frozen", ()))
         return model
+
+
+def _targets(
+    labels: Any, weights: Any, task: str
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns {loss term: (labels, weights)}."""
+    if not isinstance(labels, Mapping) or not isinstance(weights, Mapping):
+        raise errors.InputError(
+            f"{task}: expected batches of (features, labels by loss term, "
+            "weights by loss term), as `bert_keras.to_dataset` makes them; "
+            f"found labels as {type(labels).__name__} and weights as "
+            f"{type(weights).__name__}."
+        )
+    return {term: (label, weights[term]) for term, label in labels.items()}
 
 
 def _restored(

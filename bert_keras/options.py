@@ -259,6 +259,20 @@ def require(name: str, value: Any) -> None:
         raise errors.InputError(f"`{name}` is missing.", argument=name)
 
 
+def require_whole(**values: Any) -> None:
+    """Raises InputError for a value that is not a whole number from 1."""
+    for name, value in values.items():
+        if (
+            not isinstance(value, (int, np.integer))
+            or isinstance(value, bool)
+            or value < 1
+        ):
+            raise errors.InputError(
+                f"{name}: expected a whole number from 1, found {value!r}.",
+                argument=name,
+            )
+
+
 def construct(cls: type, values: Mapping[str, Any]) -> Any:
     """Constructs a dataclass of options from values that were saved as JSON.
 

@@ -6,7 +6,7 @@
 
 import functools
 import json
-import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,16 +14,24 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors, formats, length_batching, loading
+from bert_keras import (
+    checkpoint,
+    console,
+    errors,
+    evaluation,
+    files,
+    formats,
+    labelled_examples,
+    length_batching,
+    loading,
+    options,
+)
 from bert_keras import model as model_lib
-from bert_keras.data import json_lines
+from bert_keras.data import python_texts
+from bert_keras.data.python_texts import Example
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
-
-# A text, a pair of texts, or a dict with the task's text columns. Bytes are
-# UTF-8.
-Text = str | bytes
-Example = Text | Sequence[Text] | Mapping[str, Any]
+from bert_keras.types import StrPath
 
 # Texts are sorted by length within this many batches.
 SORTED_BATCHES = 50
@@ -31,10 +39,21 @@ SORTED_BATCHES = 50
 # beyond about 1,000 tokens throughput no longer grows on two cores, and the
 # answers of some tasks are large per row.
 MAX_ROWS_FACTOR = 2
+# From this number of texts on, `predict` shows a progress bar.
+PROGRESS_FROM = 1000
 
 
 class Predictor:
-    """A model with its tokenizer and its task, to predict from raw text."""
+    """A model with its tokenizer and its task, to predict from raw text.
+
+    >>> predictor = bert_keras.load("runs/sst2")
+    >>> answers = predictor.predict(["a fine film", "a dull one"])
+    >>> [answer["label"] for answer in answers]
+    ['positive', 'negative']
+    >>> predictor.evaluate("dev.tsv")["accuracy"]
+    1.0
+    >>> predictor.save("runs/copy")
+    """
 
     def __init__(
         self,
@@ -97,7 +116,11 @@ class Predictor:
         )
 
     def predict(
-        self, examples: Example | Iterable[Example], *, batch_size: int = 32
+        self,
+        examples: Example | Iterable[Example],
+        *,
+        batch_size: int = 32,
+        progress: bool | None = None,
     ) -> list[dict[str, Any]]:
         """Returns one answer per example, in order, as plain Python values.
 
@@ -109,8 +132,28 @@ class Predictor:
         batch_size: a batch has at most batch_size * seq_length tokens, padding
           included, and 2 * batch_size texts. A text with more tokens than that,
           in several windows, is a batch of its own.
+        progress: whether a terminal or a notebook shows a progress bar; None:
+          for 1,000 texts or more.
+
+        >>> bert_keras.load("runs/sst2").predict("a fine film")
+        [{'label': 'positive', 'score': ..., 'truncated': False}]
         """
-        return list(self.stream(examples, batch_size=batch_size))
+        options.require_whole(batch_size=batch_size)
+        items: Any = python_texts.items_of(examples)
+        count = len(items) if hasattr(items, "__len__") else 0
+        if progress is None:
+            progress = count >= PROGRESS_FROM
+        bar = console.Progress(
+            "predicting",
+            total=count,
+            unit="texts",
+            lines=False,
+            shown=progress and count > 0,
+        )
+        with bar:
+            return list(
+                self._stream(items, int(batch_size), SORTED_BATCHES, bar)
+            )
 
     def stream(
         self,
@@ -124,38 +167,117 @@ class Predictor:
         ahead: `ahead` times `batch_size` examples are read before the first
           answer, to batch them by length.
         """
-        for name, value in (("batch_size", batch_size), ("ahead", ahead)):
-            if (
-                not isinstance(value, (int, np.integer))
-                or isinstance(value, bool)
-                or value < 1
-            ):
-                raise errors.InputError(
-                    f"{name}: expected a whole number from 1, found {value!r}."
-                )
-        return self._stream(_examples(examples), int(batch_size), int(ahead))
+        options.require_whole(batch_size=batch_size, ahead=ahead)
+        items = python_texts.items_of(examples)
+        return self._stream(items, int(batch_size), int(ahead))
+
+    def evaluate(
+        self,
+        data: StrPath | Iterable[Example],
+        labels: Iterable[Any] | None = None,
+        *,
+        columns: str = "",
+        batch_size: int = 32,
+        progress: bool | None = None,
+    ) -> dict[str, float]:
+        """Returns the metrics of the answers to labelled examples.
+
+        They are those of `bert_keras.evaluate`, which also evaluates a
+        pretrained model on records.
+
+        Args:
+          data: the path of a labelled file, or texts as in `predict`.
+          labels: the label of each text, as in `Task.make_example`.
+          columns: columns of the file, if they differ from the training file's.
+          batch_size, progress: as in `predict`.
+
+        >>> predictor = bert_keras.load("runs/sst2")
+        >>> texts = ["a fine film", "a dull one"]
+        >>> predictor.evaluate(texts, ["positive", "negative"])
+        {'accuracy': 1.0, 'f1_macro': 1.0, 'mcc': 1.0}
+        """
+        examples = labelled_examples.read(
+            self.task, data, labels, columns=columns
+        )
+        if not examples:
+            raise errors.InputError("expected examples to score, found none.")
+        is_file = isinstance(data, (str, os.PathLike))
+        source = str(data) if is_file else "the labels"
+        evaluation.unseen_labels(self.task, examples, source)
+        answers = self.predict(
+            examples, batch_size=batch_size, progress=progress
+        )
+        metrics, _ = evaluation.score(self.task, answers, examples)
+        return metrics
+
+    def save(self, folder: StrPath) -> None:
+        """Writes a checkpoint, which `load` and every command reads.
+
+        Its weights are bit-equal to the model's. A wrapper is not saved, but
+        the task in it. Raises InputError if the folder has files.
+
+        >>> bert_keras.load("runs/sst2").save("runs/mine")
+        >>> bert_keras.load("runs/mine").predict("a dull film")[0]["label"]
+        'negative'
+        """
+        folder = os.fspath(folder)
+        files.check_empty_folder(folder)
+        narrow = {
+            variable.dtype
+            for variable in self.model.trainable_variables
+            if variable.dtype != "float32"
+        }
+        if narrow:
+            raise errors.InputError(
+                f"expected float32 weights to save, found {', '.join(narrow)}; "
+                "load the model without `precision`."
+            )
+        checkpoint.save(folder, self.model, self.tokenizer, step=0)
 
     def _stream(
-        self, examples: Iterable[Any], batch_size: int, ahead: int
+        self,
+        examples: Iterable[Any],
+        batch_size: int,
+        ahead: int,
+        progress: console.Progress | None = None,
     ) -> Iterator[dict[str, Any]]:
         block = []
+        done = 0
         for number, example in enumerate(examples):
-            block.append(self._columns(example, number))
+            block.append(
+                python_texts.columns_of(
+                    example,
+                    self.task.text_columns,
+                    number,
+                    reader=self.task.name,
+                )
+            )
             if len(block) == ahead * batch_size:
-                yield from self._answer_chunk(block, batch_size)
+                yield from self._answer_block(block, batch_size, done, progress)
+                done += len(block)
                 block = []
-        yield from self._answer_chunk(block, batch_size)
+        yield from self._answer_block(block, batch_size, done, progress)
 
-    def _answer_chunk(
-        self, examples: list[dict[str, str]], batch_size: int
+    def _answer_block(
+        self,
+        examples: list[dict[str, str]],
+        batch_size: int,
+        done: int,
+        progress: console.Progress | None,
     ) -> Iterator[dict[str, Any]]:
-        """Yields the answers in order; batches have texts of similar length."""
+        """Yields the answers in order; batches have texts of similar length.
+
+        done: the number of examples before these, for the progress.
+        """
         answers: list[Any] = [None] * len(examples)
         for indices in self._batches(examples, batch_size):
             raw = self._raw([examples[index] for index in indices])
             batch = rows_of(self.task, self._answer(**raw))
             for index, answer in zip(indices, batch, strict=True):
                 answers[index] = answer
+            done += len(indices)
+            if progress:
+                progress.update(done)
         yield from answers
 
     def _batches(
@@ -190,110 +312,34 @@ class Predictor:
     def _raw(self, examples: list[dict[str, str]]) -> dict[str, tf.Tensor]:
         return base.as_tensors(examples, self.task.text_columns)
 
-    def _columns(self, example: Any, number: int) -> dict[str, str]:
-        """Returns an example's texts by the task's column names."""
-        names = self.task.text_columns
-        example = _to_python(example)
-        if isinstance(example, (str, bytes)):
-            example = (example,)
-        if isinstance(example, (list, tuple)):
-            if len(example) != len(names):
-                hint = " Write one pair as [(a, b)]." * (len(names) == 2)
-                raise errors.InputError(
-                    f"example {number}: {self.task.name} reads {len(names)} "
-                    f"texts ({', '.join(names)}); got {len(example)}.{hint}"
-                )
-            example = dict(zip(names, example, strict=True))
-        if not isinstance(example, Mapping):
-            raise errors.InputError(
-                f"example {number}: expected text, found {_describe(example)}."
-            )
-        missing = [name for name in names if name not in example]
-        if missing:
-            raise errors.InputError(
-                f"example {number}: {self.task.name} reads the columns "
-                f"{', '.join(names)}; got "
-                f"{', '.join(map(str, example)) or 'none'}."
-            )
-        return {name: _text(example[name], name, number) for name in names}
-
-
-def _examples(examples: Any) -> Iterable[Any]:
-    """Converts the argument of `predict` to an iterable of examples."""
-    for method in ("to_dicts", "to_pylist"):  # Polars, Arrow
-        if hasattr(examples, method):
-            return getattr(examples, method)()
-    if hasattr(examples, "iterrows"):  # pandas; iterating yields columns
-        return examples.to_dict("records")
-    examples = _to_python(examples)
-    if isinstance(examples, (str, bytes, Mapping)):
-        return [examples]
-    if not isinstance(examples, Iterable) or isinstance(
-        examples, (set, frozenset)
-    ):
-        raise errors.InputError(
-            f"expected texts, found {_describe(examples)}; give a list of them."
-        )
-    return examples
-
-
-def _to_python(value: Any) -> Any:
-    """Converts tensors, arrays and NumPy scalars to lists and strings."""
-    if isinstance(value, (tf.Tensor, tf.Variable)):
-        value = value.numpy()
-    if isinstance(value, (np.ndarray, np.generic)):
-        value = value.tolist()
-    return bytes(value) if isinstance(value, (bytearray, memoryview)) else value
-
-
-def _text(value: Any, name: str, number: int) -> str:
-    value = _to_python(value)
-    if isinstance(value, bytes):
-        try:
-            value = value.decode()
-        except UnicodeDecodeError as error:
-            raise errors.InputError(
-                f"example {number}, {name}: byte {error.start} is not valid "
-                "UTF-8."
-            ) from None
-    if not isinstance(value, str):
-        raise errors.InputError(
-            f"example {number}, {name}: expected text, found "
-            f"{_describe(value)}."
-        )
-    return json_lines.valid_text(value)
-
-
-def _describe(value: Any) -> str:
-    return "None" if value is None else json_lines.name_of(value)
-
 
 def load(
-    path: str, *, lowercase: bool | None = None, precision: str | None = None
+    path: StrPath,
+    *,
+    task: base.Task | None = None,
+    lowercase: bool | None = None,
+    precision: str | None = None,
 ) -> Predictor:
     """Loads a Predictor from a run, a step folder, or another format's folder.
 
+    task: another task than the checkpoint's, whose new heads are initialised
+      randomly: what to train, for example with Keras' `fit`.
     lowercase: whether text is lower-cased, for another format's folder that
       does not specify it.
     precision: a Keras dtype policy; None: the current one. "bfloat16" stores
       kernels and computes matmuls in bfloat16, everything else in float32.
+
+    >>> bert_keras.load("runs/sst2").predict(["a fine film"])[0]["label"]
+    'positive'
     """
-    checkpoint = formats.read(path, lowercase=lowercase)
+    source = formats.read(os.fspath(path), lowercase=lowercase)
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy(precision or before)
-        return Predictor(loading.load_model(checkpoint), checkpoint.tokenizer())
+        model = loading.load_model(source, task)
+        return Predictor(model, source.tokenizer())
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def is_finite(answer: Any) -> bool:
-    """Returns whether no number in an answer is NaN or infinite."""
-    if isinstance(answer, Mapping):
-        answer = list(answer.values())
-    if isinstance(answer, (list, tuple)):
-        return all(map(is_finite, answer))
-    return not isinstance(answer, float) or math.isfinite(answer)
 
 
 def as_json(answer: Mapping[str, Any]) -> str:
@@ -304,9 +350,9 @@ def as_json(answer: Mapping[str, Any]) -> str:
             return {name: nan_to_none(each) for name, each in value.items()}
         if isinstance(value, (list, tuple)):
             return [nan_to_none(each) for each in value]
-        return value if is_finite(value) else None
+        return value if evaluation.is_finite(value) else None
 
-    if not is_finite(answer):
+    if not evaluation.is_finite(answer):
         answer = nan_to_none(answer)
     return json.dumps(answer, ensure_ascii=False)
 

@@ -27,6 +27,7 @@ _PREDICTOR = _CHECKPOINT | {"formats", "loading", "predictor"}
 _EXPORT = _PREDICTOR | {"verification", "staging", "signatures"}
 INSIDE = {
     "errors": set(),
+    "keras_backend": set(),
     "types": set(),
     "options": set(),
     "former_names": set(),
@@ -48,7 +49,12 @@ INSIDE = {
     "tokenizers": {"text_cleaning", "tokenizers"},
     "data": {"tokenizers", "data", "safetensors_mmap"},
     "metrics": {"tokenizers", "data", "metrics"},
-    "tasks.base": {"former_names", "networks.base", "tokenizers.base"},
+    "tasks.base": {
+        "former_names",
+        "keras_backend",
+        "networks.base",
+        "tokenizers.base",
+    },
     "tasks": _TASKS,
     "wrappers": _TASKS | {"wrappers"},
     "model": {"layers", "networks.base", "tasks.base"},
@@ -58,16 +64,21 @@ INSIDE = {
     "formats": _CHECKPOINT | {"formats", "locks", "named_tensors"},
     "loading": _CHECKPOINT | {"formats"},
     "length_batching": set(),
-    "predictor": _CHECKPOINT | {"formats", "loading", "length_batching"},
+    "console": {"streams"},
+    "labelled_examples": {"console", "data", "tasks.base"},
+    "evaluation": {"console", "tasks.base"},
+    "predictor": _CHECKPOINT
+    | {"formats", "loading", "length_batching"}
+    | {"console", "labelled_examples", "evaluation"},
     "vocabulary_surgery": _CHECKPOINT | {"text_cleaning"},
     "commands": set(),
     "command_help": set(),
-    "console": {"streams"},
     "verification": {"tasks.base"},
     "staging": {"locks"},
     "signatures": {"predictor", "networks.base"},
     "training": _PREDICTOR
-    | {"training", "wrappers", "console", "locks", "optimizers"},
+    | {"training", "wrappers", "console", "locks", "optimizers"}
+    | {"labelled_examples", "evaluation"},
     "serving": _EXPORT | {"serving"},
     "device": _EXPORT | {"device"},
 }

@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 import bert_keras
 
@@ -43,7 +43,7 @@ def _untyped(function):
         yield "what it returns"
 
 
-class TypesTest(absltest.TestCase):
+class TypesTest(parameterized.TestCase):
     def test_public_functions_have_types(self):
         wrong = []
         for folder in FOLDERS:
@@ -57,16 +57,21 @@ class TypesTest(absltest.TestCase):
                 ]
         self.assertEmpty(wrong, "\n" + "\n".join(wrong))
 
-    def test_type_checkers_see_the_public_names(self):
-        path = ROOT / "bert_keras/__init__.py"
+    @parameterized.named_parameters(
+        ("package", bert_keras, bert_keras._MODULES),
+        ("tasks", bert_keras.tasks, ()),
+    )
+    def test_type_checkers_see_the_public_names(self, package, modules):
+        tree = ast.parse(pathlib.Path(package.__file__).read_text("utf-8"))
         seen = {
-            alias.name: node.module.removeprefix("bert_keras.")
-            for block in ast.parse(path.read_text(encoding="utf-8")).body
+            alias.name: node.module.removeprefix(f"{package.__name__}.")
+            for block in tree.body
             if isinstance(block, ast.If)
             for node in block.body
             for alias in node.names
         }
-        self.assertEqual(seen, bert_keras._PUBLIC)
+        expected = dict.fromkeys(modules, package.__name__) | package._PUBLIC
+        self.assertEqual(seen, expected)
 
     def test_mypy_finds_nothing(self):
         """It also knows what the oldest Python's library lacks."""

@@ -6,6 +6,13 @@
 The first form needs an installed project, the second runs in its sources, too.
 """
 
-from bert_keras import tensorflow_import
+import sys
+
+try:
+    from bert_keras import tensorflow_import
+except ImportError as error:
+    if error.name != "KERAS_BACKEND":
+        raise
+    sys.exit(f"error: {error}")  # the user can fix it: one line, exit code 1
 
 tensorflow_import.import_tensorflow()

@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from bert_keras import (
     console,
+    evaluation,
     files,
     options,
     predictor,
@@ -90,7 +91,7 @@ def main() -> None:
 def _write(answers: Iterable[Mapping[str, Any]], file: TextIO) -> None:
     broken = 0
     for answer in answers:
-        broken += not predictor.is_finite(answer)
+        broken += not evaluation.is_finite(answer)
         file.write(predictor.as_json(answer) + "\n")
         file.flush()
     if broken:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def buckets(seq_length: int) -> tuple[int, ...]:
 
 
 def stream(
-    records: records_lib.Records,
+    records: records_lib.Rows,
     sampler: BatchSampler,
     *,
     start_step: int = 0,
@@ -86,6 +87,54 @@ def stream(
             f"the batch size {sampler.batch_size} is not a multiple of the "
             f"{num_shards} replicas; choose one that is."
         )
+    stop = (
+        np.iinfo(np.int64).max
+        if stop_step is None
+        else stop_step * len(own_shards)
+    )
+    numbers = tf.data.Dataset.range(start_step * len(own_shards), stop)
+    return _load(numbers, records, sampler, num_shards, own_shards)
+
+
+def epochs(records: records_lib.Rows, sampler: BatchSampler) -> tf.data.Dataset:
+    """Returns a dataset of one epoch: the next one whenever it is iterated.
+
+    Without `shuffle`, always the first one. It yields the batches of `stream`,
+    without the empty rows of the last one.
+    """
+    count = sampler.steps_per_epoch
+    epoch = itertools.count() if sampler.shuffle else itertools.repeat(0)
+
+    def first_step(_):
+        return np.int64(next(epoch) * count)
+
+    def steps(number):
+        first = tf.numpy_function(first_step, [number], tf.int64)
+        first = tf.ensure_shape(first, ())
+        return tf.data.Dataset.range(first, first + count)
+
+    numbers = tf.data.Dataset.range(1).flat_map(steps)
+    batches = _load(numbers, records, sampler, 1, range(1))
+    return batches.map(_without_empty_rows).apply(
+        tf.data.experimental.assert_cardinality(count)
+    )
+
+
+def _without_empty_rows(batch: dict[str, Any]) -> dict[str, Any]:
+    real = tf.reduce_any(batch["inputs"]["padding_mask"] > 0, axis=1)
+    rows = {name: batch[name] for name in ("inputs", "targets", "seeds")}
+    rows = tf.nest.map_structure(lambda x: tf.boolean_mask(x, real), rows)
+    return rows | {"step": batch["step"]}
+
+
+def _load(
+    numbers: tf.data.Dataset,
+    records: records_lib.Rows,
+    sampler: BatchSampler,
+    num_shards: int,
+    own_shards: range,
+) -> tf.data.Dataset:
+    """Loads the shards of steps: number n is shard n % len(own_shards)."""
     size = sampler.batch_size // num_shards
     names = list(records.features)
     if "inputs/padding_mask" not in names:
@@ -113,12 +162,6 @@ def stream(
         batch = _nest(dict(zip(names, values, strict=True)))
         return batch | {"seeds": seeds, "step": step}
 
-    stop = (
-        np.iinfo(np.int64).max
-        if stop_step is None
-        else stop_step * len(own_shards)
-    )
-    numbers = tf.data.Dataset.range(start_step * len(own_shards), stop)
     return numbers.map(load, num_parallel_calls=2, deterministic=True)
 
 
@@ -160,12 +203,12 @@ def _seeds(seed: int, step: int, first: int, size: int) -> np.ndarray:
     return np.stack([high, mixed.astype(np.int32)], axis=1)
 
 
-def _dtype(records: records_lib.Records, name: str) -> np.dtype:
+def _dtype(records: records_lib.Rows, name: str) -> np.dtype:
     return records.features.get(name, (np.dtype(np.int32),))[0]
 
 
 def _shape(
-    records: records_lib.Records, name: str, size: int
+    records: records_lib.Rows, name: str, size: int
 ) -> tuple[int | None, ...]:
     _, per_token, shape = records.features.get(name, (None, True, ()))
     return (size, None, *shape) if per_token else (size, *shape)

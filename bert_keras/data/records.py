@@ -83,14 +83,23 @@ def shard_name(number: int) -> str:
 
 def write_shard(path: str, columns: Columns) -> dict[str, Any]:
     """Writes rows; returns the shard's manifest entry."""
-    tensors = {"row_splits": columns.row_splits}
-    tensors |= {f"token:{n}": v for n, v in columns.per_token.items()}
-    tensors |= {f"row:{n}": v for n, v in columns.per_row.items()}
     data = safetensors.numpy.save(
-        {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        {
+            name: np.ascontiguousarray(value)
+            for name, value in _shard(columns).items()
+        }
     )
     files.write(path, data)
     return entry(path, columns, hashlib.sha256(data).hexdigest())
+
+
+def _shard(columns: Columns) -> dict[str, np.ndarray]:
+    """Returns the arrays of a shard, by their names in its file."""
+    return {
+        "row_splits": columns.row_splits,
+        **{f"token:{name}": v for name, v in columns.per_token.items()},
+        **{f"row:{name}": v for name, v in columns.per_row.items()},
+    }
 
 
 def entry(path: str, columns: Columns, checksum: str | None) -> dict[str, Any]:
@@ -138,41 +147,17 @@ def is_complete(folder: str) -> bool:
     return os.path.exists(os.path.join(folder, MANIFEST))
 
 
-class Records:
-    """Random access to the rows of a complete record folder.
+class Rows:
+    """Random access to rows in memory, or in memory-mapped files.
 
-    Raises InputError if the folder is incomplete or has another format, or if a
-    shard is missing or damaged.
+    features: {name: (dtype, is per token, shape of one value)}.
     """
 
-    def __init__(self, folder: str):
-        self.folder = folder
-        if not is_complete(folder):
-            raise errors.InputError(
-                f"{folder} is not a record folder: it holds no {MANIFEST}. "
-                f"Make one with `{commands.line('prepare')}`."
-            )
-        self.manifest = files.read_json(os.path.join(folder, MANIFEST))
-        if self.manifest.get("format") == GOOGLE:
-            raise errors.InputError(
-                f"{folder} holds Google's TFRecord files. Make records of "
-                f"them: {commands.line('prepare')} "
-                f"--input='{folder}/*.tfrecord' --vocab={folder}/vocab.txt."
-            )
-        if self.manifest.get("format") != FORMAT:
-            raise errors.InputError(
-                f"{folder} has format {self.manifest.get('format')}; this "
-                f"version reads {FORMAT}. Prepare the records again."
-            )
-        self._shards = [
-            safetensors_mmap.tensors(os.path.join(folder, name))
-            for name in _shard_names(folder, self.manifest)
-        ]
-        self._check_shards()
+    def __init__(self, shards: Sequence[Mapping[str, np.ndarray]]):
+        self._shards = shards
         lengths = [np.diff(shard["row_splits"]) for shard in self._shards]
         self._starts = np.cumsum([0, *map(len, lengths)])
         self.lengths = np.concatenate(lengths).astype(np.int32)
-        # name: (dtype, is per token, shape of one value)
         self.features = {
             name.split(":", 1)[1]: (
                 value.dtype,
@@ -183,40 +168,9 @@ class Records:
             if ":" in name
         }
 
-    def _check_shards(self) -> None:
-        """Raises InputError if a shard has changed since it was written."""
-        entries = self.manifest["shards"]
-        paths = [os.path.join(self.folder, each["name"]) for each in entries]
-        # Threads, because hashlib releases the GIL.
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            checksums = pool.map(files.checksum, paths)
-        for path, entry, checksum, shard in zip(
-            paths, entries, checksums, self._shards, strict=True
-        ):
-            if checksum != entry.get("sha256") or not _is_shard(shard):
-                raise errors.InputError(
-                    f"{path} is damaged: it is not what the manifest says was "
-                    "written. Make or copy its folder again."
-                )
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of all shards' contents, independent of their location."""
-        values = {
-            name: value
-            for name, value in self.manifest.items()
-            if name not in ("input", "report", SETTINGS)
-        }
-        text = json.dumps(values, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def tokenizer(self) -> tokenizers.Tokenizer:
-        """Loads the tokenizer of the rows."""
-        settings = self.manifest.get(SETTINGS)
-        if settings is None:  # written when WordPiece was the only tokenizer
-            lowercase = self.manifest["lowercase"]
-            settings = {"name": "wordpiece", "lowercase": lowercase}
-        return tokenizers.from_dict(settings, self.folder)
+    @classmethod
+    def of_columns(cls, columns: Columns) -> "Rows":
+        return cls([_shard(columns)])
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -250,6 +204,75 @@ class Records:
                     batch[name][index] = shard["row:" + name][row]
         batch.setdefault("inputs/padding_mask", mask)
         return batch
+
+
+class Records(Rows):
+    """Random access to the rows of a complete record folder.
+
+    Raises InputError if the folder is incomplete or has another format, or if a
+    shard is missing or damaged.
+    """
+
+    def __init__(self, folder: str):
+        self.folder = folder
+        if not is_complete(folder):
+            raise errors.InputError(
+                f"{folder} is not a record folder: it holds no {MANIFEST}. "
+                f"Make one with `{commands.line('prepare')}`."
+            )
+        self.manifest = files.read_json(os.path.join(folder, MANIFEST))
+        if self.manifest.get("format") == GOOGLE:
+            raise errors.InputError(
+                f"{folder} holds Google's TFRecord files. Make records of "
+                f"them: {commands.line('prepare')} "
+                f"--input='{folder}/*.tfrecord' --vocab={folder}/vocab.txt."
+            )
+        if self.manifest.get("format") != FORMAT:
+            raise errors.InputError(
+                f"{folder} has format {self.manifest.get('format')}; this "
+                f"version reads {FORMAT}. Prepare the records again."
+            )
+        shards = [
+            safetensors_mmap.tensors(os.path.join(folder, name))
+            for name in _shard_names(folder, self.manifest)
+        ]
+        self._check_shards(shards)
+        super().__init__(shards)
+
+    def _check_shards(self, shards: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Raises InputError if a shard has changed since it was written."""
+        entries = self.manifest["shards"]
+        paths = [os.path.join(self.folder, each["name"]) for each in entries]
+        # Threads, because hashlib releases the GIL.
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            checksums = pool.map(files.checksum, paths)
+        for path, entry, checksum, shard in zip(
+            paths, entries, checksums, shards, strict=True
+        ):
+            if checksum != entry.get("sha256") or not _is_shard(shard):
+                raise errors.InputError(
+                    f"{path} is damaged: it is not what the manifest says was "
+                    "written. Make or copy its folder again."
+                )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all shards' contents, independent of their location."""
+        values = {
+            name: value
+            for name, value in self.manifest.items()
+            if name not in ("input", "report", SETTINGS)
+        }
+        text = json.dumps(values, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """Loads the tokenizer of the rows."""
+        settings = self.manifest.get(SETTINGS)
+        if settings is None:  # written when WordPiece was the only tokenizer
+            lowercase = self.manifest["lowercase"]
+            settings = {"name": "wordpiece", "lowercase": lowercase}
+        return tokenizers.from_dict(settings, self.folder)
 
 
 def _is_shard(shard: Mapping[str, np.ndarray]) -> bool:

@@ -6,7 +6,7 @@ CMRC 2018, DRCD and XQuAD have the same format: {"data": [{"paragraphs":
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from bert_keras import errors
@@ -93,6 +93,40 @@ def read(path: str) -> Questions:
             ".json.gz."
         )
     return Questions(path, _examples(path))
+
+
+def example(question: str, context: str, answers: Any) -> dict[str, str]:
+    """Returns the example of a question with its answers, given in Python.
+
+    answers: [{"text", "answer_start"}, ...], {"text": [...], "answer_start":
+      [...]}, or None.
+
+    Raises ValueError if no answer occurs in the context at its offset.
+    """
+    if isinstance(answers, Mapping):
+        texts, starts = answers.get("text"), answers.get("answer_start")
+        if not isinstance(texts, list) or not isinstance(starts, list):
+            raise ValueError(
+                "expected answers with lists `text` and `answer_start`, found "
+                f"{', '.join(map(str, answers)) or 'an empty object'}"
+            )
+        answers = [
+            {"text": text, "answer_start": start}
+            for text, start in zip(texts, starts, strict=True)
+        ]
+    values = {
+        "id": "",
+        "question": question,
+        "answers": answers or [],
+        "is_impossible": not answers,
+    }
+    result, _ = _example(context, _Node("labels", "", values))
+    if answers and result["answer_start"] == NO_ANSWER_START:
+        raise ValueError(
+            "expected an answer that occurs in the context at its "
+            f"answer_start, found {answers!r:.80}"
+        )
+    return result
 
 
 class _AnswerChecks(NamedTuple):

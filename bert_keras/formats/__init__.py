@@ -7,6 +7,13 @@ Each module reads and writes one format:
                                 folder's name
     read(path, *, lowercase, allow_missing) -> checkpoint.Checkpoint
     write(folder, model, tokenizer)
+
+>>> model = bert_keras.load("runs/base")
+>>> bert_keras.formats.hugging_face.write("hf", model.model, model.tokenizer)
+>>> bert_keras.formats.find("hf").NAME
+'hugging_face'
+>>> bert_keras.formats.read("hf").config == model.model.encoder.config
+True
 """
 
 from collections.abc import Mapping

@@ -37,6 +37,12 @@ class BertConfig(layers.TransformerConfig):
     """The shape of a BERT; its fields can be combined freely.
 
     Every field is used here or in layers.py.
+
+    >>> config = bert_keras.BertConfig(
+    ...     vocab_size=30522, hidden_size=128, num_layers=2, num_heads=2,
+    ...     intermediate_size=512)
+    >>> config.build_encoder().count_params()
+    4385920
     """
 
     vocab_size: int
@@ -225,6 +231,14 @@ class BertEncoder(keras.Model):
     padding_mask is 0 on padding and k on the k-th packed text of a row; packed
     texts do not attend to each other. A network with one segment takes no
     segment_ids. `call` runs `start`, each of `blocks`, then `finish`.
+
+    >>> encoder = bert_keras.load("runs/base").model.encoder
+    >>> tokens = [[2, 5, 6, 3]]
+    >>> outputs = encoder(
+    ...     token_ids=np.array(tokens), segment_ids=np.zeros((1, 4), "int32"),
+    ...     padding_mask=np.ones((1, 4), "int32"))
+    >>> outputs["hidden"][-1].shape, outputs["pooled"].shape
+    (TensorShape([1, 4, 16]), TensorShape([1, 16]))
     """
 
     def __init__(

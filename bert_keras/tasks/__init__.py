@@ -1,0 +1,43 @@
+"""The tasks, one file each; classes and files are imported when first used.
+
+>>> task = bert_keras.tasks.Classification(labels=("bad", "good"))
+>>> task.seq_length
+128
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # _PUBLIC for type checkers and editors
+    from bert_keras.tasks.classification import Classification as Classification
+    from bert_keras.tasks.embedding import Embedding as Embedding
+    from bert_keras.tasks.intent_slots import IntentSlots as IntentSlots
+    from bert_keras.tasks.masked_lm import MaskedLM as MaskedLM
+    from bert_keras.tasks.question_answering import (
+        QuestionAnswering as QuestionAnswering,
+    )
+    from bert_keras.tasks.tagging import Tagging as Tagging
+
+_PUBLIC = {
+    "Classification": "classification",
+    "Embedding": "embedding",
+    "IntentSlots": "intent_slots",
+    "MaskedLM": "masked_lm",
+    "QuestionAnswering": "question_answering",
+    "Tagging": "tagging",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        module = importlib.import_module(f"{__name__}.{_PUBLIC[name]}")
+        return getattr(module, name)
+    if name in ("base", *_PUBLIC.values()):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC, *_PUBLIC.values()})

@@ -14,15 +14,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors, former_names, options, registry
+from bert_keras import (
+    errors,
+    former_names,
+    keras_backend,
+    options,
+    registry,
+)
 from bert_keras.networks import base as networks
 from bert_keras.tokenizers import base as tokenizers
 
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        "bert_keras trains and serves with Keras' TensorFlow backend, but the "
-        f"backend is {keras.backend.backend()!r}; set KERAS_BACKEND=tensorflow."
-    )
+keras_backend.require_tensorflow()  # it may have been set after `bert_keras`
 
 Tensors = dict[str, tf.Tensor]
 Targets = dict[str, tuple[tf.Tensor, tf.Tensor]]
@@ -90,6 +92,14 @@ class Task:
                 answers = [prediction["question"] for prediction in predictions]
                 gold = [example["label"] == "yes" for example in examples]
                 return {"accuracy": float(np.mean(np.equal(answers, gold)))}
+
+    A task is an object of such a class, and `adapt` reads its labels from rows:
+
+    >>> task = bert_keras.tasks.Classification(seq_length=32)
+    >>> rows = task.read_examples("train.tsv")
+    >>> task = task.adapt(rows, bert_keras.Tokenizer.from_file("vocab.txt"))
+    >>> task.labels
+    ('negative', 'positive')
     """
 
     seq_length: int = options.option(
@@ -127,6 +137,22 @@ class Task:
             f"the task {self.name} reads no labelled files; it learns from "
             "prepared records."
         )
+
+    def make_example(self, raw: Example, label: Any) -> Example:
+        """Returns a labelled example from Python, as `read_examples` yields it.
+
+        raw: the text columns.
+        label: the label as its caller writes it: a string or a number.
+
+        >>> task = bert_keras.tasks.Tagging(types=("ORG",))
+        >>> task.make_example({"text": "EU acts"}, ["B-ORG", "O"])
+        {'text': 'EU acts', 'words': '0-2 3-7', 'tags': 'B-ORG O'}
+
+        Raises ValueError, with a phrase as message, for an invalid label.
+        """
+        if label is None:
+            raise ValueError("expected a label, found None")
+        return {**raw, "label": str(label)}
 
     def preprocess(
         self, raw: Tensors, tokenizer: tokenizers.Tokenizer
@@ -254,6 +280,11 @@ class Task:
     def unwrapped(self) -> "Task":
         """This task; for a wrapper, the innermost task."""
         return self
+
+    @property
+    def reads_targets(self) -> bool:
+        """Whether `forward` may read targets: whether a class overrides it."""
+        return type(self).forward is not Task.forward
 
     @property
     def num_positions(self) -> int:

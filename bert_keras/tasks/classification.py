@@ -153,6 +153,13 @@ class Classification(base.Task):
             )
         return self.with_settings(labels=labels, weights=weights, pair=pair)
 
+    def make_example(self, raw: base.Example, label: Any) -> base.Example:
+        """Returns an example; label: as in a JSON lines file.
+
+        A string; for multi_label a list of strings, for regression a number.
+        """
+        return {**raw, "label": self._problem_type.read(label)}
+
     def preprocess(
         self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
     ) -> base.Tensors:

@@ -95,6 +95,10 @@ class Embedding(base.Task):
             )
         return self.with_settings(pair=True, highest=highest)
 
+    def make_example(self, raw: base.Example, label: Any) -> base.Example:
+        """Returns an example; label: the similarity of its pair, a number."""
+        return {**raw, "label": labels.parse_number(label)}
+
     def for_device(self) -> base.Task:
         """Returns the task of embedding one text of at most half a row.
 

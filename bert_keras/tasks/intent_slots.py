@@ -113,6 +113,19 @@ class IntentSlots(tagging.Tagging):
         task = super().adapt(with_intents_added(), tokenizer)
         return task.with_settings(intents=tuple(sorted(intents)))
 
+    def make_example(self, raw: base.Example, label: Any) -> base.Example:
+        """Returns an example; label: the intent, and the tags of the words.
+
+        For example ("play", "O B-artist I-artist"); the tags as in Tagging.
+        """
+        if not isinstance(label, (list, tuple)) or len(label) != 2:
+            raise ValueError(
+                f"expected a pair of an intent and tags, found {label!r}"
+            )
+        intent, tags = label
+        example = super().make_example(raw, tags)
+        return {**example, "label": labels.parse_label(intent)}
+
     def make_targets(
         self,
         raw: base.Tensors,

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from bert_keras import errors, options
 from bert_keras import heads as heads_lib
-from bert_keras import options
 from bert_keras.data import masking, packing
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
@@ -71,6 +71,27 @@ class MaskedLM(base.Task):
             mask_id=tokenizer.mask_id,
             special_ids=tokenizer.special_ids,
         )
+
+    def make_example(self, raw: base.Example, label: Any) -> base.Example:
+        """Returns the text alone, without a label: `randomize` masks it."""
+        if label is not None:
+            raise ValueError(f"expected no label, found {label!r}")
+        return raw
+
+    def make_targets(
+        self,
+        raw: base.Tensors,
+        features: base.Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> base.Targets:
+        """Returns none for texts alone; `randomize` adds those of the masks."""
+        if self.objective != "none" or not self.vocab_size:
+            raise errors.InputError(
+                "expected the task of texts alone, "
+                'MaskedLM(objective="none").adapt([], tokenizer); pairs of '
+                "sentences are learned from the records of trainers.prepare."
+            )
+        return {}
 
     def build_heads(
         self, config: networks.NetworkConfig

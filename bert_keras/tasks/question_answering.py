@@ -105,6 +105,15 @@ class QuestionAnswering(base.Task):
     def read_examples(self, path: str) -> Iterator[base.Example]:
         return squad.read(path)
 
+    def make_example(self, raw: base.Example, label: Any) -> base.Example:
+        """Returns an example; label: its answers, as in SQuAD's JSON.
+
+        A list of {"text": ..., "answer_start": ...}, or Hugging Face's columns
+        {"text": [...], "answer_start": [...]}; empty or None: the context has
+        no answer.
+        """
+        return squad.example(raw["question"], raw["context"], label)
+
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
     ) -> base.Task:

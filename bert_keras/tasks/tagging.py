@@ -108,6 +108,32 @@ class Tagging(base.Task):
             scheme="BIO" if scheme == "IOB1" else scheme,
         )
 
+    def make_example(self, raw: base.Example, label: Any) -> base.Example:
+        """Returns an example; label: the tags of its words, in order.
+
+        They are a list, or a string with blanks between: "EU acts" has the tags
+        "B-ORG O". Words end at white space. If there are as many tags as
+        characters, each character is a word (Chinese).
+        """
+        words, blank = raw["text"].split(), " "
+        tags = label.split() if isinstance(label, str) else label
+        if not isinstance(tags, list):
+            raise ValueError(f"expected tags, found {tags!r}")
+        characters = list("".join(words))
+        if len(tags) != len(words) and len(tags) == len(characters):
+            words, blank = characters, ""
+        if len(tags) != len(words) or not words:
+            raise ValueError(
+                f"expected a tag for each of {len(words)} words (or "
+                f"{len(characters)} characters), found {len(tags)} tags"
+            )
+        for tag in tags:
+            if not isinstance(tag, str) or not tag_schemes.is_tag(tag):
+                raise ValueError(
+                    f"expected a tag such as O or B-PER, found {tag!r}"
+                )
+        return conll.example(words, list(map(tag_schemes.normal, tags)), blank)
+
     def preprocess(
         self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
     ) -> base.Tensors:

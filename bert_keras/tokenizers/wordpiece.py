@@ -30,6 +30,13 @@ VOCABULARY = "vocab.txt"  # one wordpiece per line, by id
 class Tokenizer(base.Tokenizer):
     """Normalises text and splits it into the longest matching wordpieces.
 
+    >>> tokenizer = bert_keras.Tokenizer.from_file("vocab.txt")
+    >>> ids = tokenizer(["A fine film!"])
+    >>> [tokenizer.vocabulary[id] for id in ids[0]]
+    ['a', 'fine', 'film', '!']
+    >>> tokenizer.detokenize(ids).numpy()
+    array([b'a fine film !'], dtype=object)
+
     vocabulary: the wordpieces, by id.
     lowercase: whether text is lower-cased and its accents are dropped.
     fingerprint: a hash of the vocabulary and the casing.

@@ -1,6 +1,5 @@
 """Evaluates a checkpoint on labelled examples or on pretraining records."""
 
-import collections
 import dataclasses
 import os
 import time
@@ -12,7 +11,9 @@ from bert_keras import (
     commands,
     console,
     errors,
+    evaluation,
     files,
+    labelled_examples,
     options,
     predictor,
     registry,
@@ -60,7 +61,11 @@ def evaluate(
 ) -> dict[str, float]:
     """Evaluates a checkpoint on labelled examples or records; returns metrics.
 
-    >>> bert_keras.evaluate("runs/sst2", "dev.tsv")["accuracy"]
+    >>> metrics = bert_keras.evaluate("runs/sst2", "dev.tsv")
+    classes
+    ...
+    >>> metrics["accuracy"]
+    1.0
 
     Args:
       checkpoint: a run, or one of its step folders.
@@ -111,24 +116,17 @@ def _on_examples(
             "evaluate a pretrained checkpoint on its folder `dev`, and any "
             "other on a labelled file."
         )
-    if settings.columns:
-        if not hasattr(task, "columns"):
-            raise errors.InputError(
-                f"columns={settings.columns}: the files of {task.name} have "
-                "no columns; leave `columns` out."
-            )
-        task = task.with_settings(columns=settings.columns)
-    reader = task.read_examples(settings.data)
-    examples = list(reader)
-    input_pipeline.print_warning(reader)
-    unseen = _unseen(task, examples, settings)
+    examples, skipped = labelled_examples.from_file(
+        task, settings.data, columns=settings.columns
+    )
+    unseen = evaluation.unseen_labels(task, examples, settings.data)
     answers = model.predict(examples, batch_size=settings.batch_size)
     truncated = sum(answer["truncated"] for answer in answers)
     details = {
         "rows truncated": f"{truncated:,} of {len(examples):,}, at "
         f"{task.seq_length} tokens"
     }
-    if skipped := getattr(reader, "skipped", 0):
+    if skipped:
         details["malformed rows left out"] = f"{skipped:,}"
     if unseen:
         details["labels never seen in training"] = unseen
@@ -137,7 +135,7 @@ def _on_examples(
             for example, answer in zip(examples, answers, strict=True):
                 line = {"row": dict(example), "answer": answer}
                 file.write(predictor.as_json(line) + "\n")
-    metrics, tables = scoring.score(task, answers, examples)
+    metrics, tables = evaluation.score(task, answers, examples)
     for name, table in tables.items():
         console.numbers(name, **table._asdict())
         if settings.output and name == "confusion":
@@ -148,36 +146,6 @@ def _on_examples(
 def _plot_path(output: str) -> str:
     """Returns the path of the confusion matrix, beside the file of answers."""
     return output and f"{os.path.splitext(output)[0]}-confusion.png"
-
-
-def _unseen(
-    task: base.Task, examples: list[base.Example], settings: EvaluateSettings
-) -> str:
-    """Describes the labels that training has not seen, with their counts.
-
-    Raises InputError if every example has such a label.
-    """
-    unseen = [set(task.unseen(example)) for example in examples]
-    counts = collections.Counter(label for each in unseen for label in each)
-    if not counts:
-        return ""
-    num_unseen = sum(map(bool, unseen))
-    shown = ", ".join(
-        f"{label!r} {count:,}" for label, count in counts.most_common(10)
-    )
-    more = f" and {len(counts) - 10:,} more" if len(counts) > 10 else ""
-    text = f"{num_unseen:,} of {len(examples):,} rows: {shown}{more}"
-    if num_unseen == len(examples):
-        raise errors.InputError(
-            f"{settings.data}: expected labels of the training file; all "
-            f"rows have others: {text}. Write labels as there, or name another "
-            "column."
-        )
-    console.say(
-        f"{settings.data}: labels never seen in training, for which every "
-        f"prediction is wrong: {text}"
-    )
-    return text
 
 
 def _on_records(

@@ -13,6 +13,8 @@ from bert_keras import (
     commands,
     console,
     errors,
+    evaluation,
+    labelled_examples,
     loading,
     options,
     predictor,
@@ -29,7 +31,6 @@ from bert_keras.training import (
     input_pipeline,
     labelled_records,
     run_folder,
-    scoring,
 )
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import trainer as trainer_lib
@@ -51,8 +52,11 @@ def finetune(
 
     >>> model = bert_keras.finetune(
     ...     "runs/base", "train.tsv", "dev.tsv",
-    ...     task="classification", output="runs/sst2", epochs=3)
+    ...     task="classification", output="runs/mine", epochs=1)
+    runs/mine
+    ...
     >>> model.predict(["a fine film"])
+    [{'label': '...tive', 'score': ..., 'truncated': False}]
 
     Args:
       init: the checkpoint to start from: a run, or a folder of another format.
@@ -158,7 +162,8 @@ def _train(
     def evaluate():
         if not trainer.workers.is_chief:
             return {}, {}
-        return scoring.score(task, dev_predictor.predict(dev), dev)
+        answers = dev_predictor.predict(dev, progress=False)
+        return evaluation.score(task, answers, dev)
 
     trainer.train(
         input_pipeline.batches(
@@ -199,7 +204,7 @@ def _adapted(
         )
     task = requested_task.adapt(itertools.chain(first, training), tokenizer)
     input_pipeline.check_length(task, init.config)
-    input_pipeline.print_warning(examples)
+    labelled_examples.print_warning(examples)
     return task
 
 
@@ -212,7 +217,7 @@ def _dev_examples(
     examples = task.read_examples(settings.dev or settings.train)
     dev = list(labelled_records.dev_examples(settings, examples))
     if settings.dev:
-        input_pipeline.print_warning(examples)
+        labelled_examples.print_warning(examples)
     if settings.dev and not dev:
         raise errors.InputError(
             f"{settings.dev}: expected rows to score on, found none. The "

@@ -25,6 +25,16 @@ def batches(
 ) -> Iterable[step_lib.Batch]:
     """Yields the sampler's batches, randomized by the task, per replica."""
 
+    def make_stream(**shards):
+        batches = batches_lib.stream(records, sampler, **(span | shards))
+        return completed(task, batches)
+
+    return _distribute(strategy, make_stream)
+
+
+def completed(task: base.Task, batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns the batches randomized by the task, with derived features."""
+
     def complete(batch):
         batch = dict(batch)
         features, targets = task.randomize(
@@ -33,11 +43,7 @@ def batches(
         features = task.add_derived_features(features)
         return batch | {"inputs": features, "targets": targets}
 
-    def make_stream(**shards):
-        batches = batches_lib.stream(records, sampler, **(span | shards))
-        return batches.map(complete, num_parallel_calls=2, deterministic=True)
-
-    return _distribute(strategy, make_stream)
+    return batches.map(complete, num_parallel_calls=2, deterministic=True)
 
 
 def _distribute(
@@ -126,16 +132,6 @@ def check_length(task: base.Task, network: networks.NetworkConfig) -> None:
             "positions; lower it.",
             argument="seq_length",
         )
-
-
-def print_warning(examples: Iterable[base.Example]) -> None:
-    """Prints the `warning` of a file's reader, a message on its data, if any.
-
-    It is called `note` in readers written for version 0.1.
-    """
-    warning = getattr(examples, "warning", "") or getattr(examples, "note", "")
-    if warning:
-        console.say(warning)
 
 
 def read_init(

@@ -113,7 +113,7 @@ def write(
     shards = [
         records_lib.write_shard(
             os.path.join(folder, records_lib.shard_name(number)),
-            records_lib.columns_of(block, per_token=_per_token(task)),
+            records_lib.columns_of(block, per_token=per_token(task)),
         )
         for number, block in enumerate(_blocks(records, ROWS_PER_SHARD))
     ]
@@ -185,11 +185,11 @@ def encode(
             name: _storable(task, name, value.numpy())
             for name, value in arrays.items()
         }
-        per_token = _per_token(task)
+        token_names = per_token(task)
         for number, length in enumerate(lengths):
             yield {
                 name: value[number, :length]
-                if name in per_token
+                if name in token_names
                 else value[number]
                 for name, value in stored.items()
             }
@@ -236,7 +236,7 @@ def _storable(task: base.Task, name: str, value: np.ndarray) -> np.ndarray:
     )
 
 
-def _per_token(task: base.Task) -> set[str]:
+def per_token(task: base.Task) -> set[str]:
     """Returns the names of record features that have one value per token."""
     axes = {f"inputs/{name}": axis for name, axis in _stored(task).items()}
     for term, axis in task.target_axes.items():

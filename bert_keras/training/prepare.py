@@ -36,8 +36,14 @@ def prepare(
 ) -> dict[str, Any]:
     """Builds records from raw text; returns the rows of the printed summary.
 
-    >>> bert_keras.prepare("wiki/*.jsonl.zst", output="records",
-    ...                    vocab_size=8000)
+    >>> report = bert_keras.prepare(
+    ...     "corpus.txt", output="mine", vocab="vocab.txt", seq_length=32)
+    mine
+    ...
+    >>> report["training rows"] > 0
+    True
+
+    With vocab_size=8000 in place of `vocab`, the vocabulary is learned.
 
     Args:
       input: files, folders or globs, in a list or separated by commas.

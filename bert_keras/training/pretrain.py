@@ -37,8 +37,11 @@ def pretrain(
     """Pretrains on records and returns the best checkpoint of the run.
 
     >>> model = bert_keras.pretrain(
-    ...     "records", output="runs/base", model="small", steps=10_000)
+    ...     "records", output="runs/mine", model="tiny", steps=1, batch_size=4)
+    runs/mine
+    ...
     >>> model.predict(["a [MASK] film"])
+    [{'token': ['...'...], 'score': [...], 'truncated': False}]
 
     Args:
       records: a folder written by `bert_keras.prepare`.

@@ -112,6 +112,12 @@ class Wrapper(base.Task):
     def unwrapped(self) -> base.Task:
         return self.task.unwrapped
 
+    @property
+    def reads_targets(self) -> bool:
+        if type(self).forward is Wrapper.forward:
+            return self.task.reads_targets
+        return super().reads_targets
+
     # Saving: the inner task's dict is nested in the wrapper's.
 
     @property

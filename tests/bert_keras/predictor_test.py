@@ -2,14 +2,19 @@
 
 import dataclasses
 import math
+import os
+import pathlib
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import errors, predictor
+from bert_keras import checkpoint, console, errors, predictor
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
+from bert_keras.tasks import classification
+from bert_keras.training import evaluate, finetune
 from tests import tiny
 
 
@@ -139,6 +144,162 @@ class ArgumentsTest(parameterized.TestCase):
     def test_a_lone_surrogate_is_replaced(self):
         one, two = self.model.predict(["good \ud83d", "good \ufffd"])
         self.assertEqual(one, two)
+
+
+ROWS = (("a good film", "good"), ("old plot", "bad"), ("not bad", "good"))
+
+
+class EvaluateTest(parameterized.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.model = predictor.Predictor(tiny.classifier(), tiny.tokenizer())
+
+    def file(self, rows=ROWS, head="text\tlabel"):
+        lines = [head, *("\t".join(row) for row in rows)]
+        return self.create_tempfile(
+            "rows.tsv", "\n".join(lines) + "\n"
+        ).full_path
+
+    def test_a_file_and_its_rows_have_the_figures_of_the_command(self):
+        path = self.file()
+        run = self.create_tempdir().full_path
+        self.model.save(run)
+        expected = evaluate.evaluate(run, path)
+        texts, labels = zip(*ROWS, strict=True)
+        self.assertEqual(self.model.evaluate(path), expected)
+        self.assertEqual(self.model.evaluate(pathlib.Path(path)), expected)
+        self.assertEqual(self.model.evaluate(texts, labels), expected)
+        frame = Frame(*texts)
+        self.assertEqual(self.model.evaluate(frame, np.array(labels)), expected)
+        self.assertIn("accuracy", expected)
+
+    def test_the_columns_of_a_file_may_have_other_names(self):
+        path = self.file(head="review\tstars")
+        self.assertEqual(
+            self.model.evaluate(path, columns="text=review,label=stars"),
+            self.model.evaluate(self.file()),
+        )
+
+    @parameterized.parameters(
+        (dict(data=[]), "found none"),
+        (dict(data=["a"]), "example 0: expected a label, found nothing"),
+        (dict(data=["a"], labels=["ugly"]), "the labels: .*all rows"),
+        (dict(data=["a"], labels=[]), "0 labels and 1 texts"),
+        (dict(data="no.tsv"), "no.tsv"),
+        (dict(data=["a"], labels=["bad"], columns="text=x"), "only a labelled"),
+    )  # fmt: skip
+    def test_what_cannot_be_scored_is_named(self, arguments, message):
+        with self.assertRaisesRegex(errors.InputError, message):
+            self.model.evaluate(**arguments)
+
+
+class SaveTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.model = predictor.Predictor(tiny.classifier(), tiny.tokenizer())
+        self.folder = os.path.join(self.create_tempdir().full_path, "mine")
+
+    def test_it_is_read_back_bit_equal(self):
+        self.model.save(pathlib.Path(self.folder))
+        again = predictor.load(self.folder)
+        for part in ("encoder", "head"):
+            one, two = (
+                checkpoint.values(getattr(each.model, part))
+                for each in (self.model, again)
+            )
+            self.assertEqual(one.keys(), two.keys())
+            for path, value in one.items():
+                np.testing.assert_array_equal(value, two[path], path)
+        self.assertEqual(again.task, self.model.task)
+        self.assertEqual(
+            again.tokenizer.fingerprint, self.model.tokenizer.fingerprint
+        )
+        self.assertEqual(again.predict("a film"), self.model.predict("a film"))
+
+    def test_a_run_may_start_from_it(self):
+        self.model.save(self.folder)
+        rows = self.create_tempfile(
+            "rows.tsv", "text\tlabel\na film\tbad\ngood\tgood\n"
+        ).full_path
+        tuned = finetune.finetune(
+            self.folder,
+            rows,
+            task=self.model.task,
+            output=f"{self.folder}-run",
+            epochs=1,
+            learning_rate=0.0,
+            weight_decay=0.0,
+        )
+        self.assertEqual(tuned.predict("a film"), self.model.predict("a film"))
+
+    def test_a_folder_with_files_is_refused_and_left_alone(self):
+        os.makedirs(self.folder)
+        self.model.save(self.folder)  # an empty one is fine
+        before = sorted(os.listdir(self.folder))
+        with self.assertRaisesRegex(errors.InputError, "holds .*latest"):
+            self.model.save(self.folder)
+        self.assertEqual(sorted(os.listdir(self.folder)), before)
+        with self.assertRaisesRegex(errors.InputError, "is a file"):
+            self.model.save(os.path.join(self.folder, "latest"))
+        with self.assertRaisesRegex(errors.InputError, "path of a folder"):
+            self.model.save("")
+
+    def test_rounded_weights_are_not_saved(self):
+        self.model.save(self.folder)
+        rounded = predictor.load(self.folder, precision="bfloat16")
+        with self.assertRaisesRegex(errors.InputError, "found bfloat16"):
+            rounded.save(f"{self.folder}-rounded")
+
+    def test_another_task_gets_new_heads(self):
+        self.model.save(self.folder)
+        task = classification.Classification(labels=("no", "perhaps", "yes"))
+        other = predictor.load(self.folder, task=task)
+        self.assertIn(
+            other.predict("a film")[0]["label"], ("no", "perhaps", "yes")
+        )
+        path = "embeddings/token"
+        np.testing.assert_array_equal(
+            checkpoint.values(other.model.encoder)[path],
+            checkpoint.values(self.model.model.encoder)[path],
+        )
+
+
+class ProgressTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.model = predictor.Predictor(tiny.classifier(), tiny.tokenizer())
+        self.shown = []
+        test = self
+
+        class Recorded(console.Progress):
+            def __init__(self, title, *, shown, **options):
+                super().__init__(title, shown=False, **options)
+                test.shown.append([shown, options["total"]])
+
+            def update(self, done, message=""):
+                test.shown[-1].append(done)
+
+        self.enter_context(mock.patch.object(console, "Progress", Recorded))
+        self.enter_context(mock.patch.object(predictor, "PROGRESS_FROM", 8))
+
+    def test_only_many_texts_have_a_bar(self):
+        self.model.predict(["a"] * 7)
+        self.model.predict(["a"] * 8)
+        self.model.predict(["a"] * 8, progress=False)
+        self.model.predict(["a"], progress=True)
+        self.model.predict(text for text in ["a"] * 9)  # of unknown number
+        self.assertEqual(
+            [shown for shown, *_ in self.shown],
+            [False, True, False, True, False],
+        )
+
+    def test_every_batch_moves_it(self):
+        self.model.predict(["a"] * 250, batch_size=2, progress=True)
+        ((_, total, *done),) = self.shown
+        self.assertEqual(done, sorted(done))
+        self.assertEqual((total, done[-1]), (250, 250))
+        self.assertGreater(len(done), 50)
 
 
 if __name__ == "__main__":

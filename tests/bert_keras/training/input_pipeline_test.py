@@ -1,31 +1,17 @@
 import types
 
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
 
 from bert_keras import checkpoint, console
 from bert_keras.training import input_pipeline
 from tests import tiny
 
 
-class Reader(list):
-    """The examples of a user's task."""
-
-
-class InputPipelineTest(parameterized.TestCase):
+class InputPipelineTest(absltest.TestCase):
     def printed(self, function, *arguments):
         with console.console.capture() as captured:
             function(*arguments)
         return captured.get()
-
-    @parameterized.parameters("warning", "note")  # today, and in version 0.1
-    def test_the_warning_of_a_reader_is_printed(self, name):
-        reader = Reader()
-        setattr(reader, name, "a.csv: 2 rows are malformed.")
-        self.assertEqual(
-            self.printed(input_pipeline.print_warning, reader),
-            "a.csv: 2 rows are malformed.\n",
-        )
-        self.assertEqual(self.printed(input_pipeline.print_warning, []), "")
 
     def test_what_a_native_start_ignores_is_reported(self):
         run = self.create_tempdir().full_path
