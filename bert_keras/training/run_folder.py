@@ -33,6 +33,7 @@ IDENTITY, FLAGS = "settings.json", "flags.txt"
 TRAINING = (
     "log.jsonl*",
     "tensorboard",
+    "mlflow",
     "records",
     "profile",
     "best",

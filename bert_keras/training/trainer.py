@@ -14,7 +14,13 @@ from bert_keras import checkpoint, console, errors, optimizers
 from bert_keras import model as model_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
-from bert_keras.training import cluster, metric_writer, plots, profiler
+from bert_keras.training import (
+    cluster,
+    metric_writer,
+    plots,
+    profiler,
+    run_folder,
+)
 from bert_keras.training import meter as meter_lib
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import state as state_lib
@@ -57,11 +63,7 @@ class Trainer:
         self.workers.require_same(
             "last checkpoint", self.state.step, settings.output
         )
-        self.writer = (
-            metric_writer.MetricWriter(settings.output, start=self.state.step)
-            if self.workers.is_chief
-            else metric_writer.NoMetricWriter()
-        )
+        self.writer = self._make_writer()
         self.train_step = step_lib.make_train_step(
             model,
             model.task,
@@ -72,6 +74,20 @@ class Trainer:
             clip_norm=settings.clip_norm,
             loss_scale=self.loss_scale,
             xla=settings.xla,
+        )
+
+    def _make_writer(
+        self,
+    ) -> metric_writer.MetricWriter | metric_writer.NoMetricWriter:
+        settings = self.settings
+        if not self.workers.is_chief:
+            return metric_writer.NoMetricWriter()
+        identity = run_folder.Identity("", (settings, self.model.task), {})
+        return metric_writer.MetricWriter(
+            settings.output,
+            start=self.state.step,
+            report_to=metric_writer.parse(settings.report_to),
+            settings=identity.values(),
         )
 
     def train(
@@ -122,6 +138,7 @@ class Trainer:
                     self._exit(step)
                 if ends:
                     break
+        self.writer.close(finished=True)
         self.seconds = meter.seconds
 
     @property
@@ -305,6 +322,7 @@ class Trainer:
             f"asked to stop: saved step {step:,}; run the same command again "
             "to continue"
         )
+        self.writer.close(finished=False)
         self.workers.barrier()
         raise SystemExit(0)
 
