@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors, formats, length_batching, loading
+from bert_keras import errors, formats, length_batching, loading, model_card
 from bert_keras import model as model_lib
 from bert_keras.data import json_lines
 from bert_keras.tasks import base
@@ -40,7 +40,10 @@ class Predictor:
         self,
         model: model_lib.BertModel,
         tokenizer: tokenizers.Tokenizer,
+        *,
+        card: model_card.Card | None = None,
     ):
+        self.card = card  # of the checkpoint, for what is made of the model
         self.model = model
         self.task = model.task
         self.tokenizer = tokenizer
@@ -282,7 +285,11 @@ def load(
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy(precision or before)
-        return Predictor(loading.load_model(checkpoint), checkpoint.tokenizer())
+        return Predictor(
+            loading.load_model(checkpoint),
+            checkpoint.tokenizer(),
+            card=model_card.read(checkpoint.folder),
+        )
     finally:
         keras.config.set_dtype_policy(before)
 

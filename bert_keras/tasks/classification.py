@@ -37,6 +37,8 @@ class Classification(base.Task):
     label is one of C classes, any number of C classes, or a number.
     """
 
+    pipeline_tag = "text-classification"
+
     columns: str = options.option(
         "",
         "Which columns of the files to read, as "

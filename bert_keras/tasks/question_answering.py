@@ -52,6 +52,8 @@ class QuestionAnswering(base.Task):
     same span and keeps its better score.
     """
 
+    pipeline_tag = "question-answering"
+
     doc_stride: int = options.option(
         128,
         "Tokens from the begin of a window to the next one's, where the "

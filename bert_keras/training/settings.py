@@ -187,6 +187,23 @@ class TrainSettings:
         "both with a comma between; empty: nothing.",
         identity=False,
     )
+    card_language: str = options.option(
+        "",
+        "For the model card: the language of the texts, as `de`, or several "
+        "with commas between. Empty: that of the card of `init`, if any.",
+        identity=False,
+    )
+    card_license: str = options.option(
+        "",
+        "For the model card: the license of the model, as `apache-2.0`.",
+        identity=False,
+    )
+    card_dataset: str = options.option(
+        "",
+        "For the model card: the name of the data set, as `stanfordnlp/sst2`. "
+        "Empty: the name of the file with the dev rows.",
+        identity=False,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -360,6 +377,13 @@ def check(settings: Any, task: base.Task) -> None:
     inner, around = wrappers.unwrap(task)
     options.check(settings, inner)
     metric_writer.parse(settings.report_to)
+    for name in ("card_language", "card_license", "card_dataset"):
+        if not getattr(settings, name).isprintable():
+            raise errors.InputError(
+                f"{name}={getattr(settings, name)!r}: expected a name, on one "
+                "line.",
+                argument=name,
+            )
     for wrapper in around:
         wrappers.check(wrapper)
     names = collections.Counter(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, console, errors, optimizers
+from bert_keras import checkpoint, console, errors, model_card, optimizers
 from bert_keras import model as model_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
@@ -19,6 +20,7 @@ from bert_keras.training import (
     metric_writer,
     plots,
     profiler,
+    run_card,
     run_folder,
 )
 from bert_keras.training import meter as meter_lib
@@ -36,6 +38,9 @@ class Trainer:
     The constructor restores model, optimizer and loss scale from the run's last
     checkpoint. Before, build the model under the strategy's scope, validate
     settings and files, and call run_folder.claim.
+
+    card: makes the model cards of the checkpoints; None: without what only
+      the caller knows of the run.
     """
 
     def __init__(
@@ -45,8 +50,11 @@ class Trainer:
         model: model_lib.BertModel,
         tokenizer: tokenizers.Tokenizer,
         total_steps: int,
+        card: run_card.RunCard | None = None,
     ):
         self.settings = settings
+        self.card = card or run_card.RunCard(settings)
+        self._evaluated_step: int | None = None
         self.workers = cluster.Workers(strategy)
         self.best_metric = _best_metric(settings, model.task)
         self.model = model
@@ -249,6 +257,7 @@ class Trainer:
         value = self.workers.broadcast_from_chief(
             metrics.get(self.best_metric, 0.0)
         )
+        self._evaluated_step = step
         if metrics:
             self.state.set_metrics(metrics)
             self.writer.write(
@@ -294,6 +303,7 @@ class Trainer:
                 task=self._task_to_save(),
                 optimizer=self.optimizer.state(),
                 trainer_state=state.to_dict(),
+                card=self._card(step),
             )
             if state.best_step is not None:
                 checkpoint.mark(run, "best", state.best_step)
@@ -305,6 +315,18 @@ class Trainer:
             ) from None
         checkpoint.prune(
             run, self.settings.max_checkpoints_to_keep, self.tokenizer
+        )
+
+    def _card(self, step: int) -> model_card.Card:
+        """Returns the model card of the checkpoint of this step."""
+        is_evaluated = step == self._evaluated_step
+        return self.card.at_step(
+            step,
+            total_steps=self.total_steps,
+            model=self.model,
+            tokenizer=self.tokenizer,
+            task=self._task_to_save(),
+            metrics=self.state.finite_metrics() if is_evaluated else {},
         )
 
     def _task_to_save(self) -> base.Task:
@@ -344,6 +366,7 @@ class Trainer:
                 "traced train steps": graphs,
                 "time": f"{self.seconds:.0f} s since this start",
                 "checkpoint": f"{best.folder} ({console.size_of(best.folder)})",
+                "model card": self._card_text(),
                 **{
                     f"dev {name}": value
                     for name, value in best.metadata["scores"].items()
@@ -351,6 +374,11 @@ class Trainer:
                 **extra,
             },
         )
+
+    def _card_text(self) -> str:
+        path = os.path.join(self.settings.output, model_card.FILE)
+        edited = model_card.is_edited(path)
+        return f"{path}{', edited, so kept as it is' * edited}"
 
 
 def _is_due(step: int, interval: int) -> bool:
