@@ -2,11 +2,13 @@
 
     run/
       best, latest            text files with the number of a step
+      README.md               the card of the best step, else of the latest
       step-00012000/
         encoder.safetensors  head.safetensors
         vocab.txt               or other files of the tokenizer
         optimizer.safetensors   only for resuming: the optimizer's variables,
                                 and head weights that are trained but not served
+        README.md               the model card; people may edit it
         config.json             written last: if present, the step is complete
 
 >>> source = bert_keras.checkpoint.read("runs/sst2")
@@ -39,6 +41,7 @@ from bert_keras import (
     checkpoint_config,
     errors,
     files,
+    model_card,
     named_tensors,
     registry,
     safetensors_mmap,
@@ -191,11 +194,13 @@ def save(
     task: base.Task | None = None,
     optimizer: Mapping[str, Any] | None = None,
     trainer_state: Mapping[str, Any] | None = None,
+    card: model_card.Card | None = None,
 ) -> str:
     """Writes `run`/step-N, marks it as the latest and returns its folder.
 
     task: saved instead of the model's task, for example after calibration.
     optimizer: the optimizer's variables by name, which only resuming reads.
+    card: the model card; None: one with what the model itself tells.
 
     Raises OSError, for example on a full disk, and leaves no partial files.
     """
@@ -215,12 +220,16 @@ def save(
         with contextlib.suppress(errors.InputError):
             metadata["trained_as"] = task.to_dict()
     folder = step_folder(run, step)
+    if card is None:
+        name = os.path.basename(os.path.abspath(run))
+        card = model_card.describe(model, tokenizer, name=name, task=served)
     with _errors_as_os_error():
         tf.io.gfile.makedirs(folder)
         if tf.io.gfile.exists(os.path.join(folder, CONFIG)):
             # Overwrite a step: it is incomplete until config.json exists again.
             tf.io.gfile.remove(os.path.join(folder, CONFIG))
         try:
+            model_card.write(os.path.join(folder, model_card.FILE), card)
             _write(folder, model, tokenizer, step, optimizer, metadata)
         except BaseException:
             _remove(folder, tokenizer)
@@ -334,10 +343,16 @@ def step_folder(run: str, step: int) -> str:
 def mark(run: str, name: str, step: int) -> None:
     """Marks a step as `name` ("best" or "latest").
 
+    The run's model card becomes that of the best step, else of the latest.
     Raises OSError, for example on a full disk.
     """
     with _errors_as_os_error():
         files.write_text(os.path.join(run, name), f"{step}\n")
+        folder = marked_folder(run, "best") or step_folder(run, step)
+        model_card.copy(
+            os.path.join(folder, model_card.FILE),
+            os.path.join(run, model_card.FILE),
+        )
 
 
 def marked_folder(run: str, name: str) -> str | None:
@@ -366,14 +381,21 @@ def prune(run: str, count: int, tokenizer: tokenizers.Tokenizer) -> None:
 
 
 def _remove(folder: str, tokenizer: tokenizers.Tokenizer) -> None:
-    """Removes the files that `save` writes, then the folder if it is empty."""
+    """Removes the files that `save` writes, then the folder if it is empty.
+
+    An edited model card stays.
+    """
     # Remove config.json first, so that an interrupted removal leaves a folder
     # that counts as incomplete.
     names = (CONFIG, OPTIMIZER, HEAD, ENCODER, *tokenizer.files)
-    for name in (*names, *(f"{name}.tmp" for name in names)):
+    unfinished = (f"{name}.tmp" for name in (*names, model_card.FILE))
+    for name in (*names, *unfinished):
         path = os.path.join(folder, name)
         if tf.io.gfile.exists(path):
             tf.io.gfile.remove(path)
+    card = os.path.join(folder, model_card.FILE)
+    if tf.io.gfile.exists(card) and not model_card.is_edited(card):
+        tf.io.gfile.remove(card)
     if not tf.io.gfile.listdir(folder):
         tf.io.gfile.rmtree(folder)
 

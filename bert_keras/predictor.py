@@ -24,6 +24,7 @@ from bert_keras import (
     labelled_examples,
     length_batching,
     loading,
+    model_card,
     options,
 )
 from bert_keras import model as model_lib
@@ -59,7 +60,10 @@ class Predictor:
         self,
         model: model_lib.BertModel,
         tokenizer: tokenizers.Tokenizer,
+        *,
+        card: model_card.Card | None = None,
     ):
+        self.card = card  # of the checkpoint, for what is made of the model
         self.model = model
         self.task = model.task
         self.tokenizer = tokenizer
@@ -336,8 +340,12 @@ def load(
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy(precision or before)
-        model = loading.load_model(source, task)
-        return Predictor(model, source.tokenizer())
+        return Predictor(
+            loading.load_model(source, task),
+            source.tokenizer(),
+            # The results of a card are not those of new heads.
+            card=None if task else model_card.read(source.folder),
+        )
     finally:
         keras.config.set_dtype_policy(before)
 

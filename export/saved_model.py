@@ -31,8 +31,9 @@ the vocabulary. A batch is split by length, to avoid computing on padding.
 
 A version's folder assets.extra contains TF Serving's warm-up requests and a
 manifest (bert-keras verify). Beside the versions, the folder `serving`
-contains configurations, a compose file and a README with example requests;
-existing files are not overwritten.
+contains configurations, a compose file and a README with the model card and
+example requests; existing files are not overwritten, but for a README that
+nobody edited.
 
   --precision=bfloat16   matmuls in bfloat16 with weights of half the size, for
                          CPUs with AVX512_BF16 or AMX; the rest stays float32
@@ -50,7 +51,7 @@ import os
 import tensorflow as tf
 from absl import flags
 
-from bert_keras import console, signatures, verification
+from bert_keras import console, model_card, signatures, verification
 from bert_keras import predictor as predictor_lib
 from bert_keras.serving import (
     compatibility,
@@ -120,6 +121,9 @@ def main() -> None:
         max_entities=flags.FLAGS.max_entities,
     )
 
+    card = os.path.join(output, tf_serving_files.FOLDER, model_card.FILE)
+    if model_card.is_edited(card):
+        console.say(f"{card} was edited and is kept as it is")
     console.table(path, _facts(path, predictor.task))
     print(_next(output))
 

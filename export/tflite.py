@@ -9,7 +9,8 @@ writes for each --quantization, unless the file fails a check:
   model_dynamic.json     inputs in their order, outputs, lengths, casing, ids
   vocab.txt              the wordpieces, by id
   labels.txt             the labels, by index, if the task has any
-  model_dynamic.md       how to call the file from an app, in Kotlin and Swift
+  model_dynamic.md       the model card, and how to call the file from an app,
+                         in Kotlin and Swift; kept if it was edited
 
 The signature `tokens` maps the network's inputs (token_ids, padding_mask and,
 if it has two segments, segment_ids), each (1, --seq_length) int32, to the
@@ -42,7 +43,7 @@ import os
 
 from absl import flags
 
-from bert_keras import console, errors, verification
+from bert_keras import console, errors, model_card, verification
 from bert_keras import predictor as predictor_lib
 from bert_keras.device import runtimes, tflite_runner
 
@@ -121,6 +122,9 @@ def main() -> None:
             least=least,
             with_strings=settings.strings,
         )
+        readme = f"{path.removesuffix('tflite')}md"
+        if model_card.is_edited(readme):
+            console.say(f"{readme} was edited and is kept as it is")
         rows[os.path.basename(path)] = _facts(
             path, predictor, examples if scored else (), metric
         )

@@ -22,9 +22,9 @@ _NETWORK = {"networks", "layers", "kernels"}
 _DATA = {"tokenizers", "data", "metrics"}
 _TASKS = _DATA | {"networks.base", "tasks", "heads"}
 _MODEL = _NETWORK | _TASKS | {"model"}
-_CHECKPOINT = _MODEL | {"checkpoint"}
+_CHECKPOINT = _MODEL | {"checkpoint", "model_card"}
 _PREDICTOR = _CHECKPOINT | {"formats", "loading", "predictor"}
-_EXPORT = _PREDICTOR | {"verification", "staging", "signatures"}
+_EXPORT = _PREDICTOR | {"markdown", "verification", "staging", "signatures"}
 INSIDE = {
     "errors": set(),
     "keras_backend": set(),
@@ -58,9 +58,11 @@ INSIDE = {
     "tasks": _TASKS,
     "wrappers": _TASKS | {"wrappers"},
     "model": {"layers", "networks.base", "tasks.base"},
+    "markdown": set(),
+    "model_card": {"markdown", "model", "tasks.base", "tokenizers.base"},
     "optimizers": set(),
     "checkpoint": _MODEL
-    | {"checkpoint_config", "named_tensors", "safetensors_mmap"},
+    | {"checkpoint_config", "model_card", "named_tensors", "safetensors_mmap"},
     "formats": _CHECKPOINT | {"formats", "locks", "named_tensors"},
     "loading": _CHECKPOINT | {"formats"},
     "length_batching": set(),
@@ -77,7 +79,7 @@ INSIDE = {
     "staging": {"locks"},
     "signatures": {"predictor", "networks.base"},
     "training": _PREDICTOR
-    | {"training", "wrappers", "console", "locks", "optimizers"}
+    | {"training", "wrappers", "console", "locks", "markdown", "optimizers"}
     | {"labelled_examples", "evaluation"},
     "serving": _EXPORT | {"serving"},
     "device": _EXPORT | {"device"},

@@ -26,6 +26,7 @@ up to --positions tokens do not change; in other texts some words may become
 import dataclasses
 import itertools
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -43,6 +44,8 @@ from bert_keras import (
     layers,
     loading,
     locks,
+    markdown,
+    model_card,
     named_tensors,
     options,
     registry,
@@ -130,12 +133,7 @@ def _convert(settings: Settings) -> dict[str, Any]:
     )
     source_model, source_tokenizer = _model(source), source.tokenizer()
     model, tokenizer = _resized(settings, source_model, source_tokenizer)
-    if settings.format == NATIVE:
-        checkpoint.save(settings.output, model, tokenizer, step=source.step)
-    else:
-        formats.FORMATS[settings.format].write(
-            settings.output, model, tokenizer
-        )
+    _write(settings, source, model, tokenizer)
     written = formats.read(settings.output)
     summary = {
         "format": f"{_format(source.folder)} -> {settings.format}",
@@ -157,6 +155,26 @@ def _convert(settings: Settings) -> dict[str, Any]:
     }
     console.table(settings.output, summary)
     return summary
+
+
+def _write(
+    settings: Settings,
+    source: checkpoint.Checkpoint,
+    model: model_lib.BertModel,
+    tokenizer: tokenizers.Tokenizer,
+) -> None:
+    card = _card(settings, source, model, tokenizer)
+    if settings.format == NATIVE:
+        checkpoint.save(
+            settings.output, model, tokenizer, step=source.step, card=card
+        )
+        return
+    formats.FORMATS[settings.format].write(settings.output, model, tokenizer)
+    if model.task is not None and formats.read(settings.output).task is None:
+        card = model_card.without_results(card, "They were those with a head.")
+        head = {k: v for k, v in card.head.items() if k != "pipeline_tag"}
+        card = dataclasses.replace(card, head=head)
+    model_card.write(os.path.join(settings.output, model_card.FILE), card)
 
 
 def compare(
@@ -253,6 +271,67 @@ def _resized(
     if settings.positions:
         model = vocabulary_surgery.resize_positions(model, settings.positions)
     return model, tokenizer
+
+
+def _card(
+    settings: Settings,
+    source: checkpoint.Checkpoint,
+    model: model_lib.BertModel,
+    tokenizer: tokenizers.Tokenizer,
+) -> model_card.Card:
+    """Returns the source's model card, changed into that of the conversion."""
+    name = os.path.basename(os.path.abspath(settings.output))
+    described = model_card.describe(model, tokenizer, name=name)
+    card = model_card.of(model_card.read(source.folder), described)
+    changes = {
+        name: getattr(settings, name)
+        for name in ("add_words", "trim_to", "positions")
+        if getattr(settings, name)
+    }
+    if changes:
+        card = model_card.without_results(
+            card, "These are those of the model that this one was made from."
+        )
+        # What the model itself tells has changed.
+        sections = {**card.sections, **described.sections}
+        card = dataclasses.replace(card, sections=sections)
+    flags = {"checkpoint": settings.checkpoint, "output": settings.output}
+    command = markdown.command(
+        "convert", {**flags, "format": settings.format, **changes}
+    )
+    origin = card.sections.get(model_card.ORIGIN, "")
+    converted = f"Converted with\n\n{markdown.code_block(command)}"
+    card = card.with_section(
+        model_card.ORIGIN, f"{origin}\n\n{converted}".strip()
+    )
+    if settings.format == "hugging_face":
+        card = card.with_head(library_name="transformers")
+        card = card.with_section(model_card.USE, _transformers_usage(model))
+    return card
+
+
+def _transformers_usage(model: model_lib.BertModel) -> str:
+    tag = model.task.unwrapped.pipeline_tag if model.task else ""
+    if tag in _PIPELINES and len(model.task.text_columns) == 1:
+        text = model_card.example(model.task)["text"]
+        lines = [
+            "from transformers import pipeline",
+            "",
+            f'pipeline("{tag}", model=".")({json.dumps(text)})',
+        ]
+    else:
+        lines = [
+            "from transformers import AutoModel, AutoTokenizer",
+            "",
+            'tokenizer = AutoTokenizer.from_pretrained(".")',
+            'model = AutoModel.from_pretrained(".")',
+        ]
+    code = markdown.code_block("\n".join(lines), "python")
+    return f"With transformers, in this folder:\n\n{code}"
+
+
+# The tasks of transformers' function `pipeline` that read one text.
+_PIPELINES = ("fill-mask", "text-classification", "token-classification")
 
 
 def _texts(path: str) -> Iterator[str]:

@@ -10,9 +10,9 @@ any:
   bert-keras finetune --recipe=sst2 --init=runs/base \\
       --train=train.tsv --dev=dev.tsv --output=runs/sst2
 
-Files are .tsv, .csv or .jsonl, optionally compressed (.gz); --columns names
-their columns. For --task=tagging they have CoNLL's format: one word and its tag
-per line, a blank line between sentences.
+Files are .tsv, .csv or .jsonl, optionally compressed (.gz), or .parquet;
+--columns names their columns. For --task=tagging they have CoNLL's format: one
+word and its tag per line, a blank line between sentences.
 The task is evaluated on --dev after every epoch and the best epoch is kept.
 Running the same command again resumes a stopped run.
 """

@@ -4,11 +4,11 @@
   bert-keras predict --checkpoint=runs/mrpc --input=pairs.tsv
 
 A line is a text; for pairs, two texts separated by a TAB, as in a .tsv file
-without a header. Other tables (.csv, .tsv) are read by their column names, as
-in training. A line that starts with { is a JSON object with the task's columns,
-as is each line of a .json, .jsonl or .ndjson file. The model is loaded once.
-Lines of a pipe are answered one by one, so that another program can wait for
-each answer; --input runs in batches and is faster.
+without a header. Other tables (.csv, .tsv, .parquet) are read by their column
+names, as in training. A line that starts with { is a JSON object with the
+task's columns, as is each line of a .json, .jsonl or .ndjson file. The model is
+loaded once. Lines of a pipe are answered one by one, so that another program
+can wait for each answer; --input runs in batches and is faster.
 """
 
 import dataclasses

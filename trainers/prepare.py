@@ -4,10 +4,11 @@
   bert-keras prepare --input='wiki/*.jsonl.zst,books' --output=rec \\
       --vocab=vocab.txt --seq_length=512 --sentence_objective=sop
 
-Input is plain text, or JSON lines with a field `text`, optionally compressed
-(.gz, .zst): files, folders or globs, separated by commas. Plain text has a
-blank line between documents and one sentence per line, or paragraphs, which are
-split into sentences. Exact duplicates of earlier documents are skipped.
+Input is plain text or JSON lines with a field `text`, optionally compressed
+(.gz, .zst), or Parquet with a column `text`: files, folders or globs, separated
+by commas. Plain text has a blank line between documents and one sentence per
+line, or paragraphs, which are split into sentences. Exact duplicates of earlier
+documents are skipped.
 
 `--format=google` writes Google's TFRecord files, whose masks are fixed. Such
 files can also be the input:

@@ -25,14 +25,14 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import tensorflow as tf
 import zstandard
 
 from bert_keras import errors
 from bert_keras import files as files_lib
-from bert_keras.data import json_lines, sentence_splitter
+from bert_keras.data import json_lines, parquet, sentence_splitter
 
 MAX_DOCUMENT_LENGTH = 100_000  # characters; some 20,000 English tokens
 
@@ -46,9 +46,9 @@ class Document(NamedTuple):
     """A document's location: bytes start to stop of the decompressed file."""
 
     path: str
-    layout: str  # wrapped, paragraphs, sentences or json
-    line: int  # number of the first line, from 1
-    start: int
+    layout: str  # wrapped, paragraphs, sentences, json or parquet
+    line: int  # number of the first line, or of the row, from 1
+    start: int  # in Parquet, of rows
     stop: int
     digest: int  # 64-bit hash of its text
 
@@ -170,9 +170,9 @@ def scan(
 
     `.jsonl`, `.ndjson` and `.json` files have one JSON object per line, whose
     `text_field` is a document: a string, or a list of strings, its sentences.
-    Other files are plain text. All may be compressed (`.gz`, `.zst`). Raises
-    InputError for a table (`.csv`, `.tsv`), for a malformed line, and if there
-    is no document at all.
+    So has each row of a `.parquet` file. Other files are plain text. All but
+    Parquet may be compressed (`.gz`, `.zst`). Raises InputError for a table
+    (`.csv`, `.tsv`), for a malformed line, and if there is no document at all.
     """
     path, is_empty = "no file", True
     for path in paths:
@@ -186,6 +186,8 @@ def scan(
             )
         if is_json(path):
             scanned = _scan_json(path, text_field, position)
+        elif path.lower().endswith(parquet.SUFFIX):
+            scanned = _scan_parquet(path, text_field, position)
         else:
             scanned = _scan_text(path, position)
         for document in scanned:
@@ -208,6 +210,11 @@ def read(
     for path, group in itertools.groupby(
         documents, lambda document: document.path
     ):
+        if path.lower().endswith(parquet.SUFFIX):
+            indices = (document.start for document in group)
+            for field in parquet.values(path, text_field, indices):
+                yield from _join(_paragraphs_of_field(field))
+            continue
         with _decompressed(path) as stream:
             for document in group:
                 stream.seek(document.start)
@@ -404,6 +411,24 @@ def _scan_json(
                 yield _document(path, "json", number, begin, stop, rows)
 
 
+def _scan_parquet(
+    path: str, text_field: str, position: Position | None
+) -> Iterator[Document]:
+    before = position.bytes if position else 0
+    size, count = tf.io.gfile.stat(path).length, parquet.count(path)
+    for index, field in enumerate(parquet.values(path, text_field)):
+        if not _is_text(field):
+            raise errors.InputError(
+                f"{path}, row {index + 1}: expected a string or a list of "
+                f"strings as {text_field!r}, found {json_lines.name_of(field)}."
+            )
+        if position:
+            position.bytes = before + size * (index + 1) // count
+        rows = [field] if isinstance(field, str) else field
+        if any(map(str.strip, rows)):
+            yield _document(path, "parquet", index + 1, index, index + 1, rows)
+
+
 def _document(
     path: str,
     layout: str,
@@ -428,12 +453,7 @@ def _paragraphs(
     """
     if document.layout == "json":
         field = _field(text, text_field, document.path, document.line)
-        if isinstance(field, list):
-            yield from ([s] for s in (" ".join(s.split()) for s in field) if s)
-            return
-        rows = field.splitlines()
-        rows = _unwrap(rows) if _is_wrapped(rows[:_HEAD_LINES]) else rows
-        yield from filter(None, map(sentence_splitter.split, rows))
+        yield from _paragraphs_of_field(field)
         return
     rows = text.split("\n")
     if document.layout == "sentences":
@@ -445,6 +465,16 @@ def _paragraphs(
     yield [
         sentence for row in rows for sentence in sentence_splitter.split(row)
     ]
+
+
+def _paragraphs_of_field(field: str | list[str]) -> Iterator[list[str]]:
+    """Yields the sentences of a text, or of a list of sentences."""
+    if isinstance(field, list):
+        yield from ([s] for s in (" ".join(s.split()) for s in field) if s)
+        return
+    rows = field.splitlines()
+    rows = _unwrap(rows) if _is_wrapped(rows[:_HEAD_LINES]) else rows
+    yield from filter(None, map(sentence_splitter.split, rows))
 
 
 def _join(paragraphs: Iterable[list[str]]) -> Iterator[list[str]]:
@@ -467,9 +497,7 @@ def _field(text: str, name: str, path: str, number: int) -> str | list[str]:
     except json_lines.JsonError as error:
         row, description = None, f"none: {error}"
     field = row.get(name) if isinstance(row, dict) else None
-    if isinstance(field, str):
-        return field
-    if isinstance(field, list) and all(isinstance(s, str) for s in field):
+    if _is_text(field):
         return field
     if isinstance(row, dict):
         description = f"fields {list(row)}"
@@ -477,6 +505,12 @@ def _field(text: str, name: str, path: str, number: int) -> str | list[str]:
         f"{path}, line {number}: expected one JSON object a line whose "
         f"{name!r} is a string or a list of strings, found {description}. Name "
         "the field that holds the text."
+    )
+
+
+def _is_text(field: Any) -> TypeGuard[str | list[str]]:
+    return isinstance(field, str) or (
+        isinstance(field, list) and all(isinstance(s, str) for s in field)
     )
 
 

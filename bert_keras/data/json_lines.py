@@ -76,6 +76,7 @@ def name_of(value: Any) -> str:
         dict: "an object",
         list: "a list",
         str: "a string",
+        bytes: "bytes",
     }
     return names.get(type(value)) or f"a {type(value).__name__}"
 

@@ -4,6 +4,7 @@ A field of a file (a string or a JSON value) becomes the string that represents
 the label everywhere, or raises a ValueError with a phrase for the message.
 """
 
+import decimal
 import json
 import math
 import re
@@ -248,10 +249,17 @@ def _is_missing(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """Formats a JSON value as text: a string unchanged, 1 as "1"."""
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
+    """Formats a JSON value as text: a string unchanged, 1 as "1".
+
+    Raises ValueError for a value that only other formats have, such as a date.
+    """
+    if isinstance(value, (str, decimal.Decimal)):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float)):
+        return json.dumps(value)
+    raise ValueError(
+        f"expected text or a number, found {json_lines.name_of(value)}"
+    )
 
 
 def _described(value: Any) -> str:

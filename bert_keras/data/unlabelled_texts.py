@@ -41,7 +41,9 @@ def parse(
 def read(
     path: str, text_columns: Sequence[str], columns: str = ""
 ) -> Iterator[str | Mapping[str, str]]:
-    """Yields the lines of a file, or the rows of a .csv or .tsv table as dicts.
+    """Yields the lines of a file, or the rows of a table as dicts.
+
+    Tables are .csv, .tsv and .parquet files.
 
     A .tsv file with several texts per row may lack a header; its rows are
     yielded as lines.
@@ -51,7 +53,7 @@ def read(
       text_columns: the names of a row's texts.
       columns: the columns used in training, as text=NAME,text_pair=NAME.
     """
-    table = re.search(r"\.([ct]sv)(\.gz|\.zst)?$", path, re.IGNORECASE)
+    table = re.search(r"\.([ct]sv|parquet)(\.gz|\.zst)?$", path, re.IGNORECASE)
     if not table:
         return read_lines(path)
     sources = labelled_files.parse_columns(columns) or {}

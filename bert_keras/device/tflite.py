@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from bert_keras import errors, staging, verification
+from bert_keras import errors, model_card, staging, verification
 from bert_keras import model as model_lib
 from bert_keras import predictor as predictor_lib
 from bert_keras.device import (
@@ -55,7 +55,7 @@ def export(
         names = tflite_sidecars.write(predictor, temp_folder, output)
         path = os.path.join(temp_folder, model_name)
         _write_model(path, predictor, quantization, lengths, data)
-        _check_answers(path, predictor, quantization, data, least)
+        metrics = _check_answers(path, predictor, quantization, data, least)
         strings_metadata = None
         if with_strings:
             strings_metadata = _write_strings(
@@ -63,13 +63,18 @@ def export(
             )
             names.append(strings_metadata["model"])
         names += tflite_sidecars.describe(
-            path, predictor, quantization=quantization, strings=strings_metadata
+            path,
+            predictor,
+            quantization=quantization,
+            strings=strings_metadata,
+            metrics=metrics,
         )
         # Move the model last: if it exists, so do its other files.
         for name in (*names, model_name):
-            os.replace(
-                os.path.join(temp_folder, name), os.path.join(output, name)
-            )
+            target = os.path.join(output, name)
+            if name.endswith(".md") and model_card.is_edited(target):
+                continue
+            os.replace(os.path.join(temp_folder, name), target)
     return os.path.join(output, model_name)
 
 
@@ -128,8 +133,11 @@ def _check_answers(
     quantization: str,
     data: Examples,
     least: float | None,
-) -> None:
-    """Raises ExportError if a file's answers or metric are not good enough."""
+) -> dict[str, float]:
+    """Returns the file's first metric on `data`, if `least` is given.
+
+    Raises ExportError if its answers or the metric are not good enough.
+    """
     settings, difference = QUANTIZATIONS[quantization], compare(path, predictor)
     # If there is a metric on the user's examples, it replaces the comparison on
     # a few sentences, except for float32, which must be exact.
@@ -137,8 +145,9 @@ def _check_answers(
         difference.require(
             distance=settings.distance, agreement=settings.agreement
         )
-    if least is not None:
-        _require_metric(path, predictor, data, least)
+    if least is None:
+        return {}
+    return _require_metric(path, predictor, data, least)
 
 
 def _write_strings(
@@ -188,13 +197,19 @@ def _for_device(
     heads = head.by_name()
     for name, layer in model.head.by_name().items():
         layer.set_weights(heads[name].get_weights())
-    return predictor_lib.Predictor(model, predictor.tokenizer)
+    card = predictor.card and model_card.without_results(
+        predictor.card, "These are the checkpoint's, on pairs of texts."
+    )
+    return predictor_lib.Predictor(model, predictor.tokenizer, card=card)
 
 
 def _require_metric(
     path: str, predictor: predictor_lib.Predictor, data: Examples, least: float
-) -> None:
-    """Raises ExportError if a file's metric on examples is below `least`."""
+) -> dict[str, float]:
+    """Returns a file's first metric on examples.
+
+    Raises ExportError if it is below `least`.
+    """
     metric = predictor.task.metric_names[0]
     file = tflite_runner.File(path, predictor)
     value, hint = file.metrics(data)[metric], ""
@@ -209,6 +224,7 @@ def _require_metric(
             f"below the {least:.4f} that is required. Nothing was "
             f"exported.{hint}"
         )
+    return {metric: value}
 
 
 def compare(

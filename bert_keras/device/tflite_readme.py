@@ -1,26 +1,69 @@
 """Writes the .md file that explains how an app calls a TFLite file."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bert_keras import markdown, model_card
 from bert_keras import predictor as predictor_lib
 from bert_keras.device import runtimes
 from bert_keras.tasks import base
 
 
 def readme(
+    predictor: predictor_lib.Predictor,
+    metadata: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+) -> model_card.Card:
+    """Returns the contents of the .md file: the model card, and how to call it.
+
+    metadata: the contents of the file's .json. metrics: of the file, on the
+    rows that were given with the export.
+    """
+    described = model_card.describe(
+        predictor.model, predictor.tokenizer, name=predictor.task.name
+    )
+    card = model_card.of(predictor.card, described)
+    card = dataclasses.replace(card, name=f"{card.name} on a device")
+    if not _is_exact(predictor, metadata):
+        card = model_card.without_results(
+            card,
+            "These are the checkpoint's. This file is "
+            f"{metadata['quantization']}, with rows of "
+            f"{max(metadata['signatures'].values())} tokens, and was not "
+            "scored on that data set.",
+        )
+    own = [
+        f"{markdown.code(name)} of this file, on the rows that were given to "
+        f"the export: {value:.4f}."
+        for name, value in (metrics or {}).items()
+    ]
+    if own:
+        others = card.sections.get(model_card.RESULTS, "")
+        text = "\n\n".join(filter(None, [*own, others]))
+        card = card.with_section(model_card.RESULTS, text)
+    card = card.with_tag("tflite")
+    return card.with_section(model_card.USE, _calls(predictor, metadata))
+
+
+def _is_exact(
+    predictor: predictor_lib.Predictor, metadata: Mapping[str, Any]
+) -> bool:
+    """Returns whether the file's metrics are those of the checkpoint."""
+    return (
+        metadata["quantization"] == "float32"
+        and max(metadata["signatures"].values()) >= predictor.task.seq_length
+    )
+
+
+def _calls(
     predictor: predictor_lib.Predictor, metadata: Mapping[str, Any]
 ) -> str:
-    """Returns the text of the .md file.
-
-    metadata: the contents of the file's .json.
-    """
+    """Returns the sections on how an app calls the file."""
     task = predictor.task
     name, model = metadata["signature"], metadata["model"]
     length = metadata["signatures"][name]
-    sections = [
-        _HEAD.format(task=task.name, texts=" and ".join(task.text_columns))
-    ]
+    sections = [_HEAD.format(texts=" and ".join(task.text_columns))]
     outputs = [each["name"] for each in metadata["outputs"]]
     sections += _runtime_sections(task, metadata, outputs)
     if task.unwrapped.name == "question_answering":
@@ -135,8 +178,6 @@ def _kotlin_array(output: Mapping[str, Any]) -> str:
 
 
 _HEAD = """\
-# {task} on a device
-
 The `.tflite` file reads rows of token ids of {texts}. Its `.json` contains
 inputs and outputs in the interpreter's order, the row lengths, the casing, the
 special ids and the task's settings. `vocab.txt` has one wordpiece per line, in

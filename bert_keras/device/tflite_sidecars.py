@@ -100,10 +100,12 @@ def describe(
     *,
     quantization: str,
     strings: Mapping[str, str] | None = None,
+    metrics: Mapping[str, float] | None = None,
 ) -> list[str]:
     """Writes the .json and the .md of a .tflite file; returns their names.
 
     strings: metadata of the file with string inputs, if there is one.
+    metrics: of the .tflite file, if it was scored.
     """
     model = os.path.basename(path)
     metadata: dict[str, Any] = {"model": model, "quantization": quantization}
@@ -118,7 +120,7 @@ def describe(
         json.dump(metadata, file, indent=1, ensure_ascii=False)
     readme = f"{model.removesuffix('.tflite')}.md"
     with open(os.path.join(folder, readme), "w", encoding="utf-8") as file:
-        file.write(tflite_readme.readme(predictor, metadata))
+        file.write(str(tflite_readme.readme(predictor, metadata, metrics)))
     return [name, readme]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from bert_keras import errors, signatures, staging, verification
+from bert_keras import errors, model_card, signatures, staging, verification
 from bert_keras import predictor as predictor_lib
 from bert_keras.serving import (
     compatibility,
@@ -98,6 +98,7 @@ def export(
             predictor.task,
             max_entities=max_entities,
             text_ops=description["text_ops"],
+            card=_card(predictor, name, precision, parity),
         )
         tf.io.gfile.rename(folder, path)
     return path
@@ -314,6 +315,30 @@ def _parity(
             "texts": difference.texts,
         }
     return parity
+
+
+def _card(
+    predictor: predictor_lib.Predictor,
+    name: str,
+    precision: str,
+    parity: Mapping[str, Mapping[str, Any]],
+) -> model_card.Card:
+    """Returns the checkpoint's card, changed into that of the export."""
+    described = model_card.describe(
+        predictor.model, predictor.tokenizer, name=name
+    )
+    card = model_card.of(predictor.card, described).with_tag("saved-model")
+    compared = " and ".join(
+        f"by at most {each['distance']:.2g} on {each['texts']} {what}"
+        for what, each in parity.items()
+    )
+    if precision != "float32":
+        card = model_card.without_results(
+            card,
+            f"These are the checkpoint's. This export is in {precision}; its "
+            f"answers differ {compared}.",
+        )
+    return card
 
 
 def _describe(

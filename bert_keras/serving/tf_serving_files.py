@@ -2,9 +2,11 @@
 
 Warm-up requests are in the folder of each version. The other files are in the
 folder `serving` beside the versions, which the server ignores; they are never
-overwritten, so that users can edit them.
+overwritten, so that users can edit them. The README, which is also the model
+card, is written anew for each version unless it was edited.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +23,7 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from bert_keras import commands, signatures, verification
+from bert_keras import commands, model_card, signatures, verification
 from bert_keras import predictor as predictor_lib
 from bert_keras.serving import compatibility
 from bert_keras.tasks import base, masked_lm
@@ -113,15 +115,30 @@ def write(
     *,
     max_entities: int,
     text_ops: Sequence[str],
+    card: model_card.Card | None = None,
 ) -> None:
-    """Writes the server's files to `output`/serving, except existing ones."""
+    """Writes the server's files to `output`/serving, except existing ones.
+
+    card: the model's; its head and its sections become part of the README.
+    """
     folder = os.path.join(output, FOLDER)
     tf.io.gfile.makedirs(folder)
-    for file, content in _files(name, task, max_entities, text_ops).items():
+    for file, content in _files(name).items():
         path = os.path.join(folder, file)
         if not tf.io.gfile.exists(path):
             with tf.io.gfile.GFile(path, "w") as out:
                 out.write(content)
+    card = card or model_card.Card(name, {}, {})
+    introduction = card.sections.get(model_card.INTRODUCTION, "")
+    use = _readme(name, task, max_entities, text_ops)
+    card = dataclasses.replace(card, name=f"{name}, served").with_section(
+        model_card.INTRODUCTION, f"{introduction}\n\n{use}".strip()
+    )
+    sections = {k: v for k, v in card.sections.items() if k != model_card.USE}
+    model_card.write(
+        os.path.join(folder, model_card.FILE),
+        dataclasses.replace(card, sections=sections),
+    )
 
 
 def image() -> str:
@@ -133,15 +150,12 @@ def image() -> str:
     return f"tensorflow/serving:{compatibility.NEWEST}"
 
 
-def _files(
-    name: str, task: base.Task, max_entities: int, text_ops: Sequence[str]
-) -> Mapping[str, str]:
+def _files(name: str) -> Mapping[str, str]:
     return {
         "models.config": _models(name),
         "batching.config": _BATCHING,
         "monitoring.config": _MONITORING,
         "docker-compose.yaml": _compose(name),
-        "README.md": _readme(name, task, max_entities, text_ops),
     }
 
 
@@ -317,8 +331,6 @@ _LISTS = """\
 """
 
 _README = """\
-# {name}, served
-
 ```
 docker compose -f docker-compose.yaml up
 ```

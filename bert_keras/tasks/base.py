@@ -249,6 +249,9 @@ class Task:
 
     # What an author declares if the default does not fit.
 
+    # The Hugging Face hub's name for this type of task, for model cards.
+    pipeline_tag: ClassVar[str] = ""
+
     # Columns that `preprocess` reads: the arguments of the served signature.
     text_columns: ClassVar[tuple[str, ...]] = ("text",)
     # Factor of each loss term in the total; default: 1.

@@ -34,6 +34,8 @@ class Classification(base.Task):
     label is one of C classes, any number of C classes, or a number.
     """
 
+    pipeline_tag = "text-classification"
+
     columns: str = options.option(
         "",
         "Columns of the files to read, as "

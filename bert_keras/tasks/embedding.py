@@ -29,6 +29,8 @@ class Embedding(base.Task):
     other, so each has the same embedding as alone.
     """
 
+    pipeline_tag = "sentence-similarity"
+
     seq_length: int = options.option(
         128,
         "Maximum row length in tokens; each text of a pair gets half of it, "

@@ -30,6 +30,8 @@ class MaskedLM(base.Task):
     this task predicts each [MASK] in a text.
     """
 
+    pipeline_tag = "fill-mask"
+
     masked_lm_prob: float = options.option(
         0.15,
         "Fraction of the tokens that are masked.",

@@ -53,6 +53,8 @@ class QuestionAnswering(base.Task):
     same span and keeps its better score.
     """
 
+    pipeline_tag = "question-answering"
+
     doc_stride: int = options.option(
         128,
         "Stride of the windows of a long context: tokens between the starts "

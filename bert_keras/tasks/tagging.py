@@ -28,6 +28,8 @@ class Tagging(base.Task):
     to the complete word.
     """
 
+    pipeline_tag = "token-classification"
+
     seq_length: int = options.option(
         128,
         "Maximum row length in tokens, [CLS] and [SEP] included; longer texts "

@@ -2,6 +2,9 @@
 
 import contextlib
 import functools
+import os
+import platform
+import re
 from collections.abc import Iterator
 
 import keras
@@ -69,6 +72,39 @@ def make_strategy(name: str, tpu: str = "") -> tf.distribute.Strategy:
         devices = gpus or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([d.name for d in devices])
     return tf.distribute.get_strategy()
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+    """Describes the hardware of a run, as "2 CPU cores (Intel Xeon)"."""
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        text = f"{strategy.num_replicas_in_sync} TPU cores"
+    elif gpus:
+        text = ", ".join(f"{gpus.count(name)} x {name}" for name in set(gpus))
+    else:
+        cores = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count()
+        )
+        text = f"{cores} CPU cores ({_cpu_name()})"
+    machines = cluster.Workers(strategy).count
+    if machines > 1:
+        text += f" on each of {machines} machines"
+    replicas = strategy.num_replicas_in_sync
+    return text if replicas == 1 else f"{text}, {replicas} replicas"
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            match = re.search(r"model name\s*: *(.+)", file.read())
+    except OSError:
+        match = None
+    return match[1].strip() if match else platform.machine()
 
 
 def _tpu(name: str) -> tf.distribute.Strategy:

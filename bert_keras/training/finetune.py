@@ -30,6 +30,7 @@ from bert_keras.training import (
     devices,
     input_pipeline,
     labelled_records,
+    run_card,
     run_folder,
 )
 from bert_keras.training import settings as settings_lib
@@ -125,12 +126,24 @@ def _run(
     truncated = _truncated(task, records.manifest, dev_counts)
     if truncated:
         console.say(f"truncated: {truncated}")
-    trainer = _train(settings, strategy, model, tokenizer, records, dev)
+    counts = {
+        "training rows": len(records),
+        "malformed rows skipped": records.manifest["skipped"],
+        "dev rows": len(dev),
+    }
+    card = run_card.make(
+        settings,
+        identity,
+        init=init,
+        hardware=devices.describe(strategy),
+        data=_data(settings),
+        inputs=counts | {"tokens in the training rows": _tokens(records)},
+        limits=[f"Truncated: {truncated}."] if truncated else [],
+    )
+    trainer = _train(settings, strategy, model, tokenizer, records, dev, card)
     trainer.report(
         {
-            "training rows": len(records),
-            "malformed rows skipped": records.manifest["skipped"],
-            "dev rows": len(dev),
+            **counts,
             **({"rows truncated": truncated} if truncated else {}),
             "next": f"{commands.line('predict')} "
             f"--checkpoint={settings.output}",
@@ -146,6 +159,7 @@ def _train(
     tokenizer: tokenizers.Tokenizer,
     records: records_lib.Records,
     dev: Sequence[base.Example],
+    card: run_card.RunCard,
 ) -> trainer_lib.Trainer:
     """Trains on the records and evaluates on `dev` after every epoch."""
     task = model.task
@@ -156,7 +170,9 @@ def _train(
         buckets=input_pipeline.buckets(settings, task.seq_length),
     )
     total = sampler.steps_per_epoch * settings.epochs
-    trainer = trainer_lib.Trainer(settings, strategy, model, tokenizer, total)
+    trainer = trainer_lib.Trainer(
+        settings, strategy, model, tokenizer, total, card
+    )
     dev_predictor = predictor.Predictor(model, tokenizer)
 
     def evaluate():
@@ -281,6 +297,18 @@ def _identity(
             ),
         },
     )
+
+
+def _data(settings: settings_lib.FinetuneSettings) -> str:
+    """Names the data that metrics are measured on."""
+    if settings.dev:
+        return os.path.basename(os.path.abspath(settings.dev))
+    name = os.path.basename(os.path.abspath(settings.train))
+    return f"{name} (held out: {settings.dev_fraction:g} of its rows)"
+
+
+def _tokens(records: records_lib.Records) -> int:
+    return int(records.lengths.sum())
 
 
 def _truncated(

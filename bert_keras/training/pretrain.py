@@ -1,11 +1,19 @@
 """Pretrains BERT on prepared records: masked LM and a sentence objective."""
 
 import functools
+import os
 from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import commands, loading, options, predictor, registry
+from bert_keras import (
+    checkpoint,
+    commands,
+    loading,
+    options,
+    predictor,
+    registry,
+)
 from bert_keras import model as model_lib
 from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
@@ -16,6 +24,7 @@ from bert_keras.training import (
     cluster,
     devices,
     input_pipeline,
+    run_card,
     run_folder,
     scoring,
 )
@@ -87,8 +96,11 @@ def _run(
         seq_length=train.manifest["seq_length"],
         objective=train.manifest["objective"],
     ).adapt([], tokenizer)
+    init = None
+    if settings.init:
+        init = input_pipeline.read_init(settings, settings.init)
     with strategy.scope():
-        model, head_names = _model(settings, task, tokenizer)
+        model, head_names = _model(settings, task, tokenizer, init)
     identity = run_folder.Identity(
         "pretrain",
         (settings, requested_task),
@@ -105,7 +117,19 @@ def _run(
         without_flags=("task", *FIELDS_FROM_RECORDS),
     )
     run_folder.claim(settings, identity, cluster.Workers(strategy))
-    trainer = _train(settings, strategy, model, tokenizer, train, dev)
+    card = run_card.make(
+        settings,
+        identity,
+        init=init,
+        hardware=devices.describe(strategy),
+        data=f"{os.path.basename(os.path.abspath(settings.records))}/dev",
+        inputs={
+            "training rows": len(train),
+            "tokens in the training rows": int(train.lengths.sum()),
+            "dev rows": len(dev) if dev else 0,
+        },
+    )
+    trainer = _train(settings, strategy, model, tokenizer, train, dev, card)
     trainer.report(
         {"next": f"{commands.line('finetune')} --init={settings.output} ..."}
     )
@@ -119,6 +143,7 @@ def _train(
     tokenizer: tokenizers.Tokenizer,
     train: records_lib.Records,
     dev: records_lib.Records | None,
+    card: run_card.RunCard,
 ) -> trainer_lib.Trainer:
     """Trains on the records and evaluates on the dev records."""
     task = model.task
@@ -145,7 +170,7 @@ def _train(
         return scoring.average(evaluate_step, dev_batches), {}  # no tables
 
     trainer = trainer_lib.Trainer(
-        settings, strategy, model, tokenizer, settings.steps
+        settings, strategy, model, tokenizer, settings.steps, card
     )
     trainer.train(
         batches(
@@ -164,16 +189,16 @@ def _model(
     settings: settings_lib.PretrainSettings,
     task: base.Task,
     tokenizer: tokenizers.Tokenizer,
+    init: checkpoint.Checkpoint | None,
 ) -> tuple[model_lib.BertModel, set[str] | None]:
     """Returns the model, and the names of the heads that `init` has.
 
     None instead of names: all heads. The set is empty without `init`.
     """
-    if settings.init:
-        source = input_pipeline.read_init(settings, settings.init)
-        input_pipeline.same_vocabulary(source, tokenizer, settings.records)
-        input_pipeline.check_length(task, source.config)
-        return loading.load_model(source, task), source.matching_heads(task)
+    if init is not None:
+        input_pipeline.same_vocabulary(init, tokenizer, settings.records)
+        input_pipeline.check_length(task, init.config)
+        return loading.load_model(init, task), init.matching_heads(task)
     bert = bert_lib.parse(settings.model, vocab_size=tokenizer.vocab_size)
     input_pipeline.check_length(task, bert)
     return model_lib.BertModel(bert.build_encoder(), task), set()

@@ -33,6 +33,7 @@ IDENTITY, FLAGS = "settings.json", "flags.txt"
 TRAINING = (
     "log.jsonl*",
     "tensorboard",
+    "mlflow",
     "records",
     "profile",
     "best",
@@ -83,6 +84,24 @@ class Identity:
             for wrapper in task_wrappers:
                 for name, field in wrappers.own_options(type(wrapper)).items():
                     yield name, field, getattr(wrapper, field.name)
+
+    def changed(self) -> dict[str, Any]:
+        """Returns the settings that make the model and differ from defaults.
+
+        The task, its wrappers, the inputs and the output come first.
+        """
+        first, others = {}, {}
+        for name, field, value in self._options():
+            if value == field.default:
+                continue
+            if field.metadata.get("reads") or name == "output":
+                first[name] = value
+            elif field.metadata.get("identity", True) or name == "modules":
+                others[name] = value
+        fields = self.fields()
+        named = {k: v for k, v in self.values().items() if k not in fields}
+        changed = {**named, **first, **others}
+        return {k: v for k, v in changed.items() if k not in self.without_flags}
 
     def renamed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Renames stored settings from former names to current ones."""

@@ -10,7 +10,7 @@ from bert_keras import errors, locks, optimizers, options
 from bert_keras.data import corpus_chunks
 from bert_keras.networks import bert
 from bert_keras.tasks import base
-from bert_keras.training import profiler
+from bert_keras.training import metric_writer, profiler
 from bert_keras.wrappers import base as wrappers
 
 T = TypeVar("T")
@@ -180,6 +180,29 @@ class TrainSettings:
     break_lock: bool = options.option(False, locks.BREAK_LOCK, identity=False)
     log_every: int = options.option(
         20, "Steps between log lines.", minimum=1, identity=False
+    )
+    report_to: str = options.option(
+        "tensorboard",
+        "What shows the metrics beside log.jsonl: tensorboard, mlflow, or "
+        "both with a comma between; empty: nothing.",
+        identity=False,
+    )
+    card_language: str = options.option(
+        "",
+        "For the model card: the language of the texts, as `de`, or several "
+        "with commas between. Empty: that of the card of `init`, if any.",
+        identity=False,
+    )
+    card_license: str = options.option(
+        "",
+        "For the model card: the license of the model, as `apache-2.0`.",
+        identity=False,
+    )
+    card_dataset: str = options.option(
+        "",
+        "For the model card: the name of the data set, as `stanfordnlp/sst2`. "
+        "Empty: the name of the file with the dev rows.",
+        identity=False,
     )
 
 
@@ -354,6 +377,14 @@ def check(settings: Any, task: base.Task) -> None:
     """Raises InputError for invalid, clashing or unserialisable settings."""
     inner, around = wrappers.unwrap(task)
     options.check(settings, inner)
+    metric_writer.parse(settings.report_to)
+    for name in ("card_language", "card_license", "card_dataset"):
+        if not getattr(settings, name).isprintable():
+            raise errors.InputError(
+                f"{name}={getattr(settings, name)!r}: expected a name, on one "
+                "line.",
+                argument=name,
+            )
     for wrapper in around:
         wrappers.check(wrapper)
     names = collections.Counter(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,11 +11,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, console, errors, optimizers
+from bert_keras import checkpoint, console, errors, model_card, optimizers
 from bert_keras import model as model_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
-from bert_keras.training import cluster, metric_writer, plots, profiler
+from bert_keras.training import (
+    cluster,
+    metric_writer,
+    plots,
+    profiler,
+    run_card,
+    run_folder,
+)
 from bert_keras.training import meter as meter_lib
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import state as state_lib
@@ -30,6 +38,9 @@ class Trainer:
     The constructor restores model, optimizer and loss scale from the run's last
     checkpoint. Before, build the model under the strategy's scope, validate
     settings and files, and call run_folder.claim.
+
+    card: makes the model cards of the checkpoints; None: without what only
+      the caller knows of the run.
     """
 
     def __init__(
@@ -39,8 +50,11 @@ class Trainer:
         model: model_lib.BertModel,
         tokenizer: tokenizers.Tokenizer,
         total_steps: int,
+        card: run_card.RunCard | None = None,
     ):
         self.settings = settings
+        self.card = card or run_card.RunCard(settings)
+        self._evaluated_step: int | None = None
         self.workers = cluster.Workers(strategy)
         self.best_metric = _best_metric(settings, model.task)
         self.model = model
@@ -57,11 +71,7 @@ class Trainer:
         self.workers.require_same(
             "last checkpoint", self.state.step, settings.output
         )
-        self.writer = (
-            metric_writer.MetricWriter(settings.output, start=self.state.step)
-            if self.workers.is_chief
-            else metric_writer.NoMetricWriter()
-        )
+        self.writer = self._make_writer()
         self.train_step = step_lib.make_train_step(
             model,
             model.task,
@@ -72,6 +82,20 @@ class Trainer:
             clip_norm=settings.clip_norm,
             loss_scale=self.loss_scale,
             xla=settings.xla,
+        )
+
+    def _make_writer(
+        self,
+    ) -> metric_writer.MetricWriter | metric_writer.NoMetricWriter:
+        settings = self.settings
+        if not self.workers.is_chief:
+            return metric_writer.NoMetricWriter()
+        identity = run_folder.Identity("", (settings, self.model.task), {})
+        return metric_writer.MetricWriter(
+            settings.output,
+            start=self.state.step,
+            report_to=metric_writer.parse(settings.report_to),
+            settings=identity.values(),
         )
 
     def train(
@@ -122,6 +146,7 @@ class Trainer:
                     self._exit(step)
                 if ends:
                     break
+        self.writer.close(finished=True)
         self.seconds = meter.seconds
 
     @property
@@ -232,6 +257,7 @@ class Trainer:
         value = self.workers.broadcast_from_chief(
             metrics.get(self.best_metric, 0.0)
         )
+        self._evaluated_step = step
         if metrics:
             self.state.set_metrics(metrics)
             self.writer.write(
@@ -277,6 +303,7 @@ class Trainer:
                 task=self._task_to_save(),
                 optimizer=self.optimizer.state(),
                 trainer_state=state.to_dict(),
+                card=self._card(step),
             )
             if state.best_step is not None:
                 checkpoint.mark(run, "best", state.best_step)
@@ -288,6 +315,18 @@ class Trainer:
             ) from None
         checkpoint.prune(
             run, self.settings.max_checkpoints_to_keep, self.tokenizer
+        )
+
+    def _card(self, step: int) -> model_card.Card:
+        """Returns the model card of the checkpoint of this step."""
+        is_evaluated = step == self._evaluated_step
+        return self.card.at_step(
+            step,
+            total_steps=self.total_steps,
+            model=self.model,
+            tokenizer=self.tokenizer,
+            task=self._task_to_save(),
+            metrics=self.state.finite_metrics() if is_evaluated else {},
         )
 
     def _task_to_save(self) -> base.Task:
@@ -305,6 +344,7 @@ class Trainer:
             f"asked to stop: saved step {step:,}; run the same command again "
             "to continue"
         )
+        self.writer.close(finished=False)
         self.workers.barrier()
         raise SystemExit(0)
 
@@ -326,6 +366,7 @@ class Trainer:
                 "traced train steps": graphs,
                 "time": f"{self.seconds:.0f} s since this start",
                 "checkpoint": f"{best.folder} ({console.size_of(best.folder)})",
+                "model card": self._card_text(),
                 **{
                     f"dev {name}": value
                     for name, value in best.metadata["scores"].items()
@@ -333,6 +374,11 @@ class Trainer:
                 **extra,
             },
         )
+
+    def _card_text(self) -> str:
+        path = os.path.join(self.settings.output, model_card.FILE)
+        edited = model_card.is_edited(path)
+        return f"{path}{', edited, so kept as it is' * edited}"
 
 
 def _is_due(step: int, interval: int) -> bool:

@@ -9,7 +9,7 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 
 from bert_keras import errors
-from bert_keras.data import labelled_files, labels
+from bert_keras.data import labelled_files, labels, table_rows
 
 DATA = pathlib.Path(__file__).resolve().parents[4] / "shared" / "data"
 SICK = "text=sentence_A,text_pair=sentence_B,label=entailment_judgment"
@@ -353,9 +353,7 @@ class RowsTest(parameterized.TestCase):
     def test_time_grows_with_rows_that_lost_a_quote_and_not_its_square(
         self, row
     ):
-        self.enter_context(
-            mock.patch.object(labelled_files, "_MAX_REREAD", 1000)
-        )
+        self.enter_context(mock.patch.object(table_rows, "_MAX_REREAD", 1000))
         seconds = []
         for count in (2_000, 16_000):
             path = self.write("a.csv", "text,label\na,x\n" + row * count)

@@ -430,9 +430,8 @@ class TfliteTest(parameterized.TestCase):
         metadata = json.loads(self.read(path)) | {"lowercase": lowercase}
         if name == "multi":
             metadata["settings"]["problem_type"] = "multi_label"
-        text = " ".join(
-            tflite_readme.readme(self.predictors[task], metadata).split()
-        )
+        card = tflite_readme.readme(self.predictors[task], metadata)
+        text = " ".join(str(card).split())
         cased = "This model is cased, and MediaPipe lower-cases A to Z"
         self.assertEqual(cased in text, not lowercase)
         self.assertEqual("lower-cases only A to Z" in text, lowercase)

@@ -1,0 +1,254 @@
+"""Parquet files, read as tables of labelled rows, as texts, and as a corpus."""
+
+import datetime
+import decimal
+import json
+import math
+import os
+import pathlib
+from unittest import mock
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from absl.testing import absltest, parameterized
+
+from bert_keras import errors
+from bert_keras.data import corpus, labelled_files, labels, unlabelled_texts
+from bert_keras.data import records as records_lib
+from bert_keras.training import prepare
+from tests import tiny
+from tests.trainers import mains
+
+DATA = pathlib.Path(__file__).resolve().parents[4] / "shared" / "data"
+NOT_UTF8 = pyarrow.array([b"a", b"\xff"]).view(pyarrow.string())
+
+
+class Case(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = self.create_tempdir().full_path
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def write(self, name="a.parquet", **columns):
+        """Two rows to a group, so that a file has several."""
+        table = pyarrow.table(columns)
+        pyarrow.parquet.write_table(table, self.path(name), row_group_size=2)
+        return self.path(name)
+
+    def write_json(self, name, rows):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        return mains.write(self.path(name), lines)
+
+
+class LabelledRowsTest(Case):
+    def test_rows_are_those_of_the_same_table_as_json(self):
+        columns = {
+            "sentence": ["a", "很好", "", "b\nc", "a"],
+            "label": [1, 0, 1, 0, 2],
+            "more": [None, [1], [], [2, 3], None],
+        }
+        rows = [
+            dict(zip(columns, row, strict=True))
+            for row in zip(*columns.values(), strict=True)
+        ]
+        expected = list(labelled_files.read(self.write_json("a.jsonl", rows)))
+        read = labelled_files.read(self.write(**columns))
+        self.assertEqual(list(read), expected)
+        self.assertEqual(read.skipped, 0)
+
+    def test_a_real_table_gives_the_rows_of_its_tsv(self):
+        tsv = DATA / "sst2" / "dev.tsv"
+        if not tsv.exists():
+            self.skipTest("needs shared/data/sst2")
+        expected = list(labelled_files.read(str(tsv)))
+        texts, classes = zip(
+            *((row["text"], row["label"]) for row in expected), strict=True
+        )
+        path = self.write(
+            idx=list(range(len(texts))),
+            sentence=texts,
+            label=[int(each) for each in classes],
+        )
+        self.assertEqual(list(labelled_files.read(path)), expected)
+
+    @parameterized.named_parameters(
+        ("no text", {"text": ["a", None]}, labels.parse_label, "null"),
+        ("NaN", {"text": ["a", "b"], "label": [1.0, math.nan]},
+         labels.parse_label, "found nan"),
+        ("no label", {"label": ["x", None]}, labels.parse_label, "null"),
+        ("an empty label", {"label": ["x", " "]}, labels.parse_label, "none"),
+        ("a list of texts", {"text": pyarrow.array([["a"], None])},
+         labels.parse_label, "row 1.*a list"),
+        ("bytes", {"text": [b"a", b"b"]}, labels.parse_label, "row 1.*bytes"),
+        ("not UTF-8", {"text": NOT_UTF8}, labels.parse_label, "UTF-8"),
+        ("a date", {"label": [datetime.date(2026, 1, 1)] * 2},
+         labels.parse_label, "row 1.*a date"),
+        ("a list", {"label": [["x"], ["y"]]}, labels.parse_label,
+         "row 1.*one label"),
+        ("null in a list", {"label": [["x"], [None]]}, labels.parse_labels,
+         "null"),
+        ("infinite", {"label": [1.0, math.inf]}, labels.parse_number,
+         "finite"),
+        ("no number", {"label": ["1", "x"]}, labels.parse_number, "finite"),
+    )  # fmt: skip
+    def test_a_malformed_row_is_named_or_counted(self, columns, label, message):
+        columns = {"text": ["a", "b"], "label": ["x", "y"]} | columns
+        path = self.write(**columns)
+        where = "" if message.startswith("row") else "row 2.*"
+        with self.assertRaisesRegex(
+            errors.InputError, rf"a\.parquet, {where}{message}"
+        ):
+            list(labelled_files.read(path, label=label))
+        examples = labelled_files.read(path, label=label, on_bad_row="skip")
+        try:
+            kept = len(list(examples))
+        except errors.InputError:
+            kept = 0
+        self.assertEqual(kept + examples.skipped, 2)
+        self.assertGreater(examples.skipped, 0)
+
+    def test_several_labels_are_a_list_and_numbers_are_numbers(self):
+        path = self.write(
+            text=["a", "b", "c"],
+            label=[["x", "y"], [], None],
+            score=pyarrow.array(np.float32([0.1, 5, 2.5])),
+            price=[decimal.Decimal("1.50")] * 3,
+        )
+        several = labelled_files.read(path, label=labels.parse_labels)
+        self.assertEqual([row["label"] for row in several], ["x,y", "", ""])
+        for column, expected in (
+            ("score", np.float32([0.1, 5, 2.5])),
+            ("price", np.float32([1.5] * 3)),
+        ):
+            numbers = labelled_files.read(
+                path,
+                columns={"text": "text", "label": column},
+                label=labels.parse_number,
+            )
+            values = np.float32([float(row["label"]) for row in numbers])
+            np.testing.assert_array_equal(values, expected)
+
+    def test_a_dictionary_of_strings_is_text(self):
+        words = pyarrow.array(["a", "b", "a"]).dictionary_encode()
+        rows = labelled_files.read(self.write(text=words, label=words))
+        self.assertEqual([row["text"] for row in rows], ["a", "b", "a"])
+
+    def test_two_columns_of_one_name_are_refused(self):
+        arrays = [pyarrow.array(["a"])] * 2
+        table = pyarrow.Table.from_arrays(arrays, names=["text", "text"])
+        pyarrow.parquet.write_table(table, self.path("a.parquet"))
+        with self.assertRaisesRegex(errors.InputError, "Rename the others"):
+            list(labelled_files.read(self.path("a.parquet")))
+
+    @parameterized.parameters(0, 3, 20, 60, 200, -1, -8, -60)
+    def test_a_damaged_file_is_refused(self, size):
+        path = self.write(text=["word " * 9] * 50, label=list(range(50)))
+        data = pathlib.Path(path).read_bytes()
+        pathlib.Path(path).write_bytes(data[:size])
+        with self.assertRaisesRegex(errors.InputError, "cannot be read: "):
+            list(labelled_files.read(path))
+
+    def test_an_empty_or_a_missing_file_is_refused(self):
+        none = pyarrow.array([], pyarrow.string())
+        with self.assertRaisesRegex(errors.InputError, "found none"):
+            list(labelled_files.read(self.write(text=none, label=none)))
+        with self.assertRaisesRegex(errors.InputError, "no such file"):
+            list(labelled_files.read(self.path("none.parquet")))
+
+    def test_without_the_package_the_message_says_how_to_install_it(self):
+        path = self.write(text=["a"])
+        with mock.patch("importlib.util.find_spec", return_value=None):
+            with self.assertRaisesRegex(
+                errors.InputError, r"pip install 'bert-keras\[parquet\]'"
+            ):
+                list(labelled_files.read(path))
+
+    def test_texts_to_predict_on_are_rows_too(self):
+        path = self.write(question=["q", "r"], context=["c", "d"], id=[1, 2])
+        rows = unlabelled_texts.read(path, ("question", "context"), "")
+        self.assertEqual(
+            list(rows),
+            [
+                {"question": "q", "context": "c"},
+                {"question": "r", "context": "d"},
+            ],
+        )
+        path = self.write(review=["a", "b"])
+        rows = unlabelled_texts.read(path, ("text",), "text=review,label=x")
+        self.assertEqual(list(rows), [{"text": "a"}, {"text": "b"}])
+
+
+class CorpusTest(Case):
+    TEXTS = [
+        f"Story {number} is old. The film is good.\nA new line!" * (number % 3)
+        for number in range(23)
+    ]
+
+    def test_documents_are_those_of_the_same_texts_as_json(self):
+        lists = [["A b.", "c"], [], ["d"]]
+        for texts in (self.TEXTS, lists):
+            rows = [{"text": text} for text in texts]
+            as_json = self.write_json("a.jsonl", rows)
+            path = self.write(text=texts, number=list(range(len(texts))))
+            self.assertEqual(
+                list(corpus.documents([path])),
+                list(corpus.documents([as_json])),
+            )
+            self.assertEqual(
+                [each.digest for each in corpus.scan([path])],
+                [each.digest for each in corpus.scan([as_json])],
+            )
+
+    def test_any_part_of_the_documents_can_be_read(self):
+        path = self.write(text=self.TEXTS)
+        scanned = list(corpus.scan([path]))
+        complete = list(corpus.read(scanned))
+        for part in (slice(3), slice(5, 15), slice(1, 15, 4), slice(14, 15)):
+            self.assertEqual(list(corpus.read(scanned[part])), complete[part])
+
+    def test_progress_ends_with_the_size_of_the_files(self):
+        paths = [self.write(f"{n}.parquet", text=self.TEXTS) for n in (1, 2)]
+        position = corpus.Position()
+        list(corpus.scan(paths, position=position))
+        self.assertEqual(position.bytes, sum(map(os.path.getsize, paths)))
+
+    @parameterized.parameters(
+        ({"text": ["a", None]}, "row 2.*null"), ({"text": [1, 2]}, "row 1.*1"),
+        ({"body": ["a"]}, "one column 'text', found the columns 'body'"),
+        ({"text": NOT_UTF8}, "row 2: expected UTF-8"),
+    )  # fmt: skip
+    def test_what_is_no_text_is_refused(self, columns, message):
+        with self.assertRaisesRegex(errors.InputError, message):
+            list(corpus.documents([self.write(**columns)]))
+
+    def test_records_are_those_of_the_same_texts_as_json(self):
+        texts = [text for text in self.TEXTS if text] * 3
+        texts = [f"{text} {number}" for number, text in enumerate(texts)]
+        vocabulary = mains.write(
+            self.path("vocab.txt"), "\n".join(tiny.VOCABULARY)
+        )
+        inputs = {
+            "json": self.write_json("a.jsonl", [{"text": t} for t in texts]),
+            "parquet": self.write(text=texts),
+        }
+        columns = {}
+        for name, path in inputs.items():
+            prepare.prepare(
+                path,
+                output=self.path(name),
+                vocab=vocabulary,
+                seq_length=32,
+                dev_fraction=0.1,
+            )
+            records = records_lib.Records(self.path(f"{name}/train"))
+            columns[name] = [
+                shard["sha256"] for shard in records.manifest["shards"]
+            ]
+        self.assertEqual(columns["json"], columns["parquet"])
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,159 @@
+"""Cards of exports and conversions: whose figures they show, whose edits."""
+
+import os
+
+from absl.testing import absltest, parameterized
+
+from bert_keras import checkpoint, model_card, predictor
+from bert_keras.device import tflite
+from bert_keras.serving import saved_model
+from tests import tiny
+from tests.trainers import mains
+from trainers import convert
+
+EXAMPLES = [
+    {"text": "a good film", "label": "good"},
+    {"text": "a bad film", "label": "bad"},
+]
+
+
+def load(path):
+    try:
+        from huggingface_hub import ModelCard
+    except ImportError:
+        raise absltest.SkipTest("needs huggingface_hub") from None
+    return ModelCard.load(path)
+
+
+class ModelCardTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = self.create_tempdir().full_path
+        self.run_folder = self.path("run")
+        self.model = tiny.classifier(activation="gelu_tanh")
+        card = model_card.describe(self.model, tiny.tokenizer(), name="films")
+        card = model_card.with_results(
+            card, {"accuracy": 0.875}, task=self.model.task, data="dev.tsv"
+        )
+        checkpoint.save(
+            self.run_folder, self.model, tiny.tokenizer(), step=3, card=card
+        )
+        # What a person adds travels along.
+        path = os.path.join(self.run_folder, "step-00000003", model_card.FILE)
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        text = text.replace("---\n", "---\nlicense: mit\n", 1)
+        text = text.replace(
+            "## Limits", "## Intended use\n\nFilms.\n\n## Limits"
+        )
+        mains.write(path, text)
+        self.predictor = predictor.load(self.run_folder)
+
+    def path(self, *names):
+        return os.path.join(self.folder, *names)
+
+    def check(self, path, *, with_results):
+        loaded = load(path)
+        self.assertEqual(loaded.data.license, "mit")
+        self.assertEqual(loaded.data.pipeline_tag, "text-classification")
+        self.assertIn("## Intended use\n\nFilms.", loaded.text)
+        results = loaded.data.eval_results
+        self.assertEqual(bool(results), with_results)
+        if with_results:
+            self.assertEqual(results[0].metric_value, 0.875)
+        self.assertFalse(model_card.is_edited(path))
+        return loaded
+
+    @parameterized.parameters(("float32", True), ("bfloat16", False))
+    def test_a_served_model_has_the_checkpoints_figures_if_it_is_equal(
+        self, precision, equal
+    ):
+        output = self.path("served")
+        saved_model.export(self.predictor, output, precision=precision)
+        path = os.path.join(output, "serving", model_card.FILE)
+        card = self.check(path, with_results=equal)
+        self.assertIn("saved-model", card.data.tags)
+        self.assertIn("docker compose", card.text)
+        self.assertEqual("differ by at most" in card.text, not equal)
+
+    def test_the_next_version_has_a_new_card_unless_it_was_edited(self):
+        output = self.path("served")
+        path = os.path.join(output, "serving", model_card.FILE)
+        saved_model.export(self.predictor, output)
+        self.predictor.card = self.predictor.card.with_head(license="other")
+        saved_model.export(self.predictor, output)
+        self.assertEqual(load(path).data.license, "other")
+        with open(path, "a", encoding="utf-8") as file:
+            file.write("mine\n")
+        self.predictor.card = self.predictor.card.with_head(license="third")
+        saved_model.export(self.predictor, output)
+        self.assertEqual(load(path).data.license, "other")
+
+    @parameterized.parameters(
+        ("float32", 32, True), ("float32", 16, False), ("float16", 32, False)
+    )
+    def test_a_file_for_devices_has_them_if_it_computes_the_same(
+        self, quantization, seq_length, equal
+    ):
+        path = tflite.export(
+            self.predictor,
+            self.path("mobile"),
+            quantization=quantization,
+            seq_length=seq_length,
+            data=EXAMPLES,
+            least=0.0,
+        )
+        card = self.check(
+            f"{path.removesuffix('tflite')}md", with_results=equal
+        )
+        self.assertIn("tflite", card.data.tags)
+        self.assertIn("`accuracy` of this file", card.text)
+        self.assertEqual("was not scored on" in card.text, not equal)
+
+    def test_an_edited_file_beside_a_model_for_devices_is_kept(self):
+        path = tflite.export(self.predictor, self.path("mobile"), seq_length=16)
+        readme = f"{path.removesuffix('tflite')}md"
+        mains.write(readme, "mine\n")
+        tflite.export(self.predictor, self.path("mobile"), seq_length=16)
+        with open(readme, encoding="utf-8") as file:
+            self.assertEqual(file.read(), "mine\n")
+
+    @parameterized.parameters(
+        ("bert_keras", True), ("hugging_face", True), ("google", False)
+    )
+    def test_a_conversion_has_them_if_it_has_the_head(self, form, has_head):
+        output = self.path(form)
+        convert.convert(
+            convert.Settings(
+                checkpoint=self.run_folder, output=output, format=form
+            )
+        )
+        path = os.path.join(output, model_card.FILE)
+        card = load(path)
+        self.assertEqual(card.data.license, "mit")
+        self.assertEqual(bool(card.data.eval_results), has_head)
+        self.assertEqual(bool(card.data.pipeline_tag), has_head)
+        library = "transformers" if form == "hugging_face" else "bert_keras"
+        self.assertEqual(card.data.library_name, library)
+        self.assertIn("bert-keras convert", card.text)
+        again = predictor.load(output) if has_head else None
+        if again is not None:
+            self.assertEqual(again.card.head["license"], "mit")
+
+    def test_a_model_with_another_vocabulary_has_other_figures(self):
+        words = mains.write(self.path("words.txt"), "drugs\n")
+        convert.convert(
+            convert.Settings(
+                checkpoint=self.run_folder,
+                output=self.path("more"),
+                add_words=words,
+            )
+        )
+        card = load(self.path("more", model_card.FILE))
+        self.assertFalse(card.data.eval_results)
+        self.assertIn(f"{len(tiny.VOCABULARY) + 1} entries", card.text)
+        self.assertIn("--add_words=", card.text)
+
+
+if __name__ == "__main__":
+    absltest.main()
