@@ -28,7 +28,7 @@ WITHOUT_GRADIENT = ("span/score/bias",)
 def written(task, rows, folder):
     """The rows as the records of fine-tuning."""
     encoded = list(labelled_records.encode(task, tiny.tokenizer(), rows))
-    per_token = labelled_records._per_token(task)
+    per_token = labelled_records.per_token(task)
     return write(folder, encoded, per_token)
 
 

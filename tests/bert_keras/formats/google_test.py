@@ -326,7 +326,7 @@ class GoogleTest(parameterized.TestCase):
         source = google.read(self.folder)
         self.assertIsNone(source.task)
         with self.assertRaisesRegex(
-            errors.InputError, "output_weights are a regression's"
+            errors.InputError, "output_weights are those of a regression"
         ):
             loading.load_model(source)
 
@@ -520,7 +520,7 @@ class GoogleTest(parameterized.TestCase):
         with open(self.path(google.VOCABULARY), "a") as file:
             file.write("more\n")
         with self.assertRaisesRegex(
-            errors.InputError, "37 entries and the embedding table 36 rows"
+            errors.InputError, "37 entries, and the embedding table has 36 rows"
         ):
             google.read(self.folder)
         os.remove(self.path(google.VOCABULARY))

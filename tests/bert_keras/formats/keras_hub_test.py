@@ -202,9 +202,15 @@ class KerasHubTest(parameterized.TestCase):
     @parameterized.parameters(
         ({"num_layers": 1}, "not in the model model/.*encoder_1"),
         ({"num_layers": 3}, "missing model/layers/transformer_encoder_2"),
-        ({"num_heads": 4}, r"is \(16, 2, 8\), but config.json says"),
-        ({"hidden_dim": 32}, r"is \(36, 16\), but config.json says \(36, 32"),
-        ({"intermediate_dim": 8}, r"\(16, 32\), but config.json says \(16, 8"),
+        ({"num_heads": 4}, r"is \(16, 2, 8\), but config.json specifies"),
+        (
+            {"hidden_dim": 32},
+            r"is \(36, 16\), but config.json specifies \(36, 32",
+        ),
+        (
+            {"intermediate_dim": 8},
+            r"\(16, 32\), but config.json specifies \(16, 8",
+        ),
         ({"vocabulary_size": 40}, "vocabulary_size 40, and the .* table 36"),
     )
     def test_another_shape_is_named(self, changes, message):
@@ -278,7 +284,7 @@ class KerasHubTest(parameterized.TestCase):
             lambda file, name, shape, other: file.create_dataset(
                 name, (shape[0], 10**12), "f4", chunks=(1, 1024)
             ),
-            r"1000000000000\).*config.json says",
+            r"1000000000000\).*config.json specifies",
         ),
     )
     def test_a_tensor_is_not_read_that_is(self, put, message):

@@ -92,7 +92,7 @@ class BundleTest(parameterized.TestCase):
             "have 7 items",
             "There are never more",
         ),
-        (masked_lm.MaskedLM(), "have 20 items", "20th is not answered"),
+        (masked_lm.MaskedLM(), "have 20 items", "A [MASK] after the 20th"),
     )
     def test_padding_is_explained(self, task, *sentences):
         readme = self.write(task=task)["README.md"]

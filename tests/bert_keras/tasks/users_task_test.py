@@ -107,26 +107,24 @@ class UsersTaskTest(parameterized.TestCase):
         self.assertIn("its head is left out: its task is in the module", text)
 
     @parameterized.parameters(
-        "unseen.task",
-        "bert_keras.tasks.base",
-        "os.path",
-        "classify",
-        "",
-        "base",
-        5,
-        None,
-        ["os"],
-        "a..b",
+        ("unseen.task", "nor imported here.*import it before loading"),
+        ("bert_keras.tasks.base", "defines 0 tasks"),
+        ("os.path", "defines 0 tasks"),
+        ("classify", "nor imported here"),
+        ("", "nor imported here"),
+        ("base", "nor imported here"),
+        (5, "its task is 5; expected the name of a module"),
+        (None, "its task is None; expected the name of a module"),
+        (["os"], "expected the name of a module"),
+        ("a..b", "nor imported here"),
     )
-    def test_what_a_folder_names_is_not_imported(self, name):
+    def test_what_a_folder_names_is_not_imported(self, name, reason):
         folder = self.run_folder(name)
         for load in (
             predictor.load,
             lambda path: loading.load_model(formats.read(path)),
         ):
-            with self.assertRaisesRegex(
-                errors.InputError, "nor imported here.*import it before loading"
-            ):
+            with self.assertRaisesRegex(errors.InputError, reason):
                 load(folder)
         self.assertFalse(
             os.path.exists(os.path.join(self.folder, "unseen/task.imported"))
@@ -315,7 +313,7 @@ class UsersTaskTest(parameterized.TestCase):
         ({"labels": ["good", "good"]}, "labels has .'good'. more than once"),
         ({"weights": [1.0]}, "a weight for each of 2 labels"),
         ({"labels": ["a\ud800"]}, "expected a list, each item a string"),
-        ({"labels": []}, "has no labels before"),
+        ({"labels": []}, "the classifier has no labels"),
         ({"seq_length": "16"}, "seq_length is '16'; expected a whole number"),
         ({"labels": "good"}, "labels is 'good'; expected a list"),
         ({"labels": [1]}, r"labels is \[1\]; expected a list"),

@@ -50,7 +50,7 @@ class WordDropoutTest(parameterized.TestCase):
         shard = records.write_shard(
             os.path.join(folder, records.shard_name(0)),
             records.columns_of(
-                encoded, per_token=labelled_records._per_token(task)
+                encoded, per_token=labelled_records.per_token(task)
             ),
         )
         records.write_manifest(folder, [shard])

@@ -366,7 +366,9 @@ class RunFolderTest(mains.Case):
             "# my notes\n--train=x.tsv\n--output=y\n--seed=1\n",
         )
         before = tree(self.output)
-        with self.assertRaisesRegex(errors.InputError, "holds flags.txt, log"):
+        with self.assertRaisesRegex(
+            errors.InputError, "contains flags.txt, log"
+        ):
             self.finetuned()
         self.assertEqual(tree(self.output), before)
 

@@ -194,7 +194,7 @@ class TrainerStateTest(absltest.TestCase):
                 {k: v for k, v in values.items() if k != name},
                 values | {name: "x"},
             ):
-                with self.assertRaisesRegex(errors.InputError, "no state of"):
+                with self.assertRaisesRegex(errors.InputError, "state in its"):
                     state.TrainerState.from_dict(1, broken)
 
     def test_the_best_value_is_finite_and_may_be_the_lowest(self):
