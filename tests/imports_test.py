@@ -65,6 +65,7 @@ INSIDE = {
     "verification": {"tasks.base"},
     "staging": {"locks"},
     "signatures": {"predictor", "networks.base"},
+    "playground": _PREDICTOR | {"playground", "console"},
     "training": _PREDICTOR
     | {"training", "wrappers", "console", "locks", "optimizers"},
     "serving": _EXPORT | {"serving"},
