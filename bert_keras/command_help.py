@@ -41,6 +41,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Serving": (
         *("max_characters", "max_entities", "quantization", "strings"),
         *("max_drop", "server", "url", "deadline", "start_up"),
+        *("host", "port"),
     ),
 }
 REST = "Task"

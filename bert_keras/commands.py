@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "finetune": "trainers.finetune",
     "evaluate": "trainers.evaluate",
     "predict": "trainers.predict",
+    "playground": "trainers.playground",
     "convert": "trainers.convert",
     "describe": "trainers.describe",
     "export-savedmodel": "export.saved_model",

@@ -78,6 +78,7 @@ INSIDE = {
     "verification": {"tasks.base"},
     "staging": {"locks"},
     "signatures": {"predictor", "networks.base"},
+    "playground": _PREDICTOR | {"playground", "console"},
     "training": _PREDICTOR
     | {"training", "wrappers", "console", "locks", "markdown", "optimizers"}
     | {"labelled_examples", "evaluation"},

@@ -1,0 +1,102 @@
+"""Texts that the page offers, for English and for Chinese models."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+Texts = Mapping[str, str]  # by text column
+
+
+class Examples(NamedTuple):
+    """Examples of one text and of a pair; a task uses those it can read."""
+
+    english: tuple[Texts, ...]
+    chinese: tuple[Texts, ...]
+
+
+TEXTS = Examples(
+    (
+        {"text": "A warm, funny film that I would happily watch again."},
+        {"text": "Two hours of noise, and not one line worth remembering."},
+        {"text": "Shares of the carmaker fell after it cut its forecast."},
+        {
+            "text": "A man is tuning his guitar.",
+            "text_pair": "Somebody is playing an instrument.",
+        },
+        {
+            "text": "The shop closes at six.",
+            "text_pair": "The shop is open all night.",
+        },
+    ),
+    (
+        {"text": "这部电影温暖又有趣,我还想再看一遍。"},
+        {"text": "酒店房间太小,服务也很慢,不会再来了。"},
+        {"text": "汽车厂商下调预期,股价应声下跌。"},
+        {"text": "一个男人在调吉他。", "text_pair": "有人在摆弄乐器。"},
+        {"text": "商店六点关门。", "text_pair": "商店通宵营业。"},
+    ),
+)
+
+LINES = Examples(
+    (
+        {
+            "text": "A man is tuning his guitar.\n"
+            "Somebody is playing an instrument.\n"
+            "The shop closes at six."
+        },
+    ),
+    ({"text": "一个男人在调吉他。\n有人在摆弄乐器。\n商店六点关门。"},),
+)
+
+ENTITIES = Examples(
+    (
+        {"text": "Ada Lovelace met Charles Babbage in London in 1833."},
+        {"text": "In May the BBC sent Maria Lopez from Madrid to Nairobi."},
+    ),
+    (
+        {"text": "李娜在武汉长大,后来到北京大学读书。"},
+        {"text": "王小明和张伟上周从上海飞往新加坡。"},
+    ),
+)
+
+REQUESTS = Examples(
+    (
+        {"text": "book a table for four in brooklyn tomorrow at seven"},
+        {"text": "play some blues by nina simone"},
+    ),
+    (
+        {"text": "帮我订一张明天去杭州的火车票"},
+        {"text": "放一首邓丽君的歌"},
+    ),
+)
+
+QUESTIONS = Examples(
+    (
+        {
+            "question": "When did the lighthouse open?\nWho designed it?",
+            "context": "The lighthouse on the north cape was designed by the "
+            "engineer Clara Berg. Work began in 1871 and took five years; the "
+            "lamp was lit for the first time on 3 May 1876. Since 1994 it has "
+            "been a museum, and on clear days visitors can see the island "
+            "twenty miles away.",
+        },
+    ),
+    (
+        {
+            "question": "灯塔是哪一年建成的?\n谁设计了灯塔?",
+            "context": "北角灯塔由工程师林海设计,1871年动工,历时五年,于1876年"
+            "5月3日建成并首次点亮。1994年灯塔改为博物馆,天气晴朗时游客可以看到"
+            "三十公里外的小岛。",
+        },
+    ),
+)
+
+MASKS = Examples(
+    (
+        {"text": "The old man sat down on the [MASK] and opened his [MASK]."},
+        {"text": "She closed the [MASK] because it was cold outside."},
+    ),
+    (
+        {"text": "他打开[MASK],走了出去。"},
+        {"text": "今天天气很[MASK],我们去公园吧。"},
+    ),
+)

@@ -1,0 +1,328 @@
+"""Views: how the answers of a task are shown, chosen by their shape.
+
+A view is one class here. To show a task of your own, write another one and pass
+`serve(model, views=(MyView, *VIEWS))`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bert_keras.playground import blocks, examples, fill_mask
+from bert_keras.playground.blocks import Block
+from bert_keras.playground.examples import Examples, Texts
+from bert_keras.predictor import Predictor
+from bert_keras.tasks import base
+
+Answer = Mapping[str, Any]
+
+
+class View:
+    """The interface of views, and the view of answers of an unknown shape.
+
+    A complete view, for answers such as {"language": "en", "score": 0.9}:
+
+        class Language(views.View):
+            needs = {"language": str, "score": float}
+            def show(self, rows):
+                [(texts, answer)] = rows
+                return [
+                    blocks.headline(
+                        "Language", answer["language"], answer["score"]
+                    )
+                ]
+    """
+
+    # Keys of the answers that the view shows, and the types of their values.
+    needs: ClassVar[Mapping[str, type]] = {}
+    # Text columns that the view shows; the task needs to have them.
+    columns: ClassVar[tuple[str, ...]] = ()
+    # One of them whose lines are texts of their own: each is a row.
+    lines: ClassVar[str] = ""
+    # A text that a button of the page inserts, such as [MASK].
+    insert: str = ""
+    example_texts: ClassVar[Examples] = examples.TEXTS
+
+    def __init__(self, predictor: Predictor):
+        self.predictor = predictor
+        self.task = predictor.task
+
+    @classmethod
+    def fits(cls, task: base.Task, answer: Answer) -> bool:
+        """Returns whether this view can show answers like this one."""
+        return set(cls.columns) <= set(task.text_columns) and all(
+            isinstance(answer.get(key), needed)
+            for key, needed in cls.needs.items()
+        )
+
+    def examples(self, *, chinese: bool) -> list[Texts]:
+        """Returns examples that have the task's text columns."""
+        texts = self.example_texts
+        return [
+            example
+            for example in (texts.chinese if chinese else texts.english)
+            if set(example) == set(self.task.text_columns)
+        ]
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        """Returns what the page shows.
+
+        rows: texts and their answer; one row, unless the view has `lines`.
+        """
+        [(_, answer)] = rows
+        shown = []
+        for key, value in answer.items():
+            if key == "scores" and _are_numbers(value):
+                shown.append(blocks.bars(key, self._class_bars(value)))
+            elif key != "truncated" and isinstance(value, (str, int, float)):
+                shown.append(blocks.headline(key, str(value)))
+        return shown
+
+    def _class_bars(
+        self, scores: Sequence[float], chosen: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Returns a bar for each class, the best first."""
+        names = self.task.class_names
+        if len(names) != len(scores):
+            names = tuple(map(str, range(len(scores))))
+        return [
+            blocks.bar(names[i], scores[i], best=names[i] in chosen)
+            for i in np.argsort(scores)[::-1].tolist()
+        ]
+
+
+class Classes(View):
+    """Classification: the class or classes, and the score of each one."""
+
+    needs = {"label": str, "score": float, "scores": list}
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(_, answer)] = rows
+        label = answer["label"]
+        # Several labels are joined by commas; one label has none.
+        chosen = [label] if label in self.task.class_names else label.split(",")
+        return [
+            blocks.headline("Label", label or "none", answer["score"]),
+            blocks.bars("Scores", self._class_bars(answer["scores"], chosen)),
+        ]
+
+
+class Number(View):
+    """Regression: a number."""
+
+    needs = {"value": float}
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(_, answer)] = rows
+        return [blocks.headline("Value", f"{answer['value']:.3f}")]
+
+
+class Entities(View):
+    """Tagging: the entities, highlighted in the text."""
+
+    needs = dict.fromkeys(("type", "text", "start", "end", "score"), list)
+    columns = ("text",)
+    noun: ClassVar[str] = "entities"
+    example_texts = examples.ENTITIES
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(texts, answer)] = rows
+        values = [answer[key] for key in ("type", "text", "start", "end")]
+        found = [
+            (text, blocks.span(start, end, entity_type), score)
+            for entity_type, text, start, end, score in zip(
+                *values, answer["score"], strict=True
+            )
+        ]
+        if not found:
+            return [
+                blocks.marked_text("Text", texts["text"], []),
+                blocks.message(f"No {self.noun} found in this text."),
+            ]
+        bars = [
+            blocks.bar(text, score, tag=span["label"])
+            for text, span, score in found
+        ]
+        return [
+            blocks.marked_text("Text", texts["text"], [s for _, s, _ in found]),
+            blocks.bars(self.noun.capitalize(), bars),
+        ]
+
+
+class IntentSlots(Entities):
+    """Intent and slots: the intent, and the slots like entities."""
+
+    needs = {**Entities.needs, "intent": str, "intent_score": float}
+    noun = "slots"
+    example_texts = examples.REQUESTS
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(_, answer)] = rows
+        return [
+            blocks.headline("Intent", answer["intent"], answer["intent_score"]),
+            *super().show(rows),
+        ]
+
+
+class Answers(View):
+    """Question answering: answers of one or several questions in a context."""
+
+    needs = {
+        **{"answer": str, "start": int, "end": int, "score": float},
+        **{"answers": list, "starts": list, "ends": list, "scores": list},
+    }
+    columns = ("question", "context")
+    lines = "question"
+    example_texts = examples.QUESTIONS
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        spans, shown = [], []
+        for number, (texts, answer) in enumerate(rows, 1):
+            label = str(number) if len(rows) > 1 else "answer"
+            if answer["answer"]:
+                spans.append(blocks.span(answer["start"], answer["end"], label))
+            shown += self._of_question(texts["question"], answer, label)
+        context = blocks.marked_text("Context", rows[0][0]["context"], spans)
+        return [context, *shown]
+
+    def _of_question(
+        self, question: str, answer: Answer, label: str
+    ) -> list[Block]:
+        """Returns the answer and the n best spans."""
+        caption = question if label == "answer" else f"{label}. {question}"
+        best = (answer["start"], answer["end"])
+        bars = [
+            blocks.bar(
+                text,
+                score,
+                best=bool(answer["answer"]) and best == (start, end),
+                span=blocks.span(start, end, label),
+            )
+            for text, start, end, score in zip(
+                *(answer[key] for key in ("answers", "starts", "ends")),
+                answer["scores"],
+                strict=True,
+            )
+        ]
+        return [
+            blocks.headline(
+                caption,
+                answer["answer"] or "No answer in the context",
+                answer["score"],
+            ),
+            blocks.bars("Best spans", bars),
+        ]
+
+
+class Similarity(View):
+    """Embeddings of a pair of texts: their cosine."""
+
+    needs = {"similarity": float}
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(_, answer)] = rows
+        cosine = answer["similarity"]
+        return [blocks.scale("Cosine of the texts", cosine, low=-1, high=1)]
+
+
+class Embeddings(View):
+    """Embeddings of single texts: the cosine of each line with the first."""
+
+    needs = {"embedding": list}
+    columns = ("text",)
+    lines = "text"
+    example_texts = examples.LINES
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        if len(rows) == 1:
+            return [
+                blocks.message(
+                    "Write another text in a line of its own to compare it "
+                    "with the first one."
+                )
+            ]
+        vectors = np.array([answer["embedding"] for _, answer in rows])
+        norms = np.linalg.norm(vectors, axis=1)
+        cosines = vectors @ vectors[0] / np.maximum(norms * norms[0], 1e-12)
+        bars = [
+            blocks.bar(texts["text"], cosine)
+            for (texts, _), cosine in zip(rows, cosines.tolist(), strict=True)
+        ]
+        return [blocks.bars("Cosine with the first text", bars[1:])]
+
+
+class FilledMasks(View):
+    """Masked language model: candidates for each [MASK] in a text."""
+
+    needs = {"token": list, "score": list}
+    columns = ("text",)
+    example_texts = examples.MASKS
+
+    def __init__(self, predictor: Predictor):
+        super().__init__(predictor)
+        self.insert = fill_mask.mask_token(predictor.tokenizer)
+        self.candidates = fill_mask.Candidates(predictor)
+
+    def examples(self, *, chinese: bool) -> list[Texts]:
+        return [
+            {
+                column: text.replace("[MASK]", self.insert)
+                for column, text in example.items()
+            }
+            for example in super().examples(chinese=chinese)
+        ]
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(texts, answer)] = rows
+        mask = self.insert
+        best = [
+            (token, score)
+            for token, score in zip(
+                answer["token"], answer["score"], strict=True
+            )
+            if token
+        ]
+        if not best:
+            return [
+                blocks.message(
+                    f"The text has no {mask}: write {mask} where a "
+                    "word is to be predicted."
+                )
+            ]
+        text, spans = fill_mask.fill(
+            texts["text"], mask, [token for token, _ in best]
+        )
+        shown = [blocks.marked_text("Text", text, spans)]
+        if fill_mask.HEAD in self.task.head_signatures:
+            found = self.candidates(texts["text"])
+        else:  # another task: its answers alone
+            found = [[pair] for pair in best]
+        for number, candidates in enumerate(found, 1):
+            caption = mask if len(best) == 1 else f"{mask} {number}"
+            bars = [
+                blocks.bar(token, score, best=index == 0)
+                for index, (token, score) in enumerate(candidates)
+            ]
+            shown.append(blocks.bars(caption, bars))
+        return shown
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(value, (int, float)) for value in values
+    )
+
+
+# A view before another one is preferred; the last one shows any answer.
+VIEWS: tuple[type[View], ...] = (
+    IntentSlots,
+    Entities,
+    Classes,
+    Number,
+    Answers,
+    Similarity,
+    Embeddings,
+    FilledMasks,
+    View,
+)

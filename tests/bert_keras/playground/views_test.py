@@ -1,0 +1,283 @@
+"""What the page shows of the answers of each task."""
+
+import math
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from bert_keras import errors, playground
+from bert_keras.playground import blocks, fill_mask, views
+from bert_keras.tasks import base
+from tests import sharp
+from tests.bert_keras.playground import pages
+
+VIEWS = {
+    "classification": views.Classes,
+    "pair": views.Classes,
+    "multi_label": views.Classes,
+    "hostile": views.Classes,
+    "regression": views.Number,
+    "tagging": views.Entities,
+    "intent_slots": views.IntentSlots,
+    "question_answering": views.Answers,
+    "embedding": views.Similarity,
+    "one_embedding": views.Embeddings,
+    "masked_lm": views.FilledMasks,
+    "users": views.View,
+}
+
+
+def find(reply, block):
+    return [each for each in reply["blocks"] if each["block"] == block]
+
+
+class ViewsTest(parameterized.TestCase):
+    @parameterized.parameters(*pages.CASES)
+    def test_a_view_is_chosen_by_the_shape_of_the_answers(self, case):
+        self.assertIs(type(pages.session(case).view), VIEWS[case])
+
+    def test_every_task_of_the_package_has_a_view_of_its_own(self):
+        seen = {
+            pages.session(case).task.name
+            for case, view in VIEWS.items()
+            if view is not views.View
+        }
+        self.assertContainsSubset(base.names(), seen)
+
+    @parameterized.parameters(*pages.CASES)
+    def test_examples_are_answered(self, case):
+        session = pages.session(case)
+        if case != "users":
+            self.assertNotEmpty(session.examples)
+        for example in session.examples:
+            self.assertNotEmpty(session.answer(example)["blocks"])
+
+    @parameterized.parameters(*pages.CASES)
+    def test_the_answers_are_the_predictors(self, case):
+        session = pages.session(case)
+        texts = pages.texts(case)
+        rows = [texts]
+        if session.view.lines:
+            column = session.view.lines
+            lines = texts[column].split("\n")
+            rows = [texts | {column: line} for line in lines]
+        answers = session.answer(texts)["answers"]
+        self.assertEqual(answers, session.predictor.predict(rows))
+
+    @parameterized.parameters("classification", "pair", "multi_label")
+    def test_classes_are_sorted_by_score(self, case):
+        session = pages.session(case)
+        reply = session.answer(pages.texts(case))
+        (answer,), ((bars,)) = reply["answers"], [find(reply, "bars")[0]]
+        values = [row["value"] for row in bars["rows"]]
+        self.assertEqual(values, sorted(answer["scores"], reverse=True))
+        names = dict(zip(session.task.labels, answer["scores"], strict=True))
+        self.assertEqual(
+            {row["label"]: row["value"] for row in bars["rows"]}, names
+        )
+        best = [row["label"] for row in bars["rows"] if row["best"]]
+        self.assertEqual(
+            ",".join(sorted(best)),
+            ",".join(sorted(filter(None, answer["label"].split(",")))),
+        )
+
+    @parameterized.parameters("tagging", "intent_slots")
+    def test_spans_are_the_entities_in_code_points(self, case):
+        reply = pages.session(case).answer(pages.texts(case))
+        (answer,) = reply["answers"]
+        (text,) = find(reply, "marked_text")
+        self.assertNotEmpty(answer["text"])
+        spans = text["spans"]
+        self.assertEqual(
+            [text["text"][span["start"] : span["end"]] for span in spans],
+            answer["text"],
+        )
+        self.assertEqual([span["label"] for span in spans], answer["type"])
+
+    def test_questions_share_a_context(self):
+        reply = pages.session("question_answering").answer(
+            pages.texts("question_answering")
+        )
+        (text,) = find(reply, "marked_text")
+        headlines = find(reply, "headline")
+        self.assertLen(headlines, 2)
+        answered = [a["answer"] for a in reply["answers"] if a["answer"]]
+        self.assertEqual(
+            [text["text"][s["start"] : s["end"]] for s in text["spans"]],
+            answered,
+        )
+        for bars, answer in zip(
+            find(reply, "bars"), reply["answers"], strict=True
+        ):
+            for row, text_of_span in zip(
+                bars["rows"], answer["answers"], strict=True
+            ):
+                span = row["span"]
+                part = text["text"][span["start"] : span["end"]]
+                self.assertEqual(part, text_of_span)
+
+    def test_candidates_of_a_mask_begin_with_the_answer(self):
+        reply = pages.session("masked_lm").answer(pages.texts("masked_lm"))
+        (answer,) = reply["answers"]
+        bars = find(reply, "bars")
+        self.assertLen(bars, 2)
+        for index, each in enumerate(bars):
+            rows = each["rows"]
+            self.assertEqual(rows[0]["label"], answer["token"][index])
+            np.testing.assert_allclose(
+                rows[0]["value"], answer["score"][index], atol=1e-6
+            )
+            values = [row["value"] for row in rows]
+            self.assertEqual(values, sorted(values, reverse=True))
+            self.assertLess(sum(values), 1 + 1e-5)
+        (text,) = find(reply, "marked_text")
+        self.assertNotIn("[MASK]", text["text"])
+
+    @parameterized.parameters(
+        ("a [MASK] film", ["good"], "a good film", ["good"]),
+        ("a film[MASK] [MASK]", ["##s", "。"], "a films 。", ["s", "。"]),
+        ("[MASK]😀[MASK]", ["a"], "a😀[MASK]", ["a"]),
+        ("a", ["b"], "a", []),
+    )
+    def test_masks_are_filled_in_their_order(self, text, tokens, filled, parts):
+        got, spans = fill_mask.fill(text, "[MASK]", tokens)
+        self.assertEqual(got, filled)
+        self.assertEqual([got[s["start"] : s["end"]] for s in spans], parts)
+
+    def test_a_text_without_a_mask_gets_a_message(self):
+        reply = pages.session("masked_lm").answer({"text": "a film"})
+        (message,) = reply["blocks"]
+        self.assertIn("no [MASK]", message["text"])
+
+    def test_lines_are_compared_with_the_first_one(self):
+        session = pages.session("one_embedding")
+        lines = ["a good film", "a good film", "dull old plot"]
+        reply = session.answer({"text": "\n".join(lines)})
+        (bars,) = find(reply, "bars")
+        same, other = (row["value"] for row in bars["rows"])
+        self.assertAlmostEqual(same, 1, places=5)
+        self.assertLess(other, 1 - 1e-4)
+
+    def test_the_scale_is_the_cosine(self):
+        reply = pages.session("embedding").answer(pages.texts("embedding"))
+        ((answer,), (scale,)) = reply["answers"], find(reply, "scale")
+        vectors = np.array([answer["embedding"], answer["embedding_pair"]])
+        self.assertAlmostEqual(
+            scale["value"], float(vectors[0] @ vectors[1]), places=5
+        )
+
+    def test_a_users_view_is_preferred(self):
+        class Moods(views.View):
+            needs = {"mood": str, "scores": list}
+
+            def show(self, rows):
+                [(texts, answer)] = rows
+                return [blocks.headline(texts["headline"], answer["mood"])]
+
+        session = playground.Session(
+            pages.session("users").predictor, views=(Moods, *playground.VIEWS)
+        )
+        (block,) = session.answer({"headline": "a film"})["blocks"]
+        self.assertEqual(block["caption"], "a film")
+
+    def test_an_unknown_answer_is_shown_by_its_keys(self):
+        session = pages.session("users")
+        reply = session.answer({"headline": "a fine film"})
+        (mood,), (bars,) = find(reply, "headline"), find(reply, "bars")
+        self.assertEqual(mood["text"], reply["answers"][0]["mood"])
+        self.assertCountEqual(
+            [row["label"] for row in bars["rows"]], ["bad", "good"]
+        )
+        self.assertTrue(session.describe()["open_json"])
+
+
+class SessionTest(parameterized.TestCase):
+    def test_wordpieces_are_what_the_model_reads(self):
+        reply = pages.session("pair").answer(
+            {"text": "a film", "text_pair": "dulled xyz"}
+        )
+        (row,) = reply["wordpieces"]["rows"]
+        self.assertEqual(
+            [piece["token"] for piece in row],
+            "[CLS] a film [SEP] dull ##ed [UNK] [SEP]".split(),
+        )
+        self.assertEqual(
+            [piece["segment"] for piece in row], [0, 0, 0, 0, 1, 1, 1, 1]
+        )
+        self.assertEqual(reply["wordpieces"]["unknown"], 1)
+
+    def test_packed_texts_count_as_segments(self):
+        reply = pages.session("embedding").answer(
+            {"text": "a film", "text_pair": "plot"}
+        )
+        (row,) = reply["wordpieces"]["rows"]
+        self.assertEqual(
+            [piece["segment"] for piece in row if piece["token"] == "[CLS]"],
+            [0, 1],
+        )
+
+    def test_a_mask_is_one_wordpiece(self):
+        reply = pages.session("masked_lm").answer({"text": "a [MASK]"})
+        (row,) = reply["wordpieces"]["rows"]
+        self.assertEqual(row[2]["token"], "[MASK]")
+
+    def test_a_long_text_has_a_bounded_number_of_wordpieces(self):
+        reply = pages.session("tagging").answer({"text": "a " * 2000})
+        pieces = reply["wordpieces"]
+        self.assertGreater(pieces["count"], 2000)
+        self.assertLessEqual(sum(map(len, pieces["rows"])), 512)
+
+    def test_a_truncated_text_is_said_to_be(self):
+        reply = pages.session("classification").answer({"text": "a " * 100})
+        self.assertIn("32 tokens", reply["blocks"][-1]["text"])
+
+    @parameterized.parameters(
+        (None, "found nothing"),
+        ("a", "found a string"),
+        ([], "found a list"),
+        ({}, "expected an object with text, found nothing"),
+        ({"text": "a", "more": "b"}, "found text, more"),
+        ({"text": 3}, "text: expected text, found 3"),
+        ({"text": None}, "text: expected text, found nothing"),
+        ({"text": " \n"}, "expected a text; write one first"),
+        ({"text": "a" * 100_001}, "at most 100,000 .* found 100,001"),
+    )
+    def test_what_is_no_text_is_refused(self, texts, message):
+        with self.assertRaisesRegex(errors.InputError, message):
+            pages.session("classification").answer(texts)
+
+    @parameterized.parameters(
+        ("\n \n", "question is empty"),
+        ("a\n" * 21, "at most 20 lines, found 21"),
+    )
+    def test_lines_are_bounded(self, question, message):
+        with self.assertRaisesRegex(errors.InputError, message):
+            pages.session("question_answering").answer(
+                {"question": question, "context": "a film"}
+            )
+
+    def test_the_model_is_described(self):
+        session = pages.session("pair")
+        described = session.describe()
+        model = session.predictor.model
+        self.assertEqual(described["task"], "classification")
+        self.assertEqual(
+            described["parameters"],
+            sum(math.prod(weight.shape) for weight in model.weights),
+        )
+        self.assertEqual(
+            [column["title"] for column in described["columns"]],
+            ["Text", "Second text"],
+        )
+
+    def test_examples_of_the_users_data_are_offered(self):
+        rows = [{"text": f"film {i}", "label": "bad"} for i in range(9)]
+        session = playground.Session(
+            sharp.make("classification"), examples=rows
+        )
+        self.assertLen(session.examples, 6)
+        self.assertEqual(session.examples[0], {"text": "film 0"})
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,70 @@
+"""Serves a web page on this machine to try a checkpoint.
+
+  bert-keras playground --checkpoint=runs/sst2
+  bert-keras playground --checkpoint=runs/ner --data=dev.conll
+
+The page shows answers as they are read: entities and answers highlighted in the
+text, scores as bars, and the wordpieces of the text. It loads nothing from the
+network, and only browsers of this machine reach it, unless --host says
+otherwise. Ctrl-C ends the server.
+"""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Mapping
+
+from bert_keras import options, playground, predictor, registry
+from bert_keras.playground import session
+from trainers import flags
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    checkpoint: str = options.option("", "A run, or one of its step folders.")
+    modules: str = options.option("", options.MODULES, identity=False)
+    data: str = options.option(
+        "",
+        "Labelled file, as for trainers.evaluate, whose first rows the page "
+        "offers as examples; empty: built-in ones.",
+    )
+    host: str = options.option(
+        "127.0.0.1",
+        "Address to listen on: 127.0.0.1 is reached from this machine only, "
+        "0.0.0.0 from the network by anybody.",
+    )
+    port: int = options.option(
+        8000, "Port to listen on; 0: a free one.", minimum=0, maximum=65535
+    )
+
+
+def _examples(model: predictor.Predictor, path: str) -> list[Mapping[str, str]]:
+    if not path:
+        return []
+    rows = model.task.read_examples(path)
+    return list(itertools.islice(rows, session.MOST_EXAMPLES))
+
+
+def main() -> None:
+    settings = flags.read(Settings)
+    options.require("checkpoint", settings.checkpoint)
+    registry.import_modules(settings.modules)
+    # Two parts of the path: the last one alone may be step-00001000.
+    parts = os.path.normpath(settings.checkpoint).split(os.sep)
+    with playground.listen(settings.host, settings.port) as server:
+        model = predictor.load(settings.checkpoint)
+        server.run(
+            playground.Session(
+                model,
+                name="/".join(parts[-2:]),
+                examples=_examples(model, settings.data),
+            )
+        )
+
+
+def run() -> None:
+    flags.run(main, lambda: flags.define(Settings))
+
+
+if __name__ == "__main__":
+    run()
