@@ -16,6 +16,7 @@ project = "bert_keras"
 html_title = f"bert_keras {release}"
 copyright = "The authors of bert_keras, Apache License 2.0"
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme_options = {"top_of_page_buttons": []}
@@ -44,5 +45,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # aliases of nested dicts are longer than the text
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_preserve_defaults = True
+# A method that only implements an interface is described there, or by Keras.
+autodoc_inherit_docstrings = False
 python_maximum_signature_line_length = 72
 autosummary_generate = False

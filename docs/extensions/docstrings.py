@@ -71,7 +71,11 @@ def _split(
             is_item = False
         else:
             texts[-1] += f" {line.strip()}"
-    return texts, [f":param {name}: {_inline(text)}" for name, text in items]
+    return texts, [
+        f":param {name}: {_inline(text)}"
+        for names, text in items
+        for name in names.split(", ")
+    ]
 
 
 def _inline(text: str) -> str:
