@@ -43,7 +43,6 @@ highlight_language = "none"
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # aliases of nested dicts are longer than the text
-autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_preserve_defaults = True
 # A method that only implements an interface is described there, or by Keras.
 autodoc_inherit_docstrings = False

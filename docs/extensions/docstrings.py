@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 _ARGUMENT = re.compile(r"(\*{0,2}\w+(?:, \*{0,2}\w+)*): +(\S.*)")
-_SENTENCE = re.compile(r"(Returns|Raises|Yields)\b")
+_FIELD = "Alias for field number"  # of a NamedTuple, by Python
 
 
 def to_rst(lines: Sequence[str], arguments: Collection[str]) -> list[str]:
@@ -60,11 +60,12 @@ def _split(
     is_item = False
     for line in block:
         match = _ARGUMENT.fullmatch(line)
+        is_indented = line.startswith(" ")
         names = re.sub(r"\*", "", match[1]).split(", ") if match else []
         if match and set(names) <= set(arguments):
             items.append((match[1].replace("*", ""), match[2]))
             is_item = True
-        elif is_item and not _SENTENCE.match(line):
+        elif is_item and (is_indented or not items[-1][1].endswith(".")):
             items[-1] = (items[-1][0], f"{items[-1][1]} {line.strip()}")
         elif is_item or not texts:
             texts.append(line.strip())
@@ -118,6 +119,16 @@ def _process(
     lines[:] = to_rst(lines, _arguments(item))
 
 
+def _skip(
+    app: Any, what: str, name: str, item: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leaves out fields of a NamedTuple, which Python describes by numbers."""
+    del app, what, name, skip, options
+    is_field = (getattr(item, "__doc__", None) or "").startswith(_FIELD)
+    return True if is_field else None  # None: as autodoc decides
+
+
 def setup(app: Any) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", _process)
+    app.connect("autodoc-skip-member", _skip)
     return {"parallel_read_safe": True}

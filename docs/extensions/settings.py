@@ -73,7 +73,8 @@ def default(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"`{text.replace('e-0', 'e-')}`"
 
 
 def setup(app: Any) -> dict[str, bool]:
