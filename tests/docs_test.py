@@ -207,6 +207,12 @@ def has_blocks(page):
     return any(block.is_run for block in markdown.blocks(text_of(page)))
 
 
+def forget_modules():
+    """Forgets the modules that a page's reader wrote."""
+    for name in [name for name in sys.modules if name.startswith("my_")]:
+        del sys.modules[name]
+
+
 class BlocksTest(parameterized.TestCase):
     def run_page(self, page):
         folder = self.create_tempdir().full_path
@@ -221,10 +227,8 @@ class BlocksTest(parameterized.TestCase):
             os.path.dirname(sys.executable),
             os.environ["PATH"],
         ]
-        with (
-            mock.patch.dict(sys.modules),
-            mock.patch.object(sys, "path", [folder, *sys.path]),
-        ):
+        self.addCleanup(forget_modules)
+        with mock.patch.object(sys, "path", [folder, *sys.path]):
             count = markdown.run(
                 str(DOCS / page),
                 folder,
