@@ -1,7 +1,7 @@
 """The settings of the site, which `make docs` builds."""
 
+import importlib
 import os
-import re
 import sys
 
 ROOT = os.path.join(os.path.dirname(__file__), "..")
@@ -9,9 +9,7 @@ sys.path[:0] = [os.path.abspath(ROOT), os.path.dirname(__file__)]
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-with open(os.path.join(ROOT, "pyproject.toml"), encoding="utf-8") as file:
-    release = re.search(r'^version = "(.*)"$', file.read(), re.M)[1]
-
+release = importlib.import_module("bert_keras").__version__
 project = "bert_keras"
 html_title = f"bert_keras {release}"
 copyright = "The authors of bert_keras, Apache License 2.0"

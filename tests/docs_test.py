@@ -1,8 +1,8 @@
 """The code of docs/: the blocks of each page run.
 
 A page runs in a folder of its own, where `minilm` is a tiny model in Hugging
-Face's format that knows the pages' words. `bert-keras` there calls the mains of
-this checkout.
+Face's format that knows the pages' words. `bert-keras` is that of this
+checkout; the fast tests run its commands in one process.
 """
 
 import functools
@@ -26,6 +26,7 @@ from bert_keras.formats import hugging_face
 from bert_keras.networks import bert
 from bert_keras.tokenizers import wordpiece
 from tests import markdown
+from tests import warm_command as warm_command_lib
 
 ROOT = pathlib.Path(__file__).absolute().parents[1]
 DOCS = ROOT / "docs"
@@ -35,21 +36,6 @@ PAGES = sorted(
     # They are the largest ones, and have a test of their own.
     if not path.name.startswith("bert_by_example")
 )
-
-# Subcommand -> its module.
-COMMANDS = {
-    **{
-        name: f"trainers.{name}"
-        for name in (
-            *("prepare", "pretrain", "finetune", "evaluate", "predict"),
-            *("convert", "describe"),
-        )
-    },
-    "export-savedmodel": "export.saved_model",
-    "export-tflite": "export.tflite",
-    "verify": "export.verify",
-    "client": "export.client",
-}
 
 # Enough for a model of 2 layers to learn a handful of rows.
 LEARN = {"--epochs=3": "--epochs=20 --learning_rate=3e-3"}
@@ -143,20 +129,30 @@ def shared_folder():
 
 
 def write_command(folder):
-    """Writes a `bert-keras` that calls this checkout's mains."""
+    """Writes a `bert-keras` that runs this checkout in a process of its own."""
     os.mkdir(folder)
     path = os.path.join(folder, "bert-keras")
-    cases = "\n".join(
-        f"  {name}) module={module} ;;" for name, module in COMMANDS.items()
-    )
     with open(path, "w", encoding="utf-8") as file:
         file.write(
-            f'#!/bin/sh\ncase "$1" in\n{cases}\n'
-            '  *) echo "unknown: $1" >&2; exit 2 ;;\nesac\nshift\n'
-            f'export PYTHONPATH="{ROOT}:$PYTHONPATH"\n'
-            f'exec {sys.executable} -m "$module" "$@"\n'
+            f'#!/bin/sh\nexport PYTHONPATH="{ROOT}:$PYTHONPATH"\n'
+            f"exec {sys.executable} -c "
+            '"from bert_keras import commands; commands.main()" "$@"\n'
         )
     os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR)
+
+
+@functools.cache
+def warm_command():
+    """The folder of a fast `bert-keras`, and its process."""
+    folder = tempfile.mkdtemp()
+    return folder, warm_command_lib.start(folder, ROOT)
+
+
+def tearDownModule():
+    if warm_command.cache_info().currsize:
+        process = warm_command()[1]
+        process.kill()
+        process.communicate()
 
 
 @functools.cache
@@ -214,7 +210,8 @@ def forget_modules():
 
 
 class BlocksTest(parameterized.TestCase):
-    def run_page(self, page):
+    def run_page(self, page, commands):
+        """Runs a page with the `bert-keras` in the folder `commands`."""
         folder = self.create_tempdir().full_path
         prepare(page, folder)
         replace = dict(REPLACE.get(page, {}))
@@ -223,7 +220,7 @@ class BlocksTest(parameterized.TestCase):
             replace |= {"localhost:12345": f"localhost:{ports[0]}"}
             replace |= {"localhost:12346": f"localhost:{ports[1]}"}
         path = [
-            os.path.join(shared_folder(), "bin"),
+            commands,
             os.path.dirname(sys.executable),
             os.environ["PATH"],
         ]
@@ -241,12 +238,12 @@ class BlocksTest(parameterized.TestCase):
         (page, page) for page in PAGES if has_blocks(page) and page not in SLOW
     )
     def test_blocks_run_and_print_what_is_shown_(self, page):
-        self.run_page(page)
+        self.run_page(page, warm_command()[0])
 
     @parameterized.named_parameters((page, page) for page in SLOW)
     @pytest.mark.slow
     def test_slow_blocks_run_and_print_what_is_shown_(self, page):
-        self.run_page(page)
+        self.run_page(page, os.path.join(shared_folder(), "bin"))
 
 
 if __name__ == "__main__":

@@ -223,6 +223,17 @@ class MentionsTest(absltest.TestCase):
                     name = f"export-{name}"
                 self.assertIn(f"bert-keras {name}", text)
 
+    def test_every_public_name_is_in_the_api(self):
+        source = (ROOT / "bert_keras/__init__.py").read_text(encoding="utf-8")
+        values = {
+            node.targets[0].id: ast.literal_eval(node.value)
+            for node in ast.parse(source).body
+            if isinstance(node, ast.Assign)
+            and node.targets[0].id in ("_PUBLIC", "_MODULES")
+        }
+        for name in (*values["_PUBLIC"], *values["_MODULES"]):
+            self.assertIn(f"`{name}`", PAGES["api/index.md"])
+
     def test_every_recipe_is_mentioned(self):
         text = PAGES["benchmarks.md"]
         for path in (ROOT / "trainers" / "recipes").glob("*.flags"):
