@@ -1,7 +1,7 @@
 # Every target makes the environment it needs; nothing is installed by hand.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench lint clean
+.PHONY: help demo test test-all bench docs lint clean
 
 # The interpreter environments are made with: `make test PYTHON=python3.12`.
 # Without it, the first of these that is Python 3.10 to 3.13 and has venv.
@@ -13,6 +13,8 @@ FITS := import sys, ensurepip, venv; \
 # What benchmarks compare with.
 PEERS := bert-tensorflow ctranslate2 keras-hub onnx onnxruntime onnxscript \
   openvino torch==2.13.0 transformers
+# What makes the site of docs/.
+DOCS := "furo>=2025.7" "myst-parser>=4,<6" "sphinx>=8.1,<10"
 BENCHMARKS = $(filter-out __init__ hugging_face_finetune, \
   $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py)))
 
@@ -42,13 +44,18 @@ bench: .venv-bench/stamp  ## an environment with peers, and what to run in it
 	@for name in $(BENCHMARKS); do \
 	  echo "  .venv-bench/bin/python -m benchmarks.$$name"; done
 
+docs: .venv-docs/stamp  ## the site of docs/, in .build/docs; warnings are errors
+	@.venv-docs/bin/python -m sphinx -q -W --keep-going -d .build/doctrees \
+	  docs .build/docs
+	@echo "Open .build/docs/index.html"
+
 lint: .venv/stamp  ## what the formatter, the linter and mypy find
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
 
 clean:  ## remove environments, caches and demo-output; runs/ stays
-	rm -rf .venv .venv-bench .build build demo-output *.egg-info \
+	rm -rf .venv .venv-bench .venv-docs .build build demo-output *.egg-info \
 	  .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path "./runs/*" -prune -exec rm -rf {} +
 
@@ -76,3 +83,14 @@ endef
 
 .venv-bench/stamp: requirements.lock
 	$(call environment,.venv-bench,-r requirements.lock $(PEERS),several GB: some minutes)
+
+# It sees the packages of .venv, whose versions stay as they are.
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+
+.venv-docs/stamp: .venv/stamp
+	@echo 'Making .venv-docs and installing $(DOCS) (120 MB) ...'
+	@.venv/bin/python -m venv --clear .venv-docs
+	@.venv-docs/bin/python -m pip install --quiet $(DOCS)
+	@.venv/bin/python -c '$(SITE)' \
+	  > "$$(.venv-docs/bin/python -c '$(SITE)')/venv.pth"
+	@touch $@

@@ -117,13 +117,13 @@ class Task:
 
     # What an author writes. Attributes that depend on fields are properties.
 
-    # Head name, as in `build_heads` -> the meaning of the head's outputs, as
-    # JSON values. Another task whose head has the same name and meaning reuses
-    # the trained head.
+    #: Head name, as in `build_heads` -> the meaning of the head's outputs, as
+    #: JSON values. Another task whose head has the same name and meaning reuses
+    #: the trained head.
     head_signatures: ClassVar[Mapping[str, Any]] = {}
-    # Metrics of the evaluations during training; the first one selects the best
-    # checkpoint. They are keys of `metrics`; in pretraining, which evaluates on
-    # records, keys of `metric_sums` and "loss/TERM".
+    #: Metrics of the evaluations during training; the first one selects the
+    #: best checkpoint. They are keys of `metrics`; in pretraining, which
+    #: evaluates on records, keys of `metric_sums` and "loss/TERM".
     metric_names: ClassVar[tuple[str, ...]] = ()
 
     def read_examples(self, path: str) -> Iterator[Example]:
@@ -249,33 +249,34 @@ class Task:
 
     # What an author declares if the default does not fit.
 
-    # The Hugging Face hub's name for this type of task, for model cards.
+    #: The Hugging Face hub's name for this type of task, for model cards.
     pipeline_tag: ClassVar[str] = ""
 
-    # Columns that `preprocess` reads: the arguments of the served signature.
+    #: Columns that `preprocess` reads: the arguments of the served signature.
     text_columns: ClassVar[tuple[str, ...]] = ("text",)
-    # Factor of each loss term in the total; default: 1.
+    #: Factor of each loss term in the total; default: 1.
     loss_weights: ClassVar[Mapping[str, float]] = {}
-    # Loss terms that are a softmax cross entropy with logits outputs[term]
-    # (..., C) and labels (...) int32. Wrappers such as label smoothing change
-    # these terms.
+    #: Loss terms that are a softmax cross entropy with logits outputs[term]
+    #: (..., C) and labels (...) int32. Wrappers such as label smoothing change
+    #: these terms.
     softmax_terms: ClassVar[tuple[str, ...]] = ()
-    # Names of the columns of `postprocess`'s "scores" (T, C), if it has them.
+    #: Names of the columns of `postprocess`'s "scores" (T, C), if it has them.
     class_names: ClassVar[tuple[str, ...]] = ()
-    # Features of `preprocess` that records store besides token_ids and
-    # segment_ids: TOKENS for one value per token (W, S), None for a fixed shape
-    # per row. Heads and `loss` can read only these, and what `randomize` and
-    # `add_derived_features` add. List padding_mask if a row has several texts;
-    # otherwise it is 1 on every token.
+    #: Features of `preprocess` that records store besides token_ids and
+    #: segment_ids: TOKENS for one value per token (W, S), None for a fixed
+    #: shape per row. Heads and `loss` can read only these, and what `randomize`
+    #: and `add_derived_features` add. List padding_mask if a row has several
+    #: texts; otherwise it is 1 on every token.
     stored_features: ClassVar[Mapping[str, str | None]] = {}
-    # The same for labels and weights, by loss term; default: None.
+    #: The same for labels and weights, by loss term; default: None.
     target_axes: ClassVar[Mapping[str, str | None]] = {}
-    # Outputs of `decode` and `postprocess` sorted by score, one list per row or
-    # text. Rounding may swap neighbours, so exporters compare only the first.
+    #: Outputs of `decode` and `postprocess` sorted by score, one list per row
+    #: or text. Rounding may swap neighbours, so exporters compare only the
+    #: first.
     ranked_outputs: ClassVar[tuple[str, ...]] = ()
-    # Outputs of `postprocess` that are one list per text, and their padding
-    # value. list_width: the fixed length of the lists; None: the length of
-    # the longest.
+    #: Outputs of `postprocess` that are one list per text, and their padding
+    #: value. list_width: the fixed length of the lists; None: the length of
+    #: the longest.
     list_padding: ClassVar[Mapping[str, Any]] = {}
     list_width: ClassVar[int | None] = None
 
