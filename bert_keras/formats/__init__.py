@@ -19,15 +19,12 @@ True
 from collections.abc import Mapping
 from types import ModuleType
 
-import tensorflow as tf
-
 from bert_keras import checkpoint, errors
 from bert_keras.formats import (
     caches,
     google,
     hugging_face,
     keras_hub,
-    published,
 )
 
 FORMATS: Mapping[str, ModuleType] = {
@@ -75,8 +72,6 @@ def locate(path: str) -> str:
     A path that exists is returned as it is, also if it is no checkpoint.
     Raises InputError if `path` is the name of a model that is in no cache.
     """
-    if not path.startswith(published.SCHEMES) and tf.io.gfile.exists(path):
-        return path
     if not caches.is_name(path):
         return path
     folders = caches.folders(path)

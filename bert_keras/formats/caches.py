@@ -26,15 +26,15 @@ _NAME = rf"(?:{_PART}/)?{_PART}"
 
 
 def is_name(path: str) -> bool:
-    """Returns whether a path that does not exist may be a model's name.
+    """Returns whether a path may be a model's name.
 
     Names are NAME, OWNER/NAME, a Kaggle handle, or one of these after hf:// or
-    kaggle://. If OWNER is a local folder, it is a path, and so is a NAME of one
-    word, such as `runs`.
+    kaggle://. If NAME or OWNER is a local file or folder, it is a path, and so
+    is a NAME of one word, such as `runs`.
     """
     if path.startswith(published.SCHEMES):
         return _hub_name(path) is not None or _kaggle_handle(path) is not None
-    if os.path.isdir(path.partition("/")[0]) or path.isalnum():
+    if os.path.exists(path.partition("/")[0]) or path.isalnum():
         return False
     return re.fullmatch(f"{_NAME}|{_HANDLE}", path) is not None
 

@@ -57,6 +57,7 @@ class RecipeFlagTest(parameterized.TestCase):
     def remove_flags(self, before):
         for name in set(absl_flags.FLAGS) - before:
             delattr(absl_flags.FLAGS, name)
+        absl_flags.FLAGS.mark_as_parsed()  # as other tests expect them
 
     def define(self, main, *arguments):
         """Parses the command line of a main."""
