@@ -329,7 +329,7 @@ def _card(
     )
     card = model_card.of(predictor.card, described).with_tag("saved-model")
     compared = " and ".join(
-        f"by at most {each['distance']:.2g} on {each['texts']} {what}"
+        f"by at most {each['numbers']:.2g} on {each['texts']} {what}"
         for what, each in parity.items()
     )
     if precision != "float32":
