@@ -253,6 +253,11 @@ def read(folder: str) -> Card | None:
     card = parse(text)
     if card.head.get("library_name") == LIBRARY:
         return card
+    return inherited(card)
+
+
+def inherited(card: Card) -> Card:
+    """Returns what is also true of another model with the card's encoder."""
     head = {name: card.head[name] for name in _INHERITED if name in card.head}
     return Card(card.name, head, {})
 
@@ -331,8 +336,10 @@ def _labels(task: base.Task | None) -> str:
         shown = [markdown.code(value) for value in values[:_MOST_LABELS]]
         if len(values) > _MOST_LABELS:
             shown.append(f"and {len(values) - _MOST_LABELS:,} more")
-        parts.append(f"{markdown.code(name)}:\n\n{markdown.bullets(shown)}")
-    return "\n\n".join(parts)
+        parts.append((markdown.code(name), markdown.bullets(shown)))
+    if len(parts) == 1:
+        return parts[0][1]
+    return "\n\n".join(f"{name}:\n\n{items}" for name, items in parts)
 
 
 _EXAMPLES = {

@@ -63,7 +63,7 @@ class Predictor:
         *,
         card: model_card.Card | None = None,
     ):
-        self.card = card  # of the checkpoint, for what is made of the model
+        self._card = card
         self.model = model
         self.task = model.task
         self.tokenizer = tokenizer
@@ -73,6 +73,19 @@ class Predictor:
         self._answer = graph(self.serve_text)
         self._decode = graph(self.tokens)
         self._measure = graph(self._measures)
+
+    @property
+    def card(self) -> model_card.Card | None:
+        """The checkpoint's model card, if it has one, for copies of the model.
+
+        Without metrics, if Keras' `fit` may have trained the model since.
+        """
+        if self._card is None or not self.model.compiled:
+            return self._card
+        return model_card.without_results(
+            self._card,
+            "These are the checkpoint's, before the model was trained further.",
+        )
 
     def serve_text(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
         """Answers texts: strings (T,) by text column -> answers (T, ...).
@@ -236,7 +249,13 @@ class Predictor:
                 f"expected float32 weights to save, found {', '.join(narrow)}; "
                 "load the model without `precision`."
             )
-        checkpoint.save(folder, self.model, self.tokenizer, step=0)
+        described = model_card.describe(
+            self.model,
+            self.tokenizer,
+            name=os.path.basename(os.path.abspath(folder)),
+        )
+        card = model_card.of(self.card, described)
+        checkpoint.save(folder, self.model, self.tokenizer, step=0, card=card)
 
     def _stream(
         self,
@@ -340,12 +359,11 @@ def load(
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy(precision or before)
-        return Predictor(
-            loading.load_model(source, task),
-            source.tokenizer(),
-            # The results of a card are not those of new heads.
-            card=None if task else model_card.read(source.folder),
-        )
+        model = loading.load_model(source, task)
+        card = model_card.read(source.folder)
+        if card is not None and task is not None:
+            card = model_card.inherited(card)
+        return Predictor(model, source.tokenizer(), card=card)
     finally:
         keras.config.set_dtype_policy(before)
 

@@ -149,6 +149,7 @@ def _mlflow(
 ) -> Tracker:
     # MLflow sends statistics of its use to its makers unless told not to.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     from bert_keras.training import mlflow_tracker  # needs the package
 
     return mlflow_tracker.MlflowTracker(run, lines, settings)

@@ -4,7 +4,6 @@ A resumed run writes the same cards as one that never stopped, but for the time.
 """
 
 import dataclasses
-import importlib.metadata
 import os
 import platform
 import re
@@ -14,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bert_keras import checkpoint, markdown, model_card
+from bert_keras import checkpoint, commands, markdown, model_card
 from bert_keras import model as model_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
@@ -190,9 +189,6 @@ def _versions() -> str:
         "Python": platform.python_version(),
         "TensorFlow": tf.__version__,
         "Keras": keras.__version__,
+        commands.NAME: commands.version(),
     }
-    try:
-        versions["bert_keras"] = importlib.metadata.version("bert-keras")
-    except importlib.metadata.PackageNotFoundError:
-        pass  # Run from the sources.
     return ", ".join(f"{name} {number}" for name, number in versions.items())

@@ -88,19 +88,20 @@ class Identity:
     def changed(self) -> dict[str, Any]:
         """Returns the settings that make the model and differ from defaults.
 
-        The task, its wrappers, the inputs and the output come first.
+        The task, its wrappers and the inputs come first.
         """
-        first, others = {}, {}
+        kept = ("output", "modules")  # which a command needs all the same
+        inputs, others = {}, {}
         for name, field, value in self._options():
             if value == field.default:
                 continue
-            if field.metadata.get("reads") or name == "output":
-                first[name] = value
-            elif field.metadata.get("identity", True) or name == "modules":
+            if field.metadata.get("reads"):
+                inputs[name] = value
+            elif name in kept or field.metadata.get("identity", True):
                 others[name] = value
         fields = self.fields()
-        named = {k: v for k, v in self.values().items() if k not in fields}
-        changed = {**named, **first, **others}
+        names = {k: v for k, v in self.values().items() if k not in fields}
+        changed = {**names, **inputs, **others}
         return {k: v for k, v in changed.items() if k not in self.without_flags}
 
     def renamed(self, settings: Mapping[str, Any]) -> dict[str, Any]:

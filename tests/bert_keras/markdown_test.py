@@ -69,7 +69,7 @@ class MarkdownTest(parameterized.TestCase):
         flags = {"a": "it's", "b": "x y", "c": "$HOME", "d": "", "e": 1}
         words = shlex.split(markdown.command("m", flags).replace("\\\n", " "))
         self.assertEqual(
-            words[3:], ["--a=it's", "--b=x y", "--c=$HOME", "--d=", "--e=1"]
+            words[2:], ["--a=it's", "--b=x y", "--c=$HOME", "--d=", "--e=1"]
         )
 
 

@@ -5,8 +5,10 @@ import os
 from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint, model_card, predictor
+from bert_keras import model as model_lib
 from bert_keras.device import tflite
 from bert_keras.serving import saved_model
+from bert_keras.tasks import tagging
 from tests import tiny
 from tests.trainers import mains
 from trainers import convert
@@ -49,6 +51,10 @@ class ModelCardTest(parameterized.TestCase):
         mains.write(path, text)
         self.predictor = predictor.load(self.run_folder)
 
+    def with_license(self, name):
+        card = self.predictor.card.with_head(license=name)
+        return predictor.Predictor(self.model, tiny.tokenizer(), card=card)
+
     def path(self, *names):
         return os.path.join(self.folder, *names)
 
@@ -80,13 +86,11 @@ class ModelCardTest(parameterized.TestCase):
         output = self.path("served")
         path = os.path.join(output, "serving", model_card.FILE)
         saved_model.export(self.predictor, output)
-        self.predictor.card = self.predictor.card.with_head(license="other")
-        saved_model.export(self.predictor, output)
+        saved_model.export(self.with_license("other"), output)
         self.assertEqual(load(path).data.license, "other")
         with open(path, "a", encoding="utf-8") as file:
             file.write("mine\n")
-        self.predictor.card = self.predictor.card.with_head(license="third")
-        saved_model.export(self.predictor, output)
+        saved_model.export(self.with_license("third"), output)
         self.assertEqual(load(path).data.license, "other")
 
     @parameterized.parameters(
@@ -118,10 +122,8 @@ class ModelCardTest(parameterized.TestCase):
         with open(readme, encoding="utf-8") as file:
             self.assertEqual(file.read(), "mine\n")
 
-    @parameterized.parameters(
-        ("bert_keras", True), ("hugging_face", True), ("google", False)
-    )
-    def test_a_conversion_has_them_if_it_has_the_head(self, form, has_head):
+    @parameterized.parameters("bert_keras", "hugging_face", "google")
+    def test_a_conversion_has_them(self, form):
         output = self.path(form)
         convert.convert(
             convert.Settings(
@@ -131,14 +133,47 @@ class ModelCardTest(parameterized.TestCase):
         path = os.path.join(output, model_card.FILE)
         card = load(path)
         self.assertEqual(card.data.license, "mit")
-        self.assertEqual(bool(card.data.eval_results), has_head)
-        self.assertEqual(bool(card.data.pipeline_tag), has_head)
+        self.assertEqual(card.data.eval_results[0].metric_value, 0.875)
+        self.assertEqual(card.data.pipeline_tag, "text-classification")
         library = "transformers" if form == "hugging_face" else "bert_keras"
         self.assertEqual(card.data.library_name, library)
         self.assertIn("bert-keras convert", card.text)
-        again = predictor.load(output) if has_head else None
-        if again is not None:
-            self.assertEqual(again.card.head["license"], "mit")
+        self.assertEqual(predictor.load(output).card.head["license"], "mit")
+
+    def test_a_conversion_without_the_head_has_none(self):
+        task = tagging.Tagging(types=("FILM",), seq_length=32)
+        model = model_lib.BertModel(self.model.encoder, task)
+        card = self.predictor.card
+        checkpoint.save(
+            self.path("tagger"), model, tiny.tokenizer(), step=0, card=card
+        )
+        convert.convert(
+            convert.Settings(
+                checkpoint=self.path("tagger"),
+                output=self.path("hub"),
+                format="keras_hub",
+            )
+        )
+        card = load(self.path("hub", model_card.FILE))
+        self.assertFalse(card.data.eval_results)
+        self.assertIsNone(card.data.pipeline_tag)
+
+    def test_what_python_saves_has_them_until_it_is_trained_further(self):
+        self.predictor.save(self.path("same"))
+        loaded = load(self.path("same", model_card.FILE))
+        self.assertEqual(loaded.data.eval_results[0].metric_value, 0.875)
+        self.predictor.model.compile("adam")
+        self.predictor.save(self.path("trained"))
+        loaded = load(self.path("trained", model_card.FILE))
+        self.assertFalse(loaded.data.eval_results)
+        self.assertEqual(loaded.data.license, "mit")
+
+    def test_of_another_task_only_what_the_encoder_has_is_kept(self):
+        other = predictor.load(
+            self.run_folder, task=tagging.Tagging(types=("FILM",))
+        )
+        self.assertEqual(other.card.head, {"license": "mit"})
+        self.assertEmpty(other.card.sections)
 
     def test_a_model_with_another_vocabulary_has_other_figures(self):
         words = mains.write(self.path("words.txt"), "drugs\n")
