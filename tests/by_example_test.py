@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint, predictor
@@ -125,8 +126,11 @@ class ByExampleTest(parameterized.TestCase):
         inputs = {
             name: value.numpy() for name, value in tiny.inputs(2, 10).items()
         }
+        weights = safetensors.numpy.load_file(
+            os.path.join(CHECKPOINT, checkpoint.ENCODER)
+        )
         hidden, pooled = namespace["bert"](
-            checkpoint.values(encoder), encoder.config.num_heads, **inputs
+            weights, encoder.config.num_heads, **inputs
         )
         expected = encoder(**inputs)
         real = inputs["padding_mask"] > 0
