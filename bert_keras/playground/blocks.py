@@ -44,9 +44,19 @@ def bar(
     }
 
 
-def bars(caption: str, rows: Sequence[dict[str, Any]]) -> Block:
-    """Labels with scores, in the given order."""
-    return {"block": "bars", "caption": caption, "rows": list(rows)}
+def bars(
+    caption: str, rows: Sequence[dict[str, Any]], *, shown: int = 10
+) -> Block:
+    """Labels with scores, in the given order.
+
+    shown: how many rows are shown; the others can be unfolded.
+    """
+    return {
+        "block": "bars",
+        "caption": caption,
+        "rows": list(rows),
+        "shown": shown,
+    }
 
 
 def span(start: int, end: int, label: str) -> dict[str, Any]:

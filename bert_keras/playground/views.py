@@ -103,7 +103,7 @@ class Classes(View):
         # Several labels are joined by commas; one label has none.
         chosen = [label] if label in self.task.class_names else label.split(",")
         return [
-            blocks.headline("Label", label or "none", answer["score"]),
+            blocks.headline("Label", label or "No label", answer["score"]),
             blocks.bars("Scores", self._class_bars(answer["scores"], chosen)),
         ]
 
@@ -211,7 +211,7 @@ class Answers(View):
                 answer["answer"] or "No answer in the context",
                 answer["score"],
             ),
-            blocks.bars("Best spans", bars),
+            blocks.bars("Best spans", bars, shown=5),
         ]
 
 
