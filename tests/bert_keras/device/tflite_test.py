@@ -521,7 +521,7 @@ class TfliteTest(parameterized.TestCase):
             tiny.tokenizer(),
         )
         with self.assertRaisesRegex(
-            verification.ExportError, "BitwiseAnd at lowest_bit"
+            verification.ExportError, "BitwiseAnd in lowest_bit"
         ):
             tflite.export(bits, output, seq_length=LENGTH)
         self.assertFalse(os.path.exists(output))
