@@ -205,7 +205,7 @@ class SaveTest(absltest.TestCase):
         again = predictor.load(self.folder)
         for part in ("encoder", "head"):
             one, two = (
-                checkpoint.values(getattr(each.model, part))
+                checkpoint.weight_values(getattr(each.model, part))
                 for each in (self.model, again)
             )
             self.assertEqual(one.keys(), two.keys())
@@ -260,8 +260,8 @@ class SaveTest(absltest.TestCase):
         )
         path = "embeddings/token"
         np.testing.assert_array_equal(
-            checkpoint.values(other.model.encoder)[path],
-            checkpoint.values(self.model.model.encoder)[path],
+            checkpoint.weight_values(other.model.encoder)[path],
+            checkpoint.weight_values(self.model.model.encoder)[path],
         )
 
 

@@ -282,7 +282,7 @@ class SavedModelTest(parameterized.TestCase):
             "variables.index was changed",
         ),
         ("missing", "saved_model.pb", None, "saved_model.pb is missing"),
-        ("new", "assets/more.txt", b"x", "assets/more.txt does not belong"),
+        ("new", "assets/more.txt", b"x", "assets/more.txt is not part"),
     )
     def test_a_file_is_caught_that_was(self, name, content, message):
         path = os.path.join(self.output(), "1")
@@ -298,12 +298,12 @@ class SavedModelTest(parameterized.TestCase):
             manifest.check(path)
 
     def test_a_folder_that_is_no_version(self):
-        with self.assertRaisesRegex(manifest.DamagedError, "no version"):
+        with self.assertRaisesRegex(manifest.DamagedError, "not an exported version"):
             manifest.check(self.create_tempdir().full_path)
 
     def test_the_models_name_fits_an_address(self):
         output = os.path.join(self.create_tempdir().full_path, "my model")
-        with self.assertRaisesRegex(errors.InputError, "names the model"):
+        with self.assertRaisesRegex(errors.InputError, "the model.s name"):
             saved_model.export(self.predictors["classification"], output)
         self.assertFalse(os.path.exists(output))
 
