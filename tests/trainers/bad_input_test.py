@@ -82,7 +82,7 @@ class BadInputTest(mains.Case):
             "empty_intents",
             "finetune",
             {"train": "INTENTS", "task": "intent_slots"},
-            "expected one text per line of .*found none",
+            "expected one text per line of .* are empty",
         ),
         ("no_input", "prepare", {"input": ""}, "--input is missing"),
         ("table", "prepare", {"input": "COLUMNS"}, "tsv: .*found a table"),
