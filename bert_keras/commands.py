@@ -6,13 +6,14 @@ Each command is a module of trainers or export, imported only when it is used:
 
 import difflib
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import re
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+
+from bert_keras import __version__
 
 NAME = "bert-keras"
 
@@ -104,11 +105,8 @@ def help_text() -> str:
 
 
 def version() -> str:
-    """Returns the version of the installed package."""
-    try:
-        return importlib.metadata.version(NAME)
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
+    """Returns the version of the package."""
+    return __version__
 
 
 def _description(module: str) -> str:
