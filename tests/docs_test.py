@@ -38,9 +38,15 @@ PAGES = sorted(
 )
 
 # Enough for a model of 2 layers to learn a handful of rows.
-LEARN = {"--epochs=3": "--epochs=20 --learning_rate=3e-3"}
+LEARN = {
+    "--epochs=3": "--epochs=20 --batch_size=2 --learning_rate=1e-2"
+    " --pooling=mean"
+}
 # Page -> text to replace in its blocks.
-REPLACE = {"getting_started.md": LEARN, "finetuning/classification.md": LEARN}
+REPLACE = {
+    "getting_started.md": LEARN | {"--dev_fraction=0.25": "--dev=train.csv"},
+    "finetuning/classification.md": LEARN,
+}
 # The pages that use what another page made: a classifier and its rows.
 WITH_CLASSIFIER = ("serving.md", "on_device.md", "formats_and_weights.md")
 # Page -> (file of the tests that it shows, where its reader saves it).
