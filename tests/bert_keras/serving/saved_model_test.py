@@ -298,7 +298,9 @@ class SavedModelTest(parameterized.TestCase):
             manifest.check(path)
 
     def test_a_folder_that_is_no_version(self):
-        with self.assertRaisesRegex(manifest.DamagedError, "not an exported version"):
+        with self.assertRaisesRegex(
+            manifest.DamagedError, "not an exported version"
+        ):
             manifest.check(self.create_tempdir().full_path)
 
     def test_the_models_name_fits_an_address(self):
