@@ -33,14 +33,19 @@ class PlaygroundTest(absltest.TestCase):
         )
 
     def start(self, **flags):
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "trainers.playground"]
             + [f"--checkpoint={self.run_}"]
             + [f"--{name}={value}" for name, value in flags.items()],
             stderr=subprocess.PIPE,
             cwd=mains.ROOT,
             text=True,
+            # A test run in the background would hand on that it ignores it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+        self.addCleanup(process.kill)
+        self.addCleanup(process.stderr.close)
+        return process
 
     def test_it_prints_its_address_and_ends_by_ctrl_c(self):
         process = self.start(port=0, data=self.data)
