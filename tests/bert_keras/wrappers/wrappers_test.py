@@ -184,9 +184,11 @@ class WrapperTest(parameterized.TestCase):
             member = getattr(type(TASK), name)
             if name.startswith("_") or callable(member):
                 continue
-            if name not in ("name", "seq_length", "softmax_terms"):
+            own = ("name", "seq_length", "softmax_terms", "reads_targets")
+            if name not in own:
                 self.assertEqual(getattr(wrapped, name), getattr(TASK, name))
         self.assertEqual(wrapped.seq_length, TASK.seq_length)
+        self.assertEqual((wrapped.reads_targets, TASK.reads_targets), (1, 0))
         self.assertEqual(wrapped.calibrated({}).to_dict(), wrapped.to_dict())
 
     def test_what_data_tells_reaches_the_inner_task(self):
