@@ -83,6 +83,7 @@ class ByExampleTest(parameterized.TestCase):
         count = markdown.run(path, self.create_tempdir("run").full_path)
         self.assertGreater(count, 20)
 
+    @pytest.mark.slow
     def test_every_block_prints_what_stands_below_it(self):
         self.assert_prints_what_it_says(ENGLISH)
 
