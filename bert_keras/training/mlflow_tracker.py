@@ -22,7 +22,8 @@ from bert_keras.training import metric_writer
 FOLDER, RUN_ID = "mlflow", "run_id"
 URI, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
 
-_LONGEST_PARAMETER = 6000  # characters, MLflow's limit
+# MLflow's limits: characters of a parameter, parameters of a call.
+_LONGEST_PARAMETER, _MOST_PARAMETERS = 6000, 100
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")  # of metrics and parameters
 
 
@@ -125,11 +126,16 @@ class MlflowTracker:
         name = os.path.basename(os.path.abspath(run))
         created = self.client.create_run(self._experiment(), run_name=name)
         run_id = created.info.run_id
-        for key, value in settings.items():
-            if value is not None:
-                key = _NOT_IN_NAMES.sub("_", key)
-                text = str(value)[:_LONGEST_PARAMETER]
-                self.client.log_param(run_id, key, text)
+        parameters = [
+            mlflow.entities.Param(
+                _NOT_IN_NAMES.sub("_", key), str(value)[:_LONGEST_PARAMETER]
+            )
+            for key, value in settings.items()
+            if value is not None
+        ]
+        for start in range(0, len(parameters), _MOST_PARAMETERS):
+            part = parameters[start : start + _MOST_PARAMETERS]
+            self.client.log_batch(run_id, params=part)
         files.write_text(path, f"{run_id}\n")
         return run_id
 
