@@ -13,8 +13,6 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from bert_keras import __version__
-
 NAME = "bert-keras"
 
 # Command -> its module, which has a function run() and, as the first line of
@@ -106,7 +104,7 @@ def help_text() -> str:
 
 def version() -> str:
     """Returns the version of the package."""
-    return __version__
+    return importlib.import_module("bert_keras").__version__
 
 
 def _description(module: str) -> str:
