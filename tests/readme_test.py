@@ -50,8 +50,9 @@ class ReadmeTest(parameterized.TestCase):
             str(ROOT / page),
             folder,
             replace={
-                "--epochs=10": "--epochs=20 --batch_size=8",
-                "--dev_fraction=0.2": "--dev=reviews.csv --learning_rate=3e-3",
+                "--epochs=10": "--epochs=20",
+                "--learning_rate=1e-4": "--learning_rate=3e-3",
+                "--dev_fraction=0.2": "--dev=reviews.csv",
             },
             environment={"PATH": f"{commands}:{os.environ['PATH']}"},
         )
