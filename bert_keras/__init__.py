@@ -54,7 +54,10 @@ _PUBLIC = {
 
 __all__ = ["__version__", *_MODULES, *_PUBLIC]
 
-keras_backend.require_tensorflow()
+# The console command answers --help and --version with any backend, and leaves
+# the check to `trainers` and `export`, which print one line.
+if not keras_backend.in_console_command():
+    keras_backend.require_tensorflow()
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,14 @@ def require_tensorflow() -> None:
         )
 
 
+def in_console_command() -> bool:
+    """Returns whether this process was started as `bert-keras`."""
+    name, _ = os.path.splitext(
+        os.path.basename(sys.argv[0] if sys.argv else "")
+    )
+    return name == "bert-keras"
+
+
 def configured() -> tuple[str, str]:
     """Returns Keras' backend and what sets it.
 

@@ -5,14 +5,17 @@ Python does elsewhere.
 """
 
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 from absl.testing import absltest, parameterized
 
-EXAMPLES = pathlib.Path(__file__).absolute().parents[1] / "examples"
+ROOT = pathlib.Path(__file__).absolute().parents[1]
+EXAMPLES = ROOT / "examples"
 NOTEBOOKS = sorted(path.name for path in EXAMPLES.glob("*.py"))
 HAS_JUPYTER = all(
     importlib.util.find_spec(name)
@@ -23,10 +26,14 @@ HAS_JUPYTER = all(
 @pytest.mark.slow
 class NotebooksTest(parameterized.TestCase):
     @parameterized.parameters(*NOTEBOOKS)
+    # They run in another folder, as they would with an installed package.
+    @mock.patch.dict(os.environ, PYTHONPATH=str(ROOT))
     def test_all_cells_run(self, name):
         folder = self.create_tempdir().full_path
         if not HAS_JUPYTER:
-            subprocess.run([sys.executable, EXAMPLES / name], check=True)
+            subprocess.run(
+                [sys.executable, EXAMPLES / name], check=True, cwd=folder
+            )
             return
         import jupytext
         import nbclient

@@ -9,7 +9,9 @@ The first form needs an installed project, the second runs in its sources, too.
 import sys
 
 try:
-    from bert_keras import tensorflow_import
+    from bert_keras import keras_backend, tensorflow_import
+
+    keras_backend.require_tensorflow()
 except ImportError as error:
     if error.name != "KERAS_BACKEND":
         raise

@@ -13,6 +13,14 @@ from bert_keras import keras_backend
 
 ROOT = pathlib.Path(__file__).absolute().parents[2]
 
+# What the installed script `bert-keras` runs.
+CONSOLE = """
+import sys
+sys.argv[0] = "/somewhere/bin/bert-keras"
+from bert_keras.commands import main
+main()
+"""
+
 try:
     import tomllib
 except ImportError:  # Python 3.10
@@ -59,6 +67,19 @@ class BackendTest(parameterized.TestCase):
             done.stderr, r"\Aerror: .*KERAS_BACKEND=tensorflow.*\n\Z"
         )
         self.assertEmpty(done.stdout)
+
+    def test_the_console_command_prints_one_line(self):
+        done = run("-c", CONSOLE, "predict", "--help", KERAS_BACKEND="jax")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(
+            done.stderr, r"\Aerror: .*KERAS_BACKEND=tensorflow.*\n\Z"
+        )
+
+    @parameterized.parameters("--help", "--version")
+    def test_the_console_command_answers_with_any_backend(self, flag):
+        done = run("-c", CONSOLE, flag, KERAS_BACKEND="jax")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("bert-keras", done.stdout)
 
     def test_the_file_of_keras_is_named_if_it_chooses(self):
         home = self.create_tempdir().full_path
