@@ -103,7 +103,7 @@ print((folder / "dev.conll").read_text(encoding="utf-8")[:40])
 bert_keras.prepare(
     folder / "corpus.txt",
     output=folder / "records",
-    vocab_size=400,
+    vocab_size=90,
     seq_length=32,
     sentence_objective="none",
 )

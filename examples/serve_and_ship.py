@@ -48,7 +48,7 @@ with open(folder / "train.csv", "w", newline="", encoding="utf-8") as file:
 bert_keras.prepare(
     folder / "corpus.txt",
     output=folder / "records",
-    vocab_size=120,
+    vocab_size=80,
     seq_length=16,
     sentence_objective="none",
     deduplicate=False,
