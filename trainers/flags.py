@@ -140,7 +140,7 @@ def _recipes() -> dict[str, dict[str, str]]:
         if extension == ".flags":
             path = os.path.join(RECIPES, file_name)
             with open(path, encoding="utf-8") as file:
-                recipes[name] = run_folder.parse(file.read())
+                recipes[name] = run_folder.parse_flagfile(file.read())
     return recipes
 
 

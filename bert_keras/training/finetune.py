@@ -292,7 +292,7 @@ def _identity(
             **run_folder.options_fingerprints(requested_task),
             "init": ""
             if settings.from_scratch
-            else run_folder.start_fingerprint(
+            else run_folder.weights_fingerprint(
                 model, init.matching_heads(model.task)
             ),
         },

@@ -110,7 +110,7 @@ def _run(
             "records": train.fingerprint,
             "dev records": dev.fingerprint if dev else "",
             **run_folder.options_fingerprints(requested_task),
-            "init": run_folder.start_fingerprint(model, head_names)
+            "init": run_folder.weights_fingerprint(model, head_names)
             if settings.init
             else "",
         },
