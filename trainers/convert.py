@@ -282,7 +282,7 @@ def _card(
     """Returns the source's model card, changed into that of the conversion."""
     name = os.path.basename(os.path.abspath(settings.output))
     described = model_card.describe(model, tokenizer, name=name)
-    card = model_card.of(model_card.read(source.folder), described)
+    card = model_card.for_copy(model_card.read(source.folder), described)
     changes = {
         name: getattr(settings, name)
         for name in ("add_words", "trim_to", "positions")
