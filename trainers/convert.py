@@ -427,10 +427,10 @@ def _next(folder: str, task: tasks.Task | None) -> str:
     """Returns the command to run after the conversion."""
     if task is None:
         return (
-            f"{commands.line('finetune')} --init={folder} --train=ROWS "
+            f"{commands.command_line('finetune')} --init={folder} --train=ROWS "
             "--output=RUN"
         )
-    return f"{commands.line('predict')} --checkpoint={folder}"
+    return f"{commands.command_line('predict')} --checkpoint={folder}"
 
 
 def main() -> None:

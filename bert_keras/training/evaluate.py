@@ -112,7 +112,8 @@ def _on_examples(
     task = model.task
     if records_lib.is_complete(os.path.join(settings.data, "train")):
         raise errors.InputError(
-            f"data={settings.data} is a folder of {commands.line('prepare')}; "
+            f"data={settings.data} is a folder of "
+            f"{commands.command_line('prepare')}; "
             "evaluate a pretrained checkpoint on its folder `dev`, and any "
             "other on a labelled file."
         )

@@ -145,7 +145,7 @@ def _run(
         {
             **counts,
             **({"rows truncated": truncated} if truncated else {}),
-            "next": f"{commands.line('predict')} "
+            "next": f"{commands.command_line('predict')} "
             f"--checkpoint={settings.output}",
         }
     )

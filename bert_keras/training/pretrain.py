@@ -131,7 +131,10 @@ def _run(
     )
     trainer = _train(settings, strategy, model, tokenizer, train, dev, card)
     trainer.report(
-        {"next": f"{commands.line('finetune')} --init={settings.output} ..."}
+        {
+            "next": f"{commands.command_line('finetune')} "
+            f"--init={settings.output} ..."
+        }
     )
     return trainer.state.metrics
 
