@@ -31,7 +31,7 @@ from bert_keras.wrappers import base as wrappers
 class EvaluateSettings:
     """Settings of an evaluation."""
 
-    checkpoint: str = options.option("", "A run, or one of its step folders.")
+    checkpoint: str = options.option("", options.CHECKPOINT)
     modules: str = options.option(
         "", options.MODULES, formerly=("task",), identity=False
     )
