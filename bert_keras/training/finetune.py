@@ -131,7 +131,7 @@ def _run(
         "malformed rows skipped": records.manifest["skipped"],
         "dev rows": len(dev),
     }
-    card = run_card.make(
+    card = run_card.from_run(
         settings,
         identity,
         init=init,

@@ -117,7 +117,7 @@ def _run(
         without_flags=("task", *FIELDS_FROM_RECORDS),
     )
     run_folder.claim(settings, identity, cluster.Workers(strategy))
-    card = run_card.make(
+    card = run_card.from_run(
         settings,
         identity,
         init=init,
