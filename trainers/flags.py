@@ -196,7 +196,7 @@ def read_task() -> base.Task:
     return read(base.find(flags.FLAGS.task))
 
 
-def in_wrappers(task: base.Task) -> base.Task:
+def wrap_task(task: base.Task) -> base.Task:
     """Wraps `task` in the --wrappers, built from their flags."""
     classes = wrappers.parse(flags.FLAGS.wrappers)
     fields = {
