@@ -2,8 +2,9 @@
 
   python -m benchmarks.load_weights
 
-Each load runs in its own process. Time excludes TensorFlow's import; memory is
-the process's peak, and its peak before loading.
+Each load runs in its own process. Time excludes TensorFlow's import. Memory is
+the peak of the process after loading; the column "before loading" is its peak
+until then.
 """
 
 import dataclasses

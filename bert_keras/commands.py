@@ -59,18 +59,18 @@ def _run(name: str, arguments: Sequence[str]) -> None:
     _called_by_name = True
     # absl takes argv[0] for the program's name, and for the name of the module
     # that defines the flags of --help.
-    sys.argv = [line(name), *arguments]
+    sys.argv = [command_line(name), *arguments]
     try:
         importlib.import_module(COMMANDS[name]).run()
     except KeyboardInterrupt:  # while TensorFlow is imported
         sys.exit("stopped")
 
 
-def line(name: str) -> str:
-    """Returns how to call a command, as the running one was called.
+def command_line(name: str) -> str:
+    """Returns the command line of a command, in the form the user has used.
 
-    Without a running command (in Python), and in a folder of the sources, where
-    `bert-keras` is not installed: python -m.
+    It is `bert-keras NAME` if this process was started as `bert-keras`, and
+    `python -m MODULE` after `python -m` or a call from Python.
     """
     if _called_by_name:
         return f"{NAME} {name}"
@@ -78,9 +78,11 @@ def line(name: str) -> str:
 
 
 def as_called(text: str) -> str:
-    """Rewrites the commands in a text to how the running one was called."""
+    """Replaces each `bert-keras NAME` in a text by `command_line(NAME)`."""
     names = "|".join(sorted(COMMANDS, key=len, reverse=True))
-    return re.sub(rf"\b{NAME} ({names})\b", lambda match: line(match[1]), text)
+    return re.sub(
+        rf"\b{NAME} ({names})\b", lambda match: command_line(match[1]), text
+    )
 
 
 def help_text() -> str:

@@ -26,7 +26,7 @@ def load_model(
         )
         raise errors.InputError(
             f"{source.folder} holds an encoder without a head{reason}; "
-            f"fine-tune it with `{commands.line('finetune')}`."
+            f"fine-tune it with `{commands.command_line('finetune')}`."
         )
     source = source.for_task(task)
     source.check_shapes()

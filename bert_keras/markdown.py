@@ -17,7 +17,9 @@ def code(text: str) -> str:
     """
     text = printable(text)
     longest = _longest_fence(text)
-    # Markdown strips one space on each side; a backtick needs one beside it.
+    # Markdown strips one space on each side. Text that starts or ends with a
+    # backtick needs that space; blank text, and text with spaces on both sides,
+    # would lose its own.
     if longest or not text.strip() or text[0] == text[-1] == " ":
         text = f" {text} "
     fence = "`" * (longest + 1)
@@ -77,7 +79,8 @@ def printable(text: str) -> str:
     )
 
 
-# In a line of text. Markup of lines, such as "- ", needs their beginning.
+# Characters that are markup anywhere in a line. Block markup, such as "- ",
+# counts only at the start of a line or an item, where callers put no text.
 _MARKUP = re.compile(r"([\\`*_\[\]<>#|&~])")
 
 

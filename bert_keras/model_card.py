@@ -1,4 +1,4 @@
-"""Model cards: the README.md that says what a checkpoint is, as hubs read it.
+"""Model cards: a README.md that describes a checkpoint in the format of hubs.
 
     ---
     license: apache-2.0             YAML, which hubs and their libraries read
@@ -10,7 +10,7 @@
     <!-- Written by bert_keras ... sha256: ... -->
 
 The last line has the checksum of everything above it. A card without a valid
-one was written or edited by a person: it is kept and never written over.
+checksum was written or edited by a person: it is kept and never written over.
 """
 
 import dataclasses
@@ -49,13 +49,13 @@ HUB_METRICS = {
 }
 
 _RESULT_FIELDS = ("metrics", "model-index")
-# Fields of another library's card that are true of copies of its weights, too.
+# Fields of another library's card that remain true for a copy of its weights.
 _INHERITED = (
     *("language", "license", "license_name", "license_link", "datasets"),
     "base_model",
 )
-_MOST_BYTES = 1_000_000  # read of a card
-_MOST_LABELS = 200  # listed in a card
+_MOST_BYTES = 1_000_000  # A longer card is read up to here.
+_MOST_LABELS = 200  # A longer list is truncated in the card.
 _CHECKSUM = (
     "<!-- Written by bert_keras, which never writes over an edited card. "
     "sha256: "
@@ -85,7 +85,7 @@ class Card:
     def with_tag(self, tag: str) -> "Card":
         tags = self.head.get("tags")
         tags = list(tags) if isinstance(tags, list) else []
-        return self.with_head(tags=[*tags, *[tag] * (tag not in tags)])
+        return self.with_head(tags=tags if tag in tags else [*tags, tag])
 
     def __str__(self) -> str:
         """Returns the text of the file, with its checksum."""
@@ -133,7 +133,7 @@ def describe(
 ) -> Card:
     """Returns a card with what can be read from the model itself.
 
-    task: instead of the model's, as in checkpoint.save.
+    task: the task to describe; None: the model's.
     """
     task = task or model.task
     config = model.encoder.config
@@ -204,24 +204,27 @@ def without_results(card: Card, reason: str) -> Card:
     return card
 
 
-def of(predictor_card: Card | None, described: Card) -> Card:
-    """Returns the card of a copy of a model.
+def for_copy(checkpoint_card: Card | None, described: Card) -> Card:
+    """Returns the card of a copy: the checkpoint's card, completed.
 
-    predictor_card: of the model's checkpoint, if it has one. described: what
-      the model itself tells.
+    checkpoint_card: None if the checkpoint has no card. described: the card of
+      the model by `describe`; its values are used where the other has none.
     """
-    if predictor_card is None:
+    if checkpoint_card is None:
         return described
-    head = {**described.head, **predictor_card.head}
-    sections = {**described.sections, **predictor_card.sections}
-    return Card(predictor_card.name or described.name, head, sections)
+    head = {**described.head, **checkpoint_card.head}
+    sections = {**described.sections, **checkpoint_card.sections}
+    return Card(checkpoint_card.name or described.name, head, sections)
 
 
 # Files.
 
 
 def write(path: str, card: Card) -> bool:
-    """Writes a card; returns False, and writes nothing, if it was edited."""
+    """Writes a card; returns whether it did.
+
+    It does not if a person wrote or edited the card that is at `path`.
+    """
     if is_edited(path):
         return False
     _write(path, str(card))
@@ -229,7 +232,7 @@ def write(path: str, card: Card) -> bool:
 
 
 def copy(source: str, path: str) -> None:
-    """Copies a card; does nothing if one of the two was edited."""
+    """Copies a card, unless a person wrote or edited one of the two."""
     text = _read(source)
     if text is not None and _is_own(text) and not is_edited(path):
         _write(path, text)
@@ -244,8 +247,8 @@ def is_edited(path: str) -> bool:
 def read(folder: str) -> Card | None:
     """Reads the card in a checkpoint's folder; None if there is none.
 
-    Of a card of another library, only fields of the head are returned that
-    are true of copies of its weights, too, such as language and license.
+    Of another library's card, only the fields of the head are returned that
+    remain true for a copy of its weights, such as language and license.
     """
     text = _read(os.path.join(folder, FILE))
     if text is None:
@@ -253,13 +256,16 @@ def read(folder: str) -> Card | None:
     card = parse(text)
     if card.head.get("library_name") == LIBRARY:
         return card
-    return inherited(card)
+    return dataclasses.replace(inherited(card), name=card.name)
 
 
 def inherited(card: Card) -> Card:
-    """Returns what is also true of another model with the card's encoder."""
+    """Returns what is also true of another model with the card's encoder.
+
+    The name is empty: it is that of the other model.
+    """
     head = {name: card.head[name] for name in _INHERITED if name in card.head}
-    return Card(card.name, head, {})
+    return Card("", head, {})
 
 
 def parse(text: str) -> Card:
@@ -293,7 +299,8 @@ def parse(text: str) -> Card:
 
 
 def _write(path: str, text: str) -> None:
-    # A killed process leaves a name that checkpoint.prune knows.
+    # Write a temporary file and rename it. checkpoint.prune removes the one
+    # that a killed process leaves.
     with files.local_aside(path) as local:
         with open(local, "w", encoding="utf-8") as file:
             file.write(text)

@@ -21,6 +21,11 @@ import numpy as np
 from bert_keras import errors
 
 # The help of an option that names a user's modules.
+CHECKPOINT = (
+    "A run, one of its step folders, or a model in Google's, Hugging Face's or "
+    "KerasHub's format: its folder, or its name if huggingface_hub or "
+    "kagglehub downloaded it."
+)
 MODULES = (
     "Comma-separated Python modules to import first: those that define your "
     "tasks, networks, tokenizers and wrappers. Modules named in a checkpoint "

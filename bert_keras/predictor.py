@@ -36,9 +36,9 @@ from bert_keras.types import StrPath
 
 # Texts are sorted by length within this many batches.
 SORTED_BATCHES = 50
-# A batch has at most this factor times `batch_size` texts, if they are short:
-# beyond about 1,000 tokens throughput no longer grows on two cores, and the
-# answers of some tasks are large per row.
+# Short texts may share a batch of up to this factor times `batch_size`. More do
+# not help: on two cores throughput stops growing at about 1,000 tokens per
+# batch, and the answers of some tasks are large per row.
 MAX_ROWS_FACTOR = 2
 # From this number of texts on, `predict` shows a progress bar.
 PROGRESS_FROM = 1000
@@ -72,13 +72,14 @@ class Predictor:
         )
         self._answer = graph(self.serve_text)
         self._decode = graph(self.tokens)
-        self._measure = graph(self._measures)
+        self._measure_graph = graph(self._measure)
 
     @property
     def card(self) -> model_card.Card | None:
         """The checkpoint's model card, if it has one, for copies of the model.
 
-        Without metrics, if Keras' `fit` may have trained the model since.
+        Metrics are left out if the model is compiled: Keras' `fit` may have
+        changed its weights.
         """
         if self._card is None or not self.model.compiled:
             return self._card
@@ -107,14 +108,14 @@ class Predictor:
         return answers | {"truncated": truncated > 0}
 
     def tokens(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Runs the model: inputs (W, S, ...) -> `Task.decode`'s (W, ...).
+        """Runs the model on token ids: (W, S, ...) -> `Task.decode`'s (W, ...).
 
         inputs: {name: int32} as in `NetworkConfig.inputs`.
         """
         features = self.task.add_derived_features(inputs)
         return self.task.decode(self.model(features, training=False), features)
 
-    def _measures(self, **raw):
+    def _measure(self, **raw):
         """Measures texts (T,): number of windows, length of the longest (T,).
 
         For two texts of which the first has windows of 8 and 5 tokens and the
@@ -230,8 +231,9 @@ class Predictor:
     def save(self, folder: StrPath) -> None:
         """Writes a checkpoint, which `load` and every command reads.
 
-        Its weights are bit-equal to the model's. A wrapper is not saved, but
-        the task in it. Raises InputError if the folder has files.
+        Its weights are bit-equal to the model's. Of a wrapped task, the inner
+        task is saved, without its wrappers. Raises InputError if the folder has
+        files.
 
         >>> bert_keras.load("runs/sst2").save("runs/mine")
         >>> bert_keras.load("runs/mine").predict("a dull film")[0]["label"]
@@ -254,7 +256,7 @@ class Predictor:
             self.tokenizer,
             name=os.path.basename(os.path.abspath(folder)),
         )
-        card = model_card.of(self.card, described)
+        card = model_card.for_copy(self.card, described)
         checkpoint.save(folder, self.model, self.tokenizer, step=0, card=card)
 
     def _stream(
@@ -316,7 +318,9 @@ class Predictor:
         if len(examples) < 2:
             return [range(len(examples))] if examples else []
         measured = [
-            self._measure(**self._raw(examples[start : start + batch_size]))
+            self._measure_graph(
+                **self._raw(examples[start : start + batch_size])
+            )
             for start in range(0, len(examples), batch_size)
         ]
         windows, longest = np.concatenate(measured, axis=1)

@@ -48,7 +48,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
 
 
 def define_checkpoint() -> None:
-    flags.DEFINE_string("checkpoint", "", "A run, or one of its step folders.")
+    flags.DEFINE_string("checkpoint", "", options.CHECKPOINT)
     flags.DEFINE_string("modules", "", options.MODULES)
     flags.DEFINE_string("task", "", "Former name of --modules.")
 

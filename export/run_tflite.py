@@ -56,7 +56,11 @@ class WordPiece:
         self.lowercase, self.unk_id = lowercase, unk_id
 
     def __call__(self, text: str) -> list[int]:
-        return [piece for word in self.words(text) for piece in self.cut(word)]
+        return [
+            token_id
+            for word in self.words(text)
+            for token_id in self.encode_word(word)
+        ]
 
     def words(self, text: str) -> Iterator[str]:
         # Drop characters first, as the model's tokenizer does: the lower case
@@ -80,7 +84,7 @@ class WordPiece:
                 word += char
         yield from filter(None, [word])
 
-    def cut(self, word: str) -> list[int]:
+    def encode_word(self, word: str) -> list[int]:
         if len(word) > MAX_WORD_LENGTH:
             return [self.unk_id]
         ids, start = [], 0
@@ -142,7 +146,7 @@ class Model:
         for other in ("task", "texts", "settings"):
             self.metadata[other]  # Raise KeyError now, not at the first text.
         self.vocabulary = _lines(path, name)
-        self.reads = [each["name"] for each in self.metadata["inputs"]]
+        self.input_names = [each["name"] for each in self.metadata["inputs"]]
         self.check_vocabulary()
         self.labels = []
         if self.metadata["classes"]:
@@ -186,8 +190,8 @@ class Model:
                     f"{entry!r:.60}"
                 )
 
-    def pieces(self, text: str) -> list[int]:
-        """Tokenizes a text; for masked LM, "[MASK]" becomes one token."""
+    def tokenize(self, text: str) -> list[int]:
+        """Returns the ids of a text; in masked LM, "[MASK]" is one token."""
         if self.metadata["task"] != "masked_lm":
             return self.tokenizer(text)
         first, *others = text.split("[MASK]")
@@ -202,13 +206,14 @@ class Model:
         return dict(self.runners)[length](**inputs)
 
     def inputs(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Packs [CLS] a [SEP], or [CLS] a [SEP] b [SEP] -> {input: (1, S)}.
+        """Tokenizes and packs one or two texts; returns {input name: (1, S)}.
 
-        S is the shortest of the model's lengths that fits, or the longest.
+        A row is [CLS] a [SEP], or [CLS] a [SEP] b [SEP]. S is the shortest of
+        the model's lengths that fits, or the longest.
         """
-        return self.row([self.pieces(text) for text in texts])[0]
+        return self.pack([self.tokenize(text) for text in texts])[0]
 
-    def row(
+    def pack(
         self, segments: list[list[int]]
     ) -> tuple[dict[str, np.ndarray], bool]:
         """Packs token ids; returns features (1, S) and whether it truncated."""
@@ -233,22 +238,28 @@ class Model:
             name: np.array(
                 [values[name] + [0] * (length - len(ids))], dtype=np.int32
             )
-            for name in self.reads
+            for name in self.input_names
         }
         return row, needed > length
 
     def answer(self, texts: Sequence[str]) -> dict[str, Any]:
-        inputs, truncated = self.row([self.pieces(text) for text in texts])
-        return self.meaning(inputs) | {"truncated": truncated}
+        inputs, truncated = self.pack([self.tokenize(text) for text in texts])
+        return self.interpret(self.call(inputs), inputs) | {
+            "truncated": truncated
+        }
 
-    def meaning(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        outputs = self.call(inputs)
+    def interpret(
+        self,
+        outputs: Mapping[str, np.ndarray],
+        inputs: Mapping[str, np.ndarray],
+    ) -> dict[str, Any]:
+        """Returns a label and its score, or the outputs and their tokens."""
         if self.labels:
             scores = outputs["scores"][0].tolist()
             settings = self.metadata["settings"]
             is_old_format = settings.get("kind") == "multi"  # until version 0.1
             if is_old_format or settings.get("problem_type") == "multi_label":
-                return self.several(scores)
+                return self.multi_label_answer(scores)
             best = int(np.argmax(scores))
             return {"label": self.labels[best], "score": scores[best]}
         ids = inputs["token_ids"][0][inputs["padding_mask"][0] > 0]
@@ -257,10 +268,10 @@ class Model:
             "pieces": [self.vocabulary[piece] for piece in ids],
         }
 
-    def several(self, scores: Sequence[float]) -> dict[str, Any]:
-        """Returns the classes scored above 0.5 and their lowest score.
+    def multi_label_answer(self, scores: Sequence[float]) -> dict[str, Any]:
+        """Returns the labels of all classes above 0.5, and their lowest score.
 
-        Without such a class the score is 1 - the highest score.
+        If there is no such class: no label, and 1 - the highest score.
         """
         above = [number for number, each in enumerate(scores) if each > 0.5]
         return {
@@ -321,7 +332,10 @@ def main() -> None:
         model = Model(arguments.model, arguments.threads)
     except KeyError as error:
         sys.exit(f"error: the .json of {arguments.model} has no {error}.")
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (
+        *(OSError, ValueError, RuntimeError),
+        *(TypeError, AttributeError),  # JSON values of other types
+    ) as error:
         # RuntimeError includes the RecursionError of deeply nested JSON.
         why = " ".join(str(error).split())
         sys.exit(f"error: {arguments.model} or its .json: {why}")
@@ -329,7 +343,7 @@ def main() -> None:
         sys.exit("error: standard output is closed.")
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     try:
-        first = answer_lines(model)
+        first_texts = answer_lines(model)
     except BrokenPipeError:
         # The reader closed the pipe, as `head` does.
         drop_output()
@@ -337,8 +351,8 @@ def main() -> None:
     except OSError as error:
         drop_output()
         sys.exit(f"error: answers cannot be written: {error.strerror}.")
-    if arguments.runs > 0 and first:
-        measure(model, first, arguments)
+    if arguments.runs > 0 and first_texts:
+        measure(model, first_texts, arguments)
 
 
 def drop_output() -> None:
@@ -348,9 +362,9 @@ def drop_output() -> None:
 
 def answer_lines(model: Model) -> list[str] | None:
     """Answers each line of standard input; returns the texts of the first."""
-    first, dirty = None, 0
-    for number, (line, is_dirty) in enumerate(read(sys.stdin), 1):
-        dirty += is_dirty
+    first_texts, num_invalid = None, 0
+    for number, (line, is_invalid) in enumerate(read(sys.stdin), 1):
+        num_invalid += is_invalid
         texts = line.rstrip("\r\n").split("\t")
         if len(texts) != len(model.metadata["texts"]):
             sys.exit(
@@ -358,14 +372,14 @@ def answer_lines(model: Model) -> list[str] | None:
                 f"{len(model.metadata['texts'])} texts with a TAB between, "
                 f"found {len(texts)}."
             )
-        first = first or texts
+        first_texts = first_texts or texts
         print(json.dumps(model.answer(texts), ensure_ascii=False), flush=True)
-    if dirty:
+    if num_invalid:
         print(
-            f"{dirty:,} lines had bytes that are not UTF-8; they were dropped.",
+            f"Invalid UTF-8 bytes were dropped from {num_invalid:,} lines.",
             file=sys.stderr,
         )
-    return first
+    return first_texts
 
 
 def measure(

@@ -1,7 +1,7 @@
 """BUILD loads in Bazel and names every test and main; the lock fits the ranges.
 
 Bazel runs without network here: a folder with the rules that Bazel before 8
-has built in stands in for rules_python. Where Bazel is not installed, or when
+has built in replaces rules_python. Where Bazel is not installed, or when
 this test itself runs in Bazel, the questions to Bazel are skipped.
 """
 

@@ -129,7 +129,7 @@ class MessagesTest(absltest.TestCase):
                 )
                 # Whole commands are written as they are typed.
                 commands = ("python -m", "pip install", "--flagfile", "--help")
-                whole = "commands.line(" in ast.unparse(node)
+                whole = "commands.command_line(" in ast.unparse(node)
                 if re.search(r"--[a-z]", text) and not (
                     whole or any(command in text for command in commands)
                 ):

@@ -282,7 +282,7 @@ def _card(
     """Returns the source's model card, changed into that of the conversion."""
     name = os.path.basename(os.path.abspath(settings.output))
     described = model_card.describe(model, tokenizer, name=name)
-    card = model_card.of(model_card.read(source.folder), described)
+    card = model_card.for_copy(model_card.read(source.folder), described)
     changes = {
         name: getattr(settings, name)
         for name in ("add_words", "trim_to", "positions")
@@ -427,10 +427,10 @@ def _next(folder: str, task: tasks.Task | None) -> str:
     """Returns the command to run after the conversion."""
     if task is None:
         return (
-            f"{commands.line('finetune')} --init={folder} --train=ROWS "
+            f"{commands.command_line('finetune')} --init={folder} --train=ROWS "
             "--output=RUN"
         )
-    return f"{commands.line('predict')} --checkpoint={folder}"
+    return f"{commands.command_line('predict')} --checkpoint={folder}"
 
 
 def main() -> None:

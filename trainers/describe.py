@@ -32,7 +32,7 @@ class Settings:
         f"One of {', '.join(bert.SIZES)}, or a JSON file with the fields "
         "of BertConfig.",
     )
-    checkpoint: str = options.option("", "A run, or one of its step folders.")
+    checkpoint: str = options.option("", options.CHECKPOINT)
     modules: str = options.option(
         "", options.MODULES, formerly=("task",), identity=False
     )

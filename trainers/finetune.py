@@ -31,7 +31,7 @@ def define_flags() -> None:
 
 
 def read_flags() -> tuple[settings.FinetuneSettings, base.Task]:
-    task = flags.in_wrappers(flags.read_task())
+    task = flags.wrap_task(flags.read_task())
     return flags.read(settings.FinetuneSettings), task
 
 

@@ -140,7 +140,7 @@ def _recipes() -> dict[str, dict[str, str]]:
         if extension == ".flags":
             path = os.path.join(RECIPES, file_name)
             with open(path, encoding="utf-8") as file:
-                recipes[name] = run_folder.parse(file.read())
+                recipes[name] = run_folder.parse_flagfile(file.read())
     return recipes
 
 
@@ -196,7 +196,7 @@ def read_task() -> base.Task:
     return read(base.find(flags.FLAGS.task))
 
 
-def in_wrappers(task: base.Task) -> base.Task:
+def wrap_task(task: base.Task) -> base.Task:
     """Wraps `task` in the --wrappers, built from their flags."""
     classes = wrappers.parse(flags.FLAGS.wrappers)
     fields = {

@@ -5,8 +5,8 @@
 
 The page shows answers as they are read: entities and answers highlighted in the
 text, scores as bars, and the wordpieces of the text. It loads nothing from the
-network, and only browsers of this machine reach it, unless --host says
-otherwise. Ctrl-C ends the server.
+network, and only browsers of this machine reach it, unless --host is another
+address. Ctrl-C ends the server.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from trainers import flags
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    checkpoint: str = options.option("", "A run, or one of its step folders.")
+    checkpoint: str = options.option("", options.CHECKPOINT)
     modules: str = options.option("", options.MODULES, identity=False)
     data: str = options.option(
         "",
-        "Labelled file, as for trainers.evaluate, whose first rows the page "
-        "offers as examples; empty: built-in ones.",
+        "Labelled file, as for `bert-keras evaluate`, whose first rows the "
+        "page offers as examples; empty: built-in ones.",
     )
     host: str = options.option(
         "127.0.0.1",
@@ -49,7 +49,7 @@ def main() -> None:
     settings = flags.read(Settings)
     options.require("checkpoint", settings.checkpoint)
     registry.import_modules(settings.modules)
-    # Two parts of the path: the last one alone may be step-00001000.
+    # Show the last two parts: the last one may be only step-00001000.
     parts = os.path.normpath(settings.checkpoint).split(os.sep)
     with playground.listen(settings.host, settings.port) as server:
         model = predictor.load(settings.checkpoint)

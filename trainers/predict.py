@@ -36,7 +36,7 @@ from trainers import flags
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    checkpoint: str = options.option("", "A run, or one of its step folders.")
+    checkpoint: str = options.option("", options.CHECKPOINT)
     modules: str = options.option(
         "", options.MODULES, formerly=("task",), identity=False
     )

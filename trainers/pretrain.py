@@ -7,8 +7,10 @@ The records are made from text:
 
   bert-keras prepare --input=corpus.txt --vocab_size=8000 --output=rec
 
-The run folder contains checkpoints, log.jsonl and TensorBoard files; running
-the same command again resumes a stopped run. Each epoch draws new masks.
+The sentence objective is that of the records: next sentence prediction,
+sentence order prediction, or none. The run folder contains checkpoints,
+log.jsonl and TensorBoard files; running the same command again resumes a
+stopped run. Each epoch draws new masks.
 """
 
 from bert_keras.tasks import masked_lm
@@ -17,7 +19,7 @@ from trainers import flags
 
 
 def main() -> None:
-    task = flags.in_wrappers(flags.read(masked_lm.MaskedLM))
+    task = flags.wrap_task(flags.read(masked_lm.MaskedLM))
     pretrain.run(flags.read(settings.PretrainSettings), task)
 
 

@@ -19,9 +19,10 @@ GROUPED_BATCHES = 50
 class BatchSampler:
     """Selects the rows of each step, from (seed, step, row lengths) only.
 
-    One epoch visits every row once; its last batch is padded with empty rows of
-    weight 0. With `shuffle`, each epoch has a new order, and if there are
-    several buckets, a batch has rows of similar length.
+    One epoch visits every row once. One batch, by default the last one, is
+    padded with empty rows of weight 0. With `shuffle`, each epoch has a new
+    order; if there are also several buckets, a batch has rows of similar
+    length, and the padded batch may be any of the epoch.
     """
 
     lengths: np.ndarray
@@ -100,7 +101,7 @@ def epochs(records: records_lib.Rows, sampler: BatchSampler) -> tf.data.Dataset:
     """Returns a dataset of one epoch: the next one whenever it is iterated.
 
     Without `shuffle`, always the first one. It yields the batches of `stream`,
-    without the empty rows of the last one.
+    without their empty rows.
     """
     count = sampler.steps_per_epoch
     epoch = itertools.count() if sampler.shuffle else itertools.repeat(0)
@@ -165,8 +166,8 @@ def _load(
     return numbers.map(load, num_parallel_calls=2, deterministic=True)
 
 
-# Caches two epochs of training, because prefetching spans the epoch boundary,
-# and one of evaluation.
+# Caches three epochs: one of evaluation and two of training, since prefetching
+# crosses the epoch boundary.
 @functools.lru_cache(maxsize=3)
 def _epoch(sampler: BatchSampler, epoch: int) -> np.ndarray:
     order = np.arange(len(sampler.lengths), dtype=np.int32)
@@ -175,9 +176,9 @@ def _epoch(sampler: BatchSampler, epoch: int) -> np.ndarray:
         return _padded(order, total).reshape(-1, sampler.batch_size)
     random = np.random.Generator(np.random.Philox(key=[sampler.seed, epoch]))
     order = random.permutation(order)
-    window = GROUPED_BATCHES * sampler.batch_size
     if len(sampler.buckets) < 2:
         return _padded(order, total).reshape(-1, sampler.batch_size)
+    window = GROUPED_BATCHES * sampler.batch_size
     for start in range(0, len(order), window):
         rows = order[start : start + window]
         by_length = np.argsort(sampler.lengths[rows], kind="stable")
@@ -199,8 +200,8 @@ def _seeds(seed: int, step: int, first: int, size: int) -> np.ndarray:
     )
     mixed ^= mixed >> np.uint64(31)
     mixed = (mixed * np.uint64(0x94D049BB133111EB)) >> np.uint64(33)
-    high = np.full(size, seed, np.int64).astype(np.int32)
-    return np.stack([high, mixed.astype(np.int32)], axis=1)
+    seeds = np.full(size, seed, np.int64).astype(np.int32)
+    return np.stack([seeds, mixed.astype(np.int32)], axis=1)
 
 
 def _dtype(records: records_lib.Rows, name: str) -> np.dtype:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from bert_keras import errors, files
 
 SUFFIX = ".parquet"
-_ROWS = 1000  # that are in memory at a time
+_ROWS = 1000  # Rows in memory at a time.
 
 
 class Row(Mapping[str, Any]):
@@ -72,7 +72,7 @@ def values(
             range(file.metadata.num_rows) if indices is None else indices
         )
         index = next(wanted, None)
-        start = 0  # of the group
+        start = 0  # index of the first row of the current group or batch
         for group in range(file.num_row_groups):
             stop = start + file.metadata.row_group(group).num_rows
             if index is not None and index < stop:
@@ -110,7 +110,9 @@ def _opened(path: str) -> Iterator[Any]:
     import pyarrow.parquet
 
     if not tf.io.gfile.exists(path):
-        raise errors.InputError(f"{path} cannot be read: there is no such file")
+        raise errors.InputError(
+            f"{path} cannot be read: there is no such file."
+        )
     try:
         with pyarrow.parquet.ParquetFile(files.fetch(path)) as file:
             yield file

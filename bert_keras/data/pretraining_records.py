@@ -43,13 +43,14 @@ class ShardSettings:
     objective: str  # nsp, sop or none
     passes: int = 1
     seed: int = 1
-    # For Google's format, which stores fixed masks; None: native records.
+    # Google's TFRecords store fixed masks, so they need these; None writes
+    # native records.
     masks: "MaskSettings | None" = None
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskSettings:
-    """The number of masks per row."""
+    """The masks of a row in Google's format: their share and their maximum."""
 
     masked_lm_prob: float = 0.15
     max_predictions_per_seq: int = 20
@@ -60,8 +61,9 @@ def write_shards(
 ) -> dict[str, Any]:
     """Writes one shard per pass, unless they exist already.
 
-    Returns {"fingerprint": of the chunk and the settings, "shards": manifest
-    entries, "report": counts, which `add_reports` sums over chunks}.
+    Returns {"fingerprint": the fingerprint of the chunk and the settings,
+    "shards": manifest entries, "report": counts, which `add_reports` sums over
+    chunks}.
     """
     folder = os.path.join(settings.folder, chunk.split)
     chunk_path = _chunk_path(folder, chunk.number)
@@ -101,9 +103,10 @@ def _write(
 
 
 def remove_results(folder: str, count: int) -> None:
-    """Removes the result files of `count` chunks, which `write_shards` reads.
+    """Removes the files chunk-NNNNN.json of the chunks 0..count-1.
 
-    Other files of the folder are not touched.
+    `write_shards` then builds their shards again. Other files of the folder are
+    not touched.
     """
     for number in range(count):
         path = _chunk_path(folder, number)
@@ -154,8 +157,8 @@ def sample_records(
 ) -> Iterator[records.Columns]:
     """Yields the rows of each pass.
 
-    They depend only on the arguments: the seed, the chunk's number and the
-    split seed the generator.
+    The rows depend on the arguments only: the generator's key is made of the
+    seed, the chunk's number and the split.
     """
     pairs = settings.objective != "none"
     key = [settings.seed, 2 * number + (split == "dev")]
@@ -253,9 +256,9 @@ def _count_rows(
 
 
 def _fingerprint(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> str:
-    # Contents, not paths: the same text and vocabulary give the same rows. Keep
-    # names and order of the fields: with others the fingerprints would change,
-    # and earlier shards would be built again.
+    # Contents, not paths: the same text and vocabulary give the same rows. Do
+    # not rename or reorder the fields: that changes the fingerprints, and
+    # existing shards would be rebuilt.
     masks = settings.masks and {
         "share": settings.masks.masked_lm_prob,
         "max_predictions": settings.masks.max_predictions_per_seq,
@@ -281,7 +284,7 @@ def _earlier_result(
     if not tf.io.gfile.exists(chunk_path):
         return None
     result = files.read_json(chunk_path)
-    if result["fingerprint"] != fingerprint:
+    if result.get("fingerprint") != fingerprint:
         return None
     for entry in result["shards"]:
         if (

@@ -218,13 +218,13 @@ class Records(Rows):
         if not is_complete(folder):
             raise errors.InputError(
                 f"{folder} is not a record folder: it holds no {MANIFEST}. "
-                f"Make one with `{commands.line('prepare')}`."
+                f"Make one with `{commands.command_line('prepare')}`."
             )
         self.manifest = files.read_json(os.path.join(folder, MANIFEST))
         if self.manifest.get("format") == GOOGLE:
             raise errors.InputError(
                 f"{folder} holds Google's TFRecord files. Make records of "
-                f"them: {commands.line('prepare')} "
+                f"them: {commands.command_line('prepare')} "
                 f"--input='{folder}/*.tfrecord' --vocab={folder}/vocab.txt."
             )
         if self.manifest.get("format") != FORMAT:

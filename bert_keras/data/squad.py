@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from bert_keras import errors
 from bert_keras.data import json_lines, text_lines
 
-# `answer_start` of a question none of whose answers occurs at its offset.
+# `answer_start` of a question without a located answer: it is impossible, or no
+# answer occurs at its offset.
 NO_ANSWER_START = "-1"
 
 
@@ -55,12 +56,12 @@ class Questions(Iterator[dict[str, str]]):
         self.num_blank_answers += num_blank
         if num_blank and not at_offset:
             self.num_questions_with_only_blank_answers += 1
-        self.num_impossible_with_answers += checks.impossible_with_answers
+        self.num_impossible_with_answers += checks.is_impossible_with_answers
         return example
 
     @property
     def warning(self) -> str:
-        """A message for the user on the rows read so far, or ""."""
+        """A warning about the examples read so far; empty if there is none."""
         sentences = []
         if self.num_misplaced_answers:
             sentences.append(
@@ -72,14 +73,14 @@ class Questions(Iterator[dict[str, str]]):
             )
         if self.num_blank_answers:
             sentences.append(
-                f"{self.num_blank_answers:,} answers are blank and left out; "
+                f"{self.num_blank_answers:,} blank answers are ignored; "
                 f"{self.num_questions_with_only_blank_answers:,} questions "
-                "have no other and count as questions without an answer."
+                "have only blank answers and count as unanswerable."
             )
         if self.num_impossible_with_answers:
             sentences.append(
                 f"{self.num_impossible_with_answers:,} questions are flagged "
-                "as impossible and have answers, which are left out."
+                "as impossible and have answers, which are ignored."
             )
         return f"{self.path}: {' '.join(sentences)}" if sentences else ""
 
@@ -101,26 +102,18 @@ def example(question: str, context: str, answers: Any) -> dict[str, str]:
     answers: [{"text", "answer_start"}, ...], {"text": [...], "answer_start":
       [...]}, or None.
 
-    Raises ValueError if no answer occurs in the context at its offset.
+    Raises ValueError if the answers have another format, or if none of them
+    occurs in the context at its offset.
     """
     if isinstance(answers, Mapping):
-        texts, starts = answers.get("text"), answers.get("answer_start")
-        if not isinstance(texts, list) or not isinstance(starts, list):
-            raise ValueError(
-                "expected answers with lists `text` and `answer_start`, found "
-                f"{', '.join(map(str, answers)) or 'an empty object'}"
-            )
-        answers = [
-            {"text": text, "answer_start": start}
-            for text, start in zip(texts, starts, strict=True)
-        ]
+        answers = _from_columns(answers)
     values = {
         "id": "",
         "question": question,
         "answers": answers or [],
         "is_impossible": not answers,
     }
-    result, _ = _example(context, _Node("labels", "", values))
+    result, _ = _example(context, _Node("", values))
     if answers and result["answer_start"] == NO_ANSWER_START:
         raise ValueError(
             "expected an answer that occurs in the context at its "
@@ -129,18 +122,40 @@ def example(question: str, context: str, answers: Any) -> dict[str, str]:
     return result
 
 
+def _from_columns(answers: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the answers of Hugging Face's columns as a list of objects."""
+    expected = "expected answers with lists `text` and `answer_start`"
+    for name in ("text", "answer_start"):
+        if name not in answers:
+            keys = ", ".join(map(str, answers))
+            raise ValueError(f"{expected}, found the keys {keys or '(none)'}")
+        if not isinstance(answers[name], list):
+            found = json_lines.name_of(answers[name])
+            raise ValueError(f"{expected}, found `{name}`: {found}")
+    texts, starts = answers["text"], answers["answer_start"]
+    if len(texts) != len(starts):
+        raise ValueError(
+            "expected as many `answer_start` as `text`, found "
+            f"{len(starts)} and {len(texts)}"
+        )
+    return [
+        {"text": text, "answer_start": start}
+        for text, start in zip(texts, starts, strict=True)
+    ]
+
+
 class _AnswerChecks(NamedTuple):
     """What was checked of a question's answers, for the counts of Questions."""
 
     at_offset: list[bool]  # per gold text: whether it occurs at its offset
     num_blank: int = 0
-    impossible_with_answers: bool = False
+    is_impossible_with_answers: bool = False
 
 
 def _examples(path: str) -> Iterator[tuple[dict[str, str], _AnswerChecks]]:
     content = b"\n".join(text_lines.read(path, any_line_end=True))
     try:
-        data = _Node(path, "", json_lines.loads(content.decode()))
+        data = _Node("", json_lines.loads(content.decode()))
     except json_lines.JsonError as error:
         position = (
             f"line {error.line}, column {error.column}: " if error.line else ""
@@ -157,15 +172,25 @@ def _examples(path: str) -> Iterator[tuple[dict[str, str], _AnswerChecks]]:
             "with iconv -t UTF-8."
         ) from None
     is_empty = True
+    try:
+        for example in _examples_of(data):
+            is_empty = False
+            yield example
+    except _FormatError as error:
+        raise errors.InputError(f"{path}: {error}. Fix the file.") from None
+    if is_empty:
+        raise errors.InputError(f"{path}: expected questions, found none.")
+
+
+def _examples_of(
+    data: "_Node",
+) -> Iterator[tuple[dict[str, str], _AnswerChecks]]:
     for article_index, article in enumerate(data.items("data")):
         for paragraph in article.items("paragraphs"):
             context = paragraph.text("context")
             for question in paragraph.items("qas"):
-                is_empty = False
                 example, checks = _example(context, question)
                 yield example | {"group": str(article_index)}, checks
-    if is_empty:
-        raise errors.InputError(f"{path}: expected questions, found none.")
 
 
 def _example(
@@ -196,19 +221,23 @@ def _example(
     return example, _AnswerChecks(
         at_offset,
         num_blank=len(all_answers) - len(answers),
-        impossible_with_answers=is_impossible and question.is_answered(),
+        is_impossible_with_answers=is_impossible and question.is_answered(),
     )
 
 
-class _Node:
-    """A JSON value of the file, with its key path for error messages."""
+class _FormatError(ValueError):
+    """A value that SQuAD's format does not allow; the message is a phrase."""
 
-    def __init__(self, path: str, key_path: str, value: Any):
-        self.path, self.key_path, self.value = path, key_path, value
+
+class _Node:
+    """A JSON value, with its key path for error messages."""
+
+    def __init__(self, key_path: str, value: Any):
+        self.key_path, self.value = key_path, value
 
     def items(self, key: str) -> list["_Node"]:
         return [
-            _Node(self.path, f"{self._at(key)}[{number}]", item)
+            _Node(f"{self._at(key)}[{number}]", item)
             for number, item in enumerate(self._get(key, list, "a list"))
         ]
 
@@ -254,7 +283,7 @@ class _Node:
             ):
                 return value
             description = f"it is {json_lines.name_of(value)}"
-        raise errors.InputError(
-            f"{self.path}: expected {expected} at {self._at(key)}, as in "
-            f"SQuAD's JSON, but {description}. Fix the file."
+        raise _FormatError(
+            f"expected {expected} at {self._at(key)}, as in SQuAD's JSON, but "
+            f"{description}"
         )

@@ -23,7 +23,7 @@ def readme(
     described = model_card.describe(
         predictor.model, predictor.tokenizer, name=predictor.task.name
     )
-    card = model_card.of(predictor.card, described)
+    card = model_card.for_copy(predictor.card, described)
     card = dataclasses.replace(card, name=f"{card.name} on a device")
     if not _is_exact(predictor, metadata):
         card = model_card.without_results(

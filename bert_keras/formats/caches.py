@@ -6,7 +6,7 @@
     ~/.cache/kagglehub/models/keras/bert/keras/bert_base_en_uncased/
       3/                        the files of version 3
       3.complete                exists when all of them are complete
-      .complete/3/NAME.complete exists when this file is complete
+      .complete/3/NAME.complete exists when the file NAME is complete
 
 KerasHub downloads through these two. Neither package is imported and nothing is
 downloaded here: a name that is in no cache is an error that says how to get it.
@@ -29,8 +29,8 @@ def is_name(path: str) -> bool:
     """Returns whether a path may be a model's name.
 
     Names are NAME, OWNER/NAME, a Kaggle handle, or one of these after hf:// or
-    kaggle://. If NAME or OWNER is a local file or folder, it is a path, and so
-    is a NAME of one word, such as `runs`.
+    kaggle://. If NAME or OWNER is a local file or folder, it is a path. A NAME
+    of letters and digits only, such as `runs`, is a path, too.
     """
     if path.startswith(published.SCHEMES):
         return _hub_name(path) is not None or _kaggle_handle(path) is not None
@@ -68,12 +68,14 @@ def kaggle_cache() -> str:
 def advice(name: str, unreadable: Sequence[str] = ()) -> str:
     """Returns the error message for a name that is neither a path nor cached.
 
-    unreadable: its folders in the caches that are no checkpoints.
+    unreadable: folders of the model in the caches that could not be read as a
+      checkpoint.
     """
     if unreadable:
         where = (
-            f"{' and '.join(unreadable)}, where it was downloaded to, is not a "
-            "checkpoint; were only some of its files downloaded?"
+            "it was downloaded, but there is no complete checkpoint in "
+            f"{' or '.join(unreadable)}; were only some of its files "
+            "downloaded?"
         )
     else:
         where = (
@@ -132,7 +134,10 @@ def _kaggle_folders(handle: str) -> Iterator[str]:
 
 
 def _is_complete(version: str) -> bool:
-    """Returns whether all files of a version in kagglehub's cache are."""
+    """Returns whether kagglehub marked a version as completely downloaded.
+
+    It marks the version, or each file of it, of which there must be one.
+    """
     if os.path.exists(f"{version}.complete"):
         return True
     folder, name = os.path.split(version)

@@ -243,7 +243,7 @@ def write(
     name = _written_as(task) if task else "BertModel"
     config = {
         "architectures": [name],
-        **configs.write(network, labels=getattr(task, "labels", ())),
+        **configs.to_values(network, labels=getattr(task, "labels", ())),
         "pad_token_id": tokenizer.pad_id,
         "torch_dtype": "float32",
     }

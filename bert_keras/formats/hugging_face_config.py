@@ -10,7 +10,8 @@ from bert_keras.networks import bert
 
 CONFIG = "config.json"
 
-# Hugging Face's field -> BertConfig's. Absent ones have equal defaults in both.
+# Hugging Face's field -> BertConfig's. A field that config.json lacks has the
+# same default in both.
 FIELDS = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -25,12 +26,13 @@ FIELDS = {
     "initializer_range": "initializer_range",
     "layer_norm_eps": "layer_norm_epsilon",
 }
-SIZES = tuple(FIELDS)[:7]  # the first five differ from model to model
-REQUIRED_SIZES = SIZES[:5]
+SIZES = tuple(FIELDS)[:7]
+REQUIRED_SIZES = SIZES[:5]  # which have no default that fits most models
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 POSITIVE = ("initializer_range", "layer_norm_eps")
 
-# Hugging Face's activation -> BertConfig's; of several, the first is written.
+# Hugging Face's activation -> BertConfig's; if several map to one, `to_values`
+# uses the first.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -48,7 +50,8 @@ PROBLEMS = (
     "regression",
 )
 
-# Fields and the only values that are a BERT; they are also the defaults.
+# Fields, and the only value of each that this package can load, which is also
+# the field's default.
 BERTS = {
     "model_type": "bert",
     "position_embedding_type": "absolute",
@@ -57,7 +60,7 @@ BERTS = {
 
 
 def _require_bert(path: str, values: Mapping[str, Any]) -> None:
-    """Raises InputError if it is not a BERT, or has code of its own."""
+    """Raises InputError if the model is no BERT, or refers to custom code."""
     if "model_type" not in values:
         raise errors.InputError(
             f'{path} has no model_type; write "model_type": "bert" into it '
@@ -71,10 +74,9 @@ def _require_bert(path: str, values: Mapping[str, Any]) -> None:
             )
     if values.get("auto_map"):
         raise errors.InputError(
-            f"{path} names code of its own (auto_map "
-            f"{weight_mapping.shown(values['auto_map'])}); nothing that a "
-            "folder names is run. Remove the line if network and tokenizer are "
-            "BERT's."
+            f"{path}: auto_map {weight_mapping.shown(values['auto_map'])} "
+            "refers to Python code. Code of a checkpoint is never executed. "
+            "Remove auto_map if the network and the tokenizer are BERT's."
         )
 
 
@@ -94,7 +96,7 @@ def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
             f"{weight_mapping.shown(activation)}."
         )
 
-    def said(names):
+    def present(names):
         return [name for name in names if name in values]
 
     weight_mapping.field(values, "is_decoder", bool, path)
@@ -107,9 +109,9 @@ def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
     weight_mapping.check_numbers(
         path,
         values,
-        sizes={*REQUIRED_SIZES, *said(SIZES)},
-        rates=said(RATES),
-        positive=said(POSITIVE),
+        sizes=dict.fromkeys((*REQUIRED_SIZES, *present(SIZES))),
+        rates=present(RATES),
+        positive=present(POSITIVE),
     )
     try:
         config = bert.BertConfig(
@@ -125,10 +127,10 @@ def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
     return config, values
 
 
-def write(
+def to_values(
     config: bert.BertConfig, *, labels: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Returns config.json's values for a network and its labels.
+    """Returns the values of config.json for a network and its labels.
 
     Raises InputError if a Hugging Face BERT cannot be such a network.
     """
@@ -141,15 +143,15 @@ def write(
     }
     other = {
         name: getattr(config, name)
-        for name, values in required.items()
-        if getattr(config, name) not in values
+        for name, supported in required.items()
+        if getattr(config, name) not in supported
     }
     if other:
         raise errors.InputError(
             f"a Hugging Face BERT has no {', '.join(other)}; this network has "
             f"{other}."
         )
-    written = {
+    values = {
         "model_type": "bert",
         "hidden_act": next(
             key
@@ -160,9 +162,9 @@ def write(
         **{key: getattr(config, field) for key, field in FIELDS.items()},
     }
     if labels:
-        written["id2label"] = dict(enumerate(labels))
-        written["label2id"] = {label: i for i, label in enumerate(labels)}
-    return written
+        values["id2label"] = dict(enumerate(labels))
+        values["label2id"] = {label: i for i, label in enumerate(labels)}
+    return values
 
 
 def labels(folder: str, values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -179,7 +181,7 @@ def labels(folder: str, values: Mapping[str, Any]) -> tuple[str, ...]:
         names = {str(index): label for label, index in ids.items()}
         if len(names) < len(ids):
             raise errors.InputError(
-                f"{path}: expected an id of its own for each label in "
+                f"{path}: expected a different id for each label in "
                 f"label2id, found {weight_mapping.shown(ids, 300)}."
             )
     if not names:
@@ -198,8 +200,8 @@ def labels(folder: str, values: Mapping[str, Any]) -> tuple[str, ...]:
         set(map(str, ordered))
     ) != len(ordered):
         raise errors.InputError(
-            f"{path}: expected a label of its own for each of "
-            f"0..{len(names) - 1} in id2label, found "
+            f"{path}: expected a different label for each id in "
+            f"0..{len(names) - 1} of id2label, found "
             f"{weight_mapping.shown(names, 300)}."
         )
     numbers = {str(label): str(index) for index, label in enumerate(ordered)}

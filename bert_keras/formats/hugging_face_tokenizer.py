@@ -159,10 +159,9 @@ def _check_settings(
                 )
         elif name == "auto_map" and value:
             raise errors.InputError(
-                f"{folder}: {file} names code of its own for the tokenizer "
-                f"({name} {weight_mapping.shown(value)}); nothing that a "
-                "folder "
-                "names is run. Remove the line if the tokenizer is BERT's."
+                f"{folder}: {name} {weight_mapping.shown(value)} in {file} "
+                "refers to Python code of the tokenizer. Code of a checkpoint "
+                f"is never executed. Remove {name} if the tokenizer is BERT's."
             )
         elif name in BERTS and value is not None and value != BERTS[name]:
             raise errors.InputError(

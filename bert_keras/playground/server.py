@@ -3,11 +3,13 @@
 It answers GET / (the page), GET /model and POST /answer (JSON). A site that the
 user visits must not reach the model through the browser: requests need a Host
 that no site can have (against DNS rebinding) and, if they have one, an Origin
-that equals it; JSON from other origins fails as there is no CORS.
+that equals it. A JSON request of another origin fails at its preflight, to
+which no CORS header is sent.
 """
 
 import base64
 import contextlib
+import errno
 import hashlib
 import http.server
 import importlib.resources
@@ -17,7 +19,6 @@ import socket
 import socketserver
 import sys
 import traceback
-import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -88,7 +89,7 @@ class Server(http.server.ThreadingHTTPServer):
             session.wait(_STOP_SECONDS)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Prints the traceback of a bug; a browser that left is none."""
+        """Prints the traceback of a bug; a closed connection is not a bug."""
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
 
@@ -102,15 +103,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
     timeout = _IDLE_SECONDS
 
     def do_GET(self) -> None:
-        self._answer({"/": self._page, "/model": self._model})
+        # The body of such a request is not read. Close the connection, so that
+        # the body is not parsed as the next request.
+        if (
+            "Content-Length" in self.headers
+            or "Transfer-Encoding" in self.headers
+        ):
+            self.close_connection = True
+        self._dispatch({"/": self._page, "/model": self._model})
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def do_POST(self) -> None:
-        self._answer({"/answer": self._texts})
+        self._dispatch({"/answer": self._answer})
 
-    def _answer(self, paths: Mapping[str, Any]) -> None:
+    def _dispatch(self, paths: Mapping[str, Any]) -> None:
         try:
             require_local(self.headers.get_all("Host"), self.server.host)
             content = paths.get(self.path.partition("?")[0])
@@ -122,7 +130,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except RequestError as error:
             # A body that was not read must not be taken for a request.
             self.close_connection = True
-            self._send_error(error.status, str(error))
+            self._send_error_json(error.status, str(error))
 
     def _page(self) -> tuple[str, bytes]:
         return "text/html; charset=utf-8", self.server.page
@@ -130,7 +138,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _model(self) -> tuple[str, bytes]:
         return _json(self.server.session.describe())
 
-    def _texts(self) -> tuple[str, bytes]:
+    def _answer(self) -> tuple[str, bytes]:
         require_same_origin(self.headers)
         texts = self._read_json()
         try:
@@ -186,7 +194,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             data = self.rfile.read(min(count, 1 << 16))
             count -= len(data) or count
 
-    def _send_error(self, status: int, message: str) -> None:
+    def _send_error_json(self, status: int, message: str) -> None:
         self._send(status, *_json({"error": message}))
 
     def _send(self, status: int, content_type: str, body: bytes) -> None:
@@ -205,9 +213,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def send_error(
         self, code: int, message: str | None = None, explain: str | None = None
     ) -> None:
-        """Answers requests that are no HTTP, or of another method."""
+        """Answers malformed requests, and methods but GET, HEAD and POST."""
         self.close_connection = True
-        self._send_error(code, message or HTTPStatus(code).phrase)
+        self._send_error_json(code, message or HTTPStatus(code).phrase)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Prints nothing: the page shows what happens."""
@@ -243,7 +251,7 @@ def require_same_origin(headers: Any) -> None:
     """Raises RequestError for a request that another site's page sent."""
     origin = headers.get("Origin")
     is_own = origin is None or (
-        urllib.parse.urlsplit(origin).netloc.lower() == headers["Host"].lower()
+        origin.partition("://")[2].lower() == headers["Host"].lower()
     )
     site = headers.get("Sec-Fetch-Site", "none")
     if not is_own or site not in ("none", "same-origin"):
@@ -300,12 +308,22 @@ def listen(host: str = "127.0.0.1", port: int = 8000) -> Iterator[Server]:
     """
     try:
         server = Server(host, port)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+        number = getattr(error, "errno", None)
+        is_port = isinstance(error, OverflowError) or (
+            number in (errno.EADDRINUSE, errno.EACCES)
+        )
+        if is_port:
+            raise errors.InputError(
+                f"port={port}: cannot listen on {host} ({reason}); give "
+                "another port, or 0 for a free one.",
+                argument="port",
+            ) from None
         raise errors.InputError(
-            f"port={port}: cannot listen on {host} ({reason}); give another "
-            "port, or 0 for a free one.",
-            argument="port",
+            f"host={host}: cannot listen on it ({reason}); give an address of "
+            "this machine, such as 127.0.0.1.",
+            argument="host",
         ) from None
     with server:
         yield server

@@ -327,7 +327,9 @@ def _card(
     described = model_card.describe(
         predictor.model, predictor.tokenizer, name=name
     )
-    card = model_card.of(predictor.card, described).with_tag("saved-model")
+    card = model_card.for_copy(predictor.card, described).with_tag(
+        "saved-model"
+    )
     compared = " and ".join(
         f"by at most {each['numbers']:.2g} on {each['texts']} {what}"
         for what, each in parity.items()

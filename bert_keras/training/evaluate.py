@@ -31,7 +31,7 @@ from bert_keras.wrappers import base as wrappers
 class EvaluateSettings:
     """Settings of an evaluation."""
 
-    checkpoint: str = options.option("", "A run, or one of its step folders.")
+    checkpoint: str = options.option("", options.CHECKPOINT)
     modules: str = options.option(
         "", options.MODULES, formerly=("task",), identity=False
     )
@@ -112,7 +112,8 @@ def _on_examples(
     task = model.task
     if records_lib.is_complete(os.path.join(settings.data, "train")):
         raise errors.InputError(
-            f"data={settings.data} is a folder of {commands.line('prepare')}; "
+            f"data={settings.data} is a folder of "
+            f"{commands.command_line('prepare')}; "
             "evaluate a pretrained checkpoint on its folder `dev`, and any "
             "other on a labelled file."
         )

@@ -131,7 +131,7 @@ def _run(
         "malformed rows skipped": records.manifest["skipped"],
         "dev rows": len(dev),
     }
-    card = run_card.make(
+    card = run_card.from_run(
         settings,
         identity,
         init=init,
@@ -145,7 +145,7 @@ def _run(
         {
             **counts,
             **({"rows truncated": truncated} if truncated else {}),
-            "next": f"{commands.line('predict')} "
+            "next": f"{commands.command_line('predict')} "
             f"--checkpoint={settings.output}",
         }
     )
@@ -292,7 +292,7 @@ def _identity(
             **run_folder.options_fingerprints(requested_task),
             "init": ""
             if settings.from_scratch
-            else run_folder.start_fingerprint(
+            else run_folder.weights_fingerprint(
                 model, init.matching_heads(model.task)
             ),
         },

@@ -4,6 +4,7 @@ import collections
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from bert_keras import console, errors, labelled_examples, options
@@ -39,18 +40,20 @@ def to_dataset(
 
     Its batches are (features, labels by loss term, weights by loss term). Texts
     of similar length share a batch, which is padded to one of a few lengths.
-    Whenever the dataset is iterated, the order is another one, and so are the
-    masks of a masked language model: Keras' `shuffle` is not needed, and it
-    warns that it ignores it. The texts are tokenized once, here, and stay in
-    memory.
+    Each iteration of the dataset has a new order and, for a masked language
+    model, new masks. `fit` needs no `shuffle`; Keras warns that it ignores that
+    argument for a tf.data.Dataset. The texts are tokenized once, here, and stay
+    in memory.
 
     Args:
       texts: as in `Predictor.predict`, or the path of a labelled file.
       labels: the label of each text, as in `Task.make_example`; None for a
         file, and for a masked language model.
       task: a task with its labels, as its `adapt` sets them.
-      tokenizer: that of the checkpoint to start from.
+      tokenizer: the tokenizer of the model, as in `load(...).tokenizer`.
+      batch_size: number of rows in a batch; one batch may have fewer.
       shuffle: False for validation data: the same order and masks each time.
+      seed: number from which the orders and the masks are drawn.
     """
     _check(task, batch_size, seed)
     examples = labelled_examples.read(task, texts, labels)
@@ -71,9 +74,13 @@ def to_dataset(
 
 def _check(task: base.Task, batch_size: int, seed: int) -> None:
     options.require_whole(batch_size=batch_size)
-    if not 0 <= seed <= options.MAX_SEED:
+    is_whole = isinstance(seed, (int, np.integer)) and not isinstance(
+        seed, bool
+    )
+    if not is_whole or not 0 <= seed <= options.MAX_SEED:
         raise errors.InputError(
-            f"seed={seed}: expected a number from 0 to {options.MAX_SEED}.",
+            f"seed: expected a whole number from 0 to {options.MAX_SEED}, "
+            f"found {seed!r}.",
             argument="seed",
         )
     if not isinstance(task, base.Task):
@@ -89,7 +96,7 @@ def _rows(
     tokenizer: tokenizers.Tokenizer,
     examples: Sequence[base.Example],
 ) -> records_lib.Rows:
-    """Tokenizes the examples and says how many were truncated."""
+    """Tokenizes the examples and prints how many were truncated."""
     counts: collections.Counter[str] = collections.Counter()
     records = list(labelled_records.encode(task, tokenizer, examples, counts))
     if counts["truncated"]:

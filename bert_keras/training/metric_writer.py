@@ -1,7 +1,7 @@
 """Writes a run's metrics to `log.jsonl` and reports them to trackers.
 
-The log is always written. What else shows the run is a tracker: TensorBoard,
-MLflow. They get the same numbers, and on a resumed run the numbers of the log.
+The log is always written. TensorBoard and MLflow are trackers: they get the
+same metrics, and when a run resumes, the log's lines again.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ import tensorflow as tf
 from bert_keras import console, errors, files
 
 LOG = "log.jsonl"
-SUFFIX = ".bert_keras"  # of the names of the files that TensorBoard reads
+SUFFIX = ".bert_keras"  # Ends the names of the event files written here.
 
 Line = Mapping[str, Any]  # of the log: {"step": 20, "loss": 8.12, ...}
 
@@ -25,7 +25,10 @@ class Tracker(Protocol):
     """What shows a run while it trains and afterwards."""
 
     def write(self, line: Line) -> None:
-        """Shows the metrics of a line; None is not a finite number."""
+        """Shows the metrics of a line.
+
+        A value of None was NaN or infinite: skip it.
+        """
 
     def picture(self, step: int, name: str, png: bytes) -> None:
         """Shows an image; it is lost if the run resumes from before `step`."""
@@ -37,10 +40,11 @@ class Tracker(Protocol):
 class MetricWriter:
     """Writes `log.jsonl`, and the same values to the trackers.
 
-    When a run resumes, log lines of later steps are removed and the trackers
-    show the remaining lines, so that no step is missing or repeated. Invalid
-    lines are moved to `log.jsonl.unread`.
+    When a run resumes, the trackers show the lines that the log keeps, so that
+    no step is missing or repeated. Invalid lines are moved to
+    `log.jsonl.unread`.
 
+    start: the step that the run resumes from; lines of later steps are removed.
     report_to: names of trackers. settings: the settings that they show.
     """
 
@@ -147,7 +151,7 @@ class TensorBoard:
 def _mlflow(
     run: str, lines: Sequence[Line], settings: Mapping[str, Any]
 ) -> Tracker:
-    # MLflow sends statistics of its use to its makers unless told not to.
+    # MLflow sends usage statistics to its developers by default.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     from bert_keras.training import mlflow_tracker  # needs the package
@@ -208,9 +212,8 @@ def _lines(path: str) -> tuple[list[dict[str, Any]], list[bytes]]:
         try:
             values = json.loads(line)
             is_log = isinstance(values.get("step"), int) and all(
-                # The comparison is false for NaN.
                 value is None
-                or (isinstance(value, (int, float)) and float(value) == value)
+                or (isinstance(value, (int, float)) and math.isfinite(value))
                 for value in values.values()
             )
         # OverflowError: integers too large for a float.

@@ -100,7 +100,7 @@ def _run(
     began = time.monotonic()
     tokenizer = _tokenizer(settings, paths, same=same)
     then = (
-        f"{commands.line('pretrain')} --records={settings.output} "
+        f"{commands.command_line('pretrain')} --records={settings.output} "
         "--output=runs/base"
     )
     if all(path.endswith((".tfrecord", ".tf_record")) for path in paths):

@@ -110,14 +110,14 @@ def _run(
             "records": train.fingerprint,
             "dev records": dev.fingerprint if dev else "",
             **run_folder.options_fingerprints(requested_task),
-            "init": run_folder.start_fingerprint(model, head_names)
+            "init": run_folder.weights_fingerprint(model, head_names)
             if settings.init
             else "",
         },
         without_flags=("task", *FIELDS_FROM_RECORDS),
     )
     run_folder.claim(settings, identity, cluster.Workers(strategy))
-    card = run_card.make(
+    card = run_card.from_run(
         settings,
         identity,
         init=init,
@@ -131,7 +131,10 @@ def _run(
     )
     trainer = _train(settings, strategy, model, tokenizer, train, dev, card)
     trainer.report(
-        {"next": f"{commands.line('finetune')} --init={settings.output} ..."}
+        {
+            "next": f"{commands.command_line('finetune')} "
+            f"--init={settings.output} ..."
+        }
     )
     return trainer.state.metrics
 

@@ -1,6 +1,7 @@
 """The model cards of a run's checkpoints: how each was made, and its metrics.
 
-A resumed run writes the same cards as one that never stopped, but for the time.
+A resumed run writes the same cards as one that never stopped, except for the
+training time.
 """
 
 import dataclasses
@@ -23,10 +24,12 @@ from bert_keras.training import settings as settings_lib
 
 @dataclasses.dataclass(frozen=True)
 class RunCard:
-    """What is known of a run before its first step; `at_step` makes its cards.
+    """The part of a run's cards that is known before the first step.
 
-    data: the data set that metrics are measured on; inputs: rows, tokens and
-    the like, by their names; limits: further items of the section of limits.
+    `at_step` completes it.
+
+    data: the data set that metrics are measured on. inputs: rows, tokens and
+      the like, by their names. limits: further items of the section of limits.
     """
 
     settings: settings_lib.TrainSettings
@@ -58,14 +61,14 @@ class RunCard:
         card = model_card.describe(model, tokenizer, name=name, task=served)
         card = dataclasses.replace(card, head=self._head(card.head))
         if metrics:
-            named = bool(self.settings.card_dataset)
+            dataset = self.settings.card_dataset
+            where = f" on {markdown.code(self.data)}" if dataset else ""
             card = model_card.with_results(
                 card,
                 metrics,
                 task=served,
-                data=self.settings.card_dataset or self.data,
-                remark=f"Measured at step {step:,}"
-                f"{f' on {markdown.code(self.data)}' * named}.",
+                data=dataset or self.data,
+                remark=f"Measured at step {step:,}{where}.",
             )
         else:
             text = f"Step {step:,} was not evaluated."
@@ -119,7 +122,7 @@ class RunCard:
         )
 
 
-def make(
+def from_run(
     settings: settings_lib.TrainSettings,
     identity: run_folder.Identity,
     *,

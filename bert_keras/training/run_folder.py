@@ -49,7 +49,8 @@ PREPARATION = (
     "report.json",
 )
 
-# A flag that only one command has identifies it in an old flags.txt.
+# Command -> a flag that no other command has: identifies the command of an old
+# flags.txt.
 _OWN_FLAG = {"prepare": "input", "pretrain": "records", "finetune": "train"}
 
 
@@ -58,8 +59,8 @@ class Identity:
     """The identity of a run: a run resumes only if the stored one is equal.
 
     command: prepare, pretrain or finetune. settings: dataclasses of options;
-    fields with identity=False are ignored. reads: {name of an input: a
-    fingerprint of its contents, or its values}.
+    fields with identity=False are ignored. reads: {input: the fingerprint of
+    its contents, or, for the network, its config}.
     """
 
     command: str
@@ -74,30 +75,33 @@ class Identity:
     def _options(self) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
         """Yields (name, field, value) of every option, including wrappers'."""
         for each in self.settings:
-            task: Any = each
+            inner: Any = each
             task_wrappers: list[wrappers.Wrapper] = []
             if isinstance(each, base.Task):
-                task, task_wrappers = wrappers.unwrap(each)
-            for field in dataclasses.fields(task):
+                inner, task_wrappers = wrappers.unwrap(each)
+            for field in dataclasses.fields(inner):
                 if "help" in field.metadata:
-                    yield field.name, field, getattr(task, field.name)
+                    yield field.name, field, getattr(inner, field.name)
             for wrapper in task_wrappers:
                 for name, field in wrappers.own_options(type(wrapper)).items():
                     yield name, field, getattr(wrapper, field.name)
 
     def changed(self) -> dict[str, Any]:
-        """Returns the settings that make the model and differ from defaults.
+        """Returns the settings of a command line that repeats the run.
 
-        The task, its wrappers and the inputs come first.
+        They are `output`, `modules`, and the settings that affect the result,
+        as far as they differ from their defaults. The task, its wrappers and
+        the inputs are first.
         """
-        kept = ("output", "modules")  # which a command needs all the same
+        # They have identity=False, but the command does not run without them.
+        needed = ("output", "modules")
         inputs, others = {}, {}
         for name, field, value in self._options():
             if value == field.default:
                 continue
             if field.metadata.get("reads"):
                 inputs[name] = value
-            elif name in kept or field.metadata.get("identity", True):
+            elif name in needed or field.metadata.get("identity", True):
                 others[name] = value
         fields = self.fields()
         names = {k: v for k, v in self.values().items() if k not in fields}
@@ -148,7 +152,9 @@ def check(
     names: Collection[str],
     has_results: bool,
 ) -> bool:
-    """Returns whether `folder` already belongs to this run; writes nothing.
+    """Returns whether `folder` has this identity already; writes nothing.
+
+    False: the folder is new, or settings changed before the first result.
 
     Args:
       names: patterns of the files that the run will write there.
@@ -162,13 +168,19 @@ def check(
     if stored is None:
         _refuse_foreign_files(folder, names)
         return False
+    if stored["command"] != identity.command:
+        raise errors.InputError(
+            f"{folder} contains the output of `{stored['command']}`, not of "
+            f"`{identity.command}`. Choose another `output`.",
+            argument="output",
+        )
     changed = _differences(stored, identity)
-    if changed and (has_results or stored["command"] != identity.command):
+    if changed and has_results:
         raise errors.InputError(
             f"{folder} was started with other settings "
             f"({'; '.join(changed)}). Continue with the "
             f"settings in {os.path.join(folder, IDENTITY)} (on a command line: "
-            f"--flagfile={os.path.join(folder, FLAGS)}, output={folder}), or "
+            f"--flagfile={os.path.join(folder, FLAGS)} output={folder}), or "
             "choose another `output`.",
             argument="output",
         )
@@ -181,7 +193,7 @@ def write_identity(folder: str, identity: Identity) -> None:
         os.path.join(folder, IDENTITY), json.dumps(identity.to_dict(), indent=1)
     )
     values = identity.values()
-    text = text_of(
+    text = format_flagfile(
         {k: v for k, v in values.items() if k not in identity.without_flags}
     )
     files.write_text(os.path.join(folder, FLAGS), text)
@@ -257,7 +269,7 @@ def contents_fingerprint(path: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def start_fingerprint(
+def weights_fingerprint(
     model: model_lib.BertModel, head_names: Collection[str] | None = ()
 ) -> str:
     """Returns a fingerprint of the encoder's weights and those of some heads.
@@ -282,10 +294,15 @@ def _stored_identity(folder: str, identity: Identity) -> dict[str, Any] | None:
     path = os.path.join(folder, IDENTITY)
     if tf.io.gfile.exists(path):
         values = files.read_json(path)
+        command = values.get("command")
         settings, reads = values.get("settings"), values.get("reads")
-        if isinstance(settings, dict) and isinstance(reads, dict):
+        if (
+            isinstance(command, str)
+            and isinstance(settings, dict)
+            and isinstance(reads, dict)
+        ):
             return {
-                "command": values.get("command"),
+                "command": command,
                 "settings": identity.renamed(settings),
                 "reads": reads,
             }
@@ -311,7 +328,7 @@ def _identity_from_flags(
         return None
     with tf.io.gfile.GFile(path, "rb") as file:
         text = file.read().decode("utf-8", "replace")
-    values = parse(text)
+    values = parse_flagfile(text, names=identity.fields())
     command = next((c for c, own in _OWN_FLAG.items() if own in values), None)
     complete = (
         records_lib.is_complete(os.path.join(folder, "train"))
@@ -339,8 +356,6 @@ def _differences(
     stored_identity: Mapping[str, Any], identity: Identity
 ) -> list[str]:
     """Returns descriptions of the differences between two identities."""
-    if stored_identity["command"] != identity.command:
-        return [f"it is a folder of {stored_identity['command']}"]
     is_from_flags = stored_identity["reads"] is None
     fields = identity.fields()
     stored, now = stored_identity["settings"], identity.to_dict()["settings"]
@@ -353,7 +368,7 @@ def _differences(
             # Old runs identified input files by path, not by contents.
             if not (is_from_flags and field.metadata.get("reads")):
                 continue
-        # A missing field did not exist yet.
+        # A field that settings.json lacks is newer than the run.
         if_missing = None
         if field is not None and not is_from_flags:
             if_missing = field.metadata["absent"]
@@ -361,9 +376,8 @@ def _differences(
         if is_from_flags and name in identity.without_flags and before is None:
             continue
         if field is None and name not in ("task", "wrappers"):
-            if (
-                not is_from_flags
-            ):  # a field of a later version, or of another task
+            # A field of a later version, or of another task.
+            if not is_from_flags:
                 changed.append(f"{name}={before} before, unknown now")
         elif before != after:
             changed.append(
@@ -419,7 +433,7 @@ def _refuse_foreign_files(folder: str, names: Collection[str]) -> None:
         )
 
 
-def text_of(values: Mapping[str, Any]) -> str:
+def format_flagfile(values: Mapping[str, Any]) -> str:
     """Formats flags as the lines of a flagfile; None is omitted."""
     return "".join(
         f"--{name}={value}\n"
@@ -428,15 +442,19 @@ def text_of(values: Mapping[str, Any]) -> str:
     )
 
 
-def parse(text: str) -> dict[str, str]:
-    """Parses a flagfile: {flag: value}; "True" or "False" for --x and --nox."""
+def parse_flagfile(text: str, names: Collection[str] = ()) -> dict[str, str]:
+    """Parses a flagfile: {flag: value}; "True" or "False" for --x and --nox.
+
+    names: flags; --no_bias is not the negation of _bias if it is one of them.
+    """
     values = {}
     for line in text.splitlines():
         if not line.startswith("--"):
             continue
         name, equals, value = line.removeprefix("--").partition("=")
         if not equals:  # absl writes --name and --noname
-            value = str(not name.startswith("no"))
-            name = name if value == "True" else name.removeprefix("no")
+            negated = name.startswith("no") and name not in names
+            name = name.removeprefix("no") if negated else name
+            value = str(not negated)
         values[name] = value
     return values

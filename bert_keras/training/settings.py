@@ -348,9 +348,9 @@ class FinetuneSettings(TrainSettings):
 
     init: str = options.option(
         "",
-        "The checkpoint to start from: a run or step folder, a folder of "
-        "Google's, Hugging Face's or KerasHub's, or the name of a model that "
-        "huggingface_hub or kagglehub downloaded.",
+        "The checkpoint to start from: a run or step folder, a folder in "
+        "Google's, Hugging Face's or KerasHub's format, or the name of a model "
+        "that huggingface_hub or kagglehub downloaded.",
         reads=True,
     )
     train: str = options.option("", "Labelled rows to learn from.", reads=True)

@@ -100,13 +100,17 @@ class CommandsTest(parameterized.TestCase):
 
     def test_commands_are_named_as_the_running_one_was_called(self):
         text = "`bert-keras verify`, bert-keras export-savedmodel --x=1"
-        self.assertEqual(commands.line("verify"), "python -m export.verify")
+        self.assertEqual(
+            commands.command_line("verify"), "python -m export.verify"
+        )
         self.assertEqual(
             commands.as_called(text),
             "`python -m export.verify`, python -m export.saved_model --x=1",
         )
         with mock.patch.object(commands, "_called_by_name", True):
-            self.assertEqual(commands.line("verify"), "bert-keras verify")
+            self.assertEqual(
+                commands.command_line("verify"), "bert-keras verify"
+            )
             self.assertEqual(commands.as_called(text), text)
 
     def test_a_command_gets_its_flags_and_its_own_name(self):

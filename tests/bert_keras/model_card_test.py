@@ -141,6 +141,7 @@ class ModelCardTest(parameterized.TestCase):
         )
         card = model_card.read(self.folder)
         self.assertEqual(card.head, {"license": "mit", "language": "de"})
+        self.assertEqual(card.name, "other")
         self.assertEqual(card.sections, {})
 
     def test_random_texts_are_read_back(self):

@@ -174,6 +174,9 @@ class ModelCardTest(parameterized.TestCase):
         )
         self.assertEqual(other.card.head, {"license": "mit"})
         self.assertEmpty(other.card.sections)
+        other.save(self.path("tagger"))
+        with open(self.path("tagger", model_card.FILE)) as file:
+            self.assertIn("\n# tagger\n", file.read())
 
     def test_a_model_with_another_vocabulary_has_other_figures(self):
         words = mains.write(self.path("words.txt"), "drugs\n")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -266,7 +267,7 @@ class MainTest(parameterized.TestCase):
             [each["pieces"][1:-1] for each in answers],
             [["a", "film"], ["dull"], ["film"], ["good"], ["bad"]],
         )
-        self.assertIn("3 lines had bytes that are not UTF-8", said)
+        self.assertIn("Invalid UTF-8 bytes were dropped from 3 lines.", said)
 
     def test_no_text_is_no_answer(self):
         self.assertEqual(self.run_bytes("classification", b"")[0], [])
@@ -311,6 +312,16 @@ class MainTest(parameterized.TestCase):
             with open(path.replace(".tflite", ".json"), "w") as file:
                 file.write(content)
             self.assertIn(expected, self.fail_main(path))
+
+    @parameterized.parameters(
+        {"signatures": []}, {"inputs": 3}, {"inputs": ["a"]}, {"classes": "2"},
+        {"cls_id": "2"}, {"vocabulary": 3}, {"vocabulary": {}},
+    )  # fmt: skip
+    def test_metadata_of_another_type_is_one_line(self, **changes):
+        path = self.copy(**changes)
+        with self.assertRaisesRegex(SystemExit, "^error: .* or its .json: "):
+            with mock.patch.object(sys, "argv", ["", f"--model={path}"]):
+                run_tflite.main()
 
     def copy(self, **changes):
         """The path of a copied model whose .json says other things."""

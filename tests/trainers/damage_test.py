@@ -1,4 +1,4 @@
-"""Damage to checkpoints and disks: what is said, and where a run goes on."""
+"""Damaged checkpoints and full disks: the messages, and where a run resumes."""
 
 import functools
 import json

@@ -117,7 +117,8 @@ class WriteTest(parameterized.TestCase):
         return list(google_tfrecords.read([self.path]))
 
     def test_what_is_written_is_what_mask_tokens_draws(self):
-        # Blocks are not seen, and a cap above the length is filled up.
+        # Blocks do not affect the rows; positions up to a maximum above the
+        # length are padding.
         for rows, most in ((google_tfrecords.BLOCK + 40, 3), (40, 30)):
             rows = made_rows(rows)
             entry = write(self.path, rows, max_predictions=most)

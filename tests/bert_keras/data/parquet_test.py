@@ -14,7 +14,13 @@ import pyarrow.parquet
 from absl.testing import absltest, parameterized
 
 from bert_keras import errors
-from bert_keras.data import corpus, labelled_files, labels, unlabelled_texts
+from bert_keras.data import (
+    corpus,
+    labelled_files,
+    labels,
+    parquet,
+    unlabelled_texts,
+)
 from bert_keras.data import records as records_lib
 from bert_keras.training import prepare
 from tests import tiny
@@ -150,6 +156,11 @@ class LabelledRowsTest(Case):
         pathlib.Path(path).write_bytes(data[:size])
         with self.assertRaisesRegex(errors.InputError, "cannot be read: "):
             list(labelled_files.read(path))
+
+    def test_the_message_on_a_missing_file_is_a_sentence(self):
+        path = os.path.join(self.create_tempdir().full_path, "no.parquet")
+        with self.assertRaisesRegex(errors.InputError, r"no such file\.$"):
+            parquet.count(path)
 
     def test_an_empty_or_a_missing_file_is_refused(self):
         none = pyarrow.array([], pyarrow.string())

@@ -54,6 +54,14 @@ class PretrainingRecordsTest(absltest.TestCase):
         self.assertEqual(self.write()[0], first)
         self.assertEqual(files.checksum(path), shard["sha256"])
 
+    def test_a_result_file_of_other_contents_is_written_again(self):
+        first, _ = self.write()
+        path = os.path.join(self.folder, "train", "chunk-00000.json")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("{}")
+        self.assertEqual(self.write()[0], first)
+        self.assertEqual(files.read_json(path), first)
+
 
 if __name__ == "__main__":
     absltest.main()

@@ -4,8 +4,9 @@ import os
 
 from absl.testing import absltest, parameterized
 
-from bert_keras import errors
+from bert_keras import errors, labelled_examples
 from bert_keras.data import squad
+from bert_keras.tasks import question_answering
 from tests import tiny
 
 CONTEXT = "𝄞 Ada met Bo. Ada left."
@@ -102,15 +103,15 @@ class SquadTest(parameterized.TestCase):
         read = squad.read(self.write(article(question(*answers))))
         self.assertEqual(list(read), [flagged])
         self.assertEqual(flagged["is_impossible"], "true")
-        self.assertIn("2 answers are blank", read.warning)
-        self.assertIn("1 questions have no other", read.warning)
+        self.assertIn("2 blank answers are ignored", read.warning)
+        self.assertIn("1 questions have only blank answers", read.warning)
 
     def test_a_blank_answer_beside_another_is_left_out_and_told(self):
         read = squad.read(self.write(article(question(("", 0), ("Bo", 10)))))
         (row,) = read
         self.assertEqual(json.loads(row["answers"]), ["Bo"])
         self.assertEqual((row["answer"], row["answer_start"]), ("Bo", "10"))
-        self.assertIn("1 answers are blank", read.warning)
+        self.assertIn("1 blank answers are ignored", read.warning)
         self.assertEqual((read.num_answers, read.num_misplaced_answers), (1, 0))
 
     def test_answers_to_an_impossible_question_are_told(self):
@@ -156,6 +157,36 @@ class SquadTest(parameterized.TestCase):
     def test_what_is_wrong_is_named_with_its_place(self, content, message):
         with self.assertRaisesRegex(errors.InputError, message):
             self.read(content)
+
+    def test_the_message_on_a_file_names_it_and_says_what_to_do(self):
+        path = self.write(article(question(("Bo", "10"))))
+        with self.assertRaises(errors.InputError) as caught:
+            list(squad.read(path))
+        message = str(caught.exception)
+        self.assertStartsWith(message, f"{path}: expected a whole number")
+        self.assertEndsWith(message, "but it is a string. Fix the file.")
+
+    @parameterized.parameters(
+        ("Bo", "expected a list at answers, .* but it is a string"),
+        (["Bo"], r"expected .* at answers\[0\].text, .* is a string"),
+        ([{"text": "Bo"}], r"at answers\[0\].answer_start, .* the keys text"),
+        ([{"text": "Bo", "answer_start": "10"}], "a whole number at answers"),
+        ({"text": "Bo", "answer_start": 10}, "found `text`: a string"),
+        ({"text": ["Bo"], "answer_start": 10}, "found `answer_start`: 10"),
+        ({"text": ["Bo"]}, "found the keys text"),
+        ({"text": ["Bo", "Ada"], "answer_start": [10]}, "found 1 and 2"),
+    )
+    def test_malformed_answers_from_python_are_named_with_their_index(
+        self, answers, message
+    ):
+        task = question_answering.QuestionAnswering()
+        texts = [("Who?", CONTEXT)] * 2
+        labels = [[{"text": "Bo", "answer_start": 10}], answers]
+        with self.assertRaisesRegex(
+            errors.InputError, f"^example 1: .*{message}"
+        ) as caught:
+            labelled_examples.from_python(task, texts, labels)
+        self.assertNotIn("file", str(caught.exception))
 
     def test_another_kind_of_file_is_refused(self):
         with self.assertRaisesRegex(errors.InputError, "ends in .json"):

@@ -842,7 +842,12 @@ class HuggingFaceTest(parameterized.TestCase):
     @parameterized.named_parameters(
         ("empty", "{}", "no model_type"),
         ("no_model_type", '{"hidden_size": 16}', "no model_type"),
-        ("no_sizes", '{"model_type": "bert"}', "lacks"),
+        (
+            "no_sizes",
+            '{"model_type": "bert"}',
+            "lacks vocab_size, hidden_size, num_hidden_layers, "
+            "num_attention_heads, intermediate_size",
+        ),
         ("no_object", "[1, 2]", "expected a JSON object, found list"),
         ("no_json", "{'model_type'", "cannot be read"),
         ("nothing", "", "cannot be read"),

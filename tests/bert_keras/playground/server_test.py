@@ -160,6 +160,7 @@ class ServerTest(parameterized.TestCase):
         {"Origin": ""},
         {"Origin": "http://localhost:1"},
         {"Origin": "not a URL ]["},
+        {"Origin": "http://["},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Content-Type": "text/plain"},
@@ -308,6 +309,20 @@ class ServerTest(parameterized.TestCase):
                 reply.read()
                 self.assertEqual(reply.status, 200)
 
+    @parameterized.parameters("GET", "HEAD")
+    def test_the_body_of_a_get_is_not_parsed_as_a_request(self, method):
+        body = b"GET /no HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        head = f"{method} / HTTP/1.1\r\nHost: localhost\r\n"
+        address = ("127.0.0.1", self.server.server_port)
+        with socket.create_connection(address, timeout=20) as connection:
+            connection.sendall(
+                f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+            )
+            with connection.makefile("rb") as file:
+                reply = file.read()
+        self.assertStartsWith(reply, b"HTTP/1.1 200")
+        self.assertEqual(reply.count(b"HTTP/1.1 "), 1)
+
 
 class FailingTest(absltest.TestCase):
     def _session(self, predict):
@@ -383,7 +398,7 @@ class FailingTest(absltest.TestCase):
         self.assertIn("busy", reply["error"])
 
 
-class ListenTest(absltest.TestCase):
+class ListenTest(parameterized.TestCase):
     def test_a_port_in_use_is_an_input_error(self):
         with playground.listen(port=0) as server:
             port = server.server_port
@@ -395,9 +410,19 @@ class ListenTest(absltest.TestCase):
         with playground.listen(port=port):  # free again
             pass
 
-    def test_a_host_of_another_machine_is_an_input_error(self):
-        with self.assertRaisesRegex(errors.InputError, "192.0.2.1"):
-            with playground.listen("192.0.2.1", 0):
+    # The last one is no name that IDNA can encode.
+    @parameterized.parameters("192.0.2.1", "2001:db8::1", "a..b")
+    def test_a_host_of_another_machine_is_an_input_error(self, host):
+        with self.assertRaisesRegex(
+            errors.InputError, f"host={host}: cannot listen"
+        ) as caught:
+            with playground.listen(host, 0):
+                pass
+        self.assertEqual(caught.exception.argument, "host")
+
+    def test_a_port_that_cannot_be_one_is_an_input_error(self):
+        with self.assertRaisesRegex(errors.InputError, "port=70000: cannot"):
+            with playground.listen(port=70000):
                 pass
 
     def test_the_address_is_that_of_the_browser(self):

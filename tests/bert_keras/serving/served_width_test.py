@@ -32,7 +32,7 @@ def make(task):
 
 
 def texts(seed):
-    """Texts of no words, of some, and of several windows."""
+    """Returns texts: empty ones, short ones, and ones of several windows."""
     random = np.random.default_rng(seed)
     words = [*tiny.WORDS, "[MASK]", "😀", "unknown"]
     return [

@@ -163,7 +163,8 @@ class TaggingTest(parameterized.TestCase):
         raw = {name: tf.constant([value]) for name, value in rows[0].items()}
         inputs = self.task.preprocess(raw, self.tokenizer)
         labels, _ = self.task.make_targets(raw, inputs, tiny.tokenizer())["tag"]
-        # [CLS] actor film ##s very good plot [SEP]; 0.125 is of no word.
+        # [CLS] actor film ##s very good plot [SEP]; 0.125 is the score of a
+        # token that does not start a word.
         scores = [[0.125, 0.75, 1.0, 0.125, 0.5, 0.25, 0.9, 0.125]]
         decoded = {"tag": labels, "score": tf.constant(scores)}
         batch = self.task.postprocess(decoded, inputs, raw, self.tokenizer)

@@ -281,6 +281,10 @@ class DatasetTest(parameterized.TestCase):
         (dict(texts=["a"], labels=["ugly"]), "'ugly' does not occur"),
         (dict(texts=["a"], labels=["bad"], task="x"), "expected an object"),
         (dict(texts=["a"], labels=["bad"], batch_size=0), "from 1, found 0"),
+        (dict(texts=["a"], labels=["bad"], seed=-1), "seed: .*, found -1"),
+        (dict(texts=["a"], labels=["bad"], seed=1.5), "seed: .*, found 1.5"),
+        (dict(texts=["a"], labels=["bad"], seed="1"), "seed: .*, found '1'"),
+        (dict(texts=["a"], labels=["bad"], seed=True), "seed: .*, found True"),
     )  # fmt: skip
     def test_what_is_wrong_is_named(self, arguments, message):
         task = tasks.Classification(labels=("bad", "good"))

@@ -77,6 +77,15 @@ class MetricWriterTest(parameterized.TestCase):
         log = metric_writer.read(self.run_folder)
         self.assertEqual([line["step"] for line in log], [1, 2, 3])
 
+    @parameterized.parameters("NaN", "Infinity", "-Infinity", "1" + "0" * 400)
+    def test_a_number_that_json_or_floats_lack_makes_a_line_invalid(self, text):
+        log = os.path.join(self.run_folder, metric_writer.LOG)
+        with open(log, "w", encoding="utf-8") as file:
+            file.write(f'{{"step": 1, "loss": {text}}}\n{{"step": 2}}\n')
+        self.writer(start=2)
+        with open(log, encoding="utf-8") as file:
+            self.assertEqual(file.read(), '{"step": 2}\n')
+
     def test_a_tracker_that_is_added_later_gets_what_the_log_has(self):
         writer = self.writer(report_to=())
         writer.write(1, {"loss": 2.0})

@@ -210,7 +210,10 @@ class RunFolderTest(mains.Case):
                 "trainers.finetune", **self.flags_of("finetune")
             )
             self.assertEqual(code, 1)
-            self.assertRegex(error, "it is a folder of prepare")
+            self.assertRegex(
+                error, "contains the output of `prepare`, not of `finetune`"
+            )
+            self.assertNotRegex(error, "settings|flagfile")
             self.assertEqual(tree(self.output), before)
 
     def test_prepared_with_other_flags_is_refused_and_kept(self):
@@ -540,6 +543,34 @@ class RunFolderTest(mains.Case):
         write(path, json.dumps(values))
         with self.assertRaisesRegex(errors.InputError, "xla=False before"):
             self.finetuned(xla=True)
+
+    def test_a_settings_file_without_a_command_is_not_a_run_s(self):
+        identity = run_folder.Identity("pretrain", (), {})
+        for command in ({}, {"command": None}, {"command": 3}):
+            values = {"settings": {}, "reads": {}} | command
+            path = os.path.join(self.output, "settings.json")
+            write(path, json.dumps(values))
+            with self.assertRaisesRegex(
+                errors.InputError, "expected the fields command, settings and"
+            ):
+                run_folder.check(
+                    self.output, identity, names=(), has_results=True
+                )
+
+    def test_a_flag_whose_name_starts_with_no_is_not_a_negation(self):
+        text = "--norm_first\n--nonorm_last\n--nocausal\n--xla\n--seed=1\n"
+        self.assertEqual(
+            run_folder.parse_flagfile(
+                text, names={"norm_first", "norm_last", "causal", "xla", "seed"}
+            ),
+            {
+                "norm_first": "True",
+                "norm_last": "False",
+                "causal": "False",
+                "xla": "True",
+                "seed": "1",
+            },
+        )
 
     def test_a_run_of_before_has_the_defaults_of_newer_fields(self):
         """Networks had no name; a field that was not there changed nothing."""

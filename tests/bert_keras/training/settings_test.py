@@ -127,7 +127,7 @@ class SettingsTest(parameterized.TestCase):
         folder = self.create_tempdir().full_path
         run_folder.write_identity(folder, identity)
         with open(os.path.join(folder, "flags.txt")) as file:
-            values = run_folder.parse(file.read())
+            values = run_folder.parse_flagfile(file.read())
         self.assertContainsSubset(["problem_type"], values)
         self.assertNoCommonElements(["task", "seq_length"], values)
         self.assertTrue(

@@ -42,7 +42,7 @@ class Late(tagging.Tagging):
 
 
 class Forced(classification.Classification):
-    """Knows the class wherever a loss is asked for."""
+    """Outputs the correct class wherever a loss is computed."""
 
     def forward(
         self, encoder, heads, features, *, targets=None, training=False
