@@ -13,7 +13,6 @@ from typing import Any
 
 import mlflow
 import mlflow.entities
-import mlflow.exceptions
 import tensorflow as tf
 
 from bert_keras import console, errors, files
@@ -50,9 +49,9 @@ class MlflowTracker:
         try:
             self.client = mlflow.MlflowClient(tracking_uri=self.uri)
             self.run_id = self._run_id(run, settings)
-        except (mlflow.exceptions.MlflowException, OSError) as error:
+        except Exception as error:  # also of the database and its driver
             raise errors.InputError(
-                f"MLflow at {self.uri} does not answer: {_reason(error)}. Set "
+                f"MLflow at {self.uri} cannot be used: {_reason(error)}. Set "
                 f"{URI} to another one, or leave mlflow out of `report_to`.",
                 argument="report_to",
             ) from None
@@ -96,7 +95,7 @@ class MlflowTracker:
             return
         try:
             call()
-        except (mlflow.exceptions.MlflowException, OSError) as error:
+        except Exception as error:  # MLflow's, its database's or the network's
             self.failed = True
             console.say(
                 f"MLflow at {self.uri} failed, so this run continues without "
@@ -112,8 +111,16 @@ class MlflowTracker:
                 f"be; set {URI} to the address of a server.",
                 argument="report_to",
             )
-        os.makedirs(own, exist_ok=True)
-        return f"sqlite:///{os.path.abspath(own)}/mlflow.db"
+        path = os.path.abspath(own)
+        if unsafe := {"?", "%"}.intersection(path):
+            raise errors.InputError(
+                f"output={run}: the path of MLflow's database would contain "
+                f"{' and '.join(sorted(unsafe))}, which have a meaning in its "
+                f"URL. Choose another folder, or set {URI}.",
+                argument="output",
+            )
+        os.makedirs(path, exist_ok=True)
+        return f"sqlite:///{path}/mlflow.db"
 
     def _run_id(self, run: str, settings: Mapping[str, Any]) -> str:
         """Returns the run's id in MLflow; makes a new one for a new run."""

@@ -120,6 +120,7 @@ class Trainer:
         steps = range(state.step + 1, total + 1)
         progress = console.Progress("training", total=total, start=state.step)
         with (
+            self._closing_writer(),
             progress,
             cluster.translate_collective_errors(),
             cluster.PreemptionNotice() as notice,
@@ -146,7 +147,6 @@ class Trainer:
                     self._exit(step)
                 if ends:
                     break
-        self.writer.close(finished=True)
         self.seconds = meter.seconds
 
     @property
@@ -197,6 +197,16 @@ class Trainer:
     def _profiled_step(self) -> profiler.Profiler:
         on = self.settings.profile and self.workers.is_chief
         return profiler.Profiler(self.train_step, self.settings.output, on=on)
+
+    @contextlib.contextmanager
+    def _closing_writer(self) -> Iterator[None]:
+        """Closes the log after the `with` block, as unfinished if it raises."""
+        finished = False
+        try:
+            yield
+            finished = True
+        finally:
+            self.writer.close(finished=finished)
 
     @contextlib.contextmanager
     def _paused(self, meter: meter_lib.Meter) -> Iterator[None]:
@@ -344,7 +354,6 @@ class Trainer:
             f"asked to stop: saved step {step:,}; run the same command again "
             "to continue"
         )
-        self.writer.close(finished=False)
         self.workers.barrier()
         raise SystemExit(0)
 

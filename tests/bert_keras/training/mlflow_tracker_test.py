@@ -109,7 +109,7 @@ class MlflowTest(parameterized.TestCase):
                 self.finetune()
         client = self.client()
         stopped = self.only_run(client)
-        self.assertEqual(stopped.info.status, "RUNNING")
+        self.assertEqual(stopped.info.status, "KILLED")
         self.finetune(max_checkpoints_to_keep=7)
         run = self.only_run(client)
         self.assertEqual(run.info.run_id, stopped.info.run_id)
@@ -138,10 +138,26 @@ class MlflowTest(parameterized.TestCase):
         }
         with mock.patch.dict(os.environ, values):
             with self.assertRaisesRegex(
-                errors.InputError, "http://localhost:9 does not answer"
+                errors.InputError, "http://localhost:9 cannot be used"
             ):
                 self.finetune()
         self.assertEmpty(checkpoint.steps(self.output))
+
+    @parameterized.parameters(
+        ("mysql://u:p@localhost/x", "mysql://u:p@localhost/x cannot be used"),
+        ("./mlruns", "mlruns cannot be used"),
+    )
+    def test_a_driver_or_store_that_is_missing_is_one_line(self, uri, message):
+        with mock.patch.dict(os.environ, {"MLFLOW_TRACKING_URI": uri}):
+            with self.assertRaisesRegex(errors.InputError, message):
+                self.finetune()
+
+    @parameterized.parameters("what?", "100%41")
+    def test_a_path_that_has_a_meaning_in_a_url_is_refused(self, name):
+        self.output = self.path(name)
+        with self.assertRaisesRegex(errors.InputError, "Choose another folder"):
+            self.finetune()
+        self.assertNoCommonElements(os.listdir(self.folder), ["what", "100A"])
 
     def test_a_run_outlives_its_tracker_and_sends_the_rest_later(self):
         log_batch = mlflow.MlflowClient.log_batch
