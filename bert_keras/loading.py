@@ -4,6 +4,7 @@ import contextlib
 
 from bert_keras import checkpoint, commands, errors, layers, registry
 from bert_keras import model as model_lib
+from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 
 
@@ -13,8 +14,14 @@ def load_model(
     """Loads the saved model, or the saved encoder with another task's heads.
 
     With another task, a saved head is reused if its signature is the same.
+
+    Raises InputError if `task` is no task, or if its texts can be longer than
+    the network allows.
     """
-    if task is None and source.unknown_task_reason:
+    if task is not None:
+        base.require_task(task)
+        check_length(task, source.config)
+    elif source.unknown_task_reason:
         raise registry.UnknownNameError(
             f"{source.folder}: {source.unknown_task_reason}"
         )
@@ -39,6 +46,18 @@ def load_model(
     if head_names is None or head_names:
         source.load_head(model.head, head_names)
     return model
+
+
+def check_length(task: base.Task, network: networks.NetworkConfig) -> None:
+    """Raises InputError if a row can be longer than the network allows."""
+    longest = network.max_length
+    if longest is not None and task.num_positions > longest:
+        raise errors.InputError(
+            f"seq_length={task.seq_length} makes texts of "
+            f"{task.num_positions} tokens, but the network has {longest} "
+            "positions; lower it.",
+            argument="seq_length",
+        )
 
 
 def _skip_init_if(is_read: bool) -> contextlib.AbstractContextManager[None]:

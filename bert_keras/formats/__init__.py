@@ -76,7 +76,11 @@ def locate(path: str) -> str:
         return path
     folders = caches.folders(path)
     for folder in folders:
-        if find(folder) is not None:
+        # `Tokenizer.from_preset` downloads a preset without its weights.
+        module = find(folder)
+        if module is keras_hub and not keras_hub.has_weights(folder):
+            continue
+        if module is not None:
             return folder
     raise errors.InputError(caches.advice(path, folders))
 

@@ -61,6 +61,13 @@ VOCABULARY = "assets/tokenizer/vocabulary.txt"
 NATIVE = "bert_keras"
 
 
+def has_weights(path: str) -> bool:
+    """Returns whether a preset has weights, and not only a tokenizer."""
+    names = ("model.weights.h5", "model.weights.json")
+    paths = [os.path.join(path, name) for name in names]
+    return any(map(tf.io.gfile.exists, paths))
+
+
 def recognises(path: str) -> bool:
     """Returns whether `path` is a preset folder, of any network."""
     config_path = os.path.join(path, CONFIG)
@@ -70,9 +77,7 @@ def recognises(path: str) -> bool:
         described = files_lib.read_json(config_path)
     except errors.InputError:
         # config.json is damaged. If the weights are KerasHub's, `read` says so.
-        names = ("model.weights.h5", "model.weights.json")
-        paths = [os.path.join(path, name) for name in names]
-        return any(map(tf.io.gfile.exists, paths))
+        return has_weights(path)
     name = str(described.get("registered_name"))
     return name.startswith(("keras_hub>", "keras_nlp>"))
 

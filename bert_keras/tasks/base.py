@@ -547,3 +547,23 @@ def from_dict(values: Any) -> Task:
         )
     name = values.pop("name", None)
     return registry.class_from_data(_PACKAGE, name, Task).from_config(values)
+
+
+def require_task(task: object) -> None:
+    """Raises InputError unless `task` is a task: not its name or its class."""
+    if not isinstance(task, Task):
+        raise errors.InputError(
+            f"task={task!r}: expected an object, such as "
+            'bert_keras.tasks.Classification(labels=("bad", "good")).',
+            argument="task",
+        )
+
+
+def require_labels(name: str, labels: Sequence[str]) -> None:
+    """Raises InputError if a head would have no labels."""
+    if not labels:
+        raise errors.InputError(
+            f"the task has no {name}; call its `adapt` with training examples "
+            "first.",
+            argument=name,
+        )

@@ -189,10 +189,7 @@ class Classification(base.Task):
     ) -> dict[str, keras.layers.Layer]:
         size = self._problem_type.size(self.labels)
         if not size:
-            raise errors.InputError(
-                "the classifier has no labels; call its `adapt` with training "
-                "examples first."
-            )
+            base.require_labels("labels", self.labels)
         head = heads_lib.ClassificationHead(config, size, self.pooling)
         return {"label": head}
 

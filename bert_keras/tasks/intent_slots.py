@@ -159,6 +159,7 @@ class IntentSlots(tagging.Tagging):
     def build_heads(
         self, config: networks.NetworkConfig
     ) -> dict[str, keras.layers.Layer]:
+        base.require_labels("intents", self.intents)
         count = len(self.intents)
         return super().build_heads(config) | {
             "intent": heads_lib.ClassificationHead(config, count)

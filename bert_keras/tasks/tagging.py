@@ -237,6 +237,7 @@ class Tagging(base.Task):
     def build_heads(
         self, config: networks.NetworkConfig
     ) -> dict[str, keras.layers.Layer]:
+        base.require_labels("types", self.types)
         count = len(self.labels)
         return {"tag": heads_lib.TokenClassificationHead(config, count)}
 

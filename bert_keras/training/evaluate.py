@@ -14,6 +14,7 @@ from bert_keras import (
     evaluation,
     files,
     labelled_examples,
+    loading,
     options,
     predictor,
     registry,
@@ -177,7 +178,7 @@ def _on_records(
         )
     length = records.manifest["seq_length"]
     task = model.task.with_settings(seq_length=length)
-    input_pipeline.check_length(task, model.model.encoder.config)
+    loading.check_length(task, model.model.encoder.config)
     sampler = batches_lib.BatchSampler(
         records.lengths,
         settings.batch_size,

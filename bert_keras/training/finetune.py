@@ -219,7 +219,7 @@ def _adapted(
             argument="dev_fraction",
         )
     task = requested_task.adapt(itertools.chain(first, training), tokenizer)
-    input_pipeline.check_length(task, init.config)
+    loading.check_length(task, init.config)
     labelled_examples.print_warning(examples)
     return task
 

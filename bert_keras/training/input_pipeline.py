@@ -9,7 +9,6 @@ import tensorflow as tf
 from bert_keras import checkpoint, console, errors, formats
 from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
-from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import settings as settings_lib
@@ -119,18 +118,6 @@ def same_vocabulary(
             f"{source.folder} ({source_tokenizer.vocab_size:,}, "
             f"{source_tokenizer.fingerprint}). Prepare the records with the "
             "checkpoint's vocab.txt."
-        )
-
-
-def check_length(task: base.Task, network: networks.NetworkConfig) -> None:
-    """Raises InputError if a row can be longer than the network allows."""
-    longest = network.max_length
-    if longest is not None and task.num_positions > longest:
-        raise errors.InputError(
-            f"seq_length={task.seq_length} makes texts of "
-            f"{task.num_positions} tokens, but the network has {longest} "
-            "positions; lower it.",
-            argument="seq_length",
         )
 
 

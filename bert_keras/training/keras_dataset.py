@@ -83,12 +83,7 @@ def _check(task: base.Task, batch_size: int, seed: int) -> None:
             f"found {seed!r}.",
             argument="seed",
         )
-    if not isinstance(task, base.Task):
-        raise errors.InputError(
-            f"task={task!r}: expected an object, such as "
-            'bert_keras.tasks.Classification(labels=("bad", "good")).',
-            argument="task",
-        )
+    base.require_task(task)
 
 
 def _rows(

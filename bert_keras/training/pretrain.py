@@ -200,8 +200,8 @@ def _model(
     """
     if init is not None:
         input_pipeline.same_vocabulary(init, tokenizer, settings.records)
-        input_pipeline.check_length(task, init.config)
+        loading.check_length(task, init.config)
         return loading.load_model(init, task), init.matching_heads(task)
     bert = bert_lib.parse(settings.model, vocab_size=tokenizer.vocab_size)
-    input_pipeline.check_length(task, bert)
+    loading.check_length(task, bert)
     return model_lib.BertModel(bert.build_encoder(), task), set()

@@ -13,7 +13,7 @@ from absl.testing import absltest, parameterized
 from bert_keras import checkpoint, console, errors, predictor
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
-from bert_keras.tasks import classification
+from bert_keras.tasks import classification, intent_slots, tagging
 from bert_keras.training import evaluate, finetune
 from tests import tiny
 
@@ -253,7 +253,9 @@ class SaveTest(absltest.TestCase):
 
     def test_another_task_gets_new_heads(self):
         self.model.save(self.folder)
-        task = classification.Classification(labels=("no", "perhaps", "yes"))
+        task = classification.Classification(
+            labels=("no", "perhaps", "yes"), seq_length=32
+        )
         other = predictor.load(self.folder, task=task)
         self.assertIn(
             other.predict("a film")[0]["label"], ("no", "perhaps", "yes")
@@ -263,6 +265,31 @@ class SaveTest(absltest.TestCase):
             checkpoint.weight_values(other.model.encoder)[path],
             checkpoint.weight_values(self.model.model.encoder)[path],
         )
+
+
+class OtherTaskTest(parameterized.TestCase):
+    @parameterized.parameters(
+        ("classification", "expected an object"),
+        (classification.Classification, "expected an object"),
+        (
+            classification.Classification(seq_length=32),
+            "the task has no labels",
+        ),
+        (tagging.Tagging(seq_length=32), "the task has no types"),
+        (
+            intent_slots.IntentSlots(types=("x",), seq_length=32),
+            "the task has no intents",
+        ),
+        (
+            classification.Classification(labels=("a", "b"), seq_length=4096),
+            "the network has .* positions; lower it",
+        ),
+    )
+    def test_what_is_no_task_for_the_network_is_refused(self, task, message):
+        folder = os.path.join(self.create_tempdir().full_path, "run")
+        predictor.Predictor(tiny.classifier(), tiny.tokenizer()).save(folder)
+        with self.assertRaisesRegex(errors.InputError, message):
+            predictor.load(folder, task=task)
 
 
 class ProgressTest(absltest.TestCase):

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest
 
-from bert_keras import checkpoint, errors, optimizers
+from bert_keras import checkpoint, errors, loading, optimizers
 from bert_keras import model as model_lib
 from bert_keras.data import batches
 from bert_keras.data import records as records_lib
@@ -199,12 +199,12 @@ class RecordsTest(absltest.TestCase):
 
     def test_positions_are_those_of_the_longest_text_not_of_the_row(self):
         pair = embedding.Embedding(seq_length=32, pair=True)
-        inputs.check_length(pair, tiny.bert(max_position_embeddings=16))
+        loading.check_length(pair, tiny.bert(max_position_embeddings=16))
         with self.assertRaisesRegex(errors.InputError, "texts of 16 tokens"):
-            inputs.check_length(pair, tiny.bert(max_position_embeddings=15))
+            loading.check_length(pair, tiny.bert(max_position_embeddings=15))
         alone = pair.with_settings(pair=False)
         with self.assertRaisesRegex(errors.InputError, "texts of 32 tokens"):
-            inputs.check_length(alone, tiny.bert(max_position_embeddings=31))
+            loading.check_length(alone, tiny.bert(max_position_embeddings=31))
         self.assertEqual(pair.for_device().seq_length, 16)
 
 

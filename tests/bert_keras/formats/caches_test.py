@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -216,6 +217,12 @@ class ReadTest(Case):
         )
         formats.FORMATS["keras_hub"].write(folder, model, tiny.tokenizer())
         write(folder + ".complete")
+        self.assertEqual(formats.read(PRESET).folder, folder)
+        # A newer version of which only the tokenizer was downloaded.
+        newer = self.version(5)
+        for name in ("config.json", "tokenizer.json"):
+            shutil.copy(os.path.join(folder, name), newer)
+        write(newer + ".complete")
         self.assertEqual(formats.read(PRESET).folder, folder)
 
     def test_a_path_that_exists_is_never_looked_up(self):

@@ -314,7 +314,7 @@ class UsersTaskTest(parameterized.TestCase):
         ({"labels": ["good", "good"]}, "labels has .'good'. more than once"),
         ({"weights": [1.0]}, "a weight for each of 2 labels"),
         ({"labels": ["a\ud800"]}, "expected a list, each item a string"),
-        ({"labels": []}, "the classifier has no labels"),
+        ({"labels": []}, "the task has no labels"),
         ({"seq_length": "16"}, "seq_length is '16'; expected a whole number"),
         ({"labels": "good"}, "labels is 'good'; expected a list"),
         ({"labels": [1]}, r"labels is \[1\]; expected a list"),
