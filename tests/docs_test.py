@@ -41,7 +41,7 @@ PAGES = sorted(
 LEARN = {
     "--epochs=10": "--epochs=20",
     "--batch_size=4 --learning_rate=1e-4": "--batch_size=2"
-    " --learning_rate=1e-2 --pooling=mean",
+    " --learning_rate=1e-2",
 }
 # Page -> text to replace in its blocks.
 REPLACE = {
