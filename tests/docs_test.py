@@ -39,8 +39,9 @@ PAGES = sorted(
 
 # Enough for a model of 2 layers to learn a handful of rows.
 LEARN = {
-    "--epochs=3": "--epochs=20 --batch_size=2 --learning_rate=1e-2"
-    " --pooling=mean"
+    "--epochs=10": "--epochs=20",
+    "--batch_size=4 --learning_rate=1e-4": "--batch_size=2"
+    " --learning_rate=1e-2",
 }
 # Page -> text to replace in its blocks.
 REPLACE = {
