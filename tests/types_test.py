@@ -68,6 +68,7 @@ class TypesTest(parameterized.TestCase):
             for block in tree.body
             if isinstance(block, ast.If)
             for node in block.body
+            if isinstance(node, ast.ImportFrom)
             for alias in node.names
         }
         expected = dict.fromkeys(modules, package.__name__) | package._PUBLIC
