@@ -57,6 +57,7 @@ PUBLISHED = (
     Published("2020_02_20/uncased_L-4_H-512_A-8.zip", "bert_small_en_uncased"),
     Published("2020_02_20/uncased_L-8_H-512_A-8.zip", "bert_medium_en_uncased"),
 )
+_MULTILINGUAL = "google-bert/bert-base-multilingual-cased"  # 104 languages
 _FILES = "config.json model.safetensors tokenizer_config.json vocab.txt"
 _GOOGLE = "https://storage.googleapis.com/bert_models"
 
@@ -86,7 +87,10 @@ def how_to_get(name: str) -> str:
     else:
         repository = name.removeprefix(HUGGING_FACE)
         own = f"If it is on Hugging Face: `hf download {repository}`."
-    return f"{own} BERT-base can be downloaded {_sources(PUBLISHED[0])}."
+    return (
+        f"{own} English BERT-base can be downloaded {_sources(PUBLISHED[0])}. "
+        f"For another language see {_MULTILINGUAL}."
+    )
 
 
 def _sources(model: Published) -> str:
