@@ -44,6 +44,7 @@ class MaskedLMHead(keras.layers.Layer):
             name="bias",
             shape=(self.config.vocab_size,),
             initializer="zeros",
+            dtype="float32",  # also under the policy bfloat16
             autocast=False,
         )
         self.built = True

@@ -37,6 +37,8 @@ def _gelu_and_slope(x):
 def _gelu_ops(x):
     wide = tf.cast(x, tf.float32)
     share = 0.5 + 0.5 * tf.math.erf(wide * math.sqrt(0.5))
+    # XLA's erf is -1 + 1.8e-7 from there on: x * share would not tend to 0.
+    share = tf.where(wide < -5.5, 0.0, share)
     density = tf.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
     slope = share + wide * density
     return tf.cast(wide * share, x.dtype), tf.cast(slope, x.dtype)

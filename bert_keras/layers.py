@@ -279,6 +279,10 @@ class SelfAttention(keras.layers.Layer):
         (B, P, H), (B, S, H) -> (B, N, P, D) and twice (B, N, S, D).
         """
         heads, width = self.config.num_heads, self.config.head_width
+        if self.qkv.quantization_mode is not None:
+            # A quantized kernel is integers, whose scales the layer applies.
+            query, _, _ = self._project(query_states)
+            return query, *self._project(x)[1:]
         # Split the kernel: calling self.qkv would also compute the queries
         # of all of x.
         kernel_parts = ops.split(

@@ -166,9 +166,11 @@ class Sgd:
 
 def _check_betas(rule: "AdamW | Lamb") -> None:
     for name in ("beta_1", "beta_2"):
-        if not 0 <= getattr(rule, name) < 1:
+        # The kernels compute in float32, which rounds 1 - 1e-8 to 1.
+        if not 0 <= np.float32(getattr(rule, name)) < 1:
             raise errors.InputError(
-                f"{name} is {getattr(rule, name)}; expected 0 <= {name} < 1."
+                f"{name} is {getattr(rule, name)}; expected 0 <= {name} < 1, "
+                "also in float32."
             )
     if not rule.epsilon > 0:
         raise errors.InputError(

@@ -73,9 +73,17 @@ def read(settings: type[T], **more: Any) -> T:
     values |= _of_former_flags(
         {field.name: field for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     )
+    if "warmup_steps" in values:
+        values |= _warmup_of_ratio()
     parsed = settings(**(values | more))
     options.check(parsed)
     return parsed
+
+
+def _warmup_of_ratio() -> dict[str, int]:
+    """Drops a recipe's warmup_steps if the user gives warmup_ratio alone."""
+    ratio, steps = flags.FLAGS["warmup_ratio"], flags.FLAGS["warmup_steps"]
+    return {"warmup_steps": 0} if ratio.present and not steps.present else {}
 
 
 def _of_former_flags(
@@ -95,7 +103,8 @@ def _of_former_flags(
                 if new in values or flags.FLAGS[new].present:
                     raise errors.InputError(
                         f"`{old}` and `{new}` are names of one setting: give "
-                        f"`{new}` alone.",
+                        f"`{new}` alone, and remove `{old}` from a flag file "
+                        "that has it.",
                         argument=new,
                     )
             console.say(options.renaming(old, today, "--"))

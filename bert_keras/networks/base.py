@@ -176,6 +176,7 @@ def encode(
     """
     inputs = {name: features[name] for name in encoder.config.inputs}
     inputs["position_ids"] = features.get("position_ids")
-    if "positions_read" in inspect.signature(encoder.call).parameters:
+    call = getattr(encoder, "call", encoder)
+    if "positions_read" in inspect.signature(call).parameters:
         inputs["positions_read"] = positions_read
     return encoder(**inputs, training=training)

@@ -330,10 +330,8 @@ class BertEncoder(keras.Model):
         """
         if not self.config.causal:
             return self.pooler(hidden[:, 0])
-        real = ops.cast(ops.greater(padding_mask, 0), hidden.dtype)
-        following = ops.pad(real[:, 1:], [[0, 0], [0, 1]])
-        last = ops.expand_dims(real * (1 - following), -1)  # (B, S, 1)
-        return self.pooler(ops.sum(hidden * last, axis=1))
+        last = layers.gather(hidden, self.position_pooled(padding_mask))
+        return self.pooler(last[:, 0])
 
     def position_pooled(self, padding_mask: Tensor) -> Tensor:
         """Returns the position that `pool` reads: (B, S) -> (B, 1) int32."""
@@ -341,7 +339,7 @@ class BertEncoder(keras.Model):
             return ops.zeros((ops.shape(padding_mask)[0], 1), "int32")
         real = ops.cast(ops.greater(padding_mask, 0), "int32")
         positions = ops.arange(ops.shape(padding_mask)[1], dtype="int32") * real
-        return ops.max(positions, axis=1, keepdims=True)
+        return _max_per_row(positions)
 
     def call(
         self,
@@ -361,8 +359,8 @@ class BertEncoder(keras.Model):
             position_ids=position_ids,
             training=training,
         )
-        if type(self).pool is not BertEncoder.pool:
-            positions_read = None  # an overridden `pool` may read any position
+        if self._reads_all_positions():
+            positions_read = None
         hidden, distributions, positions = [x], [], None
         for layer, block in enumerate(self.blocks, 1):
             if layer == len(self.blocks) and positions_read is not None:
@@ -387,13 +385,21 @@ class BertEncoder(keras.Model):
             encoded["attentions"] = distributions
         return encoded
 
+    def _reads_all_positions(self) -> bool:
+        """Whether a subclass or this object overrides what reads the layers."""
+        return any(
+            name in vars(self)
+            or getattr(type(self), name) is not getattr(BertEncoder, name)
+            for name in ("finish", "pool")
+        )
+
     def _finish_read(self, hidden, padding_mask, positions_read):
         """Does the work of `finish` if the last of `hidden` is (B, 1 + P, H).
 
         Its first position is the one to pool, the others are positions_read.
         """
         # Mask it as a text of one token, which `pool` then reads, and padding.
-        has_text = ops.max(padding_mask, axis=1, keepdims=True)
+        has_text = _max_per_row(padding_mask)
         padding_mask = ops.concatenate(
             [has_text, ops.zeros_like(positions_read)], axis=1
         )
@@ -423,6 +429,11 @@ class BertEncoder(keras.Model):
         )
         layers.freeze(encoder, config.get("frozen", ()))
         return encoder
+
+
+def _max_per_row(x: Tensor) -> Tensor:
+    """Returns each row's maximum, (B, S) >= 0 -> (B, 1); B may be 0."""
+    return ops.max(x, axis=1, keepdims=True, initial=0)
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -326,7 +326,10 @@ class Task:
 
     def with_settings(self, **fields: Any) -> "Task":
         """Returns this task with other values for some fields."""
-        return dataclasses.replace(self, **fields)
+        own = {field.name: field for field in dataclasses.fields(self)}
+        return dataclasses.replace(
+            self, **options.current_keywords(fields, own)
+        )
 
     def for_serving(self) -> "Task":
         """Returns the task that checkpoints save and load.

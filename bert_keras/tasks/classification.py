@@ -21,7 +21,8 @@ from bert_keras.tokenizers import base as tokenizers
 def _problem_type_of_kind(kind: str) -> dict[str, str]:
     """Translates the former option `kind`: single, multi or number."""
     names = {each.name: name for name, each in PROBLEM_TYPES.items()}
-    return {"problem_type": names.get(kind, kind)}
+    known = isinstance(kind, str) and kind in names
+    return {"problem_type": names[kind] if known else kind}
 
 
 @keras.saving.register_keras_serializable("bert_keras")

@@ -14,6 +14,9 @@ from bert_keras import console, errors, options
 from bert_keras.training import cluster
 from bert_keras.training import settings as settings_lib
 
+# Tells oneDNN that weights are constants, as those of a server are.
+FROZEN_WEIGHTS = "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"
+
 
 @contextlib.contextmanager
 def configured(
@@ -24,6 +27,12 @@ def configured(
     Restores Keras' dtype policy on exit.
     """
     options.require("output", settings.output)
+    if os.environ.get(FROZEN_WEIGHTS, "0").lower() in ("1", "true"):
+        raise errors.InputError(
+            f"{FROZEN_WEIGHTS}={os.environ[FROZEN_WEIGHTS]} is set: TensorFlow "
+            "then computes each step with the weights of the first one. Unset "
+            "it to train."
+        )
     before = keras.config.dtype_policy()
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_dtype_policy(settings.precision)

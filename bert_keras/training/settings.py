@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -34,9 +35,13 @@ def _warmup(value: Any) -> dict[str, Any]:
 
     value: a number, or its text in a flagfile.
     """
-    number = float(value)
-    if number < 1:
-        return {"warmup_ratio": value}
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 1 <= number < math.inf:  # what is no number is refused as a ratio
+        none = "0" if isinstance(value, str) else 0
+        return {"warmup_ratio": value, "warmup_steps": none}
     steps = int(number)
     return {"warmup_steps": str(steps) if isinstance(value, str) else steps}
 

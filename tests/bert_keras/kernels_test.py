@@ -40,6 +40,12 @@ class GeluTest(parameterized.TestCase):
                 tf.cast(actual, tf.float64), expected, rtol=within, atol=within
             )
 
+    def test_a_large_negative_number_gives_0(self):
+        x = tf.constant([-5.6, -10.0, -1e4, -1e20])
+        y, slope = derivative(kernels.gelu, x)
+        np.testing.assert_allclose(y, [0, 0, 0, 0], atol=1e-7)
+        np.testing.assert_allclose(slope, [0, 0, 0, 0], atol=5e-7)
+
     def test_it_is_that_of_inference(self):
         x = tf.random.stateless_normal((1000,), seed=(1, 2))
         for actual, expected in zip(
@@ -120,6 +126,13 @@ class LayerNormTest(parameterized.TestCase):
             keras_y = norm(x)
         self.assertEqual(y.dtype, keras_y.dtype)
         weights = norm.gamma.value, norm.beta.value
+        # Where the variance is small, epsilon counts.
+        small = kernels.layer_norm(x * 1e-3, gamma, beta, 1e-5)
+        keras_small = keras.layers.LayerNormalization(epsilon=1e-5)
+        keras_small.build((None, None, 48))
+        keras_small.set_weights([gamma, beta])
+        if policy == "float32":
+            np.testing.assert_allclose(small, keras_small(x * 1e-3), atol=1e-4)
         for actual, expected in (
             (y, keras_y),
             *zip(

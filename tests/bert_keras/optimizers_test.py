@@ -383,6 +383,7 @@ class LimitsTest(parameterized.TestCase):
         rule=(optimizers.AdamW, optimizers.Lamb),
         change=(
             {"beta_1": 1.0},
+            {"beta_1": 1 - 1e-8},  # 1 in float32
             {"beta_1": -0.1},
             {"beta_2": 1.5},
             {"epsilon": 0.0},

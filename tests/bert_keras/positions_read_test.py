@@ -391,6 +391,47 @@ class EncoderTest(Case):
             read["pooled"], encoder(**inputs)["pooled"]
         )
 
+    def test_what_else_a_user_overrides_gets_all_states(self):
+        class Finishes(bert.BertEncoder):
+            def finish(self, hidden, padding_mask):
+                return super().finish(hidden, padding_mask)
+
+        patched = spread(bert.BertEncoder(tiny.bert()))
+        patched.pool = lambda hidden, mask: tf.reduce_mean(hidden, axis=1)
+        for encoder in (spread(Finishes(tiny.bert())), patched):
+            inputs = tiny.inputs(rows=3)
+            read = encoder(**inputs, positions_read=tf.zeros((3, 1), tf.int32))
+            self.assertNotIn("positions_read", read)
+
+    @parameterized.product(network=tuple(NETWORKS), mode=("int8", "int4"))
+    def test_a_quantized_network_differs_by_its_rounding(self, network, mode):
+        encoder = spread(bert.BertEncoder(tiny.bert(**NETWORKS[network])))
+        encoder.quantize(mode)
+        inputs = tiny.inputs(rows=3)
+        every = encoder(**inputs)["hidden"][-1].numpy()
+        positions = tf.constant([[0, 5], [2, 3], [1, 1]])
+        read = encoder(**inputs, positions_read=positions)["hidden"][-1]
+        expected = np.take_along_axis(every, positions.numpy()[..., None], 1)
+        # Inputs are quantized by row, so that they are the same numbers.
+        np.testing.assert_allclose(read, expected, atol=1e-5)
+
+    @parameterized.parameters(False, True)
+    def test_no_rows_are_answered_without_a_graph(self, causal):
+        encoder = spread(bert.BertEncoder(tiny.bert(causal=causal)))
+        inputs = {k: v[:0] for k, v in tiny.inputs().items()}
+        read = encoder(**inputs, positions_read=tf.zeros((0, 1), tf.int32))
+        self.assertEqual(read["pooled"].shape, (0, 16))
+
+    def test_a_causal_network_pools_the_very_last_token(self):
+        encoder = spread(bert.BertEncoder(tiny.bert(causal=True)))
+        inputs = tiny.inputs(rows=1)
+        inputs["padding_mask"] = tf.constant([[1, 1, 0, 0, 1, 1] + [0] * 6])
+        every = encoder(**inputs)
+        read = encoder(**inputs, positions_read=tf.zeros((1, 1), tf.int32))
+        last = encoder.pooler(every["hidden"][-1][:, 5])
+        for pooled in (every["pooled"], read["pooled"]):
+            np.testing.assert_allclose(pooled, last, atol=1e-6)
+
     def test_a_row_of_padding_is_pooled_alike(self):
         encoder = spread(bert.BertEncoder(tiny.bert(causal=True)))
         inputs = {k: tf.zeros_like(v) for k, v in tiny.inputs().items()}
@@ -472,6 +513,20 @@ class UsersTest(Case):
                 with reading_all(model.task):
                     self.assert_near(actual, model(features))
         self.assertEqual(last_rows(model, features), LENGTH)
+
+    def test_an_encoder_may_be_any_function(self):
+        encoder = bert.BertEncoder(tiny.bert())
+
+        class Proxy:
+            config = encoder.config
+
+            def __call__(self, **inputs):
+                return encoder(**inputs)
+
+        encoded = base.networks.encode(
+            Proxy(), tiny.inputs(), positions_read=None, training=False
+        )
+        self.assertLen(encoded["hidden"], 3)
 
     def test_what_wraps_a_task_reads_what_it_does(self):
         task = r_drop.RDrop(no_sentences())

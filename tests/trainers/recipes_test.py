@@ -84,6 +84,12 @@ class RecipeFlagTest(parameterized.TestCase):
         run = flags.read(settings.PretrainSettings)
         self.assertEqual((run.model, run.steps), ("tiny", 1600))
 
+    @parameterized.parameters("--warmup=0.2", "--warmup_ratio=0.2")
+    def test_a_ratio_wins_over_the_recipes_steps(self, flag):
+        self.define(pretrain, "--recipe=base_128", flag)
+        run = flags.read(settings.PretrainSettings)
+        self.assertEqual((run.warmup_ratio, run.warmup_steps), (0.2, 0))
+
     def test_a_former_name_of_a_flag_wins_as_well(self):
         self.define(pretrain, "--recipe=tiny_zh", "--warmup=0.5")
         run = flags.read(settings.PretrainSettings)

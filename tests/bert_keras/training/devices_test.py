@@ -1,5 +1,6 @@
 """Which devices a name of --strategy stands for."""
 
+import os
 from unittest import mock
 
 import tensorflow as tf
@@ -7,6 +8,16 @@ from absl.testing import absltest, parameterized
 
 from bert_keras import errors
 from bert_keras.training import cluster, devices
+from bert_keras.training import settings as settings_lib
+
+
+class EnvironmentTest(absltest.TestCase):
+    def test_weights_that_are_taken_for_constants_are_refused(self):
+        settings = settings_lib.FinetuneSettings(output="runs/x")
+        with mock.patch.dict(os.environ, {devices.FROZEN_WEIGHTS: "1"}):
+            with self.assertRaisesRegex(errors.InputError, "Unset it"):
+                with devices.configured(settings):
+                    pass
 
 
 class DevicesTest(parameterized.TestCase):

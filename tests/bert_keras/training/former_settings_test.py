@@ -10,6 +10,7 @@ from bert_keras import errors, options
 from bert_keras.tasks import base, classification
 from bert_keras.training import run_folder
 from bert_keras.training import settings as settings_lib
+from bert_keras.wrappers import r_drop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,9 +163,39 @@ class FormerTaskTest(absltest.TestCase):
                 {"keep": 5, "max_checkpoints_to_keep": 4},
             )
 
+    def test_a_ratio_and_steps_are_one_setting_of_before(self):
+        with self.assertRaisesRegex(errors.InputError, "names of one setting"):
+            settings_lib.from_keywords(
+                settings_lib.FinetuneSettings,
+                "classification",
+                {"warmup": 0.2, "warmup_steps": 100},
+            )
+
+    def test_what_is_no_number_is_refused_under_its_former_name(self):
+        for warmup in (float("nan"), float("inf"), "abc", None):
+            with self.assertWarns(FutureWarning):
+                with self.assertRaises(errors.InputError):
+                    settings_lib.from_keywords(
+                        settings_lib.FinetuneSettings,
+                        "classification",
+                        {"warmup": warmup},
+                    )
+        with self.assertWarns(FutureWarning):
+            with self.assertRaises(errors.InputError):
+                classification.Classification(kind=["multi"])
+
+    def test_with_settings_takes_the_former_names(self):
+        task = classification.Classification()
+        with self.assertWarns(FutureWarning):
+            multi = task.with_settings(kind="multi")
+        self.assertEqual(multi.problem_type, "multi_label")
+        with self.assertWarns(FutureWarning):
+            wrapped = r_drop.RDrop(task).with_settings(kind="single")
+        self.assertEqual(wrapped.task.problem_type, "single_label")
+
     def test_flags_files_hold_text(self):
         for former, today in (
-            ("0.1", {"warmup_ratio": "0.1"}),
+            ("0.1", {"warmup_ratio": "0.1", "warmup_steps": "0"}),
             ("500", {"warmup_steps": "500"}),
             ("500.0", {"warmup_steps": "500"}),
         ):
