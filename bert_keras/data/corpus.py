@@ -51,6 +51,7 @@ class Document(NamedTuple):
     start: int  # in Parquet, of rows
     stop: int
     digest: int  # 64-bit hash of its text
+    size: int  # bytes of its text in UTF-8, the same in every format
 
 
 class Position:
@@ -440,7 +441,13 @@ def _document(
     text = "\n".join(rows).strip().encode()
     digest = hashlib.blake2b(text, digest_size=8).digest()
     return Document(
-        path, layout, line, start, stop, int.from_bytes(digest, "little")
+        path,
+        layout,
+        line,
+        start,
+        stop,
+        int.from_bytes(digest, "little"),
+        len(text),
     )
 
 

@@ -16,6 +16,7 @@ from absl.testing import absltest, parameterized
 from bert_keras import errors
 from bert_keras.data import (
     corpus,
+    corpus_chunks,
     labelled_files,
     labels,
     parquet,
@@ -235,30 +236,61 @@ class CorpusTest(Case):
         with self.assertRaisesRegex(errors.InputError, message):
             list(corpus.documents([self.write(**columns)]))
 
+    def test_chunks_are_those_of_the_same_texts_as_json(self):
+        texts = [f"{number} Größe 很好." * 9 for number in range(200)]
+        bytes_of_text = sum(len(text.encode()) for text in texts)
+        rows = [{"text": text, "id": text} for text in texts]
+        chunks = {}
+        for path in (self.write(text=texts), self.write_json("a.jsonl", rows)):
+            partition = corpus_chunks.Partition(
+                corpus.scan([path]),
+                held_out=0.1,
+                chunk_bytes=bytes_of_text // 10,
+            )
+            chunks[path] = [
+                (
+                    chunk.split,
+                    chunk.number,
+                    [document.digest for document in chunk.documents],
+                )
+                for chunk in partition
+            ]
+            self.assertEqual(partition.num_bytes, bytes_of_text)
+        as_parquet, as_json = chunks.values()
+        self.assertEqual(as_parquet, as_json)
+        self.assertBetween(len(as_parquet), 9, 11)
+
     def test_records_are_those_of_the_same_texts_as_json(self):
-        texts = [text for text in self.TEXTS if text] * 3
+        texts = [text for text in self.TEXTS if text] * 9
         texts = [f"{text} {number}" for number, text in enumerate(texts)]
         vocabulary = mains.write(
             self.path("vocab.txt"), "\n".join(tiny.VOCABULARY)
         )
-        inputs = {
-            "json": self.write_json("a.jsonl", [{"text": t} for t in texts]),
-            "parquet": self.write(text=texts),
-        }
-        columns = {}
-        for name, path in inputs.items():
+        as_json = self.write_json("a.jsonl", [{"text": t} for t in texts])
+        as_parquet = self.write(text=texts)
+        shards = []
+        for name, path, workers in (
+            ("json", as_json, 1),
+            ("parquet", as_parquet, 1),
+            ("parallel", as_parquet, 2),
+        ):
             prepare.prepare(
                 path,
                 output=self.path(name),
                 vocab=vocabulary,
                 seq_length=32,
                 dev_fraction=0.1,
+                shard_mb=0.001,
+                workers=workers,
             )
             records = records_lib.Records(self.path(f"{name}/train"))
-            columns[name] = [
-                shard["sha256"] for shard in records.manifest["shards"]
-            ]
-        self.assertEqual(columns["json"], columns["parquet"])
+            shards.append(
+                [shard["sha256"] for shard in records.manifest["shards"]]
+            )
+        # Several chunks, so that several workers share the file.
+        self.assertGreater(len(shards[0]), 5)
+        self.assertEqual(shards[1], shards[0])
+        self.assertEqual(shards[2], shards[0])
 
 
 if __name__ == "__main__":
