@@ -114,8 +114,17 @@ def _opened(path: str) -> Iterator[Any]:
             f"{path} cannot be read: there is no such file."
         )
     try:
-        with pyarrow.parquet.ParquetFile(files.fetch(path)) as file:
-            yield file
-    except (pyarrow.ArrowException, OSError) as error:
+        with contextlib.ExitStack() as stack:
+            source: Any = files.local_path(path)
+            if source is None:
+                source = stack.enter_context(_RemoteFile(path, "rb"))
+            yield stack.enter_context(pyarrow.parquet.ParquetFile(source))
+    except (pyarrow.ArrowException, OSError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())
         raise errors.InputError(f"{path} cannot be read: {reason}") from None
+
+
+class _RemoteFile(tf.io.gfile.GFile):
+    """A file on any file system of TensorFlow, for pyarrow."""
+
+    closed = False  # pyarrow reads a file only if it has this attribute

@@ -6,11 +6,13 @@ import json
 import math
 import os
 import pathlib
+import tempfile
 from unittest import mock
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from bert_keras import errors
@@ -259,6 +261,33 @@ class CorpusTest(Case):
         as_parquet, as_json = chunks.values()
         self.assertEqual(as_parquet, as_json)
         self.assertBetween(len(as_parquet), 9, 11)
+
+    def test_a_remote_file_is_read_where_it_is(self):
+        path = self.write(text=self.TEXTS)
+        remote = "ram://parquet/a.parquet"
+        tf.io.gfile.makedirs(os.path.dirname(remote))
+        tf.io.gfile.copy(path, remote, overwrite=True)
+        temporary = self.path("temporary")
+        os.mkdir(temporary)
+        with mock.patch.object(tempfile, "tempdir", temporary):
+            scanned = list(corpus.scan([remote]))
+            part = list(corpus.read(scanned[5:15]))
+            rows = list(labelled_files.read(remote))
+        self.assertEqual(
+            part, list(corpus.read(list(corpus.scan([path]))[5:15]))
+        )
+        self.assertEqual(rows, list(labelled_files.read(path)))
+        self.assertEmpty(os.listdir(temporary))
+
+    def test_a_damaged_remote_file_is_refused(self):
+        remote = "ram://parquet/damaged.parquet"
+        tf.io.gfile.makedirs(os.path.dirname(remote))
+        data = pathlib.Path(self.write(text=self.TEXTS)).read_bytes()
+        for size in (0, 3, 60, len(data) - 8):
+            with tf.io.gfile.GFile(remote, "wb") as file:
+                file.write(data[:size])
+            with self.assertRaisesRegex(errors.InputError, "cannot be read: "):
+                list(corpus.scan([remote]))
 
     def test_records_are_those_of_the_same_texts_as_json(self):
         texts = [text for text in self.TEXTS if text] * 9
