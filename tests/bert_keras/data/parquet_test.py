@@ -145,6 +145,25 @@ class LabelledRowsTest(Case):
         rows = labelled_files.read(self.write(text=words, label=words))
         self.assertEqual([row["text"] for row in rows], ["a", "b", "a"])
 
+    def test_columns_that_are_not_looked_up_are_not_read(self):
+        noise = np.random.default_rng(1).bytes
+        path = self.write(
+            text=["a", "b"],
+            label=["x", "y"],
+            image=[noise(100_000) for _ in range(2)],
+        )
+        expected = list(labelled_files.read(path))
+        # Damage the images: reading them is an error.
+        data = bytearray(pathlib.Path(path).read_bytes())
+        group = pyarrow.parquet.read_metadata(path).row_group(0)
+        start = group.column(2).dictionary_page_offset
+        data[start : start + 1000] = bytes(1000)
+        pathlib.Path(path).write_bytes(data)
+        self.assertEqual(list(labelled_files.read(path)), expected)
+        self.assertLen(list(corpus.scan([path])), 2)
+        with self.assertRaisesRegex(errors.InputError, "cannot be read: "):
+            list(labelled_files.read(path, columns={"text": "image"}))
+
     def test_two_columns_of_one_name_are_refused(self):
         arrays = [pyarrow.array(["a"])] * 2
         table = pyarrow.Table.from_arrays(arrays, names=["text", "text"])
@@ -222,6 +241,46 @@ class CorpusTest(Case):
         complete = list(corpus.read(scanned))
         for part in (slice(3), slice(5, 15), slice(1, 15, 4), slice(14, 15)):
             self.assertEqual(list(corpus.read(scanned[part])), complete[part])
+
+    def test_rows_after_the_last_requested_one_are_not_decoded(self):
+        num_rows = 40 * parquet._ROWS
+        path = self.path("a.parquet")
+        pyarrow.parquet.write_table(
+            pyarrow.table(
+                {"text": [f"{row} good." for row in range(num_rows)]}
+            ),
+            path,
+            row_group_size=num_rows // 2,
+        )
+        decoded = []
+
+        class File(pyarrow.parquet.ParquetFile):
+            def iter_batches(self, *arguments, **keywords):
+                for batch in super().iter_batches(*arguments, **keywords):
+                    decoded.append(batch.num_rows)
+                    yield batch
+
+        indices = [*range(5), num_rows // 2 + 1]
+        with mock.patch.object(pyarrow.parquet, "ParquetFile", File):
+            values = list(parquet.values(path, "text", indices))
+        self.assertEqual(values, [f"{row} good." for row in indices])
+        self.assertEqual(decoded, [parquet._ROWS] * 2)
+
+    @parameterized.parameters("read", "values")
+    def test_memory_does_not_grow_with_a_group_of_rows(self, name):
+        path = self.path("a.parquet")
+        noise = np.random.default_rng(1)
+        texts = [noise.bytes(500).hex() for _ in range(20_000)]
+        pyarrow.parquet.write_table(
+            pyarrow.table({"text": texts}), path, compression="none"
+        )
+        reader = {
+            "read": lambda: labelled_files.read(path),
+            "values": lambda: parquet.values(path, "text"),
+        }[name]
+        before = pyarrow.total_allocated_bytes()
+        peak = max(pyarrow.total_allocated_bytes() - before for _ in reader())
+        self.assertLess(peak, os.path.getsize(path) / 3)
 
     def test_progress_ends_with_the_size_of_the_files(self):
         paths = [self.write(f"{n}.parquet", text=self.TEXTS) for n in (1, 2)]
