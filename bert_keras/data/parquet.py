@@ -28,7 +28,9 @@ _BUFFER_BYTES = 1 << 20
 class Row(Mapping[str, Any]):
     """A row, whose values become Python's when they are looked up.
 
-    Without a batch it has only the names of its columns.
+    Binary values are text in UTF-8: Hive, Impala and old versions of Spark
+    write text without marking it as such. Without a batch, a row has only the
+    names of its columns.
     """
 
     def __init__(self, names: Sequence[str], batch: Any = None, index: int = 0):
@@ -39,7 +41,7 @@ class Row(Mapping[str, Any]):
         if self._batch is None or name not in self._names:
             raise KeyError(name)
         try:
-            return self._batch.column(name)[self._index].as_py()
+            return _decode(self._batch.column(name)[self._index].as_py())
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"expected UTF-8 (byte {error.start + 1} of the text)"
@@ -54,6 +56,13 @@ class Row(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _decode(value: Any) -> Any:
+    """Decodes bytes, also in a list; returns other values as they are."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return list(map(_decode, value)) if isinstance(value, list) else value
 
 
 def rows(path: str, columns: Callable[[Row], Collection[str]]) -> Iterator[Row]:

@@ -91,7 +91,8 @@ class LabelledRowsTest(Case):
         ("an empty label", {"label": ["x", " "]}, labels.parse_label, "none"),
         ("a list of texts", {"text": pyarrow.array([["a"], None])},
          labels.parse_label, "row 1.*a list"),
-        ("bytes", {"text": [b"a", b"b"]}, labels.parse_label, "row 1.*bytes"),
+        ("bytes that are not UTF-8", {"text": [b"a", b"\xff"]},
+         labels.parse_label, r"UTF-8 \(byte 1"),
         ("not UTF-8", {"text": NOT_UTF8}, labels.parse_label, "UTF-8"),
         ("a date", {"label": [datetime.date(2026, 1, 1)] * 2},
          labels.parse_label, "row 1.*a date"),
@@ -144,6 +145,31 @@ class LabelledRowsTest(Case):
         words = pyarrow.array(["a", "b", "a"]).dictionary_encode()
         rows = labelled_files.read(self.write(text=words, label=words))
         self.assertEqual([row["text"] for row in rows], ["a", "b", "a"])
+
+    @parameterized.parameters(
+        pyarrow.binary(), pyarrow.large_binary(), pyarrow.binary(6)
+    )
+    def test_binary_columns_are_text_in_utf8(self, data_type):
+        texts, marks = ["Größ", "很好"], ["label1", "label2"]
+        as_text = self.write("text.parquet", text=texts, label=marks)
+        path = self.write(
+            text=pyarrow.array([text.encode() for text in texts], data_type),
+            label=pyarrow.array([mark.encode() for mark in marks], data_type),
+        )
+        self.assertEqual(
+            list(labelled_files.read(path)), list(labelled_files.read(as_text))
+        )
+        self.assertEqual(
+            [each.digest for each in corpus.scan([path])],
+            [each.digest for each in corpus.scan([as_text])],
+        )
+        self.assertEqual(
+            list(corpus.documents([path])), list(corpus.documents([as_text]))
+        )
+
+    def test_binary_sentences_are_text_too(self):
+        path = self.write(text=[[b"A b.", b"c"], [b"d"]])
+        self.assertEqual(list(corpus.documents([path])), [["A b.", "c"], ["d"]])
 
     def test_columns_that_are_not_looked_up_are_not_read(self):
         noise = np.random.default_rng(1).bytes
@@ -292,6 +318,8 @@ class CorpusTest(Case):
         ({"text": ["a", None]}, "row 2.*null"), ({"text": [1, 2]}, "row 1.*1"),
         ({"body": ["a"]}, "one column 'text', found the columns 'body'"),
         ({"text": NOT_UTF8}, "row 2: expected UTF-8"),
+        ({"text": [b"a", b"b\xff"]}, r"row 2: expected UTF-8 \(byte 2"),
+        ({"text": [[b"a"], [b"b", b"\xff"]]}, r"row 2: expected UTF-8"),
     )  # fmt: skip
     def test_what_is_no_text_is_refused(self, columns, message):
         with self.assertRaisesRegex(errors.InputError, message):
