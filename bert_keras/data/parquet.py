@@ -95,7 +95,8 @@ def values(
         if names.count(column) != 1:
             raise errors.InputError(
                 f"{path}: expected one column {column!r}, found the columns "
-                f"{', '.join(map(repr, names))}."
+                f"{', '.join(map(repr, names))}. Name the one that holds the "
+                "text in `text_field`."
             )
         if indices is None:
             indices = range(file.metadata.num_rows)

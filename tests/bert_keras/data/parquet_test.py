@@ -376,6 +376,46 @@ class CorpusTest(Case):
             with self.assertRaisesRegex(errors.InputError, "cannot be read: "):
                 list(corpus.scan([remote]))
 
+    def test_another_column_can_be_the_text(self):
+        texts = [f"{number} is good." for number in range(50)]
+        same = {"vocab_size": 40, "seq_length": 32, "dev_fraction": 0.0}
+        others = [{"body": t, "text": 1} for t in texts]
+        shards = {}
+        for name, path, settings in (
+            ("text", self.write("text.parquet", text=texts), {}),
+            (
+                "body",
+                self.write("body.parquet", body=texts, text=[1] * 50),
+                {"text_field": "body"},
+            ),
+            (
+                "json",
+                self.write_json("body.jsonl", others),
+                {"text_field": "body"},
+            ),
+        ):
+            prepare.prepare(path, output=self.path(name), **same, **settings)
+            records = records_lib.Records(self.path(f"{name}/train"))
+            shards[name] = [
+                shard["sha256"] for shard in records.manifest["shards"]
+            ]
+        self.assertEqual(shards["body"], shards["text"])
+        self.assertEqual(shards["json"], shards["text"])
+
+    def test_the_message_on_a_missing_column_names_a_flag(self):
+        for path in (
+            self.write(body=["One good."]),
+            self.write_json("a.jsonl", [{"body": "One good."}]),
+        ):
+            code, _, error = mains.call(
+                "trainers.prepare",
+                input=path,
+                output=self.path("none"),
+                vocab_size=40,
+            )
+            self.assertEqual(code, 1)
+            self.assertRegex(error, r"'body'.* in --text_field\.$")
+
     def test_records_are_those_of_the_same_texts_as_json(self):
         texts = [text for text in self.TEXTS if text] * 9
         texts = [f"{text} {number}" for number, text in enumerate(texts)]
