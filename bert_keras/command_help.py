@@ -14,7 +14,7 @@ WIDTH = 80
 GROUPS: Mapping[str, Sequence[str]] = {
     "Data": (
         *("train", "dev", "dev_fraction", "data", "records", "input"),
-        *("columns", "on_bad_row", "skip_labels", "seq_length"),
+        *("text_field", "columns", "on_bad_row", "skip_labels", "seq_length"),
         *("bucket_lengths", "vocab", "vocab_size", "lowercase", "format"),
         *("sentence_objective", "dupe_factor", "deduplicate"),
         *("masked_lm_prob", "max_predictions_per_seq", "shard_mb"),

@@ -6,9 +6,9 @@
 
 Input is plain text or JSON lines with a field `text`, optionally compressed
 (.gz, .zst), or Parquet with a column `text`: files, folders or globs, separated
-by commas. Plain text has a blank line between documents and one sentence per
-line, or paragraphs, which are split into sentences. Exact duplicates of earlier
-documents are skipped.
+by commas. `--text_field` names another field or column. Plain text has a blank
+line between documents and one sentence per line, or paragraphs, which are split
+into sentences. Exact duplicates of earlier documents are skipped.
 
 `--format=google` writes Google's TFRecord files, whose masks are fixed. Such
 files can also be the input:

@@ -51,6 +51,7 @@ class Document(NamedTuple):
     start: int  # in Parquet, of rows
     stop: int
     digest: int  # 64-bit hash of its text
+    size: int  # bytes of its text in UTF-8, the same in every format
 
 
 class Position:
@@ -182,7 +183,7 @@ def scan(
             raise errors.InputError(
                 f"{path}: expected text or JSON lines, found a table, whose "
                 "quotes and labels would be text. Write its texts as .txt, or "
-                "its rows as .jsonl and name the field."
+                "its rows as .jsonl and name their field in `text_field`."
             )
         if is_json(path):
             scanned = _scan_json(path, text_field, position)
@@ -440,7 +441,13 @@ def _document(
     text = "\n".join(rows).strip().encode()
     digest = hashlib.blake2b(text, digest_size=8).digest()
     return Document(
-        path, layout, line, start, stop, int.from_bytes(digest, "little")
+        path,
+        layout,
+        line,
+        start,
+        stop,
+        int.from_bytes(digest, "little"),
+        len(text),
     )
 
 
@@ -499,12 +506,14 @@ def _field(text: str, name: str, path: str, number: int) -> str | list[str]:
     field = row.get(name) if isinstance(row, dict) else None
     if _is_text(field):
         return field
+    advice = ""
     if isinstance(row, dict):
         description = f"fields {list(row)}"
+        advice = " Name the field that holds the text in `text_field`."
     raise errors.InputError(
         f"{path}, line {number}: expected one JSON object a line whose "
-        f"{name!r} is a string or a list of strings, found {description}. Name "
-        "the field that holds the text."
+        f"{name!r} is a string or a list of strings, found {description}."
+        f"{advice}"
     )
 
 

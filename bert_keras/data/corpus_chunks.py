@@ -129,7 +129,7 @@ class Partition:
                 continue
             is_dev = held_out_lib.is_held_out(self.num_documents, self.held_out)
             self.num_documents += 1
-            self.num_bytes += document.stop - document.start
+            self.num_bytes += document.size
             split = "dev" if is_dev else "train"
             if chunk := builders[split].add(document):
                 yield builders[split].numbered(split, chunk)
@@ -164,7 +164,7 @@ class _ChunkBuilder:
         Otherwise, and for the first chunk, returns [].
         """
         self.current.append(document)
-        self.size += document.stop - document.start
+        self.size += document.size
         if self.size < self.chunk_bytes or len(self.current) < 2:
             return []
         chunk, self.previous = self.previous, self.current

@@ -141,9 +141,11 @@ def read(
             f"{path}: expected a name that ends in "
             f"{', '.join(table_rows.READERS)}, with or without .gz."
         )
-    raw_rows = table_rows.READERS[suffix](path)
     make_reader = functools.partial(
         _ColumnSelector, path, columns=columns, needed=needed, label=label
+    )
+    raw_rows = table_rows.READERS[suffix](
+        path, lambda names: make_reader(names).keys.values()
     )
     has_header = suffix in table_rows.TABLES and not _are_positions(columns)
     doubts: list[str] = []

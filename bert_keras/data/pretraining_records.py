@@ -41,6 +41,7 @@ class ShardSettings:
     tokenizer: tokenizers.Tokenizer
     seq_length: int
     objective: str  # nsp, sop or none
+    text_field: str = "text"  # of JSON lines and of Parquet
     passes: int = 1
     seed: int = 1
     # Google's TFRecords store fixed masks, so they need these; None writes
@@ -70,7 +71,7 @@ def write_shards(
     fingerprint = _fingerprint(chunk, settings)
     if result := _earlier_result(folder, chunk_path, fingerprint):
         return result
-    documents = encode(chunk, settings.tokenizer)
+    documents = encode(chunk, settings)
     report = _report(documents, settings)
     shards = []
     passes = sample_records(documents, settings, chunk.split, chunk.number)
@@ -119,11 +120,15 @@ def _chunk_path(folder: str, number: int) -> str:
 
 
 def encode(
-    chunk: corpus_chunks.Chunk, tokenizer: tokenizers.Tokenizer
+    chunk: corpus_chunks.Chunk, settings: ShardSettings
 ) -> sentence_pairs.TokenizedDocuments:
     """Reads and tokenizes the documents of a chunk."""
-    documents = list(corpus.read(chunk.documents))
-    token_ids, lengths = _tokenize([s for d in documents for s in d], tokenizer)
+    documents = list(
+        corpus.read(chunk.documents, text_field=settings.text_field)
+    )
+    token_ids, lengths = _tokenize(
+        [s for d in documents for s in d], settings.tokenizer
+    )
     ends = np.cumsum(lengths)
     counts = np.array([len(document) for document in documents], np.int64)
     document_ends = np.append(0, ends)[np.cumsum(counts)]

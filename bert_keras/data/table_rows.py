@@ -34,7 +34,11 @@ class RawRow(NamedTuple):
         return f"{self.unit} {self.number}"
 
 
-def _read_tsv(path: str) -> Iterator[RawRow]:
+# Selects the columns to read, from a row that has only their names.
+SelectColumns = Callable[[Mapping[str, Any]], Collection[Any]]
+
+
+def _read_tsv(path: str, _: SelectColumns) -> Iterator[RawRow]:
     for number, text, problem in _numbered_lines(path):
         if problem:
             yield RawRow(number, problem=problem)
@@ -42,7 +46,7 @@ def _read_tsv(path: str) -> Iterator[RawRow]:
             yield RawRow(number, text.split("\t"))
 
 
-def _read_csv(path: str) -> Iterator[RawRow]:
+def _read_csv(path: str, _: SelectColumns) -> Iterator[RawRow]:
     # A row may span lines, so invalid UTF-8 passes the parser as lone
     # surrogates, which are searched for in the parsed fields.
     lines = _Lines(
@@ -199,7 +203,7 @@ def _csv_problem(error: csv.Error, lines: _Lines) -> str:
     return problem
 
 
-def _read_json(path: str) -> Iterator[RawRow]:
+def _read_json(path: str, _: SelectColumns) -> Iterator[RawRow]:
     first = True
     for number, text, problem in _numbered_lines(path):
         text = text.strip()
@@ -229,13 +233,14 @@ def _read_json(path: str) -> Iterator[RawRow]:
             yield RawRow(number, row)
 
 
-def _read_parquet(path: str) -> Iterator[RawRow]:
-    for number, row in enumerate(parquet.rows(path), 1):
+def _read_parquet(path: str, select: SelectColumns) -> Iterator[RawRow]:
+    for number, row in enumerate(parquet.rows(path, select), 1):
         yield RawRow(number, row, unit="row")
 
 
-# Suffix -> a reader: path -> rows, without blank lines.
-READERS: dict[str, Callable[[str], Iterator[RawRow]]] = {
+# Suffix -> a reader: path -> rows, without blank lines. Only a format that
+# stores each column on its own uses the selection of columns.
+READERS: dict[str, Callable[[str, SelectColumns], Iterator[RawRow]]] = {
     ".tsv": _read_tsv,
     ".csv": _read_csv,
     ".jsonl": _read_json,

@@ -144,6 +144,7 @@ def _write(
         tokenizer=tokenizer,
         seq_length=settings.seq_length,
         objective=settings.sentence_objective,
+        text_field=settings.text_field,
         passes=settings.dupe_factor,
         seed=settings.seed,
         masks=pretraining_records.MaskSettings(
@@ -155,7 +156,7 @@ def _write(
     size = _size(paths)
     position = corpus.Position()
     partition = corpus_chunks.Partition(
-        corpus.scan(paths, position=position),
+        corpus.scan(paths, text_field=settings.text_field, position=position),
         held_out=settings.dev_fraction,
         deduplicate=settings.deduplicate,
         chunk_bytes=int(settings.shard_mb * 1e6),
@@ -300,14 +301,20 @@ def _learn(
     )
     with progress:
         learned = vocabulary_learner.learn(
-            _texts(paths, progress), settings.vocab_size, lowercase=lowercase
+            _texts(paths, settings.text_field, progress),
+            settings.vocab_size,
+            lowercase=lowercase,
         )
     return wordpiece.Tokenizer(learned, lowercase=lowercase)
 
 
-def _texts(paths: Sequence[str], progress: console.Progress) -> Iterator[str]:
+def _texts(
+    paths: Sequence[str], text_field: str, progress: console.Progress
+) -> Iterator[str]:
     position = corpus.Position()
-    for document in corpus.documents(paths, position=position):
+    for document in corpus.documents(
+        paths, text_field=text_field, position=position
+    ):
         yield from document
         progress.update(position.bytes / 1e6)
 

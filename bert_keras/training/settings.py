@@ -219,6 +219,10 @@ class PrepareSettings:
         "", "Files, folders or globs, with commas between.", reads=True
     )
     output: str = options.option("", "Folder of the records.", identity=False)
+    # Published corpora call it text, content, body, article or abstract.
+    text_field: str = options.option(
+        "text", "Field of JSON lines, or column of Parquet, with the text."
+    )
     vocab: str = options.option(
         "", "A vocab.txt; empty: learn one.", reads=True
     )

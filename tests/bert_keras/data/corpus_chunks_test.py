@@ -7,7 +7,9 @@ from bert_keras.data import corpus, corpus_chunks
 
 def documents(count, size=20):
     return [
-        corpus.Document("a.txt", "sentences", n, n * size, n * size + size, n)
+        corpus.Document(
+            "a.txt", "sentences", n, n * size, n * size + size, n, size
+        )
         for n in range(1, count + 1)
     ]
 

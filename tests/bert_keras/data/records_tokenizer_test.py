@@ -62,7 +62,7 @@ class RecordsTokenizerTest(parameterized.TestCase):
             seed=5,
             masks=masks,
         )
-        document = corpus.Document(*["x"] * 5, digest="abc")
+        document = corpus.Document(*["x"] * 5, digest="abc", size=1)
         chunk = corpus_chunks.Chunk("train", 3, [document])
         self.assertEqual(
             pretraining_records._fingerprint(chunk, settings), fingerprint
