@@ -93,27 +93,44 @@ class Card:
         for title, text in _ordered(self.sections).items():
             parts += [f"## {title}"] * bool(title) + [text.strip("\n")]
         if self.head:
-            head = yaml.dump(
-                dict(self.head),
-                Dumper=_Dumper,
-                allow_unicode=True,
-                sort_keys=False,
-                width=math.inf,
-            )
-            parts.insert(0, f"---\n{head}---")
+            parts.insert(0, f"---\n{_to_yaml(self.head)}---")
         body = "\n\n".join(parts)
         return f"{body}\n\n{_checksum_line(body)}\n"
 
 
+def _to_yaml(head: Mapping[str, Any]) -> str:
+    return yaml.dump(
+        dict(head),
+        Dumper=_Dumper,
+        allow_unicode=True,
+        sort_keys=False,
+        width=math.inf,
+    )
+
+
 class _Dumper(yaml.SafeDumper):
-    """Quotes strings whose line ends YAML would otherwise change."""
+    """Quotes strings that a parser could take for something else.
+
+    PyYAML quotes what it would itself read as another type. Hubs read cards
+    with parsers of YAML 1.2, for which 1e-4 and 0o17 are numbers, and of YAML
+    1.1, for which `y` is a boolean. Line ends in plain strings are changed.
+    """
 
 
-_Dumper.add_representer(
-    str,
-    lambda dumper, text: dumper.represent_scalar(
-        "tag:yaml.org,2002:str", text, None if text.isprintable() else '"'
-    ),
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    is_plain = text.isprintable() and not _LIKE_ANOTHER_TYPE.fullmatch(text)
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, None if is_plain else '"'
+    )
+
+
+_Dumper.add_representer(str, _represent_text)
+# Numbers, dates and times of YAML 1.1 and 1.2, booleans, null, = and <<. More
+# than those match, which does no harm: "2026-13-45" is quoted, too.
+_LIKE_ANOTHER_TYPE = re.compile(
+    r"[-+.]*[0-9][-+.:_0-9a-z]*([ t][-+.:0-9 z]*)?"
+    r"|[-+]?\.(inf|nan)|y|n|yes|no|on|off|true|false|null|~|=|<<|",
+    re.IGNORECASE,
 )
 
 
@@ -271,12 +288,9 @@ def inherited(card: Card) -> Card:
 def parse(text: str) -> Card:
     """Parses a card, whoever wrote it; an invalid head is read as empty."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    head: Any = {}
+    head: dict[str, Any] = {}
     if match := _HEAD.match(text):
-        try:
-            head = yaml.safe_load(match[1] or "")
-        except (yaml.YAMLError, ValueError, RecursionError):
-            head = {}
+        head = _parse_head(match[1] or "")
         text = text[match.end() :]
     name, title, fence = "", INTRODUCTION, ""
     lines: dict[str, list[str]] = {INTRODUCTION: []}
@@ -295,7 +309,21 @@ def parse(text: str) -> Card:
                 fence = mark[0]
     sections = {name: "\n".join(each).strip() for name, each in lines.items()}
     sections = {name: text for name, text in sections.items() if text}
-    return Card(name, head if isinstance(head, dict) else {}, sections)
+    return Card(name, head, sections)
+
+
+def _parse_head(text: str) -> dict[str, Any]:
+    """Parses a YAML block; {} unless it is a mapping that can be written."""
+    try:
+        head = yaml.safe_load(text)
+        if not isinstance(head, dict):
+            return {}
+        _to_yaml(head)  # PyYAML reads deeper nesting than it writes.
+    # PyYAML's constructors trust explicit tags: `!!bool maybe` is a KeyError,
+    # `!!int ''` an IndexError, `!!timestamp x` an AttributeError.
+    except Exception:
+        return {}
+    return head
 
 
 def _write(path: str, text: str) -> None:
