@@ -117,8 +117,9 @@ class RunCard:
             if value not in ("", 0, None)
         ]
         return (
-            f"{markdown.code_block(self.command)}\n\nSettings that are not "
-            f"named had their defaults.\n\n{markdown.bullets(items)}"
+            f"{markdown.code_block(self.command)}\n\nSettings that affect "
+            "the result and are not named had their defaults, or were read "
+            f"from the inputs.\n\n{markdown.bullets(items)}"
         )
 
 

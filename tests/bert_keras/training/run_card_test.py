@@ -108,6 +108,8 @@ class FinetuneTest(parameterized.TestCase):
         self.assertIn("--task=classification", origin)
         self.assertIn("--learning_rate=0.01", origin)
         self.assertNotIn("--log_every", origin)
+        # log_every had another value than its default.
+        self.assertIn("Settings that affect the result and are not", origin)
         self.assertNotIn("--warmup_ratio", origin)
         self.assertIn("training rows: 17", origin)
         self.assertIn("of 9, of 8 rows each", origin)
