@@ -5,7 +5,8 @@
 
 The source is a run, a step folder, or a folder in Google's, Hugging Face's or
 KerasHub's format. The written checkpoint is loaded again and compared with the
-model that was written: every weight, and the hidden states of random token ids.
+model that was written: every weight, the hidden states of random token ids, and
+the logits of a few sentences.
 
 Adds the words of a domain to the vocabulary, from a file with one word per
 line. Each new embedding is initialised with the mean of the embeddings of the
@@ -26,6 +27,7 @@ up to --positions tokens do not change; in other texts some words may become
 import dataclasses
 import itertools
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -49,6 +51,7 @@ from bert_keras import (
     named_tensors,
     options,
     registry,
+    verification,
     vocabulary_surgery,
 )
 from bert_keras import model as model_lib
@@ -217,6 +220,10 @@ def compare(
         )
     )
     summary["difference of outputs"] = f"{outputs:.2g} at most"
+    if written.task is not None:
+        answers = _difference_of_answers(written, model, tokenizer)
+        summary["difference of answers"] = f"{answers:.2g} at most"
+        outputs = max(outputs, answers)
     written_config = written.config.to_dict()
     changed = [
         f"{name} {value} (now {written_config[name]})"
@@ -382,6 +389,35 @@ def _difference(
     return max(
         (float(np.abs(values[name] - written[name]).max()) for name in written),
         default=0.0,
+    )
+
+
+def _difference_of_answers(
+    written: checkpoint.Checkpoint,
+    model: model_lib.BertModel,
+    tokenizer: tokenizers.Tokenizer,
+) -> float:
+    """Returns the largest difference of the logits for a few sentences.
+
+    Infinity if the written task reads them in another way: as probabilities of
+    one class, for example, where the model's may have several.
+    """
+    task, other = model.task, written.task
+    assert other is not None
+    if (type(task), task.softmax_terms) != (type(other), other.softmax_terms):
+        return math.inf
+    features = task.preprocess(verification.sentences(task), tokenizer)
+    inputs = {name: features[name] for name in model.encoder.config.inputs}
+    features = task.add_derived_features(inputs)
+    outputs, others = (
+        each(features, training=False)
+        for each in (model, loading.load_model(written))
+    )
+    if set(outputs) != set(others):
+        return math.inf
+    return max(
+        float(tf.reduce_max(tf.abs(outputs[name] - others[name])))
+        for name in outputs
     )
 
 
