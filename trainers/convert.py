@@ -136,7 +136,7 @@ def _convert(settings: Settings) -> dict[str, Any]:
     )
     source_model, source_tokenizer = _model(source), source.tokenizer()
     model, tokenizer = _resized(settings, source_model, source_tokenizer)
-    _write(settings, source, model, tokenizer)
+    _write(settings, source, source_model, model, tokenizer)
     written = formats.read(settings.output)
     summary = {
         "format": f"{_format(source.folder)} -> {settings.format}",
@@ -163,10 +163,11 @@ def _convert(settings: Settings) -> dict[str, Any]:
 def _write(
     settings: Settings,
     source: checkpoint.Checkpoint,
+    source_model: model_lib.BertModel,
     model: model_lib.BertModel,
     tokenizer: tokenizers.Tokenizer,
 ) -> None:
-    card = _card(settings, source, model, tokenizer)
+    card = _card(settings, source, source_model, model, tokenizer)
     if settings.format == NATIVE:
         checkpoint.save(
             settings.output, model, tokenizer, step=source.step, card=card
@@ -174,9 +175,12 @@ def _write(
         return
     formats.FORMATS[settings.format].write(settings.output, model, tokenizer)
     if model.task is not None and formats.read(settings.output).task is None:
-        card = model_card.without_results(card, "They were those with a head.")
-        head = {k: v for k, v in card.head.items() if k != "pipeline_tag"}
-        card = dataclasses.replace(card, head=head)
+        encoder = model_lib.BertModel(model.encoder, None)
+        card = model_card.redescribed(
+            model_card.without_results(card, "They were those with a head."),
+            model_card.describe(model, tokenizer, name=card.name),
+            model_card.describe(encoder, tokenizer, name=card.name),
+        )
     model_card.write(os.path.join(settings.output, model_card.FILE), card)
 
 
@@ -283,25 +287,28 @@ def _resized(
 def _card(
     settings: Settings,
     source: checkpoint.Checkpoint,
+    source_model: model_lib.BertModel,
     model: model_lib.BertModel,
     tokenizer: tokenizers.Tokenizer,
 ) -> model_card.Card:
     """Returns the source's model card, changed into that of the conversion."""
     name = os.path.basename(os.path.abspath(settings.output))
-    described = model_card.describe(model, tokenizer, name=name)
-    card = model_card.for_copy(model_card.read(source.folder), described)
+    described = model_card.describe(source_model, source.tokenizer(), name=name)
+    card = model_card.for_copy(source.card(), described)
     changes = {
         name: getattr(settings, name)
         for name in ("add_words", "trim_to", "positions")
         if getattr(settings, name)
     }
     if changes:
-        card = model_card.without_results(
-            card, "These are those of the model that this one was made from."
+        card = model_card.redescribed(
+            model_card.without_results(
+                card,
+                "These are those of the model that this one was made from.",
+            ),
+            described,
+            model_card.describe(model, tokenizer, name=name),
         )
-        # What the model itself tells has changed.
-        sections = {**card.sections, **described.sections}
-        card = dataclasses.replace(card, sections=sections)
     flags = {"checkpoint": settings.checkpoint, "output": settings.output}
     command = markdown.command(
         "convert", {**flags, "format": settings.format, **changes}
