@@ -69,6 +69,7 @@ class Checkpoint:
     task: base.Task | None  # None: an encoder without a head
     step: int
     metadata: Mapping[str, Any]  # config.json, incl. trainer state
+    run: str = dataclasses.field(default="", kw_only=True)  # "": read as a step
     # Why `task` is None although there is a head: the task's module was not
     # imported, or the head's type is not supported; "" otherwise.
     unknown_task_reason: str = dataclasses.field(default="", kw_only=True)
@@ -86,6 +87,22 @@ class Checkpoint:
 
     def head_values(self) -> Mapping[str, np.ndarray]:
         return safetensors_mmap.tensors(self._verified_path(HEAD))
+
+    @property
+    def name(self) -> str:
+        """The name on the Hugging Face hub, else that of the run or folder.
+
+        .../models--google-bert--bert-base-uncased/snapshots/86b5e09/ is
+        google-bert/bert-base-uncased, and runs/sst2/step-00001000 is sst2.
+        """
+        folder = self.run or re.sub(r"/step-\d+/*$", "", self.folder)
+        return hub_name(folder) or os.path.basename(os.path.abspath(folder))
+
+    def card(self) -> model_card.Card | None:
+        """Returns the model card, with what a person wrote into the run's."""
+        if self.run:
+            return model_card.read_run(self.run, self.folder)
+        return model_card.read(self.folder)
 
     def load_encoder(self, encoder: keras.Model) -> None:
         self._assign(ENCODER, weights(encoder), self.encoder_values())
@@ -291,7 +308,7 @@ def read(path: str) -> Checkpoint:
 
     Raises InputError if there is no complete checkpoint.
     """
-    folder = path
+    folder, run = path, ""
     if not tf.io.gfile.exists(os.path.join(path, CONFIG)):
         marked = marked_folder(path, "best") or marked_folder(path, "latest")
         if marked is None:
@@ -299,7 +316,7 @@ def read(path: str) -> Checkpoint:
                 f"{path} is not a checkpoint: expected {CONFIG} in a step "
                 "folder, or a run folder with a file `best` or `latest`."
             )
-        folder = marked
+        folder, run = marked, path
     metadata = checkpoint_config.read(os.path.join(folder, CONFIG))
     task, unknown_task_reason = None, ""
     try:
@@ -319,8 +336,21 @@ def read(path: str) -> Checkpoint:
         task=task,
         step=metadata["step"],
         metadata=metadata,
+        run=run,
         unknown_task_reason=unknown_task_reason,
     )
+
+
+def hub_name(folder: str) -> str:
+    """Returns the hub's name of a model in huggingface_hub's cache, or "".
+
+    .../models--google-bert--bert-base-uncased/snapshots/86b5e09/ is
+    google-bert/bert-base-uncased.
+    """
+    match = re.search(
+        r"(?:^|/)models--([^/]+)/snapshots/", os.path.abspath(folder) + "/"
+    )
+    return match[1].replace("--", "/") if match else ""
 
 
 def steps(run: str) -> list[int]:

@@ -20,7 +20,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -49,11 +49,10 @@ HUB_METRICS = {
 }
 
 _RESULT_FIELDS = ("metrics", "model-index")
+# Fields that are also true of a model that was trained from the card's.
+_INHERITED = ("language", "license", "license_name", "license_link")
 # Fields of another library's card that remain true for a copy of its weights.
-_INHERITED = (
-    *("language", "license", "license_name", "license_link", "datasets"),
-    "base_model",
-)
+_OF_COPIES = (*_INHERITED, "datasets", "base_model")
 _MOST_BYTES = 1_000_000  # A longer card is read up to here.
 _MOST_LABELS = 200  # A longer list is truncated in the card.
 _CHECKSUM = (
@@ -93,27 +92,44 @@ class Card:
         for title, text in _ordered(self.sections).items():
             parts += [f"## {title}"] * bool(title) + [text.strip("\n")]
         if self.head:
-            head = yaml.dump(
-                dict(self.head),
-                Dumper=_Dumper,
-                allow_unicode=True,
-                sort_keys=False,
-                width=math.inf,
-            )
-            parts.insert(0, f"---\n{head}---")
+            parts.insert(0, f"---\n{_to_yaml(self.head)}---")
         body = "\n\n".join(parts)
         return f"{body}\n\n{_checksum_line(body)}\n"
 
 
+def _to_yaml(head: Mapping[str, Any]) -> str:
+    return yaml.dump(
+        dict(head),
+        Dumper=_Dumper,
+        allow_unicode=True,
+        sort_keys=False,
+        width=math.inf,
+    )
+
+
 class _Dumper(yaml.SafeDumper):
-    """Quotes strings whose line ends YAML would otherwise change."""
+    """Quotes strings that a parser could take for something else.
+
+    PyYAML quotes what it would itself read as another type. Hubs read cards
+    with parsers of YAML 1.2, for which 1e-4 and 0o17 are numbers, and of YAML
+    1.1, for which `y` is a boolean. Line ends in plain strings are changed.
+    """
 
 
-_Dumper.add_representer(
-    str,
-    lambda dumper, text: dumper.represent_scalar(
-        "tag:yaml.org,2002:str", text, None if text.isprintable() else '"'
-    ),
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    is_plain = text.isprintable() and not _LIKE_ANOTHER_TYPE.fullmatch(text)
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, None if is_plain else '"'
+    )
+
+
+_Dumper.add_representer(str, _represent_text)
+# Numbers, dates and times of YAML 1.1 and 1.2, booleans, null, = and <<. More
+# than those match, which does no harm: "2026-13-45" is quoted, too.
+_LIKE_ANOTHER_TYPE = re.compile(
+    r"[-+.]*[0-9][-+.:_0-9a-z]*([ t][-+.:0-9 z]*)?"
+    r"|[-+]?\.(inf|nan)|y|n|yes|no|on|off|true|false|null|~|=|<<|",
+    re.IGNORECASE,
 )
 
 
@@ -217,6 +233,30 @@ def for_copy(checkpoint_card: Card | None, described: Card) -> Card:
     return Card(checkpoint_card.name or described.name, head, sections)
 
 
+def redescribed(card: Card, before: Card, after: Card) -> Card:
+    """Returns the card of a model that was changed.
+
+    before, after: the cards by `describe` of the model before and after. What
+    the former describes is replaced, and what else was written is kept.
+    """
+    sections = dict(card.sections)
+    for title in (INTRODUCTION, LABELS, USE, LIMITS):
+        old = before.sections.get(title, "").strip()
+        new = after.sections.get(title, "").strip()
+        text = sections.pop(title, "")
+        if old and old in text:
+            text = text.replace(old, new, 1)
+        elif title != USE:
+            text = f"{new}\n\n{text}"
+        else:
+            text = new
+        if text.strip():
+            sections[title] = text.strip()
+    head = {k: v for k, v in card.head.items() if k != "pipeline_tag"}
+    tag = _selected(after.head, ("pipeline_tag",))
+    return dataclasses.replace(card, head={**head, **tag}, sections=sections)
+
+
 # Files.
 
 
@@ -256,27 +296,51 @@ def read(folder: str) -> Card | None:
     card = parse(text)
     if card.head.get("library_name") == LIBRARY:
         return card
-    return dataclasses.replace(inherited(card), name=card.name)
+    return Card(card.name, _selected(card.head, _OF_COPIES), {})
 
 
-def inherited(card: Card) -> Card:
-    """Returns what is also true of another model with the card's encoder.
+def read_run(run: str, folder: str) -> Card | None:
+    """Reads the card of a run for copies of its step in `folder`.
 
-    The name is empty: it is that of the other model.
+    It is the step's, unless a person edited the run's. That one is completed
+    from the step's if it was written without the help of this library. It may
+    have been edited before the step was: results and origin are the step's.
     """
-    head = {name: card.head[name] for name in _INHERITED if name in card.head}
+    step = read(folder)
+    text = _read(os.path.join(run, FILE))
+    if text is None or _is_own(text):
+        return step
+    card = parse(text)
+    if step is None:
+        return card
+    if card.head.get("library_name") != LIBRARY:
+        return for_copy(card, step)
+    measured = [str(each["metrics"]) for each in _results(step)]
+    stated = str(card.head.get("model-index"))
+    if "model-index" in card.head and any(m not in stated for m in measured):
+        card = card.with_head(**_selected(step.head, _RESULT_FIELDS))
+        sections = _selected(step.sections, (RESULTS, ORIGIN))
+        card = dataclasses.replace(card, sections={**card.sections, **sections})
+    return card
+
+
+def for_training(card: Card | None, base_model: str) -> Card:
+    """Returns what is also true of a model that is trained from the card's.
+
+    The name is empty: it is that of the trained model. card: None if there is
+    none. base_model: the name of the card's model.
+    """
+    inherited = _selected(card.head, _INHERITED) if card else {}
+    head = {"base_model": base_model, **inherited}
     return Card("", head, {})
 
 
 def parse(text: str) -> Card:
     """Parses a card, whoever wrote it; an invalid head is read as empty."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    head: Any = {}
+    head: dict[str, Any] = {}
     if match := _HEAD.match(text):
-        try:
-            head = yaml.safe_load(match[1] or "")
-        except (yaml.YAMLError, ValueError, RecursionError):
-            head = {}
+        head = _parse_head(match[1] or "")
         text = text[match.end() :]
     name, title, fence = "", INTRODUCTION, ""
     lines: dict[str, list[str]] = {INTRODUCTION: []}
@@ -295,7 +359,40 @@ def parse(text: str) -> Card:
                 fence = mark[0]
     sections = {name: "\n".join(each).strip() for name, each in lines.items()}
     sections = {name: text for name, text in sections.items() if text}
-    return Card(name, head if isinstance(head, dict) else {}, sections)
+    return Card(name, head, sections)
+
+
+def _parse_head(text: str) -> dict[str, Any]:
+    """Parses a YAML block; {} unless it is a mapping that can be written."""
+    try:
+        head = yaml.safe_load(text)
+        if not isinstance(head, dict):
+            return {}
+        _to_yaml(head)  # PyYAML reads deeper nesting than it writes.
+    # PyYAML's constructors trust explicit tags: `!!bool maybe` is a KeyError,
+    # `!!int ''` an IndexError, `!!timestamp x` an AttributeError.
+    except Exception:
+        return {}
+    return head
+
+
+def _selected(
+    values: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
+    return {name: values[name] for name in names if name in values}
+
+
+def _results(card: Card) -> list[Any]:
+    """Returns the results of a card's head; [] if they have another form."""
+    try:
+        return [
+            r
+            for each in card.head["model-index"]
+            for r in each["results"]
+            if r["metrics"]
+        ]
+    except (KeyError, TypeError):
+        return []
 
 
 def _write(path: str, text: str) -> None:

@@ -364,9 +364,9 @@ def load(
     try:
         keras.config.set_dtype_policy(precision or before)
         model = loading.load_model(source, task)
-        card = model_card.read(source.folder)
-        if card is not None and task is not None:
-            card = model_card.inherited(card)
+        card = source.card()
+        if task is not None:
+            card = model_card.for_training(card, source.name)
         return Predictor(model, source.tokenizer(), card=card)
     finally:
         keras.config.set_dtype_policy(before)

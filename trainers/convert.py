@@ -5,7 +5,8 @@
 
 The source is a run, a step folder, or a folder in Google's, Hugging Face's or
 KerasHub's format. The written checkpoint is loaded again and compared with the
-model that was written: every weight, and the hidden states of random token ids.
+model that was written: every weight, the hidden states of random token ids, and
+the logits of a few sentences.
 
 Adds the words of a domain to the vocabulary, from a file with one word per
 line. Each new embedding is initialised with the mean of the embeddings of the
@@ -26,6 +27,7 @@ up to --positions tokens do not change; in other texts some words may become
 import dataclasses
 import itertools
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -49,6 +51,7 @@ from bert_keras import (
     named_tensors,
     options,
     registry,
+    verification,
     vocabulary_surgery,
 )
 from bert_keras import model as model_lib
@@ -133,7 +136,7 @@ def _convert(settings: Settings) -> dict[str, Any]:
     )
     source_model, source_tokenizer = _model(source), source.tokenizer()
     model, tokenizer = _resized(settings, source_model, source_tokenizer)
-    _write(settings, source, model, tokenizer)
+    _write(settings, source, source_model, model, tokenizer)
     written = formats.read(settings.output)
     summary = {
         "format": f"{_format(source.folder)} -> {settings.format}",
@@ -160,10 +163,11 @@ def _convert(settings: Settings) -> dict[str, Any]:
 def _write(
     settings: Settings,
     source: checkpoint.Checkpoint,
+    source_model: model_lib.BertModel,
     model: model_lib.BertModel,
     tokenizer: tokenizers.Tokenizer,
 ) -> None:
-    card = _card(settings, source, model, tokenizer)
+    card = _card(settings, source, source_model, model, tokenizer)
     if settings.format == NATIVE:
         checkpoint.save(
             settings.output, model, tokenizer, step=source.step, card=card
@@ -171,9 +175,12 @@ def _write(
         return
     formats.FORMATS[settings.format].write(settings.output, model, tokenizer)
     if model.task is not None and formats.read(settings.output).task is None:
-        card = model_card.without_results(card, "They were those with a head.")
-        head = {k: v for k, v in card.head.items() if k != "pipeline_tag"}
-        card = dataclasses.replace(card, head=head)
+        encoder = model_lib.BertModel(model.encoder, None)
+        card = model_card.redescribed(
+            model_card.without_results(card, "They were those with a head."),
+            model_card.describe(model, tokenizer, name=card.name),
+            model_card.describe(encoder, tokenizer, name=card.name),
+        )
     model_card.write(os.path.join(settings.output, model_card.FILE), card)
 
 
@@ -217,6 +224,10 @@ def compare(
         )
     )
     summary["difference of outputs"] = f"{outputs:.2g} at most"
+    if written.task is not None:
+        answers = _difference_of_answers(written, model, tokenizer)
+        summary["difference of answers"] = f"{answers:.2g} at most"
+        outputs = max(outputs, answers)
     written_config = written.config.to_dict()
     changed = [
         f"{name} {value} (now {written_config[name]})"
@@ -276,25 +287,28 @@ def _resized(
 def _card(
     settings: Settings,
     source: checkpoint.Checkpoint,
+    source_model: model_lib.BertModel,
     model: model_lib.BertModel,
     tokenizer: tokenizers.Tokenizer,
 ) -> model_card.Card:
     """Returns the source's model card, changed into that of the conversion."""
     name = os.path.basename(os.path.abspath(settings.output))
-    described = model_card.describe(model, tokenizer, name=name)
-    card = model_card.for_copy(model_card.read(source.folder), described)
+    described = model_card.describe(source_model, source.tokenizer(), name=name)
+    card = model_card.for_copy(source.card(), described)
     changes = {
         name: getattr(settings, name)
         for name in ("add_words", "trim_to", "positions")
         if getattr(settings, name)
     }
     if changes:
-        card = model_card.without_results(
-            card, "These are those of the model that this one was made from."
+        card = model_card.redescribed(
+            model_card.without_results(
+                card,
+                "These are those of the model that this one was made from.",
+            ),
+            described,
+            model_card.describe(model, tokenizer, name=name),
         )
-        # What the model itself tells has changed.
-        sections = {**card.sections, **described.sections}
-        card = dataclasses.replace(card, sections=sections)
     flags = {"checkpoint": settings.checkpoint, "output": settings.output}
     command = markdown.command(
         "convert", {**flags, "format": settings.format, **changes}
@@ -382,6 +396,35 @@ def _difference(
     return max(
         (float(np.abs(values[name] - written[name]).max()) for name in written),
         default=0.0,
+    )
+
+
+def _difference_of_answers(
+    written: checkpoint.Checkpoint,
+    model: model_lib.BertModel,
+    tokenizer: tokenizers.Tokenizer,
+) -> float:
+    """Returns the largest difference of the logits for a few sentences.
+
+    Infinity if the written task reads them in another way: as probabilities of
+    one class, for example, where the model's may have several.
+    """
+    task, other = model.task, written.task
+    assert other is not None
+    if (type(task), task.softmax_terms) != (type(other), other.softmax_terms):
+        return math.inf
+    features = task.preprocess(verification.sentences(task), tokenizer)
+    inputs = {name: features[name] for name in model.encoder.config.inputs}
+    features = task.add_derived_features(inputs)
+    outputs, others = (
+        each(features, training=False)
+        for each in (model, loading.load_model(written))
+    )
+    if set(outputs) != set(others):
+        return math.inf
+    return max(
+        float(tf.reduce_max(tf.abs(outputs[name] - others[name])))
+        for name in outputs
     )
 
 

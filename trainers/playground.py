@@ -10,12 +10,9 @@ address. Ctrl-C ends the server.
 """
 
 import dataclasses
-import itertools
 import os
-from collections.abc import Mapping
 
 from bert_keras import options, playground, predictor, registry
-from bert_keras.playground import session
 from trainers import flags
 
 
@@ -26,7 +23,8 @@ class Settings:
     data: str = options.option(
         "",
         "Labelled file, as for `bert-keras evaluate`, whose first rows the "
-        "page offers as examples; empty: built-in ones.",
+        "page offers as examples, without empty and too long texts; empty: "
+        "built-in ones.",
     )
     host: str = options.option(
         "127.0.0.1",
@@ -36,13 +34,6 @@ class Settings:
     port: int = options.option(
         8000, "Port to listen on; 0: a free one.", minimum=0, maximum=65535
     )
-
-
-def _examples(model: predictor.Predictor, path: str) -> list[Mapping[str, str]]:
-    if not path:
-        return []
-    rows = model.task.read_examples(path)
-    return list(itertools.islice(rows, session.MOST_EXAMPLES))
 
 
 def main() -> None:
@@ -57,7 +48,9 @@ def main() -> None:
             playground.Session(
                 model,
                 name="/".join(parts[-2:]),
-                examples=_examples(model, settings.data),
+                examples=model.task.read_examples(settings.data)
+                if settings.data
+                else (),
             )
         )
 

@@ -7,7 +7,6 @@ from bert_keras.formats import weight_mapping
 from bert_keras.networks import bert
 from bert_keras.tasks import (
     base,
-    classification,
     masked_lm,
     question_answering,
 )
@@ -124,13 +123,15 @@ def map_head(task: base.Task | None, config: bert.BertConfig) -> Mappings:
                 "next_sentence/score", scope, 2, hidden_size
             )
         return mappings
-    if isinstance(task, classification.Classification):
+    if weight_mapping.is_classifier(task):
         return _output_layer("label/score", "", len(task.labels), hidden_size)
     if isinstance(task, question_answering.QuestionAnswering):
         return _output_layer("span/score", SPAN_PREFIX, 2, hidden_size)
     raise errors.InputError(
-        f"Google's format cannot store the head of {task.name}, only those of "
-        "masked_lm, classification and question_answering."
+        "Google's format cannot store the head of "
+        f"{weight_mapping.describe_head(task)}, only those of masked_lm, "
+        "question_answering, and classification with problem_type single_label "
+        "and pooling first."
     )
 
 

@@ -40,6 +40,9 @@ from bert_keras.tokenizers import wordpiece
 NAME = "hugging_face"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 OTHERS = ("tf_model.h5", "flax_model.msgpack")
+SINGLE_LABEL, MULTI_LABEL, _ = configs.PROBLEMS
+# Problem type of a classifier here -> in Hugging Face's config.json.
+_PROBLEMS = {"single_label": SINGLE_LABEL, "multi_label": MULTI_LABEL}
 TASK = "bert_keras"  # the field of config.json for the settings of a task
 
 
@@ -77,10 +80,17 @@ def _masked_lm(task, folder, values, tokenizer):
 def _classification(task, folder, values, tokenizer):
     del tokenizer
     labels = configs.labels(folder, values)
-    problem_type = values.get("problem_type") or configs.PROBLEMS[0]
-    if problem_type != configs.PROBLEMS[0] or len(labels) < 2:
+    # `write` stores a task's settings and, for multi-label ones, problem_type;
+    # earlier versions stored only the former.
+    own = _PROBLEMS.get(task.problem_type)
+    problem_type = values.get("problem_type") or own
+    if problem_type != own or len(labels) < (1 if own == MULTI_LABEL else 2):
         return None  # regression or multi-label
     return task.with_settings(labels=labels)
+
+
+def _writes_classifier(task):
+    return task.problem_type in _PROBLEMS and task.pooling == "first"
 
 
 def _tagging(task, folder, values, tokenizer):
@@ -118,6 +128,7 @@ ARCHITECTURES = {
         head=(weights.CLASSIFIER_PREFIX,),
         task=classification.Classification,
         adapt=_classification,
+        writes=_writes_classifier,
         mappings=weights.map_classification,
     ),
     "BertForMultipleChoice": Architecture(head=(weights.CLASSIFIER_PREFIX,)),
@@ -251,6 +262,9 @@ def write(
         mappings |= ARCHITECTURES[name].mappings(network, task)
         values |= checkpoint.weight_values(model.head)
         config[TASK] = task.to_dict()
+        problem_type = _PROBLEMS.get(getattr(task, "problem_type", ""))
+        if problem_type == MULTI_LABEL:
+            config["problem_type"] = problem_type
     tensors = {
         weights.full_name(source) if task else source: array
         for source, array in weight_mapping.to_external(
@@ -358,8 +372,9 @@ def _written_as(task: base.Task) -> str:
         if type(task) is architecture.task and architecture.writes(task):
             return name
     raise errors.InputError(
-        f"Hugging Face has no BERT for the task {task.name}; the encoder alone "
-        "can be written."
+        "Hugging Face has no BERT for the task "
+        f"{weight_mapping.describe_head(task)}; the encoder alone can be "
+        "written."
     )
 
 

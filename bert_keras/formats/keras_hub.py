@@ -9,8 +9,9 @@ a LayerNorm epsilon of 1e-12; other networks cannot be written.
 
 The head of a BertTextClassifier is the same as the native one and is read. That
 of a BertMaskedLM is not: it uses the erf GELU and an epsilon of 1e-5. Such a
-folder is read as an encoder without a head, and a native masked-LM model is
-written as a backbone.
+folder is read as an encoder without a head. Models with another head, also
+multi-label classifiers and those with another pooling, are written as a
+backbone.
 
 KerasHub's `lowercase` keeps accents by default. The tokenizer here drops them,
 as did the code that trained the published weights; so do folders written here.
@@ -175,7 +176,7 @@ def write(
     with tempfile.TemporaryDirectory() as aside:
         mappings = keras_h5.map_encoder(config)
         values = checkpoint.weight_values(model.encoder)
-        if isinstance(task, classification.Classification):
+        if weight_mapping.is_classifier(task):
             models.BertTextClassifier(
                 backbone,
                 num_classes=len(task.labels),

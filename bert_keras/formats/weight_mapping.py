@@ -7,7 +7,7 @@ import re
 import types
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from bert_keras import checkpoint, errors, files, locks, named_tensors
 from bert_keras.networks import bert
+from bert_keras.tasks import base, classification
 from bert_keras.tokenizers import wordpiece
 
 
@@ -218,6 +219,35 @@ def config_of_bert(encoder: keras.Model) -> bert.BertConfig:
             f"network is {encoder.config.name}. Write bert_keras' own format."
         )
     return encoder.config
+
+
+def is_classifier(
+    task: base.Task | None,
+) -> TypeGuard[classification.Classification]:
+    """Returns whether a task's head is a BERT classifier's (BERT, 4.1).
+
+    That is one dense layer on the pooler's output, and a softmax over two or
+    more classes. Other formats have no field for another problem type or
+    pooling: they would store the weights and answer differently.
+    """
+    return (
+        type(task) is classification.Classification
+        and task.problem_type == "single_label"
+        and task.pooling == "first"
+        and len(task.labels) > 1
+    )
+
+
+def describe_head(task: base.Task) -> str:
+    """Returns a phrase on a task's head, for a message."""
+    settings = [
+        f"{name} {getattr(task, name)}"
+        for name in ("problem_type", "pooling")
+        if hasattr(task, name)
+    ]
+    return (
+        f"{task.name} with {' and '.join(settings)}" if settings else task.name
+    )
 
 
 def fit_vocabulary(

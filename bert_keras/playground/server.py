@@ -19,7 +19,7 @@ import socket
 import socketserver
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -335,7 +335,7 @@ def serve(
     name: str = "model",
     host: str = "127.0.0.1",
     port: int = 8000,
-    examples: Sequence[Mapping[str, str]] = (),
+    examples: Iterable[Mapping[str, str]] = (),
     views: Sequence[type[views_lib.View]] = views_lib.VIEWS,
 ) -> None:
     """Serves a page to try a model, until Ctrl-C.

@@ -4,12 +4,12 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import console, errors
+from bert_keras import commands, console, errors
 from bert_keras.data import json_lines
 from bert_keras.playground import blocks, wordpieces
 from bert_keras.playground import views as views_lib
@@ -41,32 +41,55 @@ class Session:
         predictor: Predictor,
         *,
         name: str = "model",
-        examples: Sequence[Mapping[str, str]] = (),
+        examples: Iterable[Mapping[str, str]] = (),
         views: Sequence[type[views_lib.View]] = views_lib.VIEWS,
     ):
         """Runs the model once, to choose a view and to be fast from then on.
 
         name: what the page calls the model.
         examples: texts that the page offers, by text column; others than the
-          task's columns are ignored. Empty: those of the view.
+          task's columns are ignored. Texts that `answer` refuses, empty ones
+          for example, are skipped with a message. Empty: those of the view.
         views: the first one that fits the answers is used.
         """
         self.predictor, self.task = predictor, predictor.task
         self.name = name
         self._lock = threading.Lock()
         columns = self.task.text_columns
-        first = [*examples, dict.fromkeys(columns, "a")][:1]
-        (answer,) = predictor.predict(first)
+        (answer,) = predictor.predict([dict.fromkeys(columns, "a")])
         view = next(each for each in views if each.fits(self.task, answer))
         self.view = view(predictor)
         self.is_chinese = _is_chinese(predictor)
-        self.examples = [
-            {column: example[column] for column in columns}
-            for example in examples
-            or self.view.examples(chinese=self.is_chinese)
-        ][:MOST_EXAMPLES]
+        self.examples = self._accepted(examples) or self._accepted(
+            self.view.examples(chinese=self.is_chinese)
+        )
         for example in self.examples[:1]:
             self.answer(example)
+
+    def _accepted(
+        self, examples: Iterable[Mapping[str, str]]
+    ) -> list[dict[str, str]]:
+        """Returns the first MOST_EXAMPLES examples that `answer` accepts."""
+        accepted: list[dict[str, str]] = []
+        refused: list[errors.InputError] = []
+        for example in examples:
+            texts = {
+                column: example[column] for column in self.task.text_columns
+            }
+            try:
+                self._rows(self._texts(texts))
+            except errors.InputError as error:
+                refused.append(error)
+                continue
+            accepted.append(texts)
+            if len(accepted) == MOST_EXAMPLES:
+                break
+        if refused:
+            console.say(
+                f"{len(refused):,} examples are not offered; the first: "
+                f"{refused[0]}"
+            )
+        return accepted
 
     def describe(self) -> dict[str, Any]:
         """Returns what the page needs before the first answer."""
@@ -183,7 +206,8 @@ class Session:
         if size > MOST_CHARACTERS:
             raise errors.InputError(
                 f"expected at most {MOST_CHARACTERS:,} characters, found "
-                f"{size:,}; `trainers.predict` reads longer texts."
+                f"{size:,}; `{commands.command_line('predict')}` reads longer "
+                "texts."
             )
         return rows
 

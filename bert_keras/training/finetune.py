@@ -134,7 +134,7 @@ def _run(
     card = run_card.from_run(
         settings,
         identity,
-        init=init,
+        init=None if settings.from_scratch else init,
         hardware=devices.describe(strategy),
         data=_data(settings),
         inputs=counts | {"tokens in the training rows": _tokens(records)},

@@ -7,7 +7,6 @@ training time.
 import dataclasses
 import os
 import platform
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -117,8 +116,9 @@ class RunCard:
             if value not in ("", 0, None)
         ]
         return (
-            f"{markdown.code_block(self.command)}\n\nSettings that are not "
-            f"named had their defaults.\n\n{markdown.bullets(items)}"
+            f"{markdown.code_block(self.command)}\n\nSettings that affect "
+            "the result and are not named had their defaults, or were read "
+            f"from the inputs.\n\n{markdown.bullets(items)}"
         )
 
 
@@ -131,28 +131,16 @@ def from_run(
 ) -> RunCard:
     """Makes the RunCard of a run.
 
-    init: the checkpoint that it starts from. fields: those of RunCard.
+    init: the checkpoint whose weights it starts from. fields: those of RunCard.
     """
-    if init is not None and (card := model_card.read(init.folder)):
+    if init is not None and (card := init.card()):
         fields["language"] = card.head.get("language")
     return RunCard(
         settings,
         command=markdown.command(identity.command, identity.changed()),
-        base_model=hub_name(init.folder) if init is not None else "",
+        base_model=checkpoint.hub_name(init.folder) if init is not None else "",
         **fields,
     )
-
-
-def hub_name(folder: str) -> str:
-    """Returns the hub's name of a model in huggingface_hub's cache, or "".
-
-    .../models--google-bert--bert-base-uncased/snapshots/86b5e09/ is
-    google-bert/bert-base-uncased.
-    """
-    match = re.search(
-        r"(?:^|/)models--([^/]+)/snapshots/", os.path.abspath(folder) + "/"
-    )
-    return match[1].replace("--", "/") if match else ""
 
 
 def training_seconds(run: str, batch_size: int, step: int) -> float:

@@ -99,6 +99,34 @@ class ModelCardTest(parameterized.TestCase):
         self.assertEqual(self.read(), str(measured()))
 
     @parameterized.parameters(
+        # Numbers of YAML 1.2, and of YAML 1.1.
+        "5e-5", "1e-4", "1E3", "1e+3", ".5", "5.", "-1", "+1", "0o17", "0x1f",
+        "017", "0b11", "1_000", "1_0.5", "12:30", "190:20:30.15", ".inf",
+        "-.INF", ".NaN", "1.", "-.5e-3", "08", "1e5",
+        # Booleans, null, dates, and the special values of YAML 1.1.
+        "yes", "No", "y", "N", "on", "OFF", "true", "False", "null", "NULL",
+        "~", "2026-11-26", "2026-11-26 12:30:00", "2026-11-26T12:30:00.5Z",
+        "2001-12-14t21:59:43.10-05:00", "=", "<<", "",
+    )  # fmt: skip
+    def test_a_string_that_looks_like_another_type_is_quoted(self, name):
+        card = measured(described(name=name), data=name)
+        card = card.with_head(language=[name], license=name, **{name: name})
+        text = str(card).partition("\n---\n")[0]
+        for line in (
+            f"  - name: {name}", f"      name: {name}", f"      type: {name}",
+            f"- {name}", f"license: {name}", f"{name}: {name}",
+        ):  # fmt: skip
+            self.assertNotIn(f"{line}\n", f"{text}\n")
+        self.assertEqual(model_card.parse(str(card)).head, card.head)
+
+    @parameterized.parameters("sst2", "bert-base", "1st run", "e5", "nobody")
+    def test_other_strings_are_not_quoted(self, name):
+        self.assertIn(
+            f"license: {name}\n",
+            str(model_card.Card("x", {"license": name}, {})),
+        )
+
+    @parameterized.parameters(
         lambda text: text.replace("library_name", "license: mit\nlibrary_name"),
         lambda text: text + "\nMore of mine.\n",
         lambda text: text.replace("\n", "\r\n"),
@@ -125,6 +153,20 @@ class ModelCardTest(parameterized.TestCase):
         )
         self.assertEqual(str(parsed), str(card))
         self.assertEqual(list(parsed.sections)[-1], model_card.LIMITS)
+
+    @parameterized.parameters(
+        "language: !!timestamp x", "license: !!int ''", "license: !!bool maybe",
+        "license: !!float x", "license: !!binary é",
+        "license: !!python/object:os.system x", "license: 2001-99-99",
+        "license: 2026-01-01T00:00:00+99:99", "license: *a", "? [a]\n: b",
+        "license: " + "[" * 450 + "]" * 450, "<<: 3",
+        "license: \x07", "license: !!int 0x", "license: !!int 1:x",
+    )  # fmt: skip
+    def test_a_head_that_yaml_cannot_read_or_write_is_an_empty_one(self, head):
+        card = model_card.parse(f"---\n{head}\n---\n# x\n")
+        self.assertEqual(card.name, "x")
+        self.assertEqual(card.head, {})
+        self.assertEqual(model_card.parse(str(card)).head, {})
 
     @parameterized.parameters(
         "---\n: [\n---\n# x\n", "---\n- a\n---\n# x\n", "---\n---\n# x\n",

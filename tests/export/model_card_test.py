@@ -143,7 +143,12 @@ class ModelCardTest(parameterized.TestCase):
     def test_a_conversion_without_the_head_has_none(self):
         task = tagging.Tagging(types=("FILM",), seq_length=32)
         model = model_lib.BertModel(self.model.encoder, task)
-        card = self.predictor.card
+        card = model_card.with_results(
+            model_card.describe(model, tiny.tokenizer(), name="films"),
+            {"f1": 0.5},
+            task=task,
+            data="dev.conll",
+        ).with_section("Intended use", "Films.")
         checkpoint.save(
             self.path("tagger"), model, tiny.tokenizer(), step=0, card=card
         )
@@ -157,6 +162,100 @@ class ModelCardTest(parameterized.TestCase):
         card = load(self.path("hub", model_card.FILE))
         self.assertFalse(card.data.eval_results)
         self.assertIsNone(card.data.pipeline_tag)
+        self.assertIn("An encoder without a head", card.text)
+        self.assertIn("bert-keras finetune", card.text)
+        for part in ("the task", "predict", "labels above", "## Labels"):
+            self.assertNotIn(part, card.text)
+        self.assertIn("## Intended use\n\nFilms.", card.text)
+
+    def test_a_conversion_replaces_only_what_describes_the_model(self):
+        self.edit(
+            self.run_folder,
+            lambda text: text.replace(
+                "## Limits\n\n", "## Limits\n\n- Mine.\n"
+            ).replace("\n## Labels\n", "\nNOT FOR MEDICAL USE\n\n## Labels\n"),
+        )
+        for form, changes in (
+            ("keras_hub", {}), ("bert_keras", {"positions": 16}),
+        ):  # fmt: skip
+            output = self.path(form)
+            convert.convert(
+                convert.Settings(
+                    checkpoint=self.run_folder,
+                    output=output,
+                    format=form,
+                    **changes,
+                )
+            )
+            text = self.read(output)
+            self.assertIn("NOT FOR MEDICAL USE", text)
+            self.assertIn("- Mine.\n", text)
+            self.assertEqual(text.count("The vocabulary has"), 1)
+            self.assertEqual(text.count(" parameters."), 1)
+
+    def test_a_persons_card_of_the_run_goes_before_the_steps(self):
+        self.edit(
+            self.run_folder,
+            lambda text: text.replace(
+                "---\n", "---\nlicense: cc0-1.0\n", 1
+            ).replace("## Labels", "NOT FOR MEDICAL USE\n\n## Labels"),
+        )
+        self.assert_travels("NOT FOR MEDICAL USE", license="cc0-1.0")
+        # Not to a step that is named, whose card is another.
+        step = predictor.load(self.path("run", "step-00000003"))
+        self.assertEqual(step.card.head["license"], "mit")
+
+    def test_a_persons_own_words_are_completed_from_the_steps_card(self):
+        mains.write(
+            self.path("run", model_card.FILE),
+            "---\nlicense: cc0-1.0\n---\n# Mine\n\n## Use\n\nNOT MEDICAL\n",
+        )
+        self.assert_travels("NOT MEDICAL", license="cc0-1.0")
+        self.assertEqual(predictor.load(self.run_folder).card.name, "Mine")
+
+    def test_a_card_that_was_edited_earlier_has_the_steps_figures(self):
+        self.edit(self.run_folder, lambda text: text + "\nMINE\n")
+        card = model_card.with_results(
+            model_card.describe(self.model, tiny.tokenizer(), name="films"),
+            {"accuracy": 0.5},
+            task=self.model.task,
+            data="dev.tsv",
+        )
+        checkpoint.save(
+            self.run_folder, self.model, tiny.tokenizer(), step=4, card=card
+        )
+        text = str(predictor.load(self.run_folder).card)
+        self.assertIn("MINE", text)
+        self.assertIn("value: 0.5", text)
+        self.assertNotIn("0.875", text)
+
+    def edit(self, folder, change):
+        path = os.path.join(folder, model_card.FILE)
+        before = self.read(folder)
+        after = change(before)
+        self.assertNotEqual(before, after)
+        mains.write(path, after)
+
+    def read(self, folder):
+        with open(os.path.join(folder, model_card.FILE)) as file:
+            return file.read()
+
+    def assert_travels(self, words, *, license):
+        """Checks the cards of copies, conversions and exports of the run."""
+        loaded = predictor.load(self.run_folder)
+        loaded.save(self.path("copy"))
+        convert.convert(
+            convert.Settings(
+                checkpoint=self.run_folder, output=self.path("converted")
+            )
+        )
+        saved_model.export(loaded, self.path("served"))
+        for names in (("copy",), ("converted",), ("served", "serving")):
+            text = self.read(self.path(*names))
+            self.assertIn(words, text)
+            head = model_card.parse(text).head
+            self.assertEqual(head["license"], license)
+            self.assertIn("0.875", str(head["model-index"]))
 
     def test_what_python_saves_has_them_until_it_is_trained_further(self):
         self.predictor.save(self.path("same"))
@@ -172,11 +271,48 @@ class ModelCardTest(parameterized.TestCase):
         other = predictor.load(
             self.run_folder, task=tagging.Tagging(types=("FILM",))
         )
-        self.assertEqual(other.card.head, {"license": "mit"})
+        self.assertEqual(
+            other.card.head, {"base_model": "run", "license": "mit"}
+        )
         self.assertEmpty(other.card.sections)
         other.save(self.path("tagger"))
         with open(self.path("tagger", model_card.FILE)) as file:
             self.assertIn("\n# tagger\n", file.read())
+
+    @parameterized.parameters(
+        (("tiny-bert",), "tiny-bert"),
+        (("models--org--tiny-bert", "snapshots", "012abc"), "org/tiny-bert"),
+    )
+    def test_a_trained_model_does_not_claim_what_its_base_was_trained_on(
+        self, names, base_model
+    ):
+        source = self.path(*names)
+        convert.convert(
+            convert.Settings(
+                checkpoint=self.run_folder,
+                output=source,
+                format="hugging_face",
+            )
+        )
+        head = (
+            "---\nlanguage: de\nbase_model: org/upstream\ndatasets:\n- wiki\n"
+            "metrics:\n- f1\n---\n# Upstream\n"
+        )
+        mains.write(os.path.join(source, model_card.FILE), head)
+        trained = predictor.load(source, task=tagging.Tagging(types=("FILM",)))
+        trained.save(self.path("tagger"))
+        card = load(self.path("tagger", model_card.FILE))
+        self.assertEqual(card.data.base_model, base_model)
+        self.assertEqual(card.data.language, "de")
+        self.assertIsNone(card.data.datasets)
+        self.assertIsNone(card.data.metrics)
+        self.assertEqual(card.data.model_name, None)
+        self.assertIn("# tagger\n", card.text)
+        # A copy was trained on what its source was.
+        predictor.load(source).save(self.path("copy"))
+        copied = load(self.path("copy", model_card.FILE))
+        self.assertEqual(copied.data.datasets, ["wiki"])
+        self.assertEqual(copied.data.base_model, "org/upstream")
 
     def test_a_model_with_another_vocabulary_has_other_figures(self):
         words = mains.write(self.path("words.txt"), "drugs\n")

@@ -32,6 +32,13 @@ MODELS = {
     "masked_lm": tiny.masked_lm_model,
     "none": no_task,
 }
+# Classifiers whose answers are not the softmax of a layer on the pooler.
+OTHER_CLASSIFIERS = {
+    "multi-label": {"problem_type": "multi_label"},
+    "regression": {"problem_type": "regression", "labels": ()},
+    "mean": {"pooling": "mean"},
+    "layers": {"pooling": "layers"},
+}
 TEXTS = ("a good film", "the plots dulled, very bad!")
 
 
@@ -81,8 +88,61 @@ class ConvertTest(parameterized.TestCase):
         self.assertEqual(written.task is None, headless)
         # The summary is of the written checkpoint.
         self.assertEqual(summary["task"].startswith("none"), headless)
+        self.assertEqual("difference of answers" in summary, not headless)
         command = "finetune" if headless else "predict"
         self.assertIn(command, summary["next"])
+
+    def save_classifier(self, **settings):
+        """A run of a classifier without zeros."""
+        task = tiny.classifier().task.with_settings(**settings)
+        encoder = bert.BertEncoder(tiny.bert(activation="gelu_tanh"))
+        model = model_lib.BertModel(encoder, task)
+        random = np.random.default_rng(0)
+        for variable in model.trainable_variables:
+            variable.assign(random.normal(0, 0.3, variable.shape))
+        checkpoint.save(self.path("run"), model, tiny.tokenizer(), step=7)
+
+    @parameterized.product(
+        name=tuple(OTHER_CLASSIFIERS), format=tuple(formats.FORMATS)
+    )
+    def test_a_head_is_written_only_if_it_answers_the_same(self, name, format):
+        self.save_classifier(**OTHER_CLASSIFIERS[name])
+        if format == "keras_hub":
+            summary = self.convert(format=format)
+            self.assertEqual(summary["dropped"], "the head")
+            self.assertIsNone(formats.read(self.path("out")).task)
+        elif (name, format) == ("multi-label", "hugging_face"):
+            self.convert(format=format)
+            with open(os.path.join(self.path("out"), "config.json")) as file:
+                config = json.load(file)
+            # Without it, transformers would answer with a softmax.
+            self.assertEqual(
+                config["problem_type"], "multi_label_classification"
+            )
+            before, after = map(
+                predictor.load, (self.path("run"), self.path("out"))
+            )
+            self.assertEqual(before.predict(TEXTS), after.predict(TEXTS))
+        else:
+            with self.assertRaisesRegex(errors.InputError, "problem_type"):
+                self.convert(format=format)
+            self.assertFalse(formats.find(self.path("out")))
+
+    @parameterized.parameters("problem_type", "pooling")
+    def test_a_head_that_is_read_in_another_way_is_noticed(self, name):
+        other = {"problem_type": "multi_label", "pooling": "mean"}
+        self.save_classifier(**{name: other[name]})
+        write = convert.checkpoint.save
+
+        def wrong(folder, model, tokenizer, *, task=None, **options):
+            task = model.task.with_settings(
+                problem_type="single_label", pooling="first"
+            )
+            return write(folder, model, tokenizer, task=task, **options)
+
+        with absltest.mock.patch.object(convert.checkpoint, "save", wrong):
+            with self.assertRaisesRegex(RuntimeError, "Do not use it"):
+                self.convert()
 
     def test_an_encoder_alone_is_resized_and_fine_tuned(self):
         self.saved("none")

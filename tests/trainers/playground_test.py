@@ -29,7 +29,8 @@ class PlaygroundTest(absltest.TestCase):
         checkpoint.save(cls.run_, model, tiny.tokenizer(), step=1)
         cls.data = mains.write(
             os.path.join(folder.name, "dev.tsv"),
-            "text\tlabel\na <i>fine</i> film\tbad\nold plot\t好\n",
+            # The first row has no text, so that it is not offered.
+            "text\tlabel\n\tbad\na <i>fine</i> film\tbad\nold plot\t好\n",
         )
 
     def start(self, **flags):

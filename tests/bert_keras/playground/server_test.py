@@ -161,6 +161,8 @@ class ServerTest(parameterized.TestCase):
         {"Origin": "http://localhost:1"},
         {"Origin": "not a URL ]["},
         {"Origin": "http://["},
+        {"Origin": "http://a]b"},
+        {"Origin": "//[x]"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Content-Type": "text/plain"},

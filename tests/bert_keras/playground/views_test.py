@@ -5,8 +5,9 @@ import math
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from bert_keras import errors, playground
+from bert_keras import commands, console, errors, playground
 from bert_keras.playground import blocks, fill_mask, views
+from bert_keras.playground import session as playground_session
 from bert_keras.tasks import base
 from tests import sharp
 from tests.bert_keras.playground import pages
@@ -269,6 +270,43 @@ class SessionTest(parameterized.TestCase):
             [column["title"] for column in described["columns"]],
             ["Text", "Second text"],
         )
+
+    @parameterized.parameters("classification", "one_embedding")
+    def test_examples_that_are_refused_are_not_offered(self, case):
+        refused = [
+            {"text": text}
+            for text in (
+                "",
+                " \n",
+                "a" * (playground_session.MOST_CHARACTERS + 1),
+            )
+        ]
+        accepted = [{"text": f"film {n}"} for n in range(9)]
+        with absltest.mock.patch.object(console, "say") as say:
+            session = playground.Session(
+                pages.session(case).predictor,
+                examples=iter([*refused, *accepted]),
+            )
+        self.assertEqual(session.examples, accepted[:6])
+        self.assertIn("3 examples are not offered", say.call_args[0][0])
+        # The user's file may have no other rows.
+        with absltest.mock.patch.object(console, "say"):
+            session = playground.Session(
+                pages.session(case).predictor, examples=refused
+            )
+        self.assertEqual(session.examples, pages.session(case).examples)
+
+    def test_a_refusal_names_the_command_as_the_user_calls_it(self):
+        texts = {"text": "a" * (playground_session.MOST_CHARACTERS + 1)}
+        for called, name in (
+            (True, "`bert-keras predict`"),
+            (False, "`python -m trainers.predict`"),
+        ):
+            with absltest.mock.patch.object(
+                commands, "_called_by_name", called
+            ):
+                with self.assertRaisesRegex(errors.InputError, name):
+                    pages.session("classification").answer(texts)
 
     def test_examples_of_the_users_data_are_offered(self):
         rows = [{"text": f"film {i}", "label": "bad"} for i in range(9)]

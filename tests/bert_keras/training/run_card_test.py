@@ -108,6 +108,8 @@ class FinetuneTest(parameterized.TestCase):
         self.assertIn("--task=classification", origin)
         self.assertIn("--learning_rate=0.01", origin)
         self.assertNotIn("--log_every", origin)
+        # log_every had another value than its default.
+        self.assertIn("Settings that affect the result and are not", origin)
         self.assertNotIn("--warmup_ratio", origin)
         self.assertIn("training rows: 17", origin)
         self.assertIn("of 9, of 8 rows each", origin)
@@ -169,6 +171,16 @@ class FinetuneTest(parameterized.TestCase):
         (result,) = head["model-index"][0]["results"]
         self.assertEqual(result["dataset"]["name"], "org/films")
 
+    def test_a_model_of_random_weights_has_no_base_model(self):
+        init = self.path("models--org--other-bert", "snapshots", "0123abc")
+        shutil.copytree(self.init, init)
+        run = self.path("from_scratch")
+        bert_keras.finetune(
+            init, self.rows, output=run, **SETTINGS,
+            from_scratch=True, dev_fraction=0.3,
+        )  # fmt: skip
+        self.assertNotIn("base_model", model_card.read(run).head)
+
     def test_a_predictor_and_what_is_made_of_it_know_the_card(self):
         self.assertEqual(
             bert_keras.load(self.whole).card, model_card.read(self.whole)
@@ -183,7 +195,7 @@ class NamesTest(parameterized.TestCase):
         ("runs/base", ""),
     )
     def test_names_of_the_hub_are_read_from_its_cache(self, folder, name):
-        self.assertEqual(run_card.hub_name(folder), name)
+        self.assertEqual(checkpoint.hub_name(folder), name)
 
     @parameterized.parameters(
         (0.2, "less than 1 s"), (59.6, "1 min"), (61, "1 min 1 s"),
