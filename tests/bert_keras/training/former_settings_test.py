@@ -174,15 +174,16 @@ class FormerTaskTest(absltest.TestCase):
     def test_what_is_no_number_is_refused_under_its_former_name(self):
         for warmup in (float("nan"), float("inf"), "abc", None):
             with self.assertWarns(FutureWarning):
-                with self.assertRaises(errors.InputError):
-                    settings_lib.from_keywords(
+                with self.assertRaisesRegex(errors.InputError, "warmup_ratio"):
+                    settings, _ = settings_lib.from_keywords(
                         settings_lib.FinetuneSettings,
                         "classification",
                         {"warmup": warmup},
                     )
+                    options.check(settings)
         with self.assertWarns(FutureWarning):
-            with self.assertRaises(errors.InputError):
-                classification.Classification(kind=["multi"])
+            with self.assertRaisesRegex(errors.InputError, "problem_type"):
+                options.check(classification.Classification(kind=["multi"]))
 
     def test_with_settings_takes_the_former_names(self):
         task = classification.Classification()
