@@ -1,9 +1,10 @@
 """Reads labelled files as examples: dicts of strings with standard names.
 
 The format depends on the file's suffix, in any case: `.tsv` is split at TABs
-without quoting, `.csv` is quoted as in RFC 4180, `.jsonl`, `.ndjson` and
-`.json` have one JSON object per line; all of these may be compressed (`.gz`).
-`.parquet` has columns with names and types. Blank lines are skipped.
+without quoting, `.csv` is quoted as in RFC 4180, with commas, semicolons or
+TABs between the fields, `.jsonl`, `.ndjson` and `.json` have one JSON object
+per line; all of these may be compressed (`.gz`). `.parquet` has columns with
+names and types. Blank lines are skipped.
 """
 
 import collections
@@ -20,7 +21,13 @@ from collections.abc import (
 from typing import Any
 
 from bert_keras import errors
-from bert_keras.data import json_lines, labels, table_rows, text_lines
+from bert_keras.data import (
+    csv_separator,
+    json_lines,
+    labels,
+    table_rows,
+    text_lines,
+)
 
 # Standard names -> common names of columns, the best match first. Each
 # column is used once: QNLI has `question`, then `sentence`.
@@ -48,8 +55,10 @@ class Examples(Iterator[dict[str, str]]):
         path: str,
         examples: Iterator[dict[str, str] | None],
         notes: Callable[[], str] = str,
+        layout: str = "",
     ):
         self.path = path
+        self.layout = layout  # a message on how the file is read, or ""
         self.skipped = 0  # malformed rows skipped so far
         self._examples = examples
         self._count = 0
@@ -58,7 +67,7 @@ class Examples(Iterator[dict[str, str]]):
     @property
     def warning(self) -> str:
         """A message for the user on the rows read so far, or ""."""
-        notes = [self._notes()]
+        notes = [self.layout, self._notes()]
         if self.skipped:
             notes.append(
                 f"{self.skipped:,} of {self._count + self.skipped:,} rows are "
@@ -102,6 +111,7 @@ class Examples(Iterator[dict[str, str]]):
             self.path,
             kept,
             lambda: " ".join(filter(None, (say() for say in both))),
+            self.layout,
         )
 
 
@@ -141,16 +151,22 @@ def read(
             f"{path}: expected a name that ends in "
             f"{', '.join(table_rows.READERS)}, with or without .gz."
         )
-    raw_rows = table_rows.READERS[suffix](path)
+    has_header = suffix in table_rows.TABLES and not _are_positions(columns)
+    raw_rows, layout = table_rows.READERS[suffix](path), ""
+    if suffix == ".csv":
+        separator = csv_separator.infer(path, indices=_indices(columns))
+        raw_rows = table_rows.read_csv(path, separator)
+        if separator != ",":
+            name = csv_separator.NAMES[separator]
+            layout = f"columns are separated by {name}."
     make_reader = functools.partial(
         _ColumnSelector, path, columns=columns, needed=needed, label=label
     )
-    has_header = suffix in table_rows.TABLES and not _are_positions(columns)
     doubts: list[str] = []
     examples = _examples(
         path, raw_rows, make_reader, on_bad_row == "skip", has_header, doubts
     )
-    return Examples(path, examples, lambda: _doubt_message(doubts))
+    return Examples(path, examples, lambda: _doubt_message(doubts), layout)
 
 
 def _doubt_message(doubts: Sequence[str]) -> str:
@@ -338,6 +354,14 @@ def _are_positions(columns: Mapping[str, str] | None) -> bool:
     if not columns:
         return False
     return all(map(str.isdecimal, columns.values()))
+
+
+def _indices(columns: Mapping[str, str] | None) -> list[int]:
+    """Returns the indices that columns name, in a file without a header."""
+    if not columns or not _are_positions(columns):
+        return []
+    # Longer numbers are not indices, and int() limits the digits.
+    return [int(name) for name in columns.values() if len(name) < 10] or [0]
 
 
 def _shown(name: Any) -> str:

@@ -6,6 +6,7 @@ read; whether its fields fit is up to the module `labelled_files`.
 
 import collections
 import csv
+import functools
 import re
 from collections.abc import (
     Callable,
@@ -42,13 +43,14 @@ def _read_tsv(path: str) -> Iterator[RawRow]:
             yield RawRow(number, text.split("\t"))
 
 
-def _read_csv(path: str) -> Iterator[RawRow]:
+def read_csv(path: str, separator: str = ",") -> Iterator[RawRow]:
+    """Yields the rows of a file that is quoted as in RFC 4180."""
     # A row may span lines, so invalid UTF-8 passes the parser as lone
     # surrogates, which are searched for in the parsed fields.
     lines = _Lines(
-        f"{_decode_loosely(line)}\n" for line in text_lines.read(path)
+        f"{text_lines.decode_loosely(line)}\n" for line in text_lines.read(path)
     )
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     # Fields of one-line rows, for _look_like_rows.
     one_line_fields: set[str] = set()
     width = None
@@ -66,7 +68,7 @@ def _read_csv(path: str) -> Iterator[RawRow]:
         several = len(lines.taken) > 1
         doubt = ""
         if several and _look_like_rows(
-            lines.taken, fields, width, one_line_fields
+            lines.taken, fields, width, one_line_fields, separator
         ):
             doubt = _missing_quote_message(lines.taken)
         may_be_text = len(lines.taken) <= _MOST_DOUBTED
@@ -128,6 +130,7 @@ def _look_like_rows(
     fields: Sequence[str],
     width: int | None,
     one_line_fields: Collection[str],
+    separator: str,
 ) -> bool:
     """Returns whether the lines of a quoted field look like rows themselves.
 
@@ -139,11 +142,12 @@ def _look_like_rows(
     follow the quote.
     """
     rows: list[list[str]] = []
+    split = functools.partial(csv.reader, delimiter=separator)
     for line in taken[:-1]:
         if not rows:  # Remove the opening quote from its row.
             line = line[: line.rfind('"')] + line[line.rfind('"') + 1 :]
         try:
-            rows.append(next(csv.reader([line], strict=True)))
+            rows.append(next(split([line], strict=True)))
         except csv.Error:
             return False
     if width is None or any(len(row) != width for row in rows):
@@ -160,7 +164,7 @@ def _look_like_rows(
     ]
     if len(fields) == width:
         quoted = next(field for field in fields if "\n" in field)
-        end = next(csv.reader([quoted.rpartition("\n")[2]]), [])
+        end = next(split([quoted.rpartition("\n")[2]]), [])
         if len(end) == width and any(
             f in one_line_fields or counts[f] for f in end if f
         ):
@@ -237,7 +241,7 @@ def _read_parquet(path: str) -> Iterator[RawRow]:
 # Suffix -> a reader: path -> rows, without blank lines.
 READERS: dict[str, Callable[[str], Iterator[RawRow]]] = {
     ".tsv": _read_tsv,
-    ".csv": _read_csv,
+    ".csv": read_csv,
     ".jsonl": _read_json,
     ".json": _read_json,
     ".ndjson": _read_json,
@@ -261,7 +265,3 @@ def _numbered_lines(path: str) -> Iterator[tuple[int, str, str]]:
             yield number, text_lines.decode(line), ""
         except ValueError as problem:
             yield number, "", str(problem)
-
-
-def _decode_loosely(line: bytes) -> str:
-    return line.decode("utf-8", "surrogateescape")

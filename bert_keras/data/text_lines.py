@@ -36,3 +36,8 @@ def decode(line: bytes) -> str:
         raise ValueError(
             f"expected UTF-8 (byte at column {error.start + 1})"
         ) from None
+
+
+def decode_loosely(line: bytes) -> str:
+    """Decodes a line; each invalid byte becomes a lone surrogate."""
+    return line.decode("utf-8", "surrogateescape")

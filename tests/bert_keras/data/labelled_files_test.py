@@ -105,6 +105,82 @@ class RowsTest(parameterized.TestCase):
             [{"text": "a\nb", "label": "1"}],
         )
 
+    EXCEL = (
+        "Betreff;Nachricht;Kategorie\r\n"
+        'Paket;"Hallo, wo ist ""es""; ich warte";Lieferung\r\n'
+        ';"Guten Tag,\r\n1,50 Euro";Rechnung\r\n'
+    )
+    EXCEL_ROWS = (
+        {"text": 'Hallo, wo ist "es"; ich warte', "label": "Lieferung"},
+        {"text": "Guten Tag,\r\n1,50 Euro", "label": "Rechnung"},
+    )
+
+    @parameterized.product(separator=(";", "\t"), has_header=(True, False))
+    def test_a_csv_file_may_be_split_at_semicolons_or_tabs(
+        self, separator, has_header
+    ):
+        content, columns = self.EXCEL, {"text": "Nachricht"}
+        columns["label"] = "Kategorie"
+        if not has_header:
+            content = content.partition("\r\n")[2]
+            columns = {"text": "1", "label": "2"}
+        content = content.replace(";", separator)
+        expected = [
+            row | {"text": row["text"].replace(";", separator)}
+            for row in self.EXCEL_ROWS
+        ]
+        for name in ("a.csv", "a.CSV.gz"):
+            data = f"\ufeff{content}".encode()
+            if name.endswith("gz"):
+                data = gzip.compress(data)
+            read = labelled_files.read(self.write(name, data), columns=columns)
+            self.assertEqual(list(read), expected)
+            shown = {";": "';'", "\t": "TAB"}[separator]
+            self.assertEndsWith(
+                read.where(bool).warning,
+                f"{name}: columns are separated by {shown}.",
+            )
+
+    def test_the_texts_of_a_file_without_a_header_may_have_commas(self):
+        lines = ["a, b;1", "c;0", "d, e, f;1", "g;0"]
+        columns = {"text": "0", "label": "1"}
+        self.assertEqual(
+            self.read("a.csv", "\n".join(lines), columns=columns),
+            [
+                dict(zip(columns, line.split(";"), strict=True))
+                for line in lines
+            ],
+        )
+
+    @parameterized.parameters(
+        ("text,label;x\na;b,1\nc,2\n", None, ["a;b", "c"]),
+        ("text\na;b\nc;d\n", None, ["a;b", "c;d"]),
+        ('text,"a;b;c"\n"a;b;c",1\n', None, ["a;b;c"]),
+        ('"a;b;c",1\n"d;e",2\n', {"text": "0"}, ["a;b;c", "d;e"]),
+        ("a;b\nc\nd\n", {"text": "0"}, ["a;b", "c", "d"]),
+    )
+    def test_semicolons_of_texts_are_no_separators(
+        self, content, columns, texts
+    ):
+        read = labelled_files.read(
+            self.write("a.csv", content), columns=columns
+        )
+        self.assertEqual([row["text"] for row in read], texts)
+        self.assertEqual(read.warning, "")
+
+    def test_a_lost_quote_between_semicolons_costs_its_own_line(self):
+        rows = "".join(f"row {number};x\n" for number in range(50))
+        path = self.write("a.csv", f'text;label\n"lost;x\n{rows}"a;b";y\n')
+        with self.assertRaisesRegex(errors.InputError, "line 2: .*quote"):
+            list(labelled_files.read(path))
+        read = labelled_files.read(path, on_bad_row="skip")
+        self.assertLen(list(read), 51)
+        self.assertEqual(read.skipped, 1)
+
+    def test_a_file_of_semicolons_without_rows_is_named(self):
+        with self.assertRaisesRegex(errors.InputError, "The file has no rows"):
+            self.read("a.csv", "text;label\n")
+
     def test_line_separators_of_unicode_end_no_row(self):
         self.assertEqual(
             self.read("a.tsv", "text\na\u2028b\x85c\n"),
