@@ -133,7 +133,8 @@ def read(
       needed: standard names that must be among the columns.
       on_bad_row: "fail" raises InputError for a malformed row (wrong number of
         fields, invalid JSON or UTF-8, a value missing or of another type);
-        "skip" counts it in `Examples.skipped`.
+        "skip" counts it in `Examples.skipped`, and raises InputError after
+        the last row if more than half of the rows are malformed.
       label: a parser from the module `labels`; other columns are texts.
 
     After an unclosed quote in a CSV file, reading continues with the line after
@@ -232,11 +233,12 @@ def _examples(
 ) -> Iterator[dict[str, str] | None]:
     """Yields dicts with standard names; None for a skipped row."""
     reader, first_error = None, None
+    count, skipped, first_problem = 0, 0, ""
     for raw in raw_rows:
         if raw.problem and reader is None and has_header:
+            remedy = raw.remedy or "Fix the header, which names the columns."
             raise errors.InputError(
-                f"{path}, {raw.where}: {raw.problem}. Fix the "
-                "header, which names the columns."
+                f"{path}, {raw.where}: {raw.problem}. {remedy}"
             )
         example, problem = None, raw.problem or ("" if skip else raw.doubt)
         if raw.doubt and skip:
@@ -255,13 +257,25 @@ def _examples(
         if reader and not problem:
             example, problem = reader.read(raw.fields)
         if problem and not skip:
-            raise errors.InputError(
-                f"{path}, {raw.where}: {problem}. Fix the row, or skip "
-                "rows that do not fit."
+            remedy = raw.remedy or (
+                "Fix the row, or skip rows that do not fit."
+            )
+            raise errors.InputError(f"{path}, {raw.where}: {problem}. {remedy}")
+        count += 1
+        if problem:
+            skipped += 1
+            first_problem = first_problem or (
+                f"{raw.where}: {problem.rstrip('.')}. {raw.remedy}".strip()
             )
         yield example
     if reader is None and first_error:
         raise first_error
+    if 2 * skipped > count:
+        raise errors.InputError(
+            f"{path}: {skipped:,} of {count:,} rows are malformed, and "
+            "on_bad_row=skip leaves out at most half. The first is "
+            f"{first_problem}"
+        )
 
 
 class _ColumnSelector:

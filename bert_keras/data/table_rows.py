@@ -27,6 +27,7 @@ class RawRow(NamedTuple):
     number: int  # of its first line, or of the row; from 1
     fields: Sequence[str] | Mapping[str, Any] = ()
     problem: str = ""  # why the row is malformed
+    remedy: str = ""  # what to do, if it is not a problem of this row alone
     doubt: str = ""  # why a readable row may be malformed
     unit: str = "line"  # that the number counts
 
@@ -38,7 +39,7 @@ class RawRow(NamedTuple):
 def _read_tsv(path: str) -> Iterator[RawRow]:
     for number, text, problem in _numbered_lines(path):
         if problem:
-            yield RawRow(number, problem=problem)
+            yield _undecodable(path, number, problem)
         elif text:
             yield RawRow(number, text.split("\t"))
 
@@ -75,8 +76,12 @@ def read_csv(path: str, separator: str = ",") -> Iterator[RawRow]:
         if doubt and not (may_be_text and len(fields) == width):
             yield RawRow(lines.number, problem=doubt)
             lines.rewind()
-        elif any(map(_SURROGATE.search, fields)):
-            yield RawRow(lines.number, problem="expected UTF-8")
+        elif invalid := next(
+            filter(None, map(_SURROGATE.search, fields)), None
+        ):
+            byte = ord(invalid[0]) - 0xDC00
+            problem = f"expected UTF-8, found byte 0x{byte:02X}"
+            yield _undecodable(path, lines.number, problem)
         elif fields:
             width = width or len(fields)
             if not several and len(one_line_fields) < _MAX_KNOWN_FIELDS:
@@ -206,8 +211,11 @@ def _csv_problem(error: csv.Error, lines: _Lines) -> str:
 def _read_json(path: str) -> Iterator[RawRow]:
     first = True
     for number, text, problem in _numbered_lines(path):
+        if problem:
+            yield _undecodable(path, number, problem)
+            continue
         text = text.strip()
-        if not problem and not text:
+        if not text:
             continue
         if first and text.startswith("["):
             raise errors.InputError(
@@ -216,17 +224,16 @@ def _read_json(path: str) -> Iterator[RawRow]:
                 "jq -c '.[]'."
             )
         first = False
-        if not problem:
-            try:
-                row = json_lines.loads(text)
-            except json_lines.JsonError as error:
-                problem = f"expected one JSON object a line, but {error}"
-            else:
-                if not isinstance(row, dict):
-                    problem = (
-                        "expected one JSON object a line, found "
-                        f"{json_lines.name_of(row)}"
-                    )
+        try:
+            row = json_lines.loads(text)
+        except json_lines.JsonError as error:
+            problem = f"expected one JSON object a line, but {error}"
+        else:
+            if not isinstance(row, dict):
+                problem = (
+                    "expected one JSON object a line, found "
+                    f"{json_lines.name_of(row)}"
+                )
         if problem:
             yield RawRow(number, problem=problem)
         else:
@@ -265,3 +272,8 @@ def _numbered_lines(path: str) -> Iterator[tuple[int, str, str]]:
             yield number, text_lines.decode(line), ""
         except ValueError as problem:
             yield number, "", str(problem)
+
+
+def _undecodable(path: str, number: int, problem: str) -> RawRow:
+    remedy = text_lines.how_to_convert(path)
+    return RawRow(number, problem=problem, remedy=remedy)

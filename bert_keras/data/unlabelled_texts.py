@@ -112,7 +112,7 @@ def read_lines(path: str) -> Iterator[str]:
         except ValueError as problem:
             raise errors.InputError(
                 f"{path or 'standard input'}, line {number}: {problem}. "
-                "Convert it first, for example with iconv -t UTF-8."
+                f"{text_lines.how_to_convert(path or 'FILE')}"
             ) from None
         if is_json and text.strip() and not text.lstrip().startswith("{"):
             raise errors.InputError(

@@ -77,7 +77,11 @@ class LinesTest(Files):
             )
 
     @parameterized.parameters(
-        ("x.txt", b"a\nb\xff\n", "line 2: expected UTF-8 .byte at column 2"),
+        (
+            "x.txt",
+            b"a\nb\xff\n",
+            "line 2: expected UTF-8, found byte 0xFF at column 2.*CP1252",
+        ),
         ("x.txt", "a\nb\n".encode("utf-16"), "found UTF-16"),
         ("x.txt", b"a\rb\rc\r", "found CR alone"),
         ("x.json", b'[{"text": "a"},\n{"text": "b"}]', "line 1: .*one JSON"),

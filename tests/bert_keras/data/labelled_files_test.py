@@ -1,4 +1,5 @@
 import collections
+import contextlib
 import gzip
 import pathlib
 import shutil
@@ -346,6 +347,51 @@ class RowsTest(parameterized.TestCase):
         )
         self.assertEqual(read.skipped, 1)
 
+    WINDOWS = "CP1252 -t UTF-8 {} > utf8-a.{}, or save it as UTF-8"
+
+    @parameterized.product(
+        name=("a.tsv", "a.csv", "a.jsonl"), header=("text", "Stärke")
+    )
+    def test_bytes_of_windows_are_a_problem_of_the_file(self, name, header):
+        texts = ["fine", "grün", *["früh"] * 3]
+        if name == "a.jsonl":
+            lines = [f'{{"{header}": "{t}", "label": "x"}}' for t in texts]
+        else:
+            separator = ",\t"["t" in name]
+            lines = [f"{each}{separator}x" for each in texts]
+            lines.insert(0, f"{header}{separator}label")
+        path = self.write(name, "\n".join(lines).encode("cp1252"))
+        hint = self.WINDOWS.format(path, name[2:])
+        for skip in ("fail", "skip"):
+            with self.assertRaises(errors.InputError) as caught:
+                read = labelled_files.read(
+                    path, columns={"text": header}, on_bad_row=skip
+                )
+                list(read)
+            message = str(caught.exception)
+            self.assertRegex(message, "line [123]: expected UTF-8, found byte")
+            self.assertIn(hint, message)
+            self.assertNotIn("Fix the", message)
+            if header == "text" and skip == "skip":
+                self.assertIn("4 of 5 rows are malformed", message)
+
+    @parameterized.parameters((2, False), (3, True))
+    def test_at_most_half_of_the_rows_may_be_left_out(self, bad, is_refused):
+        rows = "a,x\nb,-\n" + "c\n" * bad
+        path = self.write("a.csv", f"text,label\n{rows}")
+        read = labelled_files.read(path, on_bad_row="skip").where(
+            lambda row: row["label"] != "-"  # filtered rows count as rows
+        )
+        if not is_refused:
+            self.assertLen(list(read), 1)
+            return
+        with self.assertRaisesRegex(
+            errors.InputError,
+            "a.csv: 3 of 5 rows are malformed, .*The first is line 4: "
+            "expected 2 fields, found 1",
+        ):
+            list(read)
+
     def test_a_lost_quote_does_not_swallow_the_file(self):
         content = 'text,label\n"a,1\n' + "b,0\n" * 100_000
         path = self.write("a.csv", content)
@@ -435,7 +481,9 @@ class RowsTest(parameterized.TestCase):
             path = self.write("a.csv", "text,label\na,x\n" + row * count)
             read = labelled_files.read(path, on_bad_row="skip")
             start = time.process_time()
-            self.assertNotEmpty(list(read))
+            self.assertEqual(next(read), {"text": "a", "label": "x"})
+            with contextlib.suppress(errors.InputError):  # too many malformed
+                list(read)
             seconds.append(time.process_time() - start)
         # 8 times the rows; reading the rest anew for each would take 64.
         self.assertLess(seconds[1], 20 * seconds[0] + 0.2)
@@ -482,7 +530,8 @@ class RowsTest(parameterized.TestCase):
         ("a.jsonl", '\n[\n {"text": "a", "label": 1},\n]\n', None, "a JSON ar"),
         ("a.csv", "0,1,other\na,b,c\n", {"text": "0", "label": "1"},
          "positions .* or names in the first row"),
-        ("a.csv", "te\udcffxt,label\na,b\n", None, "line 1: .*header"),
+        ("a.csv", "te\udcffxt,label\na,b\n", None, "line 1: .*byte 0xFF.*CP1252"),
+        ("a.csv", 'te"x"t,"label\na,b\n', None, "line 1: .*header"),
     )  # fmt: skip
     def test_files_that_do_not_fit_say_what_is_there(
         self, name, content, columns, message
