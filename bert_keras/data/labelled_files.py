@@ -46,6 +46,10 @@ COMMON_COLUMNS = {
     ),
 }
 
+# `text=sentence,label=gold`, or {"text": "sentence", "label": "gold"}; numbers
+# are indices in a file without a header.
+Columns = str | Mapping[str, str | int]
+
 
 class Examples(Iterator[dict[str, str]]):
     """Yields the examples of one file, lazily, once."""
@@ -208,6 +212,43 @@ def parse_columns(
             )
         columns[name] = column
     return columns or None
+
+
+def format_columns(columns: Columns) -> str:
+    """Formats a mapping as `parse_columns` reads it; a string is unchanged.
+
+    Standard names come first, in their order: equal mappings are equal texts,
+    by which a run is identified.
+
+    >>> format_columns({"label": "stars", "text": "review, long"})
+    'text="review, long",label=stars'
+    """
+    if isinstance(columns, str):
+        return columns
+    if not isinstance(columns, Mapping):
+        raise errors.InputError(
+            f"columns is {_shown(columns)}; expected a string such as "
+            'text=sentence,label=gold, or a dict such as {"text": "sentence", '
+            '"label": "gold"}.',
+            argument="columns",
+        )
+    order = [*COMMON_COLUMNS, *columns]
+    items = []
+    for name, column in sorted(
+        columns.items(), key=lambda item: order.index(item[0])
+    ):
+        is_name = isinstance(column, (str, int)) and str(column).strip()
+        if not is_name or isinstance(column, bool):
+            raise errors.InputError(
+                f"columns: expected the name or the index of a column for "
+                f"{name!r}, found {column!r}.",
+                argument="columns",
+            )
+        column = str(column).strip()
+        if "," in column or column.startswith('"'):
+            column = '"' + column.replace('"', '""') + '"'
+        items.append(f"{name}={column}")
+    return ",".join(items)
 
 
 # `NAME=COLUMN`; a COLUMN in quotes may contain commas.

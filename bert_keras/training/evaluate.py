@@ -20,6 +20,7 @@ from bert_keras import (
     registry,
 )
 from bert_keras.data import batches as batches_lib
+from bert_keras.data import labelled_files
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
 from bert_keras.training import input_pipeline, plots, scoring
@@ -56,6 +57,10 @@ class EvaluateSettings:
         maximum=options.MAX_SEED,
     )
 
+    def __post_init__(self) -> None:
+        columns = labelled_files.format_columns(self.columns)
+        object.__setattr__(self, "columns", columns)
+
 
 def evaluate(
     checkpoint: StrPath, data: StrPath, **settings: Any
@@ -71,7 +76,8 @@ def evaluate(
     Args:
       checkpoint: a run, or one of its step folders.
       data: a labelled file; for a pretrained checkpoint, a folder of records.
-      settings: the fields of EvaluateSettings.
+      settings: the fields of EvaluateSettings; `columns` may also be a dict,
+        {"text": "review", "label": "stars"}.
     """
     values = {"checkpoint": checkpoint, "data": data} | settings
     (chosen,) = options.divide(values, EvaluateSettings)

@@ -530,7 +530,7 @@ class RowsTest(parameterized.TestCase):
         ("a.jsonl", '\n[\n {"text": "a", "label": 1},\n]\n', None, "a JSON ar"),
         ("a.csv", "0,1,other\na,b,c\n", {"text": "0", "label": "1"},
          "positions .* or names in the first row"),
-        ("a.csv", "te\udcffxt,label\na,b\n", None, "line 1: .*byte 0xFF.*CP1252"),
+        ("a.csv", "te\udcffxt,label\na,b\n", None, "line 1: .*0xFF.*CP1252"),
         ("a.csv", 'te"x"t,"label\na,b\n', None, "line 1: .*header"),
     )  # fmt: skip
     def test_files_that_do_not_fit_say_what_is_there(
@@ -645,6 +645,35 @@ class RowsTest(parameterized.TestCase):
             self.read("a.csv", content, columns=columns),
             [{"text": "1", "text_pair": "2", "label": "3"}],
         )
+
+    @parameterized.parameters(
+        ({}, ""),
+        ("label=b,text=a", "label=b,text=a"),
+        ({"label": 1, "text": 0}, "text=0,label=1"),
+        ({"z": "c", "label": " b ", "text": "a"}, "text=a,label=b,z=c"),
+        ({"text": 'a, "b"', "label": '"c"'},
+         'text="a, ""b""",label="""c"""'),
+        ({"text": "x=y", "label": 'b"c'}, 'text=x=y,label=b"c'),
+    )  # fmt: skip
+    def test_a_mapping_of_columns_is_the_text_that_is_parsed(
+        self, columns, text
+    ):
+        self.assertEqual(labelled_files.format_columns(columns), text)
+        if not isinstance(columns, str):
+            names = {k: str(v).strip() for k, v in columns.items()}
+            self.assertEqual(labelled_files.parse_columns(text), names or None)
+
+    @parameterized.parameters(
+        (["a", "b"], "expected a string such as text=sentence,label=gold"),
+        (None, "columns is None"),
+        ({"text": None}, "for 'text', found None"),
+        ({"text": True}, "found True"),
+        ({"text": ["a"]}, "found .'a'."),
+        ({"text": " "}, "found ' '"),
+    )
+    def test_columns_that_name_none_are_refused(self, columns, message):
+        with self.assertRaisesRegex(errors.InputError, message):
+            labelled_files.format_columns(columns)
 
     @parameterized.parameters(
         ('text="a,b', "'text=\"a'"), ('text="a"b', "'text=\"a\"b'"),
