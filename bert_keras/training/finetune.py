@@ -141,8 +141,10 @@ def _run(
         limits=[f"Truncated: {truncated}."] if truncated else [],
     )
     trainer = _train(settings, strategy, model, tokenizer, records, dev, card)
+    baseline = evaluation.baseline(task, dev) if dev else {}
     trainer.report(
         {
+            **{f"dev {name}": value for name, value in baseline.items()},
             **counts,
             **({"rows truncated": truncated} if truncated else {}),
             "next": f"{commands.command_line('predict')} "

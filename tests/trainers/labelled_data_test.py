@@ -229,6 +229,14 @@ class EvaluateTest(Files):
         self.assertRegex(out, "malformed rows left out +│ 1 ")
         self.assertIn("1 of 3 rows are malformed and left out", said)
 
+    def test_the_table_has_the_accuracy_of_the_most_frequent_label(self):
+        data = self.file("dev.csv", "text,label\na,1.0\nb,0.0\nc,1.0\nd,1.0\n")
+        out, _, metrics = self.evaluate(self.TASK, data)
+        self.assertRegex(out, "accuracy of always '1.0' +│ 0.75 ")
+        self.assertEqual({*metrics}, {"accuracy", "f1_macro", "mcc"})
+        task = dataclasses.replace(self.TASK, problem_type="multi_label")
+        self.assertNotIn("always", self.evaluate(task, data)[0])
+
     def test_a_separator_other_than_a_comma_is_reported(self):
         data = self.file("dev.csv", "text;label\na, b;1.0\nc;0.0\n")
         _, said, _ = self.evaluate(self.TASK, data)
