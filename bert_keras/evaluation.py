@@ -70,6 +70,23 @@ def unseen_labels(
     return text
 
 
+def baseline(
+    task: base.Task, examples: Sequence[base.Example]
+) -> dict[str, float]:
+    """Returns the accuracy of one answer to all: the most frequent label.
+
+    {"accuracy of always 'x'": ...}; {} if the task does not have one class per
+    text. It is for display, to judge the accuracy by, and no metric.
+    """
+    task = task.unwrapped
+    if task.softmax_terms != ("label",) or "accuracy" not in task.metric_names:
+        return {}
+    labels = collections.Counter(str(each["label"]) for each in examples)
+    ((label, count),) = labels.most_common(1)
+    shown = repr(label if len(label) < 40 else f"{label[:35]}...")
+    return {f"accuracy of always {shown}": count / len(examples)}
+
+
 def is_finite(answer: Any) -> bool:
     """Returns whether no number in an answer is NaN or infinite."""
     if isinstance(answer, Mapping):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from bert_keras import console, errors
-from bert_keras.data import python_texts
+from bert_keras.data import labelled_files, python_texts
 from bert_keras.tasks import base
 from bert_keras.types import StrPath
 
@@ -15,7 +15,7 @@ def read(
     data: StrPath | Iterable[Any],
     labels: Iterable[Any] | None = None,
     *,
-    columns: str = "",
+    columns: labelled_files.Columns = "",
 ) -> list[base.Example]:
     """Returns the examples of a file, or of texts and their labels.
 
@@ -41,7 +41,7 @@ def read(
 
 
 def from_file(
-    task: base.Task, path: StrPath, *, columns: str = ""
+    task: base.Task, path: StrPath, *, columns: labelled_files.Columns = ""
 ) -> tuple[list[base.Example], int]:
     """Returns the examples, and how many malformed rows were skipped.
 
@@ -54,6 +54,7 @@ def from_file(
                 "no columns; leave `columns` out.",
                 argument="columns",
             )
+        columns = labelled_files.format_columns(columns)
         task = task.with_settings(columns=columns)
     reader = task.read_examples(os.fspath(path))
     examples = list(reader)
@@ -61,7 +62,7 @@ def from_file(
     return examples, getattr(reader, "skipped", 0)
 
 
-def print_warning(examples: Iterable[base.Example]) -> None:
+def print_warning(examples: Iterable[Any]) -> None:
     """Prints the `warning` of a file's reader, a message on its data, if any.
 
     It is called `note` in readers written for version 0.1.

@@ -28,7 +28,7 @@ from bert_keras import (
     options,
 )
 from bert_keras import model as model_lib
-from bert_keras.data import python_texts
+from bert_keras.data import labelled_files, python_texts
 from bert_keras.data.python_texts import Example
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
@@ -194,7 +194,7 @@ class Predictor:
         data: StrPath | Iterable[Example],
         labels: Iterable[Any] | None = None,
         *,
-        columns: str = "",
+        columns: labelled_files.Columns = "",
         batch_size: int = 32,
         progress: bool | None = None,
     ) -> dict[str, float]:
@@ -206,7 +206,8 @@ class Predictor:
         Args:
           data: the path of a labelled file, or texts as in `predict`.
           labels: the label of each text, as in `Task.make_example`.
-          columns: columns of the file, if they differ from the training file's.
+          columns: columns of the file, if they differ from the training file's:
+            {"text": "review", "label": "stars"}, or text=review,label=stars.
           batch_size, progress: as in `predict`.
 
         >>> predictor = bert_keras.load("runs/sst2")

@@ -24,6 +24,7 @@ from bert_keras import (
     console,
     evaluation,
     files,
+    labelled_examples,
     options,
     predictor,
     registry,
@@ -75,6 +76,7 @@ def main() -> None:
     lines = unlabelled_texts.read(
         settings.input, task.text_columns, getattr(task, "columns", "")
     )
+    labelled_examples.print_warning(lines)
     # A pipe's writer may wait for each answer; a file allows batches.
     if settings.input or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode):
         answers = predict(model, lines, batch_size=settings.batch_size)

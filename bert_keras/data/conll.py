@@ -131,7 +131,10 @@ def _lines(path: str, tag_column: int) -> Iterator[list[_Line]]:
         try:
             text = text_lines.decode(line)
         except ValueError as error:
-            raise _malformed(path, number, str(error)) from None
+            raise errors.InputError(
+                f"{path}, line {number}: {error}. "
+                f"{text_lines.how_to_convert(path)}"
+            ) from None
         if not text.strip() or text.startswith("-DOCSTART-"):
             if block:
                 yield block

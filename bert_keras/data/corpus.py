@@ -597,12 +597,27 @@ def _encoding(line: bytes) -> str:
     return ""
 
 
+def _likely_encoding(line: bytes) -> str:
+    """Returns the encoding to suggest for a line that is not UTF-8.
+
+    GB18030, in which Chinese text is common, or Windows' for Latin letters:
+    its bytes above 0x7F rarely come in pairs.
+    """
+    try:
+        line.decode("gb18030")
+    except UnicodeDecodeError:
+        return "CP1252"
+    high = sum(byte > 0x7F for byte in line)
+    return "GB18030" if high > 0.3 * len(line) else "CP1252"
+
+
 def _decode(line: bytes, path: str, number: int) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
         raise errors.InputError(
             f"{path}, line {number}: expected UTF-8, found byte "
-            f"0x{line[error.start]:02x} at column {error.start + 1}. Convert "
-            "the file, for example with iconv -t UTF-8."
+            f"0x{line[error.start]:02x} at column {error.start + 1}. If "
+            "the file is in another encoding, convert it, for example with "
+            f"iconv -f {_likely_encoding(line)} -t UTF-8."
         ) from error

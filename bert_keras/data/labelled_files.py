@@ -1,9 +1,10 @@
 """Reads labelled files as examples: dicts of strings with standard names.
 
 The format depends on the file's suffix, in any case: `.tsv` is split at TABs
-without quoting, `.csv` is quoted as in RFC 4180, `.jsonl`, `.ndjson` and
-`.json` have one JSON object per line; all of these may be compressed (`.gz`).
-`.parquet` has columns with names and types. Blank lines are skipped.
+without quoting, `.csv` is quoted as in RFC 4180, with commas, semicolons or
+TABs between the fields, `.jsonl`, `.ndjson` and `.json` have one JSON object
+per line; all of these may be compressed (`.gz`). `.parquet` has columns with
+names and types. Blank lines are skipped.
 """
 
 import collections
@@ -20,7 +21,13 @@ from collections.abc import (
 from typing import Any
 
 from bert_keras import errors
-from bert_keras.data import json_lines, labels, table_rows, text_lines
+from bert_keras.data import (
+    csv_separator,
+    json_lines,
+    labels,
+    table_rows,
+    text_lines,
+)
 
 # Standard names -> common names of columns, the best match first. Each
 # column is used once: QNLI has `question`, then `sentence`.
@@ -39,6 +46,10 @@ COMMON_COLUMNS = {
     ),
 }
 
+# `text=sentence,label=gold`, or {"text": "sentence", "label": "gold"}; numbers
+# are indices in a file without a header.
+Columns = str | Mapping[str, str | int]
+
 
 class Examples(Iterator[dict[str, str]]):
     """Yields the examples of one file, lazily, once."""
@@ -48,8 +59,10 @@ class Examples(Iterator[dict[str, str]]):
         path: str,
         examples: Iterator[dict[str, str] | None],
         notes: Callable[[], str] = str,
+        layout: str = "",
     ):
         self.path = path
+        self.layout = layout  # a message on how the file is read, or ""
         self.skipped = 0  # malformed rows skipped so far
         self._examples = examples
         self._count = 0
@@ -58,7 +71,7 @@ class Examples(Iterator[dict[str, str]]):
     @property
     def warning(self) -> str:
         """A message for the user on the rows read so far, or ""."""
-        notes = [self._notes()]
+        notes = [self.layout, self._notes()]
         if self.skipped:
             notes.append(
                 f"{self.skipped:,} of {self._count + self.skipped:,} rows are "
@@ -102,6 +115,7 @@ class Examples(Iterator[dict[str, str]]):
             self.path,
             kept,
             lambda: " ".join(filter(None, (say() for say in both))),
+            self.layout,
         )
 
 
@@ -123,7 +137,8 @@ def read(
       needed: standard names that must be among the columns.
       on_bad_row: "fail" raises InputError for a malformed row (wrong number of
         fields, invalid JSON or UTF-8, a value missing or of another type);
-        "skip" counts it in `Examples.skipped`.
+        "skip" counts it in `Examples.skipped`, and raises InputError after
+        the last row if more than half of the rows are malformed.
       label: a parser from the module `labels`; other columns are texts.
 
     After an unclosed quote in a CSV file, reading continues with the line after
@@ -144,15 +159,23 @@ def read(
     make_reader = functools.partial(
         _ColumnSelector, path, columns=columns, needed=needed, label=label
     )
-    raw_rows = table_rows.READERS[suffix](
-        path, lambda names: make_reader(names).keys.values()
-    )
     has_header = suffix in table_rows.TABLES and not _are_positions(columns)
+    layout = ""
+    if suffix == ".csv":
+        separator = csv_separator.infer(path, indices=_indices(columns))
+        raw_rows = table_rows.read_csv(path, separator=separator)
+        if separator != ",":
+            name = csv_separator.NAMES[separator]
+            layout = f"columns are separated by {name}."
+    else:
+        raw_rows = table_rows.READERS[suffix](
+            path, lambda names: make_reader(names).keys.values()
+        )
     doubts: list[str] = []
     examples = _examples(
         path, raw_rows, make_reader, on_bad_row == "skip", has_header, doubts
     )
-    return Examples(path, examples, lambda: _doubt_message(doubts))
+    return Examples(path, examples, lambda: _doubt_message(doubts), layout)
 
 
 def _doubt_message(doubts: Sequence[str]) -> str:
@@ -195,6 +218,43 @@ def parse_columns(
     return columns or None
 
 
+def format_columns(columns: Columns) -> str:
+    """Formats a mapping as `parse_columns` reads it; a string is unchanged.
+
+    Standard names come first, in their order: equal mappings are equal texts,
+    by which a run is identified.
+
+    >>> format_columns({"label": "stars", "text": "review, long"})
+    'text="review, long",label=stars'
+    """
+    if isinstance(columns, str):
+        return columns
+    if not isinstance(columns, Mapping):
+        raise errors.InputError(
+            f"columns is {_shown(columns)}; expected a string such as "
+            'text=sentence,label=gold, or a dict such as {"text": "sentence", '
+            '"label": "gold"}.',
+            argument="columns",
+        )
+    order = [*COMMON_COLUMNS, *columns]
+    items = []
+    for name, column in sorted(
+        columns.items(), key=lambda item: order.index(item[0])
+    ):
+        is_name = isinstance(column, (str, int)) and str(column).strip()
+        if not is_name or isinstance(column, bool):
+            raise errors.InputError(
+                f"columns: expected the name or the index of a column for "
+                f"{name!r}, found {column!r}.",
+                argument="columns",
+            )
+        column = str(column).strip()
+        if "," in column or column.startswith('"'):
+            column = '"' + column.replace('"', '""') + '"'
+        items.append(f"{name}={column}")
+    return ",".join(items)
+
+
 # `NAME=COLUMN`; a COLUMN in quotes may contain commas.
 _ITEMS = re.compile(r'(?:[^,=]*=\s*"(?:[^"]|"")*"[^,]*|[^,]+)')
 _QUOTED = re.compile(r'"(?:[^"]|"")+"')
@@ -218,11 +278,12 @@ def _examples(
 ) -> Iterator[dict[str, str] | None]:
     """Yields dicts with standard names; None for a skipped row."""
     reader, first_error = None, None
+    count, skipped, first_problem = 0, 0, ""
     for raw in raw_rows:
         if raw.problem and reader is None and has_header:
+            remedy = raw.remedy or "Fix the header, which names the columns."
             raise errors.InputError(
-                f"{path}, {raw.where}: {raw.problem}. Fix the "
-                "header, which names the columns."
+                f"{path}, {raw.where}: {raw.problem}. {remedy}"
             )
         example, problem = None, raw.problem or ("" if skip else raw.doubt)
         if raw.doubt and skip:
@@ -241,13 +302,25 @@ def _examples(
         if reader and not problem:
             example, problem = reader.read(raw.fields)
         if problem and not skip:
-            raise errors.InputError(
-                f"{path}, {raw.where}: {problem}. Fix the row, or skip "
-                "rows that do not fit."
+            remedy = raw.remedy or (
+                "Fix the row, or skip rows that do not fit."
+            )
+            raise errors.InputError(f"{path}, {raw.where}: {problem}. {remedy}")
+        count += 1
+        if problem:
+            skipped += 1
+            first_problem = first_problem or (
+                f"{raw.where}: {problem.rstrip('.')}. {raw.remedy}".strip()
             )
         yield example
     if reader is None and first_error:
         raise first_error
+    if 2 * skipped > count:
+        raise errors.InputError(
+            f"{path}: {skipped:,} of {count:,} rows are malformed, and "
+            "on_bad_row=skip leaves out at most half. The first is "
+            f"{first_problem}"
+        )
 
 
 class _ColumnSelector:
@@ -340,6 +413,14 @@ def _are_positions(columns: Mapping[str, str] | None) -> bool:
     if not columns:
         return False
     return all(map(str.isdecimal, columns.values()))
+
+
+def _indices(columns: Mapping[str, str] | None) -> list[int]:
+    """Returns the indices that columns name, in a file without a header."""
+    if not columns or not _are_positions(columns):
+        return []
+    # Longer numbers are not indices, and int() limits the digits.
+    return [int(name) for name in columns.values() if len(name) < 10] or [0]
 
 
 def _shown(name: Any) -> str:

@@ -6,6 +6,7 @@ read; whether its fields fit is up to the module `labelled_files`.
 
 import collections
 import csv
+import functools
 import re
 from collections.abc import (
     Callable,
@@ -26,6 +27,7 @@ class RawRow(NamedTuple):
     number: int  # of its first line, or of the row; from 1
     fields: Sequence[str] | Mapping[str, Any] = ()
     problem: str = ""  # why the row is malformed
+    remedy: str = ""  # what to do, if it is not a problem of this row alone
     doubt: str = ""  # why a readable row may be malformed
     unit: str = "line"  # that the number counts
 
@@ -41,18 +43,21 @@ SelectColumns = Callable[[Mapping[str, Any]], Collection[Any]]
 def _read_tsv(path: str, _: SelectColumns) -> Iterator[RawRow]:
     for number, text, problem in _numbered_lines(path):
         if problem:
-            yield RawRow(number, problem=problem)
+            yield _undecodable(path, number, problem)
         elif text:
             yield RawRow(number, text.split("\t"))
 
 
-def _read_csv(path: str, _: SelectColumns) -> Iterator[RawRow]:
+def read_csv(
+    path: str, _: SelectColumns | None = None, separator: str = ","
+) -> Iterator[RawRow]:
+    """Yields the rows of a file that is quoted as in RFC 4180."""
     # A row may span lines, so invalid UTF-8 passes the parser as lone
     # surrogates, which are searched for in the parsed fields.
     lines = _Lines(
-        f"{_decode_loosely(line)}\n" for line in text_lines.read(path)
+        f"{text_lines.decode_loosely(line)}\n" for line in text_lines.read(path)
     )
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     # Fields of one-line rows, for _look_like_rows.
     one_line_fields: set[str] = set()
     width = None
@@ -70,15 +75,19 @@ def _read_csv(path: str, _: SelectColumns) -> Iterator[RawRow]:
         several = len(lines.taken) > 1
         doubt = ""
         if several and _look_like_rows(
-            lines.taken, fields, width, one_line_fields
+            lines.taken, fields, width, one_line_fields, separator
         ):
             doubt = _missing_quote_message(lines.taken)
         may_be_text = len(lines.taken) <= _MOST_DOUBTED
         if doubt and not (may_be_text and len(fields) == width):
             yield RawRow(lines.number, problem=doubt)
             lines.rewind()
-        elif any(map(_SURROGATE.search, fields)):
-            yield RawRow(lines.number, problem="expected UTF-8")
+        elif invalid := next(
+            filter(None, map(_SURROGATE.search, fields)), None
+        ):
+            byte = ord(invalid[0]) - 0xDC00
+            problem = f"expected UTF-8, found byte 0x{byte:02X}"
+            yield _undecodable(path, lines.number, problem)
         elif fields:
             width = width or len(fields)
             if not several and len(one_line_fields) < _MAX_KNOWN_FIELDS:
@@ -132,6 +141,7 @@ def _look_like_rows(
     fields: Sequence[str],
     width: int | None,
     one_line_fields: Collection[str],
+    separator: str,
 ) -> bool:
     """Returns whether the lines of a quoted field look like rows themselves.
 
@@ -143,11 +153,12 @@ def _look_like_rows(
     follow the quote.
     """
     rows: list[list[str]] = []
+    split = functools.partial(csv.reader, delimiter=separator)
     for line in taken[:-1]:
         if not rows:  # Remove the opening quote from its row.
             line = line[: line.rfind('"')] + line[line.rfind('"') + 1 :]
         try:
-            rows.append(next(csv.reader([line], strict=True)))
+            rows.append(next(split([line], strict=True)))
         except csv.Error:
             return False
     if width is None or any(len(row) != width for row in rows):
@@ -164,7 +175,7 @@ def _look_like_rows(
     ]
     if len(fields) == width:
         quoted = next(field for field in fields if "\n" in field)
-        end = next(csv.reader([quoted.rpartition("\n")[2]]), [])
+        end = next(split([quoted.rpartition("\n")[2]]), [])
         if len(end) == width and any(
             f in one_line_fields or counts[f] for f in end if f
         ):
@@ -206,8 +217,11 @@ def _csv_problem(error: csv.Error, lines: _Lines) -> str:
 def _read_json(path: str, _: SelectColumns) -> Iterator[RawRow]:
     first = True
     for number, text, problem in _numbered_lines(path):
+        if problem:
+            yield _undecodable(path, number, problem)
+            continue
         text = text.strip()
-        if not problem and not text:
+        if not text:
             continue
         if first and text.startswith("["):
             raise errors.InputError(
@@ -216,17 +230,16 @@ def _read_json(path: str, _: SelectColumns) -> Iterator[RawRow]:
                 "jq -c '.[]'."
             )
         first = False
-        if not problem:
-            try:
-                row = json_lines.loads(text)
-            except json_lines.JsonError as error:
-                problem = f"expected one JSON object a line, but {error}"
-            else:
-                if not isinstance(row, dict):
-                    problem = (
-                        "expected one JSON object a line, found "
-                        f"{json_lines.name_of(row)}"
-                    )
+        try:
+            row = json_lines.loads(text)
+        except json_lines.JsonError as error:
+            problem = f"expected one JSON object a line, but {error}"
+        else:
+            if not isinstance(row, dict):
+                problem = (
+                    "expected one JSON object a line, found "
+                    f"{json_lines.name_of(row)}"
+                )
         if problem:
             yield RawRow(number, problem=problem)
         else:
@@ -242,7 +255,7 @@ def _read_parquet(path: str, select: SelectColumns) -> Iterator[RawRow]:
 # stores each column on its own uses the selection of columns.
 READERS: dict[str, Callable[[str, SelectColumns], Iterator[RawRow]]] = {
     ".tsv": _read_tsv,
-    ".csv": _read_csv,
+    ".csv": read_csv,
     ".jsonl": _read_json,
     ".json": _read_json,
     ".ndjson": _read_json,
@@ -268,5 +281,6 @@ def _numbered_lines(path: str) -> Iterator[tuple[int, str, str]]:
             yield number, "", str(problem)
 
 
-def _decode_loosely(line: bytes) -> str:
-    return line.decode("utf-8", "surrogateescape")
+def _undecodable(path: str, number: int, problem: str) -> RawRow:
+    remedy = text_lines.how_to_convert(path)
+    return RawRow(number, problem=problem, remedy=remedy)

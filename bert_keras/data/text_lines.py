@@ -4,6 +4,7 @@ A problem of the whole file (a folder, UTF-16, line ends of old Macs) is one
 error, not a malformed row after another.
 """
 
+import os
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -34,5 +35,21 @@ def decode(line: bytes) -> str:
         return line.decode().removesuffix("\r")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"expected UTF-8 (byte at column {error.start + 1})"
+            f"expected UTF-8, found byte 0x{line[error.start]:02X} at column "
+            f"{error.start + 1}"
         ) from None
+
+
+def decode_loosely(line: bytes) -> str:
+    """Decodes a line; each invalid byte becomes a lone surrogate."""
+    return line.decode("utf-8", "surrogateescape")
+
+
+def how_to_convert(path: str) -> str:
+    """Returns the sentence that follows a message on invalid UTF-8."""
+    path = path.removesuffix(".gz")
+    return (
+        "If it is Windows' encoding, convert the file, with iconv -f CP1252 "
+        f"-t UTF-8 {path} > utf8-{os.path.basename(path)}, or save it as "
+        "UTF-8 (in Excel: CSV UTF-8)."
+    )

@@ -66,27 +66,40 @@ def read(
             labelled_files.are_names(cells) or (named and named <= set(cells))
         ):
             return read_lines(path)
-    return _table(path, text_columns, sources)
+    return Table(path, text_columns, sources)
 
 
-def _table(
-    path: str, text_columns: Sequence[str], sources: Mapping[str, str]
-) -> Iterator[Mapping[str, str]]:
-    """Yields the texts of a table; sources: the columns used in training."""
-    if not set(text_columns) <= labelled_files.COMMON_COLUMNS.keys():
-        sources = {name: name for name in text_columns}
-    try:
-        yield from labelled_files.read(
+class Table(Iterator[Mapping[str, str]]):
+    """Yields the texts of a table.
+
+    sources: the columns used in training.
+    """
+
+    def __init__(
+        self, path: str, text_columns: Sequence[str], sources: Mapping[str, str]
+    ):
+        if not set(text_columns) <= labelled_files.COMMON_COLUMNS.keys():
+            sources = {name: name for name in text_columns}
+        self._examples = labelled_files.read(
             path,
             columns=sources or None,
             needed=text_columns,
             label=lambda _: "",
         )
-    except errors.InputError as error:
-        raise errors.InputError(
-            f"{error} Columns are those that training named, or have common "
-            "names; other texts can be given as .txt or .jsonl."
-        ) from None
+
+    @property
+    def warning(self) -> str:
+        """A message for the user on how the file is read, or ""."""
+        return self._examples.warning
+
+    def __next__(self) -> Mapping[str, str]:
+        try:
+            return next(self._examples)
+        except errors.InputError as error:
+            raise errors.InputError(
+                f"{error} Columns are those that training named, or have "
+                "common names; other texts can be given as .txt or .jsonl."
+            ) from None
 
 
 def read_lines(path: str) -> Iterator[str]:
@@ -99,7 +112,7 @@ def read_lines(path: str) -> Iterator[str]:
         except ValueError as problem:
             raise errors.InputError(
                 f"{path or 'standard input'}, line {number}: {problem}. "
-                "Convert it first, for example with iconv -t UTF-8."
+                f"{text_lines.how_to_convert(path or 'FILE')}"
             ) from None
         if is_json and text.strip() and not text.lstrip().startswith("{"):
             raise errors.InputError(

@@ -90,8 +90,8 @@ def learn(
         if is_last_try:
             raise errors.InputError(
                 f"Expected text for {size} wordpieces; this one gives "
-                f"{len(wordpieces)} that occur {min_frequency} times. Request "
-                f"{len(wordpieces)} or fewer, or give more text."
+                f"{len(wordpieces)} that occur at least {min_frequency} times. "
+                f"Request {len(wordpieces)} or fewer, or give more text."
             )
         alphabet_size = min(room, alphabet_size + max(missing, room // 20))
 

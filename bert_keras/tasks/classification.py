@@ -80,6 +80,8 @@ class Classification(base.Task):
     pair: bool = False  # whether there is a second text
 
     def __post_init__(self) -> None:
+        columns = labelled_files.format_columns(self.columns)
+        object.__setattr__(self, "columns", columns)
         options.require_distinct("labels", self.labels)
         if self.weights and len(self.weights) != len(self.labels):
             raise errors.InputError(

@@ -50,6 +50,10 @@ class Embedding(base.Task):
     pair: bool = False  # whether a second text is read
     highest: float = 1.0  # the highest label
 
+    def __post_init__(self) -> None:
+        columns = labelled_files.format_columns(self.columns)
+        object.__setattr__(self, "columns", columns)
+
     @property
     def text_columns(self) -> tuple[str, ...]:
         return ("text", "text_pair") if self.pair else ("text",)

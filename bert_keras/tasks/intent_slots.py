@@ -259,7 +259,8 @@ def _lines(path: str) -> Iterator[str]:
             yield text_lines.decode(line)
         except ValueError as problem:
             raise errors.InputError(
-                f"{path}, line {number}: {problem}."
+                f"{path}, line {number}: {problem}. "
+                f"{text_lines.how_to_convert(path)}"
             ) from None
 
 

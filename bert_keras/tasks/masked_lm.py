@@ -231,3 +231,9 @@ class MaskedLM(base.Task):
             "token": tf.where(valid, tokens, ""),
             "score": tf.where(valid, decoded["score"], 0.0),
         }
+
+    def to_python(self, answer: dict[str, Any]) -> dict[str, Any]:
+        count = sum(map(bool, answer["token"]))
+        return answer | {
+            name: answer[name][:count] for name in ("token", "score")
+        }

@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import errors
+from bert_keras import console, errors
 
 EXAMPLE = (
     '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, '
@@ -186,6 +186,8 @@ class PreemptionNotice:
 
     def _on_signal(self, *_: object) -> None:
         self._signals += 1
+        if self._signals == 1:
+            console.say("asked to stop: saving after the next step")
 
     def flag(self) -> tf.Tensor:
         """Returns () float32: 1 if this process has received the signal."""

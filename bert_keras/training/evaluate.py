@@ -20,6 +20,7 @@ from bert_keras import (
     registry,
 )
 from bert_keras.data import batches as batches_lib
+from bert_keras.data import labelled_files
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
 from bert_keras.training import input_pipeline, plots, scoring
@@ -56,6 +57,10 @@ class EvaluateSettings:
         maximum=options.MAX_SEED,
     )
 
+    def __post_init__(self) -> None:
+        columns = labelled_files.format_columns(self.columns)
+        object.__setattr__(self, "columns", columns)
+
 
 def evaluate(
     checkpoint: StrPath, data: StrPath, **settings: Any
@@ -71,7 +76,8 @@ def evaluate(
     Args:
       checkpoint: a run, or one of its step folders.
       data: a labelled file; for a pretrained checkpoint, a folder of records.
-      settings: the fields of EvaluateSettings.
+      settings: the fields of EvaluateSettings; `columns` may also be a dict,
+        {"text": "review", "label": "stars"}.
     """
     values = {"checkpoint": checkpoint, "data": data} | settings
     (chosen,) = options.divide(values, EvaluateSettings)
@@ -90,10 +96,11 @@ def run(settings: EvaluateSettings) -> dict[str, float]:
     model = predictor.load(settings.checkpoint)
     began = time.monotonic()
     details: dict[str, str] = {}
+    baseline: dict[str, float] = {}
     if records_lib.is_complete(settings.data):
         metrics, count = _on_records(model, settings)
     else:
-        metrics, count, details = _on_examples(model, settings)
+        metrics, count, details, baseline = _on_examples(model, settings)
     seconds = time.monotonic() - began
     console.table(
         f"{settings.checkpoint} on {settings.data}",
@@ -101,6 +108,7 @@ def run(settings: EvaluateSettings) -> dict[str, float]:
             "rows": count,
             **details,
             **metrics,
+            **baseline,
             "time": f"{seconds:.1f} s, {count / seconds:.0f} rows/s",
         },
     )
@@ -109,7 +117,8 @@ def run(settings: EvaluateSettings) -> dict[str, float]:
 
 def _on_examples(
     model: predictor.Predictor, settings: EvaluateSettings
-) -> tuple[dict[str, float], int, dict[str, str]]:
+) -> tuple[dict[str, float], int, dict[str, str], dict[str, float]]:
+    """Returns metrics, the number of rows, details and a baseline's metrics."""
     task = model.task
     if records_lib.is_complete(os.path.join(settings.data, "train")):
         raise errors.InputError(
@@ -142,7 +151,7 @@ def _on_examples(
         console.numbers(name, **table._asdict())
         if settings.output and name == "confusion":
             files.write(_plot_path(settings.output), plots.confusion(table))
-    return metrics, len(examples), details
+    return metrics, len(examples), details, evaluation.baseline(task, examples)
 
 
 def _plot_path(output: str) -> str:

@@ -66,7 +66,7 @@ def finetune(
       output: the folder of the run. The same call again resumes the run, or
         returns at once if it is complete; other settings are an error.
       settings: the fields of FinetuneSettings, and those of the task if `task`
-        is a name.
+        is a name; `columns` may also be a dict, {"text": "review"}.
     """
     values = {"init": init, "train": train, "dev": dev or "", "output": output}
     run_settings, task = settings_lib.from_keywords(
@@ -141,8 +141,10 @@ def _run(
         limits=[f"Truncated: {truncated}."] if truncated else [],
     )
     trainer = _train(settings, strategy, model, tokenizer, records, dev, card)
+    baseline = evaluation.baseline(task, dev) if dev else {}
     trainer.report(
         {
+            **{f"dev {name}": value for name, value in baseline.items()},
             **counts,
             **({"rows truncated": truncated} if truncated else {}),
             "next": f"{commands.command_line('predict')} "

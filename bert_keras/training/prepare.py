@@ -99,10 +99,7 @@ def _run(
         return {"already there": train}
     began = time.monotonic()
     tokenizer = _tokenizer(settings, paths, same=same)
-    then = (
-        f"{commands.command_line('pretrain')} --records={settings.output} "
-        "--output=runs/base"
-    )
+    then = _next_command(settings.output)
     if all(path.endswith((".tfrecord", ".tf_record")) for path in paths):
         rows, longest = import_tfrecords.import_google_tfrecords(
             paths,
@@ -131,6 +128,19 @@ def _run(
         json.dumps(summary, indent=1, ensure_ascii=False),
     )
     return summary | ({"next": then} if settings.format == "records" else {})
+
+
+def _next_command(output: str) -> str:
+    """Returns the command line that pretrains on the records."""
+    command = (
+        f"{commands.command_line('pretrain')} --records={output} "
+        "--output=runs/base"
+    )
+    devices = tf.config.list_logical_devices()
+    if {device.device_type for device in devices} == {"CPU"}:
+        # The default is BERT-base in batches of 256: minutes a step on a CPU.
+        command += " --model=tiny --batch_size=32 --steps=2000"
+    return command
 
 
 def _write(

@@ -107,7 +107,9 @@ class RunCard:
             f"{self.settings.batch_size:,} rows each",
             "hardware": self.hardware,
             "time": f"{_duration(seconds)} of training, without evaluations "
-            "and saving",
+            "and saving"
+            if seconds  # of logged steps
+            else "",
             "versions": _versions(),
         }
         items = [

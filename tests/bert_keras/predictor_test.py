@@ -15,6 +15,7 @@ from bert_keras import model as model_lib
 from bert_keras.networks import bert
 from bert_keras.tasks import classification, intent_slots, tagging
 from bert_keras.training import evaluate, finetune
+from bert_keras.training import settings as settings_lib
 from tests import tiny
 
 
@@ -175,11 +176,31 @@ class EvaluateTest(parameterized.TestCase):
         self.assertIn("accuracy", expected)
 
     def test_the_columns_of_a_file_may_have_other_names(self):
+        run = self.create_tempdir().full_path
+        self.model.save(run)
+        expected = self.model.evaluate(self.file())
         path = self.file(head="review\tstars")
-        self.assertEqual(
-            self.model.evaluate(path, columns="text=review,label=stars"),
-            self.model.evaluate(self.file()),
-        )
+        named = {"label": "stars", "text": "review"}
+        for columns in ("text=review,label=stars", named):
+            self.assertEqual(
+                self.model.evaluate(path, columns=columns), expected
+            )
+            self.assertEqual(
+                evaluate.evaluate(run, path, columns=columns), expected
+            )
+
+    @parameterized.parameters("classification", "embedding")
+    def test_a_dict_of_columns_is_saved_as_the_text_of_the_flag(self, name):
+        made = [
+            settings_lib.from_keywords(
+                settings_lib.FinetuneSettings, name, {"columns": columns}
+            )[1]
+            for columns in (
+                {"label": "stars", "text": "review"},
+                "text=review,label=stars",
+            )
+        ]
+        self.assertEqual(made[0].to_dict(), made[1].to_dict())
 
     @parameterized.parameters(
         (dict(data=[]), "found none"),

@@ -123,6 +123,7 @@ class FinetuneTest(mains.Case):
         self.assertEqual((code, error), (0, ""))
         self.assertRegex(out, "training rows +│ 12 ")
         self.assertRegex(out, "dev rows +│ 4 ")
+        self.assertRegex(out, "dev accuracy of always '(good|bad)' +│ 0.5 ")
 
     def test_articles_stay_whole_and_the_best_threshold_is_saved(self):
         def article(number):

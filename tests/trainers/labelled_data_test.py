@@ -18,6 +18,7 @@ from bert_keras.tasks import classification, intent_slots, tagging
 from bert_keras.training import evaluate, finetune, labelled_records
 from bert_keras.training import settings as settings_lib
 from tests import tiny
+from tests.trainers import mains
 
 
 class Files(parameterized.TestCase):
@@ -76,7 +77,11 @@ class LinesTest(Files):
             )
 
     @parameterized.parameters(
-        ("x.txt", b"a\nb\xff\n", "line 2: expected UTF-8 .byte at column 2"),
+        (
+            "x.txt",
+            b"a\nb\xff\n",
+            "line 2: expected UTF-8, found byte 0xFF at column 2.*CP1252",
+        ),
         ("x.txt", "a\nb\n".encode("utf-16"), "found UTF-16"),
         ("x.txt", b"a\rb\rc\r", "found CR alone"),
         ("x.json", b'[{"text": "a"},\n{"text": "b"}]', "line 1: .*one JSON"),
@@ -97,6 +102,9 @@ class LinesTest(Files):
         (ONE, "x.CSV", "Label,Sentence\n1,a\n2,'b'\n"),
         (ONE, "x.tsv", "text\tlabel\na\t1\n'b'\tnan\n"),
         (ONE, "x.tsv", "text\na\n'b'\n"),
+        (ONE, "x.csv", "text;label\na;1\n'b';\n"),
+        (dataclasses.replace(ONE, columns="text=0,label=1"), "x.csv",
+         "a;1\n'b';2\n"),
         (PAIR, "x.csv", "sentence1,sentence2\na,c\n'b',c\n"),
         (PAIR, "x.TSV", "id\tsentence1\tsentence2\n1\ta\tc\n2\t'b'\tc\n"),
         (dataclasses.replace(ONE, columns="text=body,label=gold"), "x.csv",
@@ -220,6 +228,24 @@ class EvaluateTest(Files):
         self.assertRegex(out, "rows truncated +│ 1 of 2, at 8 tokens")
         self.assertRegex(out, "malformed rows left out +│ 1 ")
         self.assertIn("1 of 3 rows are malformed and left out", said)
+
+    def test_the_table_has_the_accuracy_of_the_most_frequent_label(self):
+        data = self.file("dev.csv", "text,label\na,1.0\nb,0.0\nc,1.0\nd,1.0\n")
+        out, _, metrics = self.evaluate(self.TASK, data)
+        self.assertRegex(out, "accuracy of always '1.0' +│ 0.75 ")
+        self.assertEqual({*metrics}, {"accuracy", "f1_macro", "mcc"})
+        task = dataclasses.replace(self.TASK, problem_type="multi_label")
+        self.assertNotIn("always", self.evaluate(task, data)[0])
+
+    def test_a_separator_other_than_a_comma_is_reported(self):
+        data = self.file("dev.csv", "text;label\na, b;1.0\nc;0.0\n")
+        _, said, _ = self.evaluate(self.TASK, data)
+        message = "dev.csv: columns are separated by ';'."
+        self.assertEqual(said.count(message), 1)
+        flags = {"checkpoint": self.run_of(self.TASK), "input": data}
+        code, out, _, said = mains.call_and_listen("trainers.predict", **flags)
+        self.assertEqual((code, len(out.splitlines())), (0, 2))
+        self.assertEqual(" ".join(said.split()).count(message), 1)
 
     def test_a_missing_label_of_several_is_none(self):
         task = dataclasses.replace(self.TASK, problem_type="multi_label")

@@ -1,4 +1,5 @@
 import collections
+import contextlib
 import gzip
 import pathlib
 import shutil
@@ -104,6 +105,82 @@ class RowsTest(parameterized.TestCase):
             self.read("a.csv", 'text,label\n"a\nb",1\n'),
             [{"text": "a\nb", "label": "1"}],
         )
+
+    EXCEL = (
+        "Betreff;Nachricht;Kategorie\r\n"
+        'Paket;"Hallo, wo ist ""es""; ich warte";Lieferung\r\n'
+        ';"Guten Tag,\r\n1,50 Euro";Rechnung\r\n'
+    )
+    EXCEL_ROWS = (
+        {"text": 'Hallo, wo ist "es"; ich warte', "label": "Lieferung"},
+        {"text": "Guten Tag,\r\n1,50 Euro", "label": "Rechnung"},
+    )
+
+    @parameterized.product(separator=(";", "\t"), has_header=(True, False))
+    def test_a_csv_file_may_be_split_at_semicolons_or_tabs(
+        self, separator, has_header
+    ):
+        content, columns = self.EXCEL, {"text": "Nachricht"}
+        columns["label"] = "Kategorie"
+        if not has_header:
+            content = content.partition("\r\n")[2]
+            columns = {"text": "1", "label": "2"}
+        content = content.replace(";", separator)
+        expected = [
+            row | {"text": row["text"].replace(";", separator)}
+            for row in self.EXCEL_ROWS
+        ]
+        for name in ("a.csv", "a.CSV.gz"):
+            data = f"\ufeff{content}".encode()
+            if name.endswith("gz"):
+                data = gzip.compress(data)
+            read = labelled_files.read(self.write(name, data), columns=columns)
+            self.assertEqual(list(read), expected)
+            shown = {";": "';'", "\t": "TAB"}[separator]
+            self.assertEndsWith(
+                read.where(bool).warning,
+                f"{name}: columns are separated by {shown}.",
+            )
+
+    def test_the_texts_of_a_file_without_a_header_may_have_commas(self):
+        lines = ["a, b;1", "c;0", "d, e, f;1", "g;0"]
+        columns = {"text": "0", "label": "1"}
+        self.assertEqual(
+            self.read("a.csv", "\n".join(lines), columns=columns),
+            [
+                dict(zip(columns, line.split(";"), strict=True))
+                for line in lines
+            ],
+        )
+
+    @parameterized.parameters(
+        ("text,label;x\na;b,1\nc,2\n", None, ["a;b", "c"]),
+        ("text\na;b\nc;d\n", None, ["a;b", "c;d"]),
+        ('text,"a;b;c"\n"a;b;c",1\n', None, ["a;b;c"]),
+        ('"a;b;c",1\n"d;e",2\n', {"text": "0"}, ["a;b;c", "d;e"]),
+        ("a;b\nc\nd\n", {"text": "0"}, ["a;b", "c", "d"]),
+    )
+    def test_semicolons_of_texts_are_no_separators(
+        self, content, columns, texts
+    ):
+        read = labelled_files.read(
+            self.write("a.csv", content), columns=columns
+        )
+        self.assertEqual([row["text"] for row in read], texts)
+        self.assertEqual(read.warning, "")
+
+    def test_a_lost_quote_between_semicolons_costs_its_own_line(self):
+        rows = "".join(f"row {number};x\n" for number in range(50))
+        path = self.write("a.csv", f'text;label\n"lost;x\n{rows}"a;b";y\n')
+        with self.assertRaisesRegex(errors.InputError, "line 2: .*quote"):
+            list(labelled_files.read(path))
+        read = labelled_files.read(path, on_bad_row="skip")
+        self.assertLen(list(read), 51)
+        self.assertEqual(read.skipped, 1)
+
+    def test_a_file_of_semicolons_without_rows_is_named(self):
+        with self.assertRaisesRegex(errors.InputError, "The file has no rows"):
+            self.read("a.csv", "text;label\n")
 
     def test_line_separators_of_unicode_end_no_row(self):
         self.assertEqual(
@@ -270,6 +347,51 @@ class RowsTest(parameterized.TestCase):
         )
         self.assertEqual(read.skipped, 1)
 
+    WINDOWS = "CP1252 -t UTF-8 {} > utf8-a.{}, or save it as UTF-8"
+
+    @parameterized.product(
+        name=("a.tsv", "a.csv", "a.jsonl"), header=("text", "Stärke")
+    )
+    def test_bytes_of_windows_are_a_problem_of_the_file(self, name, header):
+        texts = ["fine", "grün", *["früh"] * 3]
+        if name == "a.jsonl":
+            lines = [f'{{"{header}": "{t}", "label": "x"}}' for t in texts]
+        else:
+            separator = ",\t"["t" in name]
+            lines = [f"{each}{separator}x" for each in texts]
+            lines.insert(0, f"{header}{separator}label")
+        path = self.write(name, "\n".join(lines).encode("cp1252"))
+        hint = self.WINDOWS.format(path, name[2:])
+        for skip in ("fail", "skip"):
+            with self.assertRaises(errors.InputError) as caught:
+                read = labelled_files.read(
+                    path, columns={"text": header}, on_bad_row=skip
+                )
+                list(read)
+            message = str(caught.exception)
+            self.assertRegex(message, "line [123]: expected UTF-8, found byte")
+            self.assertIn(hint, message)
+            self.assertNotIn("Fix the", message)
+            if header == "text" and skip == "skip":
+                self.assertIn("4 of 5 rows are malformed", message)
+
+    @parameterized.parameters((2, False), (3, True))
+    def test_at_most_half_of_the_rows_may_be_left_out(self, bad, is_refused):
+        rows = "a,x\nb,-\n" + "c\n" * bad
+        path = self.write("a.csv", f"text,label\n{rows}")
+        read = labelled_files.read(path, on_bad_row="skip").where(
+            lambda row: row["label"] != "-"  # filtered rows count as rows
+        )
+        if not is_refused:
+            self.assertLen(list(read), 1)
+            return
+        with self.assertRaisesRegex(
+            errors.InputError,
+            "a.csv: 3 of 5 rows are malformed, .*The first is line 4: "
+            "expected 2 fields, found 1",
+        ):
+            list(read)
+
     def test_a_lost_quote_does_not_swallow_the_file(self):
         content = 'text,label\n"a,1\n' + "b,0\n" * 100_000
         path = self.write("a.csv", content)
@@ -359,7 +481,9 @@ class RowsTest(parameterized.TestCase):
             path = self.write("a.csv", "text,label\na,x\n" + row * count)
             read = labelled_files.read(path, on_bad_row="skip")
             start = time.process_time()
-            self.assertNotEmpty(list(read))
+            self.assertEqual(next(read), {"text": "a", "label": "x"})
+            with contextlib.suppress(errors.InputError):  # too many malformed
+                list(read)
             seconds.append(time.process_time() - start)
         # 8 times the rows; reading the rest anew for each would take 64.
         self.assertLess(seconds[1], 20 * seconds[0] + 0.2)
@@ -406,7 +530,8 @@ class RowsTest(parameterized.TestCase):
         ("a.jsonl", '\n[\n {"text": "a", "label": 1},\n]\n', None, "a JSON ar"),
         ("a.csv", "0,1,other\na,b,c\n", {"text": "0", "label": "1"},
          "positions .* or names in the first row"),
-        ("a.csv", "te\udcffxt,label\na,b\n", None, "line 1: .*header"),
+        ("a.csv", "te\udcffxt,label\na,b\n", None, "line 1: .*0xFF.*CP1252"),
+        ("a.csv", 'te"x"t,"label\na,b\n', None, "line 1: .*header"),
     )  # fmt: skip
     def test_files_that_do_not_fit_say_what_is_there(
         self, name, content, columns, message
@@ -520,6 +645,35 @@ class RowsTest(parameterized.TestCase):
             self.read("a.csv", content, columns=columns),
             [{"text": "1", "text_pair": "2", "label": "3"}],
         )
+
+    @parameterized.parameters(
+        ({}, ""),
+        ("label=b,text=a", "label=b,text=a"),
+        ({"label": 1, "text": 0}, "text=0,label=1"),
+        ({"z": "c", "label": " b ", "text": "a"}, "text=a,label=b,z=c"),
+        ({"text": 'a, "b"', "label": '"c"'},
+         'text="a, ""b""",label="""c"""'),
+        ({"text": "x=y", "label": 'b"c'}, 'text=x=y,label=b"c'),
+    )  # fmt: skip
+    def test_a_mapping_of_columns_is_the_text_that_is_parsed(
+        self, columns, text
+    ):
+        self.assertEqual(labelled_files.format_columns(columns), text)
+        if not isinstance(columns, str):
+            names = {k: str(v).strip() for k, v in columns.items()}
+            self.assertEqual(labelled_files.parse_columns(text), names or None)
+
+    @parameterized.parameters(
+        (["a", "b"], "expected a string such as text=sentence,label=gold"),
+        (None, "columns is None"),
+        ({"text": None}, "for 'text', found None"),
+        ({"text": True}, "found True"),
+        ({"text": ["a"]}, "found .'a'."),
+        ({"text": " "}, "found ' '"),
+    )
+    def test_columns_that_name_none_are_refused(self, columns, message):
+        with self.assertRaisesRegex(errors.InputError, message):
+            labelled_files.format_columns(columns)
 
     @parameterized.parameters(
         ('text="a,b', "'text=\"a'"), ('text="a"b', "'text=\"a\"b'"),

@@ -117,6 +117,16 @@ class EncoderTest(parameterized.TestCase):
         self.assertLen(encoded["attentions"], 2)
         self.assertEqual(encoded["attentions"][0].shape, (4, 2, 12, 12))
 
+    def test_a_network_with_norms_first_normalizes_its_last_layer_alone(self):
+        encoder = bert_lib.BertEncoder(tiny.bert(norm_first=True))
+        inputs = tiny.inputs()
+        hidden = encoder(**inputs)["hidden"]
+        x, mask = encoder.start(**inputs)
+        for block, expected in zip(encoder.blocks, hidden[:-1], strict=True):
+            np.testing.assert_allclose(x, expected, atol=1e-6)
+            x = block(x, mask)
+        np.testing.assert_allclose(encoder.final_norm(x), hidden[-1], atol=1e-6)
+
     @parameterized.parameters(
         *itertools.product((False, True), ("learned", "sinusoidal"), (None, 8))
     )
