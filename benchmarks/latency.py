@@ -9,8 +9,9 @@ classes and random weights, and read the same token ids. The sides of
 --group=saved_model:
 
   bert_keras, float32    the exported SavedModel
-  bert_keras, as served  the same, with the environment of its compose file
-  bert_keras, bfloat16   the bfloat16 export, also with that environment
+  bert_keras, packed     the same with huge pages and weights packed once, which
+                         takes their memory again: see tf_serving_files
+  bert_keras, bfloat16   the bfloat16 export in the same environment
   bert_keras, TFLite     the float32 file
   KerasHub's export      a SavedModel
   PyTorch                Hugging Face's network
@@ -318,7 +319,7 @@ ALL_SIDES = {
         "bert_keras, float32": lambda folder: make_saved_model(
             folder, "float32"
         ),
-        "bert_keras, as served": lambda folder: make_saved_model(
+        "bert_keras, packed": lambda folder: make_saved_model(
             folder, "float32"
         ),
         "bert_keras, bfloat16": lambda folder: make_saved_model(
@@ -354,8 +355,11 @@ ALL_SIDES = {
 }
 
 
-# Sides that run with the environment of an export's compose file.
-AS_SERVED = "bert_keras, as served", "bert_keras, bfloat16"
+# Sides that run with huge pages, and with weights packed once by oneDNN.
+PACKED = "bert_keras, packed", "bert_keras, bfloat16"
+PACKED_ENVIRONMENT = tf_serving_files.ENVIRONMENT | {
+    tf_serving_files.FROZEN_WEIGHTS: "1"
+}
 
 
 def write_models(folder):
@@ -455,7 +459,7 @@ def start_side(index, name, folder):
             **os.environ,
             "TF_NUM_INTRAOP_THREADS": threads,
             "TF_NUM_INTEROP_THREADS": threads,
-            **(tf_serving_files.ENVIRONMENT if name in AS_SERVED else {}),
+            **(PACKED_ENVIRONMENT if name in PACKED else {}),
         },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

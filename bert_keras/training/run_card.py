@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from bert_keras import checkpoint, commands, markdown, model_card
 from bert_keras import model as model_lib
+from bert_keras.formats import weight_mapping
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import metric_writer, run_folder
@@ -135,7 +136,9 @@ def from_run(
 
     init: the checkpoint whose weights it starts from. fields: those of RunCard.
     """
-    if init is not None and (card := init.card()):
+    # A published model's language says nothing of the texts of this run.
+    is_own = not isinstance(init, weight_mapping.ExternalCheckpoint)
+    if init is not None and is_own and (card := init.card()):
         fields["language"] = card.head.get("language")
     return RunCard(
         settings,

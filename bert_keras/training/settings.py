@@ -195,7 +195,8 @@ class TrainSettings:
     card_language: str = options.option(
         "",
         "For the model card: the language of the texts, as `de`, or several "
-        "with commas between. Empty: that of the card of `init`, if any.",
+        "with commas between. Empty: that of the card of `init`, if `init` is "
+        "a checkpoint of this project.",
         identity=False,
     )
     card_license: str = options.option(

@@ -9,7 +9,7 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 
 import bert_keras
-from bert_keras import checkpoint, console, model_card
+from bert_keras import checkpoint, console, formats, model_card
 from bert_keras.training import run_card, trainer
 from tests import tiny
 from tests.trainers import mains
@@ -170,6 +170,20 @@ class FinetuneTest(parameterized.TestCase):
         self.assertNotIn("license", head)
         (result,) = head["model-index"][0]["results"]
         self.assertEqual(result["dataset"]["name"], "org/films")
+
+    def test_the_language_of_a_published_model_is_not_that_of_the_texts(self):
+        init = self.path("english")
+        formats.FORMATS["hugging_face"].write(
+            init, tiny.masked_lm_model(), tiny.tokenizer()
+        )
+        mains.write(
+            os.path.join(init, model_card.FILE), "---\nlanguage: en\n---\n# E\n"
+        )
+        run = self.path("german")
+        bert_keras.finetune(
+            init, self.rows, output=run, **SETTINGS, dev_fraction=0.3
+        )
+        self.assertNotIn("language", model_card.read(run).head)
 
     def test_a_model_of_random_weights_has_no_base_model(self):
         init = self.path("models--org--other-bert", "snapshots", "0123abc")
