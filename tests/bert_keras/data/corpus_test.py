@@ -175,6 +175,8 @@ class DocumentsTest(CorpusTest):
 
     @parameterized.parameters(
         ("a.txt", b"good\nb\xffd\n", "a.txt, line 2.*UTF-8.*0xff"),
+        ("a.txt", "\u3000\u3000却说曹操".encode("gb18030"), "iconv -f GB18030"),
+        ("a.txt", "Kündigung des Vertrags".encode("cp1252"), "iconv -f CP1252"),
         ("a.txt", b"", "found none.*a.txt"),
         ("a.txt", b"\n \n", "found none"),
         ("a.txt.gz", gzip.compress(b"text" * 99)[:20], "cannot be read"),
