@@ -168,8 +168,7 @@ def _examples(path: str) -> Iterator[tuple[dict[str, str], _AnswerChecks]]:
         line = content[: error.start].count(b"\n") + 1
         raise errors.InputError(
             f"{path}, line {line}: expected UTF-8, found byte "
-            f"0x{content[error.start]:02x}. Convert the file, for example "
-            "with iconv -t UTF-8."
+            f"0x{content[error.start]:02x}. {text_lines.how_to_convert(path)}"
         ) from None
     is_empty = True
     try:

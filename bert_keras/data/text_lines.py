@@ -51,5 +51,5 @@ def how_to_convert(path: str) -> str:
     return (
         "If it is Windows' encoding, convert the file, with iconv -f CP1252 "
         f"-t UTF-8 {path} > utf8-{os.path.basename(path)}, or save it as "
-        "UTF-8 (in Excel: CSV UTF-8)."
+        "UTF-8 (in Excel: CSV UTF-8). Chinese text is often GB18030."
     )
