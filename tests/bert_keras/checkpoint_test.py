@@ -191,7 +191,9 @@ class CheckpointTest(parameterized.TestCase):
 
     def test_encoder_loads_under_another_task(self):
         self.save(1)
-        task = classification.Classification(labels=("x", "y", "z"))
+        task = classification.Classification(
+            labels=("x", "y", "z"), seq_length=32
+        )
         model = loading.load_model(checkpoint.read(self.run_folder), task)
         np.testing.assert_array_equal(
             model.encoder.token_table, self.model.encoder.token_table

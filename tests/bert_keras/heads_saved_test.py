@@ -198,7 +198,9 @@ class HeadsTest(parameterized.TestCase):
         self.save(tiny.classifier())
         for labels in (("x", "y", "z"), ("bad", "good")):
             task = base.find("classification")(
-                labels=labels, pooling="lstm" if len(labels) == 2 else "first"
+                labels=labels,
+                pooling="lstm" if len(labels) == 2 else "first",
+                seq_length=32,
             )
             model = loading.load_model(checkpoint.read(self.run_folder), task)
             for path, value in checkpoint.weights(model.head).items():

@@ -269,7 +269,8 @@ class ModelCardTest(parameterized.TestCase):
 
     def test_of_another_task_only_what_the_encoder_has_is_kept(self):
         other = predictor.load(
-            self.run_folder, task=tagging.Tagging(types=("FILM",))
+            self.run_folder,
+            task=tagging.Tagging(types=("FILM",), seq_length=32),
         )
         self.assertEqual(
             other.card.head, {"base_model": "run", "license": "mit"}
@@ -299,7 +300,9 @@ class ModelCardTest(parameterized.TestCase):
             "metrics:\n- f1\n---\n# Upstream\n"
         )
         mains.write(os.path.join(source, model_card.FILE), head)
-        trained = predictor.load(source, task=tagging.Tagging(types=("FILM",)))
+        trained = predictor.load(
+            source, task=tagging.Tagging(types=("FILM",), seq_length=32)
+        )
         trained.save(self.path("tagger"))
         card = load(self.path("tagger", model_card.FILE))
         self.assertEqual(card.data.base_model, base_model)

@@ -310,7 +310,7 @@ class HuggingFaceTest(parameterized.TestCase):
             ).predict(text),
             predictor.Predictor(written, tiny.tokenizer()).predict(text),
         )
-        task = classification.Classification(labels=LABELS)
+        task = classification.Classification(labels=LABELS, seq_length=32)
         with self.assertRaisesRegex(
             errors.InputError, "missing pooler/.*`allow_missing`"
         ):
