@@ -95,6 +95,17 @@ def path(*parts):
     return os.path.join(runner()[0], *parts)
 
 
+def stored_answers(name):
+    """Returns the stored answers, without the padding that masks had then."""
+    answers = expected(name)["answers"]
+    for number, answer in enumerate(answers):
+        if "token" in answer:
+            count = sum(map(bool, answer["token"]))
+            masks = {key: answer[key][:count] for key in ("token", "score")}
+            answers[number] = answer | masks
+    return answers
+
+
 def _without_noise(name, values):
     """Returns the stored values that do not depend on how a matmul rounds.
 
@@ -149,7 +160,7 @@ class FixturesTest(parameterized.TestCase):
     def test_a_checkpoint_gives_the_stored_answers(self, name):
         call(expected(name)["predict"], output="answers.jsonl")
         answers = asking.read_json_lines(path("answers.jsonl"))
-        self.assert_equal(answers, expected(name)["answers"])
+        self.assert_equal(answers, stored_answers(name))
 
     @parameterized.parameters(*NAMES)
     def test_a_checkpoint_has_the_stored_metrics(self, name):
@@ -187,7 +198,7 @@ class FixturesTest(parameterized.TestCase):
         )
         call(command, output="answers.jsonl")
         answers = asking.read_json_lines(path("answers.jsonl"))
-        self.assert_equal(answers, expected(name)["answers"])
+        self.assert_equal(answers, stored_answers(name))
 
     def last_step(self, run):
         with open(path(run, "latest")) as file:
