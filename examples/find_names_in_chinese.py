@@ -92,7 +92,8 @@ def write(path, count, places):
 
 write(folder / "train.conll", 600, PLACES[:7])
 write(folder / "dev.conll", 100, PLACES[7:])  # places that training lacks
-text = "\n".join("".join(sentence(PLACES[:7])[0]) for _ in range(500))
+# Raw text, without labels, has them all.
+text = "\n".join("".join(sentence(PLACES)[0]) for _ in range(500))
 (folder / "corpus.txt").write_text(text, encoding="utf-8")
 print((folder / "dev.conll").read_text(encoding="utf-8")[:40])
 
@@ -136,12 +137,9 @@ print(metrics)
 
 # %%
 text = "李明华昨天从上海回来了。"
-for entity in tagger.predict([text])[0]["entities"]:
-    print(
-        entity["type"],
-        text[entity["start"] : entity["end"]],
-        round(entity["score"], 2),
-    )
+answer = tagger.predict([text])[0]
+for entity in zip(answer["type"], answer["text"], answer["score"], strict=True):
+    print(*entity)
 
 # %%
 assert metrics["f1"] > 0.5
