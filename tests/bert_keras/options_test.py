@@ -16,6 +16,8 @@ class Settings:
     number: float = options.option(0.5, "A share.", maximum=1.0)
     text: str = options.option("", "A word.")
     choice: bool | None = options.option(None, "A choice.", value_type=bool)
+    share: float = options.option(0.5, "A share.", minimum=0.0, maximum=1.0)
+    names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +79,7 @@ class KeywordsTest(absltest.TestCase):
         ):
             options.divide({"numbr": 1}, Settings)
         with self.assertRaisesRegex(
-            errors.InputError, "expected one of choice, number, text, whole"
+            errors.InputError, "expected one of choice, number, share, text"
         ):
             options.divide({"zzz": 1}, Settings)
         with self.assertRaisesRegex(errors.InputError, "did you mean traim"):
@@ -95,8 +97,8 @@ class KeywordsTest(absltest.TestCase):
 class ConstructTest(parameterized.TestCase):
     def test_values_of_json_are_read_through_former_names(self):
         self.assertEqual(
-            options.construct(Settings, {"count": 3, "text": "a"}),
-            Settings(whole=3, text="a"),
+            options.construct(Settings, {"count": 3, "names": ["a", "b"]}),
+            Settings(whole=3, names=("a", "b")),
         )
 
     @parameterized.parameters(
@@ -105,10 +107,18 @@ class ConstructTest(parameterized.TestCase):
         ({"whole": -1}, "at least 0"),
         ({"number": 2.0}, "at most 1"),
         ({"text": None}, "text"),
+        ({"share": 2.0}, "expected 0.0 to 1.0"),
+        ({"names": "ab"}, "names"),
+        ({"names": ["a", 1]}, "names"),
     )
     def test_what_does_not_fit_is_named(self, values, message):
         with self.assertRaisesRegex(errors.InputError, message):
             options.construct(Settings, values)
+
+    def test_a_required_option_is_not_empty(self):
+        options.require("output", "runs/x")
+        with self.assertRaisesRegex(errors.InputError, "`output` is missing"):
+            options.require("output", "")
 
     @parameterized.parameters(0, -1, 1.0, True, "1", None)
     def test_a_whole_number_from_1_is_required(self, value):

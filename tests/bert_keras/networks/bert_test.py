@@ -96,10 +96,15 @@ class ConfigTest(parameterized.TestCase):
         ({"num_heads": 3}, "multiple of num_heads"),
         ({"activation": "swish"}, "activation must be one of"),
         ({"num_hidden_groups": 9}, "must be in 1..2"),
+        ({"layer_norm_epsilon": 0.0}, "layer_norm_epsilon"),
+        ({"initializer_range": -0.1}, "initializer_range"),
     )
     def test_impossible_values_are_named(self, changes, message):
         with self.assertRaisesRegex(ValueError, message):
             tiny.bert(**changes)
+
+    def test_weights_may_start_at_0(self):
+        self.assertEqual(tiny.bert(initializer_range=0.0).initializer_range, 0)
 
     def test_unknown_and_missing_fields_are_named(self):
         with self.assertRaisesRegex(ValueError, "heads.*missing.*hidden_size"):

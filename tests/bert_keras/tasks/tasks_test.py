@@ -319,6 +319,25 @@ class MaskedLMTest(absltest.TestCase):
             self.assertEqual([len(answer[name]) for answer in answers], [2, 0])
         self.assertGreater(answers[0]["score"][1], 0)
 
+    def test_accuracy_is_the_share_of_right_tokens(self):
+        (model,) = (m for m in predictors() if m.task.name == "masked_lm")
+        inputs, targets = labelled(model.task, ROWS["masked_lm"])
+        outputs = model.model(inputs)
+        labels, weights = targets["masked_lm"]
+        predicted = np.argmax(outputs["masked_lm"], axis=-1)
+        right = np.sum((predicted == labels.numpy()) * weights.numpy())
+        sums = model.task.metric_sums(outputs, inputs, targets)
+        np.testing.assert_allclose(
+            sums["masked_lm_accuracy"], [right, np.sum(weights)]
+        )
+        perfect = tf.one_hot(labels, outputs["masked_lm"].shape[-1])
+        sums = model.task.metric_sums(
+            outputs | {"masked_lm": perfect}, inputs, targets
+        )
+        np.testing.assert_allclose(
+            sums["masked_lm_accuracy"], [np.sum(weights)] * 2
+        )
+
     def test_two_means_are_added(self):
         (model,) = (m for m in predictors() if m.task.name == "masked_lm")
         inputs, targets = labelled(model.task, ROWS["masked_lm"])
