@@ -124,6 +124,18 @@ class CommandsTest(parameterized.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("error: Unknown command line flag", done.stderr)
 
+    def test_ctrl_c_during_the_import_stops_with_an_exit_code(self):
+        argv = ["bert-keras", "predict"]
+        with (
+            mock.patch.object(sys, "argv", argv),
+            mock.patch.object(commands, "_called_by_name", False),
+            mock.patch(
+                "importlib.import_module", side_effect=KeyboardInterrupt
+            ),
+            self.assertRaisesRegex(SystemExit, "stopped"),
+        ):
+            commands.main()
+
     def test_a_hint_is_a_command_that_can_be_typed(self):
         done = call("predict", "--checkpoint=bert-base-uncased", "--input=x")
         self.assertEqual(done.returncode, 1)

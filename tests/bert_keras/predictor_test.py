@@ -13,7 +13,12 @@ from absl.testing import absltest, parameterized
 from bert_keras import checkpoint, console, errors, predictor
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
-from bert_keras.tasks import classification, intent_slots, tagging
+from bert_keras.tasks import (
+    classification,
+    intent_slots,
+    question_answering,
+    tagging,
+)
 from bert_keras.training import evaluate, finetune
 from bert_keras.training import settings as settings_lib
 from tests import tiny
@@ -286,6 +291,33 @@ class SaveTest(absltest.TestCase):
             checkpoint.weight_values(other.model.encoder)[path],
             checkpoint.weight_values(self.model.model.encoder)[path],
         )
+
+
+class MeasureTest(absltest.TestCase):
+    def test_windows_are_counted_and_the_longest_is_measured(self):
+        task = question_answering.QuestionAnswering(
+            seq_length=16, max_question_length=4, doc_stride=4
+        )
+        model = predictor.Predictor(
+            model_lib.BertModel(bert.BertEncoder(tiny.bert()), task),
+            tiny.tokenizer(),
+        )
+        contexts = ["good " * 40, "film", "good " * 20]
+        counts, longest = model._measure(
+            question=tf.constant(["film"] * 3), context=tf.constant(contexts)
+        )
+        features = task.preprocess(
+            {
+                "question": tf.constant(["film"] * 3),
+                "context": tf.constant(contexts),
+            },
+            tiny.tokenizer(),
+        )
+        windows = features["example_index"].numpy()
+        np.testing.assert_array_equal(counts, np.bincount(windows))
+        self.assertEqual(counts[1], 1)
+        self.assertGreater(counts[0], counts[2])
+        np.testing.assert_array_equal(longest, [16, 5, 16])
 
 
 class OtherTaskTest(parameterized.TestCase):

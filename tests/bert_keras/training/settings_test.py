@@ -171,5 +171,33 @@ class SettingsTest(parameterized.TestCase):
         )
 
 
+class DefaultsTest(parameterized.TestCase):
+    @parameterized.parameters(
+        settings.PrepareSettings,
+        settings.PretrainSettings,
+        settings.FinetuneSettings,
+        classification.Classification,
+    )
+    def test_defaults_are_allowed_and_help_is_sentences(self, cls):
+        options.check(cls())
+        for field in dataclasses.fields(cls):
+            if "help" in field.metadata:
+                self.assertRegex(field.metadata["help"], r"(?s)^.{7,}[.]$")
+
+    def test_steps_and_processes_have_their_least_values(self):
+        options.check(settings.PretrainSettings(steps=1))
+        options.check(settings.PrepareSettings(workers=0))
+
+    @parameterized.parameters(
+        (settings.FinetuneSettings(epochs=-1), TASK, "epochs"),
+        (settings.FinetuneSettings(), TASK.with_settings(seq_length=-1), "seq"),
+    )
+    def test_a_run_checks_its_own_settings_and_the_tasks(
+        self, run, task, message
+    ):
+        with self.assertRaisesRegex(errors.InputError, message):
+            settings.check(run, task)
+
+
 if __name__ == "__main__":
     absltest.main()
