@@ -9,6 +9,15 @@ from tests import devices  # noqa: F401 (before any test touches TensorFlow)
 flags.FLAGS.mark_as_parsed()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _own_flags():
+    """Flags that a file's tests define end with the file."""
+    before = set(flags.FLAGS)
+    yield
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Weights start alike, whatever ran before: also those of setUpClass."""
