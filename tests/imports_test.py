@@ -46,7 +46,14 @@ INSIDE = {
     "heads": {"kernels", "layers", "networks.base"},
     "text_cleaning": set(),
     "tokenizers.base": set(),
-    "tokenizers": {"text_cleaning", "tokenizers"},
+    "special_tokens": {"text_cleaning"},
+    "byte_pairs": set(),
+    "tokenizers": {
+        "byte_pairs",
+        "special_tokens",
+        "text_cleaning",
+        "tokenizers",
+    },
     "data": {"tokenizers", "data", "safetensors_mmap"},
     "metrics": {"tokenizers", "data", "metrics"},
     "tasks.base": {
