@@ -36,6 +36,10 @@ Merges = tuple[tuple[str, str], ...]
 # A punctuation mark or a Chinese character is a word of its own.
 _ALONE = f"[{text_cleaning.ASCII_PUNCTUATION}{text_cleaning.CHINESE}\\p{{P}}]"
 _SPLIT = f"[\\s\\p{{Z}}]+|{_ALONE}"
+# Without the white space of ASCII, at which tf.strings.split splits by itself.
+_WIDE_SPACE = (
+    r"[\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]"
+)
 _BESIDE_CHINESE = f" ?([{text_cleaning.CHINESE}]) ?"
 _VERSION = "#version: 0.2"  # the first line of a file of merges
 
@@ -153,7 +157,10 @@ class BytePairTokenizer(base.Tokenizer):
         if special_tokens:
             return special_tokens_lib.tokenize(text, self._specials, self)
         text = text_cleaning.normalize(text, lowercase=self.lowercase)
-        words = tf_text.regex_split(text, _SPLIT, _ALONE)
+        # Three times as fast as the regex_split that `with_offsets` needs.
+        words = tf.strings.split(
+            tf.strings.regex_replace(text, f"({_ALONE})|{_WIDE_SPACE}", r" \1 ")
+        )
         tokens, index = self._tokens(words)
         return words.with_values(tf.gather(tokens.ids, index)).merge_dims(1, 2)
 
