@@ -9,14 +9,20 @@ last ends with `</w>`.
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from bert_keras import byte_pairs, errors, files, text_cleaning
+from bert_keras import (
+    byte_pair_learner,
+    byte_pairs,
+    errors,
+    files,
+    text_cleaning,
+)
 from bert_keras import special_tokens as special_tokens_lib
 from bert_keras.byte_pairs import END_OF_WORD
 from bert_keras.tokenizers import base
@@ -113,6 +119,15 @@ class BytePairTokenizer(base.Tokenizer):
             )
         except errors.InputError as error:
             raise errors.InputError(f"{path}: {error}") from None
+
+    @classmethod
+    def learn(
+        cls, texts: Iterable[str], vocab_size: int, *, lowercase: bool
+    ) -> "BytePairTokenizer":
+        learned = byte_pair_learner.learn(
+            texts, vocab_size, specials=(PAD, UNK, END), lowercase=lowercase
+        )
+        return cls(*learned, lowercase=lowercase)
 
     @classmethod
     def read_files(  # type: ignore[override]  # its own settings

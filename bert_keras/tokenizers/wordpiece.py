@@ -18,12 +18,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-<<<<<<< HEAD
-from bert_keras import errors, files, text_cleaning
-from bert_keras import special_tokens as special_tokens_lib
-=======
 from bert_keras import errors, files, text_cleaning, wordpiece_learner
->>>>>>> main
+from bert_keras import special_tokens as special_tokens_lib
 from bert_keras.tokenizers import base
 from bert_keras.types import StrPath
 
