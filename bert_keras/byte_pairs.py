@@ -125,7 +125,7 @@ class BytePairs:
             done_symbols = tf.concat(
                 [done_symbols, tf.boolean_mask(symbols, done)], 0
             )
-            merges = _alternate((rank == best) & ~done)
+            merges = alternate((rank == best) & ~done)
             symbols = tf.where(merges, tf.gather(self._merged, best), symbols)
             kept = ~(done | tf.concat([[False], merges[:-1]], 0))
             return (
@@ -165,7 +165,7 @@ def _constant(values, dtype=np.int64):
     return tf.constant(np.asarray(values, dtype))
 
 
-def _alternate(matches: tf.Tensor) -> tf.Tensor:
+def alternate(matches: tf.Tensor) -> tf.Tensor:
     """Keeps the first, third, ... of adjacent matches (N,) bool.
 
     In "aaaaa" the pair "aa" begins at 0, 1, 2 and 3; it is merged at 0 and 2.

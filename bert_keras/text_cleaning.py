@@ -241,15 +241,26 @@ def with_source(
             clean, sizes, chars, points.value_rowids()
         )
 
-    base = tf.logical_not(tf.gather(dropped_accent, index))
-    count = tf.size(index)
+    dropped = tf.gather(dropped_accent, index)
+    return clean, make_source(points, sizes, dropped)
+
+
+def make_source(
+    points: tf.RaggedTensor, sizes: tf.Tensor, dropped: tf.Tensor
+) -> Source:
+    """Returns the Source of texts with the code points, ragged (B, None).
+
+    sizes, dropped: of each code point of all texts, the bytes that it became,
+    and whether it belongs to the one before it.
+    """
+    base = tf.logical_not(dropped)
     bases = tf.cast(tf.where(base)[:, 0], tf.int32)
     follow = tf.gather(
-        tf.concat([bases, [count]], 0), tf.cumsum(tf.cast(base, tf.int32))
+        tf.concat([bases, [tf.size(sizes)]], 0),
+        tf.cumsum(tf.cast(base, tf.int32)),
     )
-    return (
-        clean,
-        Source(tf.cumsum(sizes), follow, tf.cast(points.row_splits, tf.int32)),
+    return Source(
+        tf.cumsum(sizes), follow, tf.cast(points.row_splits, tf.int32)
     )
 
 
