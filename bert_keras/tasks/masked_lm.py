@@ -1,7 +1,7 @@
 """Pretraining: masked language model, optionally with a sentence objective."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -62,6 +62,11 @@ class MaskedLM(base.Task):
         return (
             *(f"{term}_accuracy" for term in self.head_signatures),
             *(f"loss/{term}" for term in self.head_signatures),
+        )
+
+    def for_records(self, manifest: Mapping[str, Any]) -> base.Task:
+        return self.with_settings(
+            seq_length=manifest["seq_length"], objective=manifest["objective"]
         )
 
     def adapt(
