@@ -319,11 +319,11 @@ class Task:
     # Methods that run on the host.
 
     def for_records(self, manifest: Mapping[str, Any]) -> "Task":
-        """Returns this task with the fields that records of text specify.
+        """Returns this task with the fields that records determine.
 
-        manifest: that of pretraining records, with "seq_length" and
-          "objective". Raises InputError for records that the task cannot learn
-          from.
+        manifest: that of prepared records, with "seq_length", "objective" (nsp,
+          sop or none) and "packing" (absent: segments). Raises InputError for
+          records that the task cannot learn from.
         """
         return self.with_settings(seq_length=manifest["seq_length"])
 

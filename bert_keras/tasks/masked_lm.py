@@ -65,14 +65,18 @@ class MaskedLM(base.Task):
         )
 
     def for_records(self, manifest: Mapping[str, Any]) -> base.Task:
-        return self.with_settings(
-            seq_length=manifest["seq_length"], objective=manifest["objective"]
-        )
+        task = super().for_records(manifest)
+        return task.with_settings(objective=manifest["objective"])
 
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
     ) -> base.Task:
         del examples
+        if tokenizer.mask_id is None:
+            raise errors.InputError(
+                "masked LM needs a vocabulary with an entry [MASK], and this "
+                f"one of {tokenizer.vocab_size:,} entries has none."
+            )
         return self.with_settings(
             vocab_size=tokenizer.vocab_size,
             mask_id=tokenizer.mask_id,
