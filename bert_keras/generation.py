@@ -270,8 +270,9 @@ def _loop(
 
     zeros = tf.zeros_like(start_ids)
     _, _, _, ids, length, _, ended = tf.while_loop(
-        lambda index, *rest: (index < max_length)
-        & tf.logical_not(tf.reduce_all(rest[-2])),
+        lambda index, *rest: (
+            (index < max_length) & tf.logical_not(tf.reduce_all(rest[-2]))
+        ),
         body,
         (
             tf.constant(0),

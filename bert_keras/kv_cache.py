@@ -4,6 +4,8 @@ A token of a causal network attends to itself and earlier ones only. So the keys
 and values of a prompt stay the same when tokens are added, and a new token
 costs one position instead of all.
 
+`encoder` is a BertEncoder.
+
 Shapes: B batch, S prompt, T cache, H hidden, N heads, D width of a head.
 """
 
@@ -11,8 +13,6 @@ from typing import Any
 
 from keras import ops
 
-from bert_keras import layers
-from bert_keras.networks import bert
 from bert_keras.types import Tensor
 
 # {"layers": keys and values (B, N, T, D) of each layer; "position": (B,) int32,
@@ -21,7 +21,7 @@ State = dict[str, Any]
 
 
 def read_prompts(
-    encoder: bert.BertEncoder,
+    encoder: Any,
     *,
     token_ids: Tensor,
     padding_mask: Tensor,
@@ -52,9 +52,7 @@ def read_prompts(
     return ids, {"layers": caches, "position": last}
 
 
-def step(
-    encoder: bert.BertEncoder, ids: Tensor, state: State
-) -> tuple[Tensor, State]:
+def step(encoder: Any, ids: Tensor, state: State) -> tuple[Tensor, State]:
     """Reads one more token of each row: ids (B,) -> hidden (B, 1, H), state.
 
     hidden: that of the last layer, as the encoder itself computes it.

@@ -33,8 +33,8 @@ def in_length_batches(
     Returns the outputs in the order of the rows; those over tokens are padded
     with 0 up to S. In a graph this is a loop around one copy of the network.
     Rows are sorted by length, descending, and join a group while its padding
-    is at most OVERHEAD_TOKENS = 64 per step. Rows of 3, 90, 41, 3, 90 and 40 tokens
-    need three passes:
+    is at most OVERHEAD_TOKENS = 64 per step. With one step, rows of 3, 90, 41,
+    3, 90 and 40 tokens need three passes:
 
         90 ###################
         90 ###################
@@ -59,7 +59,10 @@ def in_length_batches(
     decoded = _decode_descending(
         decode,
         output_specs,
-        {name: tf.gather(v, order) for name, v in ({**inputs, **per_row}).items()},
+        {
+            name: tf.gather(v, order)
+            for name, v in ({**inputs, **per_row}).items()
+        },
         tf.gather(length, order),
         steps,
     )

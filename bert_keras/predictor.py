@@ -92,7 +92,9 @@ class Predictor:
     def serve_text(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
         """Answers texts: strings (T,) by text column -> answers (T, ...).
 
-        raw may also have the task's `request_settings`, (T,) each. Returns the outputs of `Task.postprocess` and "truncated" (T,) bool:
+        raw may also have the task's `request_settings`, (T,) each.
+
+        Returns the outputs of `Task.postprocess` and "truncated" (T,) bool:
         whether part of the text was too long for the model.
         """
         features = self.task.preprocess(raw, self.tokenizer)
@@ -118,13 +120,11 @@ class Predictor:
     def tokens(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Runs the model on token ids: (W, S, ...) -> `Task.decode`'s (W, ...).
 
-        inputs: {name: int32} as in `NetworkConfig.inputs`, and any of the task's
-          `request_settings`, (W,).
+        inputs: {name: int32} as in `NetworkConfig.inputs`, and any of the
+          task's `request_settings`, (W,).
         """
         features = self.task.add_derived_features(inputs)
-        return self.task.decode(
-            self.task.infer(self.model, features), features
-        )
+        return self.task.decode(self.task.infer(self.model, features), features)
 
     def _measure(self, **raw):
         """Measures texts (T,): number of windows, length of the longest (T,).
@@ -368,8 +368,8 @@ def load(
       does not specify it.
     precision: a Keras dtype policy; None: the current one. "bfloat16" stores
       kernels and computes matmuls in bfloat16, everything else in float32.
-    settings: other values for fields of the checkpoint's task, such as {"top_p":
-      0.9, "seed": 1} for one that continues texts.
+    settings: other values for fields of the checkpoint's task, such as
+      {"top_p": 0.9, "seed": 1} for one that continues texts.
 
     >>> bert_keras.load("runs/sst2").predict(["a fine film"])[0]["label"]
     'positive'

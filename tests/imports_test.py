@@ -49,7 +49,7 @@ INSIDE = {
     "networks.base": set(),
     "layers": {"kernels", "networks.base"},
     "networks": {"networks", "layers"},
-    "kv_cache": {"layers", "networks.bert"},
+    "kv_cache": set(),
     "generation": set(),
     "heads": {"kernels", "layers", "networks.base"},
     "text_cleaning": set(),

@@ -2,7 +2,7 @@
 
   echo "a fine film" | bert-keras predict --checkpoint=runs/sst2
   bert-keras predict --checkpoint=runs/mrpc --input=pairs.tsv
-  echo "The film" | bert-keras predict --checkpoint=runs/gpt --top_p=0.9 --seed=1
+  echo "The film" | bert-keras predict --checkpoint=runs/gpt --top_p=0.9
 
 A line is a text; for pairs, two texts separated by a TAB, as in a .tsv file
 without a header. Other tables (.csv, .tsv, .parquet) are read by their column

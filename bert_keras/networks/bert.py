@@ -173,7 +173,7 @@ SIZES = {
     "large": (24, 1024, 16, 4096),
 }
 
-# The same of GPT: gpt is from Radford et al. 2018, section 4.1; gpt_mini has the
+# Sizes of GPT: gpt is from Radford et al. 2018, section 4.1; gpt_mini has the
 # size of mini.
 GPT_SIZES = {"gpt": SIZES["base"], "gpt_mini": SIZES["mini"]}
 # What makes BERT a GPT. The epsilon is that of OpenAI's code.

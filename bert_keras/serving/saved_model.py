@@ -23,6 +23,7 @@ from bert_keras.serving import (
     served_width,
     tf_serving_files,
 )
+from bert_keras.tasks import base
 from bert_keras.types import StrPath
 
 MAX_CHARACTERS = 100_000
@@ -311,7 +312,7 @@ def _some_settings(task: base.Task, count: int) -> dict[str, tf.Tensor]:
 def _token_rows(
     predictor: predictor_lib.Predictor, raw: Mapping[str, tf.Tensor]
 ) -> dict[str, tf.Tensor]:
-    """Returns features (W, max_row_length) of some texts for signature `tokens`."""
+    """Returns features (W, S) of some texts for the signature `tokens`."""
     task = predictor.task
     rows = signatures.padded(
         task.preprocess(raw, predictor.tokenizer),

@@ -106,11 +106,11 @@ class CausalLM(base.Task):
         return 1 + self.num_new_tokens
 
     @property
-    def list_padding(self) -> dict[str, Any]:  # type: ignore[override]
+    def list_padding(self) -> dict[str, Any]:
         return {"tokens": ""} if self.num_new_tokens else {}
 
     @property
-    def list_width(self) -> int:  # type: ignore[override]
+    def list_width(self) -> int:
         return self.num_new_tokens
 
     def for_records(self, manifest: Mapping[str, Any]) -> base.Task:
@@ -164,9 +164,7 @@ class CausalLM(base.Task):
         truncated = ids.row_lengths() > capacity
         ids = ids[:, -capacity:]
         if not start:
-            first = (
-                tokenizer.unk_id if self.end_id is None else self.end_id
-            )
+            first = tokenizer.unk_id if self.end_id is None else self.end_id
             is_empty = ids.row_lengths() == 0
             ids = tf.concat(
                 [
@@ -179,9 +177,7 @@ class CausalLM(base.Task):
                 axis=1,
             )
         frame = tokenizers.Frame(start, (), (), tokenizer.feature)
-        features = packing.pack(
-            [ids], frame, seq_length=self.max_row_length
-        )
+        features = packing.pack([ids], frame, seq_length=self.max_row_length)
         return features | {"truncated": truncated}
 
     def make_targets(
