@@ -3,7 +3,6 @@
 Grouping avoids computing on padding.
 """
 
-import types
 from collections.abc import Callable, Mapping
 
 import tensorflow as tf
@@ -19,7 +18,7 @@ def in_length_batches(
     decode: tf.types.experimental.PolymorphicFunction,
     inputs: Mapping[str, tf.Tensor],
     *,
-    per_row: Mapping[str, tf.Tensor] = types.MappingProxyType({}),
+    per_row: Mapping[str, tf.Tensor] | None = None,
     steps: int = 1,
 ) -> dict[str, tf.Tensor]:
     """Calls `decode` on groups of rows, each padded to its longest row only.
@@ -45,6 +44,7 @@ def in_length_batches(
         --
          3 #
     """
+    per_row = per_row or {}
     specs = {
         name: tf.TensorSpec((None, None, *value.shape[2:]), value.dtype)
         for name, value in inputs.items()

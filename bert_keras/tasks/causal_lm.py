@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bert_keras import errors, generation, kv_cache, options
 from bert_keras import heads as heads_lib
-from bert_keras.data import packing
+from bert_keras.data import packing, records
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
@@ -120,11 +120,11 @@ class CausalLM(base.Task):
                 f"(sentence_objective={manifest['objective']}); prepare them "
                 "with packing=full, or with sentence_objective=none."
             )
-        if manifest.get("format"):
+        if manifest.get("format") == records.GOOGLE:
             raise errors.InputError(
                 "objective=causal_lm, and the records have masks "
-                f"(format={manifest['format']}), which would be learned as "
-                "words; prepare them with packing=full."
+                "(format=google), which would be learned as words; prepare "
+                "them with packing=full."
             )
         return self.with_settings(
             seq_length=manifest["seq_length"],
