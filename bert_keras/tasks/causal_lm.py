@@ -171,6 +171,7 @@ class CausalLM(base.Task):
                     tf.RaggedTensor.from_row_lengths(
                         tf.fill([tf.math.count_nonzero(is_empty)], first),
                         tf.cast(is_empty, tf.int64),
+                        validate=False,
                     ),
                     ids,
                 ],
