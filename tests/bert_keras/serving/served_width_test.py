@@ -163,7 +163,7 @@ class Facts:
             answer = served.signatures[signatures.TOKENS]
             every = tokens(predictor.task)
             rows = {name: value[:, :20] for name, value in every.items()}
-            padding = [[0, 0], [0, predictor.task.seq_length - 20]]
+            padding = [[0, 0], [0, predictor.task.max_row_length - 20]]
             answers = answer(
                 **{name: tf.pad(value, padding) for name, value in rows.items()}
             )
