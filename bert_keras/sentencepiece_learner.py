@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
-from bert_keras import errors, wordpiece_learner
+from bert_keras import errors, sentencepiece_model, wordpiece_learner
 
 PAD, UNK = "<pad>", "<unk>"
 CONTROLS = ("[CLS]", "[SEP]", "[MASK]")  # the ids 2, 3 and 4
@@ -22,7 +22,8 @@ MODEL_TYPES = ("unigram", "bpe")
 
 _TEXTS_PER_CALL = 4000
 _THREADS = 4  # a constant: the sums of floats depend on it
-# Longer words teach nothing, and the trainer's own limit is in bytes.
+# Characters. Longer runs without a blank, as of Chinese, are learned from in
+# parts: the trainer would skip them.
 _MAX_WORD_LENGTH = 1000
 
 
@@ -78,7 +79,8 @@ def learn(
                 f"SentencePiece cannot learn {size} pieces from this text: "
                 f"{error}"
             ) from None
-    return model.getvalue()
+    # Equal texts give equal files.
+    return sentencepiece_model.without_paths(model.getvalue())
 
 
 def _count_words(
@@ -87,13 +89,11 @@ def _count_words(
     words: collections.Counter[str] = collections.Counter()
     for batch in _batches(texts):
         for text in normalize(tf.constant(batch, tf.string)).numpy():
-            words.update(text.decode().split())
+            for word in text.decode().replace("\0", "").split():
+                for start in range(0, len(word), _MAX_WORD_LENGTH):
+                    words[word[start : start + _MAX_WORD_LENGTH]] += 1
     # In a fixed order, as the trainer's ties depend on it.
-    return {
-        word: count
-        for word, count in sorted(words.items())
-        if len(word) <= _MAX_WORD_LENGTH and "\0" not in word
-    }
+    return dict(sorted(words.items()))
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -17,6 +17,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _PIECES, _TRAINER = 1, 2
 _TEXT, _SCORE, _TYPE = 1, 2, 3
 _MODEL_TYPE, _WHITESPACE_AS_SUFFIX = 3, 24
+_PATHS = (1, 2)
 
 # A message that is repeated at the end is merged into the first one: this makes
 # TrainerSpec.model_type CHAR, so that each character is a piece.
@@ -78,9 +79,18 @@ def with_scores(data: bytes, score: Callable[[Piece], float]) -> bytes:
             if changed != piece.score:
                 # The last value of a field counts.
                 value += bytes([_SCORE << 3 | _FIXED32])
-                value += struct.pack("<f", changed)
-                raw = bytes([_PIECES << 3 | _BYTES]) + _varint(len(value))
-                raw += value
+                raw = _message(_PIECES, value + struct.pack("<f", changed))
+        parts.append(raw)
+    return b"".join(parts)
+
+
+def without_paths(data: bytes) -> bytes:
+    """Returns the model without the names of the files it was learned from."""
+    parts = []
+    for number, value, raw in _fields(data):
+        if number == _TRAINER:
+            kept = [r for n, _, r in _fields(value) if n not in _PATHS]
+            raw = _message(_TRAINER, b"".join(kept))
         parts.append(raw)
     return b"".join(parts)
 
@@ -123,6 +133,10 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (data[at] & 0x7F) << shift
         shift, at = shift + 7, at + 1
     return value | data[at] << shift, at + 1
+
+
+def _message(number: int, value: bytes) -> bytes:
+    return bytes([number << 3 | _BYTES]) + _varint(len(value)) + value
 
 
 def _varint(value: int) -> bytes:

@@ -130,14 +130,21 @@ class SentencePieceTokenizer(base.Tokenizer, tf.Module):
 
     @classmethod
     def learn(
-        cls, texts: Iterable[str], vocab_size: int, *, lowercase: bool
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        *,
+        lowercase: bool,
+        model_type: str = "unigram",
     ) -> "SentencePieceTokenizer":
+        """Learns a model; see base.Tokenizer. model_type: unigram or bpe."""
         model = sentencepiece_learner.learn(
             texts,
             vocab_size,
             normalize=functools.partial(
                 albert_text.normalize, lowercase=lowercase, join_quotes=True
             ),
+            model_type=model_type,
         )
         return cls(model, lowercase=lowercase)
 
