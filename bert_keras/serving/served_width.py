@@ -57,12 +57,12 @@ def fit(
 def tokens(
     predictor: predictor_lib.Predictor, **rows: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """Computes `predictor.tokens` of rows (W, seq_length), skipping padding.
+    """Computes `predictor.tokens` of rows (W, S), skipping padding.
 
     Columns that are padding in all rows are not computed; per-token outputs are
-    0 there.
+    0 there. S is the task's max_row_length.
     """
-    length = predictor.task.seq_length
+    length = predictor.task.max_row_length
     rows = {
         name: tf.ensure_shape(value, (None, length))
         for name, value in rows.items()
