@@ -5,7 +5,7 @@ that generate code for it cannot be imported together.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from bert_keras import errors
@@ -93,6 +93,17 @@ def without_paths(data: bytes) -> bytes:
             raw = _message(_TRAINER, b"".join(kept))
         parts.append(raw)
     return b"".join(parts)
+
+
+def with_unused(data: bytes, texts: Iterable[str]) -> bytes:
+    """Returns the model with further pieces that no text is split into."""
+    return data + b"".join(
+        _message(
+            _PIECES,
+            _message(_TEXT, text.encode()) + bytes([_TYPE << 3, UNUSED]),
+        )
+        for text in texts
+    )
 
 
 def _piece(data: bytes) -> Piece:

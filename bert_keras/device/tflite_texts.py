@@ -21,8 +21,7 @@ Java and Swift, reads it.
 }
 _ALBERT = """\
 Before that, two apostrophes or backquotes become one quotation mark, and
-{casing}. In the model, the pieces of a number and a comma, such as `▁1,`, are
-to have a score that is lower by 100.
+{casing}.
 """
 _OTHER = """\
 {files} contain the vocabulary. The app has to tokenize as this checkpoint's

@@ -36,7 +36,8 @@ MASKS = ("[MASK]", "<mask>")
 FRAMES = (("[CLS]", "[SEP]"), ("<s>", "</s>"))
 
 # ALBERT splits a comma from a number. As in Hugging Face's tokenizer, pieces
-# such as "▁1,": get a score with which they are never the best.
+# such as "▁1," get a score with which they are never the best; scores are
+# logarithms of probabilities, far above it.
 _NUMBER_COMMA = re.compile(r".*\d,", re.DOTALL)
 _NUMBER_COMMA_PENALTY = 100
 
@@ -62,9 +63,8 @@ class SentencePieceTokenizer(base.Tokenizer, tf.Module):
 
     def __init__(self, model: bytes, *, lowercase: bool):
         super().__init__()
-        self.model = bytes(model)
         self.lowercase = bool(lowercase)
-        parsed = models.parse(self.model)
+        parsed = models.parse(model)
         pieces = parsed.pieces
         self.vocabulary = tuple(piece.text for piece in pieces)
         ids = {piece.text: index for index, piece in enumerate(pieces)}
@@ -88,18 +88,22 @@ class SentencePieceTokenizer(base.Tokenizer, tf.Module):
             or index in (self.pad_id, self.mask_id)
         }
         self._pieces = _PieceTable(pieces, self._specials)
-        used = self.model
-        if self.is_albert:
-            used = models.with_scores(used, _score)
-        self._fast = self._plain = self._characters = None
+        # Changed in the file as well, for other programs that read it.
+        self.model = model = bytes(
+            models.with_scores(model, _score) if self.is_albert else model
+        )
+        # Either the first two, or the last one.
+        self._fast: Any = None
+        self._characters: Any = None
+        self._plain: Any = None
         with tf.init_scope(), tf.device("CPU"):
             if parsed.type == models.UNIGRAM and self._pieces.complete:
-                self._fast = tf_text.FastSentencepieceTokenizer(used)
+                self._fast = tf_text.FastSentencepieceTokenizer(model)
                 self._characters = tf_text.SentencepieceTokenizer(
-                    models.of_characters(used)
+                    models.of_characters(model)
                 )
             else:
-                self._plain = tf_text.SentencepieceTokenizer(used)
+                self._plain = tf_text.SentencepieceTokenizer(model)
 
     @classmethod
     def from_vocab(
@@ -358,9 +362,11 @@ def _unpickle(model: bytes, lowercase: bool) -> SentencePieceTokenizer:
 
 
 def _score(piece: models.Piece) -> float:
-    if _NUMBER_COMMA.fullmatch(piece.text):
-        return piece.score - _NUMBER_COMMA_PENALTY
-    return piece.score
+    """Returns a piece's score, changed only once if done again."""
+    is_changed = piece.score <= -_NUMBER_COMMA_PENALTY
+    if is_changed or not _NUMBER_COMMA.fullmatch(piece.text):
+        return piece.score
+    return piece.score - _NUMBER_COMMA_PENALTY
 
 
 def _looks_uncased(model: models.Model) -> bool:
