@@ -110,7 +110,7 @@ def read_tokenizer(
         )
     if size == rows:
         return tokenizer
-    unused = [f"[unused_row{row}]" for row in range(size, rows)]
+    unused = [f"{sentencepiece.UNUSED}_row{row}]" for row in range(size, rows)]
     weight_mapping.warn(
         f"{folder}: the embedding table has {rows:,} rows and the vocabulary "
         f"{size:,} entries; the others are kept as {unused[0]} and so on, "

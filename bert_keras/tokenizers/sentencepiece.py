@@ -30,6 +30,8 @@ from bert_keras.types import StrPath
 MODEL = "spiece.model"
 SPACE = "\u2581"  # begins the pieces that begin a word
 
+UNUSED = "[unused"  # begins pieces that no text is split into
+
 PADS = ("<pad>", "[PAD]")
 MASKS = ("[MASK]", "<mask>")
 # (start, end) of the frame: ALBERT's, and SentencePiece's own.
@@ -84,20 +86,26 @@ class SentencePieceTokenizer(base.Tokenizer, tf.Module):
         self._specials = {
             piece.text: index
             for index, piece in enumerate(pieces)
-            if piece.type in (models.CONTROL, models.UNKNOWN)
-            or index in (self.pad_id, self.mask_id)
+            if index in (self.pad_id, self.mask_id)
+            or piece.type in (models.CONTROL, models.UNKNOWN)
+            and not piece.text.startswith(UNUSED)
         }
         self._pieces = _PieceTable(pieces, self._specials)
         # Changed in the file as well, for other programs that read it.
         self.model = model = bytes(
             models.with_scores(model, _score) if self.is_albert else model
         )
-        # Either the first two, or the last one.
+        # Either the first two, or the last one, for models that the first does
+        # not support.
         self._fast: Any = None
         self._characters: Any = None
         self._plain: Any = None
         with tf.init_scope(), tf.device("CPU"):
-            if parsed.type == models.UNIGRAM and self._pieces.complete:
+            if (
+                parsed.type == models.UNIGRAM
+                and parsed.is_common
+                and self._pieces.complete
+            ):
                 self._fast = tf_text.FastSentencepieceTokenizer(model)
                 self._characters = tf_text.SentencepieceTokenizer(
                     models.of_characters(model)
@@ -271,7 +279,8 @@ class SentencePieceTokenizer(base.Tokenizer, tf.Module):
 class _PieceTable:
     """What is known of each piece, by id, as NumPy arrays.
 
-    complete: whether each character of the pieces is a piece, too.
+    complete: whether each character of the pieces is a piece, too, and none is
+      a byte or unused.
     num_units: how many pieces a model of single characters splits it into.
     begins: it begins with the blank before a word; blank: it is this blank.
     starts, stops: the piece, or the one after it, always starts a word.
@@ -282,7 +291,7 @@ class _PieceTable:
         texts = [piece.text for piece in pieces]
         single = {text for text in texts if len(text) == 1}
         self.complete = not any(
-            piece.type == models.BYTE
+            piece.type in (models.BYTE, models.UNUSED)
             or piece.type == models.NORMAL
             and not single.issuperset(piece.text)
             for piece in pieces
