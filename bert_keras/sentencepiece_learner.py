@@ -8,6 +8,7 @@ import collections
 import io
 import itertools
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 
@@ -75,12 +76,19 @@ def learn(
                 minloglevel=2,
             )
         except (RuntimeError, OSError) as error:
-            raise errors.InputError(
-                f"SentencePiece cannot learn {size} pieces from this text: "
-                f"{error}"
-            ) from None
+            raise errors.InputError(_explain(size, str(error))) from None
     # Equal texts give equal files.
     return sentencepiece_model.without_paths(model.getvalue())
+
+
+def _explain(size: int, message: str) -> str:
+    """Returns what to do about an error of the trainer."""
+    if most := re.search(r"value <= (\d+)", message):
+        return (
+            f"Expected text for {size} pieces; this one gives {most[1]}. "
+            f"Request {most[1]} or fewer, or give more text."
+        )
+    return f"SentencePiece cannot learn {size} pieces from this text: {message}"
 
 
 def _count_words(

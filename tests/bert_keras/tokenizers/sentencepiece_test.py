@@ -135,8 +135,12 @@ class IdsTest(parameterized.TestCase):
         self.assertNotIn(b".tsv", first.model)
 
     def test_what_cannot_be_learned_is_refused(self):
-        for texts, size in ((TEXTS, 5000), (TEXTS, 6), ([], 100)):
-            with self.assertRaises(errors.InputError):
+        for texts, size, message in (
+            (TEXTS, 5000, "Request [0-9]+ or fewer"),
+            (TEXTS, 6, "Expected a size above 6"),
+            ([], 100, "a text of 0 distinct characters"),
+        ):
+            with self.assertRaisesRegex(errors.InputError, message):
                 sentencepiece_lib.SentencePieceTokenizer.learn(
                     texts, size, lowercase=True
                 )
