@@ -22,6 +22,7 @@ SPECIAL_TOKENS = (PAD, UNK, *CONTROLS)
 MODEL_TYPES = ("unigram", "bpe")
 
 _TEXTS_PER_CALL = 4000
+_LEAST_COVERAGE = 0.98  # what the trainer accepts
 _THREADS = 4  # a constant: the sums of floats depend on it
 # Characters. Longer runs without a blank, as of Chinese, are learned from in
 # parts: the trainer would skip them.
@@ -88,6 +89,12 @@ def _explain(size: int, message: str) -> str:
             f"Expected text for {size} pieces; this one gives {most[1]}. "
             f"Request {most[1]} or fewer, or give more text."
         )
+    if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        return (
+            f"Expected a size above {least[1]}: so many pieces are special or "
+            f"single characters, which make up {_LEAST_COVERAGE:.0%} of the "
+            f"text; got {size}."
+        )
     return f"SentencePiece cannot learn {size} pieces from this text: {message}"
 
 
@@ -119,4 +126,4 @@ def _coverage(characters: dict[str, int], size: int) -> float:
     most = max(1, int(room * wordpiece_learner.MAX_ALPHABET_FRACTION))
     covered = sum(itertools.islice(characters.values(), most))
     fraction = covered / sum(characters.values())
-    return min(wordpiece_learner.COVERAGE, fraction)
+    return min(wordpiece_learner.COVERAGE, max(_LEAST_COVERAGE, fraction))

@@ -138,6 +138,7 @@ class IdsTest(parameterized.TestCase):
         for texts, size, message in (
             (TEXTS, 5000, "Request [0-9]+ or fewer"),
             (TEXTS, 6, "Expected a size above 6"),
+            (TEXTS, 20, "special or single characters"),
             ([], 100, "a text of 0 distinct characters"),
         ):
             with self.assertRaisesRegex(errors.InputError, message):
