@@ -142,6 +142,13 @@ class Model:
         metadata_path = f"{path.removesuffix('.tflite')}.json"
         with open(metadata_path, encoding="utf-8") as file:
             self.metadata = json.load(file)
+        if "tokenizer" in self.metadata:
+            raise ValueError(
+                "expected a model with WordPiece's vocabulary, the only "
+                "tokenizer of this program; found "
+                f"{self.metadata['tokenizer']}. The .md file beside the model "
+                "describes it"
+            )
         name = self.metadata["vocabulary"]
         for other in ("task", "texts", "settings"):
             self.metadata[other]  # Raise KeyError now, not at the first text.
