@@ -6,7 +6,8 @@ LayerNorm.bias, which old files call gamma and beta.
 
 import os
 import re
-from collections.abc import Iterable
+import types
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 Mappings = dict[weight_mapping.WeightMapping, tuple[int, ...]]
 
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
+PROJECTION = "encoder.embedding_hidden_mapping_in"  # of ALBERT alone
 PREDICTION_PREFIX = "cls.predictions."
 RELATION_PREFIX = "cls.seq_relationship."
 CLASSIFIER_PREFIX = "classifier."
@@ -49,20 +51,23 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 def map_encoder(config: bert.BertConfig) -> Mappings:
     width, inner = config.hidden_size, config.intermediate_size
+    narrow = config.embedding_width
     mappings = {
         weight_mapping.WeightMapping(
             f"embeddings/{target}", (f"embeddings.{source}.weight",)
         ): (
             rows,
-            width,
+            narrow,
         )
         for target, source, rows in (
             ("token", "word_embeddings", config.vocab_size),
             ("segment", "token_type_embeddings", config.num_segments),
             ("position", "position_embeddings", config.max_position_embeddings),
         )
-    } | _norm("embeddings/norm", "embeddings.LayerNorm", width)
-    for layer in range(config.num_layers):
+    } | _norm("embeddings/norm", "embeddings.LayerNorm", narrow)
+    if narrow != width:
+        mappings |= _dense("embeddings/project", (narrow, width), PROJECTION)
+    for layer in range(config.num_hidden_groups or config.num_layers):
         target, source = f"block_{layer}", f"encoder.layer.{layer}"
         attention = f"{source}.attention"
         qkv = [f"{attention}.self.{n}" for n in ("query", "key", "value")]
@@ -100,13 +105,14 @@ def map_encoder(config: bert.BertConfig) -> Mappings:
 def map_masked_lm(config: bert.BertConfig, task: MaskedLM) -> Mappings:
     """Maps the heads of MaskedLM; next_sentence only if the task has it."""
     width, target = config.hidden_size, "masked_lm"
+    narrow = config.embedding_width
     bias = weight_mapping.WeightMapping(
         f"{target}/bias", (f"{PREDICTION_PREFIX}bias",)
     )
     transform = f"{PREDICTION_PREFIX}transform"
     mappings = {
-        **_dense(f"{target}/transform", (width, width), f"{transform}.dense"),
-        **_norm(f"{target}/norm", f"{transform}.LayerNorm", width),
+        **_dense(f"{target}/transform", (width, narrow), f"{transform}.dense"),
+        **_norm(f"{target}/norm", f"{transform}.LayerNorm", narrow),
         bias: (config.vocab_size,),
     }
     if task.objective == "none":
@@ -137,12 +143,11 @@ def map_question_answering(
     )
 
 
-def full_name(name: str) -> str:
-    """Adds the prefix `bert.` of models with a head to the encoder's names."""
-    head = name.startswith(
+def is_head(name: str) -> bool:
+    """Returns whether a tensor, by its name in BERT, is of a head."""
+    return name.startswith(
         (PREDICTION_PREFIX, RELATION_PREFIX, CLASSIFIER_PREFIX, SPAN_PREFIX)
     )
-    return name if head else f"bert.{name}"
 
 
 class Tensors:
@@ -151,8 +156,20 @@ class Tensors:
     All files are opened at once, values are read lazily.
     """
 
-    def __init__(self, folder: str):
+    def __init__(
+        self,
+        folder: str,
+        *,
+        prefix: str = "bert.",
+        copies: Mapping[str, str] = types.MappingProxyType(COPIES),
+    ):
+        """Opens the files.
+
+        prefix: what a model with a head has before the names of its encoder.
+        copies: {a tensor: the one that it is tied to}.
+        """
         self.folder = folder
+        self.prefix = prefix
         # name: (open file, name in that file)
         self._tensors: dict[str, tuple[Any, str]] = {}
         tensors = []
@@ -164,15 +181,15 @@ class Tensors:
                     f"{path} is damaged or truncated ({error}); copy it again."
                 ) from None
             tensors += [(name, file) for name in file.keys()]
-        prefix = _common_prefix([name for name, _ in tensors])
-        if prefix:
+        wrapper = _common_prefix([name for name, _ in tensors])
+        if wrapper:
             weight_mapping.warn(
-                f"{folder}: every tensor's name begins with {prefix}, which "
+                f"{folder}: every tensor's name begins with {wrapper}, which "
                 "wrappers of the training program add; it is removed."
             )
         for name, file in tensors:
-            self._add(name, file, name.removeprefix(prefix))
-        self._drop_copies()
+            self._add(name, file, name.removeprefix(wrapper))
+        self._drop_copies(copies)
 
     @property
     def names(self) -> set[str]:
@@ -228,7 +245,7 @@ class Tensors:
         return (*file.get_slice(stored_name).get_shape(), 0)[0]
 
     def _add(self, stored_name: str, file: Any, name: str) -> None:
-        name = name.removeprefix("bert.")
+        name = name.removeprefix(self.prefix)
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
         if name in self._tensors:
@@ -238,8 +255,8 @@ class Tensors:
             )
         self._tensors[name] = (file, stored_name)
 
-    def _drop_copies(self) -> None:
-        for copy, name in COPIES.items():
+    def _drop_copies(self, copies: Mapping[str, str]) -> None:
+        for copy, name in copies.items():
             if copy not in self._tensors:
                 continue
             if name in self._tensors and not np.array_equal(

@@ -177,7 +177,7 @@ SIZES = {
 # size of mini.
 GPT_SIZES = {"gpt": SIZES["base"], "gpt_mini": SIZES["mini"]}
 # What makes BERT a GPT. The epsilon is that of OpenAI's code.
-GPT = {
+GPT: dict[str, Any] = {
     "causal": True,
     "embedding_norm": False,
     "num_segments": 1,

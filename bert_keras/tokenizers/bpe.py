@@ -141,14 +141,21 @@ class BytePairTokenizer(base.Tokenizer):
         return _unpickle, (self.vocabulary, self.merges, self.lowercase)
 
     def save(self, folder: str) -> tuple[str, ...]:
-        ids = {token: index for index, token in enumerate(self.vocabulary)}
-        lines = [f"{first} {second}" for first, second in self.merges]
-        for name, text in (
-            (VOCABULARY, json.dumps(ids, ensure_ascii=False)),
-            (MERGES, "\n".join([_VERSION, *lines])),
-        ):
-            files.write_text(os.path.join(folder, name), f"{text}\n")
+        self.save_vocabulary(os.path.join(folder, VOCABULARY))
+        self.save_merges(os.path.join(folder, MERGES))
         return self.files
+
+    def save_vocabulary(self, path: str) -> None:
+        """Writes a vocab.json: {token: id}."""
+        ids = {token: index for index, token in enumerate(self.vocabulary)}
+        files.write_text(str(path), f"{json.dumps(ids, ensure_ascii=False)}\n")
+
+    def save_merges(self, path: str) -> None:
+        """Writes a merges.txt: a pair in each line."""
+        lines = [f"{first} {second}" for first, second in self.merges]
+        files.write_text(
+            str(path), "".join(f"{line}\n" for line in (_VERSION, *lines))
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return super().to_dict() | {"lowercase": self.lowercase}

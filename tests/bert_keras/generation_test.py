@@ -144,7 +144,9 @@ class GreedyTest(parameterized.TestCase):
 
 class RestrictTest(parameterized.TestCase):
     @parameterized.product(
-        seed=(0, 1, 2, 3, 4), top_k=(0, 1, 3, 50), top_p=(0.0, 0.3, 0.8, 0.97, 1.0)
+        seed=(0, 1, 2, 3, 4),
+        top_k=(0, 1, 3, 50),
+        top_p=(0.0, 0.3, 0.8, 0.97, 1.0),
     )
     def test_the_sets_are_those_of_the_definitions(self, seed, top_k, top_p):
         logits = np.random.default_rng(seed).normal(size=(4, 30)) * 3
