@@ -14,6 +14,10 @@ from bert_keras.networks import base
 from bert_keras.types import Shape, Tensor
 
 
+# The logit of a class that an example does not have, as of an absent choice.
+ABSENT_SCORE = layers.MASKED_SCORE
+
+
 class MaskedLMHead(keras.layers.Layer):
     """Scores the vocabulary at the masked positions (BERT, 3.1, task 1).
 

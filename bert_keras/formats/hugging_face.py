@@ -31,6 +31,7 @@ from bert_keras.tasks import (
     base,
     classification,
     masked_lm,
+    multiple_choice,
     question_answering,
     tagging,
 )
@@ -43,6 +44,7 @@ OTHERS = ("tf_model.h5", "flax_model.msgpack")
 SINGLE_LABEL, MULTI_LABEL, _ = configs.PROBLEMS
 # Problem type of a classifier here -> in Hugging Face's config.json.
 _PROBLEMS = {"single_label": SINGLE_LABEL, "multi_label": MULTI_LABEL}
+CHOICES = 4  # of a folder for multiple choice that does not specify them
 TASK = "bert_keras"  # the field of config.json for the settings of a task
 
 
@@ -93,6 +95,17 @@ def _writes_classifier(task):
     return task.problem_type in _PROBLEMS and task.pooling == "first"
 
 
+def _multiple_choice(task, folder, values, tokenizer):
+    del values, tokenizer
+    if not task.num_choices:
+        weight_mapping.warn(
+            f"{folder}: the folder does not specify how many choices an "
+            f"example has; taken to be up to {CHOICES}, as in SWAG and RACE."
+        )
+        task = task.with_settings(num_choices=CHOICES)
+    return task.for_serving()
+
+
 def _tagging(task, folder, values, tokenizer):
     del tokenizer
     labels = configs.labels(folder, values)
@@ -131,7 +144,12 @@ ARCHITECTURES = {
         writes=_writes_classifier,
         mappings=weights.map_classification,
     ),
-    "BertForMultipleChoice": Architecture(head=(weights.CLASSIFIER_PREFIX,)),
+    "BertForMultipleChoice": Architecture(
+        head=(weights.CLASSIFIER_PREFIX,),
+        task=multiple_choice.MultipleChoice,
+        adapt=_multiple_choice,
+        mappings=weights.map_multiple_choice,
+    ),
     "BertForTokenClassification": Architecture(
         head=(weights.CLASSIFIER_PREFIX,),
         pooler=False,
@@ -261,7 +279,7 @@ def write(
     if task:
         mappings |= ARCHITECTURES[name].mappings(network, task)
         values |= checkpoint.weight_values(model.head)
-        config[TASK] = task.to_dict()
+        config[TASK] = task.for_serving().to_dict()
         problem_type = _PROBLEMS.get(getattr(task, "problem_type", ""))
         if problem_type == MULTI_LABEL:
             config["problem_type"] = problem_type

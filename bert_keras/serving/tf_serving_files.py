@@ -60,7 +60,7 @@ def _requests(
     task, config = predictor.task, predictor.model.encoder.config
 
     def rows(count: int) -> dict[str, Sequence[str]]:
-        sentences = verification.SENTENCES * (1 + count)
+        sentences = verification.SENTENCES * (4 + count)
         return {
             text: sentences[i : i + count]
             for i, text in enumerate(task.text_columns)
@@ -85,7 +85,7 @@ def _requests(
         yield predict(signatures.TEXT, rows(count))
     for count in (1, BATCHES[-1]):
         ids = {
-            key: np.zeros((count, task.seq_length, *shape), np.int32)
+            key: np.zeros((count, task.row_length, *shape), np.int32)
             for key, shape in config.inputs.items()
         }
         for key, value in ids.items():
@@ -255,7 +255,10 @@ def _readme(
     name: str, task: base.Task, max_entities: int, text_ops: Sequence[str]
 ) -> str:
     sentences = verification.SENTENCES
-    row = {text: sentences[i] for i, text in enumerate(task.text_columns)}
+    row = {
+        text: sentences[i % len(sentences)]
+        for i, text in enumerate(task.text_columns)
+    }
 
     def curl(verb: str, body: Mapping[str, object]) -> str:
         body = json.dumps(body, ensure_ascii=False)
@@ -283,7 +286,7 @@ def _readme(
     text = _README.format(
         name=name,
         image=image(),
-        length=task.seq_length,
+        length=task.row_length,
         lists=_lists(task, max_entities),
         offsets=_OFFSETS if has_offsets else "",
         libraries="".join(

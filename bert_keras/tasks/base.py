@@ -299,7 +299,32 @@ class Task:
         """
         return self.seq_length
 
+    @property
+    def row_length(self) -> int:
+        """The maximum number of tokens of a row of the records.
+
+        It is more than `seq_length` if that is the length of one text and a
+        row has several.
+        """
+        return self.seq_length
+
     # Methods that run on the host.
+
+    def read_texts(self, path: str) -> Iterator[Example] | None:
+        """Yields the text columns of a file without labels.
+
+        None: the columns of the file are the text columns, as usual.
+        """
+        del path
+        return None
+
+    def text_row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Converts a row from Python or JSON to a row of text columns.
+
+        A task whose callers write rows in another way overrides this. Raises
+        ValueError, with a phrase as message, for an invalid row.
+        """
+        return row
 
     def adapt(
         self, examples: Iterable[Example], tokenizer: tokenizers.Tokenizer
@@ -354,6 +379,14 @@ class Task:
         del predictions, examples
         return {}
 
+    def baselines(self, examples: Sequence[Example]) -> dict[str, float]:
+        """Returns metrics of trivial answers, to judge the model's by.
+
+        For display: {description: value}.
+        """
+        del examples
+        return {}
+
     def unseen(self, example: Example) -> Sequence[str]:
         """Returns an example's labels that were not in the training data.
 
@@ -384,6 +417,17 @@ class Task:
         They are added after `randomize` and by the Predictor; they are neither
         stored in records nor inputs of the served model.
         """
+        return features
+
+    def encoder_rows(
+        self, features: Tensors, inputs: Iterable[str]
+    ) -> Tensors:
+        """Returns the rows that the encoder reads, and `outputs` gets.
+
+        A task whose rows have several texts may give the encoder each text as
+        a row of its own, (B K, S). inputs: the names of the network's inputs.
+        """
+        del inputs
         return features
 
     def positions_read(self, features: Tensors) -> tf.Tensor | None:
@@ -418,6 +462,7 @@ class Task:
         read only integer features.
         """
         del targets
+        features = self.encoder_rows(features, encoder.config.inputs)
         encoded = networks.encode(
             encoder,
             features,

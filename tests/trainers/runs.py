@@ -14,6 +14,7 @@ from bert_keras.tasks import (
     embedding,
     intent_slots,
     masked_lm,
+    multiple_choice,
     question_answering,
     tagging,
 )
@@ -32,6 +33,9 @@ TASKS = {
     "embedding": lambda: embedding.Embedding(pair=True),
     "intent_slots": lambda: intent_slots.IntentSlots(
         types=("PER",), intents=("ask", "tell")
+    ),
+    "multiple_choice": lambda: multiple_choice.MultipleChoice(
+        seq_length=12, num_choices=3
     ),
     "question_answering": question_answering.QuestionAnswering,
     "tagging": lambda: tagging.Tagging(types=("PER",)),
@@ -81,6 +85,14 @@ def batches(task, count, size=BATCH):
             mask = inputs["padding_mask"]
             weights = tf.cast(tf.reduce_max(mask, axis=1) == 2, tf.float32)
             targets = {"similarity": (tf.cast(labels, tf.float32), weights)}
+        elif isinstance(task, multiple_choice.MultipleChoice):
+            choice = np.tile(np.arange(12) // 4, (size, 1)).astype(np.int32)
+            inputs["padding_mask"] *= tf.constant(1 + choice)
+            inputs = task.add_derived_features(inputs)
+            count = tf.reduce_max(inputs["padding_mask"], axis=1)
+            weights = tf.constant(random.random(size), tf.float32)
+            # Short rows have fewer choices, and the first is always there.
+            targets = {"label": (tf.minimum(labels, count - 1), weights)}
         else:
             # Rows of unequal weight: a mean per part would be wrong.
             weights = tf.constant(random.random(size), tf.float32)
