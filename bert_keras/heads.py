@@ -199,7 +199,9 @@ class ClassificationHead(keras.layers.Layer):
     """Scores the C classes of a text or a pair of texts (BERT, 4.1).
 
     encoded as in Pooling, padding_mask (B, S) -> logits (B, C), float32.
-    Pooling, dropout, then one dense layer.
+    Pooling, dropout, then one dense layer. With num_texts, that many
+    consecutive rows are texts of one example, whose vectors are added before
+    the dense layer: (B num_texts, S) -> (B, C).
     """
 
     def __init__(
@@ -207,9 +209,12 @@ class ClassificationHead(keras.layers.Layer):
         config: base.NetworkConfig,
         num_classes: int,
         pooling: str = "first",
+        *,
+        num_texts: int = 1,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.num_texts = num_texts
         self.pooling = Pooling(
             config, pooling, name="pooling", dtype=self.dtype_policy
         )
@@ -230,6 +235,9 @@ class ClassificationHead(keras.layers.Layer):
         training: bool | None = None,
     ) -> Tensor:
         pooled = self.pooling(encoded, padding_mask, training=training)
+        if self.num_texts > 1:
+            shape = (-1, self.num_texts, self.pooling.width)
+            pooled = ops.sum(ops.reshape(pooled, shape), axis=1)
         return self.score(self.dropout(pooled, training=training))
 
 

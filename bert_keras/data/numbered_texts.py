@@ -12,11 +12,12 @@ be used and positions begin at 0.
   separate          [2 7 3 0]  [2 8 9 3]
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
 from bert_keras.data import packing
+from bert_keras.tokenizers import base
 
 INDEX = "text_index"  # the derived feature that `separate` reads
 # Lengths are multiples of this, so that XLA compiles few graphs.
@@ -64,6 +65,37 @@ def join(
         "example_index": tf.range(num_examples),
         "truncated": truncated > 0,
     }
+
+
+def both_orders(
+    segments: Sequence[tf.RaggedTensor], frame: base.Frame, *, seq_length: int
+) -> dict[str, tf.Tensor]:
+    """Packs pairs of segments twice into a row: in their order, and exchanged.
+
+    segments: two, ragged (T, None) int32. Each order is a text of at most
+    `seq_length` tokens, as `packing.pack` makes it.
+    """
+    first, second = segments
+    count = tf.cast(first.nrows(), tf.int32)
+    # Both orders of an example are neighbours: 0, T, 1, T + 1, ...
+    order = tf.reshape(
+        tf.stack([tf.range(count), count + tf.range(count)], axis=1), [-1]
+    )
+    rows = packing.pack(
+        [
+            tf.gather(tf.concat([first, second], axis=0), order),
+            tf.gather(tf.concat([second, first], axis=0), order),
+        ],
+        frame,
+        seq_length=seq_length,
+    )
+    example_index = tf.repeat(tf.range(count), 2)
+    return join(
+        rows | {"example_index": example_index},
+        tf.tile([1, 2], [count]),
+        feature=frame.feature,
+        num_examples=count,
+    )
 
 
 def text_index(

@@ -92,7 +92,11 @@ def _classification(task, folder, values, tokenizer):
 
 
 def _writes_classifier(task):
-    return task.problem_type in _PROBLEMS and task.pooling == "first"
+    return (
+        task.problem_type in _PROBLEMS
+        and task.pooling == "first"
+        and not task.reads_both_orders
+    )
 
 
 def _multiple_choice(task, folder, values, tokenizer):
