@@ -326,7 +326,7 @@ class Predictor:
             for start in range(0, len(examples), batch_size)
         ]
         windows, longest = np.concatenate(measured, axis=1)
-        most = batch_size * self.task.row_length
+        most = batch_size * self.task.max_row_length
         batches: list[list[int]] = [[]]
         count = 0
         for index in np.argsort(longest, kind="stable"):

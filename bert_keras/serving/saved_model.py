@@ -152,7 +152,7 @@ def save(
         signatures.TOKENS: (
             functools.partial(served_width.tokens, predictor),
             signatures.token_specs(
-                predictor.model.encoder.config, None, task.row_length
+                predictor.model.encoder.config, None, task.max_row_length
             ),
         ),
     }
@@ -283,7 +283,7 @@ def _token_rows(
     rows = signatures.padded(
         task.preprocess(raw, predictor.tokenizer),
         predictor.model.encoder.config,
-        task.row_length,
+        task.max_row_length,
     )
     return {name: value[:TOKEN_ROWS] for name, value in rows.items()}
 

@@ -62,7 +62,7 @@ def tokens(
     Columns that are padding in all rows are not computed; per-token outputs are
     0 there.
     """
-    length = predictor.task.row_length
+    length = predictor.task.max_row_length
     rows = {
         name: tf.ensure_shape(value, (None, length))
         for name, value in rows.items()

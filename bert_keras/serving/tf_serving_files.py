@@ -85,7 +85,7 @@ def _requests(
         yield predict(signatures.TEXT, rows(count))
     for count in (1, BATCHES[-1]):
         ids = {
-            key: np.zeros((count, task.row_length, *shape), np.int32)
+            key: np.zeros((count, task.max_row_length, *shape), np.int32)
             for key, shape in config.inputs.items()
         }
         for key, value in ids.items():
@@ -286,7 +286,7 @@ def _readme(
     text = _README.format(
         name=name,
         image=image(),
-        length=task.row_length,
+        length=task.max_row_length,
         lists=_lists(task, max_entities),
         offsets=_OFFSETS if has_offsets else "",
         libraries="".join(

@@ -300,8 +300,8 @@ class Task:
         return self.seq_length
 
     @property
-    def row_length(self) -> int:
-        """The maximum number of tokens of a row of the records.
+    def max_row_length(self) -> int:
+        """The maximum number of tokens in a row of `preprocess`.
 
         It is more than `seq_length` if that is the length of one text and a
         row has several.
@@ -325,6 +325,14 @@ class Task:
         ValueError, with a phrase as message, for an invalid row.
         """
         return row
+
+    def for_records(self, manifest: Mapping[str, Any]) -> "Task":
+        """Returns this task with the fields that records determine.
+
+        manifest: that of prepared records, with "seq_length", "objective" (nsp,
+          sop or none) and "packing" (absent: segments).
+        """
+        return self.with_settings(seq_length=manifest["seq_length"])
 
     def adapt(
         self, examples: Iterable[Example], tokenizer: tokenizers.Tokenizer

@@ -121,7 +121,7 @@ class Classification(base.Task):
         return {"padding_mask": base.TOKENS} if self.reads_both_orders else {}
 
     @property
-    def row_length(self) -> int:
+    def max_row_length(self) -> int:
         return self.seq_length * (2 if self.reads_both_orders else 1)
 
     @property

@@ -105,7 +105,7 @@ class MultipleChoice(base.Task):
         return {"padding_mask": base.TOKENS} if self.joined else {}
 
     @property
-    def row_length(self) -> int:
+    def max_row_length(self) -> int:
         count = max(self.num_choices, 1) if self.joined else 1
         return self.seq_length * count
 

@@ -169,7 +169,7 @@ def _train(
         records.lengths,
         settings.batch_size,
         seed=settings.seed,
-        buckets=input_pipeline.buckets(settings, task.row_length),
+        buckets=input_pipeline.buckets(settings, task.max_row_length),
     )
     total = sampler.steps_per_epoch * settings.epochs
     trainer = trainer_lib.Trainer(
