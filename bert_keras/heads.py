@@ -13,7 +13,6 @@ from bert_keras import kernels, layers
 from bert_keras.networks import base
 from bert_keras.types import Shape, Tensor
 
-
 # The logit of a class that an example does not have, as of an absent choice.
 ABSENT_SCORE = layers.MASKED_SCORE
 

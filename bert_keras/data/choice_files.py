@@ -111,9 +111,7 @@ def padded(example: Mapping[str, str], num_choices: int) -> dict[str, str]:
             f"expected at most {num_choices} choices, found {len(given)}; a "
             "larger num_choices allows more"
         )
-    rest = {
-        name: text for name, text in example.items() if name not in CHOICES
-    }
+    rest = {name: text for name, text in example.items() if name not in CHOICES}
     names = CHOICES[:num_choices]
     return rest | {name: example.get(name, "") for name in names}
 
@@ -196,9 +194,7 @@ def label_index(
         meanings = " and ".join(
             f"the {name} of choice {index}" for name, index in found.items()
         )
-        raise ValueError(
-            f"{text!r} is {meanings}; say which with label_format"
-        )
+        raise ValueError(f"{text!r} is {meanings}; say which with label_format")
     return next(iter(found.values()))
 
 
@@ -225,9 +221,7 @@ def _rows(
     path: str, columns: str, *, labelled: bool = True
 ) -> Iterator[tuple[str, Row]]:
     """Yields (where, row by standard names) of each example of a file."""
-    named = labelled_files.parse_columns(
-        columns, (*COMMON_COLUMNS, *CHOICES)
-    )
+    named = labelled_files.parse_columns(columns, (*COMMON_COLUMNS, *CHOICES))
     keys: Mapping[str, Any] = {}
     before: Sequence[Any] = ()
     for where, row in _named_rows(path, named or {}):
@@ -389,9 +383,10 @@ def _race_rows(
     """Yields an example for each question of an article."""
     lists = [row[name] for name in ("questions", "options")]
     lists.append(row.get("answers", [None] * len(lists[0])))
-    if not all(isinstance(each, list) for each in lists) or len(
-        set(map(len, lists))
-    ) > 1:
+    if (
+        not all(isinstance(each, list) for each in lists)
+        or len(set(map(len, lists))) > 1
+    ):
         raise errors.InputError(
             f"{path}, {where}: expected lists `questions`, `options` and "
             "`answers` of the same length."
@@ -408,5 +403,3 @@ def _race_rows(
                 "label": answer,
             },
         )
-
-

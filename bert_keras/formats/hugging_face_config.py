@@ -137,6 +137,7 @@ def to_values(
     required = {
         "norm_first": (False,),
         "embedding_norm": (True,),
+        "pooler": (True,),
         "num_hidden_groups": (None, config.num_layers),
         "embedding_size": (None, config.hidden_size),
         "position": ("learned",),

@@ -123,9 +123,7 @@ def map_classification(
     return _dense("label/score", shape, CLASSIFIER_PREFIX.removesuffix("."))
 
 
-def map_multiple_choice(
-    config: bert.BertConfig, task: base.Task
-) -> Mappings:
+def map_multiple_choice(config: bert.BertConfig, task: base.Task) -> Mappings:
     del task
     return _dense(
         "choice/score",

@@ -427,9 +427,7 @@ class Task:
         """
         return features
 
-    def encoder_rows(
-        self, features: Tensors, inputs: Iterable[str]
-    ) -> Tensors:
+    def encoder_rows(self, features: Tensors, inputs: Iterable[str]) -> Tensors:
         """Returns the rows that the encoder reads, and `outputs` gets.
 
         A task whose rows have several texts may give the encoder each text as

@@ -126,9 +126,7 @@ class MultipleChoice(base.Task):
 
     def text_row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns the text columns; the row may have a list of `choices`."""
-        return choice_files.padded(
-            choice_files.text_row(row), self.num_choices
-        )
+        return choice_files.padded(choice_files.text_row(row), self.num_choices)
 
     def make_example(self, raw: base.Example, label: Any) -> base.Example:
         """Returns an example; label: an index, a letter or a choice's text."""
@@ -378,9 +376,7 @@ class MultipleChoice(base.Task):
         ]
         return {"accuracy": float(np.mean(is_right))}
 
-    def baselines(
-        self, examples: Sequence[base.Example]
-    ) -> dict[str, float]:
+    def baselines(self, examples: Sequence[base.Example]) -> dict[str, float]:
         """Returns the accuracy of the most frequent letter and of chance."""
         counts = np.bincount(
             [int(example["label"]) for example in examples],

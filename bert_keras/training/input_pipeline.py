@@ -79,7 +79,7 @@ def _distribute(
 
 
 def buckets(
-    settings: settings_lib.TrainSettings, max_row_length: int
+    settings: settings_lib.TrainSettings, row_length: int
 ) -> tuple[int, ...]:
     """Returns the padded lengths that a run's batches may have."""
     if settings.bucket_lengths:

@@ -67,10 +67,6 @@ class AuxiliaryLM(base.Wrapper):
     def positions_read(self, features: tasks.Tensors) -> None:
         return None
 
-    @property
-    def reads_targets(self) -> bool:
-        return self.task.reads_targets
-
     def forward(
         self,
         encoder: keras.Model,

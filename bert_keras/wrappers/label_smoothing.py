@@ -42,7 +42,9 @@ class LabelSmoothing(base.Wrapper):
         for term in self.task.softmax_terms:
             if term in terms:
                 logits, (_, weights) = outputs[term], targets[term]
-                is_class = tf.cast(logits > 0.5 * heads.ABSENT_SCORE, tf.float32)
+                is_class = tf.cast(
+                    logits > 0.5 * heads.ABSENT_SCORE, tf.float32
+                )
                 uniform = -tf.reduce_sum(
                     tf.nn.log_softmax(logits) * is_class, axis=-1
                 ) / tf.maximum(tf.reduce_sum(is_class, axis=-1), 1.0)
