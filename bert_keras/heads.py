@@ -70,6 +70,41 @@ class MaskedLMHead(keras.layers.Layer):
         return ops.reshape(logits, shape)
 
 
+class CausalLMHead(keras.layers.Layer):
+    """Scores the vocabulary as the next token (Radford et al. 2018, eq. 2).
+
+    hidden (B, S, H), table (V, E) -> logits (B, S, V), float32. `table` is the
+    token embeddings. There is neither a transform nor a bias; if E is not H, a
+    dense layer without an activation makes the widths equal.
+    """
+
+    def __init__(self, config: base.NetworkConfig, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.config = config
+        self.project = None
+        if config.embedding_width != config.hidden_size:
+            self.project = layers.dense(
+                config,
+                config.embedding_width,
+                name="project",
+                dtype=self.dtype_policy,
+            )
+
+    def build(self, input_shape: Shape | None = None) -> None:
+        if self.project:
+            self.project.build((None, self.config.hidden_size))
+        self.built = True
+
+    def call(self, hidden: Tensor, table: Tensor) -> Tensor:
+        x = layers.rows(hidden)
+        if self.project:
+            x = self.project(x)
+        table = ops.cast(table, self.compute_dtype)
+        logits = ops.cast(kernels.matmul_transposed(x, table), "float32")
+        shape = (*ops.shape(hidden)[:2], self.config.vocab_size)
+        return ops.reshape(logits, shape)
+
+
 class NextSentenceHead(keras.layers.Layer):
     """Scores whether the second segment follows the first (BERT, 3.1, task 2).
 

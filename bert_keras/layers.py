@@ -36,6 +36,10 @@ TRAINING_ACTIVATIONS = {"gelu": kernels.gelu}
 MASKED_SCORE = -1e9
 
 
+# The keys and values of a layer, (B, N, S, D) each.
+Cache = tuple[Tensor, Tensor]
+
+
 class TransformerConfig(base.NetworkConfig):
     """The fields that transformer layers read in addition to NetworkConfig's.
 
@@ -189,7 +193,9 @@ class Embeddings(keras.layers.Layer):
         config = self.config
         if self.position_table is not None:
             table = ops.convert_to_tensor(self.position_table)
-        elif isinstance(length, int):  # S is static: a constant in the graph
+        elif isinstance(length, int) and length > 1:
+            # S is static: a constant in the graph. Not for one token, the next
+            # one of a text that is generated: its position may be any.
             count = max(length, config.max_position_embeddings)
             positions = np.arange(count, dtype="float64")
             table = ops.cast(
@@ -240,13 +246,39 @@ class SelfAttention(keras.layers.Layer):
         attentions: bool = False,
         query_states: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        width = self.config.head_width
         if query_states is None:
             query_states = x
             query, key, value = self._project(x)
         else:
             query, key, value = self._project_separately(query_states, x)
-        scale = 1.0 / math.sqrt(width)
+        context, attention = self._attend(query, key, value, mask, training)
+        output = self.out(kernels.reshape_like(context, rows(query_states)))
+        return (output, attention) if attentions else output
+
+    def with_cache(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        cache: Cache | None = None,
+        position: Tensor | None = None,
+    ) -> tuple[Tensor, Cache]:
+        """Computes `call` without dropout, and returns the keys and values.
+
+        x (B, S, H), mask (B, S, S) -> (B S, H), 2 of (B, N, S, D). Or one more
+        token, whose key and value are written into `cache` at its `position`
+        (B,) int32: x (B, 1, H), mask (B, 1, T) -> (B, H), 2 of (B, N, T, D).
+        """
+        query, key, value = self._project(x)
+        if cache is not None:
+            key = _written(cache[0], key, position)
+            value = _written(cache[1], value, position)
+        context, _ = self._attend(query, key, value, mask, training=False)
+        output = self.out(rows(ops.reshape(context, ops.shape(x))))
+        return output, (key, value)
+
+    def _attend(self, query, key, value, mask, training):
+        """Returns the context (B, P, N, D) and the distributions."""
+        scale = 1.0 / math.sqrt(self.config.head_width)
         if training:
             # Scale the query before the matmul: float16 scores can overflow.
             scores = ops.cast(_attention_scores(query * scale, key), "float32")
@@ -256,12 +288,10 @@ class SelfAttention(keras.layers.Layer):
             scores = _attention_scores(query, key) * scale
         mask_bias = ops.cast(ops.logical_not(mask), "float32") * MASKED_SCORE
         scores = scores + ops.expand_dims(mask_bias, 1)
-        attention = ops.softmax(scores, axis=-1)  # (B, N, S, S)
+        attention = ops.softmax(scores, axis=-1)  # (B, N, P, S)
         weights = ops.cast(attention, self.compute_dtype)
         context = ops.matmul(self.dropout(weights, training=training), value)
-        context = ops.transpose(context, (0, 2, 1, 3))  # (B, S, N, D)
-        output = self.out(kernels.reshape_like(context, rows(query_states)))
-        return (output, attention) if attentions else output
+        return ops.transpose(context, (0, 2, 1, 3)), attention  # (B, P, N, D)
 
     def _project(self, x):
         """Computes queries, keys, values: (B, S, H) -> 3 of (B, N, S, D)."""
@@ -299,6 +329,14 @@ class SelfAttention(keras.layers.Layer):
             )
             projected.append(ops.transpose(projection, (0, 2, 1, 3)))
         return projected
+
+
+def _written(cache, value, position):
+    """Writes (B, N, 1, D) at each row's position into (B, N, T, D)."""
+    positions = ops.arange(ops.shape(cache)[2], dtype="int32")
+    here = ops.equal(positions, ops.expand_dims(position, 1))  # (B, T)
+    here = ops.expand_dims(ops.expand_dims(here, 1), 3)  # (B, 1, T, 1)
+    return ops.where(here, value, cache)
 
 
 def _attention_scores(query, key):
@@ -387,6 +425,26 @@ class Block(keras.layers.Layer):
             attentions=True,
             query_states=query_states,
         )
+        x = self._add_sublayers(x, output, training)
+        return (x, attention) if attentions else x
+
+    def with_cache(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        cache: Cache | None = None,
+        position: Tensor | None = None,
+    ) -> tuple[Tensor, Cache]:
+        """Computes `call` without dropout; see SelfAttention.with_cache."""
+        sublayer_input = self.attention_norm(x) if self.config.norm_first else x
+        output, cache = self.attention.with_cache(
+            sublayer_input, mask, cache, position
+        )
+        return self._add_sublayers(x, output, training=False), cache
+
+    def _add_sublayers(self, x, output, training):
+        """Adds the attention's output (B S, H), then the feed-forward's."""
+        norm_first = self.config.norm_first
         # Flatten: TensorFlow fuses matmul, bias and sum only for rank 2.
         shape, x = ops.shape(x), rows(x)
         x = x + self.dropout(output, training=training)
@@ -396,8 +454,7 @@ class Block(keras.layers.Layer):
         output = self.feed_forward(sublayer_input, training=training)
         x = x + self.dropout(output, training=training)
         x = x if norm_first else self.feed_forward_norm(x)
-        x = ops.reshape(x, shape)
-        return (x, attention) if attentions else x
+        return ops.reshape(x, shape)
 
 
 _skips_init = contextvars.ContextVar("skips_init", default=False)

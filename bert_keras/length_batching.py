@@ -17,18 +17,23 @@ MAX_TOKENS = 8192
 def in_length_batches(
     decode: tf.types.experimental.PolymorphicFunction,
     inputs: Mapping[str, tf.Tensor],
+    *,
+    per_row: Mapping[str, tf.Tensor] | None = None,
+    steps: int = 1,
 ) -> dict[str, tf.Tensor]:
     """Calls `decode` on groups of rows, each padded to its longest row only.
 
     decode: a tf.function of the inputs by name -> {name: (W, ...)}. An output
       whose second axis has no static size is over tokens, (W, S, ...).
     inputs: {name: (W, S, ...) int32}, the network's inputs with padding_mask.
+    per_row: {name: (W,)}, further inputs, one value per row.
+    steps: how many times a pass runs the network, each time on one token more.
 
     Returns the outputs in the order of the rows; those over tokens are padded
     with 0 up to S. In a graph this is a loop around one copy of the network.
     Rows are sorted by length, descending, and join a group while its padding
-    is at most OVERHEAD_TOKENS = 64. Rows of 3, 90, 41, 3, 90 and 40 tokens
-    need three passes:
+    is at most OVERHEAD_TOKENS = 64 per step. With one step, rows of 3, 90, 41,
+    3, 90 and 40 tokens need three passes:
 
         90 ###################
         90 ###################
@@ -39,9 +44,13 @@ def in_length_batches(
         --
          3 #
     """
+    per_row = per_row or {}
     specs = {
         name: tf.TensorSpec((None, None, *value.shape[2:]), value.dtype)
         for name, value in inputs.items()
+    } | {
+        name: tf.TensorSpec((None,), value.dtype)
+        for name, value in per_row.items()
     }
     output_specs = decode.get_concrete_function(**specs).structured_outputs
     is_token = tf.cast(inputs["padding_mask"] > 0, tf.int32)
@@ -50,8 +59,12 @@ def in_length_batches(
     decoded = _decode_descending(
         decode,
         output_specs,
-        {name: tf.gather(value, order) for name, value in inputs.items()},
+        {
+            name: tf.gather(v, order)
+            for name, v in ({**inputs, **per_row}).items()
+        },
         tf.gather(length, order),
+        steps,
     )
     back = tf.math.invert_permutation(order)
     return {
@@ -65,15 +78,20 @@ def _decode_descending(
     output_specs: Mapping[str, tf.TensorSpec],
     inputs: Mapping[str, tf.Tensor],
     length: tf.Tensor,
+    steps: int,
 ) -> dict[str, tf.Tensor]:
     """Does the work of `in_length_batches` for rows sorted by length (W,)."""
     names = sorted(output_specs)
     width = tf.shape(inputs["padding_mask"])[1]
 
     def one_pass(begin, number, *arrays):
-        end, longest = _group(length, begin)
+        end, longest = _group(length, begin, steps)
+        rows = {name: value[begin:end] for name, value in inputs.items()}
         decoded = decode(
-            **{name: v[begin:end, :longest] for name, v in inputs.items()}
+            **{
+                name: value if value.shape.rank == 1 else value[:, :longest]
+                for name, value in rows.items()
+            }
         )
         padded = (
             _pad_tokens(
@@ -104,7 +122,9 @@ def _decode_descending(
     return dict(zip(names, concatenated, strict=True))
 
 
-def _group(length: tf.Tensor, begin: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _group(
+    length: tf.Tensor, begin: tf.Tensor, steps: int = 1
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the end of the group from row `begin`, and its longest length.
 
     length (W,), descending. Rows join until their padding costs more than
@@ -115,9 +135,11 @@ def _group(length: tf.Tensor, begin: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     longest = tf.maximum(tf.pad(length, [[0, 1]])[begin], 2)
     before = tf.pad(tf.cumsum(length), [[1, 0]])  # real tokens of earlier rows
     count = tf.size(length)
-    area = (tf.range(1, count + 1) - begin) * longest
+    rows = tf.range(1, count + 1) - begin
+    area = rows * longest
     padding = area - (before[1:] - before[begin])
-    fits = (area <= MAX_TOKENS) & (padding <= OVERHEAD_TOKENS)
+    tokens = area + rows * (steps - 1)
+    fits = (tokens <= MAX_TOKENS) & (padding <= OVERHEAD_TOKENS * steps)
     num_joined = tf.reduce_sum(tf.cast(fits[begin:], tf.int32))
     return tf.minimum(begin + tf.maximum(num_joined, 1), count), longest
 

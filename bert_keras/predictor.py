@@ -4,6 +4,7 @@
 `serve_text` and `tokens`, so the served model computes what was evaluated.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -91,13 +92,22 @@ class Predictor:
     def serve_text(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
         """Answers texts: strings (T,) by text column -> answers (T, ...).
 
+        raw may also have the task's `request_settings`, (T,) each.
+
         Returns the outputs of `Task.postprocess` and "truncated" (T,) bool:
         whether part of the text was too long for the model.
         """
         features = self.task.preprocess(raw, self.tokenizer)
+        settings = {
+            name: tf.gather(raw[name], features["example_index"])
+            for name in self.task.request_settings
+            if name in raw
+        }
         decoded = length_batching.in_length_batches(
             self._decode,
             {name: features[name] for name in self.model.encoder.config.inputs},
+            per_row=settings,
+            steps=self.task.steps_per_answer,
         )
         answers = self.task.postprocess(decoded, features, raw, self.tokenizer)
         truncated = tf.math.unsorted_segment_max(
@@ -110,10 +120,11 @@ class Predictor:
     def tokens(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Runs the model on token ids: (W, S, ...) -> `Task.decode`'s (W, ...).
 
-        inputs: {name: int32} as in `NetworkConfig.inputs`.
+        inputs: {name: int32} as in `NetworkConfig.inputs`, and any of the
+          task's `request_settings`, (W,).
         """
         features = self.task.add_derived_features(inputs)
-        return self.task.decode(self.model(features, training=False), features)
+        return self.task.decode(self.task.infer(self.model, features), features)
 
     def _measure(self, **raw):
         """Measures texts (T,): number of windows, length of the longest (T,).
@@ -348,6 +359,7 @@ def load(
     task: base.Task | None = None,
     lowercase: bool | None = None,
     precision: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Loads a Predictor from a run, a step folder, or another format's folder.
 
@@ -357,6 +369,8 @@ def load(
       does not specify it.
     precision: a Keras dtype policy; None: the current one. "bfloat16" stores
       kernels and computes matmuls in bfloat16, everything else in float32.
+    settings: other values for fields of the checkpoint's task, such as
+      {"top_p": 0.9, "seed": 1} for one that continues texts.
 
     >>> bert_keras.load("runs/sst2").predict(["a fine film"])[0]["label"]
     'positive'
@@ -365,13 +379,34 @@ def load(
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy(precision or before)
+        if settings:
+            task = _with_settings(task or source.task, settings, source.folder)
         model = loading.load_model(source, task)
         card = source.card()
-        if task is not None:
+        if task is not None and not settings:
             card = model_card.for_training(card, source.name)
         return Predictor(model, source.tokenizer(), card=card)
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _with_settings(
+    task: base.Task | None, settings: Mapping[str, Any], folder: str
+) -> base.Task:
+    """Returns the task with other values for some of its fields.
+
+    Raises InputError if it lacks one of them.
+    """
+    fields = {field.name for field in dataclasses.fields(task)} if task else ()
+    for name in settings:
+        if name not in fields:
+            reader = task.name if task else "an encoder without a head"
+            raise errors.InputError(
+                f"{name} is no setting of {folder} ({reader}); leave it out.",
+                argument=name,
+            )
+    assert task is not None
+    return task.with_settings(**settings)
 
 
 def as_json(answer: Mapping[str, Any]) -> str:

@@ -10,6 +10,8 @@ from bert_keras.networks import base
 
 # Names of the signatures of a served model.
 TEXT, TOKENS, CLASSIFY = "serving_default", "tokens", "classify"
+# Text with the settings of each text, for tasks that have them.
+WITH_SETTINGS = "with_settings"
 
 # A function and the arguments to trace it with.
 Signature = tuple[Callable[..., Any], Mapping[str, tf.TensorSpec]]

@@ -19,7 +19,7 @@ MAX_WORD_LENGTH = 200  # characters; a longer word is [UNK], as in Google's code
 # The characters that Google's code drops. Surrogates are among them because RE2
 # accepts them as UTF-8.
 _DROPPED = r"\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F\p{Cf}\x{D800}-\x{DFFF}\x{FFFD}"
-_ASCII_PUNCTUATION = r"!-/:-@\[-`{-~"
+ASCII_PUNCTUATION = r"!-/:-@\[-`{-~"
 CHINESE = (
     r"\x{3400}-\x{4DBF}\x{4E00}-\x{9FFF}\x{F900}-\x{FAFF}\x{20000}-\x{2A6DF}"
     r"\x{2A700}-\x{2CEAF}\x{2F800}-\x{2FA1F}"
@@ -43,8 +43,8 @@ _MARK_RUN = f"[{_MARKS}]{{32}}"
 # Matches texts that may have a word that is too long. It lists only frequent
 # word boundaries, as each makes it slower; `without_long_words` then checks the
 # matching texts exactly.
-_LONG_RUN = f"[^ {_ASCII_PUNCTUATION}{CHINESE}]{{{MAX_WORD_LENGTH + 1}}}"
-_WORD_END = f"([{_ASCII_PUNCTUATION}{CHINESE}\\p{{P}}])"
+_LONG_RUN = f"[^ {ASCII_PUNCTUATION}{CHINESE}]{{{MAX_WORD_LENGTH + 1}}}"
+_WORD_END = f"([{ASCII_PUNCTUATION}{CHINESE}\\p{{P}}])"
 _LONG_WORD = f"[^\\s\\p{{Z}}]{{{MAX_WORD_LENGTH + 1},}}"
 MAX_BYTES = 4 * MAX_WORD_LENGTH  # of UTF-8
 _UNKNOWN_WORD = "x" * (MAX_BYTES + 1)  # [UNK] with any vocabulary
@@ -214,9 +214,11 @@ class Source(NamedTuple):
 
 
 def with_source(
-    text: tf.Tensor, *, lowercase: bool
+    text: tf.Tensor, *, lowercase: bool, limit_words: bool = True
 ) -> tuple[tf.Tensor, Source]:
     """Normalises text (B,) and returns it with its Source.
+
+    limit_words: replace words longer than MAX_WORD_LENGTH by an unknown word.
 
     The number of bytes of a code point is that of its own normal form: in
     context, a final sigma has as many bytes as another one, and NFD reorders
@@ -233,15 +235,47 @@ def with_source(
         forms == "", tf.strings.regex_full_match(characters, r"\p{Mn}")
     )
 
-    # In texts with long words, sizes are those of the replaced characters; the
-    # normal form of a code point has any number of characters.
+    if limit_words:
+        chars = tf.gather(tf.strings.length(forms, "UTF8_CHAR"), index)
+        clean, sizes = _without_long_words(
+            clean, sizes, chars, points.value_rowids()
+        )
+
+    dropped = tf.gather(dropped_accent, index)
+    return clean, make_source(points, sizes, dropped)
+
+
+def make_source(
+    points: tf.RaggedTensor, sizes: tf.Tensor, dropped: tf.Tensor
+) -> Source:
+    """Returns the Source of texts with the code points, ragged (B, None).
+
+    sizes, dropped: of each code point of all texts, the bytes that it became,
+    and whether it belongs to the one before it.
+    """
+    base = tf.logical_not(dropped)
+    bases = tf.cast(tf.where(base)[:, 0], tf.int32)
+    follow = tf.gather(
+        tf.concat([bases, [tf.size(sizes)]], 0),
+        tf.cumsum(tf.cast(base, tf.int32)),
+    )
+    return Source(
+        tf.cumsum(sizes), follow, tf.cast(points.row_splits, tf.int32)
+    )
+
+
+def _without_long_words(clean, sizes, chars, row):
+    """Does `without_long_words` for texts (B,), with the sizes of their source.
+
+    sizes, chars, row: of each code point of all original texts, the bytes and
+    the characters that it became, and its text. Returns the new texts, and the
+    bytes that each code point became there.
+    """
     long = _may_hold_long_word(clean)
     rows = tf.where(long)
     changed, char_sizes = _spread_long_words(tf.gather_nd(clean, rows))
-    long_points = tf.where(tf.gather(long, points.value_rowids()))
-    chars = tf.gather_nd(
-        tf.gather(tf.strings.length(forms, "UTF8_CHAR"), index), long_points
-    )
+    long_points = tf.where(tf.gather(long, row))
+    chars = tf.gather_nd(chars, long_points)
     ends = tf.cumsum(chars)
     sums = tf.pad(tf.cumsum(char_sizes), [[1, 0]])
     sizes = tf.tensor_scatter_nd_update(
@@ -249,17 +283,7 @@ def with_source(
         long_points,
         tf.gather(sums, ends) - tf.gather(sums, ends - chars),
     )
-
-    base = tf.logical_not(tf.gather(dropped_accent, index))
-    count = tf.size(index)
-    bases = tf.cast(tf.where(base)[:, 0], tf.int32)
-    follow = tf.gather(
-        tf.concat([bases, [count]], 0), tf.cumsum(tf.cast(base, tf.int32))
-    )
-    return (
-        tf.tensor_scatter_nd_update(clean, rows, changed),
-        Source(tf.cumsum(sizes), follow, tf.cast(points.row_splits, tf.int32)),
-    )
+    return tf.tensor_scatter_nd_update(clean, rows, changed), sizes
 
 
 def _spread_long_words(text):

@@ -9,7 +9,7 @@ fixed ids.
 
 import collections
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
@@ -55,49 +55,89 @@ def learn(
     longer wordpieces by descending frequency.
     """
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    words = _count_words(texts, normalizer)
-    characters = _count_characters(words, min_frequency)
-    room = size - len(SPECIAL_TOKENS)
+
+    def forms_of(character):
+        if is_separate(character, normalizer):
+            return [character]
+        return [character, f"##{character}"]
+
+    learner = learn_merges(
+        count_words(texts, normalizer),
+        size,
+        specials=SPECIAL_TOKENS,
+        forms_of=forms_of,
+        merge=_merge,
+        min_frequency=min_frequency,
+    )
+    return vocabulary(learner)
+
+
+def learn_merges(
+    words: Mapping[str, int],
+    size: int,
+    *,
+    specials: Sequence[str],
+    forms_of: Callable[[str], list[str]],
+    merge: Callable[..., tokenizers.Tokenizer],
+    min_frequency: int = 2,
+) -> tokenizers.Tokenizer:
+    """Selects the characters of the vocabulary, and merges them to `size`.
+
+    words: {word: count}.
+    forms_of: character -> its tokens, of which the first is of the beginning or
+      of words of one character.
+    merge: (words, special tokens and tokens of characters, size, minimum
+      frequency of a pair) -> the trained tokenizer.
+    """
+    characters = count_characters(words, min_frequency)
+    room = size - len(specials)
     if not characters or room < 1:
         raise errors.InputError(
-            f"Expected a size above {len(SPECIAL_TOKENS)}, the "
+            f"Expected a size above {len(specials)}, the "
             f"number of special tokens, and enough text; got size {size} and a "
             f"text in which {len(characters)} characters occur "
             f"{min_frequency} times."
         )
-    forms = {c: _forms(c, normalizer) for c in characters}
+    forms = {c: forms_of(c) for c in characters}
     alphabet_size = min(
-        sum(len(forms[c]) for c in _covering(characters)),
+        sum(len(forms[c]) for c in covering(characters)),
         max(1, int(room * MAX_ALPHABET_FRACTION)),
     )
     while True:
         alphabet = _select_characters(forms, alphabet_size)
         dropped = [n for c, n in characters.items() if c not in alphabet]
-        # Longer wordpieces must be as frequent as the best dropped character.
+        # Longer tokens must be as frequent as the best dropped character.
         is_last_try = not dropped or alphabet_size == room
-        wordpieces = _merge(
+        learner = merge(
             words,
             [
-                *SPECIAL_TOKENS,
-                *sorted(alphabet),
+                *specials,
+                *sorted(forms[c][0] for c in alphabet),
                 *sorted(form for c in alphabet for form in forms[c][1:]),
             ],
             size,
             min_frequency if is_last_try else dropped[0],
         )
-        missing = size - len(wordpieces)
+        learned = learner.get_vocab_size(with_added_tokens=False)
+        missing = size - learned
         if not missing:
-            return wordpieces
+            return learner
         if is_last_try:
             raise errors.InputError(
-                f"Expected text for {size} wordpieces; this one gives "
-                f"{len(wordpieces)} that occur at least {min_frequency} times. "
-                f"Request {len(wordpieces)} or fewer, or give more text."
+                f"Expected text for {size} tokens; this one gives "
+                f"{learned} that occur at least {min_frequency} times. "
+                f"Request {learned} or fewer, or give more text."
             )
         alphabet_size = min(room, alphabet_size + max(missing, room // 20))
 
 
-def _count_words(
+def vocabulary(learner: tokenizers.Tokenizer) -> list[str]:
+    """Returns the tokens of a trained tokenizer, by id."""
+    ids = learner.get_vocab(with_added_tokens=False)
+    return sorted(ids, key=lambda token: ids[token])
+
+
+def count_words(
     texts: Iterable[str], normalizer: normalizers.Normalizer
 ) -> collections.Counter[str]:
     """Counts the normalized words."""
@@ -111,7 +151,7 @@ def _count_words(
     return words
 
 
-def _count_characters(
+def count_characters(
     words: Mapping[str, int], min_frequency: int
 ) -> dict[str, int]:
     """Counts the characters, in descending order of frequency."""
@@ -123,7 +163,7 @@ def _count_characters(
     return dict(sorted(frequent, key=lambda item: (-item[1], item[0])))
 
 
-def _covering(characters: Mapping[str, int]) -> Iterator[str]:
+def covering(characters: Mapping[str, int]) -> Iterator[str]:
     """Yields the most frequent characters that make up COVERAGE of the text."""
     missing = COVERAGE * sum(characters.values())
     for character, count in characters.items():
@@ -133,10 +173,9 @@ def _covering(characters: Mapping[str, int]) -> Iterator[str]:
         yield character
 
 
-def _forms(character: str, normalizer: normalizers.Normalizer) -> list[str]:
-    """Returns a character's forms: c, and ##c if it can continue a word."""
-    is_separate = len(_split(f"a{character}a", normalizer)) > 1
-    return [character] if is_separate else [character, f"##{character}"]
+def is_separate(character: str, normalizer: normalizers.Normalizer) -> bool:
+    """Returns whether a character is always a word of its own."""
+    return len(_split(f"a{character}a", normalizer)) > 1
 
 
 def _select_characters(
@@ -156,7 +195,7 @@ def _merge(
     alphabet: Sequence[str],
     size: int,
     min_frequency: int,
-) -> list[str]:
+) -> tokenizers.Tokenizer:
     """Merges an alphabet into longer wordpieces, up to `size` in total.
 
     alphabet: special tokens and forms of characters.
@@ -170,12 +209,11 @@ def _merge(
         limit_alphabet=0,
         show_progress=False,
     )
-    learner.train_from_iterator(_repeat(words, set(alphabet)), trainer)
-    vocabulary = learner.get_vocab(with_added_tokens=False)
-    return sorted(vocabulary, key=lambda token: vocabulary[token])
+    learner.train_from_iterator(repeat_words(words, set(alphabet)), trainer)
+    return learner
 
 
-def _repeat(words: Mapping[str, int], alphabet: set[str]) -> Iterator[str]:
+def repeat_words(words: Mapping[str, int], alphabet: set[str]) -> Iterator[str]:
     """Repeats each word by its count, because the trainer takes no counts.
 
     Skips words of one character, which have no pair to merge, and words that

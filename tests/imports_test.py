@@ -20,7 +20,13 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 # everyone commands, errors, files, options, registry and types.
 _NETWORK = {"networks", "layers", "kernels"}
 _DATA = {"tokenizers", "data", "metrics"}
-_TASKS = _DATA | {"networks.base", "tasks", "heads"}
+_TASKS = _DATA | {
+    "networks.base",
+    "tasks",
+    "heads",
+    "generation",
+    "kv_cache",
+}
 _MODEL = _NETWORK | _TASKS | {"model"}
 _CHECKPOINT = _MODEL | {"checkpoint", "model_card"}
 _PREDICTOR = _CHECKPOINT | {"formats", "loading", "predictor"}
@@ -43,11 +49,27 @@ INSIDE = {
     "networks.base": set(),
     "layers": {"kernels", "networks.base"},
     "networks": {"networks", "layers"},
+    "kv_cache": set(),
+    "generation": set(),
     "heads": {"kernels", "layers", "networks.base"},
     "text_cleaning": set(),
     "tokenizers.base": set(),
+    "special_tokens": {"text_cleaning"},
     "wordpiece_learner": {"text_cleaning"},
-    "tokenizers": {"text_cleaning", "tokenizers", "wordpiece_learner"},
+    "byte_pairs": set(),
+    "byte_pair_learner": {"byte_pairs", "wordpiece_learner"},
+    "sentencepiece_model": set(),
+    "sentencepiece_learner": {"wordpiece_learner"},
+    "tokenizers": {
+        "text_cleaning",
+        "special_tokens",
+        "wordpiece_learner",
+        "byte_pairs",
+        "byte_pair_learner",
+        "sentencepiece_model",
+        "sentencepiece_learner",
+        "tokenizers",
+    },
     "data": {"tokenizers", "data", "safetensors_mmap"},
     "metrics": {"tokenizers", "data", "metrics"},
     "tasks.base": {
@@ -100,7 +122,7 @@ OUTSIDE = {
 }
 
 # The network is written in keras, so that any backend of Keras could run it.
-NETWORK = ("layers", "networks.bert", "heads", "model")
+NETWORK = ("layers", "networks.bert", "kv_cache", "heads", "model")
 NETWORK_IMPORTS = {
     "bert_keras",
     "keras",

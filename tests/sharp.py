@@ -12,6 +12,7 @@ from bert_keras import model as model_lib
 from bert_keras import predictor
 from bert_keras.networks import bert
 from bert_keras.tasks import (
+    causal_lm,
     classification,
     embedding,
     intent_slots,
@@ -22,6 +23,7 @@ from bert_keras.tasks import (
 from tests import tiny
 
 TASKS = (
+    "causal_lm",
     "classification",
     "pair",
     "masked_lm",
@@ -35,7 +37,13 @@ TASKS = (
 
 def make(task: str, *, seed: int = 1) -> predictor.Predictor:
     sizes = {"hidden_size": 32, "intermediate_size": 64}
-    if task == "masked_lm":
+    if task == "causal_lm":
+        settings = causal_lm.CausalLM(seq_length=32, max_new_tokens=8)
+        settings = settings.adapt([], tiny.tokenizer())
+        model = model_lib.BertModel(
+            bert.BertEncoder(tiny.bert_for(task, **sizes)), settings
+        )
+    elif task == "masked_lm":
         model = tiny.masked_lm_model(**sizes)
     elif task == "question_answering":
         settings = question_answering.QuestionAnswering(

@@ -33,6 +33,13 @@ def bert(**changes) -> bert_lib.BertConfig:
     return bert_lib.BertConfig(**(sizes | changes))
 
 
+def bert_for(task_name: str, **changes) -> bert_lib.BertConfig:
+    """A network that the task can learn with."""
+    if task_name == "causal_lm":
+        changes = {"causal": True} | changes
+    return bert(**changes)
+
+
 def tokenizer() -> wordpiece.Tokenizer:
     return wordpiece.Tokenizer(VOCABULARY, lowercase=True)
 

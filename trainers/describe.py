@@ -29,7 +29,7 @@ from trainers import flags
 class Settings:
     model: str = options.option(
         "",
-        f"One of {', '.join(bert.SIZES)}, or a JSON file with the fields "
+        f"One of {', '.join(bert.NAMES)}, or a JSON file with the fields "
         "of BertConfig.",
     )
     checkpoint: str = options.option("", options.CHECKPOINT)

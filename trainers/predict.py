@@ -2,6 +2,7 @@
 
   echo "a fine film" | bert-keras predict --checkpoint=runs/sst2
   bert-keras predict --checkpoint=runs/mrpc --input=pairs.tsv
+  echo "The film" | bert-keras predict --checkpoint=runs/gpt --top_p=0.9
 
 A line is a text; for pairs, two texts separated by a TAB, as in a .tsv file
 without a header. Other tables (.csv, .tsv, .parquet) are read by their column
@@ -24,6 +25,7 @@ from bert_keras import (
     console,
     evaluation,
     files,
+    generation,
     labelled_examples,
     options,
     predictor,
@@ -73,7 +75,12 @@ def main() -> None:
         settings.output, input=settings.input, checkpoint=settings.checkpoint
     )
     registry.import_modules(settings.modules)
-    model = predictor.load(settings.checkpoint)
+    given = {
+        name: value
+        for name, value in vars(flags.read(generation.Settings)).items()
+        if value is not None
+    }
+    model = predictor.load(settings.checkpoint, settings=given)
     task = model.task
     lines = unlabelled_texts.read(
         settings.input,
@@ -108,8 +115,13 @@ def _write(answers: Iterable[Mapping[str, Any]], file: TextIO) -> None:
         )
 
 
+def define_flags() -> None:
+    flags.define(Settings)
+    flags.define(generation.Settings)
+
+
 def run() -> None:
-    flags.run(main, lambda: flags.define(Settings))
+    flags.run(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Reads and writes Hugging Face BERT folders.
 
-    config.json              "model_type": "bert"
+    config.json              "model_type": "bert"; "openai-gpt": see openai_gpt
     model.safetensors        or model.safetensors.index.json and its shards
     vocab.txt                or tokenizer.json
     tokenizer_config.json    casing
@@ -25,7 +25,7 @@ from bert_keras.data import tag_schemes
 from bert_keras.formats import hugging_face_config as configs
 from bert_keras.formats import hugging_face_tokenizer as tokenizers
 from bert_keras.formats import hugging_face_weights as weights
-from bert_keras.formats import weight_mapping
+from bert_keras.formats import openai_gpt, weight_mapping
 from bert_keras.networks import bert
 from bert_keras.tasks import (
     base,
@@ -197,11 +197,18 @@ def recognises(path: str) -> bool:
 
 def read(
     path: str, *, lowercase: bool | None = None, allow_missing: str = ""
-) -> HuggingFace:
+) -> HuggingFace | openai_gpt.OpenAIGPT:
     """Reads a folder and checks all names and shapes; weights load lazily."""
-    config, values = configs.read(path)
+    values = files.read_json(os.path.join(path, configs.CONFIG))
+    is_gpt = openai_gpt.is_gpt(values)
+    if not is_gpt:
+        config, values = configs.read(path)
     if not _has(path, weights.WEIGHTS) and not _has(path, weights.INDEX):
         raise errors.InputError(_unreadable(path, values))
+    if is_gpt:
+        return openai_gpt.read(
+            path, lowercase=lowercase, allow_missing=allow_missing
+        )
     tensors = weights.Tensors(path)
     # Check the table's own size: a wrong one in config.json alone could make a
     # vocabulary of any size.
@@ -264,13 +271,17 @@ def write(
 ) -> None:
     """Writes a folder that `from_pretrained` of transformers loads.
 
-    An encoder without a head is written as a transformers BertModel. The
-    settings of the task are stored in config.json under "bert_keras".
+    GPT is written by `openai_gpt`. An encoder without a head is written as a
+    transformers BertModel. The settings of the task are stored in config.json
+    under "bert_keras".
     """
-    tokenizer = wordpiece.require(tokenizer, "Hugging Face's BERT")
     task = getattr(model, "task", None)
     encoder = getattr(model, "encoder", model)
     network = weight_mapping.config_of_bert(encoder)
+    if openai_gpt.writes(network, task):
+        openai_gpt.write(folder, model, tokenizer)
+        return
+    tokenizer = wordpiece.require(tokenizer, "Hugging Face's BERT")
     mappings = weights.map_encoder(network)
     values = checkpoint.weight_values(encoder)
     name = _written_as(task) if task else "BertModel"

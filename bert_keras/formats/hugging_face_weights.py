@@ -6,7 +6,8 @@ LayerNorm.bias, which old files call gamma and beta.
 
 import os
 import re
-from collections.abc import Iterable
+import types
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -160,8 +161,20 @@ class Tensors:
     All files are opened at once, values are read lazily.
     """
 
-    def __init__(self, folder: str):
+    def __init__(
+        self,
+        folder: str,
+        *,
+        prefix: str = "bert.",
+        copies: Mapping[str, str] = types.MappingProxyType(COPIES),
+    ):
+        """Opens the files.
+
+        prefix: what a model with a head has before the names of its encoder.
+        copies: {a tensor: the one that it is tied to}.
+        """
         self.folder = folder
+        self.prefix = prefix
         # name: (open file, name in that file)
         self._tensors: dict[str, tuple[Any, str]] = {}
         tensors = []
@@ -173,15 +186,15 @@ class Tensors:
                     f"{path} is damaged or truncated ({error}); copy it again."
                 ) from None
             tensors += [(name, file) for name in file.keys()]
-        prefix = _common_prefix([name for name, _ in tensors])
-        if prefix:
+        wrapper = _common_prefix([name for name, _ in tensors])
+        if wrapper:
             weight_mapping.warn(
-                f"{folder}: every tensor's name begins with {prefix}, which "
+                f"{folder}: every tensor's name begins with {wrapper}, which "
                 "wrappers of the training program add; it is removed."
             )
         for name, file in tensors:
-            self._add(name, file, name.removeprefix(prefix))
-        self._drop_copies()
+            self._add(name, file, name.removeprefix(wrapper))
+        self._drop_copies(copies)
 
     @property
     def names(self) -> set[str]:
@@ -237,7 +250,7 @@ class Tensors:
         return (*file.get_slice(stored_name).get_shape(), 0)[0]
 
     def _add(self, stored_name: str, file: Any, name: str) -> None:
-        name = name.removeprefix("bert.")
+        name = name.removeprefix(self.prefix)
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
         if name in self._tensors:
@@ -247,8 +260,8 @@ class Tensors:
             )
         self._tensors[name] = (file, stored_name)
 
-    def _drop_copies(self) -> None:
-        for copy, name in COPIES.items():
+    def _drop_copies(self, copies: Mapping[str, str]) -> None:
+        for copy, name in copies.items():
             if copy not in self._tensors:
                 continue
             if name in self._tensors and not np.array_equal(

@@ -16,6 +16,7 @@ import tensorflow as tf
 from bert_keras import checkpoint, errors, files, locks, named_tensors
 from bert_keras.networks import bert
 from bert_keras.tasks import base, classification
+from bert_keras.tokenizers import base as tokenizer_lib
 from bert_keras.tokenizers import wordpiece
 
 
@@ -138,7 +139,7 @@ Format = TypeVar("Format", bound="ExternalCheckpoint")
 class ExternalCheckpoint(checkpoint.Checkpoint):
     """A checkpoint of an external format; tensors are read lazily."""
 
-    words: wordpiece.Tokenizer
+    words: tokenizer_lib.Tokenizer
     tensor: Callable[[str], np.ndarray]
     encoder_mappings: Sequence[WeightMapping]
     head_mappings: Sequence[WeightMapping] = ()
@@ -151,7 +152,7 @@ class ExternalCheckpoint(checkpoint.Checkpoint):
     def check_shapes(self) -> None:
         pass  # each format has checked its sizes in `read`
 
-    def tokenizer(self) -> wordpiece.Tokenizer:
+    def tokenizer(self) -> tokenizer_lib.Tokenizer:
         return self.words
 
     def encoder_values(self) -> Mapping[str, np.ndarray]:

@@ -90,6 +90,17 @@ QUESTIONS = Examples(
     ),
 )
 
+BEGINNINGS = Examples(
+    (
+        {"text": "The old man sat down and"},
+        {"text": "It was a cold night, and the"},
+    ),
+    (
+        {"text": "他打开门，看见"},
+        {"text": "今天天气很好，我们"},
+    ),
+)
+
 MASKS = Examples(
     (
         {"text": "The old man sat down on the [MASK] and opened his [MASK]."},

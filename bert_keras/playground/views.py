@@ -252,6 +252,30 @@ class Embeddings(View):
         return [blocks.bars("Cosine with the first text", bars[1:])]
 
 
+class Continuation(View):
+    """Causal language model: the text, and how the model continues it."""
+
+    needs = {"text": str, "tokens": list, "ended": bool}
+    columns = ("text",)
+    example_texts = examples.BEGINNINGS
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(texts, answer)] = rows
+        begin = texts["text"]
+        text = begin + answer["text"]
+        new = blocks.span(len(begin), len(text), "")
+        shown = [blocks.marked_text("Text", text, [new])]
+        count = len(answer["tokens"])
+        if not answer["ended"]:
+            shown.append(
+                blocks.message(
+                    f"It has {count} new tokens, the most that the model is "
+                    "set to add, and may continue after them."
+                )
+            )
+        return shown
+
+
 class FilledMasks(View):
     """Masked language model: candidates for each [MASK] in a text."""
 
@@ -323,6 +347,7 @@ VIEWS: tuple[type[View], ...] = (
     Answers,
     Similarity,
     Embeddings,
+    Continuation,
     FilledMasks,
     View,
 )

@@ -23,6 +23,7 @@ from bert_keras.serving import (
     served_width,
     tf_serving_files,
 )
+from bert_keras.tasks import base
 from bert_keras.types import StrPath
 
 MAX_CHARACTERS = 100_000
@@ -161,6 +162,11 @@ def save(
             _classifier(text, task.text_columns, task.class_names),
             _string_specs("inputs"),
         )
+    if task.request_settings:
+        functions[signatures.WITH_SETTINGS] = (
+            text,
+            _string_specs(*task.text_columns) | _setting_specs(task),
+        )
     shapes = signatures.save(
         predictor, folder, functions, tokenizer=predictor.tokenizer
     )
@@ -175,6 +181,13 @@ def save(
 def _string_specs(*names: str) -> dict[str, tf.TensorSpec]:
     return {
         name: tf.TensorSpec((None,), tf.string, name=name) for name in names
+    }
+
+
+def _setting_specs(task: base.Task) -> dict[str, tf.TensorSpec]:
+    return {
+        name: tf.TensorSpec((None,), dtype, name=name)
+        for name, dtype in task.request_settings.items()
     }
 
 
@@ -213,14 +226,15 @@ def limited(
     """
 
     def text(**raw):
+        texts = {name: raw[name] for name in predictor.task.text_columns}
         kept = {
             name: tf.strings.substr(value, 0, max_characters, "UTF8_CHAR")
-            for name, value in raw.items()
+            for name, value in texts.items()
         }
-        answers = predictor.serve_text(**kept)
+        answers = predictor.serve_text(**(raw | kept))
         shortened = [
             tf.strings.length(value) > tf.strings.length(kept[name])
-            for name, value in raw.items()
+            for name, value in texts.items()
         ]
         truncated = tf.reduce_any([answers["truncated"], *shortened], axis=0)
         answers = answers | {"truncated": truncated}
@@ -264,6 +278,14 @@ def compare(
                 },
             )
         )
+    if task.request_settings:
+        settings = _some_settings(task, len(answers["truncated"]))
+        pairs.append(
+            (
+                served.signatures[signatures.WITH_SETTINGS](**raw, **settings),
+                limited(predictor, **limits)(**raw, **settings),
+            )
+        )
     differences = [
         verification.compare(got, want, ranked=task.ranked_outputs)
         for got, want in pairs
@@ -275,10 +297,22 @@ def compare(
     )
 
 
+def _some_settings(task: base.Task, count: int) -> dict[str, tf.Tensor]:
+    """Returns settings of `count` texts, others for each text."""
+    numbers = tf.range(count) % 5
+    return {
+        # Temperatures and top_p from 0 to 1; top_k, seeds, ... from 0 to 4.
+        name: tf.cast(numbers, dtype) / 4
+        if tf.as_dtype(dtype).is_floating
+        else tf.cast(numbers, dtype)
+        for name, dtype in task.request_settings.items()
+    }
+
+
 def _token_rows(
     predictor: predictor_lib.Predictor, raw: Mapping[str, tf.Tensor]
 ) -> dict[str, tf.Tensor]:
-    """Returns features (W, seq_length) of some texts for signature `tokens`."""
+    """Returns features (W, S) of some texts for the signature `tokens`."""
     task = predictor.task
     rows = signatures.padded(
         task.preprocess(raw, predictor.tokenizer),

@@ -57,10 +57,10 @@ def fit(
 def tokens(
     predictor: predictor_lib.Predictor, **rows: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """Computes `predictor.tokens` of rows (W, seq_length), skipping padding.
+    """Computes `predictor.tokens` of rows (W, S), skipping padding.
 
     Columns that are padding in all rows are not computed; per-token outputs are
-    0 there.
+    0 there. S is the task's max_row_length.
     """
     length = predictor.task.max_row_length
     rows = {

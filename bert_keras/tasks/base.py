@@ -7,6 +7,7 @@ file's name.
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -279,6 +280,9 @@ class Task:
     #: the longest.
     list_padding: ClassVar[Mapping[str, Any]] = {}
     list_width: ClassVar[int | None] = None
+    #: Settings that a request to a served model may give for each text: name ->
+    #: dtype. `infer` finds them among the features, (W,).
+    request_settings: ClassVar[Mapping[str, str]] = {}
 
     @property
     def unwrapped(self) -> "Task":
@@ -304,9 +308,14 @@ class Task:
         """The maximum number of tokens in a row of `preprocess`.
 
         It is more than `seq_length` if that is the length of one text and a
-        row has several.
+        row has several, and less if `infer` adds tokens to the row.
         """
         return self.seq_length
+
+    @property
+    def steps_per_answer(self) -> int:
+        """How many times `infer` runs the network, at most."""
+        return 1
 
     # Methods that run on the host.
 
@@ -330,9 +339,17 @@ class Task:
         """Returns this task with the fields that records determine.
 
         manifest: that of prepared records, with "seq_length", "objective" (nsp,
-          sop or none) and "packing" (absent: segments).
+          sop or none) and "packing" (absent: segments). Raises InputError for
+          records that the task cannot learn from.
         """
         return self.with_settings(seq_length=manifest["seq_length"])
+
+    def summarize(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Adds metrics that are functions of means, such as perplexity.
+
+        metrics: the means of the losses and of `metric_sums` over all records.
+        """
+        return dict(metrics)
 
     def adapt(
         self, examples: Iterable[Example], tokenizer: tokenizers.Tokenizer
@@ -478,6 +495,14 @@ class Task:
         encoded["token_table"] = encoder.token_table
         return self.outputs(encoded, heads, features, training=training)
 
+    def infer(self, model: Any, features: Tensors) -> Tensors:
+        """Computes the outputs that `decode` reads, for prediction.
+
+        model: the BertModel. A task that generates tokens runs the network in a
+        loop instead of once.
+        """
+        return model(features, training=False)
+
     def metric_sums(
         self, outputs: Tensors, features: Tensors, targets: Targets
     ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
@@ -611,6 +636,11 @@ def require_task(task: object) -> None:
             'bert_keras.tasks.Classification(labels=("bad", "good")).',
             argument="task",
         )
+
+
+def perplexity(loss: float) -> float:
+    """Returns exp of a mean loss; infinity if that is too large a number."""
+    return math.exp(loss) if loss < 700 else math.inf
 
 
 def require_labels(name: str, labels: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from bert_keras import errors, files, text_cleaning, wordpiece_learner
+from bert_keras import special_tokens as special_tokens_lib
 from bert_keras.tokenizers import base
 from bert_keras.types import StrPath
 
@@ -136,7 +137,7 @@ class Tokenizer(base.Tokenizer):
     ) -> tf.RaggedTensor:
         text = tf.ensure_shape(tf.convert_to_tensor(text, tf.string), (None,))
         if special_tokens:
-            return self._with_special_tokens(text)
+            return special_tokens_lib.tokenize(text, self._specials, self)
         text = text_cleaning.normalize(text, lowercase=self.lowercase)
         return self._pieces.tokenize(text_cleaning.without_long_words(text))
 
@@ -187,31 +188,6 @@ class Tokenizer(base.Tokenizer):
         text = tf.where(spaced, tf.strings.join([" ", text]), text)
         text = tf.strings.reduce_join(ids.with_values(text), axis=-1)
         return tf.strings.strip(text)
-
-    def _with_special_tokens(self, text):
-        pattern = "|".join(re.escape(piece) for piece in self._specials)
-        # Drop control characters first: for regex_split, NUL ends the text.
-        text = text_cleaning.without_controls(text)
-        # "a [MASK] b" -> "a ", "[MASK]", " b": a special part becomes its id,
-        # the others are tokenized.
-        parts = tf_text.regex_split(text, pattern, pattern)  # (B, parts)
-        flat = parts.flat_values
-        special_ids = tf.fill(tf.shape(flat), -1)
-        for piece, index in self._specials.items():
-            special_ids = tf.where(flat == piece, index, special_ids)
-        special = special_ids >= 0
-        ids = tf.concat(
-            [
-                self(tf.where(special, "", flat)),
-                tf.RaggedTensor.from_row_lengths(
-                    tf.boolean_mask(special_ids, special),
-                    tf.cast(special, tf.int64),
-                    validate=False,
-                ),
-            ],
-            axis=1,
-        )
-        return parts.with_flat_values(ids).merge_dims(1, 2)
 
 
 @functools.cache  # build it once per process, however often it is unpickled

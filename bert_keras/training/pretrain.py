@@ -175,7 +175,7 @@ def _train(
         count = -(-len(records) // settings.batch_size)
         stop = min(count, settings.evaluate_batches)
         dev_batches = batches(records, False, stop_step=stop)
-        return scoring.average(evaluate_step, dev_batches), {}  # no tables
+        return scoring.score(task, evaluate_step, dev_batches), {}  # no tables
 
     trainer = trainer_lib.Trainer(
         settings, strategy, model, tokenizer, settings.steps, card

@@ -341,7 +341,7 @@ class PretrainSettings(TrainSettings):
     )
     model: str = options.option(
         "base",
-        f"One of {', '.join(bert.SIZES)}, or a JSON file with the "
+        f"One of {', '.join(bert.NAMES)}, or a JSON file with the "
         "fields of BertConfig.",
         reads=True,
     )

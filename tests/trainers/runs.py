@@ -10,6 +10,7 @@ from bert_keras import model as model_lib
 from bert_keras import optimizers
 from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import (
+    causal_lm,
     classification,
     embedding,
     intent_slots,
@@ -26,6 +27,7 @@ from tests import tiny
 
 # Made when they are needed: workers connect before the first tensor.
 TASKS = {
+    "causal_lm": lambda: causal_lm.CausalLM().adapt([], tiny.tokenizer()),
     "masked_lm": lambda: masked_lm.MaskedLM().adapt([], tiny.tokenizer()),
     "classification": lambda: classification.Classification(
         labels=("bad", "good")
@@ -59,6 +61,8 @@ def batches(task, count, size=BATCH):
             targets = {"next_sentence": (labels, weights)}
             seeds = tf.stack([tf.range(size), tf.fill([size], step)], axis=1)
             inputs, targets = task.randomize(inputs, targets, seeds)
+        elif isinstance(task, causal_lm.CausalLM):
+            inputs, targets = task.randomize(inputs, {}, None)
         elif isinstance(task, tagging.Tagging):
             # Some tokens count, more in some rows than in others.
             shape = inputs["token_ids"].shape
@@ -116,7 +120,7 @@ class Run:
         rate = options.pop("dropout", 0.0)
         rule = options.pop("rule", optimizers.AdamW())
         peak = options.pop("peak", 1e-4)
-        bert = tiny.bert(dropout=rate, attention_dropout=rate)
+        bert = tiny.bert_for(task_name, dropout=rate, attention_dropout=rate)
         self.task = TASKS[task_name]()
         with self.strategy.scope():
             self.model = model_lib.BertModel(

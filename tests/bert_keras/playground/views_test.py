@@ -13,6 +13,7 @@ from tests import sharp
 from tests.bert_keras.playground import pages
 
 VIEWS = {
+    "causal_lm": views.Continuation,
     "classification": views.Classes,
     "pair": views.Classes,
     "multi_label": views.Classes,

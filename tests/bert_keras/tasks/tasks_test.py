@@ -17,6 +17,11 @@ from tests import tiny
 
 # What each task learns and answers in these tests: rows with its columns.
 ROWS = {
+    "causal_lm": [
+        {"text": "the film is very"},
+        {"text": "很 好 电影 ! a dull old story"},
+        {"text": ""},
+    ],
     "classification": [
         {"text": "a good film", "text_pair": "很 好", "label": "good"},
         {"text": "a very bad old plot .", "text_pair": "坏", "label": "bad"},
@@ -120,7 +125,8 @@ def tasks(**fields):
 
 def predictors():
     for task in tasks():
-        model = model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
+        config = tiny.bert_for(task.name)
+        model = model_lib.BertModel(bert.BertEncoder(config), task)
         yield predictor.Predictor(model, tiny.tokenizer())
 
 

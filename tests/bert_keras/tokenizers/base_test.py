@@ -99,7 +99,7 @@ class FolderTest(parameterized.TestCase):
 
     @parameterized.parameters(
         ({"name": "os"}, "the module 'os', which is imported .* 0 tokenizers"),
-        ({"name": "base"}, "which is neither one of wordpiece"),
+        ({"name": "base"}, "which is neither one of bpe, .*wordpiece"),
         ({}, "its tokenizer is None; expected the name of a module"),
         ({"name": "wordpiece"}, r"settings \[\]; expected \['lowercase'\]"),
         (

@@ -70,6 +70,11 @@ CASES = {
             [{"text": "old", "answer_start": 12}],
         ],
     ),
+    "causal_lm": lambda: (
+        tasks.CausalLM().adapt([], tiny.tokenizer()),
+        TEXTS,
+        None,
+    ),
     "masked_lm": lambda: (
         tasks.MaskedLM(objective="none").adapt([], tiny.tokenizer()),
         TEXTS,
@@ -84,7 +89,9 @@ CASES = {
 
 def model(task, **changes):
     keras.utils.set_random_seed(1)
-    config = tiny.bert(dropout=0.0, attention_dropout=0.0, **changes)
+    config = tiny.bert_for(
+        task.name, dropout=0.0, attention_dropout=0.0, **changes
+    )
     return bert_keras.BertModel(config, task)
 
 
