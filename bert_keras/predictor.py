@@ -409,6 +409,15 @@ def _with_settings(
     return task.with_settings(**settings)
 
 
+def say_new_tokens(source: checkpoint.Checkpoint) -> None:
+    """Prints which tokens were added for a task, if any."""
+    if tokens := loading.new_tokens(source):
+        console.say(
+            f"{source.name}: the vocabulary gets {', '.join(tokens)}, whose "
+            "embeddings are new: they are drawn from N(0, 0.02)"
+        )
+
+
 def as_json(answer: Mapping[str, Any]) -> str:
     """Formats an answer as a line of JSON; NaN and infinity become null."""
 

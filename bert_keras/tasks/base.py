@@ -280,6 +280,9 @@ class Task:
     #: the longest.
     list_padding: ClassVar[Mapping[str, Any]] = {}
     list_width: ClassVar[int | None] = None
+    #: Whether rows have the special tokens of the tokenizer's frame. If so, a
+    #: checkpoint whose tokenizer lacks them gets them before fine-tuning.
+    reads_frame: ClassVar[bool] = True
     #: Settings that a request to a served model may give for each text: name ->
     #: dtype. `infer` finds them among the features, (W,).
     request_settings: ClassVar[Mapping[str, str]] = {}

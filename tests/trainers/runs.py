@@ -21,8 +21,8 @@ from bert_keras.tasks import (
 )
 from bert_keras.training import devices
 from bert_keras.training import step as step_lib
+from bert_keras.wrappers import auxiliary_lm, label_smoothing, r_drop
 from bert_keras.wrappers import base as wrappers
-from bert_keras.wrappers import label_smoothing, r_drop
 from tests import tiny
 
 # Made when they are needed: workers connect before the first tensor.
@@ -51,6 +51,7 @@ BATCH = 8
 
 def batches(task, count, size=BATCH):
     """Batches of rows of every length, with the task's targets."""
+    terms = task.loss_weights
     task, _ = wrappers.unwrap(task)
     for step in range(count):
         inputs = tiny.inputs(rows=size, length=12, seed=step)
@@ -101,6 +102,9 @@ def batches(task, count, size=BATCH):
             # Rows of unequal weight: a mean per part would be wrong.
             weights = tf.constant(random.random(size), tf.float32)
             targets = {"label": (labels, weights)}
+        if auxiliary_lm.TERM in terms:
+            row_weights = tf.constant(random.random(size), tf.float32)
+            targets[auxiliary_lm.TERM] = (labels, row_weights)
         yield {
             "inputs": inputs,
             "targets": targets,
@@ -120,7 +124,9 @@ class Run:
         rate = options.pop("dropout", 0.0)
         rule = options.pop("rule", optimizers.AdamW())
         peak = options.pop("peak", 1e-4)
-        bert = tiny.bert_for(task_name, dropout=rate, attention_dropout=rate)
+        network = options.pop("network", {})
+        network |= {"dropout": rate, "attention_dropout": rate}
+        bert = tiny.bert_for(task_name, **network)
         self.task = TASKS[task_name]()
         with self.strategy.scope():
             self.model = model_lib.BertModel(
