@@ -8,7 +8,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from bert_keras import checkpoint, commands, errors, layers, registry
+from bert_keras import (
+    checkpoint,
+    commands,
+    errors,
+    layers,
+    model_card,
+    registry,
+)
 from bert_keras import model as model_lib
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
@@ -128,6 +135,9 @@ class _Framed(checkpoint.Checkpoint):
 
     def head_values(self) -> Mapping[str, np.ndarray]:
         return self.source.head_values()
+
+    def card(self) -> model_card.Card | None:
+        return self.source.card()
 
     @property
     def is_complete(self) -> bool:

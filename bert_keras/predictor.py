@@ -381,6 +381,8 @@ def load(
         keras.config.set_dtype_policy(precision or before)
         if settings:
             task = _with_settings(task or source.task, settings, source.folder)
+        source = loading.with_frame(source, task)
+        say_new_tokens(source)
         model = loading.load_model(source, task)
         card = source.card()
         if task is not None and not settings:

@@ -205,7 +205,7 @@ class NewTokensTest(parameterized.TestCase):
             model.predict([("the plot", "bad")]),
         )
         # From the run to another task: the tokens are there.
-        other = classification.Classification(labels=("x", "y"))
+        other = classification.Classification(labels=("x", "y"), seq_length=16)
         more = bert_keras.load(self.path("run"), task=other)
         self.assertEqual(
             more.tokenizer.vocab_size, self.tokenizer.vocab_size + 3
