@@ -119,7 +119,7 @@ class Choices(View):
         texts = self.example_texts
         absent = dict.fromkeys(self.task.text_columns, "")
         return [
-            absent | example
+            {**absent, **example}
             for example in (texts.chinese if chinese else texts.english)
             if set(example) <= set(absent)
         ]

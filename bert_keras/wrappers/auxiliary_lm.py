@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bert_keras import errors, kernels, options
+from bert_keras import errors, options
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base as tasks
 from bert_keras.tokenizers import base as tokenizers
@@ -37,7 +37,9 @@ class AuxiliaryLM(base.Wrapper):
     )
 
     @property
-    def loss_weights(self) -> Mapping[str, float]:
+    def loss_weights(  # type: ignore[override]  # of the inner task and more
+        self,
+    ) -> Mapping[str, float]:
         return {**self.task.loss_weights, TERM: self.weight}
 
     def build_heads(
@@ -48,6 +50,14 @@ class AuxiliaryLM(base.Wrapper):
                 f"wrappers={self.name} needs a causal network, such as GPT: "
                 f"this {config.name} reads the tokens that it would predict. "
                 "Leave the wrapper out.",
+                argument="wrappers",
+            )
+        if config.embedding_width != config.hidden_size:
+            raise errors.InputError(
+                f"wrappers={self.name}: the token embeddings have "
+                f"{config.embedding_width} dimensions and the hidden states "
+                f"{config.hidden_size}; expected as many. Leave the wrapper "
+                "out.",
                 argument="wrappers",
             )
         return self.task.build_heads(config)
@@ -146,7 +156,8 @@ def _token_losses(
     """
     width = hidden.shape[-1]
     flat = tf.reshape(hidden[:, :-1], (-1, width))
-    logits = kernels.matmul_transposed(flat, tf.cast(table, hidden.dtype))
+    table = tf.cast(table, hidden.dtype)
+    logits = tf.matmul(flat, table, transpose_b=True)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
         tf.reshape(token_ids[:, 1:], [-1]), tf.cast(logits, tf.float32)
     )

@@ -97,17 +97,16 @@ class PairOrderTest(parameterized.TestCase):
         model = make()
         with self.assertRaisesRegex(errors.InputError, "as a SavedModel"):
             model.task.for_device()
-        other = make("tanh")
-        for name, model in (
+        for name, written in (
             ("hugging_face", model),
-            ("google", other),
+            ("google", make("tanh")),
             ("keras_hub", model),
         ):
             with self.assertRaisesRegex(errors.InputError, "pair_order both"):
                 formats.FORMATS[name].write(
                     f"{self.create_tempdir().full_path}/x",
-                    model.model,
-                    model.tokenizer,
+                    written.model,
+                    written.tokenizer,
                 )
         task = classification.Classification(pair_order="both")
         rows = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
