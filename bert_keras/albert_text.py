@@ -12,12 +12,13 @@ from bert_keras import byte_pairs, text_cleaning
 
 _QUOTES = "``|''"
 _MARKS = r"\p{M}+"
+_NUL = r"\x00+"  # ends the text for SentencePiece's op
 
 
 def normalize(
     text: tf.Tensor, *, lowercase: bool, join_quotes: bool
 ) -> tf.Tensor:
-    """Normalises text (B,) and drops invalid UTF-8."""
+    """Normalises text (B,); drops invalid UTF-8 and NUL."""
     text = tf.strings.unicode_transcode(
         text,
         "UTF-8",
@@ -25,6 +26,7 @@ def normalize(
         errors="ignore",
         replace_control_characters=False,
     )
+    text = tf.strings.regex_replace(text, _NUL, "")
     if join_quotes:
         text = tf.strings.regex_replace(text, _QUOTES, '"')
     return _without_accents(text) if lowercase else text
@@ -47,7 +49,8 @@ def with_source(
     points = tf.strings.unicode_decode(text, "UTF-8", errors="ignore")
     distinct, index = tf.unique(points.values)
     characters = tf.strings.unicode_encode(distinct[:, tf.newaxis], "UTF-8")
-    forms = _without_accents(characters) if lowercase else characters
+    forms = tf.strings.regex_replace(characters, _NUL, "")
+    forms = _without_accents(forms) if lowercase else forms
     sizes = tf.gather(tf.strings.length(forms), index)  # in bytes
     dropped = tf.gather(
         tf.logical_and(

@@ -8,12 +8,13 @@ import collections
 import io
 import itertools
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
-from bert_keras import errors, wordpiece_learner
+from bert_keras import errors, sentencepiece_model, wordpiece_learner
 
 PAD, UNK = "<pad>", "<unk>"
 CONTROLS = ("[CLS]", "[SEP]", "[MASK]")  # the ids 2, 3 and 4
@@ -21,8 +22,10 @@ SPECIAL_TOKENS = (PAD, UNK, *CONTROLS)
 MODEL_TYPES = ("unigram", "bpe")
 
 _TEXTS_PER_CALL = 4000
+_LEAST_COVERAGE = 0.98  # what the trainer accepts
 _THREADS = 4  # a constant: the sums of floats depend on it
-# Longer words teach nothing, and the trainer's own limit is in bytes.
+# Characters. Longer runs without a blank, as of Chinese, are learned from in
+# parts: the trainer would skip them.
 _MAX_WORD_LENGTH = 1000
 
 
@@ -74,11 +77,25 @@ def learn(
                 minloglevel=2,
             )
         except (RuntimeError, OSError) as error:
-            raise errors.InputError(
-                f"SentencePiece cannot learn {size} pieces from this text: "
-                f"{error}"
-            ) from None
-    return model.getvalue()
+            raise errors.InputError(_explain(size, str(error))) from None
+    # Equal texts give equal files.
+    return sentencepiece_model.without_paths(model.getvalue())
+
+
+def _explain(size: int, message: str) -> str:
+    """Returns what to do about an error of the trainer."""
+    if most := re.search(r"value <= (\d+)", message):
+        return (
+            f"Expected text for {size} pieces; this one gives {most[1]}. "
+            f"Request {most[1]} or fewer, or give more text."
+        )
+    if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        return (
+            f"Expected a size above {least[1]}: so many pieces are special or "
+            f"single characters, which make up {_LEAST_COVERAGE:.0%} of the "
+            f"text; got {size}."
+        )
+    return f"SentencePiece cannot learn {size} pieces from this text: {message}"
 
 
 def _count_words(
@@ -87,13 +104,11 @@ def _count_words(
     words: collections.Counter[str] = collections.Counter()
     for batch in _batches(texts):
         for text in normalize(tf.constant(batch, tf.string)).numpy():
-            words.update(text.decode().split())
+            for word in text.decode().replace("\0", "").split():
+                for start in range(0, len(word), _MAX_WORD_LENGTH):
+                    words[word[start : start + _MAX_WORD_LENGTH]] += 1
     # In a fixed order, as the trainer's ties depend on it.
-    return {
-        word: count
-        for word, count in sorted(words.items())
-        if len(word) <= _MAX_WORD_LENGTH and "\0" not in word
-    }
+    return dict(sorted(words.items()))
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -111,4 +126,4 @@ def _coverage(characters: dict[str, int], size: int) -> float:
     most = max(1, int(room * wordpiece_learner.MAX_ALPHABET_FRACTION))
     covered = sum(itertools.islice(characters.values(), most))
     fraction = covered / sum(characters.values())
-    return min(wordpiece_learner.COVERAGE, fraction)
+    return min(wordpiece_learner.COVERAGE, max(_LEAST_COVERAGE, fraction))

@@ -5,7 +5,7 @@ that generate code for it cannot be imported together.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from bert_keras import errors
@@ -13,10 +13,13 @@ from bert_keras import errors
 UNIGRAM, BPE = 1, 2  # TrainerSpec.ModelType
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
-# Fields of ModelProto, of its pieces, and of TrainerSpec.
-_PIECES, _TRAINER = 1, 2
+# Fields of ModelProto, of its pieces, of TrainerSpec and of NormalizerSpec.
+_PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _TEXT, _SCORE, _TYPE = 1, 2, 3
 _MODEL_TYPE, _WHITESPACE_AS_SUFFIX = 3, 24
+_PATHS = (1, 2)
+# add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces: true if absent
+_TABLE, _NORMALIZER_FLAGS = 2, (3, 4, 5)
 
 # A message that is repeated at the end is merged into the first one: this makes
 # TrainerSpec.model_type CHAR, so that each character is a piece.
@@ -32,15 +35,20 @@ class Piece(NamedTuple):
 
 
 class Model(NamedTuple):
-    """The pieces, by id, and the type of a model, UNIGRAM, BPE or another."""
+    """The pieces, by id, and the type of a model, UNIGRAM, BPE or another.
+
+    is_common: its normalisation is like the default, nmt_nfkc: a table of
+    characters, one blank between words and one before the first.
+    """
 
     pieces: tuple[Piece, ...]
     type: int
+    is_common: bool
 
 
 def parse(data: bytes) -> Model:
     """Raises InputError if `data` is no model that can be used."""
-    pieces, model_type = [], UNIGRAM
+    pieces, model_type, is_common = [], UNIGRAM, False
     try:
         for number, value, _ in _fields(data):
             if number == _PIECES:
@@ -53,6 +61,10 @@ def parse(data: bytes) -> Model:
                         "Expected pieces that begin with a blank; those of "
                         "this model end with it (treat_whitespace_as_suffix)."
                     )
+            elif number == _NORMALIZER:
+                spec = {n: v for n, v, _ in _fields(value)}
+                flags = [spec.get(n, 1) for n in _NORMALIZER_FLAGS]
+                is_common = bool(spec.get(_TABLE)) and all(flags)
     except (IndexError, struct.error, TypeError, UnicodeDecodeError):
         pieces = []
     if not any(piece.type == UNKNOWN for piece in pieces):
@@ -60,7 +72,7 @@ def parse(data: bytes) -> Model:
             "Expected a model of SentencePiece, such as spiece.model, with a "
             "piece for unknown characters; found none in the file."
         )
-    return Model(tuple(pieces), model_type)
+    return Model(tuple(pieces), model_type, is_common)
 
 
 def of_characters(data: bytes) -> bytes:
@@ -78,11 +90,34 @@ def with_scores(data: bytes, score: Callable[[Piece], float]) -> bytes:
             if changed != piece.score:
                 # The last value of a field counts.
                 value += bytes([_SCORE << 3 | _FIXED32])
-                value += struct.pack("<f", changed)
-                raw = bytes([_PIECES << 3 | _BYTES]) + _varint(len(value))
-                raw += value
+                raw = _message(_PIECES, value + struct.pack("<f", changed))
         parts.append(raw)
     return b"".join(parts)
+
+
+def without_paths(data: bytes) -> bytes:
+    """Returns the model without the names of the files it was learned from."""
+    parts = []
+    for number, value, raw in _fields(data):
+        if number == _TRAINER:
+            kept = [r for n, _, r in _fields(value) if n not in _PATHS]
+            raw = _message(_TRAINER, b"".join(kept))
+        parts.append(raw)
+    return b"".join(parts)
+
+
+def with_unused(data: bytes, texts: Iterable[str]) -> bytes:
+    """Returns the model with further pieces that no text is split into.
+
+    They are control pieces: the ops do not support the type UNUSED.
+    """
+    return data + b"".join(
+        _message(
+            _PIECES,
+            _message(_TEXT, text.encode()) + bytes([_TYPE << 3, CONTROL]),
+        )
+        for text in texts
+    )
 
 
 def _piece(data: bytes) -> Piece:
@@ -123,6 +158,10 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (data[at] & 0x7F) << shift
         shift, at = shift + 7, at + 1
     return value | data[at] << shift, at + 1
+
+
+def _message(number: int, value: bytes) -> bytes:
+    return bytes([number << 3 | _BYTES]) + _varint(len(value)) + value
 
 
 def _varint(value: int) -> bytes:

@@ -59,8 +59,10 @@ INSIDE = {
     "byte_pairs": set(),
     "byte_pair_learner": {"byte_pairs", "wordpiece_learner"},
     "sentencepiece_model": set(),
-    "sentencepiece_learner": {"wordpiece_learner"},
+    "sentencepiece_learner": {"sentencepiece_model", "wordpiece_learner"},
+    "albert_text": {"byte_pairs", "text_cleaning"},
     "tokenizers": {
+        "albert_text",
         "text_cleaning",
         "special_tokens",
         "wordpiece_learner",

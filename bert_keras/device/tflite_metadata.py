@@ -45,14 +45,14 @@ def add(
     *,
     name: str,
     files: Mapping[str, bytes],
-    vocabulary: str,
+    vocabulary: str | None,
     labels: str | None,
 ) -> bytes:
     """Returns a TFLite file with metadata on its first graph.
 
     name: the model's name.
     files: {name: contents} of the archive.
-    vocabulary: the name of the vocabulary's file.
+    vocabulary: the name of WordPiece's file; None: runtimes lack the tokenizer.
     labels: the name of the file with the labels that every output scores; None:
       no labels.
     """
@@ -98,7 +98,7 @@ def _pack_metadata(
     name: str,
     inputs: Sequence[str],
     outputs: Sequence[str],
-    vocabulary: str,
+    vocabulary: str | None,
     labels: str | None,
 ) -> bytes:
     """Returns the flatbuffer of the metadata; arguments as in `add`."""
@@ -113,12 +113,13 @@ def _pack_metadata(
     label_files = [file_table(labels, TENSOR_AXIS_LABELS)] if labels else []
     if labels and len(outputs) == 1:
         outputs = [CLASSIFIER_OUTPUT]
-    tokenizer = {0: [file_table(vocabulary, VOCABULARY)]}
-    graph = {
+    graph: Table = {
         2: [tensor_table(INPUTS.get(each, each)) for each in inputs],
         3: [tensor_table(each, label_files) for each in outputs],
-        5: [{0: BERT_TOKENIZER, 1: tokenizer}],
     }
+    if vocabulary:
+        tokenizer = {0: [file_table(vocabulary, VOCABULARY)]}
+        graph[5] = [{0: BERT_TOKENIZER, 1: tokenizer}]
     builder = flatbuffers.Builder(4096)
     root = _write(builder, {0: name, 3: [graph], 7: MIN_PARSER_VERSION})
     builder.Finish(root, IDENTIFIER)

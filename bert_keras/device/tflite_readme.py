@@ -6,7 +6,7 @@ from typing import Any
 
 from bert_keras import markdown, model_card
 from bert_keras import predictor as predictor_lib
-from bert_keras.device import runtimes
+from bert_keras.device import runtimes, tflite_texts
 from bert_keras.tasks import base
 
 
@@ -63,9 +63,13 @@ def _calls(
     task = predictor.task
     name, model = metadata["signature"], metadata["model"]
     length = metadata["signatures"][name]
-    sections = [_HEAD.format(texts=" and ".join(task.text_columns))]
+    head = _HEAD.format(texts=" and ".join(task.text_columns))
+    sections = [head + (_WORDPIECES if _is_wordpiece(metadata) else _CODE)]
     outputs = [each["name"] for each in metadata["outputs"]]
-    sections += _runtime_sections(task, metadata, outputs)
+    if _is_wordpiece(metadata):
+        sections += _runtime_sections(task, metadata, outputs)
+    else:
+        sections.append(_TOKENIZER + tflite_texts.section(predictor.tokenizer))
     if task.unwrapped.name == "question_answering":
         sections.append(_NO_ANSWER)
     sections.append(_oldest_runtime(metadata))
@@ -75,8 +79,14 @@ def _calls(
         f"{each['name']} {tuple(each['shape'])} {each['type']}"
         for each in metadata["outputs"]
     )
+    row = _ROW_HEAD if _is_wordpiece(metadata) else _ROW_TITLE
     sections.append(
-        _ROW.format(length=length, longer=_long_texts(metadata), outputs=shapes)
+        (row + _ROW).format(
+            length=length,
+            longer=_long_texts(metadata),
+            outputs=shapes,
+        )
+        + (_RUN_TFLITE if _is_wordpiece(metadata) else "")
     )
     for output, padding in _PADDING.items():
         if output in outputs:
@@ -137,6 +147,10 @@ def _runtime_sections(
         yield _NO_RUNTIME
 
 
+def _is_wordpiece(metadata: Mapping[str, Any]) -> bool:
+    return "tokenizer" not in metadata
+
+
 def _lowercasing(metadata: Mapping[str, Any], answers: str) -> str:
     casing = _UNCASED if metadata["lowercase"] else _CASED
     return casing.format(answers=answers)
@@ -180,9 +194,16 @@ def _kotlin_array(output: Mapping[str, Any]) -> str:
 _HEAD = """\
 The `.tflite` file reads rows of token ids of {texts}. Its `.json` contains
 inputs and outputs in the interpreter's order, the row lengths, the casing, the
-special ids and the task's settings. `vocab.txt` has one wordpiece per line, in
+special ids and the task's settings. """
+
+_WORDPIECES = """\
+`vocab.txt` has one wordpiece per line, in
 the order of ids. The code below was generated for this file, but not run.
 """
+
+_CODE = "The code below was generated\nfor this file, but not run.\n"
+
+_TOKENIZER = "## Tokens\n\n"
 
 _CLASSIFIER = """\
 MediaPipe's TextClassifier runs the file without changes:
@@ -269,15 +290,23 @@ _STRINGS = """\
 TFLite {oldest_runtime} or newer with TensorFlow Text's ops {custom_ops}.
 """
 
-_ROW = """\
+_ROW_TITLE = "## A row\n\n"
+
+_ROW_HEAD = """\
 ## A row
 
-`[CLS]` wordpieces `[SEP]`; a pair is `[CLS]` first `[SEP]` second `[SEP]`. A
+`[CLS]` wordpieces `[SEP]`; a pair is `[CLS]` first `[SEP]` second `[SEP]`. """
+
+_ROW = """\
+A
 row has {length} tokens: a shorter one is padded with 0 at its end, in all
 inputs; {longer}.
 segment_ids, if the model has them, are 1 in the second text; padding_mask is 1
 at every token that is not padding. The outputs have a fixed size, too:
 {outputs}.
+"""
+
+_RUN_TFLITE = """\
 `run_tflite.py` of bert_keras builds such rows in plain Python, tokenizer
 included. It uses Python's Unicode tables: newer characters may get other ids
 than in the model (78 of them with the Unicode 14 of Python 3.11).
@@ -285,9 +314,13 @@ than in the model (78 of them with the Unicode 14 of Python 3.11).
 
 # Name of an output -> its padding.
 _PADDING = {
-    "tag": "At padding, tag and score are 0; ignore them at [CLS] and [SEP].\n",
+    "tag": "At padding, tag and score are 0; ignore them at special tokens.\n",
     "start": "After the last possible answer, start and end are 0 and score is "
     "-10000.\n",
+    "next_token_scores": "next_token_scores has the probabilities of the token "
+    "after the row: append one\nto the row and call again. Unlike above, the "
+    "row ends with the text's last token,\nwithout [SEP], and with `packing` "
+    "full in the .json it has no [CLS] either.\n",
     "token_id": "The outputs are those of the [MASK] tokens in their order; "
     "ignore\nthe elements after the last [MASK].\n",
 }

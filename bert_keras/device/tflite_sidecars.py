@@ -21,20 +21,18 @@ from bert_keras.device import (
 )
 from bert_keras.tokenizers import wordpiece
 
-VOCABULARY, LABELS = "vocab.txt", "labels.txt"
+LABELS = "labels.txt"
 
 
 def write(
     predictor: predictor_lib.Predictor, folder: str, output: str
 ) -> list[str]:
-    """Writes vocab.txt and, if there are labels, labels.txt; returns names.
+    """Writes the tokenizer's files and labels.txt, if any; returns names.
 
     Raises InputError if files of these names in `output` have other contents:
     they belong to the models there.
     """
-    wordpiece.require(predictor.tokenizer, "A model on a device")
-    names = [VOCABULARY]
-    predictor.tokenizer.save(folder)
+    names = list(predictor.tokenizer.save(folder))
     if labels := _labels(predictor):
         if multiline := [label for label in labels if "\n" in label]:
             raise errors.InputError(
@@ -82,14 +80,15 @@ def add_metadata(
     """Adds metadata, vocabulary and labels from `folder` to a TFLite file."""
     has_classes = bool(predictor.task.class_names)
     contents = {}
-    for name in (VOCABULARY, *([LABELS] if has_classes else [])):
+    names = predictor.tokenizer.files
+    for name in (*names, *([LABELS] if has_classes else [])):
         with open(os.path.join(folder, name), "rb") as file:
             contents[name] = file.read()
     return tflite_metadata.add(
         content,
         name=predictor.task.name,
         files=contents,
-        vocabulary=VOCABULARY,
+        vocabulary=names[0] if _is_wordpiece(predictor) else None,
         labels=LABELS if has_classes else None,
     )
 
@@ -174,23 +173,41 @@ def _in_order(
 
 def _describe_model(predictor: predictor_lib.Predictor) -> dict[str, Any]:
     """Returns task, tokenizer and classes, for the .json."""
-    tokenizer = wordpiece.require(predictor.tokenizer, "A model on a device")
-    return {
+    tokenizer = predictor.tokenizer
+    metadata = {
         "task": predictor.task.unwrapped.name,
         # Fields that postprocessing needs: problem_type, intents, thresholds.
         "settings": predictor.task.unwrapped.get_config(),
         "texts": list(predictor.task.text_columns),
-        "vocabulary": VOCABULARY,
+        "vocabulary": tokenizer.files[0],
         "vocabulary_size": tokenizer.vocab_size,
         "labels": LABELS if _labels(predictor) else None,
         "classes": len(predictor.task.class_names),
-        "lowercase": tokenizer.lowercase,
+    }
+    if isinstance(tokenizer, wordpiece.Tokenizer):
+        return metadata | {
+            "lowercase": tokenizer.lowercase,
+            "pad_id": tokenizer.pad_id,
+            "unk_id": tokenizer.unk_id,
+            "cls_id": tokenizer.cls_id,
+            "sep_id": tokenizer.sep_id,
+            "mask_id": tokenizer.mask_id,
+        }
+    return metadata | {
+        "tokenizer": tokenizer.to_dict(),
+        "tokenizer_files": list(tokenizer.files),
+        "frame": {
+            name: list(getattr(tokenizer.frame, name))
+            for name in ("start", "between", "end")
+        },
         "pad_id": tokenizer.pad_id,
         "unk_id": tokenizer.unk_id,
-        "cls_id": tokenizer.cls_id,
-        "sep_id": tokenizer.sep_id,
         "mask_id": tokenizer.mask_id,
     }
+
+
+def _is_wordpiece(predictor: predictor_lib.Predictor) -> bool:
+    return isinstance(predictor.tokenizer, wordpiece.Tokenizer)
 
 
 def _labels(predictor: predictor_lib.Predictor) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
-"""Reads and writes Hugging Face BERT folders.
+"""Reads and writes Hugging Face BERT and ALBERT folders.
 
-    config.json              "model_type": "bert"; "openai-gpt": see openai_gpt
+    config.json              "model_type": "bert"; "albert": see albert;
+                             "openai-gpt": see openai_gpt
     model.safetensors        or model.safetensors.index.json and its shards
     vocab.txt                or tokenizer.json
     tokenizer_config.json    casing
@@ -22,10 +23,10 @@ import tensorflow as tf
 from bert_keras import checkpoint, errors, files
 from bert_keras import model as model_lib
 from bert_keras.data import tag_schemes
+from bert_keras.formats import albert, openai_gpt, weight_mapping
 from bert_keras.formats import hugging_face_config as configs
 from bert_keras.formats import hugging_face_tokenizer as tokenizers
 from bert_keras.formats import hugging_face_weights as weights
-from bert_keras.formats import openai_gpt, weight_mapping
 from bert_keras.networks import bert
 from bert_keras.tasks import (
     base,
@@ -45,6 +46,7 @@ SINGLE_LABEL, MULTI_LABEL, _ = configs.PROBLEMS
 # Problem type of a classifier here -> in Hugging Face's config.json.
 _PROBLEMS = {"single_label": SINGLE_LABEL, "multi_label": MULTI_LABEL}
 CHOICES = 4  # of a folder for multiple choice that does not specify them
+BERT, ALBERT = "Bert", "Albert"  # begin the names of their classes
 TASK = "bert_keras"  # the field of config.json for the settings of a task
 
 
@@ -68,9 +70,10 @@ class Architecture:
 
 
 def _pretraining(task, folder, values, tokenizer):
-    del folder, values
+    del folder
     if task.objective == "none":
-        task = task.with_settings(objective="nsp")
+        objective = "sop" if albert.is_albert(values) else "nsp"
+        task = task.with_settings(objective=objective)
     return task.adapt([], tokenizer)
 
 
@@ -209,7 +212,8 @@ def read(
         return openai_gpt.read(
             path, lowercase=lowercase, allow_missing=allow_missing
         )
-    tensors = weights.Tensors(path)
+    is_albert = albert.is_albert(values)
+    tensors = _tensors(path, is_albert)
     # Check the table's own size: a wrong one in config.json alone could make a
     # vocabulary of any size.
     rows = tensors.rows(weights.WORD_EMBEDDINGS)
@@ -219,13 +223,15 @@ def read(
             f"the embedding table {rows:,} rows; do the two belong to the "
             "same model?"
         )
-    if config.num_layers > len(tensors.names):
+    blocks = config.num_hidden_groups or config.num_layers
+    if blocks > len(tensors.names):
         raise errors.InputError(
             f"{path}: config.json has num_hidden_layers {config.num_layers:,}, "
             f"and the folder {len(tensors.names):,} tensors; do the two "
             "belong to the same model?"
         )
-    tokenizer = tokenizers.read(
+    read_tokenizer = albert.read_tokenizer if is_albert else tokenizers.read
+    tokenizer = read_tokenizer(
         path,
         rows=rows or config.vocab_size,
         lowercase=lowercase,
@@ -234,10 +240,13 @@ def read(
     architecture = _architecture(path, tensors.names, values)
     task = _task(architecture, path, config, values, tokenizer)
 
-    encoder = weights.map_encoder(config)
-    head = architecture.mappings(config, task) if task else {}
+    rename = _names(is_albert)
+    encoder = _renamed(weights.map_encoder(config), rename)
+    head = _renamed(architecture.mappings(config, task), rename) if task else {}
     unread_heads = (
-        [] if task else [f"^{re.escape(name)}" for name in architecture.head]
+        []
+        if task
+        else [f"^{re.escape(rename(name))}" for name in architecture.head]
     )
     unread = "" if architecture.pooler else "^pooler/"
     matches = weight_mapping.match(
@@ -272,8 +281,8 @@ def write(
     """Writes a folder that `from_pretrained` of transformers loads.
 
     GPT is written by `openai_gpt`. An encoder without a head is written as a
-    transformers BertModel. The settings of the task are stored in config.json
-    under "bert_keras".
+    transformers BertModel or AlbertModel. The settings of the task are stored
+    in config.json under "bert_keras".
     """
     task = getattr(model, "task", None)
     encoder = getattr(model, "encoder", model)
@@ -281,43 +290,99 @@ def write(
     if openai_gpt.writes(network, task):
         openai_gpt.write(folder, model, tokenizer)
         return
-    tokenizer = wordpiece.require(tokenizer, "Hugging Face's BERT")
-    mappings = weights.map_encoder(network)
-    values = checkpoint.weight_values(encoder)
+    is_albert = albert.writes(network, tokenizer)
     name = _written_as(task) if task else "BertModel"
-    config = {
-        "architectures": [name],
-        **configs.to_values(network, labels=getattr(task, "labels", ())),
-        "pad_token_id": tokenizer.pad_id,
-        "torch_dtype": "float32",
-    }
+    values = checkpoint.weight_values(encoder)
+    mappings = weights.map_encoder(network)
     if task:
         mappings |= ARCHITECTURES[name].mappings(network, task)
         values |= checkpoint.weight_values(model.head)
-        config[TASK] = task.for_serving().to_dict()
-        problem_type = _PROBLEMS.get(getattr(task, "problem_type", ""))
-        if problem_type == MULTI_LABEL:
-            config["problem_type"] = problem_type
+    prefix = (albert.PREFIX if is_albert else "bert.") if task else ""
+    rename = _names(is_albert)
     tensors = {
-        weights.full_name(source) if task else source: array
+        ("" if weights.is_head(source) else prefix) + rename(source): array
         for source, array in weight_mapping.to_external(
             mappings, values
         ).items()
     }
-    settings = tokenizers.settings_of(
-        tokenizer, longest=network.max_position_embeddings
-    )
+    config = _config_values(network, tokenizer, task, name, is_albert)
+    longest = network.max_position_embeddings
+    write_tokenizer = albert.tokenizer_writers if is_albert else _word_writers
     weight_mapping.write_files(
         folder,
         {
             weights.WEIGHTS: lambda path: safetensors.numpy.save_file(
                 tensors, path, metadata={"format": "pt"}
             ),
-            tokenizers.VOCABULARY: tokenizer.save_vocabulary,
-            tokenizers.SETTINGS: lambda path: files.write_json(path, settings),
+            **write_tokenizer(tokenizer, longest=longest),
             configs.CONFIG: lambda path: files.write_json(path, config),
         },
     )
+
+
+def _config_values(
+    network: bert.BertConfig,
+    tokenizer: tokenizer_lib.Tokenizer,
+    task: base.Task | None,
+    name: str,
+    is_albert: bool,
+) -> dict[str, Any]:
+    """Returns the values of config.json."""
+    if is_albert:
+        name = name.replace(BERT, ALBERT, 1)
+    config = {
+        "architectures": [name],
+        **configs.to_values(
+            network,
+            labels=getattr(task, "labels", ()),
+            model_type=configs.ALBERT if is_albert else configs.BERT,
+        ),
+        "pad_token_id": tokenizer.pad_id,
+        "torch_dtype": "float32",
+    }
+    if task:
+        config[TASK] = task.for_serving().to_dict()
+        problem_type = _PROBLEMS.get(getattr(task, "problem_type", ""))
+        if problem_type == MULTI_LABEL:
+            config["problem_type"] = problem_type
+    return config
+
+
+def _word_writers(
+    tokenizer: tokenizer_lib.Tokenizer, *, longest: int
+) -> dict[str, Callable[[str], None]]:
+    words = wordpiece.require(tokenizer, "Hugging Face's BERT")
+    settings = tokenizers.settings_of(words, longest=longest)
+    return {
+        tokenizers.VOCABULARY: words.save_vocabulary,
+        tokenizers.SETTINGS: lambda path: files.write_json(path, settings),
+    }
+
+
+def _tensors(path: str, is_albert: bool) -> weights.Tensors:
+    if not is_albert:
+        return weights.Tensors(path)
+    copies = {
+        albert.tensor_name(copy): albert.tensor_name(name)
+        for copy, name in weights.COPIES.items()
+    }
+    return weights.Tensors(path, prefix=albert.PREFIX, copies=copies)
+
+
+def _names(is_albert: bool) -> Callable[[str], str]:
+    """Returns a function from BERT's names of tensors to the folder's."""
+    return albert.tensor_name if is_albert else str
+
+
+def _renamed(
+    mappings: weights.Mappings, rename: Callable[[str], str]
+) -> weights.Mappings:
+    return {
+        dataclasses.replace(
+            mapping, source_names=tuple(map(rename, mapping.source_names))
+        ): shape
+        for mapping, shape in mappings.items()
+    }
 
 
 def _architecture(
@@ -327,18 +392,21 @@ def _architecture(
 
     If several have, config.json's "architectures" decides.
     """
+    rename = _names(albert.is_albert(values))
     heads = {
         beginning
         for each in ARCHITECTURES.values()
         for beginning in each.head
-        if any(name.startswith(beginning) for name in names)
+        if any(name.startswith(rename(beginning)) for name in names)
     }
     fitting = {
         name: each
         for name, each in ARCHITECTURES.items()
         if set(each.head) == heads
     }
-    named = _named(folder, values)
+    named = [
+        re.sub(f"^{ALBERT}", BERT, name) for name in _named(folder, values)
+    ]
     for name in fitting if len(fitting) == 1 else named:
         if name in fitting:
             return fitting[name]
@@ -354,7 +422,7 @@ def _task(
     folder: str,
     config: bert.BertConfig,
     values: Mapping[str, Any],
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizer_lib.Tokenizer,
 ) -> base.Task | None:
     """Returns the task that the folder's head was trained for.
 
@@ -414,7 +482,11 @@ def _written_as(task: base.Task) -> str:
 def _unreadable(folder: str, values: Mapping[str, Any]) -> str:
     other_files = [name for name in (*PICKLES, *OTHERS) if _has(folder, name)]
     pickle = set(other_files) & set(PICKLES)
-    named = set(_named(folder, values)) & set(ARCHITECTURES)
+    classes = {
+        *ARCHITECTURES,
+        *(n.replace(BERT, ALBERT) for n in ARCHITECTURES),
+    }
+    named = set(_named(folder, values)) & classes
     return (
         f"{folder}: expected {weights.WEIGHTS}, found "
         f"{other_files[0] if other_files else 'no weights'}"

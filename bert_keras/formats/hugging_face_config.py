@@ -1,4 +1,4 @@
-"""Converts the config.json of a Hugging Face BERT to BertConfig and back."""
+"""Converts the config.json of a Hugging Face BERT or ALBERT, both ways."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -52,10 +52,27 @@ PROBLEMS = (
 
 # Fields, and the only value of each that this package can load, which is also
 # the field's default.
+BERT, ALBERT = "bert", "albert"
 BERTS = {
-    "model_type": "bert",
+    "model_type": BERT,
     "position_embedding_type": "absolute",
     "add_cross_attention": False,
+}
+ALBERTS = BERTS | {
+    "model_type": ALBERT,
+    "is_decoder": False,
+    "inner_group_num": 1,
+}
+# Fields that only ALBERT has, and its defaults, where they are not BERT's.
+ALBERT_FIELDS = {
+    "embedding_size": "embedding_size",
+    "num_hidden_groups": "num_hidden_groups",
+}
+ALBERT_DEFAULTS: dict[str, Any] = {
+    "num_hidden_groups": 1,
+    "hidden_act": "gelu_new",
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
 }
 
 
@@ -66,7 +83,8 @@ def _require_bert(path: str, values: Mapping[str, Any]) -> None:
             f'{path} has no model_type; write "model_type": "bert" into it '
             "if the network is a BERT, or copy the folder again."
         )
-    for name, expected in BERTS.items():
+    allowed = ALBERTS if values["model_type"] == ALBERT else BERTS
+    for name, expected in allowed.items():
         if values.get(name, expected) != expected:
             raise errors.InputError(
                 f"{path}: expected {name} {expected!r}, the only one that is "
@@ -88,6 +106,11 @@ def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
     path = os.path.join(folder, CONFIG)
     values = files.read_json(path)
     _require_bert(path, values)
+    is_albert = values["model_type"] == ALBERT
+    fields, required = FIELDS, REQUIRED_SIZES
+    if is_albert:
+        values = ALBERT_DEFAULTS | values
+        fields, required = FIELDS | ALBERT_FIELDS, (*required, *ALBERT_FIELDS)
     activation = values.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise errors.InputError(
@@ -109,7 +132,7 @@ def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
     weight_mapping.check_numbers(
         path,
         values,
-        sizes=dict.fromkeys((*REQUIRED_SIZES, *present(SIZES))),
+        sizes=dict.fromkeys((*required, *present(SIZES))),
         rates=present(RATES),
         positive=present(POSITIVE),
     )
@@ -118,30 +141,45 @@ def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
             activation=ACTIVATIONS[activation],
             **{
                 field: values[key]
-                for key, field in FIELDS.items()
+                for key, field in fields.items()
                 if values.get(key) is not None
             },
         )
     except errors.InputError as error:
         raise errors.InputError(f"{path}: {error}") from None
+    if is_albert and config.embedding_size == config.hidden_size:
+        raise errors.InputError(
+            f"{path}: embedding_size and hidden_size are both "
+            f"{config.hidden_size}; ALBERT then still has a matrix between "
+            "them, which the network here lacks."
+        )
     return config, values
 
 
 def to_values(
-    config: bert.BertConfig, *, labels: Sequence[str] = ()
+    config: bert.BertConfig,
+    *,
+    labels: Sequence[str] = (),
+    model_type: str = BERT,
 ) -> dict[str, Any]:
     """Returns the values of config.json for a network and its labels.
 
-    Raises InputError if a Hugging Face BERT cannot be such a network.
+    Raises InputError if a Hugging Face BERT, or ALBERT, cannot be such a
+    network.
     """
-    required = {
+    is_albert = model_type == ALBERT
+    required: dict[str, tuple[Any, ...]] = {
         "norm_first": (False,),
         "embedding_norm": (True,),
         "pooler": (True,),
-        "num_hidden_groups": (None, config.num_layers),
-        "embedding_size": (None, config.hidden_size),
         "position": ("learned",),
     }
+    if is_albert:
+        required["causal"] = (False,)
+        _require_narrow(config)
+    else:
+        required["num_hidden_groups"] = (None, config.num_layers)
+        required["embedding_size"] = (None, config.hidden_size)
     other = {
         name: getattr(config, name)
         for name, supported in required.items()
@@ -149,11 +187,12 @@ def to_values(
     }
     if other:
         raise errors.InputError(
-            f"a Hugging Face BERT has no {', '.join(other)}; this network has "
+            f"a Hugging Face {model_type.upper()} has no "
+            f"{', '.join(other)}; this network has "
             f"{other}."
         )
     values = {
-        "model_type": "bert",
+        "model_type": model_type,
         "hidden_act": next(
             key
             for key, field in ACTIVATIONS.items()
@@ -162,10 +201,26 @@ def to_values(
         "position_embedding_type": "absolute",
         **{key: getattr(config, field) for key, field in FIELDS.items()},
     }
+    if is_albert:
+        values["embedding_size"] = config.embedding_width
+        values["num_hidden_groups"] = (
+            config.num_hidden_groups or config.num_layers
+        )
+        values["inner_group_num"] = 1
     if labels:
         values["id2label"] = dict(enumerate(labels))
         values["label2id"] = {label: i for i, label in enumerate(labels)}
     return values
+
+
+def _require_narrow(config: bert.BertConfig) -> None:
+    if config.embedding_width == config.hidden_size:
+        raise errors.InputError(
+            "a Hugging Face ALBERT, the only network there with a vocabulary "
+            "of SentencePiece or shared blocks, projects the embeddings to "
+            "hidden_size; this network does not: its embedding_size is "
+            f"{config.embedding_width}, too."
+        )
 
 
 def labels(folder: str, values: Mapping[str, Any]) -> tuple[str, ...]:

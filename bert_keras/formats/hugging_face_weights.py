@@ -28,6 +28,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 Mappings = dict[weight_mapping.WeightMapping, tuple[int, ...]]
 
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
+PROJECTION = "encoder.embedding_hidden_mapping_in"  # of ALBERT alone
 PREDICTION_PREFIX = "cls.predictions."
 RELATION_PREFIX = "cls.seq_relationship."
 CLASSIFIER_PREFIX = "classifier."
@@ -50,20 +51,23 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 def map_encoder(config: bert.BertConfig) -> Mappings:
     width, inner = config.hidden_size, config.intermediate_size
+    narrow = config.embedding_width
     mappings = {
         weight_mapping.WeightMapping(
             f"embeddings/{target}", (f"embeddings.{source}.weight",)
         ): (
             rows,
-            width,
+            narrow,
         )
         for target, source, rows in (
             ("token", "word_embeddings", config.vocab_size),
             ("segment", "token_type_embeddings", config.num_segments),
             ("position", "position_embeddings", config.max_position_embeddings),
         )
-    } | _norm("embeddings/norm", "embeddings.LayerNorm", width)
-    for layer in range(config.num_layers):
+    } | _norm("embeddings/norm", "embeddings.LayerNorm", narrow)
+    if narrow != width:
+        mappings |= _dense("embeddings/project", (narrow, width), PROJECTION)
+    for layer in range(config.num_hidden_groups or config.num_layers):
         target, source = f"block_{layer}", f"encoder.layer.{layer}"
         attention = f"{source}.attention"
         qkv = [f"{attention}.self.{n}" for n in ("query", "key", "value")]
@@ -101,13 +105,14 @@ def map_encoder(config: bert.BertConfig) -> Mappings:
 def map_masked_lm(config: bert.BertConfig, task: MaskedLM) -> Mappings:
     """Maps the heads of MaskedLM; next_sentence only if the task has it."""
     width, target = config.hidden_size, "masked_lm"
+    narrow = config.embedding_width
     bias = weight_mapping.WeightMapping(
         f"{target}/bias", (f"{PREDICTION_PREFIX}bias",)
     )
     transform = f"{PREDICTION_PREFIX}transform"
     mappings = {
-        **_dense(f"{target}/transform", (width, width), f"{transform}.dense"),
-        **_norm(f"{target}/norm", f"{transform}.LayerNorm", width),
+        **_dense(f"{target}/transform", (width, narrow), f"{transform}.dense"),
+        **_norm(f"{target}/norm", f"{transform}.LayerNorm", narrow),
         bias: (config.vocab_size,),
     }
     if task.objective == "none":
@@ -147,12 +152,11 @@ def map_question_answering(
     )
 
 
-def full_name(name: str) -> str:
-    """Adds the prefix `bert.` of models with a head to the encoder's names."""
-    head = name.startswith(
+def is_head(name: str) -> bool:
+    """Returns whether a tensor, by its name in BERT, is of a head."""
+    return name.startswith(
         (PREDICTION_PREFIX, RELATION_PREFIX, CLASSIFIER_PREFIX, SPAN_PREFIX)
     )
-    return name if head else f"bert.{name}"
 
 
 class Tensors:

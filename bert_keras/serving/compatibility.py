@@ -29,13 +29,19 @@ SERVERS = {
 NEWEST = "2.20.0"
 
 # Op -> its library in the wheel of TensorFlow Text. Their definitions are the
-# same from TensorFlow Text 2.8.2 to 2.20.1.
+# same from TensorFlow Text 2.8.2, or 2.12.1 for FastSentencepieceTokenize, to
+# 2.20.1.
 TEXT_OPS = {
     "CaseFoldUTF8": "_normalize_ops.so",
     "FastWordpieceTokenizeWithOffsets": "_fast_wordpiece_tokenizer.so",
     "FindSourceOffsets": "_normalize_ops.so",
     "NormalizeUTF8": "_normalize_ops.so",
     "NormalizeUTF8WithOffsetsMap": "_normalize_ops.so",
+    "RegexSplitWithOffsets": "_regex_split_ops.so",
+    "SentencepieceOp": "_sentencepiece_tokenizer.so",
+    "SentencepieceTokenizeOp": "_sentencepiece_tokenizer.so",
+    "SentencepieceTokenizeWithOffsetsOp": "_sentencepiece_tokenizer.so",
+    "TFText>FastSentencepieceTokenize": "_fast_sentencepiece_tokenizer.so",
 }
 
 # The first TensorFlow Text whose FastWordpieceTokenizer has a guard against

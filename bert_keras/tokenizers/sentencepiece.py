@@ -30,13 +30,16 @@ from bert_keras.types import StrPath
 MODEL = "spiece.model"
 SPACE = "\u2581"  # begins the pieces that begin a word
 
+UNUSED = "[unused"  # begins pieces that no text is split into
+
 PADS = ("<pad>", "[PAD]")
 MASKS = ("[MASK]", "<mask>")
 # (start, end) of the frame: ALBERT's, and SentencePiece's own.
 FRAMES = (("[CLS]", "[SEP]"), ("<s>", "</s>"))
 
 # ALBERT splits a comma from a number. As in Hugging Face's tokenizer, pieces
-# such as "▁1,": get a score with which they are never the best.
+# such as "▁1," get a score with which they are never the best; scores are
+# logarithms of probabilities, far above it.
 _NUMBER_COMMA = re.compile(r".*\d,", re.DOTALL)
 _NUMBER_COMMA_PENALTY = 100
 
@@ -62,9 +65,8 @@ class SentencePieceTokenizer(base.Tokenizer, tf.Module):
 
     def __init__(self, model: bytes, *, lowercase: bool):
         super().__init__()
-        self.model = bytes(model)
         self.lowercase = bool(lowercase)
-        parsed = models.parse(self.model)
+        parsed = models.parse(model)
         pieces = parsed.pieces
         self.vocabulary = tuple(piece.text for piece in pieces)
         ids = {piece.text: index for index, piece in enumerate(pieces)}
@@ -84,22 +86,32 @@ class SentencePieceTokenizer(base.Tokenizer, tf.Module):
         self._specials = {
             piece.text: index
             for index, piece in enumerate(pieces)
-            if piece.type in (models.CONTROL, models.UNKNOWN)
-            or index in (self.pad_id, self.mask_id)
+            if index in (self.pad_id, self.mask_id)
+            or piece.type in (models.CONTROL, models.UNKNOWN)
+            and not piece.text.startswith(UNUSED)
         }
         self._pieces = _PieceTable(pieces, self._specials)
-        used = self.model
-        if self.is_albert:
-            used = models.with_scores(used, _score)
-        self._fast = self._plain = self._characters = None
+        # Changed in the file as well, for other programs that read it.
+        self.model = model = bytes(
+            models.with_scores(model, _score) if self.is_albert else model
+        )
+        # Either the first two, or the last one, for models that the first does
+        # not support.
+        self._fast: Any = None
+        self._characters: Any = None
+        self._plain: Any = None
         with tf.init_scope(), tf.device("CPU"):
-            if parsed.type == models.UNIGRAM and self._pieces.complete:
-                self._fast = tf_text.FastSentencepieceTokenizer(used)
+            if (
+                parsed.type == models.UNIGRAM
+                and parsed.is_common
+                and self._pieces.complete
+            ):
+                self._fast = tf_text.FastSentencepieceTokenizer(model)
                 self._characters = tf_text.SentencepieceTokenizer(
-                    models.of_characters(used)
+                    models.of_characters(model)
                 )
             else:
-                self._plain = tf_text.SentencepieceTokenizer(used)
+                self._plain = tf_text.SentencepieceTokenizer(model)
 
     @classmethod
     def from_vocab(
@@ -130,14 +142,21 @@ class SentencePieceTokenizer(base.Tokenizer, tf.Module):
 
     @classmethod
     def learn(
-        cls, texts: Iterable[str], vocab_size: int, *, lowercase: bool
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        *,
+        lowercase: bool,
+        model_type: str = "unigram",
     ) -> "SentencePieceTokenizer":
+        """Learns a model; see base.Tokenizer. model_type: unigram or bpe."""
         model = sentencepiece_learner.learn(
             texts,
             vocab_size,
             normalize=functools.partial(
                 albert_text.normalize, lowercase=lowercase, join_quotes=True
             ),
+            model_type=model_type,
         )
         return cls(model, lowercase=lowercase)
 
@@ -260,7 +279,8 @@ class SentencePieceTokenizer(base.Tokenizer, tf.Module):
 class _PieceTable:
     """What is known of each piece, by id, as NumPy arrays.
 
-    complete: whether each character of the pieces is a piece, too.
+    complete: whether each character of the pieces is a piece, too, and none is
+      a byte or unused.
     num_units: how many pieces a model of single characters splits it into.
     begins: it begins with the blank before a word; blank: it is this blank.
     starts, stops: the piece, or the one after it, always starts a word.
@@ -271,7 +291,7 @@ class _PieceTable:
         texts = [piece.text for piece in pieces]
         single = {text for text in texts if len(text) == 1}
         self.complete = not any(
-            piece.type == models.BYTE
+            piece.type in (models.BYTE, models.UNUSED)
             or piece.type == models.NORMAL
             and not single.issuperset(piece.text)
             for piece in pieces
@@ -351,9 +371,11 @@ def _unpickle(model: bytes, lowercase: bool) -> SentencePieceTokenizer:
 
 
 def _score(piece: models.Piece) -> float:
-    if _NUMBER_COMMA.fullmatch(piece.text):
-        return piece.score - _NUMBER_COMMA_PENALTY
-    return piece.score
+    """Returns a piece's score, changed only once if done again."""
+    is_changed = piece.score <= -_NUMBER_COMMA_PENALTY
+    if is_changed or not _NUMBER_COMMA.fullmatch(piece.text):
+        return piece.score
+    return piece.score - _NUMBER_COMMA_PENALTY
 
 
 def _looks_uncased(model: models.Model) -> bool:

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import inspect
 import itertools
 import json
 import os
@@ -341,6 +342,15 @@ def _learn(
     cls: type[tokenizers.Tokenizer],
     lowercase: bool,
 ) -> tokenizers.Tokenizer:
+    chosen = {}
+    if settings.model_type != settings_lib.PrepareSettings.model_type:
+        if "model_type" not in inspect.signature(cls.learn).parameters:
+            raise errors.InputError(
+                f"model_type={settings.model_type} is for "
+                f"`tokenizer`=sentencepiece, got {settings.tokenizer}.",
+                argument="model_type",
+            )
+        chosen["model_type"] = settings.model_type
     progress = console.Progress(
         "learning words", total=_size(paths) / 1e6, unit="MB"
     )
@@ -349,6 +359,7 @@ def _learn(
             _texts(paths, settings.text_field, progress),
             settings.vocab_size,
             lowercase=lowercase,
+            **chosen,
         )
 
 

@@ -233,14 +233,20 @@ class PrepareSettings:
     modules: str = options.option("", options.MODULES, identity=False)
     vocab: str = options.option(
         "",
-        "The tokenizer's vocabulary, as a vocab.txt for wordpiece; empty: "
-        "learn one.",
+        "The tokenizer's vocabulary; empty: learn one. wordpiece: a vocab.txt; "
+        "bpe: the folder of vocab.json and merges.txt; sentencepiece: a model "
+        "file.",
         reads=True,
     )
     vocab_size: int = options.option(
         0,
         "Entries to learn from the input, where `vocab` is not given.",
         minimum=0,
+    )
+    model_type: str = options.option(
+        "unigram",
+        "Of a sentencepiece model to learn: unigram (Kudo 2018) or bpe.",
+        ("unigram", "bpe"),
     )
     lowercase: bool | None = options.option(
         None,

@@ -13,45 +13,9 @@ from absl.testing import absltest, parameterized
 from bert_keras import text_cleaning
 from bert_keras.tokenizers import wordpiece
 from tests.bert_keras.data import reference_tokenizer
+from tests.bert_keras.tokenizers.nasty import NASTY
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
-
-NASTY = (
-    "",
-    " ",
-    "\t\n\r\n ",
-    "plain words, and punctuation: don't (really) stop!?",
-    "#hash ##double $5 ^ ` a_b ~ <unk> | = +",
-    "Café CAFÉ cafe\u0301 naïve Ångström Ǖ ệ Ž",
-    "İstanbul ISPARTA ıspanak I\u0307x",
-    "straße STRASSE ẞ ß",
-    "ΟΔΥΣΣΕΥΣ ὈΔΥΣΣΕΎΣ ΣΑΣ. Σ ΑΣ's ΑΣ\u0301 ΑΣ\x01Α ΑΣ\u200bΑ",
-    "Ｆｕｌｌ　ｗｉｄｔｈ，１２３！",
-    "中文和English混合，标点。“引号”《书》……——",
-    "中\u3000国\xa0人\u2003们\u2028行\u2029段\u1680x\u202fy\u205fz",
-    "葛\U000e0100飾 \uf900豈 \U0002f800丽 \U00020000 \U0002a6d7 \U0002b820",
-    "〇々ヶー ひらがな カタカナ か\u3099 ｶﾞ",
-    "한국어 각각 \u1112\u1161\u11ab ㄱㄴ ᄀ",
-    "👍🏽 👩\u200d👩\u200d👧 ❤\ufe0f 🇩🇪 1\ufe0f\u20e3",
-    "שָׁלוֹם עולם \u202babc\u202c السَّلامُ عليكم ـ \u061c",
-    "हिन्दी में क\u094d\u200dष தமிழ் ไทยไม่มีช่องว่าง",
-    "soft\xadhyphen zero\u200bwidth bom\ufeffbom a\u2060b",
-    "a\x00b c\x01d e\x7ff g\x85h i\x0bj k\x0cl m\x1cn \x1f",
-    "\ufffd a\ufffdb \ufffe \uffff \ufdd0 \ue000 \U000f0000 \U0010ffff",
-    "½ ² ① Ⅷ ﬁ ﬀ ㎏ ™ ℃ Ω K Å µ ª º",
-    "\u037e \u1fef \u0387 \u2126 \u212a \u2329 \u1ffd · ; `",
-    "¿Qué? ¡no! «oui» „ja“ ‚x‘ … – — ‐ § ¶ © € £ ¤ ¬",
-    "[MASK] [CLS]a[SEP] [mask] [UNK] [PAD] [unused1] [ MASK ]",
-    "e\u0301\u0323\u0308 \u0301alone \u0327\u0301 o\u0335 \U0001d165\u0301",
-    "2024-01-31T12:00 http://x.y/z?a=b&c=d#e me@x.org C:\\a\\b",
-    *(f"{'a' * n} x" for n in (99, 100, 101, 199, 200, 201, 400, 900)),
-    *(f"x{'é' * n}" for n in (100, 199, 200, 400)),
-    *("𝒜" * n for n in (199, 200, 201)),
-    *("각" * n for n in (66, 67)),
-    ".".join(("b" * 150, "c" * 150, "d" * 201, "e")),
-    "中".join(("b" * 150, "c" * 150, "d" * 201, "e")),
-    "\u2003".join(("b" * 150, "c" * 150, "d" * 201, "e")),
-)
 
 
 def small_vocabulary(lowercase: bool) -> list[str]:
