@@ -73,12 +73,15 @@ def unseen_labels(
 def baseline(
     task: base.Task, examples: Sequence[base.Example]
 ) -> dict[str, float]:
-    """Returns the accuracy of one answer to all: the most frequent label.
+    """Returns metrics of trivial answers: those of the task, if it has any.
 
-    {"accuracy of always 'x'": ...}; {} if the task does not have one class per
-    text. It is for display, to judge the accuracy by, and no metric.
+    For other tasks with one class per text the accuracy of one answer to all,
+    the most frequent label: {"accuracy of always 'x'": ...}. They are for
+    display, to judge the model's metrics by.
     """
     task = task.unwrapped
+    if own := task.baselines(examples):
+        return own
     if task.softmax_terms != ("label",) or "accuracy" not in task.metric_names:
         return {}
     labels = collections.Counter(str(each["label"]) for each in examples)

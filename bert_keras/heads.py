@@ -13,6 +13,9 @@ from bert_keras import kernels, layers
 from bert_keras.networks import base
 from bert_keras.types import Shape, Tensor
 
+# The logit of a class that an example does not have, as of an absent choice.
+ABSENT_SCORE = layers.MASKED_SCORE
+
 
 class MaskedLMHead(keras.layers.Layer):
     """Scores the vocabulary at the masked positions (BERT, 3.1, task 1).
@@ -230,7 +233,9 @@ class ClassificationHead(keras.layers.Layer):
     """Scores the C classes of a text or a pair of texts (BERT, 4.1).
 
     encoded as in Pooling, padding_mask (B, S) -> logits (B, C), float32.
-    Pooling, dropout, then one dense layer.
+    Pooling, dropout, then one dense layer. With num_texts, that many
+    consecutive rows are texts of one example, whose vectors are added before
+    the dense layer: (B num_texts, S) -> (B, C).
     """
 
     def __init__(
@@ -238,9 +243,12 @@ class ClassificationHead(keras.layers.Layer):
         config: base.NetworkConfig,
         num_classes: int,
         pooling: str = "first",
+        *,
+        num_texts: int = 1,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.num_texts = num_texts
         self.pooling = Pooling(
             config, pooling, name="pooling", dtype=self.dtype_policy
         )
@@ -261,6 +269,9 @@ class ClassificationHead(keras.layers.Layer):
         training: bool | None = None,
     ) -> Tensor:
         pooled = self.pooling(encoded, padding_mask, training=training)
+        if self.num_texts > 1:
+            shape = (-1, self.num_texts, self.pooling.width)
+            pooled = ops.sum(ops.reshape(pooled, shape), axis=1)
         return self.score(self.dropout(pooled, training=training))
 
 

@@ -89,7 +89,11 @@ def from_python(
     examples = []
     for number, (item, label) in enumerate(zip(items, values, strict=True)):
         raw = python_texts.columns_of(
-            item, task.text_columns, number, reader=task.name
+            item,
+            task.text_columns,
+            number,
+            reader=task.name,
+            text_row=task.text_row,
         )
         try:
             examples.append(task.make_example(raw, label))

@@ -1,11 +1,29 @@
 """Builds the model that a checkpoint describes and loads its weights."""
 
 import contextlib
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
-from bert_keras import checkpoint, commands, errors, layers, registry
+import keras
+import numpy as np
+
+from bert_keras import (
+    checkpoint,
+    commands,
+    errors,
+    layers,
+    model_card,
+    registry,
+)
 from bert_keras import model as model_lib
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
+from bert_keras.tokenizers import base as tokenizers
+
+# The table of token embeddings, in every network that has token_ids.
+_TOKEN_TABLE = "embeddings/token"
+_NEW_TOKENS_STDDEV = 0.02  # Radford et al. 2018, section 4.1
 
 
 def load_model(
@@ -46,6 +64,98 @@ def load_model(
     if head_names is None or head_names:
         source.load_head(model.head, head_names)
     return model
+
+
+def with_frame(
+    source: checkpoint.Checkpoint, task: base.Task | None
+) -> checkpoint.Checkpoint:
+    """Returns a checkpoint whose tokenizer has what the task's rows need.
+
+    If the tokenizer lacks the special tokens of the frame, as that of a
+    pretrained GPT does, they are added to it, and rows to the table of token
+    embeddings, drawn from N(0, 0.02) with Keras' global seed. Otherwise returns
+    the source.
+    """
+    if task is None or not task.reads_frame:
+        return source
+    tokenizer = source.tokenizer()
+    framed = tokenizer.with_frame()
+    count = framed.vocab_size - tokenizer.vocab_size
+    if not count:
+        return source
+    config: Any = source.config
+    if config.vocab_size != tokenizer.vocab_size:
+        raise errors.InputError(
+            f"{source.folder}: the vocabulary has {tokenizer.vocab_size:,} "
+            f"entries and the network {config.vocab_size:,} token embeddings; "
+            "expected as many, to add special tokens at their end."
+        )
+    draw = keras.initializers.RandomNormal(stddev=_NEW_TOKENS_STDDEV)
+    return _Framed(
+        folder=source.folder,
+        config=dataclasses.replace(
+            config, vocab_size=config.vocab_size + count
+        ),
+        task=source.task,
+        step=source.step,
+        metadata=source.metadata,
+        run=source.run,
+        unknown_task_reason=source.unknown_task_reason,
+        unsupported_head_reason=source.unsupported_head_reason,
+        source=source,
+        framed=framed,
+        rows=keras.ops.convert_to_numpy(draw((count, config.embedding_width))),
+    )
+
+
+def new_tokens(source: checkpoint.Checkpoint) -> tuple[str, ...]:
+    """Returns the tokens that `with_frame` added, in the order of their ids."""
+    if not isinstance(source, _Framed):
+        return ()
+    return tuple(source.framed.vocabulary[-len(source.rows) :])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Framed(checkpoint.Checkpoint):
+    """A checkpoint with more tokens, at the end of its vocabulary."""
+
+    source: checkpoint.Checkpoint = dataclasses.field(kw_only=True)
+    framed: tokenizers.Tokenizer = dataclasses.field(kw_only=True)
+    rows: np.ndarray = dataclasses.field(kw_only=True)  # (new tokens, E)
+
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        return self.framed
+
+    def encoder_values(self) -> Mapping[str, np.ndarray]:
+        values = dict(self.source.encoder_values())
+        values[_TOKEN_TABLE] = np.concatenate(
+            [values[_TOKEN_TABLE], self.rows.astype(np.float32)]
+        )
+        return values
+
+    def head_values(self) -> Mapping[str, np.ndarray]:
+        return self.source.head_values()
+
+    def card(self) -> model_card.Card | None:
+        return self.source.card()
+
+    @property
+    def is_complete(self) -> bool:
+        return self.source.is_complete
+
+    def check_shapes(self) -> None:
+        self.source.check_shapes()
+
+    def for_task(self, task: base.Task) -> checkpoint.Checkpoint:
+        return dataclasses.replace(self, source=self.source.for_task(task))
+
+    def _assign(
+        self,
+        name: str,
+        variables: Mapping[str, Any],
+        values: Mapping[str, np.ndarray],
+    ) -> None:
+        self.source._assign(name, variables, values)
 
 
 def check_length(task: base.Task, network: networks.NetworkConfig) -> None:

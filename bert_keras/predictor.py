@@ -287,6 +287,7 @@ class Predictor:
                     self.task.text_columns,
                     number,
                     reader=self.task.name,
+                    text_row=self.task.text_row,
                 )
             )
             if len(block) == ahead * batch_size:
@@ -336,7 +337,7 @@ class Predictor:
             for start in range(0, len(examples), batch_size)
         ]
         windows, longest = np.concatenate(measured, axis=1)
-        most = batch_size * self.task.seq_length
+        most = batch_size * self.task.max_row_length
         batches: list[list[int]] = [[]]
         count = 0
         for index in np.argsort(longest, kind="stable"):
@@ -380,6 +381,8 @@ def load(
         keras.config.set_dtype_policy(precision or before)
         if settings:
             task = _with_settings(task or source.task, settings, source.folder)
+        source = loading.with_frame(source, task)
+        say_new_tokens(source)
         model = loading.load_model(source, task)
         card = source.card()
         if task is not None and not settings:
@@ -406,6 +409,15 @@ def _with_settings(
             )
     assert task is not None
     return task.with_settings(**settings)
+
+
+def say_new_tokens(source: checkpoint.Checkpoint) -> None:
+    """Prints which tokens were added for a task, if any."""
+    if tokens := loading.new_tokens(source):
+        console.say(
+            f"{source.name}: the vocabulary gets {', '.join(tokens)}, whose "
+            "embeddings are new: they are drawn from N(0, 0.02)"
+        )
 
 
 def as_json(answer: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from bert_keras.tasks import (
     classification,
     embedding,
     intent_slots,
+    multiple_choice,
     question_answering,
     tagging,
 )
@@ -30,6 +31,7 @@ TASKS = (
     "tagging",
     "intent_slots",
     "embedding",
+    "multiple_choice",
 )
 
 
@@ -61,6 +63,11 @@ def make(task: str, *, seed: int = 1) -> predictor.Predictor:
         settings = embedding.Embedding(seq_length=32, pair=True)
         model = model_lib.BertModel(
             bert.BertEncoder(tiny.bert(**sizes)), settings
+        )
+    elif task == "multiple_choice":
+        settings = multiple_choice.MultipleChoice(seq_length=32, num_choices=3)
+        model = model_lib.BertModel(
+            bert.BertEncoder(tiny.bert(**sizes)), settings.for_serving()
         )
     elif task == "tagging":
         settings = tagging.Tagging(

@@ -58,7 +58,9 @@ def predict(
     **batching: int,
 ) -> Iterator[dict[str, Any]]:
     examples = (
-        unlabelled_texts.parse(line, model.task.text_columns, number)
+        unlabelled_texts.parse(
+            line, model.task.text_columns, number, model.task.text_row
+        )
         if isinstance(line, str)
         else line
         for number, line in enumerate(lines, start=1)
@@ -81,7 +83,10 @@ def main() -> None:
     model = predictor.load(settings.checkpoint, settings=given)
     task = model.task
     lines = unlabelled_texts.read(
-        settings.input, task.text_columns, getattr(task, "columns", "")
+        settings.input,
+        task.text_columns,
+        getattr(task, "columns", ""),
+        read_table=task.read_texts,
     )
     labelled_examples.print_warning(lines)
     # A pipe's writer may wait for each answer; a file allows batches.

@@ -69,6 +69,13 @@ def pack(
     return features
 
 
+def first_tokens(ids: tf.RaggedTensor, count: tf.Tensor) -> tf.RaggedTensor:
+    """Returns the first tokens of each row: (T, None), count (T,) int64."""
+    start = ids.row_starts()
+    (kept,) = _gather([ids], [tf.ragged.range(start, start + count)])
+    return kept
+
+
 def pack_separately(
     segments: Sequence[tf.RaggedTensor], frame: base.Frame, *, seq_length: int
 ) -> dict[str, tf.Tensor]:

@@ -1,6 +1,6 @@
 """Texts that a caller passes from Python: strings, pairs, rows, data frames."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,18 @@ Example = Text | Sequence[Text] | Mapping[str, Any]
 
 
 def columns_of(
-    example: Any, names: Sequence[str], number: int, *, reader: str
+    example: Any,
+    names: Sequence[str],
+    number: int,
+    *,
+    reader: str,
+    text_row: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> dict[str, str]:
     """Returns an example's texts by the names of the task's text columns.
 
     number: the example's index, for the message of an InputError.
     reader: the name of the task.
+    text_row: converts a row to text columns; see `Task.text_row`.
     """
     example = to_python(example)
     if isinstance(example, (str, bytes)):
@@ -38,6 +44,12 @@ def columns_of(
         raise errors.InputError(
             f"example {number}: expected text, found {describe(example)}."
         )
+    try:
+        example = text_row(
+            {name: to_python(value) for name, value in example.items()}
+        )
+    except ValueError as problem:
+        raise errors.InputError(f"example {number}: {problem}.") from None
     missing = [name for name in names if name not in example]
     if missing:
         raise errors.InputError(

@@ -2,19 +2,31 @@
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from bert_keras import errors
 from bert_keras.data import corpus, json_lines, labelled_files, text_lines
 
 
 def parse(
-    line: str, text_columns: Sequence[str], number: int
+    line: str,
+    text_columns: Sequence[str],
+    number: int,
+    text_row: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> Mapping[str, str]:
-    """Parses the texts of a line; InputError names the line's number."""
+    """Parses the texts of a line; InputError names the line's number.
+
+    text_row: converts a JSON object to text columns; see `Task.text_row`.
+    """
     line = line.rstrip("\r\n").removeprefix("\ufeff")
     if line.startswith("{"):
-        example = json_lines.object_of(line, number)
+        try:
+            example = text_row(json_lines.object_of(line, number))
+        except errors.InputError:
+            raise
+        except ValueError as problem:
+            raise errors.InputError(f"line {number}: {problem}.") from None
         missing = [name for name in text_columns if name not in example]
         if missing:
             raise errors.InputError(
@@ -39,7 +51,12 @@ def parse(
 
 
 def read(
-    path: str, text_columns: Sequence[str], columns: str = ""
+    path: str,
+    text_columns: Sequence[str],
+    columns: str = "",
+    read_table: Callable[[str], Iterator[Mapping[str, str]] | None] = (
+        lambda path: None
+    ),
 ) -> Iterator[str | Mapping[str, str]]:
     """Yields the lines of a file, or the rows of a table as dicts.
 
@@ -52,10 +69,13 @@ def read(
       path: the file; empty: standard input.
       text_columns: the names of a row's texts.
       columns: the columns used in training, as text=NAME,text_pair=NAME.
+      read_table: reads a table, or returns None; see `Task.read_texts`.
     """
     table = re.search(r"\.([ct]sv|parquet)(\.gz|\.zst)?$", path, re.IGNORECASE)
     if not table:
         return read_lines(path)
+    if (rows := read_table(path)) is not None:
+        return rows
     sources = labelled_files.parse_columns(columns) or {}
     sources = {k: v for k, v in sources.items() if k in text_columns}
     if table[1].lower() == "tsv" and len(text_columns) > 1:

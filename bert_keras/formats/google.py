@@ -74,6 +74,7 @@ _FIXED: dict[str, Any] = {
     "causal": False,
     "norm_first": False,
     "embedding_norm": True,
+    "pooler": True,
     "position": "learned",
     "layer_norm_epsilon": 1e-12,
 }

@@ -32,6 +32,7 @@ from bert_keras.tasks import (
     base,
     classification,
     masked_lm,
+    multiple_choice,
     question_answering,
     tagging,
 )
@@ -44,6 +45,7 @@ OTHERS = ("tf_model.h5", "flax_model.msgpack")
 SINGLE_LABEL, MULTI_LABEL, _ = configs.PROBLEMS
 # Problem type of a classifier here -> in Hugging Face's config.json.
 _PROBLEMS = {"single_label": SINGLE_LABEL, "multi_label": MULTI_LABEL}
+CHOICES = 4  # of a folder for multiple choice that does not specify them
 BERT, ALBERT = "Bert", "Albert"  # begin the names of their classes
 TASK = "bert_keras"  # the field of config.json for the settings of a task
 
@@ -94,7 +96,22 @@ def _classification(task, folder, values, tokenizer):
 
 
 def _writes_classifier(task):
-    return task.problem_type in _PROBLEMS and task.pooling == "first"
+    return (
+        task.problem_type in _PROBLEMS
+        and task.pooling == "first"
+        and not task.reads_both_orders
+    )
+
+
+def _multiple_choice(task, folder, values, tokenizer):
+    del values, tokenizer
+    if not task.num_choices:
+        weight_mapping.warn(
+            f"{folder}: the folder does not specify how many choices an "
+            f"example has; taken to be up to {CHOICES}, as in SWAG and RACE."
+        )
+        task = task.with_settings(num_choices=CHOICES)
+    return task.for_serving()
 
 
 def _tagging(task, folder, values, tokenizer):
@@ -135,7 +152,12 @@ ARCHITECTURES = {
         writes=_writes_classifier,
         mappings=weights.map_classification,
     ),
-    "BertForMultipleChoice": Architecture(head=(weights.CLASSIFIER_PREFIX,)),
+    "BertForMultipleChoice": Architecture(
+        head=(weights.CLASSIFIER_PREFIX,),
+        task=multiple_choice.MultipleChoice,
+        adapt=_multiple_choice,
+        mappings=weights.map_multiple_choice,
+    ),
     "BertForTokenClassification": Architecture(
         head=(weights.CLASSIFIER_PREFIX,),
         pooler=False,
@@ -310,7 +332,7 @@ def _config_values(
         "torch_dtype": "float32",
     }
     if task:
-        config[TASK] = task.to_dict()
+        config[TASK] = task.for_serving().to_dict()
         problem_type = _PROBLEMS.get(getattr(task, "problem_type", ""))
         if problem_type == MULTI_LABEL:
             config["problem_type"] = problem_type

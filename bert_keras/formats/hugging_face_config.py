@@ -171,6 +171,7 @@ def to_values(
     required: dict[str, tuple[Any, ...]] = {
         "norm_first": (False,),
         "embedding_norm": (True,),
+        "pooler": (True,),
         "position": ("learned",),
     }
     if is_albert:

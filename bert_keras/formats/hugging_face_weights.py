@@ -129,6 +129,15 @@ def map_classification(
     return _dense("label/score", shape, CLASSIFIER_PREFIX.removesuffix("."))
 
 
+def map_multiple_choice(config: bert.BertConfig, task: base.Task) -> Mappings:
+    del task
+    return _dense(
+        "choice/score",
+        (config.hidden_size, 1),
+        CLASSIFIER_PREFIX.removesuffix("."),
+    )
+
+
 def map_tagging(config: bert.BertConfig, task: Tagging) -> Mappings:
     shape = (config.hidden_size, len(task.labels))
     return _dense("tag/score", shape, CLASSIFIER_PREFIX.removesuffix("."))

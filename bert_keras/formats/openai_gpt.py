@@ -69,12 +69,11 @@ _LM_HEAD = "lm_head.weight"
 _BUFFERS = r"^(h\.\d+\.attn\.bias|position_ids)$"
 # Heads that no task here has.
 _OTHER_HEADS = ("score.", "multiple_choice_head.")
-_UNREAD = "^pooler/"
 
 
 @dataclasses.dataclass(frozen=True)
 class OpenAIGPT(weight_mapping.ExternalCheckpoint):
-    """A Hugging Face folder of GPT; the pooler keeps its initial values."""
+    """A Hugging Face folder of GPT."""
 
     def encoder_values(self) -> Mapping[str, np.ndarray]:
         segment = np.zeros((1, self.config.hidden_size), np.float32)
@@ -125,7 +124,7 @@ def read(
         task=_task(config, values, tokenizer) if has_head else None,
         words=tokenizer,
         tensor=tensors.read,
-        allow_missing="|".join(filter(None, [allow_missing, _UNREAD])),
+        allow_missing=allow_missing,
         unsupported_head_reason=f"no task here has the head of {other[0]}"
         if other
         else "",

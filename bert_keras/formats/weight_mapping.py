@@ -235,6 +235,7 @@ def is_classifier(
         type(task) is classification.Classification
         and task.problem_type == "single_label"
         and task.pooling == "first"
+        and not task.reads_both_orders
         and len(task.labels) > 1
     )
 
@@ -246,6 +247,8 @@ def describe_head(task: base.Task) -> str:
         for name in ("problem_type", "pooling")
         if hasattr(task, name)
     ]
+    if getattr(task, "reads_both_orders", False):
+        settings.append("pair_order both")
     return (
         f"{task.name} with {' and '.join(settings)}" if settings else task.name
     )

@@ -61,6 +61,9 @@ class BertConfig(layers.TransformerConfig):
     # (Xiong et al. 2020). False: post-LN, after each residual sum.
     norm_first: bool = False
     embedding_norm: bool = True  # LayerNorm after the embeddings; GPT has none
+    # A dense layer with tanh on the pooled token; without it, as in GPT, heads
+    # read its hidden state (Radford et al. 2018, equation 3).
+    pooler: bool = True
     activation: str = "gelu"  # gelu (erf), gelu_tanh (Google's code), relu
     # "learned", or "sinusoidal" for any length (Vaswani et al. 2017, 3.5).
     position: str = "learned"
@@ -183,6 +186,7 @@ GPT: dict[str, Any] = {
     "num_segments": 1,
     "activation": "gelu_tanh",
     "layer_norm_epsilon": 1e-5,
+    "pooler": False,
 }
 NAMES = (*SIZES, *GPT_SIZES)
 
@@ -238,7 +242,8 @@ class BertEncoder(keras.Model):
     token_ids, segment_ids, padding_mask (B, S) int32 ->
       "hidden": L + 1 tensors (B, S, H): the embeddings, then each layer;
       "pooled": (B, H), a dense layer with tanh of the first token's last
-        hidden state, or in a causal network of the last token's;
+        hidden state, or in a causal network of the last token's; without a
+        pooler, that state itself;
       "attentions": L tensors (B, N, S, S) float32, if requested.
 
     With positions_read (B, P) int32 the last layer is computed only at these
@@ -286,13 +291,15 @@ class BertEncoder(keras.Model):
             self.final_norm = layers.layer_norm(
                 config, name="final_norm", dtype=dtype
             )
-        self.pooler = layers.dense(
-            config,
-            config.hidden_size,
-            activation="tanh",
-            name="pooler",
-            dtype=dtype,
-        )
+        self.pooler = None
+        if config.pooler:
+            self.pooler = layers.dense(
+                config,
+                config.hidden_size,
+                activation="tanh",
+                name="pooler",
+                dtype=dtype,
+            )
         self.build()
 
     def build(self, input_shape: Shape | None = None) -> None:
@@ -302,7 +309,8 @@ class BertEncoder(keras.Model):
                 block.build()
         if self.final_norm:
             self.final_norm.build((None, None, self.config.hidden_size))
-        self.pooler.build((None, self.config.hidden_size))
+        if self.pooler:
+            self.pooler.build((None, self.config.hidden_size))
         self.built = True
 
     def start(
@@ -346,10 +354,10 @@ class BertEncoder(keras.Model):
 
         In a causal network the first token attends only to itself.
         """
-        if not self.config.causal:
-            return self.pooler(hidden[:, 0])
-        last = layers.gather(hidden, self.position_pooled(padding_mask))
-        return self.pooler(last[:, 0])
+        if self.config.causal:
+            hidden = layers.gather(hidden, self.position_pooled(padding_mask))
+        state = hidden[:, 0]
+        return self.pooler(state) if self.pooler else state
 
     def position_pooled(self, padding_mask: Tensor) -> Tensor:
         """Returns the position that `pool` reads: (B, S) -> (B, 1) int32."""

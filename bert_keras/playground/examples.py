@@ -101,6 +101,26 @@ BEGINNINGS = Examples(
     ),
 )
 
+CHOICES = Examples(
+    (
+        {
+            "context": "The ferry leaves at nine. Anna overslept and reached "
+            "the harbour an hour later.",
+            "question": "Did Anna take the ferry at nine?",
+            "choice_a": "Yes, she was early.",
+            "choice_b": "No, it had already left.",
+        },
+    ),
+    (
+        {
+            "context": "渡轮九点开。小安睡过了头，一个小时后才到码头。",
+            "question": "小安赶上九点的渡轮了吗？",
+            "choice_a": "赶上了，她到得很早。",
+            "choice_b": "没有，船已经开走了。",
+        },
+    ),
+)
+
 MASKS = Examples(
     (
         {"text": "The old man sat down on the [MASK] and opened his [MASK]."},

@@ -108,6 +108,41 @@ class Classes(View):
         ]
 
 
+class Choices(View):
+    """Multiple choice: the choice, and the score of each one."""
+
+    needs = {"index": int, "choice": str, "score": float, "scores": list}
+    columns = ("context", "question", "choice_a")
+    example_texts = examples.CHOICES
+
+    def examples(self, *, chinese: bool) -> list[Texts]:
+        texts = self.example_texts
+        absent = dict.fromkeys(self.task.text_columns, "")
+        return [
+            {**absent, **example}
+            for example in (texts.chinese if chinese else texts.english)
+            if set(example) <= set(absent)
+        ]
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(texts, answer)] = rows
+        columns = [c for c in self.task.text_columns if c.startswith("choice_")]
+        bars = [
+            blocks.bar(
+                texts[columns[number]],
+                answer["scores"][number],
+                tag=self.task.class_names[number],
+                best=number == answer["index"],
+            )
+            for number in np.argsort(answer["scores"])[::-1].tolist()
+            if texts[columns[number]]
+        ]
+        return [
+            blocks.headline("Choice", answer["choice"], answer["score"]),
+            blocks.bars("Scores", bars),
+        ]
+
+
 class Number(View):
     """Regression: a number."""
 
@@ -342,6 +377,7 @@ def _are_numbers(values: Any) -> bool:
 VIEWS: tuple[type[View], ...] = (
     IntentSlots,
     Entities,
+    Choices,
     Classes,
     Number,
     Answers,

@@ -60,7 +60,7 @@ def _requests(
     task, config = predictor.task, predictor.model.encoder.config
 
     def rows(count: int) -> dict[str, Sequence[str]]:
-        sentences = verification.SENTENCES * (1 + count)
+        sentences = verification.SENTENCES * (4 + count)
         return {
             text: sentences[i : i + count]
             for i, text in enumerate(task.text_columns)
@@ -255,7 +255,10 @@ def _readme(
     name: str, task: base.Task, max_entities: int, text_ops: Sequence[str]
 ) -> str:
     sentences = verification.SENTENCES
-    row = {text: sentences[i] for i, text in enumerate(task.text_columns)}
+    row = {
+        text: sentences[i % len(sentences)]
+        for i, text in enumerate(task.text_columns)
+    }
 
     def curl(verb: str, body: Mapping[str, object]) -> str:
         body = json.dumps(body, ensure_ascii=False)

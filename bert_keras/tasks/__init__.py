@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # _PUBLIC for type checkers and editors
     from bert_keras.tasks.embedding import Embedding as Embedding
     from bert_keras.tasks.intent_slots import IntentSlots as IntentSlots
     from bert_keras.tasks.masked_lm import MaskedLM as MaskedLM
+    from bert_keras.tasks.multiple_choice import (
+        MultipleChoice as MultipleChoice,
+    )
     from bert_keras.tasks.question_answering import (
         QuestionAnswering as QuestionAnswering,
     )
@@ -25,6 +28,7 @@ _PUBLIC = {
     "Embedding": "embedding",
     "IntentSlots": "intent_slots",
     "MaskedLM": "masked_lm",
+    "MultipleChoice": "multiple_choice",
     "QuestionAnswering": "question_answering",
     "Tagging": "tagging",
 }

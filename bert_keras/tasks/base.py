@@ -280,6 +280,9 @@ class Task:
     #: the longest.
     list_padding: ClassVar[Mapping[str, Any]] = {}
     list_width: ClassVar[int | None] = None
+    #: Whether rows have the special tokens of the tokenizer's frame. If so, a
+    #: checkpoint whose tokenizer lacks them gets them before fine-tuning.
+    reads_frame: ClassVar[bool] = True
     #: Settings that a request to a served model may give for each text: name ->
     #: dtype. `infer` finds them among the features, (W,).
     request_settings: ClassVar[Mapping[str, str]] = {}
@@ -307,7 +310,8 @@ class Task:
     def max_row_length(self) -> int:
         """The maximum number of tokens in a row of `preprocess`.
 
-        It is less than `seq_length` if `infer` adds tokens to the row.
+        It is more than `seq_length` if that is the length of one text and a
+        row has several, and less if `infer` adds tokens to the row.
         """
         return self.seq_length
 
@@ -317,6 +321,22 @@ class Task:
         return 1
 
     # Methods that run on the host.
+
+    def read_texts(self, path: str) -> Iterator[Example] | None:
+        """Yields the text columns of a file without labels.
+
+        None: the columns of the file are the text columns, as usual.
+        """
+        del path
+        return None
+
+    def text_row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Converts a row from Python or JSON to a row of text columns.
+
+        A task whose callers write rows in another way overrides this. Raises
+        ValueError, with a phrase as message, for an invalid row.
+        """
+        return row
 
     def for_records(self, manifest: Mapping[str, Any]) -> "Task":
         """Returns this task with the fields that records determine.
@@ -387,6 +407,14 @@ class Task:
         del predictions, examples
         return {}
 
+    def baselines(self, examples: Sequence[Example]) -> dict[str, float]:
+        """Returns metrics of trivial answers, to judge the model's by.
+
+        For display: {description: value}.
+        """
+        del examples
+        return {}
+
     def unseen(self, example: Example) -> Sequence[str]:
         """Returns an example's labels that were not in the training data.
 
@@ -417,6 +445,15 @@ class Task:
         They are added after `randomize` and by the Predictor; they are neither
         stored in records nor inputs of the served model.
         """
+        return features
+
+    def encoder_rows(self, features: Tensors, inputs: Iterable[str]) -> Tensors:
+        """Returns the rows that the encoder reads, and `outputs` gets.
+
+        A task whose rows have several texts may give the encoder each text as
+        a row of its own, (B K, S). inputs: the names of the network's inputs.
+        """
+        del inputs
         return features
 
     def positions_read(self, features: Tensors) -> tf.Tensor | None:
@@ -451,6 +488,7 @@ class Task:
         read only integer features.
         """
         del targets
+        features = self.encoder_rows(features, encoder.config.inputs)
         encoded = networks.encode(
             encoder,
             features,

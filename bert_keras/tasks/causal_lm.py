@@ -37,6 +37,7 @@ class CausalLM(base.Task):
     softmax_terms = (HEAD,)
     target_axes = {HEAD: base.TOKENS}
     metric_names = (f"loss/{HEAD}", f"{HEAD}_accuracy", "perplexity")
+    reads_frame = False
     request_settings = {  # noqa: RUF012
         "max_new_tokens": "int32",
         "temperature": "float32",

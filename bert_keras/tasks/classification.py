@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bert_keras import errors, options
 from bert_keras import heads as heads_lib
-from bert_keras.data import labelled_files, packing
+from bert_keras.data import labelled_files, numbered_texts, packing
 from bert_keras.data import labels as labels_lib
 from bert_keras.metrics import classification
 from bert_keras.networks import base as networks
@@ -74,6 +74,13 @@ class Classification(base.Task):
         "last four layers, or two LSTMs.",
         choices=heads_lib.POOLINGS,
     )
+    pair_order: str = options.option(
+        "one",
+        "Orders in which a pair is read: one = as given; both = also "
+        "exchanged, and the two vectors are added, so that the order does not "
+        "change the answer (for similarity). Takes twice as long.",
+        choices=("one", "both"),
+    )
     # Set by `adapt`, from the training data.
     labels: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()  # per class; empty: all are 1
@@ -100,7 +107,22 @@ class Classification(base.Task):
     @property
     def head_signatures(self) -> dict[str, Any]:
         signature = [list(self.labels), self._problem_type.name, self.pooling]
+        if self.reads_both_orders:
+            signature.append("both orders")
         return {"label": signature}
+
+    @property
+    def reads_both_orders(self) -> bool:
+        return self.pair and self.pair_order == "both"
+
+    @property
+    def stored_features(self) -> dict[str, str | None]:
+        # Stored, because the two packed texts of a row have different values.
+        return {"padding_mask": base.TOKENS} if self.reads_both_orders else {}
+
+    @property
+    def max_row_length(self) -> int:
+        return self.seq_length * (2 if self.reads_both_orders else 1)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -149,6 +171,13 @@ class Classification(base.Task):
             pair = pair or "text_pair" in example
         labels = tuple(sorted(counts))
         self._problem_type.check(labels)
+        if self.pair_order == "both" and not pair:
+            raise errors.InputError(
+                "pair_order=both: expected pairs of texts in the training "
+                "file, found single texts; leave it out, or name the second "
+                "column as text_pair in `columns`.",
+                argument="pair_order",
+            )
         weights = ()
         if self.class_weights and self.problem_type == "single_label":
             # The mean weight over the rows is 1, as without class weights.
@@ -168,11 +197,23 @@ class Classification(base.Task):
     def preprocess(
         self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
     ) -> base.Tensors:
-        return packing.pack(
+        pack = packing.pack
+        if self.reads_both_orders:
+            pack = numbered_texts.both_orders
+        return pack(
             [tokenizer(raw[name]) for name in self.text_columns],
             tokenizer.frame,
             seq_length=self.seq_length,
         )
+
+    def for_device(self) -> base.Task:
+        if self.reads_both_orders:
+            raise errors.InputError(
+                "pair_order=both: a TFLite file reads one text per row, and "
+                "this model two; export it as a SavedModel, or train with "
+                "pair_order=one."
+            )
+        return self
 
     def make_targets(
         self,
@@ -193,8 +234,29 @@ class Classification(base.Task):
         size = self._problem_type.size(self.labels)
         if not size:
             base.require_labels("labels", self.labels)
-        head = heads_lib.ClassificationHead(config, size, self.pooling)
+        head = heads_lib.ClassificationHead(
+            config,
+            size,
+            self.pooling,
+            num_texts=2 if self.reads_both_orders else 1,
+        )
         return {"label": head}
+
+    def add_derived_features(self, features: base.Tensors) -> base.Tensors:
+        """Adds the index of each text's tokens, if a row has both orders."""
+        if not self.reads_both_orders:
+            return features
+        index = numbered_texts.text_index(
+            features["padding_mask"], num_texts=2, max_length=self.seq_length
+        )
+        return features | {numbered_texts.INDEX: index}
+
+    def encoder_rows(
+        self, features: base.Tensors, inputs: Iterable[str]
+    ) -> base.Tensors:
+        if not self.reads_both_orders:
+            return features
+        return numbered_texts.separate(features, inputs)
 
     def positions_read(self, features: base.Tensors) -> tf.Tensor | None:
         mask = features["padding_mask"]

@@ -119,6 +119,15 @@ class Tokenizer:
             argument="vocab_size",
         )
 
+    def with_frame(self) -> "Tokenizer":
+        """Returns this tokenizer with tokens for the frame, if it lacks them.
+
+        GPT is pretrained without such tokens and fine-tuned with them (Radford
+        et al. 2018, section 3.3). They are the last of the vocabulary; all
+        other ids stay as they are. By default, there is nothing to add.
+        """
+        return self
+
     def save(self, folder: str) -> Sequence[str]:
         """Writes the files that `read_files` needs; returns `files`."""
         raise NotImplementedError

@@ -105,7 +105,9 @@ def _run(
     requested_task: base.Task,
     strategy: tf.distribute.Strategy,
 ) -> Metrics:
-    init = input_pipeline.read_init(settings, settings.init)
+    start = input_pipeline.read_init(settings, settings.init)
+    init = loading.with_frame(start, requested_task)
+    predictor.say_new_tokens(init)
     tokenizer = init.tokenizer()
     task = _adapted(settings, requested_task, init, tokenizer)
     dev = _dev_examples(settings, task)
@@ -134,7 +136,7 @@ def _run(
     card = run_card.from_run(
         settings,
         identity,
-        init=None if settings.from_scratch else init,
+        init=None if settings.from_scratch else start,
         hardware=devices.describe(strategy),
         data=_data(settings),
         inputs=counts | {"tokens in the training rows": _tokens(records)},
@@ -169,7 +171,7 @@ def _train(
         records.lengths,
         settings.batch_size,
         seed=settings.seed,
-        buckets=input_pipeline.buckets(settings, task.seq_length),
+        buckets=input_pipeline.buckets(settings, task.max_row_length),
     )
     total = sampler.steps_per_epoch * settings.epochs
     trainer = trainer_lib.Trainer(

@@ -79,12 +79,12 @@ def _distribute(
 
 
 def buckets(
-    settings: settings_lib.TrainSettings, seq_length: int
+    settings: settings_lib.TrainSettings, row_length: int
 ) -> tuple[int, ...]:
     """Returns the padded lengths that a run's batches may have."""
     if settings.bucket_lengths:
-        return batches_lib.buckets(seq_length)
-    return (seq_length,)
+        return batches_lib.buckets(row_length)
+    return (row_length,)
 
 
 def open_records(

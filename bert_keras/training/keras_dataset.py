@@ -65,7 +65,7 @@ def to_dataset(
         batch_size,
         seed=seed,
         shuffle=shuffle,
-        buckets=batches_lib.buckets(task.seq_length),
+        buckets=batches_lib.buckets(task.max_row_length),
     )
     batches = batches_lib.epochs(rows, sampler)
     batches = input_pipeline.completed(task, batches)

@@ -266,9 +266,9 @@ def require_softmax_terms(wrapper: Wrapper) -> None:
     if not wrapper.task.softmax_terms:
         raise errors.InputError(
             f"{wrapper.name} needs a task whose loss is a softmax over classes "
-            "(classification with problem_type=single_label, tagging, "
-            f"intent_slots, masked_lm); {wrapper.task.name} has none with "
-            "these settings."
+            "(classification with problem_type=single_label, multiple_choice, "
+            "tagging, intent_slots, masked_lm, causal_lm); "
+            f"{wrapper.task.name} has none with these settings."
             + (
                 f" Name {wrapper.task.name} first."
                 if isinstance(wrapper.task, Wrapper)

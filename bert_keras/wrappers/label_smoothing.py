@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from bert_keras import options
+from bert_keras import heads, options
 from bert_keras.tasks import base as tasks
 from bert_keras.wrappers import base
 
@@ -16,8 +16,9 @@ class LabelSmoothing(base.Wrapper):
     """Trains on targets with epsilon spread evenly over all C classes.
 
     Each softmax term L becomes (1 - epsilon) L + epsilon U, where U is the
-    cross entropy with the uniform distribution over the classes. Evaluation and
-    the served model are those of the inner task.
+    cross entropy with the uniform distribution over the classes; those that an
+    example does not have, as absent choices, get none. Evaluation and the
+    served model are those of the inner task.
     """
 
     epsilon: float = options.option(
@@ -41,7 +42,12 @@ class LabelSmoothing(base.Wrapper):
         for term in self.task.softmax_terms:
             if term in terms:
                 logits, (_, weights) = outputs[term], targets[term]
-                uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
+                is_class = tf.cast(
+                    logits > 0.5 * heads.ABSENT_SCORE, tf.float32
+                )
+                uniform = -tf.reduce_sum(
+                    tf.nn.log_softmax(logits) * is_class, axis=-1
+                ) / tf.maximum(tf.reduce_sum(is_class, axis=-1), 1.0)
                 uniform = tf.reduce_sum(uniform * weights)
                 # Cross entropy is linear in the target distribution, so the
                 # two sums can be mixed instead.

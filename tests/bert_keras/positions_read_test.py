@@ -57,6 +57,7 @@ ROWS = {
     "classification": 1,
     "layers": 2,
     "r_drop": 1,
+    "multiple_choice": 3,  # one of each choice
 }
 
 

@@ -15,13 +15,14 @@ from bert_keras.tasks import (
     embedding,
     intent_slots,
     masked_lm,
+    multiple_choice,
     question_answering,
     tagging,
 )
 from bert_keras.training import devices
 from bert_keras.training import step as step_lib
+from bert_keras.wrappers import auxiliary_lm, label_smoothing, r_drop
 from bert_keras.wrappers import base as wrappers
-from bert_keras.wrappers import label_smoothing, r_drop
 from tests import tiny
 
 # Made when they are needed: workers connect before the first tensor.
@@ -35,6 +36,9 @@ TASKS = {
     "intent_slots": lambda: intent_slots.IntentSlots(
         types=("PER",), intents=("ask", "tell")
     ),
+    "multiple_choice": lambda: multiple_choice.MultipleChoice(
+        seq_length=12, num_choices=3
+    ),
     "question_answering": question_answering.QuestionAnswering,
     "tagging": lambda: tagging.Tagging(types=("PER",)),
     "wrapped": lambda: r_drop.RDrop(
@@ -47,6 +51,7 @@ BATCH = 8
 
 def batches(task, count, size=BATCH):
     """Batches of rows of every length, with the task's targets."""
+    terms = task.loss_weights
     task, _ = wrappers.unwrap(task)
     for step in range(count):
         inputs = tiny.inputs(rows=size, length=12, seed=step)
@@ -85,10 +90,21 @@ def batches(task, count, size=BATCH):
             mask = inputs["padding_mask"]
             weights = tf.cast(tf.reduce_max(mask, axis=1) == 2, tf.float32)
             targets = {"similarity": (tf.cast(labels, tf.float32), weights)}
+        elif isinstance(task, multiple_choice.MultipleChoice):
+            choice = np.tile(np.arange(12) // 4, (size, 1)).astype(np.int32)
+            inputs["padding_mask"] *= tf.constant(1 + choice)
+            inputs = task.add_derived_features(inputs)
+            count = tf.reduce_max(inputs["padding_mask"], axis=1)
+            weights = tf.constant(random.random(size), tf.float32)
+            # Short rows have fewer choices, and the first is always there.
+            targets = {"label": (tf.minimum(labels, count - 1), weights)}
         else:
             # Rows of unequal weight: a mean per part would be wrong.
             weights = tf.constant(random.random(size), tf.float32)
             targets = {"label": (labels, weights)}
+        if auxiliary_lm.TERM in terms:
+            row_weights = tf.constant(random.random(size), tf.float32)
+            targets[auxiliary_lm.TERM] = (labels, row_weights)
         yield {
             "inputs": inputs,
             "targets": targets,
@@ -108,7 +124,9 @@ class Run:
         rate = options.pop("dropout", 0.0)
         rule = options.pop("rule", optimizers.AdamW())
         peak = options.pop("peak", 1e-4)
-        bert = tiny.bert_for(task_name, dropout=rate, attention_dropout=rate)
+        network = options.pop("network", {})
+        network |= {"dropout": rate, "attention_dropout": rate}
+        bert = tiny.bert_for(task_name, **network)
         self.task = TASKS[task_name]()
         with self.strategy.scope():
             self.model = model_lib.BertModel(

@@ -22,8 +22,8 @@ from tests.bert_keras.tasks import tasks_test
 ROWS = tasks_test.ROWS
 PRETRAINING = ("causal_lm", "masked_lm")  # tasks that learn from texts alone
 LABELLED = [name for name in ROWS if name not in PRETRAINING]
-# A softmax over positions does not change when all logits of a row do.
-WITHOUT_GRADIENT = ("span/score/bias",)
+# A softmax over positions or choices does not change when all its logits do.
+WITHOUT_GRADIENT = ("span/score/bias", "choice/score/bias")
 
 
 def written(task, rows, folder):

@@ -10,6 +10,7 @@ import json
 import os
 
 import numpy as np
+import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from bert_keras import model as model_lib
@@ -19,6 +20,7 @@ from bert_keras.networks import bert
 from bert_keras.tasks import (
     classification,
     masked_lm,
+    multiple_choice,
     question_answering,
     tagging,
 )
@@ -123,6 +125,35 @@ class AgainstTransformersTest(parameterized.TestCase):
             if value.shape[:2] == mask.shape:  # padding means nothing
                 value, expected = value[mask], expected[mask]
             self.assert_close(value, expected, f"{name} {output}")
+
+    def test_transformers_scores_choices_alike(self):
+        for name in ("torch", "transformers"):
+            if importlib.util.find_spec(name) is None:
+                self.skipTest(f"needs {name}, which the project does not use")
+        folder = self.create_tempdir().full_path
+        task = multiple_choice.MultipleChoice(num_choices=2, seq_length=16)
+        written = model_lib.BertModel(bert.BertEncoder(tiny.bert()), task)
+        randomise(written)
+        hugging_face.write(folder, written, tiny.tokenizer())
+        row = {
+            "context": ["a good film .", "the plot is old and dull"],
+            "question": ["was it", ""],
+            "choice_a": ["bad", "a story"],
+            "choice_b": ["not a very good one", "很 好"],
+        }
+        raw = {name: tf.constant(texts) for name, texts in row.items()}
+        features = task.preprocess(raw, tiny.tokenizer())
+        logits = written(task.add_derived_features(features))["label"]
+        source = hugging_face.read(folder)
+        self.assertEqual(source.task, task.for_serving())
+        alone = source.task.preprocess(raw, tiny.tokenizer())
+        inputs = {
+            name: alone[name].numpy().reshape(2, 2, -1)
+            for name in source.config.inputs
+        }
+        their_outputs, name = of_transformers(folder, inputs)
+        self.assertEqual(name, "BertForMultipleChoice")
+        self.assert_close(logits.numpy(), their_outputs["logits"], name)
 
     @parameterized.parameters(True, False)
     def test_transformers_cuts_text_alike(self, lowercase):

@@ -28,6 +28,9 @@ TEXTS = {
     "question": "is the film good ?\nwas it bad ?",
     "context": "😀 the old story was fine . 很 好 电影 , not very dull !",
     "headline": "a fine film",
+    "choice_a": "a very good one",
+    "choice_b": "😀 the dull plot",
+    "choice_c": "",
 }
 
 

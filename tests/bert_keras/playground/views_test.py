@@ -25,6 +25,7 @@ VIEWS = {
     "embedding": views.Similarity,
     "one_embedding": views.Embeddings,
     "masked_lm": views.FilledMasks,
+    "multiple_choice": views.Choices,
     "users": views.View,
 }
 
@@ -82,6 +83,22 @@ class ViewsTest(parameterized.TestCase):
             ",".join(sorted(best)),
             ",".join(sorted(filter(None, answer["label"].split(",")))),
         )
+
+    def test_choices_have_their_texts_and_absent_ones_no_bar(self):
+        session = pages.session("multiple_choice")
+        texts = pages.texts("multiple_choice")
+        reply = session.answer(texts)
+        (answer,), (bars,) = reply["answers"], find(reply, "bars")
+        shown = {
+            row["label"]: (row["tag"], row["value"]) for row in bars["rows"]
+        }
+        expected = {
+            texts["choice_a"]: ("A", answer["scores"][0]),
+            texts["choice_b"]: ("B", answer["scores"][1]),
+        }
+        self.assertEqual(shown, expected)
+        (best,) = (row["label"] for row in bars["rows"] if row["best"])
+        self.assertEqual(best, answer["choice"])
 
     @parameterized.parameters("tagging", "intent_slots")
     def test_spans_are_the_entities_in_code_points(self, case):

@@ -52,6 +52,26 @@ ROWS = {
         {"text": "[MASK] 电 [MASK] !"},
         {"text": ""},
     ],
+    "multiple_choice": [
+        {
+            "context": "the film is a good story .",
+            "question": "was it",
+            **{"choice_a": "good", "choice_b": "bad", "choice_c": "dull"},
+            "label": "0",
+        },
+        {
+            "context": "a very bad old plot . " * 8,
+            "question": "",
+            **{"choice_a": "很 好", "choice_b": "old", "choice_c": ""},
+            "label": "1",
+        },
+        {
+            "context": "",
+            "question": "film ?",
+            **{"choice_a": "a", "choice_b": "the", "choice_c": "an actor"},
+            "label": "2",
+        },
+    ],
     "question_answering": [
         {
             "question": "is the film good ?",
@@ -163,7 +183,7 @@ class EveryTaskTest(absltest.TestCase):
             inputs, targets = labelled(model.task, ROWS[model.task.name])
             longer = {
                 name: value
-                if name == "positions"
+                if name in ("positions", "text_index")
                 else tf.pad(value, [[0, 0], [0, 7]])
                 for name, value in inputs.items()
             }
@@ -184,7 +204,10 @@ class EveryTaskTest(absltest.TestCase):
     def test_rows_of_weight_0_change_no_loss(self):
         for model in predictors():
             inputs, targets = labelled(model.task, ROWS[model.task.name])
-            more = {k: tf.pad(v, [[0, 2], [0, 0]]) for k, v in inputs.items()}
+            more = {
+                name: tf.pad(x, [[0, 2]] + [[0, 0]] * (x.shape.rank - 1))
+                for name, x in inputs.items()
+            }
             padded = {
                 term: tuple(
                     tf.pad(x, [[0, 2]] + [[0, 0]] * (x.shape.rank - 1))

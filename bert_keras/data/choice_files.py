@@ -1,0 +1,405 @@
+"""Reads questions with choices from tables and JSON files.
+
+Known layouts:
+
+    a column per choice      context, question, choice_a ... or choice_0 ...,
+                             label; SWAG: sent1, sent2, ending0 ..., label
+    a list of choices        {"context", "question", "choices": [...], "label"};
+                             or "choices": {"text": [...], "label": ["A", ...]}
+    RACE                     {"article", "questions": [...], "options": [[...],
+                             ...], "answers": ["A", ...]}
+
+JSON is one object a line, or a .json file with one object or a list of them.
+"""
+
+import contextlib
+import json
+import re
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bert_keras import errors
+from bert_keras.data import (
+    csv_separator,
+    json_lines,
+    labelled_files,
+    labels,
+    table_rows,
+    text_lines,
+)
+
+MAX_CHOICES = 26
+CHOICES = tuple(f"choice_{letter}" for letter in string.ascii_lowercase)
+
+# Standard names -> common names of columns, the best match first.
+COMMON_COLUMNS = {
+    "context": ("context", "article", "passage", "premise", "story", "sent1"),
+    "question": ("question", "sent2", "query"),
+    "label": ("label", "answer", "answerKey", "gold", "correct"),
+    "choices": ("choices", "options", "endings"),
+}
+# ending0, option 1, choice_A, answerB: a stem and an index or a letter.
+_CHOICE_COLUMN = re.compile(
+    r"(choice|ending|option|answer)[ _]?(\d{1,2}|[a-z])", re.IGNORECASE
+)
+
+Row = Mapping[str, Any]
+
+
+def read(
+    path: str,
+    *,
+    columns: str = "",
+    label_format: str = "any",
+    num_choices: int = 0,
+) -> labelled_files.Examples:
+    """Reads the examples of a file, dicts of strings.
+
+    Each has the columns context, question, the first of CHOICES, group, and
+    label: the index of the right choice. `group` is the context, if there is
+    a question: a split never separates the questions of a context.
+
+    Args:
+      columns: "" or CONTEXT_COLUMNS of the file, as context=NAME,label=NAME;
+        a list is choices=NAME, single choices are choice_a=NAME and so on.
+      label_format: how labels are written; see `label_index`.
+      num_choices: the number of choices of every example, of which some may
+        be ""; 0: those of the file.
+    """
+
+    def examples():
+        for where, row in _rows(path, columns):
+            with _located(path, where):
+                labelled = example(row, row.get("label"), label_format)
+                yield padded(labelled, num_choices)
+
+    return labelled_files.Examples(path, examples())
+
+
+def read_texts(
+    path: str, *, columns: str = "", num_choices: int
+) -> Iterator[dict[str, str]]:
+    """Yields the texts of the examples of a file, without their labels."""
+    for where, row in _rows(path, columns, labelled=False):
+        with _located(path, where):
+            texts = padded(text_row(row), num_choices)
+        yield texts
+
+
+@contextlib.contextmanager
+def _located(path: str, where: str) -> Iterator[None]:
+    """Raises InputError with the place in the file for a ValueError."""
+    try:
+        yield
+    except errors.InputError:
+        raise
+    except ValueError as problem:
+        raise errors.InputError(f"{path}, {where}: {problem}.") from None
+
+
+def padded(example: Mapping[str, str], num_choices: int) -> dict[str, str]:
+    """Adds empty choices up to a number; 0: returns the example unchanged.
+
+    Raises ValueError if the example has more choices.
+    """
+    given = [name for name in CHOICES if name in example]
+    if not num_choices:
+        return dict(example)
+    if any(labels.strip(example[name]) for name in given[num_choices:]):
+        raise ValueError(
+            f"expected at most {num_choices} choices, found {len(given)}; a "
+            "larger num_choices allows more"
+        )
+    rest = {name: text for name, text in example.items() if name not in CHOICES}
+    names = CHOICES[:num_choices]
+    return rest | {name: example.get(name, "") for name in names}
+
+
+def text_row(row: Row) -> dict[str, str]:
+    """Returns the texts of an example: context, question, and its choices.
+
+    row: may have a list `choices`, or columns choice_a, choice_b, ... Context
+      and question may be missing.
+
+    Raises ValueError, with a phrase as message, for another type than text.
+    """
+    choices = row.get("choices")
+    if choices is None:
+        choices = [row[name] for name in CHOICES if name in row]
+    elif isinstance(choices, Mapping):
+        choices = choices.get("text")
+    if not isinstance(choices, (list, tuple)):
+        raise ValueError(
+            f"expected a list of choices, found {json_lines.name_of(choices)}"
+        )
+    if len(choices) > MAX_CHOICES:
+        raise ValueError(
+            f"expected at most {MAX_CHOICES} choices, found {len(choices)}"
+        )
+    texts = {
+        "context": row.get("context", ""),
+        "question": row.get("question", ""),
+        **dict(zip(CHOICES, choices, strict=False)),
+    }
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise ValueError(
+                f"column {name!r}: expected text, found "
+                f"{json_lines.name_of(text)}"
+            )
+    return texts
+
+
+def label_index(
+    label: Any, choices: Sequence[str], label_format: str = "any"
+) -> int:
+    """Returns the index of the choice that a label means.
+
+    label_format: "index" from 0; "letter", A or a for the first; "text" of the
+      choice; "any" of these.
+
+    Raises ValueError if the label means no choice or, with "any", two.
+    """
+    text = labels.parse_label(label)
+    found = {}
+    if text.isdecimal() and len(text) < 4:
+        found["index"] = int(text)
+    if len(text) == 1 and text.upper() in string.ascii_uppercase:
+        found["letter"] = string.ascii_uppercase.index(text.upper())
+    stripped = [labels.strip(choice) for choice in choices]
+    if stripped.count(text) > 1 and label_format in ("any", "text"):
+        raise ValueError(f"{text!r:.60} is the text of several choices")
+    if text in stripped:
+        found["text"] = stripped.index(text)
+    found = {
+        name: index
+        for name, index in found.items()
+        if label_format in ("any", name)
+        and index < len(choices)
+        and stripped[index]
+    }
+    if not found:
+        expected = (
+            "an index, a letter or the text of a choice"
+            if label_format == "any"
+            else f"the {label_format} of a choice"
+        )
+        count = sum(map(bool, stripped))
+        raise ValueError(
+            f"expected {expected}, of which there are {count} (indices from "
+            f"0), found {text!r:.60}"
+        )
+    if len(set(found.values())) > 1:
+        meanings = " and ".join(
+            f"the {name} of choice {index}" for name, index in found.items()
+        )
+        raise ValueError(f"{text!r} is {meanings}; say which with label_format")
+    return next(iter(found.values()))
+
+
+def example(row: Row, label: Any, label_format: str = "any") -> dict[str, str]:
+    """Returns a labelled example; ValueError if it is not one."""
+    texts = text_row(row)
+    choices = [texts[name] for name in CHOICES if name in texts]
+    if sum(bool(labels.strip(choice)) for choice in choices) < 2:
+        raise ValueError(
+            "expected two or more choices that are not empty, found "
+            f"{json.dumps(choices, ensure_ascii=False)[:80]}"
+        )
+    named = row.get("choices")
+    if isinstance(named, Mapping) and isinstance(named.get("label"), list):
+        names = [str(name) for name in named["label"]]
+        if str(label) in names and len(names) == len(choices):
+            label, label_format = names.index(str(label)), "index"
+    index = label_index(label, choices, label_format)
+    group = texts["context"] if texts["question"] else ""
+    return {**texts, "label": str(index), "group": group}
+
+
+def _rows(
+    path: str, columns: str, *, labelled: bool = True
+) -> Iterator[tuple[str, Row]]:
+    """Yields (where, row by standard names) of each example of a file."""
+    named = labelled_files.parse_columns(columns, (*COMMON_COLUMNS, *CHOICES))
+    keys: Mapping[str, Any] = {}
+    before: Sequence[Any] = ()
+    for where, row in _named_rows(path, named or {}):
+        if _is_race(row):
+            yield from _race_rows(path, where, row)
+            continue
+        if list(row) != before:
+            before = list(row)
+            keys = _locate(path, before, named or {}, labelled=labelled)
+        yield where, {name: row[key] for name, key in keys.items()}
+
+
+def _named_rows(
+    path: str, columns: Mapping[str, str]
+) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Yields (where, {column: value}) of each row."""
+    text_lines.refuse_folder(path)
+    lower = path.lower().removesuffix(".gz")
+    suffix = f".{lower.rpartition('.')[2]}"
+    if suffix not in table_rows.READERS:
+        raise errors.InputError(
+            f"{path}: expected a name that ends in "
+            f"{', '.join(table_rows.READERS)}, with or without .gz."
+        )
+    if suffix == ".json" and (objects := _json_document(path)) is not None:
+        for number, value in enumerate(objects, 1):
+            if not isinstance(value, Mapping):
+                raise errors.InputError(
+                    f"{path}, object {number}: expected an object, found "
+                    f"{json_lines.name_of(value)}."
+                )
+            yield f"object {number}", value
+        return
+    if suffix == ".csv":
+        raw_rows = table_rows.read_csv(
+            path, separator=csv_separator.infer(path, indices=[])
+        )
+    else:
+        raw_rows = table_rows.READERS[suffix](path, list)
+    is_table = suffix in table_rows.TABLES
+    # Numbers are positions in a file without a header.
+    by_index = bool(columns) and all(map(str.isdecimal, columns.values()))
+    header: Sequence[str] | None = None
+    for raw in raw_rows:
+        if raw.problem:
+            raise errors.InputError(
+                f"{path}, {raw.where}: {raw.problem}. "
+                f"{raw.remedy or 'Fix the row.'}"
+            )
+        if not is_table:
+            yield raw.where, raw.fields  # type: ignore[misc]
+            continue
+        if header is None:
+            by_name = [str(name).strip() for name in raw.fields]
+            indices = [str(index) for index in range(len(raw.fields))]
+            header = indices if by_index else by_name
+            if len(set(header)) < len(header):
+                raise errors.InputError(
+                    f"{path}: expected columns with different names, found "
+                    f"{', '.join(map(repr, header))}."
+                )
+            if not by_index:
+                continue
+        if len(raw.fields) != len(header):
+            raise errors.InputError(
+                f"{path}, {raw.where}: expected {len(header)} fields, found "
+                f"{len(raw.fields)}. Fix the row."
+            )
+        yield raw.where, dict(zip(header, raw.fields, strict=True))
+
+
+def _json_document(path: str) -> list[Any] | None:
+    """Returns the objects of a file that is one JSON value, else None."""
+    lines = [
+        text_lines.decode_loosely(line).strip()
+        for line in text_lines.read(path)
+    ]
+    lines = [line for line in lines if line]
+    if not lines or (
+        lines[0].startswith("{") and lines[0].endswith("}") and len(lines) > 1
+    ):
+        return None  # an object a line
+    try:
+        value = json_lines.loads("\n".join(lines))
+    except json_lines.JsonError:
+        return None  # the reader of lines names the line
+    return value if isinstance(value, list) else [value]
+
+
+def _locate(
+    path: str,
+    available: Sequence[Any],
+    named: Mapping[str, str],
+    *,
+    labelled: bool,
+) -> dict[str, Any]:
+    """Returns {standard name: column}; InputError if columns are missing."""
+    for name, column in named.items():
+        if column not in available:
+            raise errors.InputError(
+                f"{path}: expected the column {column!r} for {name}; the "
+                f"columns there are {', '.join(map(repr, available))}."
+            )
+    keys: dict[str, Any] = dict(named)
+    unused = {
+        str(column).strip().casefold(): column
+        for column in available
+        if column not in keys.values()
+    }
+    has_choices = any(name in keys for name in ("choices", *CHOICES))
+    for name, common in COMMON_COLUMNS.items():
+        if name in keys or (name == "choices" and has_choices):
+            continue
+        for candidate in common:
+            if candidate.casefold() in unused:
+                keys[name] = unused.pop(candidate.casefold())
+                break
+    if "choices" not in keys and not has_choices:
+        keys |= _choice_columns(unused)
+    problem = ""
+    if not any(name in keys for name in ("choices", *CHOICES)):
+        problem = "columns of choices, such as choice_a, choice_b or ending0"
+    elif labelled and "label" not in keys:
+        problem = "a column label"
+    if problem:
+        raise errors.InputError(
+            f"{path}: expected {problem}; the columns there are "
+            f"{', '.join(map(repr, available))}. Name them, as in "
+            "context=NAME,question=NAME,choice_a=NAME,choice_b=NAME,"
+            "label=NAME."
+        )
+    if not labelled:
+        keys.pop("label", None)
+    return keys
+
+
+def _choice_columns(unused: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns {choice_a: column, ...} of the first stem with two or more."""
+    stems: dict[str, dict[Any, Any]] = {}
+    for name, column in unused.items():
+        if match := _CHOICE_COLUMN.fullmatch(name):
+            stem, key = match[1].casefold(), match[2]
+            order = (0, int(key)) if key.isdecimal() else (1, key)
+            stems.setdefault(stem, {})[order] = column
+    for found in stems.values():
+        if 2 <= len(found) <= MAX_CHOICES:
+            ordered = [found[key] for key in sorted(found)]
+            return dict(zip(CHOICES, ordered, strict=False))
+    return {}
+
+
+def _is_race(row: Mapping[Any, Any]) -> bool:
+    return isinstance(row.get("questions"), list) and "options" in row
+
+
+def _race_rows(
+    path: str, where: str, row: Mapping[Any, Any]
+) -> Iterator[tuple[str, Row]]:
+    """Yields an example for each question of an article."""
+    lists = [row[name] for name in ("questions", "options")]
+    lists.append(row.get("answers", [None] * len(lists[0])))
+    if (
+        not all(isinstance(each, list) for each in lists)
+        or len(set(map(len, lists))) > 1
+    ):
+        raise errors.InputError(
+            f"{path}, {where}: expected lists `questions`, `options` and "
+            "`answers` of the same length."
+        )
+    for number, (question, options, answer) in enumerate(
+        zip(*lists, strict=True), 1
+    ):
+        yield (
+            f"{where}, question {number}",
+            {
+                "context": row.get("article", ""),
+                "question": question,
+                "choices": options,
+                "label": answer,
+            },
+        )
