@@ -157,3 +157,70 @@ def _product(one, two):
         two = tf.reshape(two, (1, -1))
         return tf.reduce_sum(one * two, axis=1, keepdims=True)
     return tf.reduce_sum(tf.reshape(one, (-1, 1)) * two, axis=0, keepdims=True)
+
+
+def lstm(
+    gates: tf.Tensor,
+    keep: tf.Tensor,
+    recurrent: tf.Tensor,
+    projection: tf.Tensor | None,
+    *,
+    cell_clip: float = 0.0,
+    projection_clip: float = 0.0,
+) -> tf.Tensor:
+    """Runs an LSTM with a projected state (Sak et al. 2014) over S steps.
+
+    gates (S, B, 4 D): the inputs' part of the gates, with their biases, so that
+      one matmul computes it for all steps. Gates are in TensorFlow 1's order:
+      input, candidate, forget, output; 1 is added to the forget gate.
+    keep (S, B, 1) float32: 0 where a text starts, whose state is then 0.
+    recurrent (P, 4 D), projection (D, P), or None if P is D.
+    cell_clip, projection_clip: the largest absolute value of the cell and of
+      the projected state; 0: any.
+
+    Returns the states (S, B, P). The cell and the gates are float32.
+    """
+    dtype, width = gates.dtype, recurrent.shape[0]
+    steps = gates.shape[0] or tf.shape(gates)[0]
+    batch = gates.shape[1] or tf.shape(gates)[1]
+    inputs, keeps, states = (
+        tf.TensorArray(t, steps, element_shape=(gates.shape[1], size))
+        for t, size in (
+            (dtype, gates.shape[2]),
+            (tf.float32, 1),
+            (dtype, width),
+        )
+    )
+    inputs, keeps = inputs.unstack(gates), keeps.unstack(keep)
+
+    def step(index, state, cell, states):
+        kept = keeps.read(index)
+        state = state * tf.cast(kept, dtype)
+        total = tf.cast(
+            inputs.read(index) + tf.matmul(state, recurrent), tf.float32
+        )
+        enter, candidate, forget, leave = tf.split(total, 4, axis=1)
+        cell = tf.sigmoid(forget + 1.0) * cell * kept
+        cell += tf.sigmoid(enter) * tf.tanh(candidate)
+        cell = _clip(cell, cell_clip)
+        state = tf.cast(tf.sigmoid(leave) * tf.tanh(cell), dtype)
+        if projection is not None:
+            state = _clip(tf.matmul(state, projection), projection_clip)
+        return index + 1, state, cell, states.write(index, state)
+
+    *_, states = tf.while_loop(
+        lambda index, *_: index < steps,
+        step,
+        (
+            0,
+            tf.zeros((batch, width), dtype),
+            tf.zeros((batch, gates.shape[2] // 4)),
+            states,
+        ),
+        maximum_iterations=steps,
+    )
+    return states.stack()
+
+
+def _clip(x, limit):
+    return tf.clip_by_value(x, -limit, limit) if limit else x
