@@ -52,7 +52,7 @@ def as_this_python_runs_it(page):
     text = read(page)
     if sys.version_info[:2] == (3, 11):
         return text
-    before, learner, after = text.partition("vocabulary_learner.learn(")
+    before, learner, after = text.partition("wordpiece_learner.learn(")
     return before + learner + after.replace("```text\n", "```shown\n", 1)
 
 

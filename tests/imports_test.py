@@ -46,7 +46,8 @@ INSIDE = {
     "heads": {"kernels", "layers", "networks.base"},
     "text_cleaning": set(),
     "tokenizers.base": set(),
-    "tokenizers": {"text_cleaning", "tokenizers"},
+    "wordpiece_learner": {"text_cleaning"},
+    "tokenizers": {"text_cleaning", "tokenizers", "wordpiece_learner"},
     "data": {"tokenizers", "data", "safetensors_mmap"},
     "metrics": {"tokenizers", "data", "metrics"},
     "tasks.base": {

@@ -112,15 +112,21 @@ def _of_former_flags(
     return values
 
 
+def early(name: str, default: str) -> str:
+    """Returns the value of a string flag before all flags are defined."""
+    values = flags.FlagValues()
+    flags.DEFINE_string(name, default, "", flag_values=values)
+    values(sys.argv, known_only=True)
+    return str(values[name].value)
+
+
 def define_recipe(*, with_task: bool) -> dict[str, str]:
     """Defines --recipe and, parsing it early, returns the recipe's flags.
 
     with_task: whether the command has a flag --task. Recipes of fine-tuning set
       it, recipes of pretraining do not.
     """
-    early = flags.FlagValues()
-    flags.DEFINE_string("recipe", "", "", flag_values=early)
-    early(sys.argv, known_only=True)
+    name = early("recipe", "")
     recipes = {
         name: values
         for name, values in _recipes().items()
@@ -133,7 +139,6 @@ def define_recipe(*, with_task: bool) -> dict[str, str]:
         f"Flags of a run with known results, as defaults: one of {names}.",
         module_name=sys.argv[0],
     )
-    name = str(early["recipe"].value)
     if name and name not in recipes:
         raise errors.InputError(
             f"recipe={name}: expected one of {names}.", argument="recipe"
@@ -168,10 +173,7 @@ def use_recipe(recipe: Mapping[str, str]) -> None:
 
 def define_task(default: str) -> None:
     """Defines --task and, parsing it early, the flags of that task."""
-    early = flags.FlagValues()
-    flags.DEFINE_string("task", default, "", flag_values=early)
-    early(sys.argv, known_only=True)
-    task = base.find(str(early["task"].value))
+    task = base.find(early("task", default))
     flags.DEFINE_string(
         "task",
         default,
@@ -184,9 +186,7 @@ def define_task(default: str) -> None:
 
 def define_wrappers(default: str = "") -> None:
     """Defines --wrappers and, parsing it early, the flags of those wrappers."""
-    early = flags.FlagValues()
-    flags.DEFINE_string("wrappers", default, "", flag_values=early)
-    early(sys.argv, known_only=True)
+    chosen = early("wrappers", default)
     flags.DEFINE_string(
         "wrappers",
         default,
@@ -195,7 +195,7 @@ def define_wrappers(default: str = "") -> None:
         "of yours. Their settings are flags such as --r_drop_alpha.",
         module_name=sys.argv[0],
     )
-    for wrapper in wrappers.parse(early["wrappers"].value):
+    for wrapper in wrappers.parse(chosen):
         for name, field in wrappers.own_options(wrapper).items():
             _define(name, field, set())
 

@@ -13,20 +13,25 @@ log.jsonl and TensorBoard files; running the same command again resumes a
 stopped run. Each epoch draws new masks.
 """
 
-from bert_keras.tasks import masked_lm
+from bert_keras.tasks import base
 from bert_keras.training import pretrain, settings
 from trainers import flags
 
 
 def main() -> None:
-    task = flags.wrap_task(flags.read(masked_lm.MaskedLM))
-    pretrain.run(flags.read(settings.PretrainSettings), task)
+    chosen = flags.read(settings.PretrainSettings)
+    task = flags.wrap_task(flags.read(base.find(chosen.objective)))
+    pretrain.run(chosen, task)
 
 
 def define_flags() -> None:
     recipe = flags.define_recipe(with_task=False)
     flags.define(settings.PretrainSettings)
-    flags.define(masked_lm.MaskedLM, without=pretrain.FIELDS_FROM_RECORDS)
+    objective = flags.early(
+        "objective",
+        recipe.get("objective", settings.PretrainSettings.objective),
+    )
+    flags.define(base.find(objective), without=pretrain.FIELDS_FROM_RECORDS)
     flags.define_wrappers(recipe.get("wrappers", ""))
     flags.use_recipe(recipe)
 

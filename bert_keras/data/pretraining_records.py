@@ -23,6 +23,7 @@ from bert_keras.data import (
     packing,
     records,
     sentence_pairs,
+    unpaired_rows,
 )
 from bert_keras.tokenizers import base as tokenizers
 
@@ -31,6 +32,8 @@ NUM_EXAMPLES = 3  # rows of a split's first shard to show in the report
 # faster. Tokenizing each distinct word only once is not faster either:
 # deduplicating words takes as long as tokenizing them.
 SENTENCES_PER_CALL = 4000
+
+NO_FRAME = tokenizers.Frame((), (), ())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,7 @@ class ShardSettings:
     tokenizer: tokenizers.Tokenizer
     seq_length: int
     objective: str  # nsp, sop or none
+    packing: str = "segments"  # segments, full or sentences
     text_field: str = "text"  # of JSON lines and of Parquet
     passes: int = 1
     seed: int = 1
@@ -165,28 +169,26 @@ def sample_records(
     The rows depend on the arguments only: the generator's key is made of the
     seed, the chunk's number and the split.
     """
-    pairs = settings.objective != "none"
     key = [settings.seed, 2 * number + (split == "dev")]
+    generator = np.random.Generator(np.random.Philox(key=key))
+    if settings.packing == "full":
+        yield from _full_rows(documents, settings, generator)
+        return
+    if settings.packing == "sentences":
+        yield from _sentence_rows(documents, settings)
+        return
+    pairs = settings.objective != "none"
+    frame = settings.tokenizer.frame
     passes = sentence_pairs.sample_pairs(
         documents,
-        max_tokens=settings.tokenizer.frame.capacity(
+        max_tokens=frame.capacity(
             settings.seq_length, segments=2 if pairs else 1
         ),
         objective=settings.objective,
         passes=settings.passes,
-        generator=np.random.Generator(np.random.Philox(key=key)),
+        generator=generator,
     )
     for sample in passes:
-        row_splits, token_ids, segment_ids = packing.pack_spans(
-            documents.token_ids,
-            sample.first,
-            sample.second,
-            settings.tokenizer.frame,
-        )
-        per_token = {
-            "inputs/token_ids": token_ids,
-            "inputs/segment_ids": segment_ids,
-        }
         per_row = {}
         if pairs:
             per_row = {
@@ -195,7 +197,58 @@ def sample_records(
                     len(sample.labels), np.float32
                 ),
             }
-        yield records.Columns(row_splits, per_token, per_row)
+        yield _columns(
+            documents.token_ids, sample.first, sample.second, frame, per_row
+        )
+
+
+def _full_rows(
+    documents: sentence_pairs.TokenizedDocuments,
+    settings: ShardSettings,
+    generator: np.random.Generator,
+) -> Iterator[records.Columns]:
+    """Yields full rows; passes after the first begin at a random offset."""
+    ids = unpaired_rows.end_documents(documents, settings.tokenizer.end_id)
+    for number in range(settings.passes):
+        offset = int(generator.integers(settings.seq_length)) if number else 0
+        spans = unpaired_rows.full_rows(len(ids), settings.seq_length, offset)
+        yield _columns(ids, spans, _empty_like(spans), NO_FRAME, {})
+
+
+def _sentence_rows(
+    documents: sentence_pairs.TokenizedDocuments, settings: ShardSettings
+) -> Iterator[records.Columns]:
+    """Yields the rows of each pass, which are equal."""
+    frame = settings.tokenizer.frame
+    spans = unpaired_rows.sentence_rows(
+        documents.sentence_ends, frame.capacity(settings.seq_length)
+    )
+    for _ in range(settings.passes):
+        yield _columns(
+            documents.token_ids, spans, _empty_like(spans), frame, {}
+        )
+
+
+def _empty_like(spans: np.ndarray) -> np.ndarray:
+    """Returns empty second segments for rows of one segment."""
+    return np.repeat(spans[:, 1:], 2, axis=1)
+
+
+def _columns(
+    ids: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    frame: tokenizers.Frame,
+    per_row: dict[str, np.ndarray],
+) -> records.Columns:
+    row_splits, token_ids, segment_ids = packing.pack_spans(
+        ids, first, second, frame
+    )
+    per_token = {
+        "inputs/token_ids": token_ids,
+        "inputs/segment_ids": segment_ids,
+    }
+    return records.Columns(row_splits, per_token, per_row)
 
 
 def add_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -277,6 +330,8 @@ def _fingerprint(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> str:
         "seed": settings.seed,
         "masks": masks,
     }
+    if settings.packing != "segments":
+        values["packing"] = settings.packing
     digests = [document.digest for document in chunk.documents]
     text = json.dumps([values, chunk.split, chunk.number, digests])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -301,6 +301,14 @@ class Task:
 
     # Methods that run on the host.
 
+    def for_records(self, manifest: Mapping[str, Any]) -> "Task":
+        """Returns this task with the fields that records determine.
+
+        manifest: that of prepared records, with "seq_length", "objective" (nsp,
+          sop or none) and "packing" (absent: segments).
+        """
+        return self.with_settings(seq_length=manifest["seq_length"])
+
     def adapt(
         self, examples: Iterable[Example], tokenizer: tokenizers.Tokenizer
     ) -> "Task":

@@ -1,7 +1,7 @@
 """Pretraining: masked language model, optionally with a sentence objective."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -64,10 +64,19 @@ class MaskedLM(base.Task):
             *(f"loss/{term}" for term in self.head_signatures),
         )
 
+    def for_records(self, manifest: Mapping[str, Any]) -> base.Task:
+        task = super().for_records(manifest)
+        return task.with_settings(objective=manifest["objective"])
+
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
     ) -> base.Task:
         del examples
+        if tokenizer.mask_id is None:
+            raise errors.InputError(
+                "masked LM needs a vocabulary with an entry [MASK], and this "
+                f"one of {tokenizer.vocab_size:,} entries has none."
+            )
         return self.with_settings(
             vocab_size=tokenizer.vocab_size,
             mask_id=tokenizer.mask_id,

@@ -51,6 +51,8 @@ class Tokenizer:
     pad_id: int
     unk_id: int
     mask_id: int | None  # None: cannot be used for masked language models
+    # Ends a text of a language model that generates; None: there is none.
+    end_id: int | None = None
     files: tuple[str, ...]  # names of the files that `save` writes
     folder: str | None = None  # where it was read from
 
@@ -89,6 +91,33 @@ class Tokenizer:
         The frame and padding are left out.
         """
         raise NotImplementedError
+
+    @classmethod
+    def from_vocab(
+        cls, path: str, *, lowercase: bool | None = None
+    ) -> "Tokenizer":
+        """Reads a user's vocabulary, a file or folder, not one of `save`.
+
+        lowercase: whether text is lower-cased; None: inferred from the files.
+        """
+        raise errors.InputError(
+            f"{_name(cls)} reads no vocabulary of other programs; write a "
+            "checkpoint of it from Python.",
+            argument="vocab",
+        )
+
+    @classmethod
+    def learn(
+        cls, texts: Iterable[str], vocab_size: int, *, lowercase: bool
+    ) -> "Tokenizer":
+        """Learns a vocabulary of `vocab_size` tokens from texts.
+
+        texts: read once.
+        """
+        raise errors.InputError(
+            f"{_name(cls)} learns no vocabulary; give `vocab`.",
+            argument="vocab_size",
+        )
 
     def save(self, folder: str) -> Sequence[str]:
         """Writes the files that `read_files` needs; returns `files`."""
@@ -161,6 +190,20 @@ class Tokenizer:
             )
         settings = tuple(self.settings.items())
         return _unpickle, (type(self), self.folder, settings)
+
+
+def _name(cls: type[Tokenizer]) -> str:
+    return f"The tokenizer {registry.name_of(PACKAGE, cls)}"
+
+
+def find(name: str) -> type[Any]:
+    """Imports and returns the tokenizer of a file here, or a user's module."""
+    return registry.import_class(PACKAGE, name, Tokenizer)
+
+
+def names() -> list[str]:
+    """Returns the names of the package's tokenizers."""
+    return registry.names(PACKAGE)
 
 
 @functools.cache  # build it once per process, however often it is unpickled

@@ -11,18 +11,18 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from bert_keras import errors, files, text_cleaning
+from bert_keras import errors, files, text_cleaning, wordpiece_learner
 from bert_keras.tokenizers import base
 from bert_keras.types import StrPath
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIAL_TOKENS = wordpiece_learner.SPECIAL_TOKENS
 MAX_WORD_LENGTH = text_cleaning.MAX_WORD_LENGTH
 VOCABULARY = "vocab.txt"  # one wordpiece per line, by id
 
@@ -58,6 +58,7 @@ class Tokenizer(base.Tokenizer):
         self.cls_id = specials["[CLS]"]
         self.sep_id = specials["[SEP]"]
         self.mask_id = specials.get("[MASK]")
+        self.end_id = self.sep_id
         self.frame = base.Frame((self.cls_id,), (self.sep_id,), (self.sep_id,))
         self.fingerprint = _fingerprint(self.vocabulary, self.lowercase)
         self._specials = specials
@@ -84,6 +85,21 @@ class Tokenizer(base.Tokenizer):
             return cls(vocabulary, lowercase=lowercase)
         except errors.InputError as error:
             raise errors.InputError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_vocab(
+        cls, path: str, *, lowercase: bool | None = None
+    ) -> "Tokenizer":
+        return cls.from_file(path, lowercase=lowercase)
+
+    @classmethod
+    def learn(
+        cls, texts: Iterable[str], vocab_size: int, *, lowercase: bool
+    ) -> "Tokenizer":
+        learned = wordpiece_learner.learn(
+            texts, vocab_size, lowercase=lowercase
+        )
+        return cls(learned, lowercase=lowercase)
 
     @classmethod
     def read_files(  # type: ignore[override]  # its own settings

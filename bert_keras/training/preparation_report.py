@@ -8,6 +8,7 @@ import tensorflow as tf
 from bert_keras import files
 from bert_keras.data import corpus_chunks
 from bert_keras.data import records as records_lib
+from bert_keras.tokenizers import base as tokenizers
 from bert_keras.tokenizers import wordpiece
 from bert_keras.training import plots
 
@@ -22,7 +23,7 @@ def make(
     output: str,
     objective: str,
     partition: corpus_chunks.Partition,
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
     seconds: float,
 ) -> dict[str, Any]:
     """Returns counts and some rows; also writes `output`/lengths.png."""
@@ -40,15 +41,18 @@ def make(
     )
     files.write(picture, histogram)
     tokens = report["tokens"]
+    is_wordpiece = isinstance(tokenizer, wordpiece.Tokenizer)
+    unit = "wordpieces" if is_wordpiece else "tokens"
     summary = {
         "documents": partition.num_documents,
         "duplicate documents left out": partition.num_duplicates,
         "sentences": report["sentences"],
-        "vocabulary": f"{tokenizer.vocab_size:,} entries, "
-        + ("lower case" if tokenizer.lowercase else "cased"),
+        "vocabulary": f"{tokenizer.vocab_size:,} entries" + _casing(tokenizer),
         "tokens in the text": tokens,
-        "[UNK]": f"{report['unknown'] / tokens:.4%} of the tokens",
-        "wordpieces per word": tokens / max(1, report["words"]),
+        tokenizer.vocabulary[
+            tokenizer.unk_id
+        ]: f"{report['unknown'] / tokens:.4%} of the tokens",
+        f"{unit} per word": tokens / max(1, report["words"]),
         "training rows": manifest["rows"],
         "held-out rows": held_out,
         "tokens per row": f"{manifest['tokens'] / manifest['rows']:.1f} on "
@@ -61,3 +65,10 @@ def make(
         prefix = "" if label is None else f"{LABELS[objective][label]}: "
         summary[f"row {number}"] = prefix + example["text"]
     return summary
+
+
+def _casing(tokenizer: tokenizers.Tokenizer) -> str:
+    lowercase = tokenizer.to_dict().get("lowercase")
+    if lowercase is None:
+        return ""
+    return ", lower case" if lowercase else ", cased"

@@ -12,16 +12,23 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import commands, console, errors, files, locks, options
+from bert_keras import (
+    commands,
+    console,
+    errors,
+    files,
+    locks,
+    options,
+    registry,
+)
 from bert_keras.data import (
     corpus,
     corpus_chunks,
     import_tfrecords,
     pretraining_records,
-    vocabulary_learner,
 )
 from bert_keras.data import records as records_lib
-from bert_keras.tokenizers import wordpiece
+from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import parallel_map, preparation_report, run_folder
 from bert_keras.training import settings as settings_lib
 from bert_keras.types import StrPath
@@ -29,6 +36,7 @@ from bert_keras.types import StrPath
 # Bytes of text per worker process: less does not repay importing TensorFlow,
 # which takes seconds.
 BYTES_PER_PROCESS = 30_000_000
+TOKENIZER = "tokenizer_settings.json"  # what `Tokenizer.to_dict` returns
 
 
 def prepare(
@@ -65,6 +73,8 @@ def run(settings: settings_lib.PrepareSettings) -> dict[str, Any]:
     options.require("output", settings.output)
     if bool(settings.vocab) == bool(settings.vocab_size):
         raise errors.InputError("give one of `vocab` and `vocab_size`.")
+    _check_packing(settings)
+    registry.import_modules(settings.modules)
     paths = corpus.files(settings.input.split(","))
     for path in paths:
         run_folder.refuse_inputs_inside(settings.output, input=path)
@@ -73,6 +83,25 @@ def run(settings: settings_lib.PrepareSettings) -> dict[str, Any]:
         summary = _run(settings, paths)
     console.table(settings.output, summary)
     return summary
+
+
+def _check_packing(settings: settings_lib.PrepareSettings) -> None:
+    """Raises InputError for settings that belong to rows of segments."""
+    if settings.packing == "segments":
+        return
+    if settings.sentence_objective == "sop" or settings.format == "google":
+        raise errors.InputError(
+            f"packing={settings.packing} makes rows of one segment, without "
+            "masks: leave out `sentence_objective` and `format`.",
+            argument="packing",
+        )
+
+
+def _objective(settings: settings_lib.PrepareSettings) -> str:
+    """Returns the sentence objective of the rows."""
+    if settings.packing == "segments":
+        return settings.sentence_objective
+    return "none"
 
 
 def _run(
@@ -99,13 +128,13 @@ def _run(
         return {"already there": train}
     began = time.monotonic()
     tokenizer = _tokenizer(settings, paths, same=same)
-    then = _next_command(settings.output)
+    then = _next_command(settings.output, settings.packing)
     if all(path.endswith((".tfrecord", ".tf_record")) for path in paths):
         rows, longest = import_tfrecords.import_google_tfrecords(
             paths,
             tokenizer,
             output=settings.output,
-            objective=settings.sentence_objective,
+            objective=_objective(settings),
             held_out=settings.dev_fraction,
             input=settings.input,
         )
@@ -118,7 +147,7 @@ def _run(
     partition = _write(settings, paths, tokenizer)
     summary = preparation_report.make(
         settings.output,
-        settings.sentence_objective,
+        _objective(settings),
         partition,
         tokenizer,
         time.monotonic() - began,
@@ -130,12 +159,18 @@ def _run(
     return summary | ({"next": then} if settings.format == "records" else {})
 
 
-def _next_command(output: str) -> str:
+# What rows of a packing are made for, if not for the default objective.
+_OBJECTIVES = {"full": "causal_lm", "sentences": "bidirectional_lm"}
+
+
+def _next_command(output: str, packing: str) -> str:
     """Returns the command line that pretrains on the records."""
     command = (
         f"{commands.command_line('pretrain')} --records={output} "
         "--output=runs/base"
     )
+    if packing in _OBJECTIVES:
+        command += f" --objective={_OBJECTIVES[packing]}"
     devices = tf.config.list_logical_devices()
     if {device.device_type for device in devices} == {"CPU"}:
         # The default is BERT-base in batches of 256: minutes a step on a CPU.
@@ -146,14 +181,15 @@ def _next_command(output: str) -> str:
 def _write(
     settings: settings_lib.PrepareSettings,
     paths: Sequence[str],
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
 ) -> corpus_chunks.Partition:
     """Writes the records; returns the partition, with counts of the corpus."""
     shard_settings = pretraining_records.ShardSettings(
         folder=settings.output,
         tokenizer=tokenizer,
         seq_length=settings.seq_length,
-        objective=settings.sentence_objective,
+        objective=_objective(settings),
+        packing=settings.packing,
         text_field=settings.text_field,
         passes=settings.dupe_factor,
         seed=settings.seed,
@@ -276,46 +312,43 @@ def _size(paths: Sequence[str]) -> int:
 
 def _tokenizer(
     settings: settings_lib.PrepareSettings, paths: Sequence[str], *, same: bool
-) -> wordpiece.Tokenizer:
+) -> tokenizers.Tokenizer:
     """Loads or learns the vocabulary and saves it in the output folder."""
-    copy = os.path.join(settings.output, wordpiece.VOCABULARY)
+    cls = tokenizers.find(settings.tokenizer)
+    copy = os.path.join(settings.output, TOKENIZER)
     lowercase = settings.lowercase
     if settings.vocab:
-        tokenizer = wordpiece.Tokenizer.from_file(
-            settings.vocab, lowercase=lowercase
-        )
+        tokenizer = cls.from_vocab(settings.vocab, lowercase=lowercase)
     elif same and tf.io.gfile.exists(copy):  # learned before a kill
-        tokenizer = wordpiece.Tokenizer.from_file(
-            copy, lowercase=lowercase is not False
-        )
+        tokenizer = tokenizers.from_dict(files.read_json(copy), settings.output)
     else:
-        tokenizer = _learn(settings, paths, lowercase is not False)
-    if tokenizer.mask_id is None:
+        tokenizer = _learn(settings, paths, cls, lowercase is not False)
+    if tokenizer.mask_id is None and settings.packing == "segments":
         raise errors.InputError(
-            f"{settings.vocab} has no entry [MASK]; masked LM needs one."
+            f"{settings.vocab or 'the vocabulary'} has no entry [MASK], which "
+            "masked LM needs; for causal LM, give `packing`=full."
         )
     tokenizer.save(settings.output)
+    files.write_text(copy, json.dumps(tokenizer.to_dict()))
     # Load the saved copy: worker processes rebuild the tokenizer from it.
-    return wordpiece.Tokenizer.from_folder(
-        settings.output, lowercase=tokenizer.lowercase
-    )
+    return cls.from_folder(settings.output, **tokenizer.settings)
 
 
 def _learn(
     settings: settings_lib.PrepareSettings,
     paths: Sequence[str],
+    cls: type[tokenizers.Tokenizer],
     lowercase: bool,
-) -> wordpiece.Tokenizer:
+) -> tokenizers.Tokenizer:
     progress = console.Progress(
         "learning words", total=_size(paths) / 1e6, unit="MB"
     )
     with progress:
-        learned = vocabulary_learner.learn(
+        return cls.learn(
             _texts(paths, settings.text_field, progress),
             settings.vocab_size,
             lowercase=lowercase,
         )
-    return wordpiece.Tokenizer(learned, lowercase=lowercase)
 
 
 def _texts(
@@ -333,7 +366,7 @@ def _finish(
     settings: settings_lib.PrepareSettings,
     split: str,
     results: Sequence[Mapping[str, Any]],
-    tokenizer: wordpiece.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
 ) -> None:
     folder = os.path.join(settings.output, split)
     shards = list(itertools.chain(*(chunk["shards"] for chunk in results)))
@@ -350,10 +383,15 @@ def _finish(
         folder,
         shards,
         seq_length=settings.seq_length,
-        objective=settings.sentence_objective,
+        objective=_objective(settings),
         **records_lib.tokenizer_metadata(tokenizer),
         seed=settings.seed,
         input=settings.input,
+        **(
+            {"packing": settings.packing}
+            if settings.packing != "segments"
+            else {}
+        ),
         **(
             {"format": records_lib.GOOGLE}
             if settings.format == "google"

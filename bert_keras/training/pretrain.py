@@ -1,4 +1,4 @@
-"""Pretrains BERT on prepared records: masked LM and a sentence objective."""
+"""Pretrains a network on prepared records."""
 
 import functools
 import os
@@ -9,6 +9,7 @@ import tensorflow as tf
 from bert_keras import (
     checkpoint,
     commands,
+    errors,
     loading,
     options,
     predictor,
@@ -57,11 +58,12 @@ def pretrain(
       output: the folder of the run. The same call again resumes the run, or
         returns at once if it is complete; other settings raise
         InputError.
-      settings: the fields of PretrainSettings and of MaskedLM.
+      settings: the fields of PretrainSettings and of the task that
+        `objective` names.
     """
     parsed, task = settings_lib.from_keywords(
         settings_lib.PretrainSettings,
-        "masked_lm",
+        settings.get("objective", settings_lib.PretrainSettings.objective),
         {"records": records, "output": output} | settings,
         without=FIELDS_FROM_RECORDS,
     )
@@ -72,6 +74,12 @@ def pretrain(
 def run(settings: settings_lib.PretrainSettings, task: base.Task) -> Metrics:
     """Trains to `steps`; returns the metrics of the last evaluation."""
     settings_lib.check(settings, task)
+    if settings.objective != task.unwrapped.name:
+        raise errors.InputError(
+            f"objective={settings.objective}, but the task is "
+            f"{task.unwrapped.name}.",
+            argument="objective",
+        )
     registry.import_modules(settings.modules)
     options.require("records", settings.records)
     options.require("output", settings.output)
@@ -92,10 +100,7 @@ def _run(
 ) -> Metrics:
     train, dev = input_pipeline.open_records(settings.records)
     tokenizer = train.tokenizer()
-    task = requested_task.with_settings(
-        seq_length=train.manifest["seq_length"],
-        objective=train.manifest["objective"],
-    ).adapt([], tokenizer)
+    task = requested_task.for_records(train.manifest).adapt([], tokenizer)
     init = None
     if settings.init:
         init = input_pipeline.read_init(settings, settings.init)

@@ -11,6 +11,7 @@ from bert_keras import errors, locks, optimizers, options
 from bert_keras.data import corpus_chunks
 from bert_keras.networks import bert
 from bert_keras.tasks import base
+from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import metric_writer, profiler
 from bert_keras.wrappers import base as wrappers
 
@@ -224,8 +225,17 @@ class PrepareSettings:
     text_field: str = options.option(
         "text", "Field of JSON lines, or column of Parquet, with the text."
     )
+    tokenizer: str = options.option(
+        "wordpiece",
+        f"How text is split: one of {', '.join(tokenizers.names())}, or the "
+        "dotted name of a module of yours.",
+    )
+    modules: str = options.option("", options.MODULES, identity=False)
     vocab: str = options.option(
-        "", "A vocab.txt; empty: learn one.", reads=True
+        "",
+        "The tokenizer's vocabulary, as a vocab.txt for wordpiece; empty: "
+        "learn one.",
+        reads=True,
     )
     vocab_size: int = options.option(
         0,
@@ -247,6 +257,13 @@ class PrepareSettings:
         "swapped, none = complete rows of one document.",
         ("nsp", "sop", "none"),
         formerly=("objective",),
+    )
+    packing: str = options.option(
+        "segments",
+        "Rows: segments = see `sentence_objective`; full = seq_length tokens "
+        "each, across documents and without special tokens, for causal_lm; "
+        "sentences = one sentence each, for bidirectional_lm.",
+        ("segments", "full", "sentences"),
     )
     dupe_factor: int = options.option(
         1,
@@ -317,6 +334,11 @@ class PretrainSettings(TrainSettings):
     """Settings of pretraining on prepared records."""
 
     records: str = options.option("", "Folder of prepared records.", reads=True)
+    objective: str = options.option(
+        "masked_lm",
+        "What is predicted: the name of a task that learns from records, such "
+        "as masked_lm, or the dotted name of a module of yours.",
+    )
     model: str = options.option(
         "base",
         f"One of {', '.join(bert.SIZES)}, or a JSON file with the "

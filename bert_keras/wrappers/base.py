@@ -82,6 +82,9 @@ class Wrapper(base.Task):
 
     # Methods that return a changed task return it wrapped.
 
+    def for_records(self, manifest: Mapping[str, Any]) -> base.Task:
+        return self.with_task(self.task.for_records(manifest))
+
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
     ) -> base.Task:

@@ -112,6 +112,55 @@ class PrepareTest(parameterized.TestCase):
         self.assertEqual((code, error), (0, ""))
         self.assertEqual(bytes_of(folder), bytes_of(self.whole))
 
+    @parameterized.parameters("full", "sentences")
+    def test_rows_of_one_segment(self, packing):
+        folder = self.path(packing)
+        code, out, error = mains.call(
+            "trainers.prepare", output=folder, packing=packing, **self.flags
+        )
+        self.assertEqual((code, error), (0, ""))
+        read = records.Records(os.path.join(folder, "train"))
+        self.assertEqual(read.manifest["packing"], packing)
+        self.assertEqual(read.manifest["objective"], "none")
+        full = (read.lengths == 32).mean()
+        self.assertBetween(full, *((0.8, 1) if packing == "full" else (0, 0.3)))
+        named = {"full": "causal_lm", "sentences": "bidirectional_lm"}
+        self.assertIn(f"--objective={named[packing]}", out)
+
+    @parameterized.parameters(
+        ({"sentence_objective": "sop"}, "leave out --sentence_objective"),
+        ({"format": "google"}, "leave out .* and --format"),
+    )
+    def test_rows_of_one_segment_have_no_pairs_and_no_masks(self, more, words):
+        code, _, error = mains.call(
+            "trainers.prepare",
+            output=self.path("refused"),
+            packing="full",
+            **(self.flags | more),
+        )
+        self.assertEqual(code, 1)
+        self.assertRegex(error, words)
+
+    def test_an_unknown_tokenizer_or_objective_lists_the_known_ones(self):
+        code, _, error = mains.call(
+            "trainers.prepare",
+            output=self.path("unknown"),
+            tokenizer="words",
+            **self.flags,
+        )
+        self.assertEqual(code, 1)
+        self.assertRegex(
+            error, "--tokenizer=words: expected one of .*wordpiece"
+        )
+        code, _, error = mains.call(
+            "trainers.pretrain",
+            output=self.path("unknown"),
+            records=self.whole,
+            objective="guess",
+        )
+        self.assertEqual(code, 1)
+        self.assertRegex(error, "guess: expected one of .*masked_lm")
+
     @parameterized.parameters(
         ("corpus.txt.gz", gzip.compress),
         ("corpus.txt.zst", zstandard.ZstdCompressor().compress),

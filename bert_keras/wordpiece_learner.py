@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-from bert_keras import errors
-from bert_keras.tokenizers import wordpiece
+from bert_keras import errors, text_cleaning
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 # The rarest characters, 1 in 50,000 of the text, become [UNK]. 17 MB of English
 # keep 76 of 149 characters; 12 MB of Chinese all that occur twice.
@@ -56,10 +57,10 @@ def learn(
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     words = _count_words(texts, normalizer)
     characters = _count_characters(words, min_frequency)
-    room = size - len(wordpiece.SPECIAL_TOKENS)
+    room = size - len(SPECIAL_TOKENS)
     if not characters or room < 1:
         raise errors.InputError(
-            f"Expected a size above {len(wordpiece.SPECIAL_TOKENS)}, the "
+            f"Expected a size above {len(SPECIAL_TOKENS)}, the "
             f"number of special tokens, and enough text; got size {size} and a "
             f"text in which {len(characters)} characters occur "
             f"{min_frequency} times."
@@ -77,7 +78,7 @@ def learn(
         wordpieces = _merge(
             words,
             [
-                *wordpiece.SPECIAL_TOKENS,
+                *SPECIAL_TOKENS,
                 *sorted(alphabet),
                 *sorted(form for c in alphabet for form in forms[c][1:]),
             ],
@@ -182,7 +183,7 @@ def _repeat(words: Mapping[str, int], alphabet: set[str]) -> Iterator[str]:
     whose training time would be quadratic in their length.
     """
     for word, count in words.items():
-        if len(word) < 2 or len(word) > wordpiece.MAX_WORD_LENGTH:
+        if len(word) < 2 or len(word) > text_cleaning.MAX_WORD_LENGTH:
             continue
         if not alphabet.issuperset(word):
             continue
