@@ -6,6 +6,7 @@ from bert_keras import checkpoint, commands, errors, layers, registry
 from bert_keras import model as model_lib
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
+from bert_keras.tokenizers import base as tokenizers
 
 
 def load_model(
@@ -57,6 +58,20 @@ def check_length(task: base.Task, network: networks.NetworkConfig) -> None:
             f"{task.num_positions} tokens, but the network has {longest} "
             "positions; lower it.",
             argument="seq_length",
+        )
+
+
+def check_inputs(
+    tokenizer: tokenizers.Tokenizer, network: networks.NetworkConfig
+) -> None:
+    """Raises InputError if the network does not read the tokenizer's ids."""
+    if tokenizer.feature not in network.inputs:
+        raise errors.InputError(
+            f"the network {network.name} reads {', '.join(network.inputs)}, "
+            f"and the tokenizer's ids are {tokenizer.feature}; prepare the "
+            "records with the network's `tokenizer`, which is characters for "
+            "elmo.",
+            argument="model",
         )
 
 

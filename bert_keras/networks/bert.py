@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from bert_keras import errors, files, layers
-from bert_keras.networks import base
+from bert_keras.networks import base, elmo
 from bert_keras.types import Shape, Tensor
 
 POSITIONS = ("learned", "sinusoidal")
@@ -173,19 +173,37 @@ SIZES = {
     "large": (24, 1024, 16, 4096),
 }
 
+# Sizes of GPT: gpt is from Radford et al. 2018, section 4.1; gpt_mini has the
+# size of mini.
+GPT_SIZES = {"gpt": SIZES["base"], "gpt_mini": SIZES["mini"]}
+# What makes BERT a GPT. The epsilon is that of OpenAI's code.
+GPT = {
+    "causal": True,
+    "embedding_norm": False,
+    "num_segments": 1,
+    "activation": "gelu_tanh",
+    "layer_norm_epsilon": 1e-5,
+}
+NAMES = (*SIZES, *GPT_SIZES)
+
 UNCASED_ENGLISH = 30522  # size of Google's uncased English vocabulary
 
 
 def named(name: str, *, vocab_size: int = UNCASED_ENGLISH) -> BertConfig:
-    """Returns the config of a published size, with another vocabulary."""
-    _one_of("model", name, tuple(SIZES))
-    layers, hidden_size, heads, intermediate = SIZES[name]
+    """Returns the config of a published size, with another vocabulary.
+
+    name: one of NAMES.
+    """
+    _one_of("model", name, (*NAMES, *elmo.SIZES))
+    layers, hidden_size, heads, intermediate = (SIZES | GPT_SIZES)[name]
+    more: Mapping[str, Any] = GPT if name in GPT_SIZES else {}
     return BertConfig(
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         num_layers=layers,
         num_heads=heads,
         intermediate_size=intermediate,
+        **more,
     )
 
 
@@ -193,16 +211,18 @@ def parse(model: str, *, vocab_size: int | None = None) -> base.NetworkConfig:
     """Returns the config of a published size, or of a JSON file.
 
     Args:
-      model: one of SIZES, or the path of a `.json` file with BertConfig's
+      model: one of NAMES or of elmo.SIZES, or the path of a `.json` file with BertConfig's
         fields, or with another network's fields and its "name".
       vocab_size: replaces the file's, or the 30,522 of a published size.
     """
+    if model in elmo.SIZES:
+        return elmo.named(model, vocab_size=vocab_size or elmo.VOCABULARY)
     if not model.endswith(".json"):
         return named(model, vocab_size=vocab_size or UNCASED_ENGLISH)
     if not os.path.exists(model):
         raise errors.InputError(
             f"model={model}: there is no such file; name one, or one of "
-            f"{', '.join(SIZES)}."
+            f"{', '.join((*NAMES, *elmo.SIZES))}."
         )
     values = files.read_json(model)
     if vocab_size:

@@ -159,8 +159,9 @@ class ElmoConfig(elmo_layers.RecurrentConfig):
         )
 
 
-# The fields that differ from ElmoConfig's. elmo_base is table 1's "original" of
-# Peters et al. 2018, the others those that bilm-tf's authors published.
+# The fields that differ from ElmoConfig's defaults. elmo_base is the network of
+# Peters et al. 2018, section 3.4; elmo_medium and elmo_small were published with
+# it; elmo_tiny is for tests and CPUs.
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "elmo_tiny": {
         "projection_size": 64,
@@ -181,6 +182,9 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     },
     "elmo_base": {"projection_size": 512, "lstm_size": 4096},
 }
+
+
+VOCABULARY = 793_471  # words of Jozefowicz et al. 2016, section 4
 
 
 def named(name: str, *, vocab_size: int) -> ElmoConfig:

@@ -7,6 +7,7 @@ file's name.
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -262,7 +263,7 @@ class Task:
     softmax_terms: ClassVar[tuple[str, ...]] = ()
     #: Names of the columns of `postprocess`'s "scores" (T, C), if it has them.
     class_names: ClassVar[tuple[str, ...]] = ()
-    #: Features of `preprocess` that records store besides token_ids and
+    #: Features of `preprocess` that records store besides the tokens' ids and
     #: segment_ids: TOKENS for one value per token (W, S), None for a fixed
     #: shape per row. Heads and `loss` can read only these, and what `randomize`
     #: and `add_derived_features` add. List padding_mask if a row has several
@@ -305,9 +306,17 @@ class Task:
         """Returns this task with the fields that records determine.
 
         manifest: that of prepared records, with "seq_length", "objective" (nsp,
-          sop or none) and "packing" (absent: segments).
+          sop or none) and "packing" (absent: segments). Raises InputError for
+          records that the task cannot learn from.
         """
         return self.with_settings(seq_length=manifest["seq_length"])
+
+    def summarize(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Adds metrics that are functions of means, such as perplexity.
+
+        metrics: the means of the losses and of `metric_sums` over all records.
+        """
+        return dict(metrics)
 
     def adapt(
         self, examples: Iterable[Example], tokenizer: tokenizers.Tokenizer
@@ -568,6 +577,11 @@ def require_task(task: object) -> None:
             'bert_keras.tasks.Classification(labels=("bad", "good")).',
             argument="task",
         )
+
+
+def perplexity(loss: float) -> float:
+    """Returns exp of a mean loss; infinity if that is too large a number."""
+    return math.exp(loss) if loss < 700 else math.inf
 
 
 def require_labels(name: str, labels: Sequence[str]) -> None:

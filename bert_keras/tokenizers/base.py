@@ -85,6 +85,13 @@ class Tokenizer:
         """
         raise NotImplementedError
 
+    def word_ids(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
+        """Returns each token's id in `vocabulary`, for language models.
+
+        ids: as `self(text)`. If a token is one id, it is that id.
+        """
+        return ids
+
     def detokenize(self, ids: tf.RaggedTensor | tf.Tensor) -> tf.Tensor:
         """Converts ids, ragged (B, None) or padded (B, S), to text (B,) string.
 

@@ -206,4 +206,4 @@ def _on_records(
         sampler,
         stop_step=sampler.steps_per_epoch,
     )
-    return scoring.average(evaluate_step, batches), len(records)
+    return scoring.score(task, evaluate_step, batches), len(records)

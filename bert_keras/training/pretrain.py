@@ -175,7 +175,7 @@ def _train(
         count = -(-len(records) // settings.batch_size)
         stop = min(count, settings.evaluate_batches)
         dev_batches = batches(records, False, stop_step=stop)
-        return scoring.average(evaluate_step, dev_batches), {}  # no tables
+        return scoring.score(task, evaluate_step, dev_batches), {}  # no tables
 
     trainer = trainer_lib.Trainer(
         settings, strategy, model, tokenizer, settings.steps, card
@@ -207,6 +207,7 @@ def _model(
         input_pipeline.same_vocabulary(init, tokenizer, settings.records)
         loading.check_length(task, init.config)
         return loading.load_model(init, task), init.matching_heads(task)
-    bert = bert_lib.parse(settings.model, vocab_size=tokenizer.vocab_size)
-    loading.check_length(task, bert)
-    return model_lib.BertModel(bert.build_encoder(), task), set()
+    config = bert_lib.parse(settings.model, vocab_size=tokenizer.vocab_size)
+    loading.check_inputs(tokenizer, config)
+    loading.check_length(task, config)
+    return model_lib.BertModel(config.build_encoder(), task), set()

@@ -3,7 +3,17 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from bert_keras.tasks import base
 from bert_keras.training import step as step_lib
+
+
+def score(
+    task: base.Task,
+    evaluate_step: Callable[[step_lib.Batch], Mapping[str, Any]],
+    batches: Iterable[step_lib.Batch],
+) -> dict[str, float]:
+    """Returns the means of `average`, and the task's metrics of these means."""
+    return task.summarize(average(evaluate_step, batches))
 
 
 def average(
