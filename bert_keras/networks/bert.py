@@ -211,8 +211,8 @@ def parse(model: str, *, vocab_size: int | None = None) -> base.NetworkConfig:
     """Returns the config of a published size, or of a JSON file.
 
     Args:
-      model: one of NAMES or of elmo.SIZES, or the path of a `.json` file with BertConfig's
-        fields, or with another network's fields and its "name".
+      model: one of NAMES or of elmo.SIZES, or the path of a `.json` file with
+        BertConfig's fields, or with another network's fields and its "name".
       vocab_size: replaces the file's, or the 30,522 of a published size.
     """
     if model in elmo.SIZES:

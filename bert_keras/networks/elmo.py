@@ -160,8 +160,8 @@ class ElmoConfig(elmo_layers.RecurrentConfig):
 
 
 # The fields that differ from ElmoConfig's defaults. elmo_base is the network of
-# Peters et al. 2018, section 3.4; elmo_medium and elmo_small were published with
-# it; elmo_tiny is for tests and CPUs.
+# Peters et al. 2018, section 3.4; elmo_medium and elmo_small were published
+# beside it; elmo_tiny is for tests and CPUs.
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "elmo_tiny": {
         "projection_size": 64,

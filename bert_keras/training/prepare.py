@@ -174,7 +174,8 @@ def _next_command(output: str, packing: str) -> str:
     devices = tf.config.list_logical_devices()
     if {device.device_type for device in devices} == {"CPU"}:
         # The default is BERT-base in batches of 256: minutes a step on a CPU.
-        command += " --model=tiny --batch_size=32 --steps=2000"
+        model = "elmo_tiny" if packing == "sentences" else "tiny"
+        command += f" --model={model} --batch_size=32 --steps=2000"
     return command
 
 
