@@ -20,6 +20,7 @@ from bert_keras.types import Shape, Tensor
 ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
 # Of tokenizers.characters, which networks do not import.
 MAX_CHARACTERS, NUM_CHARACTERS = 50, 262
+_LOWEST = -6e4  # below a filter's values; float16 has no -1e5
 _CARRY_BIAS = -2.0  # a highway layer starts by passing most of its input on
 
 
@@ -135,7 +136,9 @@ class Convolution(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Tensor) -> Tensor:
-        return ops.max(ops.conv(x, self.kernel), axis=1) + self.bias
+        x = ops.conv(x, self.kernel)  # (R, positions, filters)
+        # The maximum of no words would raise without an initial value.
+        return ops.max(x, axis=1, initial=_LOWEST) + self.bias
 
 
 class Highway(keras.layers.Layer):

@@ -188,7 +188,9 @@ class LayerMix(keras.layers.Layer):
         self.built = True
 
     def call(self, hidden: Sequence[Tensor]) -> Tensor:
-        shares = ops.softmax(ops.convert_to_tensor(self.layer_bias))
+        weights = ops.convert_to_tensor(self.layer_bias)
+        # A softmax, of which Keras' warns if there is one layer.
+        shares = ops.exp(weights - ops.logsumexp(weights))
         total = 0.0
         for number, index in enumerate(self.indices):
             x = ops.cast(hidden[index], "float32")

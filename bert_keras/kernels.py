@@ -173,7 +173,7 @@ def lstm(
     gates (S, B, 4 D): the inputs' part of the gates, with their biases, so that
       one matmul computes it for all steps. Gates are in TensorFlow 1's order:
       input, candidate, forget, output; 1 is added to the forget gate.
-    keep (S, B, 1) float32: 0 where a text starts, whose state is then 0.
+    keep (S, B, 1) int32: 0 where a text starts, whose state is then 0, else 1.
     recurrent (P, 4 D), projection (D, P), or None if P is D.
     cell_clip, projection_clip: the largest absolute value of the cell and of
       the projected state; 0: any.
@@ -191,7 +191,8 @@ def lstm(
             (dtype, width),
         )
     )
-    inputs, keeps = inputs.unstack(gates), keeps.unstack(keep)
+    inputs = inputs.unstack(gates)
+    keeps = keeps.unstack(tf.cast(keep, tf.float32))
 
     def step(index, state, cell, states):
         kept = keeps.read(index)

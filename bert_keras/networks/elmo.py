@@ -311,9 +311,10 @@ def _take(values: Tensor, order: Tensor) -> Tensor:
 
 
 def _keeps_state(padding_mask: Tensor) -> Tensor:
-    """Returns 0 where a text starts, else 1: (B, S) -> (S, B, 1) float32."""
+    """Returns 0 where a text starts, else 1: (B, S) -> (S, B, 1) int32."""
     earlier = ops.pad(padding_mask[:, :-1], [[0, 0], [1, 0]])
-    same = ops.cast(ops.equal(earlier, padding_mask), "float32")
+    # Integers: Keras would cast floats to the dtype policy.
+    same = ops.cast(ops.equal(earlier, padding_mask), "int32")
     return ops.expand_dims(ops.transpose(same), -1)
 
 

@@ -35,8 +35,8 @@ class BidirectionalLM(base.Task):
     num_sampled: int = options.option(
         0,
         "While training, the number of words that each row samples to compare "
-        "its words with (Jean et al. 2015); 0: the complete vocabulary, which "
-        "is exact, and slow for a large one. Evaluations are always exact.",
+        "its words with; 0: the complete vocabulary, which is exact, and slow "
+        "for a large one. Evaluations are always exact.",
         minimum=0,
         maximum=1 << 20,
     )
@@ -183,22 +183,20 @@ class BidirectionalLM(base.Task):
         }
 
     def _sampled_losses(self, head, states, labels, sampled):
-        """Cross entropy among the label and the sampled words (B, S).
+        """Cross entropy of the labels, estimated from sampled words: (B, S).
 
-        Each logit is reduced by the log of how often its word is expected in
-        the sample (Jean et al. 2015, section 3.1).
+        The softmax's sum over the vocabulary is the label's exponential and
+        those of the other words in the sample, each divided by how often it is
+        expected there (Bengio & Senecal 2003, importance sampling).
         """
         right, wrong = head.score_some(states, labels, sampled)
-        right -= self._log_expected(labels)
-        wrong -= self._log_expected(sampled)[:, tf.newaxis]
+        probability = log_uniform_probability(sampled, self.vocab_size)
+        expected_count = probability * self.num_sampled  # (B, K)
+        wrong -= tf.math.log(expected_count)[:, tf.newaxis]
         is_label = labels[..., tf.newaxis] == sampled[:, tf.newaxis]
         wrong = tf.where(is_label, _IMPOSSIBLE, wrong)
         logits = tf.concat([right[..., tf.newaxis], wrong], axis=-1)
         return tf.reduce_logsumexp(logits, axis=-1) - right
-
-    def _log_expected(self, word_ids):
-        probability = log_uniform_probability(word_ids, self.vocab_size)
-        return tf.math.log(probability * self.num_sampled)
 
     def loss(
         self,
