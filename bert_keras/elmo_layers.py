@@ -20,7 +20,6 @@ from bert_keras.types import Shape, Tensor
 ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
 # Of tokenizers.characters, which networks do not import.
 MAX_CHARACTERS, NUM_CHARACTERS = 50, 262
-_LOWEST = -6e4  # below a filter's values; float16 has no -1e5
 _CARRY_BIAS = -2.0  # a highway layer starts by passing most of its input on
 
 
@@ -95,11 +94,13 @@ class CharacterConvolutions(keras.layers.Layer):
     def call(self, characters: Tensor) -> Tensor:
         batch, length, count = ops.shape(characters)
         ids = ops.reshape(characters, (-1, count))
+        # One more word: the convolution of none has a wrong shape (TF 2.21).
+        ids = ops.pad(ids, [[0, 1], [0, 0]])
         # Row 0, of padding, is no weight, as in bilm-tf.
         table = ops.pad(self.table, [[1, 0], [0, 0]])
-        x = ops.take(table, ids, axis=0)  # (B S, 50, width of a character)
+        x = ops.take(table, ids, axis=0)  # (B S + 1, 50, width of a character)
         x = ops.concatenate([conv(x) for conv in self.convolutions], axis=-1)
-        x = self.activation(x)  # (B S, filters); monotone, so after the maximum
+        x = self.activation(x[:-1])  # monotone, so after the maximum
         for highway in self.highways:
             x = highway(x)
         x = self.project(x) if self.project else x
@@ -137,8 +138,9 @@ class Convolution(keras.layers.Layer):
 
     def call(self, x: Tensor) -> Tensor:
         x = ops.conv(x, self.kernel)  # (R, positions, filters)
-        # The maximum of no words would raise without an initial value.
-        return ops.max(x, axis=1, initial=_LOWEST) + self.bias
+        # Its gradient takes two thirds of the time of ops.max's on a CPU.
+        x = ops.max_pool(x, x.shape[1], strides=1, padding="valid")
+        return ops.squeeze(x, 1) + self.bias
 
 
 class Highway(keras.layers.Layer):
