@@ -196,15 +196,10 @@ def lstm(
 
     def step(index, state, cell, states):
         kept = keeps.read(index)
-        state = state * tf.cast(kept, dtype)
-        total = tf.cast(
-            inputs.read(index) + tf.matmul(state, recurrent), tf.float32
-        )
-        enter, candidate, forget, leave = tf.split(total, 4, axis=1)
-        cell = tf.sigmoid(forget + 1.0) * cell * kept
-        cell += tf.sigmoid(enter) * tf.tanh(candidate)
-        cell = _clip(cell, cell_clip)
-        state = tf.cast(tf.sigmoid(leave) * tf.tanh(cell), dtype)
+        total = inputs.read(index)
+        total += tf.matmul(state * tf.cast(kept, dtype), recurrent)
+        state, cell = _cell(total, cell * kept, cell_clip)
+        state = tf.cast(state, dtype)
         if projection is not None:
             state = _clip(tf.matmul(state, projection), projection_clip)
         return index + 1, state, cell, states.write(index, state)
@@ -221,6 +216,18 @@ def lstm(
         maximum_iterations=steps,
     )
     return states.stack()
+
+
+def _cell(gates, cell, limit):
+    """Returns an LSTM's next state and cell: (B, 4 D), (B, D) -> 2 of (B, D).
+
+    All arithmetic is float32.
+    """
+    gates = tf.cast(gates, tf.float32)
+    enter, candidate, forget, leave = tf.split(gates, 4, axis=1)
+    cell = tf.sigmoid(forget + 1.0) * cell
+    cell = _clip(cell + tf.sigmoid(enter) * tf.tanh(candidate), limit)
+    return tf.sigmoid(leave) * tf.tanh(cell), cell
 
 
 def _clip(x, limit):

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 # Module or folder of bert_keras -> modules and folders that it may import; the
 # row with the longest name counts. Each row may import what is above it, and
 # everyone commands, errors, files, options, registry and types.
-_NETWORK = {"networks", "layers", "kernels"}
+_NETWORK = {"networks", "layers", "elmo_layers", "kernels"}
 _DATA = {"tokenizers", "data", "metrics"}
 _TASKS = _DATA | {"networks.base", "tasks", "heads"}
 _MODEL = _NETWORK | _TASKS | {"model"}
@@ -42,7 +42,8 @@ INSIDE = {
     "kernels": set(),
     "networks.base": set(),
     "layers": {"kernels", "networks.base"},
-    "networks": {"networks", "layers"},
+    "elmo_layers": {"kernels", "layers", "networks.base"},
+    "networks": {"networks", "layers", "elmo_layers", "kernels"},
     "heads": {"kernels", "layers", "networks.base"},
     "text_cleaning": set(),
     "tokenizers.base": set(),
@@ -73,6 +74,7 @@ INSIDE = {
     "predictor": _CHECKPOINT
     | {"formats", "loading", "length_batching"}
     | {"console", "labelled_examples", "evaluation"},
+    "token_vectors": {"data", "networks.base", "tasks.base", "tokenizers.base"},
     "vocabulary_surgery": _CHECKPOINT | {"text_cleaning"},
     "commands": set(),
     "command_help": set(),
@@ -100,7 +102,14 @@ OUTSIDE = {
 }
 
 # The network is written in keras, so that any backend of Keras could run it.
-NETWORK = ("layers", "networks.bert", "heads", "model")
+NETWORK = (
+    "layers",
+    "elmo_layers",
+    "networks.bert",
+    "networks.elmo",
+    "heads",
+    "model",
+)
 NETWORK_IMPORTS = {
     "bert_keras",
     "keras",

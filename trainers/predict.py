@@ -2,6 +2,7 @@
 
   echo "a fine film" | bert-keras predict --checkpoint=runs/sst2
   bert-keras predict --checkpoint=runs/mrpc --input=pairs.tsv
+  echo "a fine film" | bert-keras predict --checkpoint=elmo --vectors=0,1,2
 
 A line is a text; for pairs, two texts separated by a TAB, as in a .tsv file
 without a header. Other tables (.csv, .tsv, .parquet) are read by their column
@@ -29,6 +30,7 @@ from bert_keras import (
     predictor,
     registry,
     streams,
+    token_vectors,
 )
 from bert_keras.data import unlabelled_texts
 from bert_keras.tasks import base
@@ -43,6 +45,11 @@ class Settings:
     )
     input: str = options.option("", "File to read; empty: standard input.")
     output: str = options.option("", "File to write; empty: standard output.")
+    vectors: str = options.option(
+        "",
+        "Answer with the vectors of each token instead: the layers they are "
+        "of, with commas between, as 0,1,2 or -1; 0 is the embeddings.",
+    )
     batch_size: int = options.option(
         32,
         "A batch has as many tokens as this many rows of the longest length.",
@@ -71,7 +78,10 @@ def main() -> None:
         settings.output, input=settings.input, checkpoint=settings.checkpoint
     )
     registry.import_modules(settings.modules)
-    model = predictor.load(settings.checkpoint)
+    vectors = None
+    if settings.vectors:
+        vectors = token_vectors.TokenVectors(layers=settings.vectors)
+    model = predictor.load(settings.checkpoint, task=vectors)
     task = model.task
     lines = unlabelled_texts.read(
         settings.input, task.text_columns, getattr(task, "columns", "")

@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # _PUBLIC for type checkers and editors
+    from bert_keras.tasks.bidirectional_lm import (
+        BidirectionalLM as BidirectionalLM,
+    )
     from bert_keras.tasks.classification import Classification as Classification
     from bert_keras.tasks.embedding import Embedding as Embedding
     from bert_keras.tasks.intent_slots import IntentSlots as IntentSlots
@@ -19,6 +22,7 @@ if TYPE_CHECKING:  # _PUBLIC for type checkers and editors
     from bert_keras.tasks.tagging import Tagging as Tagging
 
 _PUBLIC = {
+    "BidirectionalLM": "bidirectional_lm",
     "Classification": "classification",
     "Embedding": "embedding",
     "IntentSlots": "intent_slots",

@@ -256,7 +256,7 @@ class BidirectionalLM(base.Task):
             return decoded[name][:, begin : begin + width]
 
         ids = features[tokenizer.feature][:, first : first + width]
-        words = _each_token(tokenizer, ids)
+        words = tokenizer.token_texts(ids)
         answers = {
             "word": words,
             "from_left": tf.gather(vocabulary, at("forward", -1)),
@@ -314,10 +314,3 @@ def _directions(encoded: Mapping[str, Any]) -> dict[str, tf.Tensor]:
     """Returns each direction's states (B, S, H / 2), by loss term."""
     forward, backward = tf.split(encoded["hidden"][-1], 2, axis=-1)
     return {"forward": forward, "backward": backward}
-
-
-def _each_token(tokenizer: tokenizers.Tokenizer, ids: tf.Tensor) -> tf.Tensor:
-    """Detokenizes each token alone, (T, S, ...) -> (T, S) string."""
-    shape = tf.shape(ids)
-    single = tf.reshape(ids, tf.concat([[-1, 1], shape[2:]], axis=0))
-    return tf.reshape(tokenizer.detokenize(single), shape[:2])

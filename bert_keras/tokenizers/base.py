@@ -126,6 +126,10 @@ class Tokenizer:
             argument="vocab_size",
         )
 
+    def token_texts(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns each token as a string, (B, S, ...) -> (B, S); in a graph."""
+        return tf.gather(tf.constant(self.vocabulary), ids)
+
     def save(self, folder: str) -> Sequence[str]:
         """Writes the files that `read_files` needs; returns `files`."""
         raise NotImplementedError

@@ -210,6 +210,10 @@ class Characters(base.Tokenizer):
         text = tf.strings.regex_replace(text, f" ?({chinese}) ?", r"\1")
         return tf.strings.strip(text)
 
+    def token_texts(self, ids: tf.Tensor) -> tf.Tensor:
+        words = decode(tf.reshape(ids, (-1, MAX_CHARACTERS)))
+        return tf.reshape(words, tf.shape(ids)[:2])
+
     def tokens(self, ids: Iterable[Any]) -> list[str]:
         """Returns words in Python, of their characters or of their ids."""
         return [

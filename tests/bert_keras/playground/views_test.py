@@ -24,6 +24,8 @@ VIEWS = {
     "embedding": views.Similarity,
     "one_embedding": views.Embeddings,
     "masked_lm": views.FilledMasks,
+    "bidirectional_lm": views.ExpectedWords,
+    "elmo_tagging": views.Entities,
     "users": views.View,
 }
 

@@ -75,14 +75,20 @@ class TrainStepTest(parameterized.TestCase):
         self.assertLess(np.abs(logits).max(), 5)
 
     @parameterized.parameters(
-        ("one_device", 1), ("one_device", 4), ("mirrored", 1)
+        ("masked_lm", "one_device", 1),
+        ("masked_lm", "one_device", 4),
+        ("masked_lm", "mirrored", 1),
+        ("sampled", "one_device", 1),
+        ("elmo_tagging", "mirrored", 1),
     )
-    def test_resume_is_bit_equal_with_dropout(self, strategy, micro_batches):
-        whole = Run("masked_lm", strategy, micro_batches, dropout=0.3)
+    def test_resume_is_bit_equal_with_dropout(
+        self, task_name, strategy, micro_batches
+    ):
+        whole = Run(task_name, strategy, micro_batches, dropout=0.3)
         whole.train()
-        first = Run("masked_lm", strategy, micro_batches, dropout=0.3)
+        first = Run(task_name, strategy, micro_batches, dropout=0.3)
         first.train(stop=12)
-        second = Run("masked_lm", strategy, micro_batches, dropout=0.3)
+        second = Run(task_name, strategy, micro_batches, dropout=0.3)
         for target, source in zip(
             [
                 *second.model.trainable_variables,
@@ -217,7 +223,8 @@ class TrainStepTest(parameterized.TestCase):
             step = step_lib.make_evaluate_step(
                 plain.model, plain.task, strategy=plain.strategy, xla=xla
             )
-            rows = map(plain.split, batches(plain.task, 2))
+            rows = batches(plain.task, 2, elmo=plain.is_elmo)
+            rows = map(plain.split, rows)
             metrics.append(scoring.average(step, rows))
         if task_name == "masked_lm":  # the others are scored on rows, not here
             self.assertContainsSubset(plain.task.metric_names, metrics[0])
