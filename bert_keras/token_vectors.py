@@ -33,7 +33,7 @@ class TokenVectors(base.Task):
 
     def __post_init__(self) -> None:
         try:
-            self.indices
+            _ = self.indices
         except ValueError:
             raise errors.InputError(
                 f"layers is {self.layers!r}; expected indices with commas "
