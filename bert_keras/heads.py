@@ -3,7 +3,7 @@
 Like the encoder's layers, heads are built from the configuration alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -124,6 +124,119 @@ class NextSentenceHead(keras.layers.Layer):
 
     def call(self, pooled: Tensor) -> Tensor:
         return self.score(pooled)
+
+
+class BidirectionalLMHead(keras.layers.Layer):
+    """Scores the words of a vocabulary (Peters et al. 2018, section 3.1).
+
+    states (B, S, H / 2) of one direction -> logits (B, S, V), float32. Both
+    directions share its weights.
+    """
+
+    def __init__(self, config: base.NetworkConfig, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.config = config
+
+    def build(self, input_shape: Shape | None = None) -> None:
+        width = self.config.hidden_size // 2
+        self.table = self.add_weight(
+            name="table",
+            shape=(self.config.vocab_size, width),
+            initializer=layers.unless_loaded(
+                keras.initializers.RandomNormal(stddev=width**-0.5)
+            ),
+            dtype="float32",
+            autocast=False,
+        )
+        self.bias = self.add_weight(
+            name="bias",
+            shape=(self.config.vocab_size,),
+            initializer="zeros",
+            dtype="float32",
+            autocast=False,
+        )
+        self.built = True
+
+    def call(self, states: Tensor) -> Tensor:
+        table = ops.cast(self.table, self.compute_dtype)
+        x = ops.cast(layers.rows(states), self.compute_dtype)
+        logits = ops.cast(kernels.matmul_transposed(x, table), "float32")
+        shape = (*ops.shape(states)[:2], self.config.vocab_size)
+        return ops.reshape(logits + self.bias, shape)
+
+    def score_some(
+        self, states: Tensor, labels: Tensor, sampled: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Scores the labels, and words that each row has sampled.
+
+        states (B, S, H / 2), labels (B, S), sampled (B, K) int32 ->
+        (B, S), (B, S, K), float32.
+        """
+        states = ops.cast(states, "float32")
+        table, bias = (
+            ops.convert_to_tensor(weight) for weight in (self.table, self.bias)
+        )
+        right = ops.sum(states * ops.take(table, labels, axis=0), axis=-1)
+        others = ops.take(table, sampled, axis=0)  # (B, K, H / 2)
+        wrong = ops.matmul(states, ops.transpose(others, (0, 2, 1)))
+        return (
+            right + ops.take(bias, labels),
+            wrong + ops.expand_dims(ops.take(bias, sampled), 1),
+        )
+
+
+class LayerMix(keras.layers.Layer):
+    """gamma * sum_j softmax(w)_j h_j (Peters et al. 2018, equation 1).
+
+    hidden: tensors (B, S, H), of which those at `indices` are mixed
+    -> (B, S, H). With layer_norm each is normalised first, token by token,
+    without weights.
+    """
+
+    def __init__(
+        self,
+        config: base.NetworkConfig,
+        indices: Sequence[int],
+        *,
+        layer_norm: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.indices = tuple(indices)
+        self.width = config.hidden_size
+        self.epsilon = config.layer_norm_epsilon
+        self.layer_norm = layer_norm
+
+    def build(self, input_shape: Shape | None = None) -> None:
+        # Named as biases, which have no weight decay.
+        self.layer_bias = self.add_weight(
+            name="layer_bias",
+            shape=(len(self.indices),),
+            initializer="zeros",
+            dtype="float32",
+            autocast=False,
+        )
+        self.gamma = self.add_weight(
+            name="gamma",
+            shape=(),
+            initializer="ones",
+            dtype="float32",
+            autocast=False,
+        )
+        self.built = True
+
+    def call(self, hidden: Sequence[Tensor]) -> Tensor:
+        weights = ops.convert_to_tensor(self.layer_bias)
+        # A softmax, of which Keras' warns if there is one layer.
+        shares = ops.exp(weights - ops.logsumexp(weights))
+        total = 0.0
+        for number, index in enumerate(self.indices):
+            x = ops.cast(hidden[index], "float32")
+            if self.layer_norm:
+                ones, zeros = ops.ones(self.width), ops.zeros(self.width)
+                x = kernels.layer_norm(x, ones, zeros, self.epsilon)
+            total = total + shares[number] * x
+        return ops.cast(total * self.gamma, self.compute_dtype)
 
 
 def pool(

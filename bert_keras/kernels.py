@@ -157,3 +157,78 @@ def _product(one, two):
         two = tf.reshape(two, (1, -1))
         return tf.reduce_sum(one * two, axis=1, keepdims=True)
     return tf.reduce_sum(tf.reshape(one, (-1, 1)) * two, axis=0, keepdims=True)
+
+
+def lstm(
+    gates: tf.Tensor,
+    keep: tf.Tensor,
+    recurrent: tf.Tensor,
+    projection: tf.Tensor | None,
+    *,
+    cell_clip: float = 0.0,
+    projection_clip: float = 0.0,
+) -> tf.Tensor:
+    """Runs an LSTM with a projected state (Sak et al. 2014) over S steps.
+
+    gates (S, B, 4 D): the inputs' part of the gates, with their biases, so that
+      one matmul computes it for all steps. Gates are in TensorFlow 1's order:
+      input, candidate, forget, output; 1 is added to the forget gate.
+    keep (S, B, 1) int32: 0 where a text starts, whose state is then 0, else 1.
+    recurrent (P, 4 D), projection (D, P), or None if P is D.
+    cell_clip, projection_clip: the largest absolute value of the cell and of
+      the projected state; 0: any.
+
+    Returns the states (S, B, P). The cell and the gates are float32.
+    """
+    dtype, width = gates.dtype, recurrent.shape[0]
+    steps = gates.shape[0] or tf.shape(gates)[0]
+    batch = gates.shape[1] or tf.shape(gates)[1]
+    inputs, keeps, states = (
+        tf.TensorArray(t, steps, element_shape=(gates.shape[1], size))
+        for t, size in (
+            (dtype, gates.shape[2]),
+            (tf.float32, 1),
+            (dtype, width),
+        )
+    )
+    inputs = inputs.unstack(gates)
+    keeps = keeps.unstack(tf.cast(keep, tf.float32))
+
+    def step(index, state, cell, states):
+        kept = keeps.read(index)
+        total = inputs.read(index)
+        total += tf.matmul(state * tf.cast(kept, dtype), recurrent)
+        state, cell = _cell(total, cell * kept, cell_clip)
+        state = tf.cast(state, dtype)
+        if projection is not None:
+            state = _clip(tf.matmul(state, projection), projection_clip)
+        return index + 1, state, cell, states.write(index, state)
+
+    *_, states = tf.while_loop(
+        lambda index, *_: index < steps,
+        step,
+        (
+            0,
+            tf.zeros((batch, width), dtype),
+            tf.zeros((batch, gates.shape[2] // 4)),
+            states,
+        ),
+        maximum_iterations=steps,
+    )
+    return states.stack()
+
+
+def _cell(gates, cell, limit):
+    """Returns an LSTM's next state and cell: (B, 4 D), (B, D) -> 2 of (B, D).
+
+    All arithmetic is float32.
+    """
+    gates = tf.cast(gates, tf.float32)
+    enter, candidate, forget, leave = tf.split(gates, 4, axis=1)
+    cell = tf.sigmoid(forget + 1.0) * cell
+    cell = _clip(cell + tf.sigmoid(enter) * tf.tanh(candidate), limit)
+    return tf.sigmoid(leave) * tf.tanh(cell), cell
+
+
+def _clip(x, limit):
+    return tf.clip_by_value(x, -limit, limit) if limit else x

@@ -474,9 +474,14 @@ def skip_init() -> Iterator[None]:
 
 
 def initializer(config: base.NetworkConfig) -> keras.Initializer:
-    if _skips_init.get():
-        return keras.initializers.Zeros()
-    return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+    return unless_loaded(
+        keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+    )
+
+
+def unless_loaded(initializer: keras.Initializer) -> keras.Initializer:
+    """Returns the initializer, or zeros inside `skip_init`."""
+    return keras.initializers.Zeros() if _skips_init.get() else initializer
 
 
 def dense(

@@ -170,6 +170,20 @@ def check_length(task: base.Task, network: networks.NetworkConfig) -> None:
         )
 
 
+def check_inputs(
+    tokenizer: tokenizers.Tokenizer, network: networks.NetworkConfig
+) -> None:
+    """Raises InputError if the network does not read the tokenizer's ids."""
+    if tokenizer.feature not in network.inputs:
+        raise errors.InputError(
+            f"the network {network.name} reads {', '.join(network.inputs)}, "
+            f"and the tokenizer's ids are {tokenizer.feature}; prepare the "
+            "records with the network's `tokenizer`, which is characters for "
+            "elmo.",
+            argument="model",
+        )
+
+
 def _skip_init_if(is_read: bool) -> contextlib.AbstractContextManager[None]:
     """Skips random initialisation if all weights will be loaded."""
     return layers.skip_init() if is_read else contextlib.nullcontext()

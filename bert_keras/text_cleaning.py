@@ -44,7 +44,8 @@ _MARK_RUN = f"[{_MARKS}]{{32}}"
 # word boundaries, as each makes it slower; `without_long_words` then checks the
 # matching texts exactly.
 _LONG_RUN = f"[^ {ASCII_PUNCTUATION}{CHINESE}]{{{MAX_WORD_LENGTH + 1}}}"
-_WORD_END = f"([{ASCII_PUNCTUATION}{CHINESE}\\p{{P}}])"
+PUNCTUATION = rf"{ASCII_PUNCTUATION}\p{{P}}"
+_WORD_END = f"([{PUNCTUATION}{CHINESE}])"
 _LONG_WORD = f"[^\\s\\p{{Z}}]{{{MAX_WORD_LENGTH + 1},}}"
 MAX_BYTES = 4 * MAX_WORD_LENGTH  # of UTF-8
 _UNKNOWN_WORD = "x" * (MAX_BYTES + 1)  # [UNK] with any vocabulary

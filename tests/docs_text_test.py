@@ -243,7 +243,7 @@ class MentionsTest(absltest.TestCase):
         text = PAGES["api/networks.md"] + PAGES["api/checkpoints.md"]
         for name in names("bert_keras/networks"):
             self.assertIn(f"bert_keras.networks.{name}", text)
-        for name in ("google", "hugging_face", "keras_hub"):
+        for name in ("bilm", "google", "hugging_face", "keras_hub"):
             self.assertIn(f"bert_keras.formats.{name}", text)
 
 

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 # Module or folder of bert_keras -> modules and folders that it may import; the
 # row with the longest name counts. Each row may import what is above it, and
 # everyone commands, errors, files, options, registry and types.
-_NETWORK = {"networks", "layers", "kernels"}
+_NETWORK = {"networks", "layers", "elmo_layers", "kernels"}
 _DATA = {"tokenizers", "data", "metrics"}
 _TASKS = _DATA | {
     "networks.base",
@@ -48,7 +48,8 @@ INSIDE = {
     "kernels": set(),
     "networks.base": set(),
     "layers": {"kernels", "networks.base"},
-    "networks": {"networks", "layers"},
+    "elmo_layers": {"kernels", "layers", "networks.base"},
+    "networks": {"networks", "layers", "elmo_layers", "kernels"},
     "kv_cache": set(),
     "generation": set(),
     "heads": {"kernels", "layers", "networks.base"},
@@ -97,6 +98,7 @@ INSIDE = {
     "predictor": _CHECKPOINT
     | {"formats", "loading", "length_batching"}
     | {"console", "labelled_examples", "evaluation"},
+    "token_vectors": {"data", "networks.base", "tasks.base", "tokenizers.base"},
     "vocabulary_surgery": _CHECKPOINT | {"text_cleaning"},
     "commands": set(),
     "command_help": set(),
@@ -124,7 +126,15 @@ OUTSIDE = {
 }
 
 # The network is written in keras, so that any backend of Keras could run it.
-NETWORK = ("layers", "networks.bert", "kv_cache", "heads", "model")
+NETWORK = (
+    "layers",
+    "elmo_layers",
+    "networks.bert",
+    "networks.elmo",
+    "kv_cache",
+    "heads",
+    "model",
+)
 NETWORK_IMPORTS = {
     "bert_keras",
     "keras",

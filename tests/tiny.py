@@ -7,7 +7,9 @@ import tensorflow as tf
 
 from bert_keras import model as model_lib
 from bert_keras.networks import bert as bert_lib
+from bert_keras.networks import elmo as elmo_lib
 from bert_keras.tasks import classification, masked_lm
+from bert_keras.tokenizers import characters as characters_lib
 from bert_keras.tokenizers import wordpiece
 
 WORDS = (
@@ -42,6 +44,37 @@ def bert_for(task_name: str, **changes) -> bert_lib.BertConfig:
 
 def tokenizer() -> wordpiece.Tokenizer:
     return wordpiece.Tokenizer(VOCABULARY, lowercase=True)
+
+
+def elmo(**changes) -> elmo_lib.ElmoConfig:
+    sizes = {
+        "vocab_size": len(characters().vocabulary),
+        "projection_size": 8,
+        "lstm_size": 12,
+        "character_size": 4,
+        "filter_widths": (1, 2, 3),
+        "filter_counts": (4, 4, 6),
+        "num_highways": 1,
+    }
+    return elmo_lib.ElmoConfig(**(sizes | changes))
+
+
+def characters() -> characters_lib.Characters:
+    words = [word for word in WORDS if not word.startswith("##")]
+    return characters_lib.Characters((*characters_lib.SPECIAL_WORDS, *words))
+
+
+def elmo_inputs(rows: int = 4, length: int = 12, seed: int = 0):
+    """Random words; row r has r trailing padding words."""
+    random = np.random.default_rng(seed)
+    mask = np.arange(length) < length - np.arange(rows)[:, None] % length
+    words = random.choice(WORDS, (rows, length))
+    ids = characters_lib.encode(tf.constant(words.ravel())).numpy()
+    values = {
+        "characters": ids.reshape(rows, length, -1) * mask[..., None],
+        "padding_mask": mask,
+    }
+    return {name: tf.constant(v, tf.int32) for name, v in values.items()}
 
 
 def classifier(**changes) -> model_lib.BertModel:

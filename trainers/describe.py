@@ -21,7 +21,7 @@ from bert_keras import (
     registry,
 )
 from bert_keras.networks import base as networks
-from bert_keras.networks import bert
+from bert_keras.networks import bert, elmo
 from trainers import flags
 
 
@@ -29,8 +29,8 @@ from trainers import flags
 class Settings:
     model: str = options.option(
         "",
-        f"One of {', '.join(bert.NAMES)}, or a JSON file with the fields "
-        "of BertConfig.",
+        f"One of {', '.join((*bert.NAMES, *elmo.SIZES))}, or a JSON file with "
+        "the fields of BertConfig, or those of another network and its name.",
     )
     checkpoint: str = options.option("", options.CHECKPOINT)
     modules: str = options.option(

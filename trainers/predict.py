@@ -3,6 +3,7 @@
   echo "a fine film" | bert-keras predict --checkpoint=runs/sst2
   bert-keras predict --checkpoint=runs/mrpc --input=pairs.tsv
   echo "The film" | bert-keras predict --checkpoint=runs/gpt --top_p=0.9
+  echo "a fine film" | bert-keras predict --checkpoint=elmo --vectors=0,1,2
 
 A line is a text; for pairs, two texts separated by a TAB, as in a .tsv file
 without a header. Other tables (.csv, .tsv, .parquet) are read by their column
@@ -31,6 +32,7 @@ from bert_keras import (
     predictor,
     registry,
     streams,
+    token_vectors,
 )
 from bert_keras.data import unlabelled_texts
 from bert_keras.tasks import base
@@ -45,6 +47,11 @@ class Settings:
     )
     input: str = options.option("", "File to read; empty: standard input.")
     output: str = options.option("", "File to write; empty: standard output.")
+    vectors: str = options.option(
+        "",
+        "Answer with the vectors of each token instead: the layers they are "
+        "of, with commas between, as 0,1,2 or -1; 0 is the embeddings.",
+    )
     batch_size: int = options.option(
         32,
         "A batch has as many tokens as this many rows of the longest length.",
@@ -80,7 +87,10 @@ def main() -> None:
         for name, value in vars(flags.read(generation.Settings)).items()
         if value is not None
     }
-    model = predictor.load(settings.checkpoint, settings=given)
+    vectors = None
+    if settings.vectors:
+        vectors = token_vectors.TokenVectors(layers=settings.vectors)
+    model = predictor.load(settings.checkpoint, task=vectors, settings=given)
     task = model.task
     lines = unlabelled_texts.read(
         settings.input,

@@ -9,7 +9,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from bert_keras.data import (
     packing,
     records,
     sentence_pairs,
+    token_table,
     unpaired_rows,
 )
 from bert_keras.tokenizers import base as tokenizers
@@ -130,7 +132,7 @@ def encode(
     documents = list(
         corpus.read(chunk.documents, text_field=settings.text_field)
     )
-    token_ids, lengths = _tokenize(
+    token_ids, lengths, table = _tokenize(
         [s for d in documents for s in d], settings.tokenizer
     )
     ends = np.cumsum(lengths)
@@ -141,21 +143,33 @@ def encode(
         token_ids,
         ends[lengths > 0],
         document_ends[np.diff(document_ends, prepend=0) > 0],
+        table,
     )
 
 
 def _tokenize(
     sentences: Sequence[str], tokenizer: tokenizers.Tokenizer
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tokenizes sentences; returns concatenated ids and sentence lengths."""
-    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Tokenizes sentences.
+
+    Returns concatenated ids, sentence lengths and the table of
+    TokenizedDocuments, which starts with the frame's tokens.
+    """
+    table = None
+    if token_table.has_several_ids(tokenizer):
+        table = token_table.TokenTable(tokenizer.special_ids)
+    is_small = table is None and tokenizer.vocab_size <= 1 << 16
+    dtype = np.uint16 if is_small else np.int32
     flat, lengths = [np.zeros(0, dtype)], [np.zeros(0, np.int64)]
     for start in range(0, len(sentences), SENTENCES_PER_CALL):
         texts = sentences[start : start + SENTENCES_PER_CALL]
         ids = tokenizer(tf.constant(texts, tf.string))
-        flat.append(ids.flat_values.numpy().astype(dtype))
+        values = ids.values.numpy()
+        values = table.numbers(values) if table else values
+        flat.append(values.astype(dtype))
         lengths.append(ids.row_lengths().numpy())
-    return np.concatenate(flat), np.concatenate(lengths)
+    rows = table.rows() if table else None
+    return np.concatenate(flat), np.concatenate(lengths), rows
 
 
 def sample_records(
@@ -178,7 +192,7 @@ def sample_records(
         yield from _sentence_rows(documents, settings)
         return
     pairs = settings.objective != "none"
-    frame = settings.tokenizer.frame
+    frame = _frame(settings.tokenizer, documents)
     passes = sentence_pairs.sample_pairs(
         documents,
         max_tokens=frame.capacity(
@@ -198,7 +212,12 @@ def sample_records(
                 ),
             }
         yield _columns(
-            documents.token_ids, sample.first, sample.second, frame, per_row
+            documents,
+            documents.token_ids,
+            (sample.first, sample.second),
+            frame,
+            settings.tokenizer,
+            per_row,
         )
 
 
@@ -208,24 +227,37 @@ def _full_rows(
     generator: np.random.Generator,
 ) -> Iterator[records.Columns]:
     """Yields full rows; passes after the first begin at a random offset."""
-    ids = unpaired_rows.end_documents(documents, settings.tokenizer.end_id)
+    end_id = settings.tokenizer.end_id
+    if documents.table is not None:
+        *_, end_id = _frame(settings.tokenizer, documents).end
+    ids = unpaired_rows.end_documents(documents, end_id)
     for number in range(settings.passes):
         offset = int(generator.integers(settings.seq_length)) if number else 0
         spans = unpaired_rows.full_rows(len(ids), settings.seq_length, offset)
-        yield _columns(ids, spans, _empty_like(spans), NO_FRAME, {})
+        yield _columns(
+            documents,
+            ids,
+            (spans, _empty_like(spans)),
+            NO_FRAME,
+            settings.tokenizer,
+        )
 
 
 def _sentence_rows(
     documents: sentence_pairs.TokenizedDocuments, settings: ShardSettings
 ) -> Iterator[records.Columns]:
     """Yields the rows of each pass, which are equal."""
-    frame = settings.tokenizer.frame
+    frame = _frame(settings.tokenizer, documents)
     spans = unpaired_rows.sentence_rows(
         documents.sentence_ends, frame.capacity(settings.seq_length)
     )
     for _ in range(settings.passes):
         yield _columns(
-            documents.token_ids, spans, _empty_like(spans), frame, {}
+            documents,
+            documents.token_ids,
+            (spans, _empty_like(spans)),
+            frame,
+            settings.tokenizer,
         )
 
 
@@ -234,21 +266,33 @@ def _empty_like(spans: np.ndarray) -> np.ndarray:
     return np.repeat(spans[:, 1:], 2, axis=1)
 
 
+def _frame(
+    tokenizer: tokenizers.Tokenizer,
+    documents: sentence_pairs.TokenizedDocuments,
+) -> tokenizers.Frame:
+    """Returns the frame as token_ids of the documents."""
+    if documents.table is None:
+        return tokenizer.frame
+    return token_table.numbered_frame(tokenizer.frame)
+
+
 def _columns(
+    documents: sentence_pairs.TokenizedDocuments,
     ids: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
+    spans: tuple[np.ndarray, np.ndarray],
     frame: tokenizers.Frame,
-    per_row: dict[str, np.ndarray],
+    tokenizer: tokenizers.Tokenizer,
+    per_row: Mapping[str, np.ndarray] = types.MappingProxyType({}),
 ) -> records.Columns:
-    row_splits, token_ids, segment_ids = packing.pack_spans(
-        ids, first, second, frame
-    )
-    per_token = {
-        "inputs/token_ids": token_ids,
-        "inputs/segment_ids": segment_ids,
-    }
-    return records.Columns(row_splits, per_token, per_row)
+    row_splits, token_ids, segment_ids = packing.pack_spans(ids, *spans, frame)
+    name = f"inputs/{tokenizer.feature}"
+    per_token = {name: token_ids, "inputs/segment_ids": segment_ids}
+    if documents.table is None:
+        return records.Columns(row_splits, per_token, per_row)
+    word_ids = token_table.word_ids(tokenizer, documents.table)
+    per_token["inputs/word_ids"] = word_ids[token_ids]
+    tables = {name: token_table.compact(documents.table)}
+    return records.Columns(row_splits, per_token, per_row, tables)
 
 
 def add_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -271,17 +315,34 @@ def _report(
         "documents": len(documents.document_ends),
         "sentences": len(documents.sentence_ends),
         "tokens": len(documents.token_ids),
-        "unknown": int((documents.token_ids == tokenizer.unk_id).sum()),
+        "unknown": int(
+            (_word_ids(documents, tokenizer) == tokenizer.unk_id).sum()
+        ),
         "words": _count_words(documents, tokenizer),
         "lengths": [0] * (settings.seq_length + 1),  # rows of each length
         "examples": [],
     }
 
 
+def _word_ids(
+    documents: sentence_pairs.TokenizedDocuments,
+    tokenizer: tokenizers.Tokenizer,
+) -> np.ndarray:
+    if documents.table is None:
+        return documents.token_ids
+    return token_table.word_ids(tokenizer, documents.table)[documents.token_ids]
+
+
 def _count_words(
     documents: sentence_pairs.TokenizedDocuments,
     tokenizer: tokenizers.Tokenizer,
 ) -> int:
+    if documents.table is not None:
+        rows = tf.RaggedTensor.from_row_lengths(
+            documents.table, [len(documents.table)]
+        )
+        starts = tokenizer.word_starts(rows).values.numpy()
+        return int(starts[documents.token_ids].sum())
     ids = tf.RaggedTensor.from_row_splits(
         tf.constant(documents.token_ids, tf.int32),
         np.append(0, documents.sentence_ends),
@@ -304,7 +365,10 @@ def _count_rows(
         min(NUM_EXAMPLES, len(rows.lengths)) if with_examples else 0
     ):
         start, stop = rows.row_splits[row : row + 2]
-        ids = rows.per_token["inputs/token_ids"][start:stop]
+        name = f"inputs/{settings.tokenizer.feature}"
+        ids = rows.per_token[name][start:stop]
+        if name in rows.tables:
+            ids = rows.tables[name][ids]
         report["examples"].append(
             {
                 "text": " ".join(settings.tokenizer.tokens(ids)),

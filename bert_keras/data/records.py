@@ -6,8 +6,9 @@
       manifest.json                 written last: present means complete
 
 A feature has either one value per token, stored without padding, or an array of
-fixed shape per row. Shards are memory-mapped, so rows can be read in any order
-and from any position at no extra cost.
+fixed shape per row. If a token's value is an array, as the characters of a
+word, each distinct one is stored once. Shards are memory-mapped, so rows can be
+read in any order and from any position at no extra cost.
 """
 
 import concurrent.futures
@@ -16,15 +17,18 @@ import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
 
 from bert_keras import commands, errors, files, safetensors_mmap
+from bert_keras.data import token_table
 from bert_keras.tokenizers import base as tokenizers
 
 FORMAT = "bert_keras.records.1"
+TABLES_FORMAT = "bert_keras.records.2"  # some features are stored in tables
 MANIFEST = "manifest.json"
 # A manifest's field with the tokenizer's settings; its field "tokenizer" is the
 # fingerprint, which includes them.
@@ -42,12 +46,14 @@ class Columns(NamedTuple):
 
     row_splits (rows + 1,): row r has the per-token values
     [row_splits[r] : row_splits[r + 1]]. per_token: {feature: (tokens, ...)}.
-    per_row: {feature: (rows, ...)}.
+    per_row: {feature: (rows, ...)}. tables: {feature: (distinct values, ...)};
+    of such a feature, per_token has the index of the value, (tokens,) int32.
     """
 
     row_splits: np.ndarray
     per_token: Mapping[str, np.ndarray]
     per_row: Mapping[str, np.ndarray]
+    tables: Mapping[str, np.ndarray] = MappingProxyType({})
 
     @property
     def lengths(self) -> np.ndarray:
@@ -59,21 +65,29 @@ def columns_of(
 ) -> Columns:
     """Converts records to Columns.
 
-    per_token: names of the features as long as "inputs/token_ids".
+    per_token: names of the features with one value per token.
     """
-    lengths = [len(record["inputs/token_ids"]) for record in records]
     tokens = [name for name in records[0] if name in per_token]
     others = [name for name in records[0] if name not in per_token]
+    lengths = [len(record[tokens[0]]) for record in records]
+    flat = {
+        name: np.concatenate([record[name] for record in records])
+        for name in tokens
+    }
+    tables = {}
+    for name, value in flat.items():
+        if value.ndim == 2 and np.issubdtype(value.dtype, np.integer):
+            table = token_table.TokenTable()
+            flat[name] = table.numbers(value)
+            tables[name] = token_table.compact(table.rows())
     return Columns(
         np.append(0, np.cumsum(lengths)),
-        {
-            name: np.concatenate([record[name] for record in records])
-            for name in tokens
-        },
+        flat,
         {
             name: np.stack([record[name] for record in records])
             for name in others
         },
+        tables,
     )
 
 
@@ -97,8 +111,12 @@ def _shard(columns: Columns) -> dict[str, np.ndarray]:
     """Returns the arrays of a shard, by their names in its file."""
     return {
         "row_splits": columns.row_splits,
-        **{f"token:{name}": v for name, v in columns.per_token.items()},
+        **{
+            f"{'index' if name in columns.tables else 'token'}:{name}": v
+            for name, v in columns.per_token.items()
+        },
         **{f"row:{name}": v for name, v in columns.per_row.items()},
+        **{f"table:{name}": v for name, v in columns.tables.items()},
     }
 
 
@@ -110,6 +128,7 @@ def entry(path: str, columns: Columns, checksum: str | None) -> dict[str, Any]:
         "tokens": int(columns.lengths.sum()),
         "longest": int(columns.lengths.max()),
         "sha256": checksum,
+        **({"tables": sorted(columns.tables)} if columns.tables else {}),
     }
 
 
@@ -121,8 +140,9 @@ def write_manifest(
     metadata: further fields; include `tokenizer_metadata` if readers of the
     folder need the tokenizer.
     """
+    has_tables = any(shard.get("tables") for shard in shards)
     manifest = {
-        "format": FORMAT,
+        "format": TABLES_FORMAT if has_tables else FORMAT,
         "rows": sum(shard["rows"] for shard in shards),
         "tokens": sum(shard["tokens"] for shard in shards),
         "longest": max(shard["longest"] for shard in shards),
@@ -161,11 +181,11 @@ class Rows:
         self.features = {
             name.split(":", 1)[1]: (
                 value.dtype,
-                name.startswith("token:"),
+                not name.startswith("row:"),
                 value.shape[1:],
             )
             for name, value in self._shards[0].items()
-            if ":" in name
+            if ":" in name and not name.startswith("index:")
         }
 
     @classmethod
@@ -198,12 +218,21 @@ class Rows:
             mask[index, : end - start] = 1
             for name, (_, token, _) in self.features.items():
                 if token:
-                    values = shard["token:" + name][start:end]
+                    values = _values(shard, name, start, end)
                     batch[name][index, : end - start] = values
                 else:
                     batch[name][index] = shard["row:" + name][row]
         batch.setdefault("inputs/padding_mask", mask)
         return batch
+
+
+def _values(
+    shard: Mapping[str, np.ndarray], name: str, start: int, end: int
+) -> np.ndarray:
+    """Returns a per-token feature of the tokens from `start` to `end`."""
+    if f"token:{name}" in shard:
+        return shard[f"token:{name}"][start:end]
+    return shard[f"table:{name}"][shard[f"index:{name}"][start:end]]
 
 
 class Records(Rows):
@@ -227,10 +256,11 @@ class Records(Rows):
                 f"them: {commands.command_line('prepare')} "
                 f"--input='{folder}/*.tfrecord' --vocab={folder}/vocab.txt."
             )
-        if self.manifest.get("format") != FORMAT:
+        if self.manifest.get("format") not in (FORMAT, TABLES_FORMAT):
             raise errors.InputError(
                 f"{folder} has format {self.manifest.get('format')}; this "
-                f"version reads {FORMAT}. Prepare the records again."
+                f"version reads {FORMAT} and {TABLES_FORMAT}. Prepare the "
+                "records again."
             )
         shards = [
             safetensors_mmap.tensors(os.path.join(folder, name))
@@ -280,7 +310,7 @@ def _is_shard(shard: Mapping[str, np.ndarray]) -> bool:
     splits = shard.get("row_splits")
     if splits is None or splits.ndim != 1 or splits.dtype.kind not in "iu":
         return False
-    tokens = [v for n, v in shard.items() if n.startswith("token:")]
+    tokens = [v for n, v in shard.items() if n.startswith(("token:", "index:"))]
     rows = [v for n, v in shard.items() if n.startswith("row:")]
     return (
         len(splits) > 0
@@ -288,6 +318,27 @@ def _is_shard(shard: Mapping[str, np.ndarray]) -> bool:
         and bool((np.diff(splits.astype(np.int64)) >= 0).all())
         and all(v.ndim and len(v) == splits[-1] for v in tokens)
         and all(v.ndim and len(v) == len(splits) - 1 for v in rows)
+        and all(
+            _is_index(shard.get(f"index:{name[6:]}"), value)
+            for name, value in shard.items()
+            if name.startswith("table:")
+        )
+        and all(
+            f"table:{name[6:]}" in shard
+            for name in shard
+            if name.startswith("index:")
+        )
+    )
+
+
+def _is_index(index: np.ndarray | None, table: np.ndarray) -> bool:
+    """Returns whether all of `index` are rows of the table."""
+    return (
+        index is not None
+        and index.ndim == 1
+        and index.dtype.kind in "iu"
+        and table.ndim > 0
+        and (not len(index) or 0 <= index.min() <= index.max() < len(table))
     )
 
 

@@ -1,4 +1,4 @@
-"""External checkpoint formats: Google's, Hugging Face's and KerasHub's.
+"""External checkpoint formats: Google's, Hugging Face's, KerasHub's, bilm-tf's.
 
 Each module reads and writes one format:
 
@@ -21,6 +21,7 @@ from types import ModuleType
 
 from bert_keras import checkpoint, errors
 from bert_keras.formats import (
+    bilm,
     caches,
     google,
     hugging_face,
@@ -31,6 +32,7 @@ FORMATS: Mapping[str, ModuleType] = {
     "google": google,
     "hugging_face": hugging_face,
     "keras_hub": keras_hub,
+    "bilm_tf": bilm,
 }
 
 
@@ -62,7 +64,8 @@ def read(
     raise errors.InputError(
         f"{path} is not a checkpoint: expected a run or one of its step "
         "folders, Google's bert_config.json with an .index file, Hugging "
-        "Face's config.json with model.safetensors, or a KerasHub preset."
+        "Face's config.json with model.safetensors, a KerasHub preset, or "
+        "bilm-tf's options.json with weights.hdf5."
     )
 
 

@@ -149,7 +149,7 @@ def files(folder: str, part: str) -> dict[str, str]:
     tensor_paths: dict[str, Any] = {}
     for path in (os.path.join(folder, path) for path in paths):
         items: dict[str, Any] = {}
-        with _open(path) as file:
+        with open_file(path) as file:
             file.visititems(
                 lambda name, item, items=items: (
                     items.update({name: item})
@@ -158,14 +158,14 @@ def files(folder: str, part: str) -> dict[str, str]:
                 )
             )
             for name, item in items.items():
-                _check_stored_inline(path, name, item)
+                check_stored_inline(path, name, item)
         tensor_paths |= {f"{part}/{name}": path for name in items}
     return tensor_paths
 
 
 def shape(path: str, name: str) -> tuple[int, ...]:
     """Returns the shape of a tensor in a file, with a 0 appended."""
-    with _open(path) as file:
+    with open_file(path) as file:
         return (*file[_path_in_file(name)].shape, 0)
 
 
@@ -175,9 +175,9 @@ def read(path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
     Raises InputError if its shape is not `shape`. That is checked before
     reading, as a small damaged file can declare a tensor of any size.
     """
-    with _open(path) as file:
+    with open_file(path) as file:
         stored = file[_path_in_file(name)]
-        _check_stored_inline(path, name, stored)
+        check_stored_inline(path, name, stored)
         if stored.shape != shape:
             raise errors.InputError(
                 f"{path}: {name} is {stored.shape}, but config.json specifies "
@@ -211,7 +211,7 @@ def overwrite(
             file[_path_in_file(name)][...] = value
 
 
-def _check_stored_inline(path: str, name: str, item: Any) -> None:
+def check_stored_inline(path: str, name: str, item: Any) -> None:
     """Raises InputError for a tensor whose values are in another file."""
     if item.shape is None:
         raise errors.InputError(
@@ -230,7 +230,7 @@ def _path_in_file(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _open(path: str) -> Iterator[Any]:
+def open_file(path: str) -> Iterator[Any]:
     """Opens an h5 file on any tf.io.gfile path."""
     import h5py
 

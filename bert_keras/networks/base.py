@@ -62,7 +62,8 @@ class NetworkConfig:
 
         It is called as encoder(**inputs, position_ids=None, training=...)
         -> {"hidden": L + 1 of (B, S, H), "pooled": (B, H)}, is named
-        "encoder", and has the attributes `config` and `token_table` (V, E).
+        "encoder", and has the attributes `config` and `token_table` (V, E), or
+        None if it has no embeddings of tokens.
 
         Its `call` may have an argument positions_read (B, P) int32. If it is
         passed, the last of "hidden" is (B, P, H), the hidden states at these
@@ -169,11 +170,15 @@ def encode(
     features: the encoder's inputs, possibly "position_ids" (B, S), and others.
     positions_read (B, P): the positions of the last layer that are needed;
       None: all. An encoder whose `call` lacks the argument computes all.
+    training: turns dropout on, unless the encoder is frozen.
 
     Returns {"hidden": L + 1 of (B, S, H), "pooled": (B, H)}. If it also has
     "positions_read" (B, P), the last of "hidden" is (B, P, H) and has only
     these positions.
     """
+    # What a frozen network computes is input data, which dropout of its own
+    # would only disturb.
+    training = training and bool(encoder.trainable_variables)
     inputs = {name: features[name] for name in encoder.config.inputs}
     inputs["position_ids"] = features.get("position_ids")
     call = getattr(encoder, "call", encoder)

@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from bert_keras import errors, files, layers
-from bert_keras.networks import base
+from bert_keras.networks import base, elmo
 from bert_keras.types import Shape, Tensor
 
 POSITIONS = ("learned", "sinusoidal")
@@ -198,7 +198,7 @@ def named(name: str, *, vocab_size: int = UNCASED_ENGLISH) -> BertConfig:
 
     name: one of NAMES.
     """
-    _one_of("model", name, NAMES)
+    _one_of("model", name, (*NAMES, *elmo.SIZES))
     layers, hidden_size, heads, intermediate = (SIZES | GPT_SIZES)[name]
     more: Mapping[str, Any] = GPT if name in GPT_SIZES else {}
     return BertConfig(
@@ -215,16 +215,18 @@ def parse(model: str, *, vocab_size: int | None = None) -> base.NetworkConfig:
     """Returns the config of a published size, or of a JSON file.
 
     Args:
-      model: one of NAMES, or the path of a `.json` file with BertConfig's
-        fields, or with another network's fields and its "name".
+      model: one of NAMES or of elmo.SIZES, or the path of a `.json` file with
+        BertConfig's fields, or with another network's fields and its "name".
       vocab_size: replaces the file's, or the 30,522 of a published size.
     """
+    if model in elmo.SIZES:
+        return elmo.named(model, vocab_size=vocab_size or elmo.VOCABULARY)
     if not model.endswith(".json"):
         return named(model, vocab_size=vocab_size or UNCASED_ENGLISH)
     if not os.path.exists(model):
         raise errors.InputError(
             f"model={model}: there is no such file; name one, or one of "
-            f"{', '.join(NAMES)}."
+            f"{', '.join((*NAMES, *elmo.SIZES))}."
         )
     values = files.read_json(model)
     if vocab_size:

@@ -367,6 +367,35 @@ class FilledMasks(View):
         return shown
 
 
+class ExpectedWords(View):
+    """Bidirectional language model: what each side expects for each word."""
+
+    needs = dict.fromkeys(
+        ("word", "from_left", "left_score", "from_right", "right_score"), list
+    )
+    columns = ("text",)
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(_, answer)] = rows
+        if not answer["word"]:
+            return [blocks.message("The text has no words.")]
+        return [
+            blocks.bars(
+                f"Expected from the {side}",
+                [
+                    blocks.bar(word, score, tag=expected, best=word == expected)
+                    for word, expected, score in zip(
+                        answer["word"],
+                        answer[f"from_{side}"],
+                        answer[f"{side}_score"],
+                        strict=True,
+                    )
+                ],
+            )
+            for side in ("left", "right")
+        ]
+
+
 def _are_numbers(values: Any) -> bool:
     return isinstance(values, list) and all(
         isinstance(value, (int, float)) for value in values
@@ -385,5 +414,6 @@ VIEWS: tuple[type[View], ...] = (
     Embeddings,
     Continuation,
     FilledMasks,
+    ExpectedWords,
     View,
 )

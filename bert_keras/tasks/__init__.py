@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # _PUBLIC for type checkers and editors
+    from bert_keras.tasks.bidirectional_lm import (
+        BidirectionalLM as BidirectionalLM,
+    )
     from bert_keras.tasks.causal_lm import CausalLM as CausalLM
     from bert_keras.tasks.classification import Classification as Classification
     from bert_keras.tasks.embedding import Embedding as Embedding
@@ -24,6 +27,7 @@ if TYPE_CHECKING:  # _PUBLIC for type checkers and editors
 
 _PUBLIC = {
     "CausalLM": "causal_lm",
+    "BidirectionalLM": "bidirectional_lm",
     "Classification": "classification",
     "Embedding": "embedding",
     "IntentSlots": "intent_slots",

@@ -263,7 +263,7 @@ class Task:
     softmax_terms: ClassVar[tuple[str, ...]] = ()
     #: Names of the columns of `postprocess`'s "scores" (T, C), if it has them.
     class_names: ClassVar[tuple[str, ...]] = ()
-    #: Features of `preprocess` that records store besides token_ids and
+    #: Features of `preprocess` that records store besides the tokens' ids and
     #: segment_ids: TOKENS for one value per token (W, S), None for a fixed
     #: shape per row. Heads and `loss` can read only these, and what `randomize`
     #: and `add_derived_features` add. List padding_mask if a row has several

@@ -85,6 +85,13 @@ class Tokenizer:
         """
         raise NotImplementedError
 
+    def word_ids(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
+        """Returns each token's id in `vocabulary`, for language models.
+
+        ids: as `self(text)`. If a token is one id, it is that id.
+        """
+        return ids
+
     def detokenize(self, ids: tf.RaggedTensor | tf.Tensor) -> tf.Tensor:
         """Converts ids, ragged (B, None) or padded (B, S), to text (B,) string.
 
@@ -127,6 +134,10 @@ class Tokenizer:
         other ids stay as they are. By default, there is nothing to add.
         """
         return self
+
+    def token_texts(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns each token as a string, (B, S, ...) -> (B, S); in a graph."""
+        return tf.gather(tf.constant(self.vocabulary), ids)
 
     def save(self, folder: str) -> Sequence[str]:
         """Writes the files that `read_files` needs; returns `files`."""

@@ -101,7 +101,8 @@ def _rows(
         )
     return records_lib.Rows.of_columns(
         records_lib.columns_of(
-            records, per_token=labelled_records.per_token(task)
+            records,
+            per_token=labelled_records.per_token(task, tokenizer.feature),
         )
     )
 

@@ -113,7 +113,9 @@ def write(
     shards = [
         records_lib.write_shard(
             os.path.join(folder, records_lib.shard_name(number)),
-            records_lib.columns_of(block, per_token=per_token(task)),
+            records_lib.columns_of(
+                block, per_token=per_token(task, tokenizer.feature)
+            ),
         )
         for number, block in enumerate(_blocks(records, ROWS_PER_SHARD))
     ]
@@ -176,7 +178,8 @@ def encode(
             counts["examples"] += len(block)
             counts["truncated"] += len(set(truncated.numpy().tolist()))
         lengths = _lengths(task, features["padding_mask"].numpy())
-        arrays = {f"inputs/{name}": features[name] for name in _stored(task)}
+        stored_names = _stored(task, tokenizer.feature)
+        arrays = {f"inputs/{name}": features[name] for name in stored_names}
         targets = task.make_targets(raw, features, tokenizer)
         for term, (labels, weights) in targets.items():
             arrays[f"targets/{term}/labels"] = labels
@@ -185,7 +188,7 @@ def encode(
             name: _storable(task, name, value.numpy())
             for name, value in arrays.items()
         }
-        token_names = per_token(task)
+        token_names = per_token(task, tokenizer.feature)
         for number, length in enumerate(lengths):
             yield {
                 name: value[number, :length]
@@ -195,9 +198,12 @@ def encode(
             }
 
 
-def _stored(task: base.Task) -> dict[str, str | None]:
-    """Returns the features of `task.preprocess` to store: {name: axis}."""
-    inputs = dict.fromkeys(("token_ids", "segment_ids"), base.TOKENS)
+def _stored(task: base.Task, feature: str) -> dict[str, str | None]:
+    """Returns the features of `task.preprocess` to store: {name: axis}.
+
+    feature: the name of the tokenizer's ids.
+    """
+    inputs = dict.fromkeys((feature, "segment_ids"), base.TOKENS)
     return inputs | dict(task.stored_features)
 
 
@@ -236,9 +242,13 @@ def _storable(task: base.Task, name: str, value: np.ndarray) -> np.ndarray:
     )
 
 
-def per_token(task: base.Task) -> set[str]:
-    """Returns the names of record features that have one value per token."""
-    axes = {f"inputs/{name}": axis for name, axis in _stored(task).items()}
+def per_token(task: base.Task, feature: str = "token_ids") -> set[str]:
+    """Returns the names of record features that have one value per token.
+
+    feature: the name of the tokenizer's ids.
+    """
+    stored = _stored(task, feature)
+    axes = {f"inputs/{name}": axis for name, axis in stored.items()}
     for term, axis in task.target_axes.items():
         axes |= dict.fromkeys(
             (f"targets/{term}/labels", f"targets/{term}/weights"), axis

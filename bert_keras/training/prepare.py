@@ -175,7 +175,8 @@ def _next_command(output: str, packing: str) -> str:
     devices = tf.config.list_logical_devices()
     if {device.device_type for device in devices} == {"CPU"}:
         # The default is BERT-base in batches of 256: minutes a step on a CPU.
-        model = "gpt_mini" if packing == "full" else "tiny"
+        named = {"full": "gpt_mini", "sentences": "elmo_tiny"}
+        model = named.get(packing, "tiny")
         command += f" --model={model} --batch_size=32 --steps=2000"
     return command
 

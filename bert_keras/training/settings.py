@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from bert_keras import errors, locks, optimizers, options
 from bert_keras.data import corpus_chunks
-from bert_keras.networks import bert
+from bert_keras.networks import bert, elmo
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import metric_writer, profiler
@@ -113,6 +113,13 @@ class TrainSettings:
         "",
         "Regular expression of variables that an `init` of another format may "
         "lack; they start at random.",
+    )
+    freeze: str = options.option(
+        "",
+        "What stays as it is: encoder = the network, so that only heads are "
+        "trained, on what it computes without dropout; embeddings = its layer "
+        "0. Empty: nothing.",
+        ("", "encoder", "embeddings"),
     )
     seed: int = options.option(
         1,
@@ -347,8 +354,8 @@ class PretrainSettings(TrainSettings):
     )
     model: str = options.option(
         "base",
-        f"One of {', '.join(bert.NAMES)}, or a JSON file with the "
-        "fields of BertConfig.",
+        f"One of {', '.join((*bert.NAMES, *elmo.SIZES))}, or a JSON file with "
+        "the fields of BertConfig, or those of another network and its name.",
         reads=True,
     )
     init: str = options.option(

@@ -61,6 +61,7 @@ class Trainer:
         self.tokenizer = tokenizer
         self.total_steps = total_steps
         self.seconds = 0.0
+        freeze(model, settings.freeze)
         with strategy.scope():
             self.optimizer = make_optimizer(
                 model.trainable_variables, settings, total_steps
@@ -403,6 +404,26 @@ def _best_metric(settings: settings_lib.TrainSettings, task: base.Task) -> str:
             argument="best_metric",
         )
     return name
+
+
+def freeze(model: model_lib.BertModel, part: str) -> None:
+    """Makes a part's variables untrainable: "encoder", "embeddings" or "".
+
+    They have no slots and no weight decay, and stay bit-equal. Raises
+    InputError if nothing is left to train.
+    """
+    if not part:
+        return
+    config = model.encoder.config
+    for variable in model.encoder.trainable_variables:
+        if part == "encoder" or config.layer_index(variable.path) == 0:
+            variable.trainable = False
+    if not model.trainable_variables:
+        raise errors.InputError(
+            f"freeze={part} leaves nothing to train: the task "
+            f"{model.task.name} has no weights of its own.",
+            argument="freeze",
+        )
 
 
 def make_optimizer(

@@ -44,7 +44,9 @@ def no_sentences():
     return task.adapt([], tiny.tokenizer())
 
 
-TASKS = runs.TASKS | {
+TASKS = {
+    name: make for name, make in runs.TASKS.items() if name not in runs.ELMO
+} | {
     "no_sentences": no_sentences,
     "layers": lambda: classifier("layers"),
     "last": lambda: classifier("last"),

@@ -19,7 +19,14 @@ from tests.trainers.runs import Run
 
 ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
 
-TASK_NAMES = ("masked_lm", "causal_lm", "classification", "wrapped")
+TASK_NAMES = (
+    "masked_lm",
+    "causal_lm",
+    "classification",
+    "wrapped",
+    "sampled",
+    "elmo_tagging",
+)
 # Strategy, its replicas, accumulation steps.
 SHAPES = (
     ("one_device", 1, 4),

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from bert_keras import model as model_lib
 from bert_keras import optimizers
-from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import (
+    bidirectional_lm,
     causal_lm,
     classification,
     embedding,
@@ -21,7 +21,7 @@ from bert_keras.tasks import (
 )
 from bert_keras.training import devices
 from bert_keras.training import step as step_lib
-from bert_keras.wrappers import auxiliary_lm, label_smoothing, r_drop
+from bert_keras.wrappers import auxiliary_lm, label_smoothing, mix, r_drop
 from bert_keras.wrappers import base as wrappers
 from tests import tiny
 
@@ -44,17 +44,27 @@ TASKS = {
     "wrapped": lambda: r_drop.RDrop(
         label_smoothing.LabelSmoothing(TASKS["intent_slots"]())
     ),
+    "bidirectional_lm": lambda: bidirectional_lm.BidirectionalLM().adapt(
+        [], tiny.characters()
+    ),
+    "sampled": lambda: bidirectional_lm.BidirectionalLM(num_sampled=7).adapt(
+        [], tiny.characters()
+    ),
+    "elmo_tagging": lambda: mix.Mix(TASKS["tagging"](), l2=0.01),
 }
+ELMO = ("bidirectional_lm", "sampled", "elmo_tagging")
 STEPS = 20
 BATCH = 8
 
 
-def batches(task, count, size=BATCH):
+def batches(task, count, size=BATCH, *, elmo=False):
     """Batches of rows of every length, with the task's targets."""
     terms = task.loss_weights
+    outer = task
     task, _ = wrappers.unwrap(task)
     for step in range(count):
-        inputs = tiny.inputs(rows=size, length=12, seed=step)
+        make = tiny.elmo_inputs if elmo else tiny.inputs
+        inputs = make(rows=size, length=12, seed=step)
         random = np.random.default_rng(step)
         labels = tf.constant(random.integers(0, 2, size), tf.int32)
         weights = tf.ones(size)
@@ -64,9 +74,13 @@ def batches(task, count, size=BATCH):
             inputs, targets = task.randomize(inputs, targets, seeds)
         elif isinstance(task, causal_lm.CausalLM):
             inputs, targets = task.randomize(inputs, {}, None)
+        elif isinstance(task, bidirectional_lm.BidirectionalLM):
+            word_ids = random.integers(0, task.vocab_size, (size, 12))
+            inputs["word_ids"] = tf.constant(word_ids, tf.int32)
+            targets = {}
         elif isinstance(task, tagging.Tagging):
             # Some tokens count, more in some rows than in others.
-            shape = inputs["token_ids"].shape
+            shape = inputs["padding_mask"].shape
             values = random.random(shape) * (random.random(shape) < 0.4)
             token_weights = tf.constant(
                 values * inputs["padding_mask"].numpy(), tf.float32
@@ -105,6 +119,9 @@ def batches(task, count, size=BATCH):
         if auxiliary_lm.TERM in terms:
             row_weights = tf.constant(random.random(size), tf.float32)
             targets[auxiliary_lm.TERM] = (labels, row_weights)
+        if elmo:
+            seeds = tf.stack([tf.range(size), tf.fill([size], step)], axis=1)
+            inputs, targets = outer.randomize(inputs, targets, seeds)
         yield {
             "inputs": inputs,
             "targets": targets,
@@ -124,14 +141,16 @@ class Run:
         rate = options.pop("dropout", 0.0)
         rule = options.pop("rule", optimizers.AdamW())
         peak = options.pop("peak", 1e-4)
-        network = options.pop("network", {})
-        network |= {"dropout": rate, "attention_dropout": rate}
-        bert = tiny.bert_for(task_name, **network)
+        self.is_elmo = task_name in ELMO
+        if self.is_elmo:
+            config = tiny.elmo(dropout=rate)
+        else:
+            network = options.pop("network", {})
+            network |= {"dropout": rate, "attention_dropout": rate}
+            config = tiny.bert_for(task_name, **network)
         self.task = TASKS[task_name]()
         with self.strategy.scope():
-            self.model = model_lib.BertModel(
-                bert_lib.BertEncoder(bert), self.task
-            )
+            self.model = model_lib.BertModel(config.build_encoder(), self.task)
             self.optimizer = optimizers.Optimizer(
                 self.model.trainable_variables,
                 rule=rule,
@@ -149,7 +168,8 @@ class Run:
 
     def train(self, start=0, stop=STEPS):
         losses = []
-        for batch in itertools.islice(batches(self.task, stop), start, stop):
+        stream = batches(self.task, stop, elmo=self.is_elmo)
+        for batch in itertools.islice(stream, start, stop):
             losses.append(float(self.step(self.split(batch))["loss"]))
         return losses
 

@@ -108,7 +108,9 @@ class OneFileTest(absltest.TestCase):
 
     def test_is_in_no_format_of_berts(self):
         for module in formats.FORMATS.values():
-            with self.assertRaisesRegex(errors.InputError, "expected a BERT"):
+            with self.assertRaisesRegex(
+                errors.InputError, "expected an? (BERT|ELMo)"
+            ):
                 module.write(
                     self.create_tempdir().full_path,
                     self.model.model,

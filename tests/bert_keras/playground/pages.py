@@ -11,7 +11,13 @@ import keras
 from bert_keras import model as model_lib
 from bert_keras import playground, predictor
 from bert_keras.networks import bert
-from bert_keras.tasks import classification, embedding
+from bert_keras.tasks import (
+    bidirectional_lm,
+    classification,
+    embedding,
+    tagging,
+)
+from bert_keras.wrappers import mix
 from tests import sharp, tiny
 
 HOSTILE_LABELS = (
@@ -53,7 +59,21 @@ def _predictor(task):
     return predictor.Predictor(model, tiny.tokenizer())
 
 
+def _of_elmo(task):
+    model = model_lib.BertModel(tiny.elmo().build_encoder(), task)
+    sharp.spread(model, 1)
+    return predictor.Predictor(model, tiny.characters())
+
+
 _MORE = {
+    "bidirectional_lm": lambda: _of_elmo(
+        bidirectional_lm.BidirectionalLM(seq_length=32).adapt(
+            [], tiny.characters()
+        )
+    ),
+    "elmo_tagging": lambda: _of_elmo(
+        mix.Mix(tagging.Tagging(seq_length=32, types=("FILM", "人")))
+    ),
     "multi_label": lambda: sharp.make_classifier(
         problem_type="multi_label", labels=("old", "new", "dull")
     ),

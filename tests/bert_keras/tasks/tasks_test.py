@@ -115,8 +115,12 @@ ROWS = {
 }
 
 
+# Tasks that a BERT cannot learn; tests of their own ask the same questions.
+OF_ELMO = ("bidirectional_lm",)
+
+
 def tasks(**fields):
-    for name in base.names():
+    for name in sorted(set(base.names()).difference(OF_ELMO)):
         task_class = base.find(name)
         yield task_class(seq_length=32, **fields).adapt(
             ROWS[name], tiny.tokenizer()
@@ -147,7 +151,7 @@ def labelled(task, rows):
 
 class EveryTaskTest(absltest.TestCase):
     def test_every_file_has_rows_here(self):
-        self.assertEqual(set(ROWS), set(base.names()))
+        self.assertEqual({*ROWS, *OF_ELMO}, set(base.names()))
 
     def test_each_is_registered_with_keras(self):
         for name in base.names():

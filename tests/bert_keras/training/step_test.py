@@ -79,6 +79,8 @@ class TrainStepTest(parameterized.TestCase):
         ("masked_lm", "one_device", 4),
         ("masked_lm", "mirrored", 1),
         ("causal_lm", "one_device", 4),
+        ("sampled", "one_device", 1),
+        ("elmo_tagging", "mirrored", 1),
     )
     def test_resume_is_bit_equal_with_dropout(
         self, task_name, strategy, micro_batches
@@ -222,12 +224,11 @@ class TrainStepTest(parameterized.TestCase):
             step = step_lib.make_evaluate_step(
                 plain.model, plain.task, strategy=plain.strategy, xla=xla
             )
-            rows = map(plain.split, batches(plain.task, 2))
+            rows = batches(plain.task, 2, elmo=plain.is_elmo)
+            rows = map(plain.split, rows)
             metrics.append(scoring.score(plain.task, step, rows))
-        if task_name in (
-            "causal_lm",
-            "masked_lm",
-        ):  # the others are scored on rows, not here
+        # The others are scored on rows, not here.
+        if task_name in ("causal_lm", "masked_lm"):
             self.assertContainsSubset(plain.task.metric_names, metrics[0])
         self.assertEqual(set(metrics[0]), set(metrics[1]))
         for name, value in metrics[0].items():
