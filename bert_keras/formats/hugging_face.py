@@ -191,24 +191,28 @@ def read(
         return openai_gpt.read(
             path, lowercase=lowercase, allow_missing=allow_missing
         )
+    return _read(
+        path,
+        config,
+        values,
+        lowercase=lowercase,
+        allow_missing=allow_missing,
+    )
+
+
+def _read(
+    path: str,
+    config: bert.BertConfig,
+    values: Mapping[str, Any],
+    *,
+    lowercase: bool | None,
+    allow_missing: str,
+) -> HuggingFace:
+    """Reads a BERT or an ALBERT; values: those of config.json."""
     is_albert = albert.is_albert(values)
     tensors = _tensors(path, is_albert)
-    # Check the table's own size: a wrong one in config.json alone could make a
-    # vocabulary of any size.
+    _check_sizes(path, config, tensors)
     rows = tensors.rows(weights.WORD_EMBEDDINGS)
-    if rows and rows != config.vocab_size:
-        raise errors.InputError(
-            f"{path}: config.json has vocab_size {config.vocab_size:,}, and "
-            f"the embedding table {rows:,} rows; do the two belong to the "
-            "same model?"
-        )
-    blocks = config.num_hidden_groups or config.num_layers
-    if blocks > len(tensors.names):
-        raise errors.InputError(
-            f"{path}: config.json has num_hidden_layers {config.num_layers:,}, "
-            f"and the folder {len(tensors.names):,} tensors; do the two "
-            "belong to the same model?"
-        )
     read_tokenizer = albert.read_tokenizer if is_albert else tokenizers.read
     tokenizer = read_tokenizer(
         path,
@@ -336,6 +340,28 @@ def _word_writers(
         tokenizers.VOCABULARY: words.save_vocabulary,
         tokenizers.SETTINGS: lambda path: files.write_json(path, settings),
     }
+
+
+def _check_sizes(
+    path: str, config: bert.BertConfig, tensors: weights.Tensors
+) -> None:
+    """Raises InputError for sizes in config.json that the tensors belie."""
+    # Check the table's own size: a wrong one in config.json alone could make a
+    # vocabulary of any size.
+    rows = tensors.rows(weights.WORD_EMBEDDINGS)
+    if rows and rows != config.vocab_size:
+        raise errors.InputError(
+            f"{path}: config.json has vocab_size {config.vocab_size:,}, and "
+            f"the embedding table {rows:,} rows; do the two belong to the "
+            "same model?"
+        )
+    blocks = config.num_hidden_groups or config.num_layers
+    if blocks > len(tensors.names):
+        raise errors.InputError(
+            f"{path}: config.json has num_hidden_layers {config.num_layers:,}, "
+            f"and the folder {len(tensors.names):,} tensors; do the two "
+            "belong to the same model?"
+        )
 
 
 def _tensors(path: str, is_albert: bool) -> weights.Tensors:
