@@ -186,7 +186,6 @@ class LearningTest(absltest.TestCase):
         ]
         task = multiple_choice.MultipleChoice().adapt(rows, None)
         self.assertEqual(task.num_choices, 4)
-        self.assertEqual(task.class_names, ("A", "B", "C", "D"))
         self.assertEqual([row["label"] for row in rows], ["1", "1", "2"])
         self.assertEqual(
             task.with_settings(joined=False).adapt(rows, None), task
