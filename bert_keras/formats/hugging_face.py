@@ -203,37 +203,27 @@ def read(
 ) -> HuggingFace | openai_gpt.OpenAIGPT:
     """Reads a folder and checks all names and shapes; weights load lazily."""
     values = files.read_json(os.path.join(path, configs.CONFIG))
-    is_gpt = openai_gpt.is_gpt(values)
-    if not is_gpt:
-        config, values = configs.read(path)
-    if not _has(path, weights.WEIGHTS) and not _has(path, weights.INDEX):
-        raise errors.InputError(_unreadable(path, values))
-    if is_gpt:
+    if openai_gpt.is_gpt(values):
+        _require_weights(path, values)
         return openai_gpt.read(
             path, lowercase=lowercase, allow_missing=allow_missing
         )
+    return _read_bert(path, lowercase=lowercase, allow_missing=allow_missing)
+
+
+def _read_bert(
+    path: str, *, lowercase: bool | None, allow_missing: str
+) -> HuggingFace:
+    """Does the work of `read` for BERT and ALBERT."""
+    config, values = configs.read(path)
+    _require_weights(path, values)
     is_albert = albert.is_albert(values)
     tensors = _tensors(path, is_albert)
-    # Check the table's own size: a wrong one in config.json alone could make a
-    # vocabulary of any size.
-    rows = tensors.rows(weights.WORD_EMBEDDINGS)
-    if rows and rows != config.vocab_size:
-        raise errors.InputError(
-            f"{path}: config.json has vocab_size {config.vocab_size:,}, and "
-            f"the embedding table {rows:,} rows; do the two belong to the "
-            "same model?"
-        )
-    blocks = config.num_hidden_groups or config.num_layers
-    if blocks > len(tensors.names):
-        raise errors.InputError(
-            f"{path}: config.json has num_hidden_layers {config.num_layers:,}, "
-            f"and the folder {len(tensors.names):,} tensors; do the two "
-            "belong to the same model?"
-        )
+    rows = _checked_rows(path, config, tensors)
     read_tokenizer = albert.read_tokenizer if is_albert else tokenizers.read
     tokenizer = read_tokenizer(
         path,
-        rows=rows or config.vocab_size,
+        rows=rows,
         lowercase=lowercase,
         config=values,
     )
@@ -477,6 +467,38 @@ def _written_as(task: base.Task) -> str:
         f"{weight_mapping.describe_head(task)}; the encoder alone can be "
         "written."
     )
+
+
+def _require_weights(folder: str, values: Mapping[str, Any]) -> None:
+    """Raises InputError if a folder has no weights that can be read."""
+    if not _has(folder, weights.WEIGHTS) and not _has(folder, weights.INDEX):
+        raise errors.InputError(_unreadable(folder, values))
+
+
+def _checked_rows(
+    path: str, config: bert.BertConfig, tensors: weights.Tensors
+) -> int:
+    """Returns the rows of the embedding table.
+
+    Raises InputError if the sizes in config.json are not those of the tensors.
+    """
+    # Check the table's own size: a wrong one in config.json alone could make a
+    # vocabulary of any size.
+    rows = tensors.rows(weights.WORD_EMBEDDINGS)
+    if rows and rows != config.vocab_size:
+        raise errors.InputError(
+            f"{path}: config.json has vocab_size {config.vocab_size:,}, and "
+            f"the embedding table {rows:,} rows; do the two belong to the "
+            "same model?"
+        )
+    blocks = config.num_hidden_groups or config.num_layers
+    if blocks > len(tensors.names):
+        raise errors.InputError(
+            f"{path}: config.json has num_hidden_layers {config.num_layers:,}, "
+            f"and the folder {len(tensors.names):,} tensors; do the two "
+            "belong to the same model?"
+        )
+    return rows or config.vocab_size
 
 
 def _unreadable(folder: str, values: Mapping[str, Any]) -> str:

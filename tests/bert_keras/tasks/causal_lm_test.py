@@ -298,7 +298,7 @@ class SettingsTest(parameterized.TestCase):
         model = sharp.make("classification")
         checkpoint.save(folder, model.model, model.tokenizer, step=0)
         with self.assertRaisesRegex(
-            errors.InputError, "top_p is no setting of .* .classification"
+            errors.InputError, "`top_p` is no setting of .* .classification"
         ):
             bert_keras.load(folder, settings={"top_p": 0.9})
 
