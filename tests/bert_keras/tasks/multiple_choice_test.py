@@ -203,7 +203,7 @@ class LearningTest(absltest.TestCase):
         features = TASK.add_derived_features(features)
         outputs = model.model(features)
         loss = TASK.loss(outputs, features, targets)["label"]
-        answers = model.predict(ROWS)
+        answers = served(model).predict(ROWS)
         expected = -sum(
             np.log(answer["scores"][label])
             for answer, label in zip(answers, (3, 0, 2), strict=True)
