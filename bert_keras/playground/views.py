@@ -4,6 +4,7 @@ A view is one class here. To show a task of your own, write another one and pass
 `serve(model, views=(MyView, *VIEWS))`.
 """
 
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -131,7 +132,7 @@ class Choices(View):
             blocks.bar(
                 texts[columns[number]],
                 answer["scores"][number],
-                tag=self.task.class_names[number],
+                tag=string.ascii_uppercase[number],
                 best=number == answer["index"],
             )
             for number in np.argsort(answer["scores"])[::-1].tolist()

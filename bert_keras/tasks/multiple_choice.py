@@ -97,10 +97,6 @@ class MultipleChoice(base.Task):
         return ("context", "question", *self.choice_columns)
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        return tuple(LETTERS[: self.num_choices])
-
-    @property
     def stored_features(self) -> dict[str, str | None]:
         return {"padding_mask": base.TOKENS} if self.joined else {}
 
@@ -361,7 +357,7 @@ class MultipleChoice(base.Task):
         choices = tf.stack([raw[name] for name in self.choice_columns], axis=1)
         return {
             "index": index,
-            "label": tf.gather(tf.constant(self.class_names), index),
+            "label": tf.gather(tf.constant(list(LETTERS)), index),
             "choice": tf.gather(choices, index, batch_dims=1),
             "score": tf.reduce_max(scores, axis=-1),
             "scores": tf.ensure_shape(scores, (None, self.num_choices)),

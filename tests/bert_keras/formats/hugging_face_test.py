@@ -15,6 +15,7 @@ from bert_keras.networks import bert
 from bert_keras.tasks import (
     classification,
     masked_lm,
+    multiple_choice,
     question_answering,
     tagging,
 )
@@ -215,7 +216,6 @@ class HuggingFaceTest(parameterized.TestCase):
 
     @parameterized.parameters(
         ("BertForTokenClassification", "classifier"),
-        ("BertForMultipleChoice", "classifier"),
         ("BertForNextSentencePrediction", "cls.seq_relationship"),
     )
     def test_a_head_without_a_task_of_ours_leaves_an_encoder(self, name, head):
@@ -231,6 +231,18 @@ class HuggingFaceTest(parameterized.TestCase):
         self.assertIsNone(source.task)
         again = loading.load_model(source, written.task)
         self.assert_same_weights(written.encoder, again.encoder)
+
+    def test_choices_are_as_many_as_ours_or_four(self):
+        task = multiple_choice.MultipleChoice(num_choices=3, seq_length=16)
+        written = self.write(model(task))
+        source = hugging_face.read(self.folder)
+        self.assertEqual(source.task, task.for_serving())
+        again = loading.load_model(source)
+        self.assert_same_weights(written, again)
+        self.change(CONFIG, bert_keras=None)
+        with self.assertWarnsRegex(UserWarning, "up to 4"):
+            source = hugging_face.read(self.folder)
+        self.assertEqual(source.task.num_choices, 4)
 
     def test_tags_in_an_order_of_their_own_are_not_taken_over(self):
         self.write(model(tagging.Tagging(types=("PER",))))
@@ -264,8 +276,14 @@ class HuggingFaceTest(parameterized.TestCase):
             loading.load_model(hugging_face.read(self.folder))
         self.folder = self.create_tempdir().full_path
         self.write()
-        self.change(CONFIG, architectures=["BertForMultipleChoice"])
-        with self.assertRaisesRegex(errors.InputError, "BertForMultipleChoice"):
+        self.change(CONFIG, architectures=["BertForNextSentencePrediction"])
+        self.change_tensors(
+            lambda tensors: {
+                name.replace("classifier", "cls.seq_relationship"): value
+                for name, value in tensors.items()
+            }
+        )
+        with self.assertRaisesRegex(errors.InputError, "NextSentencePredict"):
             loading.load_model(hugging_face.read(self.folder))
         self.folder = self.create_tempdir().full_path
         self.write(model().encoder)

@@ -100,7 +100,6 @@ class PairOrderTest(parameterized.TestCase):
         for name, written in (
             ("hugging_face", model),
             ("google", make("tanh")),
-            ("keras_hub", model),
         ):
             with self.assertRaisesRegex(errors.InputError, "pair_order both"):
                 formats.FORMATS[name].write(
