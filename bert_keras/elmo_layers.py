@@ -85,8 +85,10 @@ class CharacterConvolutions(keras.layers.Layer):
                 keras.initializers.RandomUniform(-1.0, 1.0)
             ),
         )
-        for layer in (*self.convolutions, *self.highways):
-            layer.build()
+        for convolution in self.convolutions:
+            convolution.build()
+        for highway in self.highways:
+            highway.build()
         if self.project:
             self.project.build((None, self.config.num_filters))
         self.built = True

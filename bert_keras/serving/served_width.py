@@ -64,7 +64,7 @@ def tokens(
     """
     length = predictor.task.max_row_length
     rows = {
-        name: tf.ensure_shape(value, (None, length))
+        name: tf.ensure_shape(value, (None, length, *value.shape[2:]))
         for name, value in rows.items()
     }
     is_real = tf.reduce_any(rows["padding_mask"] > 0, axis=0)

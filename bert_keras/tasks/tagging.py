@@ -153,7 +153,8 @@ class Tagging(base.Task):
             end       -1      -1     16     -1      -1
         """
         ids, starts, ends = tokenizer.with_offsets(raw["text"])
-        num_tokens, example_index = tf.size(ids.values), ids.value_rowids()
+        # Not tf.size: a token may be several ids.
+        num_tokens, example_index = tf.shape(ids.values)[0], ids.value_rowids()
         starts_word = tokenizer.word_starts(ids).values
         word_index = tf.cumsum(tf.cast(starts_word, tf.int32)) - 1
         word_ends = tf.math.unsorted_segment_max(

@@ -61,7 +61,7 @@ class Mix(base.Wrapper):
         return indices
 
     @property
-    def head_signatures(self) -> dict[str, Any]:
+    def head_signatures(self) -> dict[str, Any]:  # type: ignore[override]
         return {
             **self.task.head_signatures,
             HEAD: [self.layers, self.layer_norm],

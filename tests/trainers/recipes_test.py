@@ -11,6 +11,7 @@ from absl.testing import absltest, parameterized
 from bert_keras import errors
 from bert_keras.tasks import base
 from bert_keras.training import settings
+from bert_keras.wrappers import base as wrappers
 from trainers import finetune, flags, pretrain
 
 FOLDER = os.path.join(
@@ -37,7 +38,12 @@ class RecipesTest(absltest.TestCase):
             fields = dataclasses.fields(SETTINGS[command])
             types = {f.name: type(f.default) for f in fields}
             for name, value in re.findall(r"^--(\w+)=(.*)$", text, re.M):
-                if name == "task":
+                if name == "wrappers":
+                    for wrapper in wrappers.parse(value):
+                        fields = wrappers.own_options(wrapper)
+                        types |= {n: type(f.default) for n, f in fields.items()}
+                    continue
+                if name in ("task", "objective"):
                     task_class = base.find(value)
                     types |= {
                         f.name: type(f.default)
