@@ -69,9 +69,10 @@ class Architecture:
 
 def _pretraining(task, folder, values, tokenizer):
     del folder
-    if task.objective == "none":
-        objective = "sop" if albert.is_albert(values) else "nsp"
-        task = task.with_settings(objective=objective)
+    if albert.is_albert(values) and TASK not in values:
+        task = task.with_settings(objective="sop")
+    elif task.objective == "none":
+        task = task.with_settings(objective="nsp")
     return task.adapt([], tokenizer)
 
 
@@ -260,6 +261,7 @@ def write(
         return
     is_albert = albert.writes(network, tokenizer)
     name = _written_as(task) if task else "BertModel"
+    config = _config_values(network, tokenizer, task, name, is_albert)
     values = checkpoint.weight_values(encoder)
     mappings = weights.map_encoder(network)
     if task:
@@ -273,7 +275,6 @@ def write(
             mappings, values
         ).items()
     }
-    config = _config_values(network, tokenizer, task, name, is_albert)
     longest = network.max_position_embeddings
     write_tokenizer = albert.tokenizer_writers if is_albert else _word_writers
     weight_mapping.write_files(
@@ -325,6 +326,28 @@ def _word_writers(
         tokenizers.VOCABULARY: words.save_vocabulary,
         tokenizers.SETTINGS: lambda path: files.write_json(path, settings),
     }
+
+
+def _check_sizes(
+    path: str, config: bert.BertConfig, tensors: weights.Tensors
+) -> None:
+    """Raises InputError for sizes in config.json that the tensors belie."""
+    # Check the table's own size: a wrong one in config.json alone could make a
+    # vocabulary of any size.
+    rows = tensors.rows(weights.WORD_EMBEDDINGS)
+    if rows and rows != config.vocab_size:
+        raise errors.InputError(
+            f"{path}: config.json has vocab_size {config.vocab_size:,}, and "
+            f"the embedding table {rows:,} rows; do the two belong to the "
+            "same model?"
+        )
+    blocks = config.num_hidden_groups or config.num_layers
+    if blocks > len(tensors.names):
+        raise errors.InputError(
+            f"{path}: config.json has num_hidden_layers {config.num_layers:,}, "
+            f"and the folder {len(tensors.names):,} tensors; do the two "
+            "belong to the same model?"
+        )
 
 
 def _tensors(path: str, is_albert: bool) -> weights.Tensors:

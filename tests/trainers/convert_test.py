@@ -17,7 +17,8 @@ from bert_keras import (
 from bert_keras import model as model_lib
 from bert_keras.formats import keras_hub
 from bert_keras.networks import bert
-from tests import tiny
+from bert_keras.tasks import causal_lm
+from tests import sharp, tiny
 from trainers import convert
 
 FORMATS = (convert.NATIVE, *formats.FORMATS)
