@@ -328,28 +328,6 @@ def _word_writers(
     }
 
 
-def _check_sizes(
-    path: str, config: bert.BertConfig, tensors: weights.Tensors
-) -> None:
-    """Raises InputError for sizes in config.json that the tensors belie."""
-    # Check the table's own size: a wrong one in config.json alone could make a
-    # vocabulary of any size.
-    rows = tensors.rows(weights.WORD_EMBEDDINGS)
-    if rows and rows != config.vocab_size:
-        raise errors.InputError(
-            f"{path}: config.json has vocab_size {config.vocab_size:,}, and "
-            f"the embedding table {rows:,} rows; do the two belong to the "
-            "same model?"
-        )
-    blocks = config.num_hidden_groups or config.num_layers
-    if blocks > len(tensors.names):
-        raise errors.InputError(
-            f"{path}: config.json has num_hidden_layers {config.num_layers:,}, "
-            f"and the folder {len(tensors.names):,} tensors; do the two "
-            "belong to the same model?"
-        )
-
-
 def _tensors(path: str, is_albert: bool) -> weights.Tensors:
     if not is_albert:
         return weights.Tensors(path)
