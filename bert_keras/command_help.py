@@ -15,9 +15,9 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Data": (
         *("train", "dev", "dev_fraction", "data", "records", "input"),
         *("text_field", "columns", "on_bad_row", "skip_labels", "seq_length"),
-        *("bucket_lengths", "tokenizer", "vocab", "vocab_size", "lowercase"),
-        *("format", "sentence_objective", "packing", "dupe_factor"),
-        *("deduplicate",),
+        *("bucket_lengths", "tokenizer", "model_type", "vocab", "vocab_size"),
+        *("lowercase", "format", "sentence_objective", "packing"),
+        *("dupe_factor", "deduplicate"),
         *("masked_lm_prob", "max_predictions_per_seq", "shard_mb"),
     ),
     "Model": (

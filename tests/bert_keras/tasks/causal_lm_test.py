@@ -190,6 +190,13 @@ class ContinueTest(parameterized.TestCase):
         self.assertTrue(answer["truncated"])
         self.assertFalse(short["truncated"])
         words = LONG.split()
+        features = model.task.preprocess(
+            {"text": tf.constant([LONG])}, model.tokenizer
+        )
+        self.assertEqual(
+            model.tokenizer.tokens(features["token_ids"][0].numpy()),
+            words[-24:],
+        )
         (last,) = model.predict(" ".join(words[-24:]))
         self.assertEqual(answer["tokens"], last["tokens"])
         self.assertFalse(last["truncated"])
