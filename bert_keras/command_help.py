@@ -15,13 +15,14 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Data": (
         *("train", "dev", "dev_fraction", "data", "records", "input"),
         *("text_field", "columns", "on_bad_row", "skip_labels", "seq_length"),
-        *("bucket_lengths", "vocab", "vocab_size", "lowercase", "format"),
-        *("sentence_objective", "dupe_factor", "deduplicate"),
+        *("bucket_lengths", "tokenizer", "vocab", "vocab_size", "lowercase"),
+        *("format", "sentence_objective", "packing", "dupe_factor"),
+        *("deduplicate",),
         *("masked_lm_prob", "max_predictions_per_seq", "shard_mb"),
     ),
     "Model": (
         *("checkpoint", "init", "from_scratch", "model", "allow_missing"),
-        *("modules", "add_words", "trim_to", "positions"),
+        *("objective", "modules", "add_words", "trim_to", "positions"),
     ),
     "Optimization": (
         *("epochs", "steps", "batch_size", "gradient_accumulation_steps"),
@@ -38,6 +39,9 @@ GROUPS: Mapping[str, Sequence[str]] = {
         *("evaluate_every", "evaluate_batches", "log_every", "profile"),
         *("report_to", "card_language", "card_license", "card_dataset"),
         *("break_lock", "version"),
+    ),
+    "Generation": (
+        *("max_new_tokens", "do_sample", "temperature", "top_k", "top_p"),
     ),
     "Serving": (
         *("max_characters", "max_entities", "quantization", "strings"),

@@ -494,13 +494,15 @@ def _limits(
             task, "doc_stride", 0
         )
         longer = (
-            "a longer text is read in several parts"
+            "of a longer text the end is read, and the answer has `truncated`"
+            if task.pipeline_tag == "text-generation"
+            else "a longer text is read in several parts"
             if in_windows
             else "the rest of a longer text is not read, and the answer has "
             "`truncated`"
         )
         lines.append(
-            f"A row has at most {task.seq_length:,} tokens, special ones "
+            f"A row has at most {task.max_row_length:,} tokens, special ones "
             f"included; {longer}."
         )
         if task.class_names:

@@ -401,7 +401,7 @@ def _with_settings(
         if name not in fields:
             reader = task.name if task else "an encoder without a head"
             raise errors.InputError(
-                f"{name} is no setting of {folder} ({reader}); leave it out.",
+                f"`{name}` is no setting of {folder} ({reader}); leave it out.",
                 argument=name,
             )
     assert task is not None

@@ -224,6 +224,8 @@ class Model:
         self, segments: list[list[int]]
     ) -> tuple[dict[str, np.ndarray], bool]:
         """Packs token ids; returns features (1, S) and whether it truncated."""
+        if self.metadata["task"] == "causal_lm":
+            return self.pack_beginning(*segments)
         needed = sum(map(len, segments)) + 1 + len(segments)
         lengths = [length for length, _ in self.runners]
         fits = [length for length in lengths if length >= needed]
@@ -249,6 +251,31 @@ class Model:
         }
         return row, needed > length
 
+    def pack_beginning(
+        self, ids: list[int]
+    ) -> tuple[dict[str, np.ndarray], bool]:
+        """Packs the last tokens of a text to continue; see `pack`."""
+        settings = self.metadata["settings"]
+        is_full = settings.get("packing") == "full"
+        start = [] if is_full else [self.metadata["cls_id"]]
+        if is_full and not ids:
+            end_id = settings.get("end_id")
+            ids = [self.metadata["unk_id"] if end_id is None else end_id]
+        lengths = [length for length, _ in self.runners]
+        needed = len(start) + len(ids)
+        fits = [length for length in lengths if length >= needed]
+        length = min(fits, default=lengths[-1])
+        ids = [*start, *ids[-(length - len(start)) :]]
+        values = {"token_ids": ids, "padding_mask": [1] * len(ids)}
+        row = {
+            name: np.array(
+                [(values.get(name, []) + [0] * length)[:length]],
+                dtype=np.int32,
+            )
+            for name in self.input_names
+        }
+        return row, needed > length
+
     def answer(self, texts: Sequence[str]) -> dict[str, Any]:
         inputs, truncated = self.pack([self.tokenize(text) for text in texts])
         return self.interpret(self.call(inputs), inputs) | {
@@ -269,6 +296,13 @@ class Model:
                 return self.multi_label_answer(scores)
             best = int(np.argmax(scores))
             return {"label": self.labels[best], "score": scores[best]}
+        if "next_token_scores" in outputs:
+            scores = outputs["next_token_scores"][0]
+            best = int(np.argmax(scores))
+            return {
+                "token": self.vocabulary[best],
+                "score": float(scores[best]),
+            }
         ids = inputs["token_ids"][0][inputs["padding_mask"][0] > 0]
         return {
             **{name: value[0].tolist() for name, value in outputs.items()},

@@ -319,6 +319,10 @@ _PADDING = {
     "tag": "At padding, tag and score are 0; ignore them at special tokens.\n",
     "start": "After the last possible answer, start and end are 0 and score is "
     "-10000.\n",
+    "next_token_scores": "next_token_scores has the probabilities of the token "
+    "after the row: append one\nto the row and call again. Unlike above, the "
+    "row ends with the text's last token,\nwithout [SEP], and with `packing` "
+    "full in the .json it has no [CLS] either.\n",
     "token_id": "The outputs are those of the [MASK] tokens in their order; "
     "ignore\nthe elements after the last [MASK].\n",
 }

@@ -92,6 +92,12 @@ def _check_task(predictor: predictor_lib.Predictor) -> None:
             f"compute ({', '.join(sorted(unavailable))}): a file with string "
             "inputs is not possible. Use the file with id inputs."
         )
+    if task.unwrapped.name == "causal_lm":
+        raise errors.InputError(
+            f"{task.name} continues rows without [SEP], which TFLite's "
+            "tokenizer always adds: a file with string inputs is not possible. "
+            "Use the file with id inputs."
+        )
     if len(task.text_columns) > 2:
         raise errors.InputError(
             f"{task.name} reads {len(task.text_columns)} texts: a file with "

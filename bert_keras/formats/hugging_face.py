@@ -182,41 +182,27 @@ def read(
 ) -> HuggingFace | openai_gpt.OpenAIGPT:
     """Reads a folder and checks all names and shapes; weights load lazily."""
     values = files.read_json(os.path.join(path, configs.CONFIG))
-    is_gpt = openai_gpt.is_gpt(values)
-    if not is_gpt:
-        config, values = configs.read(path)
-    if not _has(path, weights.WEIGHTS) and not _has(path, weights.INDEX):
-        raise errors.InputError(_unreadable(path, values))
-    if is_gpt:
+    if openai_gpt.is_gpt(values):
+        _require_weights(path, values)
         return openai_gpt.read(
             path, lowercase=lowercase, allow_missing=allow_missing
         )
-    return _read(
-        path,
-        config,
-        values,
-        lowercase=lowercase,
-        allow_missing=allow_missing,
-    )
+    return _read_bert(path, lowercase=lowercase, allow_missing=allow_missing)
 
 
-def _read(
-    path: str,
-    config: bert.BertConfig,
-    values: Mapping[str, Any],
-    *,
-    lowercase: bool | None,
-    allow_missing: str,
+def _read_bert(
+    path: str, *, lowercase: bool | None, allow_missing: str
 ) -> HuggingFace:
-    """Reads a BERT or an ALBERT; values: those of config.json."""
+    """Does the work of `read` for BERT and ALBERT."""
+    config, values = configs.read(path)
+    _require_weights(path, values)
     is_albert = albert.is_albert(values)
     tensors = _tensors(path, is_albert)
-    _check_sizes(path, config, tensors)
-    rows = tensors.rows(weights.WORD_EMBEDDINGS)
+    rows = _checked_rows(path, config, tensors)
     read_tokenizer = albert.read_tokenizer if is_albert else tokenizers.read
     tokenizer = read_tokenizer(
         path,
-        rows=rows or config.vocab_size,
+        rows=rows,
         lowercase=lowercase,
         config=values,
     )
@@ -342,28 +328,6 @@ def _word_writers(
     }
 
 
-def _check_sizes(
-    path: str, config: bert.BertConfig, tensors: weights.Tensors
-) -> None:
-    """Raises InputError for sizes in config.json that the tensors belie."""
-    # Check the table's own size: a wrong one in config.json alone could make a
-    # vocabulary of any size.
-    rows = tensors.rows(weights.WORD_EMBEDDINGS)
-    if rows and rows != config.vocab_size:
-        raise errors.InputError(
-            f"{path}: config.json has vocab_size {config.vocab_size:,}, and "
-            f"the embedding table {rows:,} rows; do the two belong to the "
-            "same model?"
-        )
-    blocks = config.num_hidden_groups or config.num_layers
-    if blocks > len(tensors.names):
-        raise errors.InputError(
-            f"{path}: config.json has num_hidden_layers {config.num_layers:,}, "
-            f"and the folder {len(tensors.names):,} tensors; do the two "
-            "belong to the same model?"
-        )
-
-
 def _tensors(path: str, is_albert: bool) -> weights.Tensors:
     if not is_albert:
         return weights.Tensors(path)
@@ -482,6 +446,38 @@ def _written_as(task: base.Task) -> str:
         f"{weight_mapping.describe_head(task)}; the encoder alone can be "
         "written."
     )
+
+
+def _require_weights(folder: str, values: Mapping[str, Any]) -> None:
+    """Raises InputError if a folder has no weights that can be read."""
+    if not _has(folder, weights.WEIGHTS) and not _has(folder, weights.INDEX):
+        raise errors.InputError(_unreadable(folder, values))
+
+
+def _checked_rows(
+    path: str, config: bert.BertConfig, tensors: weights.Tensors
+) -> int:
+    """Returns the rows of the embedding table.
+
+    Raises InputError if the sizes in config.json are not those of the tensors.
+    """
+    # Check the table's own size: a wrong one in config.json alone could make a
+    # vocabulary of any size.
+    rows = tensors.rows(weights.WORD_EMBEDDINGS)
+    if rows and rows != config.vocab_size:
+        raise errors.InputError(
+            f"{path}: config.json has vocab_size {config.vocab_size:,}, and "
+            f"the embedding table {rows:,} rows; do the two belong to the "
+            "same model?"
+        )
+    blocks = config.num_hidden_groups or config.num_layers
+    if blocks > len(tensors.names):
+        raise errors.InputError(
+            f"{path}: config.json has num_hidden_layers {config.num_layers:,}, "
+            f"and the folder {len(tensors.names):,} tensors; do the two "
+            "belong to the same model?"
+        )
+    return rows or config.vocab_size
 
 
 def _unreadable(folder: str, values: Mapping[str, Any]) -> str:

@@ -15,6 +15,8 @@ from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 
 HEAD = "causal_lm"
+# The output on a device: the probabilities of the next token, (W, V).
+SCORES = "next_token_scores"
 # Number of new tokens if it is not set; half a row if that is less.
 NEW_TOKENS = 40
 # These have an effect only on samples.
@@ -171,6 +173,7 @@ class CausalLM(base.Task):
                     tf.RaggedTensor.from_row_lengths(
                         tf.fill([tf.math.count_nonzero(is_empty)], first),
                         tf.cast(is_empty, tf.int64),
+                        validate=False,
                     ),
                     ids,
                 ],
@@ -313,7 +316,7 @@ class CausalLM(base.Task):
         self, outputs: base.Tensors, features: base.Tensors
     ) -> base.Tensors:
         if "logits" in outputs:
-            return {"scores": tf.nn.softmax(outputs["logits"], axis=-1)}
+            return {SCORES: tf.nn.softmax(outputs["logits"], axis=-1)}
         return outputs
 
     def postprocess(
@@ -331,11 +334,11 @@ class CausalLM(base.Task):
         (T,)}, the most probable next token.
         """
         vocabulary = tf.constant(tokenizer.vocabulary)
-        if "scores" in decoded:
-            best = tf.argmax(decoded["scores"], axis=-1)
+        if SCORES in decoded:
+            best = tf.argmax(decoded[SCORES], axis=-1)
             return {
                 "token": tf.gather(vocabulary, best),
-                "score": tf.reduce_max(decoded["scores"], axis=-1),
+                "score": tf.reduce_max(decoded[SCORES], axis=-1),
             }
         length = decoded["length"]
         prompts = tf.ragged.boolean_mask(

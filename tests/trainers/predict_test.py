@@ -7,7 +7,8 @@ import tempfile
 import pytest
 from absl.testing import absltest
 
-from bert_keras import checkpoint
+from bert_keras import checkpoint, predictor
+from bert_keras import model as model_lib
 from tests import sharp, tiny
 from tests.trainers import mains
 
@@ -64,6 +65,41 @@ class PredictTest(absltest.TestCase):
         self.assertEqual(process.returncode, 0, said)
         self.assertNotIn(b"Error", said)
         self.assertNotIn(b"error", said)
+
+
+class GenerationTest(absltest.TestCase):
+    def predict(self, task, **flags):
+        folder = self.create_tempdir()
+        model = sharp.make(task)
+        checkpoint.save(folder.full_path, model.model, model.tokenizer, step=1)
+        texts = folder.create_file("texts.txt", "the film\na\n")
+        return mains.call(
+            "trainers.predict",
+            checkpoint=folder.full_path,
+            input=texts.full_path,
+            **flags,
+        )
+
+    def test_flags_change_the_task_that_generates(self):
+        flags = {"max_new_tokens": 5, "top_p": 0.9, "seed": 3}
+        code, out, error = self.predict("causal_lm", **flags)
+        self.assertEqual((code, error), (0, ""))
+        model = sharp.make("causal_lm")
+        task = model.task.with_settings(**flags)
+        model = predictor.Predictor(
+            model_lib.BertModel(model.model.encoder, task), model.tokenizer
+        )
+        self.assertEqual(
+            [json.loads(line) for line in out.splitlines()],
+            model.predict(["the film", "a"]),
+        )
+
+    def test_other_tasks_refuse_them_in_one_line(self):
+        code, _, error = self.predict("classification", top_p=0.9)
+        self.assertEqual(code, 1)
+        self.assertRegex(
+            error, r"^error: --top_p is no setting of .*\(classification\)"
+        )
 
 
 if __name__ == "__main__":

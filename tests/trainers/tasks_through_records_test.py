@@ -42,16 +42,19 @@ def write(folder, encoded, per_token):
 
 
 def pretraining_rows(task):
-    """Rows of ids with a label of the sentences, as prepare writes them."""
+    """Rows of ids as prepare writes them, for masked LM with sentences."""
     raw = {"text": tf.constant(["a good film . the old plot", "很 好 电影"])}
     features = task.preprocess(raw, tiny.tokenizer())
     lengths = features["padding_mask"].numpy().sum(axis=1)
     for row, length in enumerate(lengths):
+        targets = {
+            "targets/next_sentence/labels": np.int32(row % 2),
+            "targets/next_sentence/weights": np.float32(1),
+        }
         yield {
             "inputs/token_ids": features["token_ids"].numpy()[row, :length],
             "inputs/segment_ids": features["segment_ids"].numpy()[row, :length],
-            "targets/next_sentence/labels": np.int32(row % 2),
-            "targets/next_sentence/weights": np.float32(1),
+            **(targets if task.name == "masked_lm" else {}),
         }
 
 

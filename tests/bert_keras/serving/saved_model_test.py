@@ -150,6 +150,8 @@ class SavedModelTest(parameterized.TestCase):
                 signatures.TEXT: "tensorflow/serving/predict",
                 signatures.TOKENS: "tensorflow/serving/predict",
             }
+            if task == "causal_lm":
+                expected[signatures.WITH_SETTINGS] = expected[signatures.TEXT]
             if task in ("classification", "pair"):
                 expected[signatures.CLASSIFY] = "tensorflow/serving/classify"
             self.assertEqual(methods, expected)

@@ -43,7 +43,7 @@ def texts(seed):
 
 def tokens(task):
     """Rows of ids whose padding differs from row to row."""
-    length = task.seq_length
+    length = task.max_row_length
     rows = tiny.inputs(ROWS, length)
     if "text_pair" in task.text_columns and task.name == "embedding":
         mask = rows["padding_mask"]
@@ -80,6 +80,12 @@ class Facts:
             {text: tf.constant(values) for text, values in raw.items()},
         )
         yield served.signatures[signatures.TOKENS], tokens(task)
+        if task.request_settings:
+            yield (
+                served.signatures[signatures.WITH_SETTINGS],
+                {text: tf.constant(values) for text, values in raw.items()}
+                | saved_model._some_settings(task, ROWS),
+            )
         if task.class_names:
             examples = tf.constant(signatures.serialized_examples(raw))
             yield served.signatures[signatures.CLASSIFY], {"inputs": examples}
@@ -157,7 +163,7 @@ class Facts:
             answer = served.signatures[signatures.TOKENS]
             every = tokens(predictor.task)
             rows = {name: value[:, :20] for name, value in every.items()}
-            padding = [[0, 0], [0, predictor.task.seq_length - 20]]
+            padding = [[0, 0], [0, predictor.task.max_row_length - 20]]
             answers = answer(
                 **{name: tf.pad(value, padding) for name, value in rows.items()}
             )
