@@ -17,7 +17,7 @@ from bert_keras import checkpoint, errors, layers, text_cleaning
 from bert_keras import model as model_lib
 from bert_keras.networks import base as networks
 from bert_keras.networks import bert
-from bert_keras.tasks import base, masked_lm
+from bert_keras.tasks import base, causal_lm, masked_lm
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.tokenizers import wordpiece
 
@@ -145,7 +145,8 @@ def _with_vocabulary(
     model: model_lib.BertModel, tokenizer: wordpiece.Tokenizer, map_rows: RowMap
 ) -> model_lib.BertModel:
     task = model.task
-    if task and isinstance(task.unwrapped, masked_lm.MaskedLM):
+    language_models = causal_lm.CausalLM, masked_lm.MaskedLM
+    if task and isinstance(task.unwrapped, language_models):
         task = task.adapt([], tokenizer)  # ids of [MASK] and others
     return _rebuild(
         model,

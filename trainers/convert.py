@@ -197,7 +197,7 @@ def compare(
     folder = written.folder
     same_vocabulary = written.tokenizer().fingerprint == tokenizer.fingerprint
     values, written_values = (
-        checkpoint.weight_values(model.encoder),
+        written.as_stored(checkpoint.weight_values(model.encoder)),
         written.encoder_values(),
     )
     weights = _difference(values, written_values, folder)

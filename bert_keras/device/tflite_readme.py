@@ -75,19 +75,7 @@ def _calls(
     sections.append(_oldest_runtime(metadata))
     if "strings" in metadata:
         sections.append(_STRINGS.format(**metadata["strings"]))
-    shapes = ", ".join(
-        f"{each['name']} {tuple(each['shape'])} {each['type']}"
-        for each in metadata["outputs"]
-    )
-    row = _ROW_HEAD if _is_wordpiece(metadata) else _ROW_TITLE
-    sections.append(
-        (row + _ROW).format(
-            length=length,
-            longer=_long_texts(metadata),
-            outputs=shapes,
-        )
-        + (_RUN_TFLITE if _is_wordpiece(metadata) else "")
-    )
+    sections.append(_row(metadata, length))
     for output, padding in _PADDING.items():
         if output in outputs:
             sections.append(padding)
@@ -120,6 +108,20 @@ def _calls(
         )
     )
     return "\n".join(sections)
+
+
+def _row(metadata: Mapping[str, Any], length: int) -> str:
+    """Returns the section on the rows that the file reads."""
+    shapes = ", ".join(
+        f"{each['name']} {tuple(each['shape'])} {each['type']}"
+        for each in metadata["outputs"]
+    )
+    head, end = _ROW_TITLE, ""
+    if _is_wordpiece(metadata):
+        head, end = _ROW_HEAD, _RUN_TFLITE
+    return (head + _ROW).format(
+        length=length, longer=_long_texts(metadata), outputs=shapes
+    ) + end
 
 
 def _runtime_sections(

@@ -16,7 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import errors, files, sentencepiece_model
+from bert_keras import errors, files
 from bert_keras.formats import hugging_face_config as configs
 from bert_keras.formats import hugging_face_tokenizer as wordpieces
 from bert_keras.formats import weight_mapping
@@ -116,10 +116,7 @@ def read_tokenizer(
         f"{size:,} entries; the others are kept as {unused[0]} and so on, "
         "which no text is split into."
     )
-    return sentencepiece.SentencePieceTokenizer(
-        sentencepiece_model.with_unused(tokenizer.model, unused),
-        lowercase=tokenizer.lowercase,
-    )
+    return tokenizer.with_unused(unused)
 
 
 def _casing(folder: str) -> bool:

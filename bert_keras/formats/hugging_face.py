@@ -71,9 +71,10 @@ class Architecture:
 
 def _pretraining(task, folder, values, tokenizer):
     del folder
-    if task.objective == "none":
-        objective = "sop" if albert.is_albert(values) else "nsp"
-        task = task.with_settings(objective=objective)
+    if albert.is_albert(values) and TASK not in values:
+        task = task.with_settings(objective="sop")
+    elif task.objective == "none":
+        task = task.with_settings(objective="nsp")
     return task.adapt([], tokenizer)
 
 
@@ -282,6 +283,7 @@ def write(
         return
     is_albert = albert.writes(network, tokenizer)
     name = _written_as(task) if task else "BertModel"
+    config = _config_values(network, tokenizer, task, name, is_albert)
     values = checkpoint.weight_values(encoder)
     mappings = weights.map_encoder(network)
     if task:
@@ -295,7 +297,6 @@ def write(
             mappings, values
         ).items()
     }
-    config = _config_values(network, tokenizer, task, name, is_albert)
     longest = network.max_position_embeddings
     write_tokenizer = albert.tokenizer_writers if is_albert else _word_writers
     weight_mapping.write_files(

@@ -217,9 +217,9 @@ def _require_narrow(config: bert.BertConfig) -> None:
     if config.embedding_width == config.hidden_size:
         raise errors.InputError(
             "a Hugging Face ALBERT, the only network there with a vocabulary "
-            "of SentencePiece or shared blocks, projects the embeddings to "
-            "hidden_size; this network does not: its embedding_size is "
-            f"{config.embedding_width}, too."
+            "of SentencePiece or with shared blocks (num_hidden_groups), "
+            "projects the embeddings to hidden_size; this network does not: "
+            f"its embedding_size is {config.embedding_width}, too."
         )
 
 

@@ -75,6 +75,11 @@ _OTHER_HEADS = ("score.", "multiple_choice_head.")
 class OpenAIGPT(weight_mapping.ExternalCheckpoint):
     """A Hugging Face folder of GPT."""
 
+    def as_stored(
+        self, values: Mapping[str, np.ndarray]
+    ) -> Mapping[str, np.ndarray]:
+        return _joined(values)
+
     def encoder_values(self) -> Mapping[str, np.ndarray]:
         segment = np.zeros((1, self.config.hidden_size), np.float32)
         return {**super().encoder_values(), SEGMENTS: segment}
@@ -144,9 +149,8 @@ def write(
     task = getattr(model, "task", None)
     encoder = getattr(model, "encoder", model)
     config = weight_mapping.config_of_bert(encoder)
-    native = dict(checkpoint.weight_values(encoder))
     values = _to_values(config, task)
-    native[POSITIONS] = native[POSITIONS] + native[SEGMENTS]
+    native = _joined(checkpoint.weight_values(encoder))
     tensors = weight_mapping.to_external(_mappings(config), native)
     if task:
         tensors = {f"transformer.{name}": x for name, x in tensors.items()}
@@ -162,6 +166,16 @@ def write(
             CONFIG: lambda path: files.write_json(path, values),
         },
     )
+
+
+def _joined(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Adds the one row of the segment table to the positions."""
+    segment = values[SEGMENTS]
+    return {
+        **values,
+        POSITIONS: values[POSITIONS] + segment,
+        SEGMENTS: np.zeros_like(segment),
+    }
 
 
 def _config(folder: str, values: Mapping[str, Any]) -> bert.BertConfig:

@@ -178,6 +178,15 @@ class SentencePieceTokenizer(base.Tokenizer, tf.Module):
     def to_dict(self) -> dict[str, Any]:
         return super().to_dict() | {"lowercase": self.lowercase}
 
+    def with_unused(self, pieces: Iterable[str]) -> "SentencePieceTokenizer":
+        """Returns the tokenizer with further pieces, begun by `[unused`.
+
+        No text is split into them.
+        """
+        return SentencePieceTokenizer(
+            models.with_unused(self.model, pieces), lowercase=self.lowercase
+        )
+
     @property
     def _normalization(self) -> dict[str, bool]:
         return {"lowercase": self.lowercase, "join_quotes": self.is_albert}

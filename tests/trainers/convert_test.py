@@ -17,7 +17,8 @@ from bert_keras import (
 from bert_keras import model as model_lib
 from bert_keras.formats import keras_hub
 from bert_keras.networks import bert
-from tests import tiny
+from bert_keras.tasks import causal_lm
+from tests import sharp, tiny
 from trainers import convert
 
 FORMATS = (convert.NATIVE, *formats.FORMATS)
@@ -72,6 +73,31 @@ class ConvertTest(parameterized.TestCase):
                 **settings,
             )
         )
+
+    def saved_gpt(self):
+        task = causal_lm.CausalLM(seq_length=32, max_new_tokens=6)
+        config = tiny.bert(**bert.GPT, intermediate_size=64)
+        model = model_lib.BertModel(config, task.adapt([], tiny.tokenizer()))
+        sharp.spread(model, 1)
+        checkpoint.save(self.path("run"), model, tiny.tokenizer(), step=7)
+        return predictor.load(self.path("run")).predict(TEXTS)
+
+    def test_gpt_becomes_hugging_faces_and_comes_back(self):
+        answers = self.saved_gpt()
+        summary = self.convert("hf", format="hugging_face")
+        self.assertStartsWith(summary["difference of weights"], "0 at most")
+        self.convert("back", "hf")
+        for name in ("hf", "back"):
+            again = predictor.load(self.path(name))
+            self.assertEqual(again.predict(TEXTS), answers)
+
+    def test_a_gpt_with_more_words_continues_alike(self):
+        answers = self.saved_gpt()
+        self.convert("more", add_words=self.write("words.txt", "zebra\n"))
+        again = predictor.load(self.path("more"))
+        self.assertEqual(again.task.vocab_size, len(tiny.VOCABULARY) + 1)
+        for new, old in zip(again.predict(TEXTS), answers, strict=True):
+            self.assertEqual(new["tokens"][:1], old["tokens"][:1])
 
     @parameterized.product(task=tuple(MODELS), format=FORMATS)
     def test_every_format_takes_every_weight(self, task, format):

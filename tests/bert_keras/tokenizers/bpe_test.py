@@ -238,6 +238,14 @@ class TextTest(parameterized.TestCase):
         )
         self.assertEqual(words[7:], ["film", "<unk>", "a"])
 
+    def test_the_first_token_of_a_row_starts_a_word(self):
+        tokenizer = learned()
+        inside = tokenizer.vocabulary.index("f")
+        ids = tf.ragged.constant([[inside, inside], [], [inside]], tf.int32)
+        self.assertEqual(
+            tokenizer.word_starts(ids).to_list(), [[True, False], [], [True]]
+        )
+
     def test_ids_become_text_again(self):
         tokenizer = learned().with_frame()
         ids = tokenizer(["A naïve film, 中文电影!", ""])

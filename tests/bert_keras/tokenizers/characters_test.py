@@ -96,7 +96,6 @@ class CharactersTest(absltest.TestCase):
 
     def test_what_is_made_for_wordpieces_refuses_it(self):
         model = tiny.masked_lm_model(vocab_size=self.tokenizer.vocab_size)
-        answers = predictor.Predictor(model, self.tokenizer)
         folder = self.folder()
         for refuse in (
             lambda: google.write(folder, model, self.tokenizer),
@@ -106,13 +105,20 @@ class CharactersTest(absltest.TestCase):
             lambda: vocabulary_surgery.prune_tokens(
                 model, self.tokenizer, ["x"]
             ),
-            lambda: tflite_sidecars.write(answers, folder, folder),
         ):
             with self.assertRaisesRegex(
                 errors.InputError, "WordPiece .* this model is Characters"
             ):
                 refuse()
         self.assertEmpty(os.listdir(folder))
+
+    def test_its_files_are_beside_a_tflite_file(self):
+        model = tiny.masked_lm_model(vocab_size=self.tokenizer.vocab_size)
+        answers = predictor.Predictor(model, self.tokenizer)
+        folder = self.folder()
+        names = tflite_sidecars.write(answers, folder, folder)
+        self.assertEqual(names, ["characters.txt"])
+        self.assertEqual(os.listdir(folder), names)
 
     def test_it_fine_tunes_predicts_and_is_served(self):
         table = os.path.join(self.folder(), "rows.tsv")

@@ -421,12 +421,7 @@ class FilesTest(parameterized.TestCase):
 
     def test_unused_pieces_are_never_produced(self):
         tokenizer = learned()
-        larger = sentencepiece_lib.SentencePieceTokenizer(
-            sentencepiece_model.with_unused(
-                tokenizer.model, ["[unused_row100]", "[unused_row101]"]
-            ),
-            lowercase=True,
-        )
+        larger = tokenizer.with_unused(["[unused_row100]", "[unused_row101]"])
         self.assertEqual(larger.vocab_size, tokenizer.vocab_size + 2)
         self.assertEqual(larger(TEXTS).to_list(), tokenizer(TEXTS).to_list())
 
