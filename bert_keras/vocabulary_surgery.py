@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, errors, layers, text_cleaning
+from bert_keras import checkpoint, errors, layers
 from bert_keras import model as model_lib
 from bert_keras.networks import base as networks
 from bert_keras.networks import bert
 from bert_keras.tasks import base, causal_lm, masked_lm
+from bert_keras.text import text_cleaning
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.tokenizers import wordpiece
 

@@ -16,15 +16,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from bert_keras import (
-    byte_pair_learner,
-    byte_pairs,
-    errors,
-    files,
-    text_cleaning,
-)
-from bert_keras import special_tokens as special_tokens_lib
-from bert_keras.byte_pairs import END_OF_WORD
+from bert_keras import errors, files
+from bert_keras.text import byte_pair_learner, byte_pairs, text_cleaning
+from bert_keras.text import special_tokens as special_tokens_lib
+from bert_keras.text.byte_pairs import END_OF_WORD
 from bert_keras.tokenizers import base
 from bert_keras.types import StrPath
 

@@ -17,7 +17,8 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from bert_keras import errors, files, text_cleaning
+from bert_keras import errors, files
+from bert_keras.text import text_cleaning
 from bert_keras.tokenizers import base
 
 # The words of bilm-tf's vocabularies that are not text, in its order.

@@ -15,15 +15,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from bert_keras import (
-    albert_text,
-    errors,
-    files,
-    sentencepiece_learner,
-    text_cleaning,
-)
-from bert_keras import sentencepiece_model as models
-from bert_keras import special_tokens as special_tokens_lib
+from bert_keras import errors, files
+from bert_keras.text import albert_text, sentencepiece_learner, text_cleaning
+from bert_keras.text import sentencepiece_model as models
+from bert_keras.text import special_tokens as special_tokens_lib
 from bert_keras.tokenizers import base
 from bert_keras.types import StrPath
 

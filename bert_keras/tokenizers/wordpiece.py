@@ -18,8 +18,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from bert_keras import errors, files, text_cleaning, wordpiece_learner
-from bert_keras import special_tokens as special_tokens_lib
+from bert_keras import errors, files
+from bert_keras.text import special_tokens as special_tokens_lib
+from bert_keras.text import text_cleaning, wordpiece_learner
 from bert_keras.tokenizers import base
 from bert_keras.types import StrPath
 

@@ -11,7 +11,8 @@ import tokenizers as library
 from absl.testing import absltest, parameterized
 from tokenizers import models, normalizers, pre_tokenizers
 
-from bert_keras import byte_pairs, errors
+from bert_keras import errors
+from bert_keras.text import byte_pairs
 from bert_keras.tokenizers import base, bpe
 from tests.bert_keras.data import reference_tokenizer
 from tests.bert_keras.tokenizers.nasty import NASTY

@@ -8,7 +8,8 @@ import sentencepiece as library
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import albert_text, errors, sentencepiece_model
+from bert_keras import errors
+from bert_keras.text import albert_text, sentencepiece_model
 from bert_keras.tokenizers import base
 from bert_keras.tokenizers import sentencepiece as sentencepiece_lib
 from tests.bert_keras.tokenizers.nasty import NASTY

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 from absl.testing import absltest, parameterized
 
-from bert_keras import text_cleaning
+from bert_keras.text import text_cleaning
 from bert_keras.tokenizers import wordpiece
 from tests.bert_keras.data import reference_tokenizer
 from tests.bert_keras.tokenizers.nasty import NASTY

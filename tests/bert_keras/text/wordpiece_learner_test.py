@@ -5,10 +5,11 @@ import time
 
 from absl.testing import absltest, parameterized
 
-from bert_keras import errors, wordpiece_learner
+from bert_keras import errors
+from bert_keras.text import wordpiece_learner
 from bert_keras.tokenizers import wordpiece
 
-DATA = pathlib.Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+DATA = pathlib.Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
 
 # Every pair of letters is as frequent as every other: nothing but ties.
 TIES = ["".join(word) for word in itertools.permutations("abcdef", 4)] * 2

@@ -8,7 +8,7 @@ as in Google's code). SentencePiece's model then does its own normalisation.
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from bert_keras import byte_pairs, text_cleaning
+from bert_keras.text import byte_pairs, text_cleaning
 
 _QUOTES = "``|''"
 _MARKS = r"\p{M}+"

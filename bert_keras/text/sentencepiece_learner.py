@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
-from bert_keras import errors, sentencepiece_model, wordpiece_learner
+from bert_keras import errors
+from bert_keras.text import sentencepiece_model, wordpiece_learner
 
 PAD, UNK = "<pad>", "<unk>"
 CONTROLS = ("[CLS]", "[SEP]", "[MASK]")  # the ids 2, 3 and 4

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from bert_keras import text_cleaning
+from bert_keras.text import text_cleaning
 
 
 def tokenize(

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-from bert_keras import wordpiece_learner
-from bert_keras.byte_pairs import END_OF_WORD
+from bert_keras.text import wordpiece_learner
+from bert_keras.text.byte_pairs import END_OF_WORD
 
 
 def learn(

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-from bert_keras import errors, text_cleaning
+from bert_keras import errors
+from bert_keras.text import text_cleaning
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
