@@ -66,6 +66,7 @@ INSIDE = {
     },
     "tasks": _TASKS,
     "wrappers": _TASKS | {"wrappers"},
+    "named_networks": {"networks"},
     "model": {"layers", "networks.base", "tasks.base"},
     "markdown": set(),
     "model_card": {"markdown", "model", "tasks.base", "tokenizers.base"},
@@ -91,7 +92,7 @@ INSIDE = {
     "playground": _PREDICTOR | {"playground", "console"},
     "training": _PREDICTOR
     | {"training", "wrappers", "console", "locks", "markdown", "optimizers"}
-    | {"labelled_examples", "evaluation"},
+    | {"labelled_examples", "evaluation", "named_networks"},
     "serving": _EXPORT | {"serving"},
     "device": _EXPORT | {"device"},
 }

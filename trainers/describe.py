@@ -17,11 +17,11 @@ from bert_keras import (
     errors,
     formats,
     layers,
+    named_networks,
     options,
     registry,
 )
 from bert_keras.networks import base as networks
-from bert_keras.networks import bert, elmo
 from trainers import flags
 
 
@@ -29,7 +29,7 @@ from trainers import flags
 class Settings:
     model: str = options.option(
         "",
-        f"One of {', '.join((*bert.NAMES, *elmo.SIZES))}, or a JSON file with "
+        f"One of {', '.join(named_networks.NAMES)}, or a JSON file with "
         "the fields of BertConfig, or those of another network and its name.",
     )
     checkpoint: str = options.option("", options.CHECKPOINT)
@@ -102,7 +102,7 @@ def main() -> None:
             task = f"an unknown head: {source.unknown_task_reason}"
         title += f": step {source.step}, {task}"
     else:
-        config = bert.parse(
+        config = named_networks.parse(
             settings.model, vocab_size=settings.vocab_size or None
         )
     rows = list(parts(config, settings.seq_length))

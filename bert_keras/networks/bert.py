@@ -5,7 +5,6 @@ values of BertConfig.
 """
 
 import dataclasses
-import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,8 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bert_keras import errors, files, layers
-from bert_keras.networks import base, elmo
+from bert_keras import errors, layers
 from bert_keras.types import Shape, Tensor
 
 POSITIONS = ("learned", "sinusoidal")
@@ -198,7 +196,7 @@ def named(name: str, *, vocab_size: int = UNCASED_ENGLISH) -> BertConfig:
 
     name: one of NAMES.
     """
-    _one_of("model", name, (*NAMES, *elmo.SIZES))
+    _one_of("model", name, NAMES)
     layers, hidden_size, heads, intermediate = (SIZES | GPT_SIZES)[name]
     more: Mapping[str, Any] = GPT if name in GPT_SIZES else {}
     return BertConfig(
@@ -209,32 +207,6 @@ def named(name: str, *, vocab_size: int = UNCASED_ENGLISH) -> BertConfig:
         intermediate_size=intermediate,
         **more,
     )
-
-
-def parse(model: str, *, vocab_size: int | None = None) -> base.NetworkConfig:
-    """Returns the config of a published size, or of a JSON file.
-
-    Args:
-      model: one of NAMES or of elmo.SIZES, or the path of a `.json` file with
-        BertConfig's fields, or with another network's fields and its "name".
-      vocab_size: replaces the file's, or the 30,522 of a published size.
-    """
-    if model in elmo.SIZES:
-        return elmo.named(model, vocab_size=vocab_size or elmo.VOCABULARY)
-    if not model.endswith(".json"):
-        return named(model, vocab_size=vocab_size or UNCASED_ENGLISH)
-    if not os.path.exists(model):
-        raise errors.InputError(
-            f"model={model}: there is no such file; name one, or one of "
-            f"{', '.join((*NAMES, *elmo.SIZES))}."
-        )
-    values = files.read_json(model)
-    if vocab_size:
-        values["vocab_size"] = vocab_size
-    try:
-        return base.from_dict(values)
-    except errors.InputError as error:
-        raise errors.InputError(f"{model}: {error}") from None
 
 
 @keras.saving.register_keras_serializable("bert_keras")

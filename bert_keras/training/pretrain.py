@@ -11,6 +11,7 @@ from bert_keras import (
     commands,
     errors,
     loading,
+    named_networks,
     options,
     predictor,
     registry,
@@ -18,7 +19,6 @@ from bert_keras import (
 from bert_keras import model as model_lib
 from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
-from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import (
@@ -207,7 +207,9 @@ def _model(
         input_pipeline.same_vocabulary(init, tokenizer, settings.records)
         loading.check_length(task, init.config)
         return loading.load_model(init, task), init.matching_heads(task)
-    config = bert_lib.parse(settings.model, vocab_size=tokenizer.vocab_size)
+    config = named_networks.parse(
+        settings.model, vocab_size=tokenizer.vocab_size
+    )
     loading.check_inputs(tokenizer, config)
     loading.check_length(task, config)
     return model_lib.BertModel(config.build_encoder(), task), set()

@@ -7,9 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from bert_keras import errors, locks, optimizers, options
+from bert_keras import errors, locks, named_networks, optimizers, options
 from bert_keras.data import corpus_chunks
-from bert_keras.networks import bert, elmo
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import metric_writer, profiler
@@ -354,7 +353,7 @@ class PretrainSettings(TrainSettings):
     )
     model: str = options.option(
         "base",
-        f"One of {', '.join((*bert.NAMES, *elmo.SIZES))}, or a JSON file with "
+        f"One of {', '.join(named_networks.NAMES)}, or a JSON file with "
         "the fields of BertConfig, or those of another network and its name.",
         reads=True,
     )

@@ -2,7 +2,7 @@ import json
 
 from absl.testing import absltest, parameterized
 
-from bert_keras import errors
+from bert_keras import errors, named_networks
 from bert_keras.networks import bert as bert_lib
 from tests import tiny
 
@@ -57,7 +57,7 @@ class ParseTest(parameterized.TestCase):
         with open(path, "w") as file:
             json.dump(tiny.bert().to_dict() | change, file)
         with self.assertRaisesRegex(errors.InputError, f"m.json: {message}"):
-            bert_lib.parse(path)
+            named_networks.parse(path)
 
     @parameterized.parameters("[1]", "{", "3", "[" * 100_000, "\udcff")
     def test_a_file_that_is_no_object_is_refused(self, text):
@@ -65,14 +65,14 @@ class ParseTest(parameterized.TestCase):
         with open(path, "wb") as file:
             file.write(text.encode("utf-8", "surrogateescape"))
         with self.assertRaisesRegex(errors.InputError, "m.json cannot be read"):
-            bert_lib.parse(path)
+            named_networks.parse(path)
 
     def test_whole_numbers_may_stand_for_floats_and_null_for_none(self):
         path = self.create_tempfile("m.json").full_path
         values = tiny.bert(embedding_size=None, dropout=0).to_dict()
         with open(path, "w") as file:
             json.dump(values, file)
-        self.assertEqual(bert_lib.parse(path).to_dict(), values)
+        self.assertEqual(named_networks.parse(path).to_dict(), values)
 
 
 if __name__ == "__main__":

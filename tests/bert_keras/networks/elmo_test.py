@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, errors, kernels
-from bert_keras.networks import base, bert, elmo
+from bert_keras import checkpoint, errors, kernels, named_networks
+from bert_keras.networks import base, elmo
 from tests import tiny
 
 
@@ -218,7 +218,9 @@ class ElmoTest(parameterized.TestCase):
     def test_sizes_have_names(self):
         """Parameters without the softmax, of Peters et al.'s models' cards."""
         counts = {
-            name: bert.parse(name, vocab_size=3).build_encoder().count_params()
+            name: named_networks.parse(name, vocab_size=3)
+            .build_encoder()
+            .count_params()
             for name in ("elmo_small", "elmo_medium")
         }
         self.assertEqual(

@@ -15,12 +15,12 @@ from bert_keras import (
     checkpoint,
     errors,
     formats,
+    named_networks,
     predictor,
     vocabulary_surgery,
 )
 from bert_keras import model as model_lib
 from bert_keras.data import records
-from bert_keras.networks import bert
 from bert_keras.serving import saved_model
 from bert_keras.training import finetune
 from tests import tiny
@@ -122,7 +122,7 @@ class OneFileTest(absltest.TestCase):
         with open(path, "w", encoding="utf-8") as file:
             json.dump(CONFIG.to_dict() | {"hidden_size": 24}, file)
         self.assertEqual(
-            bert.parse(path, vocab_size=9),
+            named_networks.parse(path, vocab_size=9),
             mean_network.MeanConfig(vocab_size=9, hidden_size=24),
         )
 
