@@ -22,6 +22,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "Model": (
         *("checkpoint", "init", "from_scratch", "model", "allow_missing"),
+        "freeze",
         *("objective", "modules", "add_words", "trim_to", "positions"),
     ),
     "Optimization": (

@@ -474,9 +474,11 @@ def skip_init() -> Iterator[None]:
 
 
 def initializer(config: base.NetworkConfig) -> keras.Initializer:
-    return unless_loaded(
-        keras.initializers.TruncatedNormal(stddev=config.initializer_range)
-    )
+    # Do not construct what is not used: that alone draws a seed, and later
+    # weights would start as others.
+    if _skips_init.get():
+        return keras.initializers.Zeros()
+    return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
 def unless_loaded(initializer: keras.Initializer) -> keras.Initializer:

@@ -76,7 +76,10 @@ def with_frame(
     embeddings, drawn from N(0, 0.02) with Keras' global seed. Otherwise returns
     the source.
     """
-    if task is None or not task.reads_frame:
+    if task is None:
+        return source
+    base.require_task(task)
+    if not task.reads_frame:
         return source
     tokenizer = source.tokenizer()
     framed = tokenizer.with_frame()

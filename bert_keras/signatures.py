@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from bert_keras import predictor as predictor_lib
 from bert_keras.networks import base
+from bert_keras.tasks import base as tasks
 
 # Names of the signatures of a served model.
 TEXT, TOKENS, CLASSIFY = "serving_default", "tokens", "classify"
@@ -97,3 +98,15 @@ def serialized_examples(raw: Mapping[str, Sequence[str]]) -> list[bytes]:
         ).SerializeToString()
         for row in rows
     ]
+
+
+def some_settings(task: tasks.Task, count: int) -> dict[str, tf.Tensor]:
+    """Returns settings of `count` texts, others for each text."""
+    numbers = tf.range(count) % 5
+    return {
+        # Temperatures and top_p from 0 to 1; top_k, seeds, ... from 0 to 4.
+        name: tf.cast(numbers, dtype) / 4
+        if tf.as_dtype(dtype).is_floating
+        else tf.cast(numbers, dtype)
+        for name, dtype in task.request_settings.items()
+    }

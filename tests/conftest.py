@@ -1,5 +1,9 @@
 """What absltest does when a file is run alone, and one random start, always."""
 
+import ctypes
+import ctypes.util
+import gc
+
 import keras
 import pytest
 from absl import flags
@@ -16,6 +20,17 @@ def _own_flags():
     yield
     for name in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_memory():
+    """Frees a file's models and graphs, of which many are in cycles."""
+    yield
+    gc.collect()
+    name = ctypes.util.find_library("c")
+    trim = getattr(ctypes.CDLL(name), "malloc_trim", None) if name else None
+    if trim:  # glibc: give the memory back
+        trim(0)
 
 
 @pytest.hookimpl(tryfirst=True)

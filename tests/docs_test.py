@@ -160,6 +160,7 @@ def tearDownModule():
         process = warm_command()[1]
         process.kill()
         process.communicate()
+        warm_command.cache_clear()  # another file may start its own
 
 
 @functools.cache

@@ -88,7 +88,7 @@ INSIDE = {
     "command_help": set(),
     "verification": {"tasks.base"},
     "staging": {"locks"},
-    "signatures": {"predictor", "networks.base"},
+    "signatures": {"predictor", "networks.base", "tasks.base"},
     "playground": _PREDICTOR | {"playground", "console"},
     "training": _PREDICTOR
     | {"training", "wrappers", "console", "locks", "markdown", "optimizers"}

@@ -3,7 +3,7 @@
   echo "a fine film" | bert-keras predict --checkpoint=runs/sst2
   bert-keras predict --checkpoint=runs/mrpc --input=pairs.tsv
   echo "The film" | bert-keras predict --checkpoint=runs/gpt --top_p=0.9
-  echo "a fine film" | bert-keras predict --checkpoint=elmo --vectors=0,1,2
+  echo "A film" | bert-keras predict --checkpoint=elmo --vectors=0,1,2
 
 A line is a text; for pairs, two texts separated by a TAB, as in a .tsv file
 without a header. Other tables (.csv, .tsv, .parquet) are read by their column

@@ -279,7 +279,7 @@ def compare(
             )
         )
     if task.request_settings:
-        settings = _some_settings(task, len(answers["truncated"]))
+        settings = signatures.some_settings(task, len(answers["truncated"]))
         pairs.append(
             (
                 served.signatures[signatures.WITH_SETTINGS](**raw, **settings),
@@ -295,18 +295,6 @@ def compare(
         min(difference.agreement for difference in differences),
         len(next(iter(raw.values()))),
     )
-
-
-def _some_settings(task: base.Task, count: int) -> dict[str, tf.Tensor]:
-    """Returns settings of `count` texts, others for each text."""
-    numbers = tf.range(count) % 5
-    return {
-        # Temperatures and top_p from 0 to 1; top_k, seeds, ... from 0 to 4.
-        name: tf.cast(numbers, dtype) / 4
-        if tf.as_dtype(dtype).is_floating
-        else tf.cast(numbers, dtype)
-        for name, dtype in task.request_settings.items()
-    }
 
 
 def _token_rows(

@@ -46,7 +46,8 @@ def warm_up(path: str, name: str, predictor: predictor_lib.Predictor) -> None:
     """Writes warm-up requests, which the server runs before real ones.
 
     They are strings for `serving_default` in every batch size, ids for
-    `tokens`, and, if the task has classes, a tf.Example for `classify`.
+    `tokens`, a string for `with_settings` if the task has such settings, and,
+    if it has classes, a tf.Example for `classify`.
     """
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.TFRecordWriter(path) as writer:
@@ -91,6 +92,12 @@ def _requests(
         for key, value in ids.items():
             value[:, :WARM_UP_LENGTH] = key != "segment_ids"
         yield predict(signatures.TOKENS, ids)
+    if task.request_settings:
+        settings = signatures.some_settings(task, 1)
+        yield predict(
+            signatures.WITH_SETTINGS,
+            rows(1) | {key: value.numpy() for key, value in settings.items()},
+        )
     if task.class_names:
         request = classification_pb2.ClassificationRequest(
             model_spec=model_spec(signatures.CLASSIFY),

@@ -128,6 +128,7 @@ class _Recorder:
     def __init__(self, encoder: keras.Model):
         self._encoder = encoder
         self.config = encoder.config
+        self.trainable_variables = encoder.trainable_variables
         # (hidden, token_ids, padding_mask) of each call.
         self.calls: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = []
 

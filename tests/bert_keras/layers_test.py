@@ -1,3 +1,5 @@
+import random
+
 """Parts of the encoder: what differs in training, and published formulas."""
 
 import collections
@@ -199,6 +201,18 @@ class FormulasTest(absltest.TestCase):
         last = network(**inputs)["hidden"][-1].numpy()
         np.testing.assert_allclose(last.mean(axis=-1), 0, atol=1e-5)
         np.testing.assert_allclose(last.std(axis=-1), 1, atol=1e-3)
+
+
+class SkipInitTest(absltest.TestCase):
+    def test_what_is_loaded_draws_no_seed(self):
+        """Otherwise new heads would start as others do with the same seed."""
+        before = random.getstate()  # Keras draws initializers' seeds from it
+        with layers.skip_init():
+            value = layers.initializer(tiny.bert())((2, 3))
+        self.assertEqual(random.getstate(), before)
+        np.testing.assert_array_equal(value, np.zeros((2, 3)))
+        layers.initializer(tiny.bert())
+        self.assertNotEqual(random.getstate(), before)
 
 
 if __name__ == "__main__":

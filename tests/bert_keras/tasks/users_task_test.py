@@ -296,7 +296,9 @@ class UsersTaskTest(parameterized.TestCase):
 
     @parameterized.parameters("without_dot", "a..b", ".task", "a-b.c", "")
     def test_only_dotted_names_are_imported(self, name):
-        with self.assertRaisesRegex(errors.InputError, "expected one of class"):
+        with self.assertRaisesRegex(
+            errors.InputError, "expected one of bidirectional_lm, "
+        ):
             base.find(name)
 
     def test_a_module_that_lacks_another_says_which(self):
