@@ -1,8 +1,7 @@
-import random
-
 """Parts of the encoder: what differs in training, and published formulas."""
 
 import collections
+import random
 
 import numpy as np
 import tensorflow as tf
