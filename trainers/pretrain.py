@@ -1,4 +1,4 @@
-"""Pretrains BERT on prepared records with masked LM and a sentence objective.
+"""Pretrains a network on prepared records: BERT, GPT or ELMo.
 
   bert-keras pretrain --records=rec --output=runs/base --model=base \\
       --steps=100000 --batch_size=256 --learning_rate=1e-4
@@ -7,10 +7,12 @@ The records are made from text:
 
   bert-keras prepare --input=corpus.txt --vocab_size=8000 --output=rec
 
-The sentence objective is that of the records: next sentence prediction,
-sentence order prediction, or none. The run folder contains checkpoints,
-log.jsonl and TensorBoard files; running the same command again resumes a
-stopped run. Each epoch draws new masks.
+With --objective=masked_lm each epoch draws new masks, and the sentence
+objective is that of the records: next sentence, sentence order, or none.
+causal_lm learns from records of `prepare --packing=full`, bidirectional_lm from
+those of --tokenizer=characters --packing=sentences. The run folder contains
+checkpoints, log.jsonl and TensorBoard files; running the same command again
+resumes a stopped run.
 """
 
 from bert_keras.tasks import base
