@@ -151,6 +151,8 @@ def sample(
         best = tf.argmax(logits, axis=-1, output_type=tf.int32)
         # Where the temperature is 0, `best` is taken: divide by anything.
         divisor = tf.where(temperature > 0, temperature, 1.0)
+        # The largest becomes 0: one divided by 1e-38 would be infinite.
+        logits -= tf.reduce_max(logits, axis=-1, keepdims=True)
         logits = logits / divisor[:, tf.newaxis]
         if restricted:
             logits = restrict(logits, top_k=top_k, top_p=top_p)

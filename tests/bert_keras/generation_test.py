@@ -212,7 +212,7 @@ class SampleTest(parameterized.TestCase):
         self.assertLess(statistic, freedom + 4 * np.sqrt(2 * freedom))
 
     def test_temperature_0_and_top_k_1_are_greedy(self):
-        table, starts = chain(2), list(range(SIZE))
+        table, starts = 20 * chain(2), list(range(SIZE))
         seeds = some_seeds(SIZE)
         want = generation.greedy(
             step_of(table),
@@ -221,7 +221,12 @@ class SampleTest(parameterized.TestCase):
             end_id=END,
             max_length=LENGTH,
         )
-        for settings in ({"temperature": 0.0}, {"top_k": 1}, {"top_p": 0.0}):
+        for settings in (
+            {"temperature": 0.0},
+            {"temperature": np.finfo(np.float32).tiny},
+            {"top_k": 1},
+            {"top_p": 0.0},
+        ):
             got = sampled(table, starts, seeds, **settings)
             np.testing.assert_array_equal(got.ids, want.ids)
 
