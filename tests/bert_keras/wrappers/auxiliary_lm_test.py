@@ -9,7 +9,7 @@ from absl.testing import absltest, parameterized
 from bert_keras import errors, predictor
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
-from bert_keras.tasks import classification, multiple_choice
+from bert_keras.tasks import causal_lm, classification, multiple_choice
 from bert_keras.wrappers import auxiliary_lm, label_smoothing, r_drop
 from tests import (
     devices,  # noqa: F401 (two CPUs)
@@ -152,6 +152,11 @@ class WrapperTest(absltest.TestCase):
     def test_a_network_that_reads_the_answer_is_refused(self):
         with self.assertRaisesRegex(errors.InputError, "needs a causal netw"):
             make(AuxiliaryLM(TASK), causal=False)
+
+    def test_pretraining_is_refused(self):
+        manifest = {"seq_length": 16, "objective": "none", "packing": "full"}
+        with self.assertRaisesRegex(errors.InputError, "learns from records"):
+            AuxiliaryLM(causal_lm.CausalLM()).for_records(manifest)
 
     def test_what_is_served_is_the_task(self):
         model = make(AuxiliaryLM(TASK))
