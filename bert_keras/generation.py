@@ -22,6 +22,9 @@ Step = Callable[[tf.Tensor, Any], tuple[tf.Tensor, Any]]
 # logits (B, V), index of the new token () -> ids (B,) int32.
 Choose = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
+# In the message of the tf.errors.InvalidArgumentError of `finite`.
+DAMAGED = "the logits of the next token hold NaN or infinity"
+
 # Odd constants of splitmix64 (Steele et al. 2014), which mix all bits.
 _GOLDEN, _FIRST, _SECOND = (
     np.uint64(0x9E3779B97F4A7C15),
@@ -162,6 +165,14 @@ def sample(
     return _loop(
         step, state, choose, start_ids, end_id, max_length, limits, pad_id
     )
+
+
+def finite(logits: tf.Tensor) -> tf.Tensor:
+    """Returns the logits of a network; with NaN or infinity the graph fails.
+
+    Otherwise each new token would be the first of the vocabulary.
+    """
+    return tf.debugging.check_numerics(logits, DAMAGED)
 
 
 def restrict(
