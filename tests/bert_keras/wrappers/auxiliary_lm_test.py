@@ -91,6 +91,21 @@ class LossTest(parameterized.TestCase):
         expected = losses.sum(axis=1) / np.maximum((lengths > 1).sum(axis=1), 1)
         np.testing.assert_allclose(outputs[TERM], expected, rtol=1e-5)
 
+    def test_packed_texts_do_not_predict_each_other(self):
+        """As those of a pair that an embedding is learned from."""
+        model = make(AuxiliaryLM(TASK))
+        ids = tf.constant([[2, 7, 8, 3, 2, 9, 3, 0]])
+        mask = tf.constant([[1, 1, 1, 1, 2, 2, 2, 0]])
+        encoded = model.encoder(
+            token_ids=ids, segment_ids=tf.zeros_like(ids), padding_mask=mask
+        )
+        losses = auxiliary_lm._token_losses(
+            encoded["hidden"][-1], model.encoder.token_table, ids, mask
+        )
+        np.testing.assert_array_equal(
+            losses.numpy() > 0, [[True, True, True, False, True, True, False]]
+        )
+
     def test_each_row_has_a_weight(self):
         task = AuxiliaryLM(TASK)
         raw = {"text": tf.constant(["a film", ""]), "label": ["bad", "good"]}
