@@ -22,6 +22,9 @@ Step = Callable[[tf.Tensor, Any], tuple[tf.Tensor, Any]]
 # logits (B, V), index of the new token () -> ids (B,) int32.
 Choose = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
+# In the message of the tf.errors.InvalidArgumentError of `finite`.
+DAMAGED = "the logits of the next token hold NaN or infinity"
+
 # Odd constants of splitmix64 (Steele et al. 2014), which mix all bits.
 _GOLDEN, _FIRST, _SECOND = (
     np.uint64(0x9E3779B97F4A7C15),
@@ -151,6 +154,8 @@ def sample(
         best = tf.argmax(logits, axis=-1, output_type=tf.int32)
         # Where the temperature is 0, `best` is taken: divide by anything.
         divisor = tf.where(temperature > 0, temperature, 1.0)
+        # The largest becomes 0: one divided by 1e-38 would be infinite.
+        logits -= tf.reduce_max(logits, axis=-1, keepdims=True)
         logits = logits / divisor[:, tf.newaxis]
         if restricted:
             logits = restrict(logits, top_k=top_k, top_p=top_p)
@@ -160,6 +165,14 @@ def sample(
     return _loop(
         step, state, choose, start_ids, end_id, max_length, limits, pad_id
     )
+
+
+def finite(logits: tf.Tensor) -> tf.Tensor:
+    """Returns the logits of a network; with NaN or infinity the graph fails.
+
+    Otherwise each new token would be the first of the vocabulary.
+    """
+    return tf.debugging.check_numerics(logits, DAMAGED)
 
 
 def restrict(

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bert_keras import kernels, layers
+from bert_keras import errors, kernels, layers
 from bert_keras.networks import base
 from bert_keras.types import Shape, Tensor
 
@@ -284,11 +284,19 @@ class Pooling(keras.layers.Layer):
     "first" is the pooler's output for [CLS], "last" the hidden state of the
     last token; "mean" and "max" are over tokens; "layers" concatenates the
     [CLS] of the last four layers; "lstm" is the last state of two stacked
-    LSTMs over the last layer.
+    LSTMs over the last layer. InputError for "layers" of a causal network,
+    whose first token attends only to itself.
     """
 
     def __init__(self, config: base.NetworkConfig, pooling: str, **kwargs: Any):
         super().__init__(**kwargs)
+        if pooling == "layers" and getattr(config, "causal", False):
+            raise errors.InputError(
+                "pooling=layers reads the first token, which in a causal "
+                "network attends only to itself, so that all texts would have "
+                "the same answer; use pooling=last.",
+                argument="pooling",
+            )
         self.pooling = pooling
         self.hidden_size = config.hidden_size
         layers_ = min(_LAYERS, config.num_layers)

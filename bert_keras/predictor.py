@@ -22,6 +22,7 @@ from bert_keras import (
     evaluation,
     files,
     formats,
+    generation,
     labelled_examples,
     length_batching,
     loading,
@@ -310,13 +311,23 @@ class Predictor:
         answers: list[Any] = [None] * len(examples)
         for indices in self._batches(examples, batch_size):
             raw = self._raw([examples[index] for index in indices])
-            batch = rows_of(self.task, self._answer(**raw))
+            batch = rows_of(self.task, self._answers(raw))
             for index, answer in zip(indices, batch, strict=True):
                 answers[index] = answer
             done += len(indices)
             if progress:
                 progress.update(done)
         yield from answers
+
+    def _answers(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        try:
+            return self._answer(**raw)
+        except tf.errors.InvalidArgumentError as error:
+            if generation.DAMAGED not in str(error):
+                raise
+            raise errors.InputError(
+                f"{generation.DAMAGED}: the weights are damaged."
+            ) from None
 
     def _batches(
         self, examples: list[dict[str, str]], batch_size: int

@@ -16,7 +16,7 @@ import contextlib
 import json
 import re
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bert_keras import errors
@@ -34,7 +34,10 @@ CHOICES = tuple(f"choice_{letter}" for letter in string.ascii_lowercase)
 
 # Standard names -> common names of columns, the best match first.
 COMMON_COLUMNS = {
-    "context": ("context", "article", "passage", "premise", "story", "sent1"),
+    "context": (
+        *("context", "article", "passage", "premise", "story", "sent1"),
+        "ctx",
+    ),
     "question": ("question", "sent2", "query"),
     "label": ("label", "answer", "answerKey", "gold", "correct"),
     "choices": ("choices", "options", "endings"),
@@ -68,13 +71,17 @@ def read(
         be ""; 0: those of the file.
     """
 
+    unread: dict[str, None] = {}  # an ordered set
+
     def examples():
-        for where, row in _rows(path, columns):
+        for where, row in _rows(path, columns, unread=unread):
             with _located(path, where):
                 labelled = example(row, row.get("label"), label_format)
                 yield padded(labelled, num_choices)
 
-    return labelled_files.Examples(path, examples())
+    return labelled_files.Examples(
+        path, examples(), lambda: _unread_message(unread)
+    )
 
 
 def read_texts(
@@ -98,6 +105,15 @@ def _located(path: str, where: str) -> Iterator[None]:
         raise errors.InputError(f"{path}, {where}: {problem}.") from None
 
 
+def _unread_message(unread: Iterable[str]) -> str:
+    if not (names := ", ".join(map(repr, unread))):
+        return ""
+    return (
+        f"columns that are not read: {names}. Name one of them as context or "
+        "question, with columns=context=NAME, if it is one."
+    )
+
+
 def padded(example: Mapping[str, str], num_choices: int) -> dict[str, str]:
     """Adds empty choices up to a number; 0: returns the example unchanged.
 
@@ -119,14 +135,24 @@ def padded(example: Mapping[str, str], num_choices: int) -> dict[str, str]:
 def text_row(row: Row) -> dict[str, str]:
     """Returns the texts of an example: context, question, and its choices.
 
-    row: may have a list `choices`, or columns choice_a, choice_b, ... Context
-      and question may be missing.
+    A choice of white space is "", which is absent for the network.
 
-    Raises ValueError, with a phrase as message, for another type than text.
+    row: may have a list `choices`, or columns choice_a, choice_b, ..., or other
+      common names of these. Context and question may be missing.
+
+    Raises ValueError, with a phrase as message, for another type than text, and
+    if there is no choice.
     """
+    found = ", ".join(map(repr, row)) or "an empty row"
+    keys = {name: name for name in (*COMMON_COLUMNS, *CHOICES) if name in row}
+    if "choices" in keys and not keys.keys().isdisjoint(CHOICES):
+        raise ValueError(f"expected `choices` or choice_a, ..., found {found}")
+    row = {name: row[key] for name, key in _recognise(list(row), keys).items()}
     choices = row.get("choices")
     if choices is None:
-        choices = [row[name] for name in CHOICES if name in row]
+        # Without choice_b there is no B: choice_c stays C.
+        last = max((CHOICES.index(n) for n in CHOICES if n in row), default=-1)
+        choices = [row.get(name, "") for name in CHOICES[: last + 1]]
     elif isinstance(choices, Mapping):
         choices = choices.get("text")
     if not isinstance(choices, (list, tuple)):
@@ -148,7 +174,13 @@ def text_row(row: Row) -> dict[str, str]:
                 f"column {name!r}: expected text, found "
                 f"{json_lines.name_of(text)}"
             )
-    return texts
+    blank = [n for n in CHOICES if n in texts and not labels.strip(texts[n])]
+    if len(blank) == len(choices):
+        raise ValueError(
+            "expected choices, as a list `choices` or as choice_a, choice_b, "
+            f"..., found none that is not empty in the row of {found:.200}"
+        )
+    return texts | dict.fromkeys(blank, "")
 
 
 def label_index(
@@ -218,9 +250,17 @@ def example(row: Row, label: Any, label_format: str = "any") -> dict[str, str]:
 
 
 def _rows(
-    path: str, columns: str, *, labelled: bool = True
+    path: str,
+    columns: str,
+    *,
+    labelled: bool = True,
+    unread: dict[str, None] | None = None,
 ) -> Iterator[tuple[str, Row]]:
-    """Yields (where, row by standard names) of each example of a file."""
+    """Yields (where, row by standard names) of each example of a file.
+
+    Adds to `unread` the columns that could be a context or a question, if one
+    of these is missing.
+    """
     named = labelled_files.parse_columns(columns, (*COMMON_COLUMNS, *CHOICES))
     keys: Mapping[str, Any] = {}
     before: Sequence[Any] = ()
@@ -231,6 +271,9 @@ def _rows(
         if list(row) != before:
             before = list(row)
             keys = _locate(path, before, named or {}, labelled=labelled)
+            if unread is not None and not {"context", "question"} <= set(keys):
+                rest = set(before) - set(keys.values())
+                unread |= {str(n): None for n in before if n in rest and n}
         yield where, {name: row[key] for name, key in keys.items()}
 
 
@@ -285,12 +328,33 @@ def _named_rows(
                 )
             if not by_index:
                 continue
+            _refuse_header(path, list(raw.fields), columns)
         if len(raw.fields) != len(header):
             raise errors.InputError(
                 f"{path}, {raw.where}: expected {len(header)} fields, found "
                 f"{len(raw.fields)}. Fix the row."
             )
         yield raw.where, dict(zip(header, raw.fields, strict=True))
+
+
+def _refuse_header(
+    path: str, first: Sequence[str], columns: Mapping[str, str]
+) -> None:
+    """Raises InputError if the first row has names, not texts and labels."""
+    cells = {
+        name: first[int(column)].strip().casefold()
+        for name, column in columns.items()
+        if name in COMMON_COLUMNS and int(column) < len(first)
+    }
+    if cells and all(
+        cell in map(str.casefold, COMMON_COLUMNS[name])
+        for name, cell in cells.items()
+    ):
+        raise errors.InputError(
+            f"{path}: the columns {', '.join(columns.values())} are positions "
+            "in a file without a header, but the first row is one: "
+            f"{', '.join(map(repr, first))}. Name the columns, or remove it."
+        )
 
 
 def _json_document(path: str) -> list[Any] | None:
@@ -325,22 +389,7 @@ def _locate(
                 f"{path}: expected the column {column!r} for {name}; the "
                 f"columns there are {', '.join(map(repr, available))}."
             )
-    keys: dict[str, Any] = dict(named)
-    unused = {
-        str(column).strip().casefold(): column
-        for column in available
-        if column not in keys.values()
-    }
-    has_choices = any(name in keys for name in ("choices", *CHOICES))
-    for name, common in COMMON_COLUMNS.items():
-        if name in keys or (name == "choices" and has_choices):
-            continue
-        for candidate in common:
-            if candidate.casefold() in unused:
-                keys[name] = unused.pop(candidate.casefold())
-                break
-    if "choices" not in keys and not has_choices:
-        keys |= _choice_columns(unused)
+    keys = _recognise(available, named)
     problem = ""
     if not any(name in keys for name in ("choices", *CHOICES)):
         problem = "columns of choices, such as choice_a, choice_b or ending0"
@@ -358,18 +407,46 @@ def _locate(
     return keys
 
 
+def _recognise(
+    available: Sequence[Any], keys: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Adds columns with common names to {standard name: column}."""
+    keys = dict(keys)
+    unused = {
+        str(column).strip().casefold(): column
+        for column in available
+        if column not in keys.values()
+    }
+    has_choices = any(name in keys for name in ("choices", *CHOICES))
+    for name, common in COMMON_COLUMNS.items():
+        if name in keys or (name == "choices" and has_choices):
+            continue
+        for candidate in common:
+            if candidate.casefold() in unused:
+                keys[name] = unused.pop(candidate.casefold())
+                break
+    if "choices" not in keys and not has_choices:
+        keys |= _choice_columns(unused)
+    return keys
+
+
 def _choice_columns(unused: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns {choice_a: column, ...} of the first stem with two or more."""
-    stems: dict[str, dict[Any, Any]] = {}
+    """Returns {choice_a: column, ...} of the first stem with two or more.
+
+    A column keeps its letter; the lowest number is choice_a. Of option_a and
+    option_c the second is choice_c.
+    """
+    stems: dict[tuple[str, bool], dict[int, Any]] = {}
     for name, column in unused.items():
         if match := _CHOICE_COLUMN.fullmatch(name):
             stem, key = match[1].casefold(), match[2]
-            order = (0, int(key)) if key.isdecimal() else (1, key)
-            stems.setdefault(stem, {})[order] = column
-    for found in stems.values():
-        if 2 <= len(found) <= MAX_CHOICES:
-            ordered = [found[key] for key in sorted(found)]
-            return dict(zip(CHOICES, ordered, strict=False))
+            is_number = key.isdecimal()
+            index = int(key) if is_number else ord(key) - ord("a")
+            stems.setdefault((stem, is_number), {})[index] = column
+    for (_, is_number), found in stems.items():
+        first = min(found) if is_number else 0
+        if len(found) > 1 and max(found) - first < MAX_CHOICES:
+            return {CHOICES[i - first]: found[i] for i in sorted(found)}
     return {}
 
 

@@ -20,6 +20,8 @@ from bert_keras.data import json_lines
 # The characters that str.strip removes, and zero-width characters.
 _BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001))))
 _BLANKS += "\ufeff\u200b\u2060"
+# A regular expression, also of RE2, of the texts that `strip` leaves empty.
+BLANK = f"[{_BLANKS}]*"
 # Missing values as pandas, Python and JSON write them.
 _MISSING = ("", "nan", "NaN")
 # Other ways to write a missing value, which could also be names of classes.

@@ -69,13 +69,15 @@ def read(
       path: the file; empty: standard input.
       text_columns: the names of a row's texts.
       columns: the columns used in training, as text=NAME,text_pair=NAME.
-      read_table: reads a table, or returns None; see `Task.read_texts`.
+      read_table: reads a table or a JSON file, or returns None; see
+        `Task.read_texts`.
     """
     table = re.search(r"\.([ct]sv|parquet)(\.gz|\.zst)?$", path, re.IGNORECASE)
+    is_rows = table or corpus.is_json(path)
+    if is_rows and (rows := read_table(path)) is not None:
+        return rows
     if not table:
         return read_lines(path)
-    if (rows := read_table(path)) is not None:
-        return rows
     sources = labelled_files.parse_columns(columns) or {}
     sources = {k: v for k, v in sources.items() if k in text_columns}
     if table[1].lower() == "tsv" and len(text_columns) > 1:

@@ -379,7 +379,7 @@ bert-keras client --url=grpc://localhost:8500/{name} < texts
 - The width of an answer does not depend on the other texts of a batch, so the
   server may split a request, and join several.
 {lists}- The signature `tokens` takes token ids, tokenized elsewhere, in rows of
-  {length} tokens; pad shorter rows with 0 in all three inputs. Columns that are
+  {length} tokens; pad shorter rows with 0 in all inputs. Columns that are
   padding in all rows of a batch are not computed. Rows of another length are
   refused: the server could not join them with those of other clients.
 {offsets}- GPU: use the image `{image}-gpu`, give the container the device

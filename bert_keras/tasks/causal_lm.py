@@ -280,7 +280,7 @@ class CausalLM(base.Task):
 
         def step(ids, state):
             hidden, state = kv_cache.step(model.encoder, ids, state)
-            return heads[HEAD](hidden, table)[:, 0], state
+            return generation.finite(heads[HEAD](hidden, table)[:, 0]), state
 
         return self._generate(step, state, start_ids, features)._asdict()
 

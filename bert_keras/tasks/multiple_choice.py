@@ -17,6 +17,7 @@ from bert_keras.data import (
     numbered_texts,
     packing,
 )
+from bert_keras.data import labels as labels_lib
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
@@ -32,8 +33,8 @@ class MultipleChoice(base.Task):
     The score of a choice is a linear function of the text's vector (Devlin et
     al. 2019, section 4.4: a dot product with the pooled [CLS]; Radford et al.
     2018, section 3.3: of the last token). So a model can answer examples with
-    any number of choices. A choice is absent if its text is empty; it gets the
-    probability 0.
+    any number of choices. A choice is absent if its text is empty or white
+    space; it gets the probability 0.
 
     In training, the choices of an example are one row of the records
     (`numbered_texts`): shuffling, replicas and accumulation keep them
@@ -236,7 +237,10 @@ class MultipleChoice(base.Task):
                 "examples first, or set num_choices.",
                 argument="num_choices",
             )
-        is_present = tf.stack([text != "" for text in texts], axis=1)
+        is_present = tf.stack(
+            [~tf.strings.regex_full_match(t, labels_lib.BLANK) for t in texts],
+            axis=1,
+        )
         has_none = ~tf.reduce_any(is_present, axis=1, keepdims=True)
         rest = tf.zeros_like(is_present[:, 1:])
         is_present |= tf.concat([has_none, rest], axis=1)

@@ -62,6 +62,14 @@ class AuxiliaryLM(base.Wrapper):
             )
         return self.task.build_heads(config)
 
+    def for_records(self, manifest: Mapping[str, Any]) -> tasks.Task:
+        raise errors.InputError(
+            f"wrappers={self.name} is for tasks with labelled texts; "
+            f"{self.unwrapped.name} learns from records. Leave the wrapper "
+            "out.",
+            argument="wrappers",
+        )
+
     def make_targets(
         self,
         raw: tasks.Tensors,

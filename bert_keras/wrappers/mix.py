@@ -74,6 +74,13 @@ class Mix(base.Wrapper):
     def build_heads(
         self, config: networks.NetworkConfig
     ) -> dict[str, keras.layers.Layer]:
+        if type(self.unwrapped).infer is not tasks.Task.infer:
+            raise errors.InputError(
+                f"wrappers={self.name}: {self.unwrapped.name} predicts with "
+                "the last layer of the network, whatever it was trained with. "
+                "Leave the wrapper out.",
+                argument="wrappers",
+            )
         count = config.num_layers + 1
         indices = range(count) if self.layers == "all" else self._indices()
         if max(indices) >= count:

@@ -159,6 +159,18 @@ class RestrictTest(parameterized.TestCase):
             want = slow_distribution(row, top_k=top_k, top_p=top_p) > 0
             np.testing.assert_array_equal(kept, want)
 
+    def test_no_token_is_kept_beyond_an_exact_sum(self):
+        logits = tf.math.log([[0.125, 0.5, 0.25, 0.125]])
+        got = generation.restrict(
+            tf.repeat(logits, 2, axis=0),
+            top_k=tf.constant([0, 0]),
+            top_p=tf.constant([0.5, 0.75]),
+        )
+        np.testing.assert_array_equal(
+            np.isfinite(got),
+            [[False, True, False, False], [False, True, True, False]],
+        )
+
     def test_nothing_is_lost_of_a_long_tail_without_a_limit(self):
         # A float32 sum of the first million would be 1 long before the end.
         logits = tf.concat([[[30.0]], tf.zeros((1, 50_000))], axis=1)
@@ -169,6 +181,13 @@ class RestrictTest(parameterized.TestCase):
 
 
 class SampleTest(parameterized.TestCase):
+    def test_a_token_of_probability_0_is_never_drawn(self):
+        logits = tf.constant([[-np.inf, 0.0, -np.inf, 0.0, -np.inf]] * 4)
+        draws = tf.constant([0.0, 0.5 - 2**-23, 0.5, 1 - 2**-23])
+        np.testing.assert_array_equal(
+            generation.draw(logits, draws), [1, 1, 3, 3]
+        )
+
     @parameterized.parameters(
         {},
         {"temperature": 0.5},
@@ -212,7 +231,7 @@ class SampleTest(parameterized.TestCase):
         self.assertLess(statistic, freedom + 4 * np.sqrt(2 * freedom))
 
     def test_temperature_0_and_top_k_1_are_greedy(self):
-        table, starts = chain(2), list(range(SIZE))
+        table, starts = 20 * chain(2), list(range(SIZE))
         seeds = some_seeds(SIZE)
         want = generation.greedy(
             step_of(table),
@@ -221,7 +240,12 @@ class SampleTest(parameterized.TestCase):
             end_id=END,
             max_length=LENGTH,
         )
-        for settings in ({"temperature": 0.0}, {"top_k": 1}, {"top_p": 0.0}):
+        for settings in (
+            {"temperature": 0.0},
+            {"temperature": np.finfo(np.float32).tiny},
+            {"top_k": 1},
+            {"top_p": 0.0},
+        ):
             got = sampled(table, starts, seeds, **settings)
             np.testing.assert_array_equal(got.ids, want.ids)
 

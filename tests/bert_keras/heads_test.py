@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import heads
+from bert_keras import errors, heads
+from bert_keras.networks import bert as bert_lib
 from tests import tiny
 
 ROWS, LENGTH, HIDDEN = 4, 6, 16
@@ -84,6 +85,25 @@ class PoolingTest(parameterized.TestCase):
         vectors, hidden = self.pooled("layers", layers)
         expected = np.concatenate(list(hidden[-joined:, :, 0]), axis=-1)
         np.testing.assert_allclose(vectors, expected, rtol=1e-6)
+
+    @parameterized.parameters(*heads.POOLINGS)
+    def test_a_causal_network_is_read_where_it_has_read_the_text(self, name):
+        """Its first token attends only to itself."""
+        network = bert_lib.BertEncoder(tiny.bert(causal=True))
+        if name == "layers":
+            with self.assertRaisesRegex(errors.InputError, "pooling=last"):
+                heads.ClassificationHead(network.config, 2, name)
+            return
+        pooling = heads.Pooling(network.config, name)
+        pooling.build()
+        inputs = tiny.inputs(1, 8)
+        inputs["padding_mask"] = tf.ones((1, 8), tf.int32)
+        ids = inputs["token_ids"].numpy()
+        ids[0, -1] = 5 + (ids[0, -1] + 1) % 20
+        one = pooling(network(**inputs), inputs["padding_mask"])
+        inputs["token_ids"] = tf.constant(ids)
+        two = pooling(network(**inputs), inputs["padding_mask"])
+        self.assertGreater(np.abs(one - two).max(), 1e-6)
 
     def test_lstm_does_not_read_padding(self):
         pooling = heads.Pooling(tiny.bert(), "lstm")

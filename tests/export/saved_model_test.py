@@ -4,7 +4,7 @@ import sys
 
 from absl.testing import absltest
 
-from bert_keras import checkpoint
+from bert_keras import checkpoint, signatures
 from bert_keras.serving import saved_model as library
 from bert_keras.serving import tf_serving_files
 from export import saved_model
@@ -54,6 +54,15 @@ class MainTest(absltest.TestCase):
         self.assertStartsWith(done.stderr.splitlines()[-1], "error: ")
         self.assertNotIn("Traceback", done.stderr)
         self.assertFalse(os.path.exists(output))
+
+    def test_the_help_has_every_signature(self):
+        for name in (
+            signatures.TEXT,
+            signatures.TOKENS,
+            signatures.CLASSIFY,
+            signatures.WITH_SETTINGS,
+        ):
+            self.assertIn(f"\n  {name} ", saved_model.__doc__)
 
     def test_the_library_is_at_hand_under_the_mains_name(self):
         for name in ("export", "compare", "limited", "next_version", "save"):

@@ -5,7 +5,7 @@ import json
 from absl.testing import absltest, parameterized
 
 from bert_keras import errors
-from bert_keras.data import choice_files
+from bert_keras.data import choice_files, unlabelled_texts
 
 CHOICES = ["in the sea", "on a hill", "at home"]
 EXAMPLE = {
@@ -95,6 +95,78 @@ class ReadTest(parameterized.TestCase):
         columns = "context=0,choice_a=1,choice_b=2,label=3"
         (example,) = choice_files.read(path, columns=columns)
         self.assertEqual((example["context"], example["label"]), ("a", "0"))
+
+    def test_json_files_without_labels_have_the_same_layouts(self):
+        path = self.write("race.jsonl", lines(RACE))
+        first, second = unlabelled_texts.read(
+            path,
+            ("context", "question", *choice_files.CHOICES[:3]),
+            read_table=lambda path: choice_files.read_texts(
+                path, num_choices=3
+            ),
+        )
+        self.assertEqual(
+            (first["choice_b"], second["question"]), ("on a hill", "Why?")
+        )
+
+    def test_a_column_keeps_its_letter(self):
+        for name, text in (
+            ("a.csv", "option_A,option_C,answer\nx,y,C\n"),
+            ("b.csv", "ending1,ending3,label\nx,y,2\n"),
+            ("c.jsonl", lines({"choice_a": "x", "choice_c": "y", "label": 2})),
+        ):
+            (example,) = choice_files.read(self.write(name, text))
+            self.assertEqual(
+                [example[n] for n in choice_files.CHOICES[:3]], ["x", "", "y"]
+            )
+            self.assertEqual(example["label"], "2")
+
+    def test_a_choice_of_white_space_is_absent(self):
+        row = OBJECT | {
+            "choices": [" \u200b\u3000", *CHOICES[1:]],
+            "label": "C",
+        }
+        (example,) = choice_files.read(self.write("a.jsonl", lines(row)))
+        self.assertEqual((example["choice_a"], example["label"]), ("", "2"))
+
+    def test_columns_that_are_not_read_are_mentioned(self):
+        row = {"id": "1", "text": "x", "choices": CHOICES, "label": 0}
+        reader = choice_files.read(self.write("a.jsonl", lines(row)))
+        list(reader)
+        self.assertIn("not read: 'id', 'text'", reader.warning)
+        reader = choice_files.read(
+            self.write("b.jsonl", lines(OBJECT | {"id": "1", "label": 0}))
+        )
+        list(reader)
+        self.assertEqual(reader.warning, "")
+
+    def test_a_header_is_no_row_of_a_file_without_one(self):
+        path = self.write("a.csv", "context,one,two\na,b,c\n")
+        columns = "context=0,choice_a=1,choice_b=2"
+        with self.assertRaisesRegex(errors.InputError, "the first row is one"):
+            list(choice_files.read_texts(path, columns=columns, num_choices=2))
+
+    def test_a_row_has_the_common_names_of_a_file(self):
+        row = {"passage": TEXTS[0], "query": TEXTS[1], "options": CHOICES}
+        self.assertEqual(
+            choice_files.text_row(row), choice_files.text_row(OBJECT)
+        )
+        endings = {f"ending{n}": text for n, text in enumerate(CHOICES)}
+        row = {"sent1": TEXTS[0], "sent2": TEXTS[1], **endings}
+        self.assertEqual(
+            choice_files.text_row(row), choice_files.text_row(OBJECT)
+        )
+
+    @parameterized.parameters(
+        {"context": "a"},
+        {"context": "a", "choices": []},
+        {"context": "a", "choices": ["", " "]},
+        {"context": "a", "first": "b", "second": "c"},
+        {"choices": ["a", "b"], "choice_a": "c"},
+    )
+    def test_a_row_without_choices_is_refused(self, **row):
+        with self.assertRaisesRegex(ValueError, "expected .*choice_a"):
+            choice_files.text_row(row)
 
     def test_texts_need_no_label(self):
         path = self.write("rows.csv", "question,choice_a,choice_b\nq,a,b\n")

@@ -69,6 +69,9 @@ class FolderTest(parameterized.TestCase):
         tokenizer = make_tokenizer()
         model = make(tokenizer)
         hugging_face.write(self.folder, model, tokenizer)
+        with open(os.path.join(self.folder, "config.json")) as file:
+            # By which transformers ends a text.
+            self.assertEqual(json.load(file)["eos_token_id"], tokenizer.end_id)
         again = bert_keras.load(self.folder)
         self.assertEqual(again.model.encoder.config, model.encoder.config)
         self.assertEqual(again.task, model.task)

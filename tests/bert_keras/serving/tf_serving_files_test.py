@@ -78,6 +78,9 @@ class BundleTest(parameterized.TestCase):
         batching, readme = contents["batching.config"], contents["README.md"]
         self.assertIn("pad_variable_length_inputs: false", batching)
         self.assertIn("in rows of 128 tokens", " ".join(readme.split()))
+        self.assertIn(
+            "pad shorter rows with 0 in all inputs", " ".join(readme.split())
+        )
         self.assertNotIn("{", re.sub("```.*?```|-d '.*'", "", readme, flags=16))
 
     @parameterized.parameters(

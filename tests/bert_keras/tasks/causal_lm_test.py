@@ -261,6 +261,14 @@ class ContinueTest(parameterized.TestCase):
         )
         self.assertEqual(got.numpy()[0].decode(), "影\ufffd")
 
+    @parameterized.parameters({}, {"do_sample": True})
+    def test_damaged_weights_continue_no_text(self, **settings):
+        model = make(max_new_tokens=2, **settings)
+        weight = model.model.encoder.blocks[-1].weights[0]
+        weight.assign(weight * np.nan)
+        with self.assertRaisesRegex(errors.InputError, "weights are damaged"):
+            model.predict("a film")
+
     def test_without_new_tokens_the_next_one_is_scored(self):
         model = make(max_new_tokens=0)
         for text, answer in zip(TEXTS, model.predict(TEXTS), strict=True):

@@ -83,6 +83,19 @@ class AnswersTest(parameterized.TestCase):
         )
         self.assertEqual(four["label"], "BD"[two["index"]])
 
+    def test_white_space_is_an_absent_choice_in_the_graph_as_well(self):
+        model = served(make())
+        texts = {"context": "a film", "question": "", "choice_a": "good"}
+        texts |= {
+            "choice_b": "bad",
+            "choice_c": " \u3000\ufeff",
+            "choice_d": "",
+        }
+        raw = {name: tf.constant([text]) for name, text in texts.items()}
+        scores = model.serve_text(**raw)["scores"].numpy()[0]
+        self.assertEqual(scores[2:].tolist(), [0.0, 0.0])
+        self.assertAlmostEqual(scores[:2].sum(), 1.0, places=6)
+
     def test_a_choice_is_scored_as_a_pair_of_texts(self):
         """A classifier with the same weights scores one choice."""
         model = served(make())

@@ -9,7 +9,7 @@ from absl.testing import absltest, parameterized
 from bert_keras import errors, predictor
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
-from bert_keras.tasks import classification, multiple_choice
+from bert_keras.tasks import causal_lm, classification, multiple_choice
 from bert_keras.wrappers import auxiliary_lm, label_smoothing, r_drop
 from tests import (
     devices,  # noqa: F401 (two CPUs)
@@ -91,6 +91,21 @@ class LossTest(parameterized.TestCase):
         expected = losses.sum(axis=1) / np.maximum((lengths > 1).sum(axis=1), 1)
         np.testing.assert_allclose(outputs[TERM], expected, rtol=1e-5)
 
+    def test_packed_texts_do_not_predict_each_other(self):
+        """As those of a pair that an embedding is learned from."""
+        model = make(AuxiliaryLM(TASK))
+        ids = tf.constant([[2, 7, 8, 3, 2, 9, 3, 0]])
+        mask = tf.constant([[1, 1, 1, 1, 2, 2, 2, 0]])
+        encoded = model.encoder(
+            token_ids=ids, segment_ids=tf.zeros_like(ids), padding_mask=mask
+        )
+        losses = auxiliary_lm._token_losses(
+            encoded["hidden"][-1], model.encoder.token_table, ids, mask
+        )
+        np.testing.assert_array_equal(
+            losses.numpy() > 0, [[True, True, True, False, True, True, False]]
+        )
+
     def test_each_row_has_a_weight(self):
         task = AuxiliaryLM(TASK)
         raw = {"text": tf.constant(["a film", ""]), "label": ["bad", "good"]}
@@ -152,6 +167,11 @@ class WrapperTest(absltest.TestCase):
     def test_a_network_that_reads_the_answer_is_refused(self):
         with self.assertRaisesRegex(errors.InputError, "needs a causal netw"):
             make(AuxiliaryLM(TASK), causal=False)
+
+    def test_pretraining_is_refused(self):
+        manifest = {"seq_length": 16, "objective": "none", "packing": "full"}
+        with self.assertRaisesRegex(errors.InputError, "learns from records"):
+            AuxiliaryLM(causal_lm.CausalLM()).for_records(manifest)
 
     def test_what_is_served_is_the_task(self):
         model = make(AuxiliaryLM(TASK))

@@ -10,7 +10,7 @@ from absl.testing import absltest, parameterized
 from bert_keras import checkpoint, errors, loading, predictor
 from bert_keras import model as model_lib
 from bert_keras.networks import base as networks
-from bert_keras.tasks import classification, tagging
+from bert_keras.tasks import causal_lm, classification, tagging
 from bert_keras.wrappers import base, mix, r_drop
 from tests import tiny
 
@@ -93,6 +93,11 @@ class MixTest(parameterized.TestCase):
             pooled @ head.kernel.numpy() + head.bias.numpy(),
             atol=1e-5,
         )
+
+    def test_a_task_that_would_predict_without_it_is_refused(self):
+        task = causal_lm.CausalLM().adapt([], tiny.tokenizer())
+        with self.assertRaisesRegex(errors.InputError, "with the last layer"):
+            model_of("bert", mix.Mix(r_drop.RDrop(task)), causal=True)
 
     def test_l2_is_a_term_of_the_loss(self):
         task = tagger(l2=0.1)
