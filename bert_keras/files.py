@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ ERRORS = (
     tf.errors.PermissionDeniedError,
     tf.errors.ResourceExhaustedError,  # a disk, or the memory of a device
 )
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @contextlib.contextmanager
@@ -177,6 +180,8 @@ def read_json(path: str) -> dict[str, Any]:
         with tf.io.gfile.GFile(path, "rb") as file:
             text = file.read().decode("utf-8-sig")
         values = json.loads(text, object_pairs_hook=_unique)
+        if _SURROGATE.search(text):  # a pair of them is one character
+            json.dumps(values, ensure_ascii=False).encode()
     except (tf.errors.OpError, OSError) as error:
         reason = getattr(error, "message", None) or error
         raise errors.InputError(f"{path} cannot be read: {reason}") from None
@@ -184,7 +189,8 @@ def read_json(path: str) -> dict[str, Any]:
         raise errors.InputError(
             f"{path} cannot be read: it is nested too deeply."
         ) from None
-    # Includes UnicodeDecodeError and integers of more than 4,300 digits.
+    # Includes integers of more than 4,300 digits, bytes that are no UTF-8, and
+    # halves of a character, which UTF-8 cannot encode.
     except ValueError as error:
         raise errors.InputError(
             f"{path} cannot be read: expected JSON in UTF-8 ({error})."

@@ -283,6 +283,8 @@ def _config(path: str, vocab_size: int) -> elmo.ElmoConfig:
         positive=[f"{name} + 1" for name in clips],
     )
     widths, counts = _filters(path, cnn)
+    residual = weight_mapping.field(lstm, "use_skip_connections", bool, path)
+    activation = weight_mapping.field(cnn, "activation", str, path)
     try:
         return elmo.ElmoConfig(
             vocab_size=vocab_size,
@@ -293,12 +295,10 @@ def _config(path: str, vocab_size: int) -> elmo.ElmoConfig:
             filter_widths=widths,
             filter_counts=counts,
             num_highways=numbers["n_highway"],
-            character_activation=cnn.get("activation", "relu"),
+            character_activation=activation or "relu",
             cell_clip=float(clips["cell_clip"]),
             projection_clip=float(clips["proj_clip"]),
-            residual=bool(
-                weight_mapping.field(lstm, "use_skip_connections", bool, path)
-            ),
+            residual=bool(residual),
             dropout=float(numbers["dropout"]),
         )
     except errors.InputError as error:

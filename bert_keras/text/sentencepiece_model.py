@@ -65,7 +65,13 @@ def parse(data: bytes) -> Model:
                 spec = {n: v for n, v, _ in _fields(value)}
                 flags = [spec.get(n, 1) for n in _NORMALIZER_FLAGS]
                 is_common = bool(spec.get(_TABLE)) and all(flags)
-    except (IndexError, struct.error, TypeError, UnicodeDecodeError):
+    except (
+        AttributeError,
+        IndexError,
+        struct.error,
+        TypeError,
+        UnicodeDecodeError,
+    ):
         pieces = []
     if not any(piece.type == UNKNOWN for piece in pieces):
         raise errors.InputError(
@@ -73,6 +79,23 @@ def parse(data: bytes) -> Model:
             "piece for unknown characters; found none in the file."
         )
     return Model(tuple(pieces), model_type, is_common)
+
+
+def check(data: bytes) -> None:
+    """Raises InputError if SentencePiece's own library cannot read `data`.
+
+    tensorflow_text's ops trust the tables of a file: on damaged ones they
+    read memory that is not theirs, and the process may die.
+    """
+    import sentencepiece
+
+    try:
+        sentencepiece.SentencePieceProcessor(model_proto=data)
+    except RuntimeError as error:
+        raise errors.InputError(
+            "Expected a model of SentencePiece; its library cannot read this "
+            f"one ({' '.join(str(error).split())}). Copy the file again."
+        ) from None
 
 
 def of_characters(data: bytes) -> bytes:

@@ -281,6 +281,12 @@ def _check(vocabulary: tuple[str, ...], merges: Merges) -> dict[str, int]:
                 )
             )
         seen.add(pair)
+    if not any(token.endswith(END_OF_WORD) for token in vocabulary):
+        raise errors.InputError(
+            f"Expected tokens that end a word with {END_OF_WORD}, as GPT's do; "
+            f"the vocabulary's {len(vocabulary)} entries have none. Byte pairs "
+            "of bytes, as those of GPT-2 and RoBERTa, are not read."
+        )
     return ids
 
 

@@ -142,7 +142,7 @@ class Characters(base.Tokenizer):
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         text = tf.ensure_shape(tf.convert_to_tensor(text, tf.string), (None,))
         clean, source = text_cleaning.with_source(
-            text, lowercase=self.lowercase
+            text, lowercase=self.lowercase, limit_words=False
         )
         words, starts, ends = _split(clean)
         row = words.value_rowids()
@@ -156,7 +156,7 @@ class Characters(base.Tokenizer):
         """Splits text (B,) string into words, ragged (B, None) string."""
         text = tf.ensure_shape(tf.convert_to_tensor(text, tf.string), (None,))
         text = text_cleaning.normalize(text, lowercase=self.lowercase)
-        return _split(text_cleaning.without_long_words(text))[0]
+        return _split(text)[0]
 
     def word_starts(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
         """Returns True for each token: it is a word."""
@@ -203,7 +203,7 @@ class Characters(base.Tokenizer):
             )
             words = tf.where(kept, words, "")
         else:
-            words = decode(ids.values)
+            words = _complete(decode(ids.values))
         text = tf.strings.join([words, " "])
         chinese = f"[{text_cleaning.CHINESE}]"
         text = tf.where(words == "", "", text)
@@ -212,7 +212,7 @@ class Characters(base.Tokenizer):
         return tf.strings.strip(text)
 
     def token_texts(self, ids: tf.Tensor) -> tf.Tensor:
-        words = decode(tf.reshape(ids, (-1, MAX_CHARACTERS)))
+        words = _complete(decode(tf.reshape(ids, (-1, MAX_CHARACTERS))))
         return tf.reshape(words, tf.shape(ids)[:2])
 
     def tokens(self, ids: Iterable[Any]) -> list[str]:
@@ -248,6 +248,13 @@ def decode(characters: tf.Tensor) -> tf.Tensor:
     return tf.strings.reduce_join(tf.where(is_byte, letters, ""), axis=-1)
 
 
+def _complete(words: tf.Tensor) -> tf.Tensor:
+    """Drops the bytes of a character that is only in part in a word's 48."""
+    return tf.strings.unicode_transcode(
+        words, "UTF-8", "UTF-8", errors="ignore"
+    )
+
+
 def _word(characters: Sequence[int]) -> str:
     """Returns a word, or <S> or </S>, of its characters, in Python."""
     row = tuple(int(each) for each in characters)
@@ -255,7 +262,7 @@ def _word(characters: Sequence[int]) -> str:
         if row == _special(special):
             return name
     values = bytes(each - 1 for each in row if 1 <= each <= 256)
-    return values.decode("utf-8", "replace")
+    return values.decode("utf-8", "ignore")
 
 
 def _special(character: int) -> tuple[int, ...]:

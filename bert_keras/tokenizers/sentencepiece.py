@@ -62,6 +62,7 @@ class SentencePieceTokenizer(base.Tokenizer, tf.Module):
         super().__init__()
         self.lowercase = bool(lowercase)
         parsed = models.parse(model)
+        models.check(model)
         pieces = parsed.pieces
         self.vocabulary = tuple(piece.text for piece in pieces)
         ids = {piece.text: index for index, piece in enumerate(pieces)}

@@ -39,6 +39,8 @@ from bert_keras.types import StrPath
 BYTES_PER_PROCESS = 30_000_000
 TOKENIZER = "tokenizer_settings.json"  # what `Tokenizer.to_dict` returns
 
+_MODEL_TYPE = settings_lib.PrepareSettings.model_type  # the default
+
 
 def prepare(
     input: StrPath | Sequence[StrPath], *, output: StrPath, **settings: Any
@@ -74,6 +76,13 @@ def run(settings: settings_lib.PrepareSettings) -> dict[str, Any]:
     options.require("output", settings.output)
     if bool(settings.vocab) == bool(settings.vocab_size):
         raise errors.InputError("give one of `vocab` and `vocab_size`.")
+    if settings.vocab and settings.model_type != _MODEL_TYPE:
+        raise errors.InputError(
+            f"model_type={settings.model_type} is for learning, with "
+            "`vocab_size`; a model that is read has its own type. Leave it "
+            "out.",
+            argument="model_type",
+        )
     _check_packing(settings)
     registry.import_modules(settings.modules)
     paths = corpus.files(settings.input.split(","))
@@ -129,7 +138,7 @@ def _run(
         return {"already there": train}
     began = time.monotonic()
     tokenizer = _tokenizer(settings, paths, same=same)
-    then = _next_command(settings.output, settings.packing)
+    then = _next_command(settings.output, settings.packing, tokenizer)
     if all(path.endswith((".tfrecord", ".tf_record")) for path in paths):
         rows, longest = import_tfrecords.import_google_tfrecords(
             paths,
@@ -160,23 +169,24 @@ def _run(
     return summary | ({"next": then} if settings.format == "records" else {})
 
 
-# What rows of a packing are made for, if not for the default objective.
-_OBJECTIVES = {"full": "causal_lm", "sentences": "bidirectional_lm"}
-
-
-def _next_command(output: str, packing: str) -> str:
+def _next_command(
+    output: str, packing: str, tokenizer: tokenizers.Tokenizer
+) -> str:
     """Returns the command line that pretrains on the records."""
     command = (
         f"{commands.command_line('pretrain')} --records={output} "
         "--output=runs/base"
     )
-    if packing in _OBJECTIVES:
-        command += f" --objective={_OBJECTIVES[packing]}"
+    objective, model = "", "tiny"
+    if tokenizer.feature == "characters":
+        objective, model = "bidirectional_lm", "elmo_tiny"
+    elif packing != "segments":
+        objective, model = "causal_lm", "gpt_mini"
+    if objective:
+        command += f" --objective={objective}"
     devices = tf.config.list_logical_devices()
     if {device.device_type for device in devices} == {"CPU"}:
         # The default is BERT-base in batches of 256: minutes a step on a CPU.
-        named = {"full": "gpt_mini", "sentences": "elmo_tiny"}
-        model = named.get(packing, "tiny")
         command += f" --model={model} --batch_size=32 --steps=2000"
     return command
 
@@ -327,9 +337,12 @@ def _tokenizer(
     else:
         tokenizer = _learn(settings, paths, cls, lowercase is not False)
     if tokenizer.mask_id is None and settings.packing == "segments":
+        other = "causal LM, give `packing`=full"
+        if tokenizer.feature == "characters":
+            other = "bidirectional LM, give `packing`=sentences"
         raise errors.InputError(
             f"{settings.vocab or 'the vocabulary'} has no entry [MASK], which "
-            "masked LM needs; for causal LM, give `packing`=full."
+            f"masked LM needs; for {other}."
         )
     tokenizer.save(settings.output)
     files.write_text(copy, json.dumps(tokenizer.to_dict()))
@@ -344,7 +357,7 @@ def _learn(
     lowercase: bool,
 ) -> tokenizers.Tokenizer:
     chosen = {}
-    if settings.model_type != settings_lib.PrepareSettings.model_type:
+    if settings.model_type != _MODEL_TYPE:
         if "model_type" not in inspect.signature(cls.learn).parameters:
             raise errors.InputError(
                 f"model_type={settings.model_type} is for "

@@ -90,6 +90,20 @@ class TokenizersTest(parameterized.TestCase):
                 with open(self.path("read", name), "rb") as other:
                     self.assertEqual(one.read(), other.read())
 
+    @parameterized.parameters("full", "sentences")
+    def test_the_next_command_is_of_the_tokenizers_network(self, packing):
+        for name, size, objective in (
+            ("bpe", 90, "--objective=causal_lm --model=gpt_mini"),
+            ("characters", 9, "--objective=bidirectional_lm --model=elmo_tiny"),
+        ):
+            out = self.prepare(
+                f"{name}-{packing}",
+                tokenizer=name,
+                vocab_size=size,
+                packing=packing,
+            )
+            self.assertIn(objective, " ".join(out.replace("│", " ").split()))
+
     def test_what_does_not_fit_is_refused_in_one_line(self):
         for flags, message in (
             ({"tokenizer": "bpe", "vocab_size": 90}, "no entry .MASK.*=full"),
@@ -97,6 +111,15 @@ class TokenizersTest(parameterized.TestCase):
                 {"tokenizer": "wordpiece", "vocab_size": 90}
                 | {"model_type": "bpe"},
                 "--model_type=bpe is for --tokenizer=sentencepiece",
+            ),
+            (
+                {"tokenizer": "characters", "vocab_size": 9},
+                "no entry .MASK.*bidirectional LM, give --packing=sentences",
+            ),
+            (
+                {"tokenizer": "sentencepiece", "vocab": self.corpus}
+                | {"model_type": "bpe"},
+                "--model_type=bpe is for learning, with --vocab_size",
             ),
             (
                 {"tokenizer": "sentencepiece", "vocab": self.corpus},

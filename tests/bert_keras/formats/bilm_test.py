@@ -135,6 +135,7 @@ class BilmTest(parameterized.TestCase):
         ({"filters": [[1]]}, "expected pairs of a width and a number"),
         ({"filters": [[1.5, 2]]}, "expected pairs of a width and a number"),
         ({"activation": "selu"}, "one of relu, tanh; got 'selu'"),
+        ({"activation": ["relu"]}, "a string for activation, found"),
         ({"embedding": {}}, "number for embedding dim, got None"),
         ({"n_highway": -1}, "n_highway"),
         ({"embedding": 4}, "a JSON object for embedding"),

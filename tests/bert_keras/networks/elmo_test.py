@@ -154,6 +154,24 @@ class ElmoTest(parameterized.TestCase):
         np.testing.assert_array_equal(one[0], two[0])  # none before the LSTMs
         self.assertGreater(np.abs(one[1] - two[1]).max(), 1e-3)
 
+    def test_dropout_is_of_the_last_output_too(self):
+        built = encoder(dropout=0.5, num_layers=1)
+        inputs = tiny.elmo_inputs(rows=1, length=200)
+        (last,) = built(**inputs, training=True)["hidden"][1:]
+        self.assertBetween(np.mean(last == 0.0), 0.45, 0.55)
+
+    def test_starts_as_bilm_tf_does(self):
+        keras.utils.set_random_seed(1)
+        built = tiny.elmo(filter_counts=(40, 40, 80)).build_encoder()
+        values = checkpoint.weight_values(built)
+        for name, width in (("highway_0/transform", 160), ("project", 160)):
+            kernel = values[f"characters/{name}/kernel"]
+            self.assertAlmostEqual(kernel.std(), width**-0.5, delta=0.004)
+        for name, value in values.items():
+            if name.endswith("bias"):
+                expected = -2.0 if name.endswith("carry/bias") else 0.0
+                np.testing.assert_array_equal(value, expected, name)
+
     @parameterized.parameters("mixed_bfloat16", "bfloat16", "mixed_float16")
     def test_computes_in_16_bits(self, policy):
         expected = self.encoder(**self.inputs)["hidden"]

@@ -194,6 +194,8 @@ class BidirectionalLMTest(parameterized.TestCase):
     def test_answers_are_what_each_side_expects(self):
         chosen = task()
         model = model_of(chosen)
+        for variable in model.encoder.trainable_variables:
+            variable.assign(variable * 5.0)  # positions whose answers differ
         tokenizer = tiny.characters()
         first, _, empty = predictor.Predictor(model, tokenizer).predict(TEXTS)
         self.assertEqual(first["word"], TEXTS[0].split())
@@ -207,6 +209,7 @@ class BidirectionalLMTest(parameterized.TestCase):
             scores = tf.nn.softmax(outputs[term][0, shift : shift + 5]).numpy()
             words = [tokenizer.vocabulary[i] for i in scores.argmax(-1)]
             self.assertEqual(first[f"from_{name}"], words)
+            self.assertGreater(len(set(words)), 1)
             np.testing.assert_allclose(
                 first[f"{name}_score"], scores.max(-1), rtol=1e-5
             )

@@ -409,6 +409,8 @@ class FilesTest(parameterized.TestCase):
             "#version: 0.2\na a\n\na a\n",
             "merge 2 is 'a a', which is repeated",
         ),
+        ({"a": 0, "<unk>": 1}, "", "end a word with </w>.*GPT-2 and RoBERTa"),
+        ({"\ud800</w>": 0, "<unk>": 1}, "", "vocab.json .* expected JSON in"),
     )
     def test_files_that_do_not_fit_are_refused(self, vocabulary, merges, error):
         folder = self.create_tempdir()

@@ -105,6 +105,23 @@ class CharactersTest(parameterized.TestCase):
             self.tokenizer.tokens(ids[0].numpy()), ["good", "film"]
         )
 
+    @parameterized.parameters(
+        ("b" * 201, "b" * 48),
+        ("b" * 900, "b" * 48),
+        ("a" + "ไ" * 16, "a" + "ไ" * 15),  # 48 bytes end inside a character
+    )
+    def test_of_a_long_word_the_first_characters_are_read(self, word, read):
+        ids, starts, ends = self.tokenizer.with_offsets([f"{word} x"])
+        self.assertEqual(ids.to_list(), self.tokenizer([f"{word} x"]).to_list())
+        np.testing.assert_array_equal(ids[0][0], spelled(word))
+        self.assertEqual(starts.to_list(), [[0, len(word) + 1]])
+        self.assertEqual(ends.to_list(), [[len(word), len(word) + 2]])
+        self.assertEqual(self.tokenizer.tokens(ids[0].numpy()), [read, "x"])
+        texts = self.tokenizer.token_texts(ids.to_tensor())
+        self.assertEqual(texts[0][0].numpy().decode(), read)
+        text = self.tokenizer.detokenize(ids)
+        self.assertEqual(text[0].numpy().decode(), f"{read} x")
+
     def test_word_ids(self):
         ids = self.tokenizer(["a film is unheard .", ""])
         word_ids = self.tokenizer.word_ids(ids)

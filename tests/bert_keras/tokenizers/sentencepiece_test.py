@@ -404,6 +404,18 @@ class FilesTest(parameterized.TestCase):
                     model[:-size], lowercase=True
                 )
 
+    @parameterized.parameters(
+        (b"\x0a\x04\x0a\x02\xe2\x96", "such as spiece"),  # half a character
+        (b"\x0a\x02\x08\x05", "such as spiece"),  # a piece that is a number
+        (b"\x0a\x00", "library cannot read"),  # an empty piece
+        (b"\x0a\x07\x0a\x05[CLS]", "library cannot read"),  # twice
+        (b"\x1a\x0a\x12\x08" + b"\xff" * 8, "library cannot read"),  # table
+    )
+    def test_a_damaged_model_is_refused(self, added, message):
+        model = learned("bpe").model + added
+        with self.assertRaisesRegex(errors.InputError, message):
+            sentencepiece_lib.SentencePieceTokenizer(model, lowercase=True)
+
     def test_the_pieces_are_those_the_library_reads(self):
         model = learned("bpe").model
         parsed = sentencepiece_model.parse(model)
