@@ -49,12 +49,14 @@ Use in Python, without this project:
 
 import itertools
 import os
+from collections.abc import Iterable, Mapping
 
 import tensorflow as tf
 from absl import flags
 
 from bert_keras import console, model_card, signatures, verification
 from bert_keras import predictor as predictor_lib
+from bert_keras.data import unlabelled_texts
 from bert_keras.serving import (
     compatibility,
     manifest,
@@ -100,8 +102,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data",
         "",
-        "Labelled rows of yours; the answers to the first 200 are compared, "
-        "too.",
+        "Labelled rows of yours, or for a language model texts; the answers to "
+        "the first 200 are compared, too.",
     )
 
 
@@ -155,10 +157,23 @@ def _facts(path: str, task: base.Task) -> dict[str, str]:
 
 
 def _data(path: str, task: base.Task) -> dict[str, tf.Tensor] | None:
-    """Returns the texts of a labelled file's first 200 examples."""
+    """Returns the texts of a file's first 200 examples.
+
+    A task that learns from records has no labelled files: it gets a text file.
+    """
     if not path:
         return None
-    examples = list(itertools.islice(task.read_examples(path), 200))
+    rows: Iterable[str | Mapping[str, str]]
+    if type(task).read_examples is base.Task.read_examples:
+        rows = unlabelled_texts.read(path, task.text_columns)
+    else:
+        rows = task.read_examples(path)
+    examples = [
+        unlabelled_texts.parse(row, task.text_columns, number)
+        if isinstance(row, str)
+        else row
+        for number, row in enumerate(itertools.islice(rows, 200), start=1)
+    ]
     return base.as_tensors(examples, task.text_columns)
 
 

@@ -4,7 +4,7 @@ import sys
 
 from absl.testing import absltest
 
-from bert_keras import checkpoint, signatures
+from bert_keras import checkpoint, signatures, tasks
 from bert_keras.serving import saved_model as library
 from bert_keras.serving import tf_serving_files
 from export import saved_model
@@ -45,6 +45,22 @@ class MainTest(absltest.TestCase):
         )
         self.assertEqual(checked.returncode, 0, checked.stderr)
         self.assertIn("all as exported", checked.stdout)
+
+    def test_data_of_a_language_model_is_a_text_file(self):
+        path = self.create_tempfile(content="the film was fine\n北京\n")
+        task = tasks.CausalLM(vocab_size=99)
+        self.assertEqual(
+            saved_model._data(path.full_path, task)["text"].numpy().tolist(),
+            [b"the film was fine", "北京".encode()],
+        )
+
+    def test_data_of_a_task_with_labels_is_a_labelled_file(self):
+        path = self.create_tempfile("rows.tsv", "text\tlabel\na\t1\nb\t0\n")
+        task = tasks.Classification(labels=("0", "1"))
+        self.assertEqual(
+            saved_model._data(path.full_path, task)["text"].numpy().tolist(),
+            [b"a", b"b"],
+        )
 
     def test_a_folder_that_is_no_checkpoint_is_one_line(self):
         folder = self.create_tempdir().full_path
