@@ -232,7 +232,7 @@ class AlbertTest(parameterized.TestCase):
 
     def test_what_albert_cannot_be_is_not_written(self):
         folder = self.create_tempdir().full_path
-        words = bpe.BytePairTokenizer(["<unk>"], [], lowercase=True)
+        words = bpe.BytePairTokenizer(["<unk>", "a</w>"], [], lowercase=True)
         for model, vocabulary, message in (
             (make(embedding_size=None), tokenizer(), "projects the embeddings"),
             (make(norm_first=True), tokenizer(), "ALBERT has no norm_first"),
