@@ -223,7 +223,8 @@ class Task:
     def decode(self, outputs: Tensors, features: Tensors) -> Tensors:
         """Reduces the outputs to small tensors (W, ...) on the device.
 
-        It must compile under XLA.
+        It must compile under XLA. Values of tokens, (W, S, ...), are 0 at
+        padding, which served models do not compute.
         """
         raise NotImplementedError
 

@@ -222,14 +222,16 @@ class BidirectionalLM(base.Task):
         """Returns the best word of each position and its probability.
 
         {"forward", "backward" (W, S) int32, "forward_score", "backward_score"
-        (W, S)}.
+        (W, S)}, 0 at padding.
         """
+        mask = tf.minimum(features["padding_mask"], 1)
         decoded = {}
         for term in TERMS:
             scores = tf.nn.softmax(outputs[term], axis=-1)
             best = tf.argmax(scores, axis=-1, output_type=tf.int32)
-            decoded[term] = best
-            decoded[f"{term}_score"] = tf.reduce_max(scores, axis=-1)
+            score = tf.reduce_max(scores, axis=-1)
+            decoded[term] = best * mask
+            decoded[f"{term}_score"] = score * tf.cast(mask, tf.float32)
         return decoded
 
     def postprocess(

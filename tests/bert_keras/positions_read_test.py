@@ -7,6 +7,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -417,9 +418,19 @@ class EncoderTest(Case):
             read = encoder(**inputs, positions_read=tf.zeros((3, 1), tf.int32))
             self.assertNotIn("positions_read", read)
 
+    @parameterized.parameters("int8", "int4")
+    def test_a_quantized_network_differs_by_its_rounding(self, mode):
+        self.check_quantized(mode)
+
+    @pytest.mark.slow
     @parameterized.product(network=tuple(NETWORKS), mode=("int8", "int4"))
-    def test_a_quantized_network_differs_by_its_rounding(self, network, mode):
-        encoder = spread(bert.BertEncoder(tiny.bert(**NETWORKS[network])))
+    def test_every_quantized_network_differs_by_its_rounding(
+        self, network, mode
+    ):
+        self.check_quantized(mode, **NETWORKS[network])
+
+    def check_quantized(self, mode, **fields):
+        encoder = spread(bert.BertEncoder(tiny.bert(**fields)))
         encoder.quantize(mode)
         inputs = tiny.inputs(rows=3)
         every = encoder(**inputs)["hidden"][-1].numpy()

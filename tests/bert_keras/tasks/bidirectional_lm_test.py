@@ -214,6 +214,17 @@ class BidirectionalLMTest(parameterized.TestCase):
                 first[f"{name}_score"], scores.max(-1), rtol=1e-5
             )
 
+    def test_nothing_is_decoded_at_padding(self):
+        # A served model does not compute what is padding in all rows.
+        chosen = task()
+        features, _ = batch(chosen, TEXTS)
+        mask = features["padding_mask"].numpy() > 0
+        self.assertFalse(mask.all())
+        outputs = model_of(chosen)(features, training=False)
+        for values in chosen.decode(outputs, features).values():
+            self.assertFalse(values.numpy()[~mask].any())
+            self.assertTrue(values.numpy()[mask].any())
+
     def test_a_network_that_sees_the_word_is_refused(self):
         with self.assertRaisesRegex(errors.InputError, "directions are apart"):
             model_lib.BertModel(tiny.bert().build_encoder(), task())
