@@ -3,6 +3,7 @@
 import os
 import random
 
+import pytest
 from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint, model_card
@@ -187,9 +188,16 @@ class ModelCardTest(parameterized.TestCase):
         self.assertEqual(card.sections, {})
 
     def test_random_texts_are_read_back(self):
+        self.check_random_texts(30, seed=0)
+
+    @pytest.mark.slow
+    def test_many_random_texts_are_read_back(self):
+        self.check_random_texts(300, seed=1)
+
+    def check_random_texts(self, count, seed):
         letters = "".join(HOSTILE) + "\n-#`|:'\" "
-        draw = random.Random(0)
-        for _ in range(200):
+        draw = random.Random(seed)
+        for _ in range(count):
             text = "".join(draw.choices(letters, k=draw.randrange(1, 12)))
             card = measured(described(name=text), data=text)
             self.assertEqual(model_card.parse(str(card)).head, card.head)

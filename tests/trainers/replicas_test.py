@@ -12,6 +12,7 @@ import sys
 import tempfile
 
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from tests import devices  # noqa: F401 (two CPUs)
@@ -35,6 +36,9 @@ SHAPES = (
     ("multi_worker_mirrored", 2, 1),
     ("multi_worker_mirrored", 2, 2),
 )
+
+TWO_BY_TWO = ("mirrored", 2, 2)
+OF_PROCESSES = SHAPES[3:]
 
 
 def trained(task_name, strategy, micro_batches):
@@ -134,12 +138,28 @@ def differences(task_name, strategy, micro_batches):
 
 
 class ReplicasTest(parameterized.TestCase):
+    # Losses with random numbers on two replicas, and all of two processes:
+    # another test needs these in any case.
     @parameterized.parameters(
-        *((kind, *shape) for kind in TASK_NAMES for shape in SHAPES)
+        ("causal_lm", *SHAPES[0]),
+        *((kind, *TWO_BY_TWO) for kind in ("masked_lm", "sampled", "wrapped")),
+        *((kind, *shape) for kind in TASK_NAMES for shape in OF_PROCESSES),
     )
     def test_the_update_is_that_of_one_replica(
         self, task_name, strategy, replicas, micro_batches
     ):
+        self.check(task_name, strategy, replicas, micro_batches)
+
+    @pytest.mark.slow
+    @parameterized.parameters(
+        *((kind, *shape) for kind in TASK_NAMES for shape in SHAPES)
+    )
+    def test_every_update_is_that_of_one_replica(
+        self, task_name, strategy, replicas, micro_batches
+    ):
+        self.check(task_name, strategy, replicas, micro_batches)
+
+    def check(self, task_name, strategy, replicas, micro_batches):
         del replicas
         loss, weights = differences(task_name, strategy, micro_batches)
         self.assertLess(loss, 1e-6)
