@@ -1,16 +1,20 @@
-r"""Compares the tokenizer with Google's rules and with Hugging Face's.
+r"""Compares the tokenizers with the libraries of their authors.
 
-Compares three implementations line by line: this project's, the slow reference
-implementation of Google's rules in the tests, and Hugging Face's Rust
-`tokenizers`. Prints every line of real text on which two of them differ, with
-its shortest part on which they still differ, and this project's speed.
+Compares implementations line by line. WordPiece: this project's, the slow
+reference implementation of Google's rules in the tests, and Hugging Face's Rust
+`tokenizers`; GPT's byte pairs: this project's and `tokenizers`; ALBERT's
+SentencePiece: this project's and `sentencepiece`. Prints every line of real
+text on which two of them differ, with its shortest part on which they still
+differ, and the speeds.
 
   python -m benchmarks.tokenizer_parity --data=../shared/data
 
-takes six minutes on one core, most of it in the reference.
+takes six minutes on one core, most of it in the reference; --tokenizers=bpe
+takes one of the three kinds.
 """
 
 import collections
+import itertools
 import os
 import pathlib
 import random
@@ -26,8 +30,9 @@ from absl import flags
 from tokenizers import models, normalizers, pre_tokenizers
 
 import benchmarks
-from bert_keras.tokenizers import wordpiece
+from bert_keras.tokenizers import base, bpe, sentencepiece, wordpiece
 from tests.bert_keras.data import reference_tokenizer
+from tests.bert_keras.tokenizers import bpe_test, sentencepiece_test
 
 _DATA = flags.DEFINE_string(
     "data", "../shared/data", "Folder with vocab/ and the corpora."
@@ -41,13 +46,18 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of the random strings.")
 _MAX_LINES = flags.DEFINE_integer(
     "max_lines", None, "Maximum number of lines of each corpus; default: all."
 )
-
-VOCABULARIES = ("bert_uncased_en", "bert_cased_en", "bert_chinese")
-# bert_keras; the reference of Google's rules; Hugging Face's `tokenizers`.
-PAIRS = (
-    ("bert_keras", "google"),
-    ("bert_keras", "hugging_face"),
-    ("hugging_face", "google"),
+# Kind of tokenizer -> its vocabularies, in --data's folder vocab.
+VOCABULARIES = {
+    "wordpiece": (
+        "bert_uncased_en_vocab.txt",
+        "bert_cased_en_vocab.txt",
+        "bert_chinese_vocab.txt",
+    ),
+    "bpe": ("openai_gpt1",),
+    "sentencepiece": ("albert_v2_30k_spiece.model",),
+}
+_TOKENIZERS = flags.DEFINE_multi_enum(
+    "tokenizers", list(VOCABULARIES), list(VOCABULARIES), "Kinds to compare."
 )
 BATCH_SIZE = 1024
 MAX_PRINTED = 200  # characters to print of a list of ids
@@ -65,40 +75,30 @@ def main(argv):
     }
     corpora["random"] = list(random_strings(_RANDOM_STRINGS.value, _SEED.value))
     table = [("vocabulary", "text", "pair", "lines", "equal", "percent")]
-    speeds = [("vocabulary", "text", "MB/s of bert_keras")]
-    for name in VOCABULARIES:
-        tokenizer = wordpiece.Tokenizer.from_file(
-            data / "vocab" / f"{name}_vocab.txt"
-        )
-        graph = tf.function(
-            tokenizer, input_signature=[tf.TensorSpec([None], "string")]
-        )
-        implementations = {
-            "bert_keras": lambda lines, graph=graph: graph(lines).to_list(),
-            "google": make_google(tokenizer),
-            "hugging_face": make_hugging_face(tokenizer),
-        }
-        for corpus, lines in corpora.items():
-            speeds.append(
-                (name, corpus, f"{megabytes_per_second(graph, lines):.1f}")
-            )
-            equal = compare(
-                f"{name} on {corpus}",
-                lines,
-                implementations,
-                max_printed=RANDOM_PRINTED if corpus == "random" else None,
-            )
-            for pair in PAIRS:
-                table.append(
-                    (
-                        name,
-                        corpus,
-                        " = ".join(pair),
-                        f"{len(lines)}",
-                        f"{equal[pair]}",
-                        f"{100 * equal[pair] / max(1, len(lines)):.4f} %",
-                    )
+    speeds = [("vocabulary", "text", "implementation", "MB/s")]
+    for kind in _TOKENIZERS.value:
+        for vocabulary in VOCABULARIES[kind]:
+            implementations = make(kind, str(data / "vocab" / vocabulary))
+            for corpus, lines in corpora.items():
+                equal = compare(
+                    f"{vocabulary} on {corpus}",
+                    lines,
+                    implementations,
+                    max_printed=RANDOM_PRINTED if corpus == "random" else None,
                 )
+                for pair in itertools.combinations(implementations, 2):
+                    percent = 100 * equal[pair] / max(1, len(lines))
+                    table.append(
+                        (
+                            *(vocabulary, corpus, " = ".join(pair)),
+                            *(f"{len(lines)}", f"{equal[pair]}"),
+                            f"{percent:.4f} %",
+                        )
+                    )
+                for name, tokenize in implementations.items():
+                    if name != "google":  # the slow reference
+                        speed = f"{megabytes_per_second(tokenize, lines):.1f}"
+                        speeds.append((vocabulary, corpus, name, speed))
     print_table(table)
     print_table(speeds)
 
@@ -170,6 +170,38 @@ def random_strings(count: int, seed: int) -> Iterator[str]:
         )
 
 
+def make(kind: str, path: str) -> dict[str, Tokenize]:
+    """Makes the implementations of a vocabulary: {name: lines -> ids}."""
+    classes: dict[str, type[base.Tokenizer]] = {
+        "wordpiece": wordpiece.Tokenizer,
+        "bpe": bpe.BytePairTokenizer,
+        "sentencepiece": sentencepiece.SentencePieceTokenizer,
+    }
+    tokenizer: Any = classes[kind].from_vocab(path)
+    graph = tf.function(
+        tokenizer, input_signature=[tf.TensorSpec([None], "string")]
+    )
+    ours = {"bert_keras": lambda lines: graph(lines).to_list()}
+    if kind == "wordpiece":
+        return ours | {
+            "google": make_google(tokenizer),
+            "hugging_face": make_hugging_face(tokenizer),
+        }
+    if kind == "bpe":
+        other = bpe_test.of_library(tokenizer)
+        return ours | {
+            "hugging_face": lambda lines: [
+                e.ids for e in other.encode_batch_fast(list(lines))
+            ]
+        }
+    processor = sentencepiece_test.of_library(tokenizer)
+    return ours | {
+        "sentencepiece": lambda lines: processor.encode(
+            sentencepiece_test.normalized(lines, tokenizer)
+        )
+    }
+
+
 def make_google(tokenizer: wordpiece.Tokenizer) -> Tokenize:
     """Makes the slow reference tokenizer, which follows Google's rules."""
     reference = reference_tokenizer.ReferenceTokenizer(
@@ -212,10 +244,11 @@ def compare(
     """
     equal: collections.Counter[tuple[str, str]] = collections.Counter()
     categories: collections.Counter[tuple[Any, str]] = collections.Counter()
+    pairs = tuple(itertools.combinations(implementations, 2))
     for start in range(0, len(lines), BATCH_SIZE):
         batch = lines[start : start + BATCH_SIZE]
         ids = {name: f(batch) for name, f in implementations.items()}
-        for pair in PAIRS:
+        for pair in pairs:
             for row, (a, b) in enumerate(zip(*map(ids.get, pair), strict=True)):
                 if a == b:
                     equal[pair] += 1
@@ -280,17 +313,11 @@ def difference_category(core: str, first: Tokenize, second: Tokenize) -> str:
     return f"other Unicode tables, category {' and '.join(categories)}"
 
 
-def megabytes_per_second(
-    graph: Callable[..., Any], lines: Sequence[str]
-) -> float:
-    batches = [
-        tf.constant(lines[start : start + BATCH_SIZE])
-        for start in range(0, len(lines), BATCH_SIZE)
-    ]
-    graph(batches[0])
+def megabytes_per_second(tokenize: Tokenize, lines: Sequence[str]) -> float:
+    tokenize(lines[:BATCH_SIZE])
     start = time.perf_counter()
-    for batch in batches:
-        graph(batch)
+    for first in range(0, len(lines), BATCH_SIZE):
+        tokenize(lines[first : first + BATCH_SIZE])
     seconds = time.perf_counter() - start
     return sum(len(line.encode()) for line in lines) / 1e6 / seconds
 
