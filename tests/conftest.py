@@ -3,6 +3,7 @@
 import ctypes
 import ctypes.util
 import gc
+import unittest
 
 import keras
 import pytest
@@ -23,9 +24,26 @@ def _own_flags():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _free_memory():
-    """Frees a file's models and graphs, of which many are in cycles."""
+def _free_memory(request):
+    """Frees a file's models and graphs, of which many are in cycles.
+
+    pytest holds the test classes to the end, and they hold what setUpClass
+    made; the file's cached functions hold what they returned.
+    """
+    members = list(vars(request.module).values())
+    classes = {
+        member: set(vars(member))
+        for member in members
+        if isinstance(member, type) and issubclass(member, unittest.TestCase)
+    }
     yield
+    for each, before in classes.items():
+        for name in set(vars(each)) - before:
+            delattr(each, name)
+    for member in members:
+        own = getattr(member, "__module__", None) == request.module.__name__
+        if own and hasattr(member, "cache_clear"):
+            member.cache_clear()
     gc.collect()
     name = ctypes.util.find_library("c")
     trim = getattr(ctypes.CDLL(name), "malloc_trim", None) if name else None

@@ -315,7 +315,7 @@ class UsersTaskTest(parameterized.TestCase):
         ({"seq_length": 0}, "seq_length=0: expected 4 to"),
         ({"labels": ["good", "good"]}, "labels has .'good'. more than once"),
         ({"weights": [1.0]}, "a weight for each of 2 labels"),
-        ({"labels": ["a\ud800"]}, "expected a list, each item a string"),
+        ({"labels": ["a\ud800"]}, "surrogates not allowed"),
         ({"labels": []}, "the task has no labels"),
         ({"seq_length": "16"}, "seq_length is '16'; expected a whole number"),
         ({"labels": "good"}, "labels is 'good'; expected a list"),
