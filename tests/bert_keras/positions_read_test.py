@@ -422,8 +422,8 @@ class EncoderTest(Case):
     def test_a_quantized_network_differs_by_its_rounding(self, mode):
         self.check_quantized(mode)
 
-    @pytest.mark.slow
     @parameterized.product(network=tuple(NETWORKS), mode=("int8", "int4"))
+    @pytest.mark.slow
     def test_every_quantized_network_differs_by_its_rounding(
         self, network, mode
     ):

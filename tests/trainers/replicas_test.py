@@ -150,10 +150,10 @@ class ReplicasTest(parameterized.TestCase):
     ):
         self.check(task_name, strategy, replicas, micro_batches)
 
-    @pytest.mark.slow
     @parameterized.parameters(
         *((kind, *shape) for kind in TASK_NAMES for shape in SHAPES)
     )
+    @pytest.mark.slow
     def test_every_update_is_that_of_one_replica(
         self, task_name, strategy, replicas, micro_batches
     ):
