@@ -3,6 +3,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -208,11 +209,19 @@ class TrainStepTest(parameterized.TestCase):
         self.assertContainsSubset(base.names(), TASKS)
 
     @parameterized.parameters(
-        *((kind, ("one_device", 1)) for kind in TASKS),
-        ("masked_lm", ("mirrored", 2)),
+        ("bidirectional_lm", "one_device", 1),
+        ("classification", "one_device", 1),
+        ("masked_lm", "mirrored", 2),
     )
-    def test_compiles_under_xla_with_equal_losses(self, task_name, shape):
-        strategy, micro_batches = shape
+    def test_compiles_under_xla_with_equal_losses(self, *shape):
+        self.check_compiled(*shape)
+
+    @parameterized.parameters(*TASKS)
+    @pytest.mark.slow
+    def test_every_task_compiles_under_xla_with_equal_losses(self, task_name):
+        self.check_compiled(task_name, "one_device", 1)
+
+    def check_compiled(self, task_name, strategy, micro_batches):
         plain = Run(task_name, strategy, micro_batches)
         compiled = Run(task_name, strategy, micro_batches, xla=True)
         np.testing.assert_allclose(
