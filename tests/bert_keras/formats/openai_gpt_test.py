@@ -6,6 +6,7 @@ The comparisons with transformers run where it and torch are installed.
 import importlib.util
 import json
 import os
+import warnings
 
 import numpy as np
 import safetensors.numpy
@@ -63,6 +64,15 @@ class FolderTest(parameterized.TestCase):
             values = json.load(file)
         with open(path, "w", encoding="utf-8") as file:
             json.dump(values | changes, file)
+
+    def test_only_another_dropout_of_the_embeddings_is_mentioned(self):
+        hugging_face.write(self.folder, make(), byte_pairs())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            bert_keras.load(self.folder)
+        self.edit(embd_pdrop=0.2)
+        with self.assertWarnsRegex(UserWarning, "embd_pdrop is 0.2"):
+            bert_keras.load(self.folder)
 
     @parameterized.parameters(byte_pairs, tiny.tokenizer)
     def test_what_is_written_is_read_and_continues_alike(self, make_tokenizer):

@@ -22,6 +22,8 @@ NASTY = (
     "soft\xadhyphen zero\u200bwidth bom\ufeffbom a\u2060b",
     "a\x00b c\x01d e\x7ff g\x85h i\x0bj k\x0cl m\x1cn \x1f",
     "\ufffd a\ufffdb \ufffe \uffff \ufdd0 \ue000 \U000f0000 \U0010ffff",
+    # The first characters of three and of four bytes, the last before them.
+    "\u07ff \u0800a\u0800 b\U00010000c \U00010000",
     "½ ² ① Ⅷ ﬁ ﬀ ㎏ ™ ℃ Ω K Å µ ª º",
     "\u037e \u1fef \u0387 \u2126 \u212a \u2329 \u1ffd · ; `",
     "¿Qué? ¡no! «oui» „ja“ ‚x‘ … – — ‐ § ¶ © € £ ¤ ¬",
