@@ -34,6 +34,11 @@ NETWORKS = {
 }
 
 
+def pools(task_name, network):
+    """Whether the network can have the task: "layers" reads its first token."""
+    return task_name != "layers" or not NETWORKS[network].get("causal")
+
+
 def classifier(pooling):
     return classification.Classification(
         labels=("bad", "good"), pooling=pooling
@@ -206,7 +211,7 @@ class Case(parameterized.TestCase):
 
 class TrainingTest(Case):
     @parameterized.parameters(
-        *itertools.product(ROWS, NETWORKS),
+        *(each for each in itertools.product(ROWS, NETWORKS) if pools(*each)),
         *((kind, network_of(kind)) for kind in TASKS if kind not in ROWS),
     )
     def test_losses_and_gradients_are_those_of_all_positions(
@@ -223,9 +228,9 @@ class TrainingTest(Case):
         rows = ROWS.get(task_name, LENGTH)
         self.assertEqual(last_rows(model, batch[0]), rows)
 
-    @parameterized.product(
-        task_name=("masked_lm", "classification", "layers"),
-        causal=(False, True),
+    @parameterized.parameters(
+        *itertools.product(("masked_lm", "classification"), (False, True)),
+        ("layers", False),
     )
     def test_several_texts_in_a_row(self, task_name, causal):
         model = make_model(TASKS[task_name](), causal=causal)
@@ -331,9 +336,11 @@ class AnswersTest(Case):
             else:
                 np.testing.assert_allclose(value, answers[1][name], atol=1e-6)
 
-    @parameterized.product(
-        task_name=("masked_lm", "classification", "layers"),
-        network=("post_norm", "causal"),
+    @parameterized.parameters(
+        *itertools.product(
+            ("masked_lm", "classification"), ("post_norm", "causal")
+        ),
+        ("layers", "post_norm"),
     )
     def test_exports_answer_as_python_with_all_positions(
         self, task_name, network
