@@ -210,8 +210,7 @@ class Attention(keras.layers.Layer):
     are not attended to. A row which attends to nothing has uniform weights.
 
     score: one of SCORES or ALIASES. query_width and state_width are Q and H;
-    attention_width is A; None: hidden_size. Weights exist from the constructor
-    on, as in the encoder.
+    attention_width is A; None: hidden_size.
 
     A decoder computes the keys of its states once:
 
@@ -247,7 +246,6 @@ class Attention(keras.layers.Layer):
             name="score",
             dtype=self.dtype_policy,
         )
-        self.build()
 
     def build(self, input_shape: Shape | None = None) -> None:
         if not self.score.built:

@@ -270,28 +270,17 @@ class SelfAttention(keras.layers.Layer):
         """
         query, key, value = self._project(x)
         if cache is not None:
-            key = _written(cache[0], key, position)
-            value = _written(cache[1], value, position)
+            key = written(cache[0], key, position)
+            value = written(cache[1], value, position)
         context, _ = self._attend(query, key, value, mask, training=False)
         output = self.out(rows(ops.reshape(context, ops.shape(x))))
         return output, (key, value)
 
     def _attend(self, query, key, value, mask, training):
         """Returns the context (B, P, N, D) and the distributions."""
-        scale = 1.0 / math.sqrt(self.config.head_width)
-        if training:
-            # Scale the query before the matmul: float16 scores can overflow.
-            scores = ops.cast(_attention_scores(query * scale, key), "float32")
-        else:
-            # On CPU, TensorFlow fuses matmul, scale and mask only in float32.
-            query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
-            scores = _attention_scores(query, key) * scale
-        mask_bias = ops.cast(ops.logical_not(mask), "float32") * MASKED_SCORE
-        scores = scores + ops.expand_dims(mask_bias, 1)
-        attention = ops.softmax(scores, axis=-1)  # (B, N, P, S)
-        weights = ops.cast(attention, self.compute_dtype)
-        context = ops.matmul(self.dropout(weights, training=training), value)
-        return ops.transpose(context, (0, 2, 1, 3)), attention  # (B, P, N, D)
+        return attend(
+            query, key, value, mask, dropout=self.dropout, training=training
+        )
 
     def _project(self, x):
         """Computes queries, keys, values: (B, S, H) -> 3 of (B, N, S, D)."""
@@ -331,7 +320,39 @@ class SelfAttention(keras.layers.Layer):
         return projected
 
 
-def _written(cache, value, position):
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    *,
+    dropout: "Dropout",
+    training: bool | None,
+) -> tuple[Tensor, Tensor]:
+    """Attends with N heads (Vaswani et al. 2017, equation 1).
+
+    query (B, N, P, D), key and value (B, N, S, D), mask (B, 1 or P, S) bool ->
+    context (B, P, N, D) and the distributions (B, N, P, S), float32.
+
+    dropout: is applied to the distributions in training.
+    """
+    scale = 1.0 / math.sqrt(query.shape[-1])
+    if training:
+        # Scale the query before the matmul: float16 scores can overflow.
+        scores = ops.cast(_attention_scores(query * scale, key), "float32")
+    else:
+        # On CPU, TensorFlow fuses matmul, scale and mask only in float32.
+        query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
+        scores = _attention_scores(query, key) * scale
+    mask_bias = ops.cast(ops.logical_not(mask), "float32") * MASKED_SCORE
+    scores = scores + ops.expand_dims(mask_bias, 1)
+    attention = ops.softmax(scores, axis=-1)  # (B, N, P, S)
+    weights = ops.cast(attention, dropout.compute_dtype)
+    context = ops.matmul(dropout(weights, training=training), value)
+    return ops.transpose(context, (0, 2, 1, 3)), attention  # (B, P, N, D)
+
+
+def written(cache: Tensor, value: Tensor, position: Tensor) -> Tensor:
     """Writes (B, N, 1, D) at each row's position into (B, N, T, D)."""
     positions = ops.arange(ops.shape(cache)[2], dtype="int32")
     here = ops.equal(positions, ops.expand_dims(position, 1))  # (B, T)

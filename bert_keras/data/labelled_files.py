@@ -118,6 +118,25 @@ class Examples(Iterator[dict[str, str]]):
             self.layout,
         )
 
+    def mapped(
+        self, function: Callable[[dict[str, str]], dict[str, str]]
+    ) -> "Examples":
+        """Returns the examples that `function` makes of these.
+
+        A ValueError of it, with a phrase as message, becomes an InputError.
+        """
+
+        def examples():
+            for number, example in enumerate(self._examples, 1):
+                try:
+                    yield None if example is None else function(example)
+                except ValueError as problem:
+                    raise errors.InputError(
+                        f"{self.path}, row {number}: {problem}."
+                    ) from None
+
+        return Examples(self.path, examples(), self._notes, self.layout)
+
 
 def read(
     path: str,
@@ -126,6 +145,7 @@ def read(
     needed: Collection[str] = (),
     on_bad_row: str = "fail",
     label: Callable[[Any], str] = labels.parse_label,
+    text: Callable[[Any], str] | None = None,
 ) -> Examples:
     """Reads the requested columns of a file, one dict per row.
 
@@ -140,6 +160,7 @@ def read(
         "skip" counts it in `Examples.skipped`, and raises InputError after
         the last row if more than half of the rows are malformed.
       label: a parser from the module `labels`; other columns are texts.
+      text: a parser of the texts; None: they have to be strings.
 
     After an unclosed quote in a CSV file, reading continues with the line after
     the opening quote. A closed quoted text whose lines look like rows is an
@@ -147,17 +168,14 @@ def read(
     """
     if on_bad_row not in ("fail", "skip"):
         raise ValueError(f"on_bad_row is fail or skip, not {on_bad_row!r}.")
-    text_lines.refuse_folder(path)
-    suffix = re.search(  # type: ignore[index]  # there is always a match
-        r"(\.\w+)?$", path.lower().removesuffix(".gz")
-    )[0]
-    if suffix not in table_rows.READERS:
-        raise errors.InputError(
-            f"{path}: expected a name that ends in "
-            f"{', '.join(table_rows.READERS)}, with or without .gz."
-        )
+    suffix = _suffix(path)
     make_reader = functools.partial(
-        _ColumnSelector, path, columns=columns, needed=needed, label=label
+        _ColumnSelector,
+        path,
+        columns=columns,
+        needed=needed,
+        label=label,
+        text=text or _require_text,
     )
     has_header = suffix in table_rows.TABLES and not _are_positions(columns)
     layout = ""
@@ -176,6 +194,29 @@ def read(
         path, raw_rows, make_reader, on_bad_row == "skip", has_header, doubts
     )
     return Examples(path, examples, lambda: _doubt_message(doubts), layout)
+
+
+def raw_rows(path: str) -> Iterator[table_rows.RawRow]:
+    """Yields the rows of a file with all their fields; a header is one."""
+    suffix = _suffix(path)
+    if suffix == ".csv":
+        separator = csv_separator.infer(path, indices=[])
+        return table_rows.read_csv(path, separator=separator)
+    return table_rows.READERS[suffix](path, lambda names: list(names))
+
+
+def _suffix(path: str) -> str:
+    """Returns the suffix that determines a file's format, or InputError."""
+    text_lines.refuse_folder(path)
+    suffix = re.search(  # type: ignore[index]  # there is always a match
+        r"(\.\w+)?$", path.lower().removesuffix(".gz")
+    )[0]
+    if suffix not in table_rows.READERS:
+        raise errors.InputError(
+            f"{path}: expected a name that ends in "
+            f"{', '.join(table_rows.READERS)}, with or without .gz."
+        )
+    return suffix
 
 
 def _doubt_message(doubts: Sequence[str]) -> str:
@@ -326,9 +367,9 @@ def _examples(
 class _ColumnSelector:
     """Reads the requested columns, located by the first row of a file."""
 
-    def __init__(self, path, first, *, columns, needed, label):
+    def __init__(self, path, first, *, columns, needed, label, text):
         named = isinstance(first, Mapping)
-        self.label = label
+        self.label, self.text = label, text
         self._numbers: dict[float, str] = {}  # numeric labels -> as written
         self.width = None if named else len(first)
         available: list[Any] = (
@@ -388,7 +429,7 @@ class _ColumnSelector:
         for name, key in self.keys.items():
             if self.width is None and key not in fields:
                 return None, f"expected a value for {key!r}, found none"
-            read = self.label if name == "label" else _require_text
+            read = self.label if name == "label" else self.text
             try:
                 example[name] = read(fields[key])
                 if name == "label" and read != labels.parse_number:

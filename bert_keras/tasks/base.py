@@ -331,6 +331,13 @@ class Task:
         del path
         return None
 
+    def data_files(self, path: str) -> Sequence[str]:
+        """Returns the paths that `read_examples(path)` reads.
+
+        A run is known by the contents of all of them.
+        """
+        return [path]
+
     def text_row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Converts a row from Python or JSON to a row of text columns.
 
@@ -456,6 +463,17 @@ class Task:
         """
         del inputs
         return features
+
+    def initialize_heads(
+        self, encoder: keras.Model, heads: Heads
+    ) -> Sequence[str]:
+        """Sets weights of new heads from the encoder's, if the task does so.
+
+        It is called once, before training, if no trained head is reused.
+        Returns the paths of the weights that were set, for a message.
+        """
+        del encoder, heads
+        return ()
 
     def positions_read(self, features: Tensors) -> tf.Tensor | None:
         """Returns the positions of the last layer that heads read.

@@ -261,10 +261,10 @@ def options_fingerprints(task: base.Task) -> dict[str, str]:
     }
 
 
-def contents_fingerprint(path: str) -> str:
-    """Returns a fingerprint of a file, or of all files of a folder or glob."""
+def contents_fingerprint(*paths: str) -> str:
+    """Returns a fingerprint of files, or of all files of folders or globs."""
     digest = hashlib.sha256()
-    for each in corpus.files([path]):
+    for each in corpus.files(list(paths)):
         digest.update((files.checksum(each) or "").encode())
     return digest.hexdigest()[:16]
 

@@ -23,6 +23,7 @@ def attention(score, *, query_width=None):
         attention_width=HIDDEN,
         name="attention",
     )
+    layer.build()
     random = np.random.default_rng(0)
     for variable in layer.weights:
         variable.assign(random.normal(size=variable.shape))
@@ -265,6 +266,7 @@ class AttentionTest(parameterized.TestCase):
 
     def test_widths_are_hidden_size(self):
         layer = attention_scores.Attention(tiny.bert(), score="additive")
+        layer.build()
         self.assertEqual(
             [tuple(weight.shape) for weight in layer.weights],
             [(16, 16), (16, 16), (16,)],
@@ -274,6 +276,7 @@ class AttentionTest(parameterized.TestCase):
         keras.utils.set_random_seed(1)
         config = tiny.bert(hidden_size=64, initializer_range=0.05)
         layer = attention_scores.Attention(config, score="additive")
+        layer.build()
         for weight in layer.weights:
             self.assertBetween(np.std(weight), 0.03, 0.06)
 

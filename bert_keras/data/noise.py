@@ -1,0 +1,123 @@
+"""Damages texts that an encoder-decoder learns to rebuild (Lewis et al. 2020).
+
+All functions take rows of ids with padding at their end, and give rows of the
+same width S; what is deleted leaves padding. Random numbers are arguments.
+
+Shapes: B batch, S sequence.
+"""
+
+import math
+
+import tensorflow as tf
+
+SWAP_DISTANCE = 3  # Lample et al. 2018, section 2.3
+SPAN_LENGTH = 3.0  # mean tokens of a span (Lewis et al. 2020, section 2.2)
+
+
+def mask(
+    ids: tf.Tensor,
+    ordinary: tf.Tensor,
+    uniform: tf.Tensor,
+    *,
+    share: float,
+    mask_id: int,
+) -> tf.Tensor:
+    """Replaces a share of the ordinary tokens by the mask.
+
+    ids (B, S) int32, ordinary (B, S) bool: what may be damaged, uniform (B, S)
+    in [0, 1).
+    """
+    return tf.where(ordinary & (uniform < share), mask_id, ids)
+
+
+def delete(
+    ids: tf.Tensor, is_token: tf.Tensor, deleted: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Deletes tokens: returns ids, and a mask (B, S) int32 of what is left.
+
+    With the third of [2, 7, 8, 9, 3] deleted: [2, 7, 9, 3, 0].
+    """
+    kept = is_token & tf.logical_not(deleted)
+    order = tf.argsort(
+        tf.cast(tf.logical_not(kept), tf.int32), axis=1, stable=True
+    )
+    count = tf.reduce_sum(tf.cast(kept, tf.int32), axis=1)
+    left = tf.sequence_mask(count, tf.shape(ids)[1], tf.int32)
+    return tf.gather(ids, order, batch_dims=1) * left, left
+
+
+def swap(
+    ids: tf.Tensor, ordinary: tf.Tensor, uniform: tf.Tensor
+) -> tf.Tensor:
+    """Shuffles ordinary tokens, each by at most SWAP_DISTANCE positions.
+
+    They are sorted by their position + uniform * (SWAP_DISTANCE + 1); all other
+    tokens keep their positions if they are at the ends of the row.
+    """
+    position = tf.cast(tf.range(tf.shape(ids)[1]), tf.float32)
+    shift = tf.where(ordinary, uniform * (SWAP_DISTANCE + 1), 0.0)
+    # Tokens after the ordinary ones, [SEP] and padding, stay behind them.
+    last = tf.reduce_max(tf.where(ordinary, position, -1.0), 1, keepdims=True)
+    behind = tf.where(
+        tf.logical_not(ordinary) & (position > last), SWAP_DISTANCE + 1.0, 0.0
+    )
+    order = tf.argsort(position + shift + behind, axis=1, stable=True)
+    return tf.gather(ids, order, batch_dims=1)
+
+
+def spans(
+    ids: tf.Tensor,
+    is_token: tf.Tensor,
+    ordinary: tf.Tensor,
+    starts: tf.Tensor,
+    lengths: tf.Tensor,
+    *,
+    share: float,
+    mask_id: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Replaces spans of ordinary tokens by one mask each.
+
+    A span starts at an ordinary token with a probability such that about
+    `share` of the tokens are covered; its length is 1 + Poisson(SPAN_LENGTH -
+    1). Spans that touch become one.
+
+    starts, lengths: (B, S), uniform in [0, 1).
+
+    Returns ids and a mask (B, S) int32. If the second and third token of
+    [2, 7, 8, 9, 3] are a span: [2, mask_id, 9, 3, 0].
+    """
+    position = tf.range(tf.shape(ids)[1])
+    # A token is not covered if no span starts at it or at one of the `length`
+    # - 1 tokens before it: (1 - p)^length, here of the mean length.
+    probability = 1.0 - (1.0 - share) ** (1.0 / SPAN_LENGTH)
+    size = 1 + poisson(lengths, SPAN_LENGTH - 1.0)
+    reach = tf.where(ordinary & (starts < probability), position + size, 0)
+    reach = _running_maximum(reach)
+    covered = ordinary & (position < reach)
+    begins = covered & tf.logical_not(
+        tf.pad(covered[:, :-1], [[0, 0], [1, 0]])
+    )
+    ids = tf.where(begins, mask_id, ids)
+    return delete(ids, is_token, covered & tf.logical_not(begins))
+
+
+def poisson(uniform: tf.Tensor, mean: float, most: int = 20) -> tf.Tensor:
+    """Draws Poisson numbers from uniform ones: (...) -> (...) int32.
+
+    They are the count of values of the cumulative distribution that are not
+    above the uniform number; those above `most` become `most`.
+    """
+    total, probability = 0.0, math.exp(-mean)
+    count = tf.zeros_like(uniform, tf.int32)
+    for number in range(most):
+        total += probability
+        probability *= mean / (number + 1)
+        count += tf.cast(uniform >= total, tf.int32)
+    return count
+
+
+def _running_maximum(x: tf.Tensor) -> tf.Tensor:
+    """Returns the maximum of each row up to each position, (B, S)."""
+    length = tf.shape(x)[1]
+    before = tf.range(length)[:, tf.newaxis] >= tf.range(length)
+    return tf.reduce_max(tf.where(before, x[:, tf.newaxis], 0), axis=2)

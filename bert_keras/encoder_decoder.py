@@ -1,0 +1,300 @@
+"""The base of tasks that generate a text: any encoder, and a decoder as head."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from bert_keras import decoders, errors, generation, options
+from bert_keras.networks import base as networks
+from bert_keras.tasks import base
+from bert_keras.tokenizers import base as tokenizers
+
+HEAD = "decoder"
+TERM = "text"  # the loss term
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderDecoder(base.Task):
+    """Generates a target text from a source text.
+
+    The encoder is any network; the decoder is this task's head, a Transformer
+    (Vaswani et al. 2017) or a recurrent network with attention (Bahdanau et al.
+    2015, Luong et al. 2015). In training the decoder reads the target's own
+    earlier tokens; the loss is the mean cross entropy of its tokens.
+    """
+
+    pipeline_tag = "text2text-generation"
+    softmax_terms = (TERM,)
+    target_axes = {TERM: base.TARGET_TOKENS}
+
+    decoder: str = options.option(
+        "transformer",
+        "The decoder: transformer, or a recurrent network, lstm or gru.",
+        choices=decoders.KINDS,
+    )
+    decoder_layers: int = options.option(
+        0,
+        "Its layers; 0: as many as the encoder, or 1 of a recurrent one.",
+        minimum=0,
+        maximum=1000,
+    )
+    attention: str = options.option(
+        "additive",
+        "How a recurrent decoder scores the source's states: additive "
+        "(Bahdanau), dot, scaled_dot, general or concat (Luong); none = it "
+        "reads the text's vector only.",
+        choices=decoders.ATTENTIONS,
+    )
+    first_state: str = options.option(
+        "encoder",
+        "Where a recurrent decoder starts: encoder = from the text's vector; "
+        "zeros; random = a vector that is drawn once.",
+        choices=decoders.FIRST_STATES,
+    )
+    decoder_init: str = options.option(
+        "new",
+        "Weights that a new Transformer decoder starts from: new = random; "
+        "encoder = those of the encoder's blocks, with random attention to the "
+        "source.",
+        choices=("new", "encoder"),
+    )
+    # How answers are generated: see generation.Settings. They are no options of
+    # training, so that they are no flags of it.
+    max_new_tokens: int | None = None
+    num_beams: int | None = None
+    num_return_sequences: int | None = None
+    length_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    min_new_tokens: int | None = None
+    coverage_penalty: float | None = None
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    # Set by `adapt`, from the tokenizer.
+    vocab_size: int = 0  # that of a target vocabulary of its own; 0: shared
+    start_id: int = -1
+    end_id: int = -1
+
+    def __post_init__(self) -> None:
+        generation.check(self)
+        if (self.max_new_tokens or 0) > self.longest_target:
+            raise errors.InputError(
+                f"max_new_tokens={self.max_new_tokens}: expected at most the "
+                f"{self.longest_target} tokens of a target, for which the model "
+                "was trained.",
+                argument="max_new_tokens",
+            )
+
+    @property
+    def longest_target(self) -> int:
+        """The maximum number of a target's tokens, its end included."""
+        raise NotImplementedError
+
+    def adapt(
+        self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
+    ) -> base.Task:
+        del examples
+        target = tokenizer.target
+        if target.feature != "token_ids":
+            raise errors.InputError(
+                f"the tokenizer's ids are {target.feature}, which a decoder "
+                "cannot generate; give target_tokenizer=wordpiece.",
+                argument="target_tokenizer",
+            )
+        frame = target.frame
+        ends = (*frame.end, target.end_id)
+        return self.with_settings(
+            vocab_size=0 if target is tokenizer else target.vocab_size,
+            start_id=int((*frame.start, ends[0])[0]),
+            end_id=int(ends[0]),
+        )
+
+    def require_adapted(self) -> None:
+        """Raises InputError if `adapt` has not set the ids of the tokens."""
+        if self.end_id < 0:
+            raise errors.InputError(
+                f"expected {type(self).__name__}().adapt([], tokenizer), a "
+                "task that has the ids of the target's start and end."
+            )
+
+    @property
+    def num_new_tokens(self) -> int:
+        """G, the maximum number of generated tokens."""
+        if self.max_new_tokens is None:
+            return self.longest_target
+        return max(1, self.max_new_tokens)
+
+    @property
+    def steps_per_answer(self) -> int:
+        return 1 + self.num_new_tokens
+
+    # The model.
+
+    @property
+    def _decoder_values(self) -> dict[str, Any]:
+        """What determines the decoder's weights."""
+        values: dict[str, Any] = {
+            "kind": self.decoder,
+            "num_layers": self.decoder_layers,
+            "vocab_size": self.vocab_size,
+        }
+        if self.decoder != "transformer":
+            values |= {
+                "attention": self.attention,
+                "first_state": self.first_state,
+            }
+        return values
+
+    @property
+    def head_signatures(self) -> dict[str, Any]:
+        return {HEAD: self._decoder_values}
+
+    def build_heads(
+        self, config: networks.NetworkConfig
+    ) -> dict[str, keras.layers.Layer]:
+        if not self.vocab_size and "token_ids" not in config.inputs:
+            raise errors.InputError(
+                f"the network {config.name} has no embeddings of tokens that a "
+                "decoder could share; give target_tokenizer=wordpiece.",
+                argument="target_tokenizer",
+            )
+        config = decoders.config_for(config, **self._decoder_values)
+        longest = config.max_length
+        if longest is not None and self.longest_target > longest:
+            raise errors.InputError(
+                f"targets may have {self.longest_target} tokens, and the "
+                f"decoder has as many positions as the encoder, {longest}; "
+                "lower max_target_length.",
+                argument="max_target_length",
+            )
+        return {HEAD: decoders.build(config)}
+
+    def initialize_heads(
+        self, encoder: keras.Model, heads: base.Heads
+    ) -> Sequence[str]:
+        if self.decoder_init == "new":
+            return ()
+        return decoders.copy_blocks(encoder, heads[HEAD])
+
+    def read_source(
+        self,
+        encoder: keras.Model,
+        features: base.Tensors,
+        training: bool | None,
+    ) -> decoders.Source:
+        """Runs the encoder; returns what the decoder reads."""
+        encoded = networks.encode(encoder, features, training=training)
+        mask = features["padding_mask"] > 0
+        return decoders.Source(encoded["hidden"][-1], mask, encoded["pooled"])
+
+    def forward(
+        self,
+        encoder: keras.Model,
+        heads: base.Heads,
+        features: base.Tensors,
+        *,
+        targets: base.Targets | None = None,
+        training: bool | None = False,
+    ) -> base.Tensors:
+        """Returns the logits of each target token, {"text": (B, G, V)}.
+
+        The decoder reads the start and the target's tokens but the last. Without
+        targets it reads the start: logits of the first token, (B, 1, V).
+        """
+        source = self.read_source(encoder, features, training)
+        if targets is None:
+            batch = tf.shape(source.mask)[0]
+            ids = tf.fill([batch, 1], self.start_id)
+        else:
+            labels, _ = targets[TERM]
+            start = tf.fill([tf.shape(labels)[0], 1], self.start_id)
+            ids = tf.concat([start, labels[:, :-1]], axis=1)
+            ids = tf.ensure_shape(ids, labels.shape)
+        logits = heads[HEAD](
+            ids, source, encoder.token_table, training=training
+        )
+        return {TERM: logits}
+
+    def loss(
+        self,
+        outputs: base.Tensors,
+        features: base.Tensors,
+        targets: base.Targets,
+    ) -> base.Tensors:
+        labels, weights = targets[TERM]
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels, outputs[TERM]
+        )
+        return {TERM: tf.reduce_sum(losses * weights)}
+
+    def metric_sums(
+        self,
+        outputs: base.Tensors,
+        features: base.Tensors,
+        targets: base.Targets,
+    ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        labels, weights = targets[TERM]
+        predicted = tf.argmax(outputs[TERM], axis=-1, output_type=tf.int32)
+        correct = tf.cast(predicted == labels, tf.float32)
+        sums = tf.reduce_sum(correct * weights), tf.reduce_sum(weights)
+        return {f"{TERM}_accuracy": sums}
+
+    # Answers.
+
+    def infer(self, model: Any, features: base.Tensors) -> base.Tensors:
+        """Generates the targets: see generation.Beams, (W, N, G)."""
+        decoder = model.head.by_name()[HEAD]
+        table = model.encoder.token_table
+        source = self.read_source(model.encoder, features, training=False)
+        search = generation.Search.of(self)
+        memory = search.tile(decoder.read_source(source))
+
+        def step(ids, state):
+            logits, state = decoder.step(ids, state, memory, table)
+            return generation.finite(logits), state
+
+        return search.run(
+            step,
+            search.tile(decoder.first_state(source, self.num_new_tokens)),
+            start_ids=tf.fill([tf.shape(source.mask)[0]], self.start_id),
+            end_id=self.end_id,
+            max_length=self.num_new_tokens,
+        )
+
+    def decode(
+        self, outputs: base.Tensors, features: base.Tensors
+    ) -> base.Tensors:
+        return outputs
+
+    def postprocess(
+        self,
+        decoded: base.Tensors,
+        features: base.Tensors,
+        raw: base.Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> base.Tensors:
+        """Returns the texts generated from T sources.
+
+        {"text" (T,) string, the best; "score" (T,), its log-probability,
+        divided by the length penalty}; of several also {"texts", "scores"
+        (T, N)}, the best first.
+        """
+        ids, length = decoded["ids"], decoded["length"]
+        count = ids.shape[1]
+        flat = tf.RaggedTensor.from_tensor(
+            tf.reshape(ids, (-1, ids.shape[2])),
+            lengths=tf.reshape(length, [-1]),
+        )
+        texts = tokenizer.target.detokenize(flat)
+        texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
+        texts = tf.reshape(texts, (-1, count))
+        answers = {"text": texts[:, 0], "score": decoded["score"][:, 0]}
+        if count > 1:
+            answers |= {"texts": texts, "scores": decoded["score"]}
+        return answers
+
