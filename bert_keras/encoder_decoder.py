@@ -81,7 +81,12 @@ class EncoderDecoder(base.Task):
     end_id: int = -1
 
     def __post_init__(self) -> None:
-        generation.check(self)
+        names = [
+            field.name
+            for field in dataclasses.fields(generation.SequenceSettings)
+        ]
+        settings = {name: getattr(self, name) for name in names}
+        generation.check(generation.SequenceSettings(**settings))
         if (self.max_new_tokens or 0) > self.longest_target:
             raise errors.InputError(
                 f"max_new_tokens={self.max_new_tokens}: expected at most the "
@@ -132,6 +137,21 @@ class EncoderDecoder(base.Task):
     @property
     def steps_per_answer(self) -> int:
         return 1 + self.num_new_tokens
+
+    @property
+    def copies_per_row(self) -> int:
+        return self.num_beams or 1
+
+    def for_device(self) -> base.Task:
+        """Returns the task that generates without a search, for one text."""
+        names = [
+            field.name
+            for field in dataclasses.fields(generation.SequenceSettings)
+        ]
+        unset = dict.fromkeys(names)
+        return self.with_settings(
+            **(unset | {"max_new_tokens": self.max_new_tokens})
+        )
 
     # The model.
 
@@ -246,25 +266,98 @@ class EncoderDecoder(base.Task):
 
     # Answers.
 
+    @property
+    def samples(self) -> bool:
+        """Whether tokens are sampled and not searched for."""
+        if self.do_sample is None:
+            names = generation.OF_SAMPLES
+            return any(getattr(self, name) is not None for name in names)
+        return self.do_sample
+
     def infer(self, model: Any, features: base.Tensors) -> base.Tensors:
-        """Generates the targets: see generation.Beams, (W, N, G)."""
+        """Generates the targets.
+
+        {"ids" (W, N, G) int32, padded; "length" (W, N) int32; "score" (W, N)},
+        the best of N first; see generation.Beams.
+        """
         decoder = model.head.by_name()[HEAD]
         table = model.encoder.token_table
         source = self.read_source(model.encoder, features, training=False)
-        search = generation.Search.of(self)
-        memory = search.tile(decoder.read_source(source))
+        count = self.copies_per_row
+        memory = generation.tile(decoder.read_source(source), count)
 
         def step(ids, state):
             logits, state = decoder.step(ids, state, memory, table)
             return generation.finite(logits), state
 
-        return search.run(
+        state = decoder.first_state(source, self.num_new_tokens)
+        settings = {
+            "start_ids": tf.fill([tf.shape(source.mask)[0]], self.start_id),
+            "end_id": self.end_id,
+            "max_length": self.num_new_tokens,
+            "no_repeat_ngram_size": self.no_repeat_ngram_size or 0,
+            "min_length": self.min_new_tokens or 0,
+        }
+        if self.samples:
+            return self._sample(step, state, settings, features, source, model)
+        found = generation.beam_search(
             step,
-            search.tile(decoder.first_state(source, self.num_new_tokens)),
-            start_ids=tf.fill([tf.shape(source.mask)[0]], self.start_id),
-            end_id=self.end_id,
-            max_length=self.num_new_tokens,
+            generation.tile(state, count),
+            num_beams=count,
+            num_return=self.num_return_sequences or 1,
+            length_penalty=self._length_penalty,
+            coverage_penalty=self.coverage_penalty or 0.0,
+            attention=lambda state: state["attention"],
+            source_mask=tf.cast(source.mask, tf.int32),
+            **settings,
         )
+        return {
+            "ids": found.ids,
+            "length": found.length,
+            "score": found.score,
+        }
+
+    @property
+    def _length_penalty(self) -> float:
+        if self.length_penalty is None:
+            return generation.LENGTH_PENALTY
+        return self.length_penalty
+
+    def _sample(self, step, state, settings, features, source, model):
+        """Draws the targets, and scores them as a search would."""
+        own = {
+            name: getattr(self, name)
+            for name in ("temperature", "top_k", "top_p")
+            if getattr(self, name) is not None
+        }
+        (name,) = set(features) & {"token_ids", "characters"}
+        ids = features[name]
+        if ids.shape.rank > 2:
+            ids = tf.reduce_sum(ids * tf.range(1, ids.shape[2] + 1), axis=2)
+        seeds = generation.row_seeds(
+            ids, features["padding_mask"], self.seed or 0
+        )
+        drawn = generation.sample(step, state, seeds=seeds, **settings, **own)
+        # The targets as in training, with their end where they have one.
+        columns = tf.range(self.num_new_tokens)
+        length = drawn.length[:, tf.newaxis]
+        is_end = drawn.ended[:, tf.newaxis] & (columns == length)
+        labels = tf.where(is_end, self.end_id, drawn.ids)
+        logits = model.head.by_name()[HEAD](
+            tf.concat([settings["start_ids"][:, None], labels[:, :-1]], 1),
+            source,
+            model.encoder.token_table,
+        )
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        is_read = (columns < length) | is_end
+        total = -tf.reduce_sum(tf.where(is_read, losses, 0.0), axis=1)
+        count = tf.reduce_sum(tf.cast(is_read, tf.float32), axis=1)
+        score = total / ((5.0 + count) / 6.0) ** self._length_penalty
+        return {
+            "ids": drawn.ids[:, tf.newaxis],
+            "length": length,
+            "score": score[:, tf.newaxis],
+        }
 
     def decode(
         self, outputs: base.Tensors, features: base.Tensors

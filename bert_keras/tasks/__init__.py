@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # _PUBLIC for type checkers and editors
     )
     from bert_keras.tasks.causal_lm import CausalLM as CausalLM
     from bert_keras.tasks.classification import Classification as Classification
+    from bert_keras.tasks.denoising import Denoising as Denoising
     from bert_keras.tasks.embedding import Embedding as Embedding
     from bert_keras.tasks.intent_slots import IntentSlots as IntentSlots
     from bert_keras.tasks.masked_lm import MaskedLM as MaskedLM
@@ -23,17 +24,22 @@ if TYPE_CHECKING:  # _PUBLIC for type checkers and editors
     from bert_keras.tasks.question_answering import (
         QuestionAnswering as QuestionAnswering,
     )
+    from bert_keras.tasks.sequence_to_sequence import (
+        SequenceToSequence as SequenceToSequence,
+    )
     from bert_keras.tasks.tagging import Tagging as Tagging
 
 _PUBLIC = {
     "CausalLM": "causal_lm",
     "BidirectionalLM": "bidirectional_lm",
     "Classification": "classification",
+    "Denoising": "denoising",
     "Embedding": "embedding",
     "IntentSlots": "intent_slots",
     "MaskedLM": "masked_lm",
     "MultipleChoice": "multiple_choice",
     "QuestionAnswering": "question_answering",
+    "SequenceToSequence": "sequence_to_sequence",
     "Tagging": "tagging",
 }
 

@@ -163,8 +163,8 @@ class DecoderTest(parameterized.TestCase):
         np.testing.assert_allclose(logits, layer(ids(), source()), atol=2e-5)
 
     def test_widths_that_no_heads_divide_are_refused(self):
-        network = tiny.elmo(projection_size=75, lstm_size=80)
-        with self.assertRaisesRegex(errors.InputError, "150 hidden units"):
+        network = tiny.elmo(projection_size=97, lstm_size=100)
+        with self.assertRaisesRegex(errors.InputError, "194 hidden units"):
             decoders.config_for(network, vocab_size=9)
 
 

@@ -27,6 +27,11 @@ ROWS = {
         {"text": "a very bad old plot .", "text_pair": "坏", "label": "bad"},
         {"text": "", "text_pair": "dull", "label": "bad"},
     ],
+    "denoising": [
+        {"text": "the film is very good"},
+        {"text": "很 好 电影 ! a dull old story"},
+        {"text": ""},
+    ],
     "embedding": [
         {"text": "a good film", "text_pair": "很 好", "label": "5"},
         {"text": "a bad old plot .", "text_pair": "dull", "label": "0.5"},
@@ -98,6 +103,11 @@ ROWS = {
             "answer_start": "-1",
             "is_impossible": "true",
         },
+    ],
+    "sequence_to_sequence": [
+        {"text": "the film is good", "target": "电影 很 好"},
+        {"text": "a very bad old plot . " * 8, "target": "bad"},
+        {"text": "", "target": "dull " * 80},
     ],
     "tagging": [
         {
@@ -198,7 +208,7 @@ class EveryTaskTest(absltest.TestCase):
                 for term, pair in targets.items()
             }
             one, two = (
-                model.task.loss(model.model(x), x, y)
+                model.task.loss(model.model(x, targets=y), x, y)
                 for x, y in ((inputs, targets), (longer, padded))
             )
             self.assertEqual(set(one), set(targets))
@@ -219,8 +229,10 @@ class EveryTaskTest(absltest.TestCase):
                 )
                 for term, pair in targets.items()
             }
-            one = model.task.loss(model.model(inputs), inputs, targets)
-            two = model.task.loss(model.model(more), more, padded)
+            one, two = (
+                model.task.loss(model.model(x, targets=y), x, y)
+                for x, y in ((inputs, targets), (more, padded))
+            )
             for term, value in one.items():
                 np.testing.assert_allclose(value, two[term], rtol=1e-5)
 
@@ -234,7 +246,7 @@ class EveryTaskTest(absltest.TestCase):
                 model=model, inputs=inputs, targets=targets, rule=optimizer
             ):
                 with tf.GradientTape() as tape:
-                    outputs = model.model(inputs)
+                    outputs = model.model(inputs, targets=targets)
                     losses = model.task.loss(outputs, inputs, targets)
                     loss = tf.add_n(list(losses.values()))
                 variables = model.model.trainable_variables
