@@ -3,6 +3,8 @@
 python -m benchmarks.padding --records=rec/train,runs/sst2/records
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import rich.console
 import rich.table
@@ -17,26 +19,40 @@ RECORDS = flags.DEFINE_list(
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows per batch.", 1)
 
 
-def padding_fraction(
-    lengths: np.ndarray, longest: int, grouped: bool, buckets: tuple[int, ...]
-) -> float:
-    """Returns the fraction of padding among the positions of one epoch.
+def sampler(
+    folder: records.Records, grouped: bool, buckets: bool
+) -> batches.BatchSampler:
+    """Returns a sampler of rows of similar length (grouped), or of any."""
 
-    longest: length of every batch if there are no `buckets`.
-    grouped: batches have rows of similar length.
-    """
-    sampler = batches.BatchSampler(
-        lengths, BATCH_SIZE.value, seed=1, shuffle=grouped, buckets=buckets
+    def lengths(longest):
+        return batches.buckets(longest) if buckets else (longest,)
+
+    targets = {}
+    if folder.target_lengths is not None:
+        targets = {
+            "target_lengths": folder.target_lengths,
+            "target_buckets": lengths(folder.manifest["longest_target"]),
+        }
+    longest = folder.manifest.get("seq_length", folder.manifest["longest"])
+    return batches.BatchSampler(
+        folder.lengths,
+        BATCH_SIZE.value,
+        seed=1,
+        shuffle=grouped,
+        buckets=lengths(longest),
+        **targets,
     )
-    positions = 0
-    random = np.random.default_rng(1)
-    order = random.permutation(len(lengths))
+
+
+def steps(
+    folder: records.Records, sampler: batches.BatchSampler
+) -> Iterator[np.ndarray]:
+    """Yields the rows of each batch of an epoch, without empty ones."""
+    order = np.random.default_rng(1).permutation(len(folder))
     for step in range(sampler.steps_per_epoch):
         rows = sampler.rows(step)
-        rows = rows if grouped else np.where(rows < 0, -1, order[rows])
-        length = sampler.length(rows) if buckets else longest
-        positions += length * (rows >= 0).sum()
-    return 1 - lengths.sum() / positions
+        rows = rows[rows >= 0]
+        yield rows if sampler.shuffle else order[rows]
 
 
 def main(_):
@@ -51,27 +67,38 @@ def main(_):
         "batch lengths",
     ):
         table.add_column(column)
-    for folder in RECORDS.value:
-        folder_records = records.Records(folder)
-        lengths = folder_records.lengths
-        longest = folder_records.manifest.get("seq_length", int(lengths.max()))
-        buckets = batches.buckets(longest)
-        sampler = batches.BatchSampler(
-            lengths, BATCH_SIZE.value, seed=1, buckets=buckets
-        )
-        batch_lengths = {
-            sampler.length(sampler.rows(step))
-            for step in range(sampler.steps_per_epoch)
-        }
-        table.add_row(
-            folder,
-            f"{len(lengths):,}",
-            f"{lengths.mean():.1f}",
-            f"{padding_fraction(lengths, longest, False, ()):.1%}",
-            f"{padding_fraction(lengths, longest, False, buckets):.1%}",
-            f"{padding_fraction(lengths, longest, True, buckets):.1%}",
-            str(len(batch_lengths)),
-        )
+    for path in RECORDS.value:
+        folder = records.Records(path)
+        samplers = [
+            sampler(folder, grouped, buckets)
+            for grouped, buckets in (
+                (False, False),
+                (False, True),
+                (True, True),
+            )
+        ]
+        axes = [(path, folder.lengths, [each.length for each in samplers])]
+        if folder.target_lengths is not None:
+            padded_lengths = [each.target_length for each in samplers]
+            axes.append(("its targets", folder.target_lengths, padded_lengths))
+        for name, lengths, padded_lengths in axes:
+            fractions = []
+            for each, padded_length in zip(
+                samplers, padded_lengths, strict=True
+            ):
+                batch_lengths = [
+                    (padded_length(rows), len(rows))
+                    for rows in steps(folder, each)
+                ]
+                positions = sum(length * rows for length, rows in batch_lengths)
+                fractions.append(f"{1 - lengths.sum() / positions:.1%}")
+            table.add_row(
+                name,
+                f"{len(lengths):,}",
+                f"{lengths.mean():.1f}",
+                *fractions,
+                str(len({length for length, _ in batch_lengths})),
+            )
     rich.console.Console(width=120).print(table)
 
 

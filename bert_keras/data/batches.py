@@ -10,9 +10,18 @@ import tensorflow as tf
 
 from bert_keras import errors
 from bert_keras.data import records as records_lib
+from bert_keras.data import shard_arrays
 
 # Rows are sorted by length within windows of this many batches.
 GROUPED_BATCHES = 50
+
+_ANY_LENGTH = dict.fromkeys(
+    (shard_arrays.ROW_SPLITS, shard_arrays.TARGET_SPLITS)
+)
+# Of records that do not contain it, `read` computes it from the lengths.
+_PADDING_MASK = shard_arrays.Feature(
+    np.dtype(np.int32), shard_arrays.ROW_SPLITS, ()
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,7 +31,9 @@ class BatchSampler:
     One epoch visits every row once. One batch, by default the last one, is
     padded with empty rows of weight 0. With `shuffle`, each epoch has a new
     order; if there are also several buckets, a batch has rows of similar
-    length, and the padded batch may be any of the epoch.
+    length, and the padded batch may be any of the epoch. If the rows have
+    targets with lengths of their own, a batch has rows of one bucket and of
+    similar target length.
     """
 
     lengths: np.ndarray
@@ -31,6 +42,9 @@ class BatchSampler:
     shuffle: bool = True
     # Padded lengths a batch may have, ascending; every row fits the last.
     buckets: tuple[int, ...] = ()
+    # The same for targets; None if the records have no lengths of targets.
+    target_lengths: np.ndarray | None = None
+    target_buckets: tuple[int, ...] = ()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -43,9 +57,24 @@ class BatchSampler:
 
     def length(self, rows: np.ndarray) -> int:
         """Returns the padded length of a batch of these rows."""
-        longest = self.lengths[rows[rows >= 0]].max(initial=1)
-        buckets = self.buckets or (int(self.lengths.max()),)
-        return next(bucket for bucket in buckets if bucket >= longest)
+        return _padded_length(self.lengths, self.buckets, rows)
+
+    def target_length(self, rows: np.ndarray) -> int | None:
+        """Returns the padded length of their targets; None if they have none.
+
+        rows: those of the global batch, so that all replicas' shapes are equal.
+        """
+        if self.target_lengths is None:
+            return None
+        return _padded_length(self.target_lengths, self.target_buckets, rows)
+
+
+def _padded_length(
+    lengths: np.ndarray, buckets: tuple[int, ...], rows: np.ndarray
+) -> int:
+    longest = lengths[rows[rows >= 0]].max(initial=1)
+    buckets = buckets or (int(lengths.max(initial=1)),)
+    return next(bucket for bucket in buckets if bucket >= longest)
 
 
 def buckets(seq_length: int) -> tuple[int, ...]:
@@ -81,7 +110,8 @@ def stream(
     Yields, with b = B / num_shards rows:
       {"inputs": {name: (b, S, ...)}, "targets": {loss term: (labels,
        weights)}, "seeds": (b, 2) int32, one per row, from the seed, the step
-       and the row's index in the global batch, "step": () int64}.
+       and the row's index in the global batch, "step": () int64}. Values of
+       target tokens are (b, T, ...).
     """
     if sampler.batch_size % num_shards:
         raise errors.InputError(
@@ -136,31 +166,37 @@ def _load(
     own_shards: range,
 ) -> tf.data.Dataset:
     """Loads the shards of steps: number n is shard n % len(own_shards)."""
+    if records.target_lengths is not None and sampler.target_lengths is None:
+        raise errors.InputError(
+            "expected a sampler with target_lengths: the rows have target "
+            "tokens. Give it those of the records."
+        )
     size = sampler.batch_size // num_shards
-    names = list(records.features)
-    if "inputs/padding_mask" not in names:
-        names.append("inputs/padding_mask")
+    features = dict(records.features)
+    features.setdefault("inputs/padding_mask", _PADDING_MASK)
 
     def read(number):
         step, index = divmod(int(number), len(own_shards))
         rows = sampler.rows(step)
         first = own_shards[index] * size
-        batch = records.read(rows[first : first + size], sampler.length(rows))
+        batch = records.read(
+            rows[first : first + size],
+            sampler.length(rows),
+            sampler.target_length(rows),
+        )
         seeds = _seeds(sampler.seed, step, first, size)
-        return [batch[name] for name in names] + [seeds, np.int64(step)]
+        return [batch[name] for name in features] + [seeds, np.int64(step)]
 
     def load(number):
-        types = [
-            records_lib.working_type(_dtype(records, name)) for name in names
-        ]
+        types = [records_lib.working_type(f.dtype) for f in features.values()]
         *values, seeds, step = tf.numpy_function(
             read, [number], types + [np.int32, np.int64], stateful=False
         )
-        for name, value in zip(names, values, strict=True):
-            value.set_shape(_shape(records, name, size))
+        for feature, value in zip(features.values(), values, strict=True):
+            value.set_shape((size, *feature.padded_shape(_ANY_LENGTH)))
         seeds.set_shape((size, 2))
         step.set_shape(())
-        batch = _nest(dict(zip(names, values, strict=True)))
+        batch = _nest(dict(zip(features, values, strict=True)))
         return batch | {"seeds": seeds, "step": step}
 
     return numbers.map(load, num_parallel_calls=2, deterministic=True)
@@ -176,15 +212,29 @@ def _epoch(sampler: BatchSampler, epoch: int) -> np.ndarray:
         return _padded(order, total).reshape(-1, sampler.batch_size)
     random = np.random.Generator(np.random.Philox(key=[sampler.seed, epoch]))
     order = random.permutation(order)
-    if len(sampler.buckets) < 2:
+    if max(len(sampler.buckets), len(sampler.target_buckets)) < 2:
         return _padded(order, total).reshape(-1, sampler.batch_size)
     window = GROUPED_BATCHES * sampler.batch_size
     for start in range(0, len(order), window):
         rows = order[start : start + window]
-        by_length = np.argsort(sampler.lengths[rows], kind="stable")
-        order[start : start + window] = rows[by_length]
+        order[start : start + window] = rows[_by_length(sampler, rows)]
     batches = _padded(order, total).reshape(-1, sampler.batch_size)
     return random.permutation(batches)
+
+
+def _by_length(sampler: BatchSampler, rows: np.ndarray) -> np.ndarray:
+    """Returns the order of rows in which neighbours need little padding.
+
+    With targets, rows of one bucket are sorted by the target's length: sorted
+    by their own length, few rows of equal length would be left to sort. Of
+    Multi30k, English to German, 21.5% of all positions are padding then and not
+    25.9% (32 rows per batch); of CSL, abstract to title, 12.8% and not 15.6%.
+    """
+    lengths = sampler.lengths[rows]
+    if sampler.target_lengths is None:
+        return np.argsort(lengths, kind="stable")
+    bucket = np.searchsorted(sampler.buckets, lengths)
+    return np.lexsort((sampler.target_lengths[rows], bucket))  # last key first
 
 
 def _seeds(seed: int, step: int, first: int, size: int) -> np.ndarray:
@@ -202,17 +252,6 @@ def _seeds(seed: int, step: int, first: int, size: int) -> np.ndarray:
     mixed = (mixed * np.uint64(0x94D049BB133111EB)) >> np.uint64(33)
     seeds = np.full(size, seed, np.int64).astype(np.int32)
     return np.stack([seeds, mixed.astype(np.int32)], axis=1)
-
-
-def _dtype(records: records_lib.Rows, name: str) -> np.dtype:
-    return records.features.get(name, (np.dtype(np.int32),))[0]
-
-
-def _shape(
-    records: records_lib.Rows, name: str, size: int
-) -> tuple[int | None, ...]:
-    _, per_token, shape = records.features.get(name, (None, True, ()))
-    return (size, None, *shape) if per_token else (size, *shape)
 
 
 def _nest(flat: dict[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,11 @@
       manifest.json                 written last: present means complete
 
 A feature has either one value per token, stored without padding, or an array of
-fixed shape per row. If a token's value is an array, as the characters of a
-word, each distinct one is stored once. Shards are memory-mapped, so rows can be
-read in any order and from any position at no extra cost.
+fixed shape per row. Rows may have a second length, that of their targets: the
+other features then have one value per target token. If a token's value is an
+array, as the characters of a word, each distinct one is stored once. Shards are
+memory-mapped, so rows can be read in any order and from any position at no
+extra cost.
 """
 
 import concurrent.futures
@@ -24,11 +26,13 @@ import numpy as np
 import safetensors.numpy
 
 from bert_keras import commands, errors, files, safetensors_mmap
-from bert_keras.data import token_table
+from bert_keras.data import shard_arrays, token_table
+from bert_keras.data.shard_arrays import ROW_SPLITS, TARGET_SPLITS
 from bert_keras.tokenizers import base as tokenizers
 
 FORMAT = "bert_keras.records.1"
 TABLES_FORMAT = "bert_keras.records.2"  # some features are stored in tables
+TARGETS_FORMAT = "bert_keras.records.3"  # rows have the lengths of targets, too
 MANIFEST = "manifest.json"
 # A manifest's field with the tokenizer's settings; its field "tokenizer" is the
 # fingerprint, which includes them.
@@ -37,7 +41,8 @@ SETTINGS = "tokenizer_settings"
 GOOGLE = "google"  # format of a folder of Google's TFRecord files
 PER_TOKEN = ("inputs/token_ids", "inputs/segment_ids")
 
-# {feature: array} of one row. Per-token features have the row's length.
+# {feature: array} of one row. Per-token features have the row's length, those
+# per target token the length of its targets.
 Record = Mapping[str, np.ndarray]
 
 
@@ -48,12 +53,16 @@ class Columns(NamedTuple):
     [row_splits[r] : row_splits[r + 1]]. per_token: {feature: (tokens, ...)}.
     per_row: {feature: (rows, ...)}. tables: {feature: (distinct values, ...)};
     of such a feature, per_token has the index of the value, (tokens,) int32.
+    target_splits, per_target_token: the same for target tokens; None and {} if
+    the rows have none.
     """
 
     row_splits: np.ndarray
     per_token: Mapping[str, np.ndarray]
     per_row: Mapping[str, np.ndarray]
     tables: Mapping[str, np.ndarray] = MappingProxyType({})
+    target_splits: np.ndarray | None = None
+    per_target_token: Mapping[str, np.ndarray] = MappingProxyType({})
 
     @property
     def lengths(self) -> np.ndarray:
@@ -61,19 +70,20 @@ class Columns(NamedTuple):
 
 
 def columns_of(
-    records: Sequence[Record], *, per_token: Collection[str]
+    records: Sequence[Record],
+    *,
+    per_token: Collection[str],
+    per_target_token: Collection[str] = (),
 ) -> Columns:
     """Converts records to Columns.
 
-    per_token: names of the features with one value per token.
+    per_token, per_target_token: names of the features with one value per token
+    and per target token.
     """
     tokens = [name for name in records[0] if name in per_token]
-    others = [name for name in records[0] if name not in per_token]
-    lengths = [len(record[tokens[0]]) for record in records]
-    flat = {
-        name: np.concatenate([record[name] for record in records])
-        for name in tokens
-    }
+    targets = [name for name in records[0] if name in per_target_token]
+    others = [name for name in records[0] if name not in (*tokens, *targets)]
+    flat = _concatenated(records, tokens)
     tables = {}
     for name, value in flat.items():
         if value.ndim == 2 and np.issubdtype(value.dtype, np.integer):
@@ -81,14 +91,30 @@ def columns_of(
             flat[name] = table.numbers(value)
             tables[name] = token_table.compact(table.rows())
     return Columns(
-        np.append(0, np.cumsum(lengths)),
+        _row_splits(records, tokens[0]),
         flat,
         {
             name: np.stack([record[name] for record in records])
             for name in others
         },
         tables,
+        _row_splits(records, targets[0]) if targets else None,
+        _concatenated(records, targets),
     )
+
+
+def _row_splits(records: Sequence[Record], name: str) -> np.ndarray:
+    """Returns the row splits of a feature, (records + 1,)."""
+    return np.append(0, np.cumsum([len(record[name]) for record in records]))
+
+
+def _concatenated(
+    records: Sequence[Record], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    return {
+        name: np.concatenate([record[name] for record in records])
+        for name in names
+    }
 
 
 def shard_name(number: int) -> str:
@@ -109,19 +135,33 @@ def write_shard(path: str, columns: Columns) -> dict[str, Any]:
 
 def _shard(columns: Columns) -> dict[str, np.ndarray]:
     """Returns the arrays of a shard, by their names in its file."""
+    targets = (
+        {}
+        if columns.target_splits is None
+        else {TARGET_SPLITS: columns.target_splits}
+    )
     return {
-        "row_splits": columns.row_splits,
+        ROW_SPLITS: columns.row_splits,
         **{
             f"{'index' if name in columns.tables else 'token'}:{name}": v
             for name, v in columns.per_token.items()
         },
         **{f"row:{name}": v for name, v in columns.per_row.items()},
         **{f"table:{name}": v for name, v in columns.tables.items()},
+        **targets,
+        **{f"target_token:{n}": v for n, v in columns.per_target_token.items()},
     }
 
 
 def entry(path: str, columns: Columns, checksum: str | None) -> dict[str, Any]:
     """Returns the manifest entry of a file with these rows."""
+    targets = {}
+    if columns.target_splits is not None:
+        lengths = np.diff(columns.target_splits)
+        targets = {
+            "target_tokens": int(lengths.sum()),
+            "longest_target": int(lengths.max()),
+        }
     return {
         "name": os.path.basename(path),
         "rows": len(columns.lengths),
@@ -129,6 +169,7 @@ def entry(path: str, columns: Columns, checksum: str | None) -> dict[str, Any]:
         "longest": int(columns.lengths.max()),
         "sha256": checksum,
         **({"tables": sorted(columns.tables)} if columns.tables else {}),
+        **targets,
     }
 
 
@@ -140,12 +181,22 @@ def write_manifest(
     metadata: further fields; include `tokenizer_metadata` if readers of the
     folder need the tokenizer.
     """
-    has_tables = any(shard.get("tables") for shard in shards)
+    records_format = FORMAT
+    targets = {}
+    if any(shard.get("tables") for shard in shards):
+        records_format = TABLES_FORMAT
+    if "target_tokens" in shards[0]:
+        records_format = TARGETS_FORMAT
+        targets = {
+            "target_tokens": sum(shard["target_tokens"] for shard in shards),
+            "longest_target": max(shard["longest_target"] for shard in shards),
+        }
     manifest = {
-        "format": TABLES_FORMAT if has_tables else FORMAT,
+        "format": records_format,
         "rows": sum(shard["rows"] for shard in shards),
         "tokens": sum(shard["tokens"] for shard in shards),
         "longest": max(shard["longest"] for shard in shards),
+        **targets,
         **metadata,
         "shards": list(shards),
     }
@@ -170,23 +221,25 @@ def is_complete(folder: str) -> bool:
 class Rows:
     """Random access to rows in memory, or in memory-mapped files.
 
-    features: {name: (dtype, is per token, shape of one value)}.
+    lengths (rows,) int32: numbers of tokens. target_lengths (rows,) int32:
+    numbers of target tokens; None if no feature has one value per target token.
     """
 
     def __init__(self, shards: Sequence[Mapping[str, np.ndarray]]):
         self._shards = shards
-        lengths = [np.diff(shard["row_splits"]) for shard in self._shards]
-        self._starts = np.cumsum([0, *map(len, lengths)])
-        self.lengths = np.concatenate(lengths).astype(np.int32)
-        self.features = {
-            name.split(":", 1)[1]: (
-                value.dtype,
-                not name.startswith("row:"),
-                value.shape[1:],
-            )
-            for name, value in self._shards[0].items()
-            if ":" in name and not name.startswith("index:")
-        }
+        counts = [len(shard[ROW_SPLITS]) - 1 for shard in shards]
+        self._starts = np.cumsum([0, *counts])
+        self.lengths = _lengths(shards, ROW_SPLITS)
+        self.target_lengths = (
+            _lengths(shards, TARGET_SPLITS)
+            if TARGET_SPLITS in shards[0]
+            else None
+        )
+        self.features = shard_arrays.features(shards[0])
+        # Grouped once: names that each row looks up would double its time.
+        self._values = [
+            shard_arrays.by_row_splits(shard, self.features) for shard in shards
+        ]
 
     @classmethod
     def of_columns(cls, columns: Columns) -> "Rows":
@@ -195,44 +248,56 @@ class Rows:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def read(self, rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
-        """Reads rows by index, padded with 0 to `length`; -1 is an empty row.
+    def read(
+        self, rows: np.ndarray, length: int, target_length: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """Reads rows by index, padded with 0; -1 is an empty row.
 
-        Integers become int32, other numbers float32. Adds "inputs/padding_mask"
-        if the records do not contain it.
+        length: number of tokens per row. target_length: number of target
+        tokens, if the rows have any. Integers become int32, other numbers
+        float32. Adds "inputs/padding_mask" if the records do not contain it.
         """
+        lengths = {ROW_SPLITS: length, TARGET_SPLITS: target_length}
         batch = {
             name: np.zeros(
-                (len(rows), length, *shape) if token else (len(rows), *shape),
-                working_type(dtype),
+                (len(rows), *feature.padded_shape(lengths)),
+                working_type(feature.dtype),
             )
-            for name, (dtype, token, shape) in self.features.items()
+            for name, feature in self.features.items()
         }
-        mask = np.zeros((len(rows), length), np.int32)
-        for index, row in enumerate(rows):
-            if row < 0:
-                continue
-            number = np.searchsorted(self._starts, row, side="right") - 1
-            shard, row = self._shards[number], row - self._starts[number]
-            start, end = shard["row_splits"][row : row + 2]
-            mask[index, : end - start] = 1
-            for name, (_, token, _) in self.features.items():
-                if token:
-                    values = _values(shard, name, start, end)
-                    batch[name][index, : end - start] = values
-                else:
-                    batch[name][index] = shard["row:" + name][row]
-        batch.setdefault("inputs/padding_mask", mask)
+        numbers = np.searchsorted(self._starts, rows, side="right") - 1
+        for index, (row, number) in enumerate(zip(rows, numbers, strict=True)):
+            if row >= 0:
+                self._read_row(batch, index, number, row - self._starts[number])
+        if "inputs/padding_mask" not in batch:
+            counts = np.where(rows < 0, 0, self.lengths[rows])
+            mask = np.arange(length) < counts[:, np.newaxis]
+            batch["inputs/padding_mask"] = mask.astype(np.int32)
         return batch
 
+    def _read_row(
+        self, batch: dict[str, np.ndarray], index: int, number: int, row: int
+    ) -> None:
+        """Reads a row of a shard into the row `index` of a batch."""
+        for splits, features in self._values[number].items():
+            if splits is None:
+                for name, values, _ in features:
+                    batch[name][index] = values[row]
+                continue
+            start, end = self._shards[number][splits][row : row + 2]
+            for name, values, table in features:
+                values = values[start:end]
+                if table is not None:
+                    values = table[values]
+                batch[name][index, : end - start] = values
 
-def _values(
-    shard: Mapping[str, np.ndarray], name: str, start: int, end: int
+
+def _lengths(
+    shards: Sequence[Mapping[str, np.ndarray]], splits: str
 ) -> np.ndarray:
-    """Returns a per-token feature of the tokens from `start` to `end`."""
-    if f"token:{name}" in shard:
-        return shard[f"token:{name}"][start:end]
-    return shard[f"table:{name}"][shard[f"index:{name}"][start:end]]
+    """Returns the lengths of all shards' rows, (rows,) int32."""
+    lengths = [np.diff(shard[splits]) for shard in shards]
+    return np.concatenate(lengths).astype(np.int32)
 
 
 class Records(Rows):
@@ -256,11 +321,12 @@ class Records(Rows):
                 f"them: {commands.command_line('prepare')} "
                 f"--input='{folder}/*.tfrecord' --vocab={folder}/vocab.txt."
             )
-        if self.manifest.get("format") not in (FORMAT, TABLES_FORMAT):
+        formats = (FORMAT, TABLES_FORMAT, TARGETS_FORMAT)
+        if self.manifest.get("format") not in formats:
             raise errors.InputError(
                 f"{folder} has format {self.manifest.get('format')}; this "
-                f"version reads {FORMAT} and {TABLES_FORMAT}. Prepare the "
-                "records again."
+                f"version reads {', '.join(formats)}. Prepare the records "
+                "again."
             )
         shards = [
             safetensors_mmap.tensors(os.path.join(folder, name))
@@ -279,7 +345,11 @@ class Records(Rows):
         for path, entry, checksum, shard in zip(
             paths, entries, checksums, shards, strict=True
         ):
-            if checksum != entry.get("sha256") or not _is_shard(shard):
+            if (
+                checksum != entry.get("sha256")
+                or not shard_arrays.are_consistent(shard)
+                or not shard_arrays.has_features_of(shard, shards[0])
+            ):
                 raise errors.InputError(
                     f"{path} is damaged: it is not what the manifest says was "
                     "written. Make or copy its folder again."
@@ -303,43 +373,6 @@ class Records(Rows):
             lowercase = self.manifest["lowercase"]
             settings = {"name": "wordpiece", "lowercase": lowercase}
         return tokenizers.from_dict(settings, self.folder)
-
-
-def _is_shard(shard: Mapping[str, np.ndarray]) -> bool:
-    """Returns whether a shard's arrays have consistent shapes."""
-    splits = shard.get("row_splits")
-    if splits is None or splits.ndim != 1 or splits.dtype.kind not in "iu":
-        return False
-    tokens = [v for n, v in shard.items() if n.startswith(("token:", "index:"))]
-    rows = [v for n, v in shard.items() if n.startswith("row:")]
-    return (
-        len(splits) > 0
-        and splits[0] == 0
-        and bool((np.diff(splits.astype(np.int64)) >= 0).all())
-        and all(v.ndim and len(v) == splits[-1] for v in tokens)
-        and all(v.ndim and len(v) == len(splits) - 1 for v in rows)
-        and all(
-            _is_index(shard.get(f"index:{name[6:]}"), value)
-            for name, value in shard.items()
-            if name.startswith("table:")
-        )
-        and all(
-            f"table:{name[6:]}" in shard
-            for name in shard
-            if name.startswith("index:")
-        )
-    )
-
-
-def _is_index(index: np.ndarray | None, table: np.ndarray) -> bool:
-    """Returns whether all of `index` are rows of the table."""
-    return (
-        index is not None
-        and index.ndim == 1
-        and index.dtype.kind in "iu"
-        and table.ndim > 0
-        and (not len(index) or 0 <= index.min() <= index.max() < len(table))
-    )
 
 
 def _shard_names(folder: str, manifest: Mapping[str, Any]) -> list[str]:

@@ -37,6 +37,8 @@ knob = former_names.knob  # which users' tasks may still use
 MAX_TOKENS = 1 << 20  # per row; a larger number must be an error
 _RESERVED = {"name", "task", "wrapper", "wrappers"}
 TOKENS = "tokens"  # marks a feature (W, S) with one value per token
+# Marks a feature (W, T) with one value per token of the row's target.
+TARGET_TOKENS = "target_tokens"
 
 
 def as_tensors(examples: Sequence[Example], columns: Iterable[str]) -> Tensors:
@@ -271,6 +273,10 @@ class Task:
     #: texts; otherwise it is 1 on every token.
     stored_features: ClassVar[Mapping[str, str | None]] = {}
     #: The same for labels and weights, by loss term; default: None.
+    #: TARGET_TOKENS is for targets with a length of their own, (W, T), such as
+    #: a translation: the weights of each such term are > 0 at the t_w <= T
+    #: tokens of row w and 0 at the padding after them. A stored feature may
+    #: have this axis, too; then t_w is its length.
     target_axes: ClassVar[Mapping[str, str | None]] = {}
     #: Outputs of `decode` and `postprocess` sorted by score, one list per row
     #: or text. Rounding may swap neighbours, so exporters compare only the
@@ -315,6 +321,15 @@ class Task:
         row has several, and less if `infer` adds tokens to the row.
         """
         return self.seq_length
+
+    @property
+    def max_target_length(self) -> int | None:
+        """The maximum T of features with the axis TARGET_TOKENS.
+
+        None: neither `target_axes` nor `stored_features` has that axis. It may
+        be a field, which is an option of training then.
+        """
+        return None
 
     @property
     def steps_per_answer(self) -> int:

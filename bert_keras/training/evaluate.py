@@ -19,7 +19,6 @@ from bert_keras import (
     predictor,
     registry,
 )
-from bert_keras.data import batches as batches_lib
 from bert_keras.data import labelled_files
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
@@ -188,12 +187,13 @@ def _on_records(
     length = records.manifest["seq_length"]
     task = model.task.with_settings(seq_length=length)
     loading.check_length(task, model.model.encoder.config)
-    sampler = batches_lib.BatchSampler(
-        records.lengths,
-        settings.batch_size,
+    sampler = input_pipeline.sampler(
+        task,
+        records,
+        row_length=length,
+        batch_size=settings.batch_size,
         seed=settings.seed,
         shuffle=False,
-        buckets=batches_lib.buckets(length),
     )
     strategy = tf.distribute.get_strategy()
     evaluate_step = step_lib.make_evaluate_step(

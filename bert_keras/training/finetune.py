@@ -21,7 +21,6 @@ from bert_keras import (
     registry,
 )
 from bert_keras import model as model_lib
-from bert_keras.data import batches
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
@@ -139,7 +138,7 @@ def _run(
         init=None if settings.from_scratch else start,
         hardware=devices.describe(strategy),
         data=_data(settings),
-        inputs=counts | {"tokens in the training rows": _tokens(records)},
+        inputs=counts | input_pipeline.token_counts(records),
         limits=[f"Truncated: {truncated}."] if truncated else [],
     )
     trainer = _train(settings, strategy, model, tokenizer, records, dev, card)
@@ -167,11 +166,13 @@ def _train(
 ) -> trainer_lib.Trainer:
     """Trains on the records and evaluates on `dev` after every epoch."""
     task = model.task
-    sampler = batches.BatchSampler(
-        records.lengths,
-        settings.batch_size,
+    sampler = input_pipeline.sampler(
+        task,
+        records,
+        row_length=task.max_row_length,
+        bucket_lengths=settings.bucket_lengths,
+        batch_size=settings.batch_size,
         seed=settings.seed,
-        buckets=input_pipeline.buckets(settings, task.max_row_length),
     )
     total = sampler.steps_per_epoch * settings.epochs
     trainer = trainer_lib.Trainer(
@@ -309,10 +310,6 @@ def _data(settings: settings_lib.FinetuneSettings) -> str:
         return os.path.basename(os.path.abspath(settings.dev))
     name = os.path.basename(os.path.abspath(settings.train))
     return f"{name} (held out: {settings.dev_fraction:g} of its rows)"
-
-
-def _tokens(records: records_lib.Records) -> int:
-    return int(records.lengths.sum())
 
 
 def _truncated(

@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import tensorflow as tf
 
 from bert_keras import checkpoint, console, errors, formats
@@ -78,13 +79,61 @@ def _distribute(
         )
 
 
-def buckets(
-    settings: settings_lib.TrainSettings, row_length: int
-) -> tuple[int, ...]:
-    """Returns the padded lengths that a run's batches may have."""
-    if settings.bucket_lengths:
-        return batches_lib.buckets(row_length)
-    return (row_length,)
+def sampler(
+    task: base.Task,
+    records: records_lib.Rows,
+    *,
+    row_length: int,
+    batch_size: int,
+    seed: int,
+    shuffle: bool = True,
+    bucket_lengths: bool = True,
+) -> batches_lib.BatchSampler:
+    """Returns a sampler of the records' batches for a task.
+
+    Args:
+      row_length: the maximum number of tokens in a row.
+      bucket_lengths: False: all batches have the maximum lengths.
+
+    Raises InputError if the records have targets and the task has none, or
+    shorter ones.
+    """
+
+    def buckets(longest):
+        return batches_lib.buckets(longest) if bucket_lengths else (longest,)
+
+    lengths = records.target_lengths
+    return batches_lib.BatchSampler(
+        records.lengths,
+        batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        buckets=buckets(row_length),
+        target_lengths=lengths,
+        target_buckets=()
+        if lengths is None
+        else buckets(_max_target_length(task, lengths)),
+    )
+
+
+def _max_target_length(task: base.Task, lengths: np.ndarray) -> int:
+    """Returns the task's max_target_length; InputError if it is too small."""
+    longest, maximum = int(lengths.max()), task.max_target_length
+    if maximum is None or longest > maximum:
+        raise errors.InputError(
+            f"{task.name}: expected records with targets of at most "
+            f"{maximum or 0} tokens (max_target_length), found one of "
+            f"{longest}. Make the records again, for this task."
+        )
+    return maximum
+
+
+def token_counts(records: records_lib.Rows) -> dict[str, int]:
+    """Returns the numbers of tokens in the training rows, for a run's card."""
+    counts = {"tokens in the training rows": int(records.lengths.sum())}
+    if records.target_lengths is not None:
+        counts["tokens in their targets"] = int(records.target_lengths.sum())
+    return counts
 
 
 def open_records(

@@ -60,12 +60,13 @@ def to_dataset(
     if not examples:
         raise errors.InputError("expected texts to learn from, found none.")
     rows = _rows(task, tokenizer, examples)
-    sampler = batches_lib.BatchSampler(
-        rows.lengths,
-        batch_size,
+    sampler = input_pipeline.sampler(
+        task,
+        rows,
+        row_length=task.max_row_length,
+        batch_size=batch_size,
         seed=seed,
         shuffle=shuffle,
-        buckets=batches_lib.buckets(task.max_row_length),
     )
     batches = batches_lib.epochs(rows, sampler)
     batches = input_pipeline.completed(task, batches)
@@ -100,10 +101,7 @@ def _rows(
             f"at {task.seq_length} tokens"
         )
     return records_lib.Rows.of_columns(
-        records_lib.columns_of(
-            records,
-            per_token=labelled_records.per_token(task, tokenizer.feature),
-        )
+        labelled_records.to_columns(task, tokenizer, records)
     )
 
 

@@ -19,6 +19,7 @@ from bert_keras.data import corpus, held_out
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
+from bert_keras.training import row_lengths
 from bert_keras.training import settings as settings_lib
 
 ROWS_PER_BATCH = 1000  # examples that are tokenized in one call
@@ -113,9 +114,7 @@ def write(
     shards = [
         records_lib.write_shard(
             os.path.join(folder, records_lib.shard_name(number)),
-            records_lib.columns_of(
-                block, per_token=per_token(task, tokenizer.feature)
-            ),
+            to_columns(task, tokenizer, block),
         )
         for number, block in enumerate(_blocks(records, ROWS_PER_SHARD))
     ]
@@ -177,7 +176,6 @@ def encode(
             )
             counts["examples"] += len(block)
             counts["truncated"] += len(set(truncated.numpy().tolist()))
-        lengths = _lengths(task, features["padding_mask"].numpy())
         stored_names = _stored(task, tokenizer.feature)
         arrays = {f"inputs/{name}": features[name] for name in stored_names}
         targets = task.make_targets(raw, features, tokenizer)
@@ -188,14 +186,36 @@ def encode(
             name: _storable(task, name, value.numpy())
             for name, value in arrays.items()
         }
-        token_names = per_token(task, tokenizer.feature)
-        for number, length in enumerate(lengths):
+        axes = _axes(task, tokenizer.feature)
+        mask = features["padding_mask"].numpy()
+        lengths = dict.fromkeys(
+            _on_axis(axes, base.TOKENS), row_lengths.of_rows(task, mask)
+        )
+        if names := _on_axis(axes, base.TARGET_TOKENS):
+            lengths |= dict.fromkeys(
+                names, row_lengths.of_targets(task, stored, names)
+            )
+        for number in range(len(mask)):
             yield {
-                name: value[number, :length]
-                if name in token_names
+                name: value[number, : lengths[name][number]]
+                if name in lengths
                 else value[number]
                 for name, value in stored.items()
             }
+
+
+def to_columns(
+    task: base.Task,
+    tokenizer: tokenizers.Tokenizer,
+    records: Sequence[records_lib.Record],
+) -> records_lib.Columns:
+    """Converts records of `encode` to Columns."""
+    axes = _axes(task, tokenizer.feature)
+    return records_lib.columns_of(
+        records,
+        per_token=_on_axis(axes, base.TOKENS),
+        per_target_token=_on_axis(axes, base.TARGET_TOKENS),
+    )
 
 
 def _stored(task: base.Task, feature: str) -> dict[str, str | None]:
@@ -205,27 +225,6 @@ def _stored(task: base.Task, feature: str) -> dict[str, str | None]:
     """
     inputs = dict.fromkeys((feature, "segment_ids"), base.TOKENS)
     return inputs | dict(task.stored_features)
-
-
-def _lengths(task: base.Task, mask: np.ndarray) -> np.ndarray:
-    """Returns each row's number of tokens, from padding_mask (W, S).
-
-    Raises InputError if records, which store only lengths, would lose a part
-    of the mask.
-    """
-    lengths = (mask > 0).sum(axis=1)
-    if (mask[:, ::-1].cumsum(axis=1) > 0).sum() != lengths.sum():
-        raise errors.InputError(
-            f"{task.name}: expected padding at the end of each row, but "
-            "padding_mask has a 0 before the last token."
-        )
-    if mask.max(initial=0) > 1 and "padding_mask" not in task.stored_features:
-        raise errors.InputError(
-            f"{task.name}: padding_mask numbers several texts in a row, which "
-            'records would not keep. Name "padding_mask" in the task\'s '
-            "stored_features."
-        )
-    return lengths
 
 
 def _storable(task: base.Task, name: str, value: np.ndarray) -> np.ndarray:
@@ -242,8 +241,8 @@ def _storable(task: base.Task, name: str, value: np.ndarray) -> np.ndarray:
     )
 
 
-def per_token(task: base.Task, feature: str = "token_ids") -> set[str]:
-    """Returns the names of record features that have one value per token.
+def _axes(task: base.Task, feature: str) -> dict[str, str | None]:
+    """Returns the axes of record features that a task declares, by name.
 
     feature: the name of the tokenizer's ids.
     """
@@ -253,7 +252,11 @@ def per_token(task: base.Task, feature: str = "token_ids") -> set[str]:
         axes |= dict.fromkeys(
             (f"targets/{term}/labels", f"targets/{term}/weights"), axis
         )
-    return {name for name, axis in axes.items() if axis == base.TOKENS}
+    return axes
+
+
+def _on_axis(axes: Mapping[str, str | None], axis: str) -> list[str]:
+    return sorted(name for name, each in axes.items() if each == axis)
 
 
 def _blocks(items: Iterable[Row], size: int) -> Iterator[list[Row]]:
@@ -277,6 +280,9 @@ def _fingerprint(
     identity = f"{tokenizer.fingerprint} {task.to_dict()} {split_settings}"
     if task.stored_features:
         identity += f" {sorted(task.stored_features)}"
+    axes = _axes(task, tokenizer.feature)
+    if names := _on_axis(axes, base.TARGET_TOKENS):
+        identity += f" {base.TARGET_TOKENS} {names}"
     digest.update(identity.encode())
     for each in corpus.files([path]):
         digest.update(f"{files.checksum(each)}".encode())

@@ -17,7 +17,6 @@ from bert_keras import (
     registry,
 )
 from bert_keras import model as model_lib
-from bert_keras.data import batches as batches_lib
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
@@ -130,7 +129,7 @@ def _run(
         data=f"{os.path.basename(os.path.abspath(settings.records))}/dev",
         inputs={
             "training rows": len(train),
-            "tokens in the training rows": int(train.lengths.sum()),
+            **input_pipeline.token_counts(train),
             "dev rows": len(dev) if dev else 0,
         },
     )
@@ -155,15 +154,16 @@ def _train(
 ) -> trainer_lib.Trainer:
     """Trains on the records and evaluates on the dev records."""
     task = model.task
-    buckets = input_pipeline.buckets(settings, task.seq_length)
 
     def batches(records, shuffle, **steps):
-        sampler = batches_lib.BatchSampler(
-            records.lengths,
-            settings.batch_size,
+        sampler = input_pipeline.sampler(
+            task,
+            records,
+            row_length=task.seq_length,
+            bucket_lengths=settings.bucket_lengths,
+            batch_size=settings.batch_size,
             seed=settings.seed,
             shuffle=shuffle,
-            buckets=buckets,
         )
         return input_pipeline.batches(strategy, task, records, sampler, **steps)
 

@@ -29,12 +29,11 @@ WITHOUT_GRADIENT = ("span/score/bias", "choice/score/bias")
 def written(task, rows, folder):
     """The rows as the records of fine-tuning."""
     encoded = list(labelled_records.encode(task, tiny.tokenizer(), rows))
-    per_token = labelled_records.per_token(task)
-    return write(folder, encoded, per_token)
+    columns = labelled_records.to_columns(task, tiny.tokenizer(), encoded)
+    return write(folder, columns)
 
 
-def write(folder, encoded, per_token):
-    columns = records_lib.columns_of(encoded, per_token=per_token)
+def write(folder, columns):
     name = records_lib.shard_name(0)
     entry = records_lib.write_shard(os.path.join(folder, name), columns)
     records_lib.write_manifest(folder, [entry])
@@ -74,7 +73,11 @@ class RecordsTest(absltest.TestCase):
                 records = written(task, rows, self.create_tempdir().full_path)
                 count, length = features["token_ids"].shape
                 sampler = batches.BatchSampler(
-                    records.lengths, count, shuffle=False, buckets=(length,)
+                    records.lengths,
+                    count,
+                    shuffle=False,
+                    buckets=(length,),
+                    target_lengths=records.target_lengths,
                 )
                 (batch,) = batches.stream(records, sampler, stop_step=1)
                 for name, value in batch["inputs"].items():
@@ -98,11 +101,11 @@ class RecordsTest(absltest.TestCase):
                 if task.name in LABELLED:
                     records = written(task, ROWS[task.name], folder)
                 else:
-                    records = write(
-                        folder,
+                    columns = records_lib.columns_of(
                         list(pretraining_rows(task)),
-                        records_lib.PER_TOKEN,
+                        per_token=records_lib.PER_TOKEN,
                     )
+                    records = write(folder, columns)
                 keras.utils.set_random_seed(1)
                 model = model_lib.BertModel(
                     bert.BertEncoder(
@@ -133,7 +136,11 @@ class RecordsTest(absltest.TestCase):
                     seed=1,
                 )
                 # Always the same rows, so that losses can be compared.
-                sampler = batches.BatchSampler(records.lengths, len(records))
+                sampler = batches.BatchSampler(
+                    records.lengths,
+                    len(records),
+                    target_lengths=records.target_lengths,
+                )
                 (batch,) = inputs.batches(
                     strategy, task, records, sampler, stop_step=1
                 )

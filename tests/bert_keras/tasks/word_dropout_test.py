@@ -49,9 +49,7 @@ class WordDropoutTest(parameterized.TestCase):
         encoded = list(labelled_records.encode(task, tokenizer, ROWS))
         shard = records.write_shard(
             os.path.join(folder, records.shard_name(0)),
-            records.columns_of(
-                encoded, per_token=labelled_records.per_token(task)
-            ),
+            labelled_records.to_columns(task, tokenizer, encoded),
         )
         records.write_manifest(folder, [shard])
         records_read = records.Records(folder)

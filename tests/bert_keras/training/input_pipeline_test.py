@@ -1,10 +1,16 @@
 import types
+from unittest import mock
 
+import numpy as np
 from absl.testing import absltest
 
-from bert_keras import checkpoint, console
-from bert_keras.training import input_pipeline
-from tests import tiny
+from bert_keras import checkpoint, console, errors, optimizers
+from bert_keras.data import records
+from bert_keras.tasks import base
+from bert_keras.training import input_pipeline, labelled_records
+from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
+from tests.bert_keras.tasks import second_text
+from tests.trainers import runs
 
 
 class InputPipelineTest(absltest.TestCase):
@@ -31,6 +37,82 @@ class InputPipelineTest(absltest.TestCase):
             )
             for name in ("lowercase", "allow_missing"):
                 self.assertEqual(name in printed, name in names, printed)
+
+
+class TargetsTest(absltest.TestCase):
+    """Batches of a task whose targets have a length of their own."""
+
+    TASK = second_text.SecondText(seq_length=32, max_target_length=20)
+    STEPS = 4  # more than the three of an epoch, one of which has empty rows
+
+    def rows(self):
+        tokenizer = tiny.tokenizer()
+        encoded = labelled_records.encode(
+            self.TASK, tokenizer, second_text.rows(21, longest=24)
+        )
+        return records.Rows.of_columns(
+            labelled_records.to_columns(self.TASK, tokenizer, list(encoded))
+        )
+
+    def sampler(self, rows, **options):
+        options = {"row_length": 32, "batch_size": 8, "seed": 3} | options
+        return input_pipeline.sampler(self.TASK, rows, **options)
+
+    def trained(self, rows, strategy, micro_batches):
+        """{"losses": (STEPS,), path of a variable: its value}."""
+        with mock.patch.dict(runs.TASKS, second_text=lambda: self.TASK):
+            run = runs.Run(
+                "second_text",
+                strategy,
+                micro_batches,
+                rule=optimizers.Sgd(),  # its updates have the gradients' size
+                peak=1.0,
+            )
+        batches = input_pipeline.batches(
+            run.strategy,
+            run.task,
+            rows,
+            self.sampler(rows),
+            stop_step=self.STEPS,
+        )
+        losses = [float(run.step(batch)["loss"]) for batch in batches]
+        return {"losses": np.array(losses), **run.weights()}
+
+    def test_replicas_and_accumulation_give_the_update_of_one(self):
+        rows = self.rows()
+        alone = self.trained(rows, "one_device", 1)
+        for shape in (("one_device", 4), ("mirrored", 1), ("mirrored", 2)):
+            values = self.trained(rows, *shape)
+            for name, value in alone.items():
+                np.testing.assert_allclose(
+                    values[name], value, atol=1e-6, err_msg=f"{shape} {name}"
+                )
+
+    def test_the_maximum_length_is_that_of_the_task(self):
+        rows = self.rows()
+        sampler = self.sampler(rows)
+        self.assertEqual(sampler.target_buckets, (8, 16, 20))
+        self.assertEqual(sampler.buckets, (8, 16, 24, 32))
+        np.testing.assert_array_equal(
+            sampler.target_lengths, rows.target_lengths
+        )
+        sampler = self.sampler(rows, bucket_lengths=False)
+        self.assertEqual(sampler.buckets, (32,))
+        self.assertEqual(sampler.target_buckets, (20,))
+
+    def test_records_with_longer_targets_than_the_tasks_are_refused(self):
+        rows = self.rows()
+        longest = int(rows.target_lengths.max())
+        for task, maximum in (
+            (base.Task(), 0),
+            (self.TASK.with_settings(max_target_length=3), 3),
+        ):
+            with self.assertRaisesRegex(
+                errors.InputError, f"most {maximum} tokens .*one of {longest}"
+            ):
+                input_pipeline.sampler(
+                    task, rows, row_length=32, batch_size=8, seed=3
+                )
 
 
 if __name__ == "__main__":

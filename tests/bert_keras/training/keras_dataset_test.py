@@ -12,6 +12,7 @@ from bert_keras.training import devices
 from bert_keras.training import step as step_lib
 from bert_keras.wrappers import label_smoothing, r_drop
 from tests import tiny
+from tests.bert_keras.tasks import second_text
 
 tasks = bert_keras.tasks
 
@@ -73,6 +74,11 @@ CASES = {
     "causal_lm": lambda: (
         tasks.CausalLM().adapt([], tiny.tokenizer()),
         TEXTS,
+        None,
+    ),
+    "second_text": lambda: (
+        second_text.SecondText(),
+        [(text, TEXTS[number - 2]) for number, text in enumerate(TEXTS)],
         None,
     ),
     "masked_lm": lambda: (
