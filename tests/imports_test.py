@@ -53,6 +53,7 @@ INSIDE = {
     "kv_cache": set(),
     "generation": set(),
     "heads": {"kernels", "layers", "networks.base"},
+    "attention_scores": {"layers", "networks.base"},
     "text": {"text"},
     "tokenizers.base": set(),
     "tokenizers": {"text", "tokenizers"},
@@ -113,6 +114,7 @@ OUTSIDE = {
 NETWORK = (
     "layers",
     "elmo_layers",
+    "attention_scores",
     "networks.bert",
     "networks.elmo",
     "kv_cache",
