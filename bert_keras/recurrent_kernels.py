@@ -79,7 +79,7 @@ def lstm(
 
         def gradient(*upstream):
             return _lstm_backward(
-                upstream, hidden, saved, (h, c), weights, masks, clips
+                upstream, hidden, saved, weights, masks, clips
             )
 
         return (hidden, *last), gradient
@@ -112,11 +112,12 @@ def lstm_step(
 
 
 def _lstm_forward(gates, recurrent, projection, state, masks, clips, saves):
-    """Returns the states, the last (h, c), and for `saves` cells and gates.
+    """Returns the states (S, B, P), the last (h, c), and what is saved.
 
-    The cells are (S, B, D), the gates after their activations (S, B, 4 D).
+    For `saves` that is, of each step: h and c before it, c after it, and the
+    four gates after their activations.
     """
-    dtype = gates.dtype
+    dtype, width = gates.dtype, recurrent.shape[1] // 4
 
     def step(values, state):
         total, masks = values[0], values[1:]
@@ -127,68 +128,62 @@ def _lstm_forward(gates, recurrent, projection, state, masks, clips, saves):
         h = tf.cast(h, dtype)
         if projection is not None:
             h = _clip(tf.matmul(h, projection), clips[1])
-        h, c = state = _select((h, c), before, masks)
-        return (h, c, activations) if saves else (h,), state
+        state = h, c = _select((h, c), before, masks)
+        return (h, *before, c, *activations) if saves else (h,), state
 
-    size = recurrent.shape[1]
+    outputs = [(dtype, recurrent.shape[0])]
+    if saves:
+        outputs += [*outputs, *6 * [(tf.float32, width)]]
     (hidden, *saved), state = _scan(
-        step,
-        [gates, *_given(masks)],
-        state,
-        outputs=[
-            (dtype, recurrent.shape[0]),
-            *[(tf.float32, size // 4), (tf.float32, size)][: 2 * saves],
-        ],
+        step, [gates, *_given(masks)], state, like=gates, outputs=outputs
     )
-    return hidden, state, saved
+    return hidden.stack(), state, saved
 
 
 def _lstm_cell(gates, cell, limit):
     """Returns an LSTM's next output, cell and gates after their activations.
 
-    (B, 4 D), (B, D) -> (B, D), (B, D), (B, 4 D), all of them float32.
+    (B, 4 D), (B, D) -> (B, D), (B, D), 4 of (B, D), all of them float32.
     """
     gates = tf.cast(gates, tf.float32)
     enter, candidate, forget, leave = tf.split(gates, 4, axis=1)
     enter, candidate = tf.sigmoid(enter), tf.tanh(candidate)
     forget, leave = tf.sigmoid(forget + 1.0), tf.sigmoid(leave)
     cell = _clip(forget * cell + enter * candidate, limit)
-    activations = tf.concat([enter, candidate, forget, leave], axis=1)
-    return leave * tf.tanh(cell), cell, activations
+    return leave * tf.tanh(cell), cell, (enter, candidate, forget, leave)
 
 
-def _lstm_backward(upstream, hidden, saved, state, weights, masks, clips):
+def _lstm_backward(upstream, hidden, saved, weights, masks, clips):
     """Returns the gradients of gates, h, c and the weights.
 
     upstream: those of the states (S, B, P) and of the last h and c.
     """
     d_hidden, d_h, d_c = upstream
-    cells, activations = saved
+    h_before, *saved = saved
     dtype = hidden.dtype
     recurrent, projection = (*weights, None)[:2]
-    before = [_shift(x, s) for x, s in zip((hidden, cells), state, strict=True)]
 
     def step(values, gradients):
-        d_h, d_c = gradients
-        d_state, h, cell, cell_before, activations, *masks = values
-        enter, candidate, forget, leave = tf.split(activations, 4, axis=1)
-        (cell_before,) = _reset((cell_before,), masks)
-        d_h = d_h + d_state
+        d_state, h, c_before, cell, *gates = values[:8]
+        masks = values[8:]
+        enter, candidate, forget, leave = gates
         # At padding all of it belongs to the state before.
-        (d_new, d_cell), passed = _split_gradients((d_h, d_c), masks)
-        d_projected = d_new
+        (d_new, d_cell), passed = _split_gradients(
+            (gradients[0] + d_state, gradients[1]), masks
+        )
+        d_projected, squashed = (), tf.tanh(cell)
         if projection is not None:
-            d_projected = _unclipped(d_new, h, clips[1])
-            d_new = tf.matmul(d_projected, projection, transpose_b=True)
+            d_new = _unclipped(d_new, h, clips[1])
+            d_projected = d_new, tf.cast(leave * squashed, dtype)
+            d_new = tf.matmul(d_new, projection, transpose_b=True)
         d_new = tf.cast(d_new, tf.float32)
-        squashed = tf.tanh(cell)
         d_cell = d_cell + d_new * leave * (1.0 - squashed * squashed)
         d_cell = _unclipped(d_cell, cell, clips[0])
         d_gates = tf.concat(
             [
                 d_cell * candidate * enter * (1.0 - enter),
                 d_cell * enter * (1.0 - candidate * candidate),
-                d_cell * cell_before * forget * (1.0 - forget),
+                d_cell * c_before * forget * (1.0 - forget),
                 d_new * squashed * leave * (1.0 - leave),
             ],
             axis=1,
@@ -198,23 +193,25 @@ def _lstm_backward(upstream, hidden, saved, state, weights, masks, clips):
             tf.matmul(d_gates, recurrent, transpose_b=True) + passed[0],
             d_cell * forget + passed[1],
         )
-        d_projected = () if projection is None else (d_projected,)
         return (d_gates, *d_projected), _reset(d_before, masks)
 
+    outer, inner = recurrent.shape[0], recurrent.shape[1] // 4
+    outputs = [(dtype, 4 * inner)]
+    if projection is not None:
+        outputs += [(dtype, outer), (dtype, inner)]
     (d_gates, *d_projected), d_state = _scan(
         step,
-        [d_hidden, hidden, cells, before[1], activations, *_given(masks)],
+        [d_hidden, hidden, *saved, *_given(masks)],
         (d_h, d_c),
-        outputs=[(dtype, recurrent.shape[1])]
-        + [(dtype, recurrent.shape[0])] * (projection is not None),
+        like=hidden,
+        outputs=outputs,
         reverse=True,
     )
-    (h_before,) = _reset((before[0],), _given(masks))
-    d_weights = [_sum_of_matmuls(h_before, d_gates)]
+    d_gates = d_gates.stack()
+    d_weights = [_sum_of_matmuls(h_before.stack(), d_gates)]
     if projection is not None:
-        leave = tf.split(activations, 4, axis=2)[3]
-        outputs = tf.cast(leave * tf.tanh(cells), dtype)
-        d_weights.append(_sum_of_matmuls(outputs, d_projected[0]))
+        d_state_, outputs = (x.stack() for x in d_projected)
+        d_weights.append(_sum_of_matmuls(outputs, d_state_))
     return (d_gates, *d_state, *d_weights)
 
 
@@ -246,25 +243,20 @@ def gru(
         batch = gates.shape[1] or tf.shape(gates)[1]
         state = gru_zeros(batch, recurrent.shape[0])
     if not training:
-        (hidden,), last = _gru_forward(
+        hidden, last, _ = _gru_forward(
             gates, recurrent, bias, state, masks, saves=False
         )
         return tf.cast(hidden, gates.dtype), last
 
     @tf.custom_gradient
     def run(gates, h, recurrent, bias):
-        (hidden, activations), last = _gru_forward(
+        hidden, last, saved = _gru_forward(
             gates, recurrent, bias, (h,), masks, saves=True
         )
 
-        def gradient(d_hidden, d_h):
+        def gradient(*upstream):
             return _gru_backward(
-                (d_hidden, d_h),
-                _shift(hidden, h),
-                activations,
-                (recurrent, bias),
-                masks,
-                gates.dtype,
+                upstream, saved, (recurrent, bias), masks, gates.dtype
             )
 
         return (hidden, *last), gradient
@@ -295,10 +287,10 @@ def gru_step(
 
 
 def _gru_forward(gates, recurrent, bias, state, masks, saves):
-    """Returns (the states (S, B, D),), float32, and the last (h,).
+    """Returns the states (S, B, D), float32, the last (h,), and what is saved.
 
-    For `saves` beside the states also the update and reset gates, the state's
-    part of the candidate and the candidate, (S, B, 4 D).
+    For `saves` that is, of each step: h before it, the update and reset gates,
+    the state's part of the candidate, and the candidate.
     """
 
     def step(values, state):
@@ -306,21 +298,23 @@ def _gru_forward(gates, recurrent, bias, state, masks, saves):
         before = _reset(state, masks)
         h, activations = _gru_cell(total, before[0], recurrent, bias)
         state = _select((h,), before, masks)
-        return (*state, activations) if saves else state, state
+        return (*state, *before, *activations) if saves else state, state
 
-    width = recurrent.shape[0]
-    return _scan(
+    (hidden, *saved), state = _scan(
         step,
         [gates, *_given(masks)],
         state,
-        outputs=[(tf.float32, width), (tf.float32, 4 * width)][: 1 + saves],
+        like=gates,
+        outputs=(6 if saves else 1) * [(tf.float32, recurrent.shape[0])],
     )
+    return hidden.stack(), state, saved
 
 
 def _gru_cell(gates, h, recurrent, bias):
     """Returns a GRU's next state and its gates after their activations.
 
-    (B, 3 D), (B, D), (D, 3 D), (D,) -> (B, D), (B, 4 D), both float32.
+    (B, 3 D), (B, D), (D, 3 D), (D,) -> (B, D), 4 of (B, D), all of them
+    float32. The third is the state's part of the candidate.
     """
     inner = tf.matmul(tf.cast(h, recurrent.dtype), recurrent)
     update, reset, candidate = tf.split(tf.cast(gates, tf.float32), 3, axis=1)
@@ -331,79 +325,88 @@ def _gru_cell(gates, h, recurrent, bias):
     update = tf.sigmoid(update + inner_update)
     reset = tf.sigmoid(reset + inner_reset)
     candidate = tf.tanh(candidate + reset * inner)
-    activations = tf.concat([update, reset, inner, candidate], axis=1)
-    return update * h + (1.0 - update) * candidate, activations
+    h = update * h + (1.0 - update) * candidate
+    return h, (update, reset, inner, candidate)
 
 
-def _gru_backward(upstream, before, activations, weights, masks, dtype):
+def _gru_backward(upstream, saved, weights, masks, dtype):
     """Returns the gradients of gates, h, recurrent and bias.
 
-    upstream: those of the states (S, B, D) and of the last h. before: the
-    state before each step.
+    upstream: those of the states (S, B, D) and of the last h.
     """
     d_hidden, d_h = upstream
     recurrent, bias = weights
+    width = recurrent.shape[0]
 
     def step(values, gradients):
-        d_state, before, activations, *masks = values
-        update, reset, inner, candidate = tf.split(activations, 4, axis=1)
-        (before,) = _reset((before,), masks)
+        d_state, before, update, reset, inner, candidate, *masks = values
         (d_new,), (passed,) = _split_gradients((gradients[0] + d_state,), masks)
         d_candidate = d_new * (1.0 - update) * (1.0 - candidate * candidate)
         d_update = d_new * (before - candidate) * update * (1.0 - update)
         d_reset = d_candidate * inner * reset * (1.0 - reset)
         d_inner = d_candidate * reset
-        of_state = tf.concat([d_update, d_reset, d_inner], axis=1)
-        of_state = tf.cast(of_state, dtype)
-        d_before = tf.matmul(of_state, recurrent, transpose_b=True)
+        # The gates' inputs and the state's part differ in the candidate only.
+        d_gates, d_matmul = (
+            tf.cast(tf.concat([d_update, d_reset, x], axis=1), dtype)
+            for x in (d_candidate, d_inner)
+        )
+        d_before = tf.matmul(d_matmul, recurrent, transpose_b=True)
         d_before = tf.cast(d_before, tf.float32) + d_new * update + passed
-        return (of_state, d_candidate), _reset((d_before,), masks)
+        return (d_gates, d_matmul), _reset((d_before,), masks)
 
-    (of_state, d_candidate), (d_h,) = _scan(
+    outputs, (d_h,) = _scan(
         step,
-        [d_hidden, before, activations, *_given(masks)],
+        [d_hidden, *saved, *_given(masks)],
         (d_h,),
-        outputs=[(dtype, recurrent.shape[1]), (tf.float32, before.shape[2])],
+        like=d_hidden,
+        outputs=2 * [(dtype, 3 * width)],
         reverse=True,
     )
-    (before,) = _reset((before,), _given(masks))
-    d_update, d_reset, d_inner = tf.split(of_state, 3, axis=2)
-    d_candidate = tf.cast(d_candidate, dtype)
+    d_gates, d_matmul = (x.stack() for x in outputs)
+    d_inner = tf.cast(d_matmul[..., 2 * width :], tf.float32)
     return (
-        tf.concat([d_update, d_reset, d_candidate], axis=2),
+        d_gates,
         d_h,
-        _sum_of_matmuls(tf.cast(before, dtype), of_state),
-        tf.cast(
-            tf.reduce_sum(tf.cast(d_inner, tf.float32), axis=(0, 1)), bias.dtype
-        ),
+        _sum_of_matmuls(tf.cast(saved[0].stack(), dtype), d_matmul),
+        tf.cast(tf.reduce_sum(d_inner, axis=(0, 1)), bias.dtype),
     )
 
 
 def _scan(
-    step: Callable[[Sequence[tf.Tensor], tuple[tf.Tensor, ...]], Any],
-    inputs: Sequence[tf.Tensor],
+    step: Callable[[list[tf.Tensor], tuple[tf.Tensor, ...]], Any],
+    inputs: Sequence[tf.Tensor | tf.TensorArray],
     state: tuple[tf.Tensor, ...],
     *,
+    like: tf.Tensor,
     outputs: Sequence[tuple[Any, int]],
     reverse: bool = False,
-) -> tuple[list[tf.Tensor], tuple[tf.Tensor, ...]]:
-    """Calls `step` for each step of the inputs, which are (S, B, width).
+) -> tuple[list[tf.TensorArray], tuple[tf.Tensor, ...]]:
+    """Calls `step` for each step of the inputs, and collects its outputs.
 
     step: the inputs at a step, (B, width), and the state -> a tuple of outputs
       (B, width), and the next state.
+    inputs: tensors (S, B, width), or arrays of S elements.
+    like: a tensor (S, B, ...).
     outputs: the dtype and the width of each output.
     reverse: from the last step to the first.
 
-    Returns all outputs, (S, B, width), and the last state.
+    Returns the outputs as arrays, which another `_scan` reads without copying
+    them, and the last state.
     """
-    first = inputs[0]
-    count = first.shape[0] or tf.shape(first)[0]
+    count = like.shape[0] or tf.shape(like)[0]
 
     def array(dtype, width):
-        shape = first.shape[1], width
-        return tf.TensorArray(dtype, count, element_shape=shape)
+        return tf.TensorArray(
+            dtype,
+            count,
+            element_shape=(like.shape[1], width),
+            clear_after_read=False,
+        )
 
-    reads = [array(x.dtype, x.shape[2]).unstack(x) for x in inputs]
+    reads = [
+        array(x.dtype, x.shape[2]).unstack(x) if isinstance(x, tf.Tensor) else x
+        for x in inputs
+    ]
 
     def body(number, state, writes):
         index = count - 1 - number if reverse else number
@@ -420,7 +423,7 @@ def _scan(
         (0, tuple(state), [array(*output) for output in outputs]),
         maximum_iterations=count,
     )
-    return [each.stack() for each in writes], state
+    return writes, state
 
 
 def _given(masks):
@@ -457,11 +460,6 @@ def _split_gradients(gradients, masks):
         tuple(x * here for x, here in zip(gradients, real, strict=True)),
         tuple(x * (1 - here) for x, here in zip(gradients, real, strict=True)),
     )
-
-
-def _shift(states, first):
-    """Returns the states before each step: (S, B, D), (B, D) -> (S, B, D)."""
-    return tf.concat([first[tf.newaxis], states[:-1]], axis=0)
 
 
 def _sum_of_matmuls(x, gradients):
