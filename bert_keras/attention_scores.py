@@ -246,6 +246,10 @@ class Attention(keras.layers.Layer):
             name="score",
             dtype=self.dtype_policy,
         )
+        self.supports_masking = True
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        """Returns None: Keras does not pass the mask on to other layers."""
 
     def build(self, input_shape: Shape | None = None) -> None:
         if not self.score.built:

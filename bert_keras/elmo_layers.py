@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bert_keras import kernels, layers
+from bert_keras import layers, recurrent_kernels
 from bert_keras.networks import base
 from bert_keras.types import Shape, Tensor
 
@@ -211,7 +211,7 @@ class BidirectionalLSTM(keras.layers.Layer):
         outputs = []
         for lstm, x, keep in zip(self.directions, inputs, keeps, strict=True):
             x = self.dropout(x, training=training)
-            output = lstm(x, keep)
+            output = lstm(x, keep, training=training)
             outputs.append(output + x if self.residual else output)
         return outputs
 
@@ -219,7 +219,7 @@ class BidirectionalLSTM(keras.layers.Layer):
 class LSTM(keras.layers.Layer):
     """One direction: x (S, B, P), keep (S, B, 1) -> (S, B, P).
 
-    Its cell has the width D; see kernels.lstm.
+    Its cell has the width D; see recurrent_kernels.lstm.
     """
 
     def __init__(self, config: RecurrentConfig, **kwargs: Any):
@@ -252,14 +252,18 @@ class LSTM(keras.layers.Layer):
             self.projection = matrix("projection", (inner, outer), limit)
         self.built = True
 
-    def call(self, x: Tensor, keep: Tensor) -> Tensor:
+    def call(
+        self, x: Tensor, keep: Tensor, training: bool | None = None
+    ) -> Tensor:
         gates = ops.matmul(layers.rows(x), self.kernel) + self.bias
         projection = self.projection
-        return kernels.lstm(
+        states, _ = recurrent_kernels.lstm(
             ops.reshape(gates, (*ops.shape(x)[:2], gates.shape[-1])),
-            keep,
             ops.convert_to_tensor(self.recurrent_kernel),
             None if projection is None else ops.convert_to_tensor(projection),
+            masks=recurrent_kernels.Masks(keep),
             cell_clip=self.config.cell_clip,
             projection_clip=self.config.projection_clip,
+            training=training,
         )
+        return states

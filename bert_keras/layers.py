@@ -502,8 +502,12 @@ def initializer(config: base.NetworkConfig) -> keras.Initializer:
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
-def unless_loaded(initializer: keras.Initializer) -> keras.Initializer:
-    """Returns the initializer, or zeros inside `skip_init`."""
+def unless_loaded(initializer: Any) -> Any:
+    """Returns the initializer, or zeros inside `skip_init`.
+
+    initializer: anything that Keras takes as one. A name or a function draws no
+      seed until it is used.
+    """
     return keras.initializers.Zeros() if _skips_init.get() else initializer
 
 

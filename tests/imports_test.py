@@ -18,7 +18,14 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 # Module or folder of bert_keras -> modules and folders that it may import; the
 # row with the longest name counts. Each row may import what is above it, and
 # everyone commands, errors, files, options, registry and types.
-_NETWORK = {"networks", "layers", "elmo_layers", "kernels"}
+_NETWORK = {
+    "networks",
+    "layers",
+    "elmo_layers",
+    "recurrent_layers",
+    "recurrent_kernels",
+    "kernels",
+}
 _DATA = {"tokenizers", "data", "metrics"}
 _TASKS = _DATA | {
     "networks.base",
@@ -48,8 +55,10 @@ INSIDE = {
     "kernels": set(),
     "networks.base": set(),
     "layers": {"kernels", "networks.base"},
-    "elmo_layers": {"kernels", "layers", "networks.base"},
-    "networks": {"networks", "layers", "elmo_layers", "kernels"},
+    "recurrent_kernels": set(),
+    "recurrent_layers": {"layers", "recurrent_kernels"},
+    "elmo_layers": {"layers", "recurrent_kernels", "networks.base"},
+    "networks": _NETWORK,
     "kv_cache": set(),
     "generation": set(),
     "heads": {"kernels", "layers", "networks.base"},
@@ -114,6 +123,7 @@ OUTSIDE = {
 NETWORK = (
     "layers",
     "elmo_layers",
+    "recurrent_layers",
     "attention_scores",
     "networks.bert",
     "networks.elmo",

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bert_keras import elmo_layers, errors, layers
+from bert_keras import elmo_layers, errors, layers, recurrent_layers
 from bert_keras.types import Shape, Tensor
 
 _MOST = 2**31 - 1  # far above any network's
@@ -253,11 +253,14 @@ class ElmoEncoder(keras.Model):
     ) -> dict[str, Any]:
         del position_ids  # an LSTM needs none
         words = self.characters(characters)  # (B, S, P)
-        order = _reversed_order(padding_mask)
+        order = recurrent_layers.reversed_order(padding_mask)
         real = ops.expand_dims(ops.greater(padding_mask, 0), -1)
         keeps = [
-            _keeps_state(mask)
-            for mask in (padding_mask, _take(padding_mask, order))
+            recurrent_layers.step_masks(mask).keep
+            for mask in (
+                padding_mask,
+                recurrent_layers.reorder(padding_mask, order),
+            )
         ]
         # Time first, so that a step of the LSTMs reads contiguous memory. The
         # second direction reads each row from its last token on.
@@ -292,30 +295,6 @@ class ElmoEncoder(keras.Model):
         )
         layers.freeze(encoder, config.get("frozen", ()))
         return encoder
-
-
-def _reversed_order(padding_mask: Tensor) -> Tensor:
-    """Returns the positions that reverse a row's tokens, (B, S) int32.
-
-    Padding stays at the end: a row of 3 tokens has the order [2, 1, 0, 3].
-    """
-    real = ops.cast(ops.greater(padding_mask, 0), "int32")
-    length = ops.sum(real, axis=1, keepdims=True)
-    position = ops.arange(ops.shape(padding_mask)[1], dtype="int32")
-    return ops.where(position < length, length - 1 - position, position)
-
-
-def _take(values: Tensor, order: Tensor) -> Tensor:
-    """Reorders each row's values, (B, S), (B, S) -> (B, S)."""
-    return ops.squeeze(layers.gather(ops.expand_dims(values, -1), order), -1)
-
-
-def _keeps_state(padding_mask: Tensor) -> Tensor:
-    """Returns 0 where a text starts, else 1: (B, S) -> (S, B, 1) int32."""
-    earlier = ops.pad(padding_mask[:, :-1], [[0, 0], [1, 0]])
-    # Integers: Keras would cast floats to the dtype policy.
-    same = ops.cast(ops.equal(earlier, padding_mask), "int32")
-    return ops.expand_dims(ops.transpose(same), -1)
 
 
 def _mean(x: Tensor, real: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Attention with any score: each formula, and what a weight depends on."""
 
+import warnings
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -176,6 +178,13 @@ class AttentionTest(parameterized.TestCase):
             layer(query, states, tf.cast(mask, dtype))[1],
             layer(query, states, mask)[1],
         )
+
+    def test_masks_are_passed_without_a_warning(self):
+        query, states, mask = inputs()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            context, _ = attention("dot")(query, states, mask=mask)
+        self.assertFalse(hasattr(context, "_keras_mask"))
 
     def test_packed_texts_are_all_attended_to(self):
         layer = attention("dot")
