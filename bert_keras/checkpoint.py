@@ -77,7 +77,7 @@ class Checkpoint:
 
     def tokenizer(self) -> tokenizers.Tokenizer:
         values = self.metadata["tokenizer"]
-        for name in tokenizers.lookup(values).files:
+        for name in tokenizers.files_of(values):
             self._verified_path(name)
         return tokenizers.from_dict(values, self.folder)
 

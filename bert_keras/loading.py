@@ -83,11 +83,12 @@ def with_frame(
         return source
     tokenizer = source.tokenizer()
     framed = tokenizer.with_frame()
-    count = framed.vocab_size - tokenizer.vocab_size
-    if not count:
+    if framed is tokenizer:
         return source
+    count = framed.vocab_size - tokenizer.vocab_size
     config: Any = source.config
-    if config.vocab_size != tokenizer.vocab_size:
+    # If only the target of a pair gets tokens, there is nothing to add to.
+    if count and config.vocab_size != tokenizer.vocab_size:
         raise errors.InputError(
             f"{source.folder}: the vocabulary has {tokenizer.vocab_size:,} "
             f"entries and the network {config.vocab_size:,} token embeddings; "
@@ -107,7 +108,9 @@ def with_frame(
         unsupported_head_reason=source.unsupported_head_reason,
         source=source,
         framed=framed,
-        rows=keras.ops.convert_to_numpy(draw((count, config.embedding_width))),
+        rows=keras.ops.convert_to_numpy(draw((count, config.embedding_width)))
+        if count
+        else np.zeros((0, 0)),
     )
 
 
@@ -115,7 +118,8 @@ def new_tokens(source: checkpoint.Checkpoint) -> tuple[str, ...]:
     """Returns the tokens that `with_frame` added, in the order of their ids."""
     if not isinstance(source, _Framed):
         return ()
-    return tuple(source.framed.vocabulary[-len(source.rows) :])
+    old = source.framed.vocab_size - len(source.rows)
+    return tuple(source.framed.vocabulary[old:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +135,8 @@ class _Framed(checkpoint.Checkpoint):
 
     def encoder_values(self) -> Mapping[str, np.ndarray]:
         values = dict(self.source.encoder_values())
+        if not len(self.rows):
+            return values
         values[_TOKEN_TABLE] = np.concatenate(
             [values[_TOKEN_TABLE], self.rows.astype(np.float32)]
         )

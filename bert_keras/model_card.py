@@ -507,7 +507,17 @@ def _limits(
         )
         if task.class_names:
             lines.append("It answers with the labels above and no others.")
-    if tokenizer.settings.get("lowercase"):
+    settings = tokenizer.settings
+    settings = settings.get("source", settings)  # if it is a pair
+    if settings.get("lowercase"):
         lines.append("Letter case and accents are dropped from every text.")
     lines.append(f"The vocabulary has {tokenizer.vocab_size:,} entries.")
+    target = tokenizer.target
+    if target is not tokenizer:
+        case = ", without letter case and accents"
+        lines.append(
+            "Generated texts have a vocabulary of their own, of "
+            f"{target.vocab_size:,} entries"
+            f"{case if target.settings.get('lowercase') else ''}."
+        )
     return lines

@@ -368,11 +368,18 @@ class Records(Rows):
 
     def tokenizer(self) -> tokenizers.Tokenizer:
         """Loads the tokenizer of the rows."""
-        settings = self.manifest.get(SETTINGS)
-        if settings is None:  # written when WordPiece was the only tokenizer
-            lowercase = self.manifest["lowercase"]
-            settings = {"name": "wordpiece", "lowercase": lowercase}
-        return tokenizers.from_dict(settings, self.folder)
+        return tokenizer_of(self.folder, self.manifest)
+
+
+def tokenizer_of(
+    folder: str, manifest: Mapping[str, Any]
+) -> tokenizers.Tokenizer:
+    """Loads the tokenizer of the folder with this manifest."""
+    settings = manifest.get(SETTINGS)
+    if settings is None:  # written when WordPiece was the only tokenizer
+        lowercase = manifest["lowercase"]
+        settings = {"name": "wordpiece", "lowercase": lowercase}
+    return tokenizers.from_dict(settings, folder)
 
 
 def _shard_names(folder: str, manifest: Mapping[str, Any]) -> list[str]:

@@ -377,6 +377,24 @@ class Task:
         """
         return dict(metrics)
 
+    def extend_tokenizer(
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        examples: Callable[[], Iterable[Example]],
+    ) -> tokenizers.Tokenizer:
+        """Returns the tokenizer with what the task's targets need.
+
+        Fine-tuning calls it once, before `adapt`; a run that is resumed keeps
+        the result. A task that generates texts with a vocabulary of their own
+        learns it and returns a tokenizers.pair.PairTokenizer.
+
+        tokenizer: that of the checkpoint to start from; a pair already, if the
+          checkpoint is one of such a task.
+        examples: returns the training data, anew each time.
+        """
+        del examples
+        return tokenizer
+
     def adapt(
         self, examples: Iterable[Example], tokenizer: tokenizers.Tokenizer
     ) -> "Task":

@@ -56,6 +56,15 @@ class Tokenizer:
     files: tuple[str, ...]  # names of the files that `save` writes
     folder: str | None = None  # where it was read from
 
+    @property
+    def target(self) -> "Tokenizer":
+        """The tokenizer of texts that a model generates.
+
+        It is another one if their vocabulary is another one, as in translation
+        (see `pair`), and this one otherwise.
+        """
+        return self
+
     def __call__(
         self, text: tf.Tensor, *, special_tokens: bool = False
     ) -> tf.RaggedTensor:
@@ -139,6 +148,12 @@ class Tokenizer:
         """Returns each token as a string, (B, S, ...) -> (B, S); in a graph."""
         return tf.gather(tf.constant(self.vocabulary), ids)
 
+    @classmethod
+    def files_of(cls, settings: Mapping[str, Any]) -> Sequence[str]:
+        """Returns `files` of the tokenizer with these settings."""
+        del settings
+        return cls.files
+
     def save(self, folder: str) -> Sequence[str]:
         """Writes the files that `read_files` needs; returns `files`."""
         raise NotImplementedError
@@ -208,7 +223,8 @@ class Tokenizer:
                 "Cannot pickle a tokenizer that was not read from a folder. "
                 "Save it and read it with `from_folder`."
             )
-        settings = tuple(self.settings.items())
+        # As JSON, because the arguments of a cached function are hashed.
+        settings = json.dumps(self.settings)
         return _unpickle, (type(self), self.folder, settings)
 
 
@@ -222,18 +238,31 @@ def find(name: str) -> type[Any]:
 
 
 def names() -> list[str]:
-    """Returns the names of the package's tokenizers."""
-    return registry.names(PACKAGE)
+    """Returns the names of the package's tokenizers that a user can choose.
+
+    A pair of tokenizers is made by tasks.
+    """
+    return [name for name in registry.names(PACKAGE) if name != "pair"]
 
 
 @functools.cache  # build it once per process, however often it is unpickled
 def _unpickle(cls, folder, settings):
-    return cls.from_folder(folder, **dict(settings))
+    return cls.from_folder(folder, **json.loads(settings))
 
 
-def lookup(values: Mapping[str, Any]) -> type[Tokenizer]:
+def lookup(values: Any) -> type[Tokenizer]:
     """Returns the class of the tokenizer that `to_dict` described."""
+    if not isinstance(values, Mapping):
+        raise errors.InputError(
+            "expected a tokenizer's settings, an object with its name, found "
+            f"{str(values)[:40]!r}."
+        )
     return registry.class_from_data(PACKAGE, values.get("name"), Tokenizer)
+
+
+def files_of(values: Any) -> Sequence[str]:
+    """Returns the files' names of the tokenizer that `to_dict` described."""
+    return lookup(values).files_of(values)
 
 
 def from_dict(values: Mapping[str, Any], folder: str) -> Tokenizer:
@@ -241,11 +270,6 @@ def from_dict(values: Mapping[str, Any], folder: str) -> Tokenizer:
 
     Raises InputError for settings that do not fit its class.
     """
-    if not isinstance(values, Mapping):
-        raise errors.InputError(
-            "expected a tokenizer's settings, an object with its name, found "
-            f"{str(values)[:40]!r}."
-        )
     cls = lookup(values)
     settings = {k: v for k, v in values.items() if k != "name"}
     parameters = dict(inspect.signature(cls.read_files).parameters)

@@ -31,6 +31,7 @@ from bert_keras.training import (
     labelled_records,
     run_card,
     run_folder,
+    run_tokenizer,
 )
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import trainer as trainer_lib
@@ -107,7 +108,9 @@ def _run(
     start = input_pipeline.read_init(settings, settings.init)
     init = loading.with_frame(start, requested_task)
     predictor.say_new_tokens(init)
-    tokenizer = init.tokenizer()
+    source = init.tokenizer()
+    origin = run_tokenizer.origin(settings, requested_task, source)
+    tokenizer = run_tokenizer.read(settings, requested_task, source, origin)
     task = _adapted(settings, requested_task, init, tokenizer)
     dev = _dev_examples(settings, task)
     dev_counts = _encode_dev(settings, task, tokenizer, dev)
@@ -118,10 +121,10 @@ def _run(
         else:
             model = loading.load_model(init, task)
     workers = cluster.Workers(strategy)
-    identity = _identity(settings, requested_task, init, model)
+    identity = _identity(settings, requested_task, init, model, tokenizer)
     run_folder.claim(settings, identity, workers)
     if workers.is_chief:
-        labelled_records.write(settings, task, tokenizer)
+        labelled_records.write(settings, task, tokenizer, origin=origin)
     workers.barrier()
     records = records_lib.Records(os.path.join(settings.output, "records"))
     truncated = _truncated(task, records.manifest, dev_counts)
@@ -210,20 +213,8 @@ def _adapted(
     """Sets the task's fields that depend on the training data, e.g. labels."""
     examples = requested_task.read_examples(settings.train)
     training = labelled_records.training_examples(settings, examples)
-    first = list(itertools.islice(training, 1))
-    if not first:
-        if settings.dev or not settings.dev_fraction:
-            raise errors.InputError(
-                f"{settings.train}: expected rows to learn from, found none. "
-                "The file has no rows."
-            )
-        raise errors.InputError(
-            f"dev_fraction={settings.dev_fraction}: expected rows to learn "
-            f"from, found none in {settings.train}; all are held out. Give a "
-            "file with `dev`, or more groups.",
-            argument="dev_fraction",
-        )
-    task = requested_task.adapt(itertools.chain(first, training), tokenizer)
+    first = next(training)  # raises if there is none; `adapt` may read none
+    task = requested_task.adapt(itertools.chain([first], training), tokenizer)
     loading.check_length(task, init.config)
     labelled_examples.print_warning(examples)
     return task
@@ -284,13 +275,20 @@ def _identity(
     requested_task: base.Task,
     init: checkpoint.Checkpoint,
     model: model_lib.BertModel,
+    tokenizer: tokenizers.Tokenizer,
 ) -> run_folder.Identity:
+    target = tokenizer.target
     return run_folder.Identity(
         "finetune",
         (settings, requested_task),
         {
             "network": init.config.to_dict(),
             "tokenizer": init.tokenizer().fingerprint,
+            **(
+                {"target tokenizer": target.fingerprint}
+                if target is not tokenizer
+                else {}
+            ),
             "train": run_folder.contents_fingerprint(settings.train),
             "dev": settings.dev
             and run_folder.contents_fingerprint(settings.dev),

@@ -4,6 +4,7 @@ This is done once, when a run starts; every epoch reads the records.
 """
 
 import collections
+import contextlib
 import hashlib
 import os
 import re
@@ -24,6 +25,8 @@ from bert_keras.training import settings as settings_lib
 
 ROWS_PER_BATCH = 1000  # examples that are tokenized in one call
 ROWS_PER_SHARD = 100_000
+# A manifest's field: what the tokenizer depends on, see `run_tokenizer`.
+ORIGIN = "tokenizer_origin"
 
 Row = TypeVar("Row", bound=Mapping[str, Any])
 
@@ -57,11 +60,29 @@ def split(
 def training_examples(
     settings: settings_lib.FinetuneSettings, examples: Iterable[base.Example]
 ) -> Iterator[base.Example]:
-    """Yields the examples of `train` that are not held out."""
+    """Yields the examples of `train` that are not held out.
+
+    Raises InputError if there are none.
+    """
     fraction = 0.0 if settings.dev else settings.dev_fraction
+    count = 0
     for example, is_dev in split(examples, fraction, settings.seed):
         if not is_dev:
+            count += 1
             yield example
+    if count:
+        return
+    if not fraction:
+        raise errors.InputError(
+            f"{settings.train}: expected rows to learn from, found none. "
+            "The file has no rows."
+        )
+    raise errors.InputError(
+        f"dev_fraction={fraction}: expected rows to learn "
+        f"from, found none in {settings.train}; all are held out. Give a "
+        "file with `dev`, or more groups.",
+        argument="dev_fraction",
+    )
 
 
 def dev_examples(
@@ -78,12 +99,24 @@ def dev_examples(
             yield example
 
 
+def split_settings(settings: settings_lib.FinetuneSettings) -> str:
+    """Returns what determines which rows of `train` are held out."""
+    if settings.dev:
+        return ""
+    return f"{settings.seed} {settings.dev_fraction}"
+
+
 def write(
     settings: settings_lib.FinetuneSettings,
     task: base.Task,
     tokenizer: tokenizers.Tokenizer,
+    *,
+    origin: str,
 ) -> None:
-    """Writes the training records into the run folder, unless they exist."""
+    """Writes the training records into the run folder, unless they exist.
+
+    origin: see `run_tokenizer`; it is stored beside the tokenizer.
+    """
     folder = os.path.join(settings.output, "records")
     if files.local_path(folder) != folder:
         raise errors.InputError(
@@ -91,10 +124,7 @@ def write(
             "fine-tuning needs a local folder. Copy the run when it is done.",
             argument="output",
         )
-    split_settings = f"{settings.seed} {settings.dev_fraction}" * (
-        not settings.dev
-    )
-    fingerprint = _fingerprint(settings.train, task, tokenizer, split_settings)
+    fingerprint = _fingerprint(settings, task, tokenizer)
     if records_lib.is_complete(folder):
         written = records_lib.Records(folder)
         if written.manifest["fingerprint"] == fingerprint:
@@ -105,7 +135,8 @@ def write(
                 f"{settings.output} was started; choose another `output`.",
                 argument="output",
             )
-    _clear(folder, tokenizer.files)
+    # The folder may have those of another tokenizer, of settings before.
+    _clear(folder, [*tokenizer.files, *_tokenizer_files(folder)])
     examples = task.read_examples(settings.train)
     counts: collections.Counter[str] = collections.Counter()
     records = encode(
@@ -127,7 +158,19 @@ def write(
         skipped=skipped,
         examples=counts["examples"],
         truncated=counts["truncated"],
+        **{ORIGIN: origin},
+        **records_lib.tokenizer_metadata(tokenizer),
     )
+
+
+def _tokenizer_files(folder: str) -> Sequence[str]:
+    """Returns the names of the tokenizer's files in a folder of records."""
+    path = os.path.join(folder, records_lib.MANIFEST)
+    with contextlib.suppress(errors.InputError):
+        return tokenizers.files_of(
+            files.read_json(path).get(records_lib.SETTINGS)
+        )
+    return ()
 
 
 def _clear(folder: str, more: Sequence[str]) -> None:
@@ -271,19 +314,19 @@ def _blocks(items: Iterable[Row], size: int) -> Iterator[list[Row]]:
 
 
 def _fingerprint(
-    path: str,
+    settings: settings_lib.FinetuneSettings,
     task: base.Task,
     tokenizer: tokenizers.Tokenizer,
-    split_settings: str,
 ) -> str:
     digest = hashlib.sha256()
-    identity = f"{tokenizer.fingerprint} {task.to_dict()} {split_settings}"
+    split = split_settings(settings)
+    identity = f"{tokenizer.fingerprint} {task.to_dict()} {split}"
     if task.stored_features:
         identity += f" {sorted(task.stored_features)}"
     axes = _axes(task, tokenizer.feature)
     if names := _on_axis(axes, base.TARGET_TOKENS):
         identity += f" {base.TARGET_TOKENS} {names}"
     digest.update(identity.encode())
-    for each in corpus.files([path]):
+    for each in corpus.files([settings.train]):
         digest.update(f"{files.checksum(each)}".encode())
     return digest.hexdigest()[:16]
