@@ -40,10 +40,10 @@ def split(text: str) -> list[str]:
 _OPENING = r"\"'“‘«‹(\[{¿¡「『（【《〈—–\-"
 _CLOSING = r"\"'”’»›)\]}"
 MARKS = ".!?…‽؟۔।॥"
-_HAN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+HAN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _CONTINUES = frozenset("，、：；。！？,:;—～~的")  # 《走吧！》的, “好！”，
 
-WIDE = re.compile(f"[{_HAN}\u3000-\u303f\uff00-\uffef]")
+WIDE = re.compile(f"[{HAN}\u3000-\u303f\uff00-\uffef]")
 
 
 def _spaced_end(lower_case: str) -> str:
@@ -63,7 +63,7 @@ _MIXED_END = re.compile(
     # The first alternative has no group: its mark is None.
     r"(?:[。！？；｡]|……|(?<![0-9０-９])．"
     # ASCII marks in Chinese; after a digit they are list numbers.
-    rf"|(?<![\s\d.,;:!?])[.!?;](?=[{_HAN}])|(?<=[{_HAN}])[.!?;](?=[A-Z]))"
+    rf"|(?<![\s\d.,;:!?])[.!?;](?=[{HAN}])|(?<=[{HAN}])[.!?;](?=[A-Z]))"
     rf"[。！？；…．!?]*[」』”’）】》〉]*|{_END.pattern}"
 )
 
