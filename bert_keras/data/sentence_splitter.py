@@ -20,7 +20,7 @@ def split(text: str) -> list[str]:
         if end == len(text):
             break
         begin, mark = match.start(), match[1]
-        if mark is None and text[end] in _CONTINUES:
+        if mark is None and text[end] in CONTINUES:
             continue
         if mark == "." and _abbreviates(text, start, begin, end):
             continue
@@ -37,11 +37,16 @@ def split(text: str) -> list[str]:
 
 # The patterns propose sentence ends; `_abbreviates` may reject them.
 
-_OPENING = r"\"'“‘«‹(\[{¿¡「『（【《〈—–\-"
-_CLOSING = r"\"'”’»›)\]}"
+OPENING = r"\"'“‘«‹(\[{¿¡「『（【《〈—–\-"
+CLOSING = r"\"'”’»›)\]}"
+LOWER_CASE = "a-zß-öø-ÿа-яα-ω"
 MARKS = ".!?…‽؟۔।॥"
 HAN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+<<<<<<< HEAD
 _CONTINUES = frozenset("，、：；。！？,:;—～~的")  # 《走吧！》的, “好！”，
+=======
+CONTINUES = frozenset("，、：；。！？,:;—～~的")  # 《走吧！》的, “好！”，
+>>>>>>> extractive
 
 WIDE = re.compile(f"[{HAN}\u3000-\u303f\uff00-\uffef]")
 
@@ -52,13 +57,13 @@ def _spaced_end(lower_case: str) -> str:
         # A match starts only at the first of several marks and ends at one
         # space: otherwise long runs of dots or spaces take quadratic time.
         rf"([{MARKS}](?<![{MARKS}]{{2}})[{MARKS}]*)"
-        rf"[{_CLOSING}]*(?:\s[”’»)\]}}]+(?=\s))*\s"
-        rf"(?=[{_OPENING}\s]*[^{lower_case}\s{_OPENING}{_CLOSING}{MARKS},;:])"
+        rf"[{CLOSING}]*(?:\s[”’»)\]}}]+(?=\s))*\s"
+        rf"(?=[{OPENING}\s]*[^{lower_case}\s{OPENING}{CLOSING}{MARKS},;:])"
     )
 
 
 _UNCASED_END = re.compile(_spaced_end(""))
-_END = re.compile(_spaced_end("a-zß-öø-ÿа-яα-ω"))
+_END = re.compile(_spaced_end(LOWER_CASE))
 _MIXED_END = re.compile(
     # The first alternative has no group: its mark is None.
     r"(?:[。！？；｡]|……|(?<![0-9０-９])．"
@@ -67,23 +72,23 @@ _MIXED_END = re.compile(
     rf"[。！？；…．!?]*[」』”’）】》〉]*|{_END.pattern}"
 )
 
-_TITLES = frozenset(
+TITLES = frozenset(
     "Mr Mrs Ms Dr Prof Rev Hon Gen Maj Capt Lt Lieut Sgt Cpl Pvt Adm Cmdr Gov "
     "Sen Rep Pres Supt Messrs Mme Mmes Mlle MM mr mrs ms dr prof messrs mme "
     "e.g i.e E.g I.e eg ie cf Cf viz vs approx ca incl".split()
 )
-_BEFORE_NUMBERS = frozenset(
+BEFORE_NUMBERS = frozenset(
     "No Nos Fig Figs Eq Eqs Sec Vol Vols Ch Chap Art p pp no nos fig figs eq "
     "sec vol vols ch chap art Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov "
     "Dec".split()
 )
-_MAY_END = frozenset(
+MAY_END = frozenset(
     "St Ste Mt Ft Col Sr Jr Esq Inc Ltd Co Corp Bros etc al Ave Blvd Rd Univ "
     "Dept Assn Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec".split()
 )
 _INITIALS = re.compile(r"[^\W\d_a-z]|(?:[^\W\d_]{1,2}\.-?)+[^\W\d_]{1,2}")
 _NUMBER = re.compile(r"\s*(?:\d+|(?!I\b)[IVXLC]+\b)")  # "No. I do not."
-_STARTERS = (
+STARTERS = (
     "The A An In On At It He She We They You I This That These Those There "
     "Then When While If But And Or So As For From By To Of With After Before "
     "However Although Though His Her Its My Our Their Your What Who Why How "
@@ -91,7 +96,7 @@ _STARTERS = (
     "During Both Each Once Yes"
 )
 _STARTS_SENTENCE = re.compile(
-    rf"[{_OPENING}\s]*(?:{_STARTERS.replace(' ', '|')})(?=[\s,’'])"
+    rf"[{OPENING}\s]*(?:{STARTERS.replace(' ', '|')})(?=[\s,’'])"
 )
 _MAX_ABBREVIATION_LENGTH = 64  # characters
 _BEFORE_ABBREVIATION = "\"'“‘([-"
@@ -107,10 +112,10 @@ def _abbreviates(text: str, start: int, dot: int, end: int) -> bool:
     word = text[begin:dot].rpartition("—")[2].lstrip(_BEFORE_ABBREVIATION)
     if len(word) > 8:
         return False
-    if word in _TITLES:
+    if word in TITLES:
         return True
-    if word in _BEFORE_NUMBERS and _NUMBER.match(text, end):
+    if word in BEFORE_NUMBERS and _NUMBER.match(text, end):
         return True
-    if word in _MAY_END or _INITIALS.fullmatch(word):
+    if word in MAY_END or _INITIALS.fullmatch(word):
         return not _STARTS_SENTENCE.match(text, end)
     return begin == start and _NUMBER.fullmatch(word) is not None  # 1. List

@@ -184,6 +184,11 @@ class Task:
         """
         raise NotImplementedError(f"{self.name} learns from records only")
 
+    def num_truncated(self, targets: Targets) -> int:
+        """Returns how many of the targets of `make_targets` were truncated."""
+        del targets
+        return 0
+
     def build_heads(
         self, config: networks.NetworkConfig
     ) -> dict[str, keras.layers.Layer]:

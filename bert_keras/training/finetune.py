@@ -120,6 +120,7 @@ def _run(
             model = model_lib.BertModel(encoder, task)
         else:
             model = loading.load_model(init, task)
+            _initialize_heads(model, init)
     workers = cluster.Workers(strategy)
     identity = _identity(settings, requested_task, init, model, tokenizer)
     run_folder.claim(settings, identity, workers)
@@ -255,7 +256,8 @@ def _encode_dev(
     """Encodes the dev examples; InputError for a label not seen in training.
 
     Called before training, so that it does not fail after the first epoch.
-    Returns the counts {"examples": ..., "truncated": ...}.
+    Returns the counts {"examples": ..., "truncated": ...,
+    "truncated_targets": ...}.
     """
     counts: collections.Counter[str] = collections.Counter()
     try:
@@ -289,9 +291,13 @@ def _identity(
                 if target is not tokenizer
                 else {}
             ),
-            "train": run_folder.contents_fingerprint(settings.train),
+            "train": run_folder.contents_fingerprint(
+                *requested_task.data_files(settings.train)
+            ),
             "dev": settings.dev
-            and run_folder.contents_fingerprint(settings.dev),
+            and run_folder.contents_fingerprint(
+                *requested_task.data_files(settings.dev)
+            ),
             **run_folder.options_fingerprints(requested_task),
             "init": ""
             if settings.from_scratch
@@ -300,6 +306,18 @@ def _identity(
             ),
         },
     )
+
+
+def _initialize_heads(
+    model: model_lib.BertModel, init: checkpoint.Checkpoint
+) -> None:
+    """Lets the task set its new heads; says how many weights it has set."""
+    reused = init.matching_heads(model.task)
+    if reused is None or reused:
+        return
+    paths = model.task.initialize_heads(model.encoder, model.head.by_name())
+    if paths:
+        console.say(f"{len(paths)} weights of new heads start as the encoder's")
 
 
 def _data(settings: settings_lib.FinetuneSettings) -> str:
@@ -320,8 +338,16 @@ def _truncated(
             messages.append(
                 f"{counts['truncated']:,} of {counts['examples']:,} {what}"
             )
-    return (
-        f"{', '.join(messages)}, at {task.seq_length} tokens"
-        if messages
-        else ""
-    )
+    parts = []
+    if messages:
+        parts.append(f"{', '.join(messages)}, at {task.seq_length} tokens")
+    targets = [
+        f"{counts['truncated_targets']:,} targets of {what}"
+        for counts, what in ((manifest, "training rows"), (dev, "dev rows"))
+        if counts.get("truncated_targets")
+    ]
+    if targets:
+        parts.append(
+            f"{', '.join(targets)}, at {task.max_target_length} tokens"
+        )
+    return "; ".join(parts)

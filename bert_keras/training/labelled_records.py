@@ -158,6 +158,11 @@ def write(
         skipped=skipped,
         examples=counts["examples"],
         truncated=counts["truncated"],
+        **(
+            {"truncated_targets": counts["truncated_targets"]}
+            if counts["truncated_targets"]
+            else {}
+        ),
         **{ORIGIN: origin},
         **records_lib.tokenizer_metadata(tokenizer),
     )
@@ -201,7 +206,8 @@ def encode(
 ) -> Iterator[records_lib.Record]:
     """Tokenizes labelled examples; yields records without padding.
 
-    counts: gets the numbers of "examples" and of "truncated" ones.
+    counts: gets the numbers of "examples", of "truncated" ones, and of
+      "truncated_targets".
     """
     preprocess_graph = tf.function(
         lambda raw: task.preprocess(raw, tokenizer),
@@ -222,6 +228,8 @@ def encode(
         stored_names = _stored(task, tokenizer.feature)
         arrays = {f"inputs/{name}": features[name] for name in stored_names}
         targets = task.make_targets(raw, features, tokenizer)
+        if counts is not None:
+            counts["truncated_targets"] += task.num_truncated(targets)
         for term, (labels, weights) in targets.items():
             arrays[f"targets/{term}/labels"] = labels
             arrays[f"targets/{term}/weights"] = weights
@@ -327,6 +335,6 @@ def _fingerprint(
     if names := _on_axis(axes, base.TARGET_TOKENS):
         identity += f" {base.TARGET_TOKENS} {names}"
     digest.update(identity.encode())
-    for each in corpus.files([settings.train]):
+    for each in corpus.files(task.data_files(settings.train)):
         digest.update(f"{files.checksum(each)}".encode())
     return digest.hexdigest()[:16]

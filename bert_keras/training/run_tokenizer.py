@@ -30,7 +30,9 @@ def origin(
         "start": start.fingerprint,
         "task": task.to_dict(),
         "options": run_folder.options_fingerprints(task),
-        "train": run_folder.contents_fingerprint(settings.train),
+        "train": run_folder.contents_fingerprint(
+            *task.data_files(settings.train)
+        ),
         "split": labelled_records.split_settings(settings),
     }
     text = json.dumps(values, sort_keys=True)
