@@ -42,11 +42,7 @@ CLOSING = r"\"'”’»›)\]}"
 LOWER_CASE = "a-zß-öø-ÿа-яα-ω"
 MARKS = ".!?…‽؟۔।॥"
 HAN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-<<<<<<< HEAD
-_CONTINUES = frozenset("，、：；。！？,:;—～~的")  # 《走吧！》的, “好！”，
-=======
 CONTINUES = frozenset("，、：；。！？,:;—～~的")  # 《走吧！》的, “好！”，
->>>>>>> extractive
 
 WIDE = re.compile(f"[{HAN}\u3000-\u303f\uff00-\uffef]")
 

@@ -20,10 +20,7 @@ Reference = str | Sequence[str]
 _CHINESE_SHARE = 0.3
 # For Unicode 〇, as in 二〇二六年, is neither a Chinese character nor a digit.
 _CHINESE = re.compile(f"[{sentence_splitter.HAN}〇]")
-<<<<<<< HEAD
-=======
 _BLANK_LINE = re.compile(r"\n\s*\n")
->>>>>>> extractive
 
 
 def score(
@@ -133,13 +130,8 @@ def is_chinese(texts: Iterable[str]) -> bool:
 def lead(text: str, n: int) -> str:
     """Returns the first n sentences of a text: a baseline of summaries.
 
-<<<<<<< HEAD
-    Sentences are those of `sentence_splitter`; a line break ends one, too.
-    The text between them is unchanged. If the text has fewer, it is returned.
-=======
     Sentences are those of `sentence_splitter`; a blank line ends one, too. The
     text between them is unchanged. If the text has fewer, it is returned.
->>>>>>> extractive
 
     >>> lead("One. Two? Three!", 2)
     'One. Two?'
@@ -152,13 +144,8 @@ def lead(text: str, n: int) -> str:
         )
     sentences = [
         sentence
-<<<<<<< HEAD
-        for line in text.splitlines()
-        for sentence in sentence_splitter.split(line)
-=======
         for paragraph in _BLANK_LINE.split(text)
         for sentence in sentence_splitter.split(paragraph)
->>>>>>> extractive
     ]
     end = 0
     for sentence in sentences[:n]:

@@ -232,12 +232,8 @@ class LeadTest(parameterized.TestCase):
         ("One fell.  Two rose! Three?", 2, "One fell.  Two rose!"),
         ("Dr. Ada met him. He left.", 1, "Dr. Ada met him."),
         ("天气好。我们走！再见", 2, "天气好。我们走！"),
-<<<<<<< HEAD
-        ("a heading\nA text. More", 2, "a heading\nA text."),
-=======
         ("a heading\n\n A text. More", 2, "a heading\n\n A text."),
         ("a text\nof lines. More", 1, "a text\nof lines."),
->>>>>>> extractive
         (" One. ", 3, "One."),
         ("Ha. Ha. Ha.", 2, "Ha. Ha."),
         (" \n", 1, ""),
