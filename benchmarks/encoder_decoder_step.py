@@ -166,9 +166,7 @@ def main(_):
             for number in range(STEPS.value):
                 run(2 + turn * STEPS.value + number)
             wall[name].append((time.perf_counter() - began) / STEPS.value)
-            processor[name].append(
-                (processor_seconds() - before) / STEPS.value
-            )
+            processor[name].append((processor_seconds() - before) / STEPS.value)
     table = rich.table.Table(
         title=f"{LAYERS.value} + {LAYERS.value} layers x {WIDTH.value}, "
         f"{BATCH.value} rows of {SOURCE.value} + {TARGET.value} tokens, "

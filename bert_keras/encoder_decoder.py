@@ -390,4 +390,3 @@ class EncoderDecoder(base.Task):
         if count > 1:
             answers |= {"texts": texts, "scores": decoded["score"]}
         return answers
-

@@ -18,6 +18,7 @@ from bert_keras.tasks import (
     intent_slots,
     multiple_choice,
     question_answering,
+    sequence_to_sequence,
     tagging,
 )
 from tests import tiny
@@ -32,6 +33,7 @@ TASKS = (
     "intent_slots",
     "embedding",
     "multiple_choice",
+    "sequence_to_sequence",
 )
 
 
@@ -68,6 +70,13 @@ def make(task: str, *, seed: int = 1) -> predictor.Predictor:
         settings = multiple_choice.MultipleChoice(seq_length=32, num_choices=3)
         model = model_lib.BertModel(
             bert.BertEncoder(tiny.bert(**sizes)), settings.for_serving()
+        )
+    elif task == "sequence_to_sequence":
+        settings = sequence_to_sequence.SequenceToSequence(
+            seq_length=32, max_target_length=8, num_beams=2
+        ).adapt([], tiny.tokenizer())
+        model = model_lib.BertModel(
+            bert.BertEncoder(tiny.bert(**sizes)), settings
         )
     elif task == "tagging":
         settings = tagging.Tagging(

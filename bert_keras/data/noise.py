@@ -46,9 +46,7 @@ def delete(
     return tf.gather(ids, order, batch_dims=1) * left, left
 
 
-def swap(
-    ids: tf.Tensor, ordinary: tf.Tensor, uniform: tf.Tensor
-) -> tf.Tensor:
+def swap(ids: tf.Tensor, ordinary: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
     """Shuffles ordinary tokens, each by at most SWAP_DISTANCE positions.
 
     They are sorted by their position + uniform * (SWAP_DISTANCE + 1); all other
@@ -94,9 +92,7 @@ def spans(
     reach = tf.where(ordinary & (starts < probability), position + size, 0)
     reach = _running_maximum(reach)
     covered = ordinary & (position < reach)
-    begins = covered & tf.logical_not(
-        tf.pad(covered[:, :-1], [[0, 0], [1, 0]])
-    )
+    begins = covered & tf.logical_not(tf.pad(covered[:, :-1], [[0, 0], [1, 0]]))
     ids = tf.where(begins, mask_id, ids)
     return delete(ids, is_token, covered & tf.logical_not(begins))
 

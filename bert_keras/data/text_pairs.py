@@ -1,10 +1,10 @@
 """Reads texts and their targets: translations, summaries, answers.
 
-    a table, or JSON lines    a column of texts and one of targets; in JSON a
-                              text may be a list of sentences, and several
-                              targets of a text a list of them
-    parallel files            train.en and train.de: line n of the second is the
-                              target of line n of the first
+a table, or JSON lines    a column of texts and one of targets; in JSON a
+                          text may be a list of sentences, and several
+                          targets of a text a list of them
+parallel files            train.en and train.de: line n of the second is the
+                          target of line n of the first
 """
 
 import itertools

@@ -312,6 +312,29 @@ class Continuation(View):
         return shown
 
 
+class GeneratedText(View):
+    """Sequence to sequence: the text, or the best of several."""
+
+    needs = {"text": str, "score": float}
+    columns = ("text",)
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(_, answer)] = rows
+        text = answer["text"] or "No text was generated"
+        shown = [blocks.headline("Text", text)]
+        if "texts" in answer:
+            # Scores are log-probabilities; their shares are of these texts.
+            shares = np.exp(np.array(answer["scores"]) - answer["score"])
+            bars = [
+                blocks.bar(text, share, best=number == 0)
+                for number, (text, share) in enumerate(
+                    zip(answer["texts"], shares.tolist(), strict=True)
+                )
+            ]
+            shown.append(blocks.bars("Best texts, beside the first", bars))
+        return shown
+
+
 class FilledMasks(View):
     """Masked language model: candidates for each [MASK] in a text."""
 
@@ -414,6 +437,7 @@ VIEWS: tuple[type[View], ...] = (
     Similarity,
     Embeddings,
     Continuation,
+    GeneratedText,
     FilledMasks,
     ExpectedWords,
     View,

@@ -124,7 +124,9 @@ class DecoderTest(parameterized.TestCase):
             layer(ids(), read), layer(ids(), read._replace(states=states))
         )
         other = read._replace(vector=read.vector + 1)
-        self.assertGreater(np.abs(layer(ids(), read) - layer(ids(), other)).min(), 0)
+        self.assertGreater(
+            np.abs(layer(ids(), read) - layer(ids(), other)).min(), 0
+        )
 
     def test_a_first_state_of_zeros_reads_no_vector(self):
         layer, read = decoder("dot"), source()
@@ -146,7 +148,9 @@ class DecoderTest(parameterized.TestCase):
         layer = decoder(network=network, vocab_size=0)
         self.assertTrue(layer.config.shares_table)
         self.assertEqual(layer.config.vocab_size, network.vocab_size)
-        self.assertFalse([v for v in layer.weights if v.path.endswith("/token")])
+        self.assertFalse(
+            [v for v in layer.weights if v.path.endswith("/token")]
+        )
         random = np.random.default_rng(5)
         table = random.normal(size=(network.vocab_size, 8)).astype("float32")
         expected = layer(ids(), source(), table)

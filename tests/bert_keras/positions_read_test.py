@@ -50,8 +50,12 @@ def no_sentences():
     return task.adapt([], tiny.tokenizer())
 
 
+# Decoders read all positions.
+DECODERS = ("denoising", "recurrent_decoder", "sequence_to_sequence")
 TASKS = {
-    name: make for name, make in runs.TASKS.items() if name not in runs.ELMO
+    name: make
+    for name, make in runs.TASKS.items()
+    if name not in (*runs.ELMO, *DECODERS)
 } | {
     "no_sentences": no_sentences,
     "layers": lambda: classifier("layers"),

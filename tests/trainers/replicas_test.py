@@ -27,6 +27,7 @@ TASK_NAMES = (
     "wrapped",
     "sampled",
     "elmo_tagging",
+    "sequence_to_sequence",
 )
 # Strategy, its replicas, accumulation steps.
 SHAPES = (

@@ -12,11 +12,13 @@ from bert_keras.tasks import (
     bidirectional_lm,
     causal_lm,
     classification,
+    denoising,
     embedding,
     intent_slots,
     masked_lm,
     multiple_choice,
     question_answering,
+    sequence_to_sequence,
     tagging,
 )
 from bert_keras.training import devices
@@ -32,6 +34,9 @@ TASKS = {
     "classification": lambda: classification.Classification(
         labels=("bad", "good")
     ),
+    "denoising": lambda: denoising.Denoising(seq_length=12).adapt(
+        [], tiny.tokenizer()
+    ),
     "embedding": lambda: embedding.Embedding(pair=True),
     "intent_slots": lambda: intent_slots.IntentSlots(
         types=("PER",), intents=("ask", "tell")
@@ -40,6 +45,12 @@ TASKS = {
         seq_length=12, num_choices=3
     ),
     "question_answering": question_answering.QuestionAnswering,
+    "sequence_to_sequence": lambda: sequence_to_sequence.SequenceToSequence(
+        seq_length=12, max_target_length=9
+    ).adapt([], tiny.tokenizer()),
+    "recurrent_decoder": lambda: sequence_to_sequence.SequenceToSequence(
+        seq_length=12, max_target_length=9, decoder="gru"
+    ).adapt([], tiny.tokenizer()),
     "tagging": lambda: tagging.Tagging(types=("PER",)),
     "wrapped": lambda: r_drop.RDrop(
         label_smoothing.LabelSmoothing(TASKS["intent_slots"]())
@@ -74,6 +85,20 @@ def batches(task, count, size=BATCH, *, elmo=False):
             inputs, targets = task.randomize(inputs, targets, seeds)
         elif isinstance(task, causal_lm.CausalLM):
             inputs, targets = task.randomize(inputs, {}, None)
+        elif isinstance(task, denoising.Denoising):
+            seeds = tf.stack([tf.range(size), tf.fill([size], step)], axis=1)
+            inputs, targets = task.randomize(inputs, {}, seeds)
+        elif isinstance(task, sequence_to_sequence.SequenceToSequence):
+            # Targets of every length, of unequal weight.
+            length = 1 + np.arange(size)[:, np.newaxis] % 9
+            values = random.random((size, 9)) * (np.arange(9) < length)
+            ids = random.integers(5, len(tiny.VOCABULARY), (size, 9))
+            targets = {
+                "text": (
+                    tf.constant(ids * (values > 0), tf.int32),
+                    tf.constant(values, tf.float32),
+                )
+            }
         elif isinstance(task, bidirectional_lm.BidirectionalLM):
             word_ids = random.integers(0, task.vocab_size, (size, 12))
             inputs["word_ids"] = tf.constant(word_ids, tf.int32)

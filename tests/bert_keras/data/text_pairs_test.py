@@ -33,9 +33,7 @@ class ReadTest(parameterized.TestCase):
             "a.csv", "de,en\nja,yes\n", columns="text=en,target=de"
         )
         self.assertEqual(rows, [{"text": "yes", "target": "ja"}])
-        rows = self.read(
-            "a.tsv", "yes\tja\tCC\n", columns="text=0,target=1"
-        )
+        rows = self.read("a.tsv", "yes\tja\tCC\n", columns="text=0,target=1")
         self.assertEqual(rows, [{"text": "yes", "target": "ja"}])
 
     def test_lists_of_sentences_and_of_targets(self):
@@ -109,7 +107,9 @@ class ReadTest(parameterized.TestCase):
             text_pairs.read("a.en", columns="text=0", target_suffix="de")
 
     def test_rows_from_python_have_a_text(self):
-        self.assertEqual(text_pairs.text_row({"source": ["a", "b"]}), {"text": "a b"})
+        self.assertEqual(
+            text_pairs.text_row({"source": ["a", "b"]}), {"text": "a b"}
+        )
         with self.assertRaisesRegex(ValueError, "'text'"):
             text_pairs.text_row({"label": "a"})
 

@@ -14,6 +14,7 @@ from bert_keras.networks import bert
 from bert_keras.tasks import (
     bidirectional_lm,
     classification,
+    denoising,
     embedding,
     tagging,
 )
@@ -70,6 +71,9 @@ _MORE = {
         bidirectional_lm.BidirectionalLM(seq_length=32).adapt(
             [], tiny.characters()
         )
+    ),
+    "denoising": lambda: _predictor(
+        denoising.Denoising(seq_length=32).adapt([], tiny.tokenizer())
     ),
     "elmo_tagging": lambda: _of_elmo(
         mix.Mix(tagging.Tagging(seq_length=32, types=("FILM", "人")))

@@ -26,6 +26,8 @@ VIEWS = {
     "one_embedding": views.Embeddings,
     "masked_lm": views.FilledMasks,
     "multiple_choice": views.Choices,
+    "sequence_to_sequence": views.GeneratedText,
+    "denoising": views.GeneratedText,
     "bidirectional_lm": views.ExpectedWords,
     "elmo_tagging": views.Entities,
     "users": views.View,

@@ -14,7 +14,9 @@ from bert_keras.tasks import base, sequence_to_sequence
 from bert_keras.tokenizers import pair, wordpiece
 from tests import sharp, tiny
 
-GERMAN = ("[PAD] [UNK] [CLS] [SEP] [MASK] der film ist gut schlecht alt neu").split()
+GERMAN = (
+    "[PAD] [UNK] [CLS] [SEP] [MASK] der film ist gut schlecht alt neu"
+).split()
 TEXTS = ["the film is good", "a very bad old plot .", "", "很 好 电影 !"]
 # name: settings of the task.
 VARIANTS = {
@@ -219,7 +221,9 @@ class GenerationTest(parameterized.TestCase):
             ids, total = [], 0.0
             while len(ids) < 8 and model.task.end_id not in ids:
                 labels = tf.constant([[*ids, 0]])
-                logits = model.model(features, targets={"text": (labels, labels)})
+                logits = model.model(
+                    features, targets={"text": (labels, labels)}
+                )
                 logits = logits["text"][0, -1].numpy().astype(np.float64)
                 ids.append(int(logits.argmax()))
                 total += logits.max() - np.log(np.exp(logits).sum())
@@ -309,9 +313,7 @@ class SettingsTest(absltest.TestCase):
             model.head.by_name()["decoder"].blocks[1].attention.qkv.kernel,
             model.encoder.blocks[1].attention.qkv.kernel,
         )
-        self.assertEqual(
-            make().task.initialize_heads(model.encoder, {}), ()
-        )
+        self.assertEqual(make().task.initialize_heads(model.encoder, {}), ())
 
     def test_a_target_vocabulary_is_learned_from_the_targets(self):
         task = sequence_to_sequence.SequenceToSequence(
@@ -326,7 +328,10 @@ class SettingsTest(absltest.TestCase):
 
     def test_metrics_and_baselines(self):
         task = make().task
-        rows = [{"text": "a b. c", "target": "x y"}, {"text": "d", "target": "d"}]
+        rows = [
+            {"text": "a b. c", "target": "x y"},
+            {"text": "d", "target": "d"},
+        ]
         metrics = task.metrics([{"text": "x y"}, {"text": "q"}], rows)
         self.assertEqual(metrics["exact_match"], 50)
         self.assertEqual(set(metrics), set(task.metric_names))
