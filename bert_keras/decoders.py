@@ -346,28 +346,51 @@ class CrossAttention(keras.layers.Layer):
         return output, weights
 
 
-class DecoderBlock(layers.Block):
-    """A decoder layer (Vaswani et al. 2017, 3.1): a Block that also reads the
-    source, between its self-attention and its feed-forward layer.
+class DecoderBlock(keras.layers.Layer):
+    """A decoder layer (Vaswani et al. 2017, 3.1).
+
+    It is a Block, with the same names, that also reads the source, between its
+    self-attention and its feed-forward layer.
 
     x (B, T, H), mask (1 or B, T, T) bool, the source's keys and values, and its
     mask (B, 1, S) -> (B, T, H).
     """
 
     def __init__(self, config: DecoderConfig, **kwargs: Any):
-        super().__init__(config, **kwargs)
+        super().__init__(**kwargs)
+        self.config = config
         dtype = self.dtype_policy
+        self.attention = layers.SelfAttention(
+            config, name="attention", dtype=dtype
+        )
         self.cross_attention = CrossAttention(
             config, name="cross_attention", dtype=dtype
         )
-        self.cross_attention_norm = layers.layer_norm(
-            config, name="cross_attention_norm", dtype=dtype
+        self.feed_forward = layers.FeedForward(
+            config, name="feed_forward", dtype=dtype
         )
+        (
+            self.attention_norm,
+            self.cross_attention_norm,
+            self.feed_forward_norm,
+        ) = (
+            layers.layer_norm(config, name=f"{name}_norm", dtype=dtype)
+            for name in ("attention", "cross_attention", "feed_forward")
+        )
+        self.dropout = layers.Dropout(config.dropout, dtype=dtype)
 
     def build(self, input_shape: Shape | None = None) -> None:
-        super().build()
-        self.cross_attention.build()
-        self.cross_attention_norm.build((None, None, self.config.hidden_size))
+        shape = (None, None, self.config.hidden_size)
+        for layer in (
+            self.attention,
+            self.attention_norm,
+            self.cross_attention,
+            self.cross_attention_norm,
+            self.feed_forward,
+            self.feed_forward_norm,
+        ):
+            layer.build(shape)
+        self.built = True
 
     def call(
         self,
@@ -715,7 +738,7 @@ def copy_blocks(encoder: Any, decoder: TransformerDecoder) -> list[str]:
     return copied
 
 
-def _assign(layer, original) -> list[str]:
+def _assign(layer: Any, original: Any) -> list[str]:
     """Assigns weights of equal names; a table may have fewer rows."""
 
     def by_name(each):

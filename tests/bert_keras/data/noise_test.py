@@ -104,7 +104,7 @@ class NoiseTest(absltest.TestCase):
             iterator = iter(before)
             self.assertTrue(all(token in iterator for token in rest))
             self.assertEqual((row[0], row[-1]), (2, 3))
-            self.assertNotIn((MASK, MASK), zip(row, row[1:]))
+            self.assertNotIn((MASK, MASK), zip(row, row[1:], strict=False))
             kept += len(rest) - 2
             spans += row.count(MASK)
         covered = ordinary.sum() - kept
