@@ -369,13 +369,14 @@ class DecoderBlock(keras.layers.Layer):
         self.feed_forward = layers.FeedForward(
             config, name="feed_forward", dtype=dtype
         )
-        (
-            self.attention_norm,
-            self.cross_attention_norm,
-            self.feed_forward_norm,
-        ) = (
-            layers.layer_norm(config, name=f"{name}_norm", dtype=dtype)
-            for name in ("attention", "cross_attention", "feed_forward")
+        self.attention_norm = layers.layer_norm(
+            config, name="attention_norm", dtype=dtype
+        )
+        self.cross_attention_norm = layers.layer_norm(
+            config, name="cross_attention_norm", dtype=dtype
+        )
+        self.feed_forward_norm = layers.layer_norm(
+            config, name="feed_forward_norm", dtype=dtype
         )
         self.dropout = layers.Dropout(config.dropout, dtype=dtype)
 

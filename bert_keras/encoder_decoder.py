@@ -1,4 +1,4 @@
-"""The base of tasks that generate a text: any encoder, and a decoder as head."""
+"""The base of tasks that generate a text: an encoder, and a decoder as head."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -90,8 +90,8 @@ class EncoderDecoder(base.Task):
         if (self.max_new_tokens or 0) > self.longest_target:
             raise errors.InputError(
                 f"max_new_tokens={self.max_new_tokens}: expected at most the "
-                f"{self.longest_target} tokens of a target, for which the model "
-                "was trained.",
+                f"{self.longest_target} tokens of a target, for which the "
+                "model was trained.",
                 argument="max_new_tokens",
             )
 
@@ -223,8 +223,9 @@ class EncoderDecoder(base.Task):
     ) -> base.Tensors:
         """Returns the logits of each target token, {"text": (B, G, V)}.
 
-        The decoder reads the start and the target's tokens but the last. Without
-        targets it reads the start: logits of the first token, (B, 1, V).
+        The decoder reads the start and the target's tokens but the last.
+        Without targets it reads the start: logits of the first token, (B, 1,
+        V).
         """
         source = self.read_source(encoder, features, training)
         if targets is None:

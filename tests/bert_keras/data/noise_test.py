@@ -26,7 +26,10 @@ def uniform(shape, seed=1):
 
 def content(ids, left=None):
     left = ids > 0 if left is None else np.asarray(left) > 0
-    return [row[here].tolist() for row, here in zip(np.asarray(ids), left)]
+    return [
+        row[here].tolist()
+        for row, here in zip(np.asarray(ids), left, strict=True)
+    ]
 
 
 class NoiseTest(absltest.TestCase):
