@@ -86,7 +86,7 @@ def has_features_of(
 ) -> bool:
     """Returns whether a shard has all features of another one, as there."""
     own = features(shard)
-    return (TARGET_SPLITS in shard) == (TARGET_SPLITS in other) and all(
+    return all(
         name in own
         and own[name].row_splits == feature.row_splits
         and own[name].shape == feature.shape
@@ -133,8 +133,8 @@ def _has_valid_targets(shard: Mapping[str, np.ndarray], rows: int) -> bool:
     """Returns whether all values of target tokens fit their row splits."""
     splits = shard.get(TARGET_SPLITS)
     values = [v for n, v in shard.items() if n.startswith("target_token:")]
-    if splits is None:
-        return not values
+    if splits is None or not values:
+        return splits is None and not values
     return (
         _are_row_splits(splits)
         and len(splits) == rows + 1

@@ -66,17 +66,17 @@ class DamageTest(parameterized.TestCase):
         super().setUp()
         self.folder = self.create_tempdir().full_path
         batches_test.write(self.folder)
-        self.path = os.path.join(self.folder, records.shard_name(1))
 
-    def edit(self, change, *, manifest):
+    def edit(self, change, *, manifest, shard=1):
         """Changes the tensors of a shard, and the manifest's checksum too."""
-        tensors = dict(safetensors.numpy.load_file(self.path))
+        shard_path = os.path.join(self.folder, records.shard_name(shard))
+        tensors = dict(safetensors.numpy.load_file(shard_path))
         change(tensors)
-        safetensors.numpy.save_file(tensors, self.path)
+        safetensors.numpy.save_file(tensors, shard_path)
         if manifest:
             path = os.path.join(self.folder, records.MANIFEST)
             values = files.read_json(path)
-            values["shards"][1]["sha256"] = files.checksum(self.path)
+            values["shards"][shard]["sha256"] = files.checksum(shard_path)
             with open(path, "w", encoding="utf-8") as file:
                 json.dump(values, file)
 
@@ -124,8 +124,26 @@ class DamageTest(parameterized.TestCase):
             records.Records(self.folder)
 
     @parameterized.parameters(
+        lambda name: name == TARGET_SPLITS,
+        lambda name: name.startswith("target_token:"),
+    )
+    def test_target_tokens_and_their_row_splits_need_each_other(self, lost):
+        batches_test.write(self.folder, shards=1, targets=True)
+
+        def change(tensors):
+            for name in list(filter(lost, tensors)):
+                del tensors[name]
+
+        self.edit(change, manifest=True, shard=0)
+        with self.assertRaisesRegex(errors.InputError, "00000.* is damaged"):
+            records.Records(self.folder)
+
+    @parameterized.parameters(
         lambda t: t.pop("token:inputs/segment_ids"),
         lambda t: t.pop("row:targets/label/labels"),
+        lambda t: t.update(
+            {"row:inputs/segment_ids": t.pop("token:inputs/segment_ids")[:34]}
+        ),
         lambda t: t.update(
             {"row:targets/label/labels": np.zeros((34, 2), np.int32)}
         ),
