@@ -24,6 +24,7 @@ _TASKS = _DATA | {
     "networks.base",
     "tasks",
     "heads",
+    "beams",
     "generation",
     "kv_cache",
 }
@@ -51,7 +52,8 @@ INSIDE = {
     "elmo_layers": {"kernels", "layers", "networks.base"},
     "networks": {"networks", "layers", "elmo_layers", "kernels"},
     "kv_cache": set(),
-    "generation": set(),
+    "beams": set(),
+    "generation": {"beams"},
     "heads": {"kernels", "layers", "networks.base"},
     "text": {"text"},
     "tokenizers.base": set(),
