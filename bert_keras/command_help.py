@@ -42,7 +42,9 @@ GROUPS: Mapping[str, Sequence[str]] = {
         *("break_lock", "version"),
     ),
     "Generation": (
-        *("max_new_tokens", "do_sample", "temperature", "top_k", "top_p"),
+        *("max_new_tokens", "min_new_tokens", "no_repeat_ngram_size"),
+        *("num_beams", "num_return_sequences", "length_penalty"),
+        *("coverage_penalty", "do_sample", "temperature", "top_k", "top_p"),
     ),
     "Serving": (
         *("max_characters", "max_entities", "quantization", "strings"),

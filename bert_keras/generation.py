@@ -1,29 +1,36 @@
-"""Generates sequences token by token: greedily or by sampling.
+"""Generates sequences token by token: greedily, by sampling or beam search.
 
 It knows no network: a step function computes the logits of the next token.
 Shapes are static but for the batch, and one loop in the graph runs until every
 row has ended.
 
-Shapes: B batch, S sequence, V vocabulary, G maximum number of new tokens.
+Shapes: B batch, S sequence, V vocabulary, G maximum number of new tokens, K
+beams, N returned hypotheses of a row. R rows are B, or B K in a beam search.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import options
+from bert_keras import beams, errors, options
 
-# ids (B,) int32, state -> logits (B, V) float32 of the token after them, state.
-# The state is a nest of tensors whose shapes do not change.
-Step = Callable[[tf.Tensor, Any], tuple[tf.Tensor, Any]]
+Step = beams.Step
+Beams = beams.Beams
+tile = beams.tile
+
 # logits (B, V), index of the new token () -> ids (B,) int32.
 Choose = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 # In the message of the tf.errors.InvalidArgumentError of `finite`.
 DAMAGED = "the logits of the next token hold NaN or infinity"
+
+# That of Hugging Face's generate: for long texts the score is then about six
+# times the mean log-probability of a token.
+LENGTH_PENALTY = 1.0
 
 # Odd constants of splitmix64 (Steele et al. 2014), which mix all bits.
 _GOLDEN, _FIRST, _SECOND = (
@@ -44,6 +51,43 @@ class Settings:
         "40, or half a row if that is less.",
         value_type=int,
         minimum=0,
+    )
+    min_new_tokens: int | None = options.option(
+        None,
+        "Minimum number of new tokens, before which the text cannot end. "
+        "Default: 0.",
+        value_type=int,
+        minimum=0,
+    )
+    no_repeat_ngram_size: int | None = options.option(
+        None,
+        "No sequence of this many tokens occurs twice among the new ones; 0, "
+        "the default: any may.",
+        value_type=int,
+        minimum=0,
+    )
+    num_beams: int | None = options.option(
+        None,
+        "Beam search: the number of texts that are continued side by side to "
+        "find a probable one. Default: 1, no search.",
+        value_type=int,
+        minimum=1,
+    )
+    num_return_sequences: int | None = options.option(
+        None,
+        "Number of texts to answer with, the best of the beam search; at most "
+        "num_beams. Default: 1.",
+        value_type=int,
+        minimum=1,
+    )
+    length_penalty: float | None = options.option(
+        None,
+        "Exponent of the length that beam search divides log-probabilities "
+        "by (Wu et al. 2016): 0: none; more: longer texts. Default: 1.",
+        value_type=float,
+        # With it, scores of a million tokens are finite in float32.
+        minimum=-5.0,
+        maximum=5.0,
     )
     do_sample: bool | None = options.option(
         None,
@@ -82,6 +126,59 @@ class Settings:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class SequenceSettings(Settings):
+    """How a model that reads a source text writes another one."""
+
+    coverage_penalty: float | None = options.option(
+        None,
+        "Weight of the coverage penalty of beam search (Wu et al. 2016), for "
+        "source tokens that got little attention. Default: 0, none.",
+        value_type=float,
+        minimum=0.0,
+    )
+
+
+# These have an effect only on samples, and these only in a beam search.
+OF_SAMPLES = ("temperature", "top_k", "top_p", "seed")
+OF_BEAMS = ("length_penalty", "coverage_penalty")
+
+
+def check(settings: Settings) -> None:
+    """Raises InputError for a value out of bounds or without an effect."""
+    options.check(settings)
+    values = {k: v for k, v in vars(settings).items() if v is not None}
+    beams = values.get("num_beams", 1)
+    samples = [name for name in OF_SAMPLES if name in values]
+    if settings.do_sample is False and samples:
+        _refuse(values, samples[0], "with do_sample=False; leave one of them")
+    if beams > 1 and (samples or settings.do_sample):
+        name = "do_sample" if settings.do_sample else samples[0]
+        _refuse(values, name, f"with num_beams={beams}; leave one of them")
+    if beams > 1 and settings.max_new_tokens == 0:
+        _refuse(values, "num_beams", "with max_new_tokens=0; leave one of them")
+    for name in OF_BEAMS:
+        if name in values and settings.num_beams is None:
+            _refuse(values, name, "without `num_beams`; set that, or leave it")
+    for name, largest in (
+        ("num_return_sequences", "num_beams"),
+        ("min_new_tokens", "max_new_tokens"),
+    ):
+        most = {"num_beams": 1, **values}.get(largest)
+        if most is not None and values.get(name, 0) > most:
+            raise errors.InputError(
+                f"{name}={values[name]}: expected at most {most}, the value "
+                f"of `{largest}`.",
+                argument=name,
+            )
+
+
+def _refuse(values, name, reason):
+    raise errors.InputError(
+        f"{name}={values[name]} has no effect {reason} out.", argument=name
+    )
+
+
 class Generated(NamedTuple):
     """New tokens: the ids without the end token, padded; `ended` at one."""
 
@@ -97,6 +194,8 @@ def greedy(
     start_ids: tf.Tensor,
     end_id: int | None,
     max_length: int,
+    no_repeat_ngram_size: int = 0,
+    min_length: int = 0,
     limits: tf.Tensor | None = None,
     pad_id: int = 0,
 ) -> Generated:
@@ -107,6 +206,7 @@ def greedy(
       start_ids: (B,) int32, the tokens before the first new one.
       end_id: the token that ends a row; None: no token does.
       max_length: maximum number of new tokens, G.
+      no_repeat_ngram_size, min_length: see `constrained`.
       limits: (B,) int32, a smaller maximum for each row.
     """
 
@@ -115,7 +215,15 @@ def greedy(
         return tf.argmax(logits, axis=-1, output_type=tf.int32)
 
     return _loop(
-        step, state, choose, start_ids, end_id, max_length, limits, pad_id
+        step,
+        state,
+        choose,
+        _constraint(end_id, no_repeat_ngram_size, min_length),
+        start_ids,
+        end_id,
+        max_length,
+        limits,
+        pad_id,
     )
 
 
@@ -130,15 +238,17 @@ def sample(
     temperature: tf.Tensor | float = 1.0,
     top_k: tf.Tensor | int = 0,
     top_p: tf.Tensor | float = 1.0,
+    no_repeat_ngram_size: int = 0,
+    min_length: int = 0,
     limits: tf.Tensor | None = None,
     pad_id: int = 0,
 ) -> Generated:
     """Generates tokens drawn from the distribution of each step.
 
-    The logits are divided by `temperature`, then restricted to the top_k, then
-    to the top_p of these. Each of the three is a number or (B,), one per row.
-    The random numbers are a function of the row's seed and the index of the new
-    token.
+    The logits of allowed tokens (see `constrained`) are divided by
+    `temperature`, then restricted to the top_k, then to the top_p of these.
+    Each of the three is a number or (B,), one per row. The random numbers are a
+    function of the row's seed and the index of the new token.
 
     Args:
       seeds: (B,) uint64, from `row_seeds`.
@@ -163,7 +273,137 @@ def sample(
         return tf.where(temperature > 0, drawn, best)
 
     return _loop(
-        step, state, choose, start_ids, end_id, max_length, limits, pad_id
+        step,
+        state,
+        choose,
+        _constraint(end_id, no_repeat_ngram_size, min_length),
+        start_ids,
+        end_id,
+        max_length,
+        limits,
+        pad_id,
+    )
+
+
+def beam_search(
+    step: Step,
+    state: Any,
+    *,
+    start_ids: tf.Tensor,
+    end_id: int | None,
+    max_length: int,
+    num_beams: int,
+    num_return: int = 1,
+    length_penalty: float = LENGTH_PENALTY,
+    no_repeat_ngram_size: int = 0,
+    min_length: int = 0,
+    coverage_penalty: float = 0.0,
+    attention: Callable[[Any], tf.Tensor] | None = None,
+    source_mask: tf.Tensor | None = None,
+    limits: tf.Tensor | None = None,
+    pad_id: int = 0,
+) -> Beams:
+    """Searches for the sequences with the best scores.
+
+    `beams.Search` describes how, `Beams` what a score is. With one beam it is
+    `greedy`; with as many as there are sequences it finds the best of all.
+
+    Args:
+      step: see Step, for B K rows; the K of a text are consecutive.
+      state: its tensors have B K rows already, see `tile`. After each step
+        their rows are gathered. Tensors that never change, such as keys of an
+        encoder, do not belong here: `step` has them from its closure.
+      start_ids, end_id, max_length, limits: as in `greedy`, (B,).
+      num_beams, num_return: K and N, at most K.
+      length_penalty: above 0 for longer sequences, below 0 for shorter ones.
+      no_repeat_ngram_size, min_length: see `constrained`. What is forbidden
+        does not change the probabilities of other tokens.
+      coverage_penalty: at least 0; above 0 it needs `attention`, (B K, S) of a
+        state after a step, and `source_mask`, (B, S), above 0 at real tokens.
+
+    Raises ValueError for a num_return or coverage_penalty that is not so.
+    """
+    return beams.Search(
+        end_id=end_id,
+        max_length=max_length,
+        num_beams=num_beams,
+        num_return=num_return,
+        length_penalty=length_penalty,
+        coverage_penalty=coverage_penalty,
+        attention=attention,
+        source_mask=source_mask,
+        constrain=_constraint(end_id, no_repeat_ngram_size, min_length),
+        pad_id=pad_id,
+    ).run(step, state, start_ids, _limits(limits, start_ids, max_length))
+
+
+def constrained(
+    logits: tf.Tensor,
+    ids: tf.Tensor,
+    length: tf.Tensor,
+    *,
+    end_id: int | None,
+    no_repeat_ngram_size: int = 0,
+    min_length: int = 0,
+) -> tf.Tensor:
+    """Sets the logits of tokens that must not come next to -inf.
+
+    logits (R, V); ids (R, G) int32, of which each row has `length` () so far.
+    A token is forbidden if with it the last no_repeat_ngram_size ids would
+    occur twice: after the ids 5 6 5, no_repeat_ngram_size=2 forbids 6. The end
+    token is forbidden until there are min_length ids. If all tokens are
+    forbidden, the end token is allowed; without an end token, all are.
+    """
+    if not (no_repeat_ngram_size or min_length):
+        return logits
+    is_end = tf.range(tf.shape(logits)[1]) == (-1 if end_id is None else end_id)
+    allowed = logits
+    if no_repeat_ngram_size:
+        allowed = _without_repeats(logits, ids, length, no_repeat_ngram_size)
+    allowed = tf.where(is_end & (length < min_length), -np.inf, allowed)
+    fallback = logits
+    if end_id is not None:
+        # Finite, if the step itself forbids it.
+        fallback = tf.maximum(logits, logits.dtype.min)
+        fallback = tf.where(is_end, fallback, -np.inf)
+    is_none = tf.reduce_max(allowed, axis=1, keepdims=True) == -np.inf
+    return tf.where(is_none, fallback, allowed)
+
+
+def _constraint(
+    end_id: int | None, no_repeat_ngram_size: int, min_length: int
+) -> beams.Constrain:
+    return functools.partial(
+        constrained,
+        end_id=end_id,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        min_length=min_length,
+    )
+
+
+def _without_repeats(logits, ids, length, size):
+    """Forbids tokens with which the last `size` tokens would be a repetition.
+
+    logits (R, V), ids (R, G), length ().
+    """
+    rows, width = tf.shape(ids)[0], ids.shape[1]
+    if size > width:
+        return logits
+    starts = tf.range(width - size + 1)
+    offsets = tf.range(size)
+    windows = tf.gather(ids, starts[:, tf.newaxis] + offsets, axis=1)
+    # The last tokens; if there are too few, no window is complete.
+    last = tf.maximum(length - size + 1 + offsets[:-1], 0)
+    last = tf.gather(ids, last, axis=1)  # (R, size - 1)
+    repeats = tf.reduce_all(windows[:, :, :-1] == last[:, tf.newaxis], axis=2)
+    repeats &= starts + size <= length  # (R, width - size + 1)
+    row = tf.broadcast_to(tf.range(rows)[:, tf.newaxis], tf.shape(repeats))
+    # Rows that have ended hold padding, which need not be a token.
+    token = tf.clip_by_value(windows[:, :, -1], 0, tf.shape(logits)[1] - 1)
+    return tf.tensor_scatter_nd_min(
+        logits,
+        tf.stack([row, token], axis=2),
+        tf.cast(tf.where(repeats, -np.inf, np.inf), logits.dtype),
     )
 
 
@@ -259,6 +499,7 @@ def _loop(
     step: Step,
     state: Any,
     choose: Choose,
+    constrain: beams.Constrain,
     start_ids: tf.Tensor,
     end_id: int | None,
     max_length: int,
@@ -266,12 +507,11 @@ def _loop(
     pad_id: int,
 ) -> Generated:
     columns = tf.range(max_length)[tf.newaxis]
-    if limits is None:
-        limits = tf.fill(tf.shape(start_ids), max_length)
+    limits = _limits(limits, start_ids, max_length)
 
     def body(index, last, state, ids, length, done, ended):
         logits, state = step(last, state)
-        chosen = choose(logits, index)
+        chosen = choose(constrain(logits, ids, index), index)
         if end_id is not None:
             is_end = tf.logical_not(done) & (chosen == end_id)
             ended, done = ended | is_end, done | is_end
@@ -300,3 +540,12 @@ def _loop(
         maximum_iterations=max_length,
     )
     return Generated(ids, length, ended)
+
+
+def _limits(
+    limits: tf.Tensor | None, start_ids: tf.Tensor, max_length: int
+) -> tf.Tensor:
+    """Returns the maximum number of new tokens of each row: (B,) int32."""
+    if limits is None:
+        return tf.fill(tf.shape(start_ids), max_length)
+    return tf.clip_by_value(limits, 0, max_length)

@@ -20,6 +20,7 @@ def in_length_batches(
     *,
     per_row: Mapping[str, tf.Tensor] | None = None,
     steps: int = 1,
+    copies: int = 1,
 ) -> dict[str, tf.Tensor]:
     """Calls `decode` on groups of rows, each padded to its longest row only.
 
@@ -28,6 +29,7 @@ def in_length_batches(
     inputs: {name: (W, S, ...) int32}, the network's inputs with padding_mask.
     per_row: {name: (W,)}, further inputs, one value per row.
     steps: how many times a pass runs the network, each time on one token more.
+    copies: how many copies of its rows a pass has in memory, such as beams.
 
     Returns the outputs in the order of the rows; those over tokens are padded
     with 0 up to S. In a graph this is a loop around one copy of the network.
@@ -65,6 +67,7 @@ def in_length_batches(
         },
         tf.gather(length, order),
         steps,
+        copies,
     )
     back = tf.math.invert_permutation(order)
     return {
@@ -79,13 +82,14 @@ def _decode_descending(
     inputs: Mapping[str, tf.Tensor],
     length: tf.Tensor,
     steps: int,
+    copies: int,
 ) -> dict[str, tf.Tensor]:
     """Does the work of `in_length_batches` for rows sorted by length (W,)."""
     names = sorted(output_specs)
     width = tf.shape(inputs["padding_mask"])[1]
 
     def one_pass(begin, number, *arrays):
-        end, longest = _group(length, begin, steps)
+        end, longest = _group(length, begin, steps, copies)
         rows = {name: value[begin:end] for name, value in inputs.items()}
         decoded = decode(
             **{
@@ -123,7 +127,7 @@ def _decode_descending(
 
 
 def _group(
-    length: tf.Tensor, begin: tf.Tensor, steps: int = 1
+    length: tf.Tensor, begin: tf.Tensor, steps: int = 1, copies: int = 1
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the end of the group from row `begin`, and its longest length.
 
@@ -139,7 +143,9 @@ def _group(
     area = rows * longest
     padding = area - (before[1:] - before[begin])
     tokens = area + rows * (steps - 1)
-    fits = (tokens <= MAX_TOKENS) & (padding <= OVERHEAD_TOKENS * steps)
+    fits = (tokens * copies <= MAX_TOKENS) & (
+        padding <= OVERHEAD_TOKENS * steps
+    )
     num_joined = tf.reduce_sum(tf.cast(fits[begin:], tf.int32))
     return tf.minimum(begin + tf.maximum(num_joined, 1), count), longest
 

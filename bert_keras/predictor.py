@@ -109,6 +109,7 @@ class Predictor:
             {name: features[name] for name in self.model.encoder.config.inputs},
             per_row=settings,
             steps=self.task.steps_per_answer,
+            copies=self.task.copies_per_row,
         )
         answers = self.task.postprocess(decoded, features, raw, self.tokenizer)
         truncated = tf.math.unsorted_segment_max(

@@ -20,7 +20,8 @@ Signatures:
   classify          inputs (T,): serialized tf.Examples -> classes (T, C),
                     scores (T, C), if the task has classes
   with_settings     as serving_default, and max_new_tokens, temperature, top_k,
-                    top_p and seed (T,), if the task continues texts
+                    top_p and seed (T,), if the task continues texts; of
+                    these, a beam search has max_new_tokens only
 
 No output's width depends on the batch, so a server may split and join requests.
 Entities are padded to --max_entities with "", -1 and 0; `count` is their full

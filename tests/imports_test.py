@@ -33,6 +33,7 @@ _TASKS = _DATA | {
     "heads",
     "decoders",
     "encoder_decoder",
+    "beams",
     "generation",
     "kv_cache",
 }
@@ -62,7 +63,8 @@ INSIDE = {
     "elmo_layers": {"layers", "recurrent_kernels", "networks.base"},
     "networks": _NETWORK,
     "kv_cache": set(),
-    "generation": set(),
+    "beams": set(),
+    "generation": {"beams"},
     "heads": {"kernels", "layers", "networks.base"},
     "attention_scores": {"layers", "networks.base"},
     "decoders": {

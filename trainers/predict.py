@@ -84,7 +84,7 @@ def main() -> None:
     registry.import_modules(settings.modules)
     given = {
         name: value
-        for name, value in vars(flags.read(generation.Settings)).items()
+        for name, value in vars(flags.read(generation.SequenceSettings)).items()
         if value is not None
     }
     vectors = None
@@ -127,7 +127,7 @@ def _write(answers: Iterable[Mapping[str, Any]], file: TextIO) -> None:
 
 def define_flags() -> None:
     flags.define(Settings)
-    flags.define(generation.Settings)
+    flags.define(generation.SequenceSettings)
 
 
 def run() -> None:

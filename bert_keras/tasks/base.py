@@ -341,6 +341,11 @@ class Task:
         """How many times `infer` runs the network, at most."""
         return 1
 
+    @property
+    def copies_per_row(self) -> int:
+        """How many copies of a row `infer` has in memory, such as beams."""
+        return 1
+
     # Methods that run on the host.
 
     def read_texts(self, path: str) -> Iterator[Example] | None:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bert_keras import errors, generation, kv_cache, options
+from bert_keras import errors, generation, kv_cache
 from bert_keras import heads as heads_lib
 from bert_keras.data import packing, records
 from bert_keras.networks import base as networks
@@ -19,8 +19,6 @@ HEAD = "causal_lm"
 SCORES = "next_token_scores"
 # Number of new tokens if it is not set; half a row if that is less.
 NEW_TOKENS = 40
-# These have an effect only on samples.
-_OF_SAMPLES = ("temperature", "top_k", "top_p", "seed")
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -38,17 +36,15 @@ class CausalLM(base.Task):
     target_axes = {HEAD: base.TOKENS}
     metric_names = (f"loss/{HEAD}", f"{HEAD}_accuracy", "perplexity")
     reads_frame = False
-    request_settings = {  # noqa: RUF012
-        "max_new_tokens": "int32",
-        "temperature": "float32",
-        "top_k": "int32",
-        "top_p": "float32",
-        "seed": "int32",
-    }
 
     # How answers are generated: see generation.Settings. They are no options of
     # training, so that they are no flags of it.
     max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
+    no_repeat_ngram_size: int | None = None
+    num_beams: int | None = None
+    num_return_sequences: int | None = None
+    length_penalty: float | None = None
     do_sample: bool | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -65,21 +61,14 @@ class CausalLM(base.Task):
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(generation.Settings)
         }
-        options.check_types(generation.Settings, values)
-        options.check_bounds(generation.Settings, values)
+        values["max_new_tokens"] = self.num_new_tokens
+        generation.check(generation.Settings(**values))
         if self.max_new_tokens and self.max_new_tokens >= self.seq_length:
             raise errors.InputError(
                 f"max_new_tokens={self.max_new_tokens}: expected less than the "
                 f"{self.seq_length} tokens of a row (seq_length), which has "
                 "the text to continue as well.",
                 argument="max_new_tokens",
-            )
-        unused = [n for n in _OF_SAMPLES if values[n] is not None]
-        if self.do_sample is False and unused:
-            raise errors.InputError(
-                f"{unused[0]}={values[unused[0]]} has no effect with "
-                "do_sample=False; leave one of them out.",
-                argument=unused[0],
             )
 
     @property
@@ -97,8 +86,21 @@ class CausalLM(base.Task):
     def samples(self) -> bool:
         """Whether new tokens are sampled and not the most probable ones."""
         if self.do_sample is None:
-            return any(getattr(self, n) is not None for n in _OF_SAMPLES)
+            names = generation.OF_SAMPLES
+            return any(getattr(self, name) is not None for name in names)
         return self.do_sample
+
+    @property
+    def request_settings(self) -> dict[str, str]:
+        if self.copies_per_row > 1:  # a beam search draws nothing
+            return {"max_new_tokens": "int32"}
+        return {
+            "max_new_tokens": "int32",
+            "temperature": "float32",
+            "top_k": "int32",
+            "top_p": "float32",
+            "seed": "int32",
+        }
 
     @property
     def max_row_length(self) -> int:
@@ -107,6 +109,10 @@ class CausalLM(base.Task):
     @property
     def steps_per_answer(self) -> int:
         return 1 + self.num_new_tokens
+
+    @property
+    def copies_per_row(self) -> int:
+        return self.num_beams or 1
 
     @property
     def list_padding(self) -> dict[str, Any]:
@@ -144,7 +150,10 @@ class CausalLM(base.Task):
 
     def for_device(self) -> base.Task:
         """Returns the task without the loop: the scores of the next token."""
-        return self.with_settings(max_new_tokens=0)
+        unset = dict.fromkeys(
+            field.name for field in dataclasses.fields(generation.Settings)
+        )
+        return self.with_settings(**(unset | {"max_new_tokens": 0}))
 
     def make_example(self, raw: base.Example, label: Any) -> base.Example:
         """Returns the text alone: its own tokens are the labels."""
@@ -265,6 +274,7 @@ class CausalLM(base.Task):
     def infer(self, model: Any, features: base.Tensors) -> base.Tensors:
         """Continues the rows: features (W, S) -> "ids" (W, G), and more.
 
+        With several answers for a text: generation.Beams, "ids" (W, N, G).
         Without new tokens: the logits of the next one, (W, V).
         """
         heads = model.head.by_name()
@@ -290,8 +300,12 @@ class CausalLM(base.Task):
             "start_ids": start_ids,
             "end_id": self.end_id,
             "max_length": self.num_new_tokens,
+            "no_repeat_ngram_size": self.no_repeat_ngram_size or 0,
+            "min_length": self.min_new_tokens or 0,
             "limits": features.get("max_new_tokens"),
         }
+        if self.copies_per_row > 1:
+            return self._search(step, state, common)
         requested = {
             name: features[name]
             for name in ("temperature", "top_k", "top_p")
@@ -313,6 +327,23 @@ class CausalLM(base.Task):
             step, state, seeds=seeds, **common, **(own | requested)
         )
 
+    def _search(self, step, state, common):
+        """Returns Beams; with one answer for a text, Generated."""
+        penalty = self.length_penalty
+        beams = generation.beam_search(
+            step,
+            generation.tile(state, self.copies_per_row),
+            num_beams=self.copies_per_row,
+            num_return=self.num_return_sequences or 1,
+            length_penalty=generation.LENGTH_PENALTY
+            if penalty is None
+            else penalty,
+            **common,
+        )
+        if (self.num_return_sequences or 1) > 1:
+            return beams
+        return generation.Generated(*(values[:, 0] for values in beams[:3]))
+
     def decode(
         self, outputs: base.Tensors, features: base.Tensors
     ) -> base.Tensors:
@@ -331,8 +362,11 @@ class CausalLM(base.Task):
 
         {"text" (T,) string, without the text before it; "tokens" (T, G) string,
         padded with ""; "ended" (T,) bool: whether the text ended before the
-        maximum number of tokens}. Without new tokens {"token" (T,), "score"
-        (T,)}, the most probable next token.
+        maximum number of tokens}; of several answers to a text, the best. Then
+        also {"texts" (T, N) string, the best first; "scores" (T, N), as in
+        generation.Beams; of a text with fewer, "" and the lowest float32}.
+        Without new tokens {"token" (T,), "score" (T,)}, the most probable next
+        token.
         """
         vocabulary = tf.constant(tokenizer.vocabulary)
         if SCORES in decoded:
@@ -341,23 +375,40 @@ class CausalLM(base.Task):
                 "token": tf.gather(vocabulary, best),
                 "score": tf.reduce_max(decoded[SCORES], axis=-1),
             }
-        length = decoded["length"]
         prompts = tf.ragged.boolean_mask(
             features[tokenizer.feature], features["padding_mask"] > 0
         )
-        new = tf.RaggedTensor.from_tensor(decoded["ids"], lengths=length)
-        is_new = tf.sequence_mask(length, self.num_new_tokens)
-        tokens = tf.gather(vocabulary, decoded["ids"])
-        return {
-            "text": _continuation(tokenizer, prompts, new),
-            "tokens": tf.where(is_new, tokens, ""),
-            "ended": decoded["ended"],
+        count, width = self.num_return_sequences or 1, self.num_new_tokens
+        ids = tf.reshape(decoded["ids"], [-1, width])  # (T N, G)
+        length = tf.reshape(decoded["length"], [-1])
+        rows = tf.repeat(tf.range(prompts.nrows()), count)
+        texts = _continuation(
+            tokenizer,
+            tf.gather(prompts, rows),
+            tf.RaggedTensor.from_tensor(ids, lengths=length),
+        )
+        is_new = tf.sequence_mask(length, width)
+        tokens = tf.where(is_new, tf.gather(vocabulary, ids), "")
+        answer = {
+            "text": texts[::count],
+            "tokens": tokens[::count],
+            "ended": tf.reshape(decoded["ended"], [-1])[::count],
         }
+        if count > 1:
+            answer["texts"] = tf.reshape(texts, [-1, count])
+            answer["scores"] = tf.maximum(decoded["score"], tf.float32.min)
+        return answer
 
     def to_python(self, answer: dict[str, Any]) -> dict[str, Any]:
         if "tokens" not in answer:
             return answer
-        return answer | {"tokens": [each for each in answer["tokens"] if each]}
+        answer["tokens"] = [each for each in answer["tokens"] if each]
+        if "texts" in answer:
+            lowest = tf.float32.min
+            count = sum(score > lowest for score in answer["scores"])
+            answer["texts"] = answer["texts"][:count]
+            answer["scores"] = answer["scores"][:count]
+        return answer
 
 
 def _next_logits(

@@ -4,7 +4,8 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import generation
+from bert_keras import errors, generation
+from tests import beam_reference
 
 SIZE, END, LENGTH = 7, 0, 6
 
@@ -36,6 +37,19 @@ def slow_greedy(table, start, end, length):
         if last == end:
             return ids, True
         ids.append(last)
+    return ids, False
+
+
+def slow_constrained(start, length, **settings):
+    """Greedy tokens of chain(5) that the rules of beam search allow."""
+    rules = beam_reference.Rules(end_id=END, **settings)
+    table, ids = chain(5), []
+    while len(ids) < length:
+        logits = table[([start] + ids)[-1]]
+        token = max(rules.allowed(ids, SIZE), key=lambda each: logits[each])
+        if token == END:
+            return ids, True
+        ids.append(token)
     return ids, False
 
 
@@ -140,6 +154,120 @@ class GreedyTest(parameterized.TestCase):
             max_length=LENGTH,
         )
         self.assertEqual(got.ids.shape, (0, LENGTH))
+
+
+class ConstrainedTest(parameterized.TestCase):
+    def constrained(self, rows, length, *, size, end=0, **settings):
+        """The tokens that may follow the first `length` ids of each row."""
+        logits = -tf.range(size, dtype=tf.float32)[tf.newaxis]
+        got = generation.constrained(
+            tf.repeat(logits, len(rows), axis=0),
+            tf.constant(rows),
+            tf.constant(length),
+            end_id=end,
+            **settings,
+        ).numpy()
+        self.assertEmpty(np.setdiff1d(got, [*logits[0].numpy(), -np.inf]))
+        return [np.flatnonzero(np.isfinite(row)).tolist() for row in got]
+
+    @parameterized.parameters(
+        # Ids after the length, here 9 or 1, are not read.
+        (1, [2, 3, 9, 9], 2, [0, 1, 4]),
+        (1, [9, 9, 9, 9], 0, [0, 1, 2, 3, 4]),
+        (2, [2, 3, 2, 9], 3, [0, 1, 2, 4]),
+        (2, [2, 2, 2, 1], 2, [0, 1, 3, 4]),
+        (2, [2, 3, 4, 1], 3, [0, 1, 2, 3, 4]),
+        (2, [2, 9, 9, 9], 1, [0, 1, 2, 3, 4]),
+        (2, [2, 3, 2, 4, 2, 9], 5, [0, 1, 2]),
+        (3, [2, 3, 4, 2, 3, 1], 5, [0, 1, 2, 3]),
+        (3, [2, 3, 4, 3, 3, 1], 5, [0, 1, 2, 3, 4]),
+        (3, [2, 2, 2, 1, 1, 1], 2, [0, 1, 2, 3, 4]),
+        (3, [2, 2, 2, 1, 1, 1], 3, [0, 1, 3, 4]),
+        (5, [2, 2, 2, 2], 4, [0, 1, 2, 3, 4]),
+    )
+    def test_no_sequence_of_tokens_occurs_twice(self, size, ids, length, want):
+        other = list(range(5, 5 + len(ids)))
+        first, second = self.constrained(
+            [other, ids], length, size=11, no_repeat_ngram_size=size
+        )
+        self.assertEqual([t for t in first if t < 5], [0, 1, 2, 3, 4])
+        self.assertEqual(second, want + list(range(5, 11)))
+
+    def test_the_end_is_forbidden_before_the_minimum(self):
+        for length, want in ((0, [1, 2]), (1, [1, 2]), (2, [0, 1, 2])):
+            got = self.constrained([[1, 2, 1]], length, size=3, min_length=2)
+            self.assertEqual(got, [want])
+        got = self.constrained([[1, 2]], 0, size=3, end=None, min_length=2)
+        self.assertEqual(got, [[0, 1, 2]])
+
+    def test_if_all_are_forbidden_the_text_ends(self):
+        settings = {"size": 3, "no_repeat_ngram_size": 1, "min_length": 3}
+        got = self.constrained([[1, 2, 9], [1, 1, 9]], 2, **settings)
+        self.assertEqual(got, [[0], [2]])
+        rows = [[1, 0, 2, 9], [1, 0, 1, 9]]
+        got = self.constrained(rows, 3, end=None, **settings)
+        self.assertEqual(got, [[0, 1, 2], [2]])
+
+    def test_the_end_may_be_what_the_step_forbids(self):
+        got = generation.constrained(
+            tf.constant([[-np.inf, -np.inf, 1.0]]),
+            tf.constant([[2, 2]]),
+            tf.constant(1),
+            end_id=0,
+            no_repeat_ngram_size=1,
+        )
+        self.assertEqual(np.argmax(got), 0)
+        self.assertTrue(np.isfinite(got[0, 0]))
+
+    @parameterized.parameters(
+        {"no_repeat_ngram_size": 1},
+        {"no_repeat_ngram_size": 2},
+        {"no_repeat_ngram_size": 3},
+        {"min_length": 4},
+        {"no_repeat_ngram_size": 2, "min_length": 3},
+    )
+    def test_greedy_and_sampled_texts_are_constrained(self, **settings):
+        starts, seeds = [1 + i % (SIZE - 1) for i in range(50)], some_seeds(50)
+        greedy = generation.greedy(
+            step_of(chain(5)),
+            state_of(50),
+            start_ids=tf.constant(starts),
+            end_id=END,
+            max_length=12,
+            pad_id=-1,
+            **settings,
+        )
+        drawn = generation.sample(
+            step_of(chain(5)),
+            state_of(50),
+            start_ids=tf.constant(starts),
+            seeds=seeds,
+            end_id=END,
+            max_length=12,
+            top_p=0.95,
+            pad_id=-1,
+            **settings,
+        )
+        for got in (greedy, drawn):
+            for row in range(50):
+                ids = got.ids[row, : got.length[row]].numpy().tolist()
+                self.check(ids, bool(got.ended[row]), **settings)
+        self.assertGreater(len({tuple(row) for row in drawn.ids.numpy()}), 20)
+        for row, start in enumerate(starts[:6]):
+            ids, ended = slow_constrained(start, 12, **settings)
+            padding = [-1] * (12 - len(ids))
+            self.assertEqual(greedy.ids[row].numpy().tolist(), ids + padding)
+            self.assertEqual(bool(greedy.ended[row]), ended)
+
+    def check(self, ids, ended, *, no_repeat_ngram_size=0, min_length=0):
+        self.assertNotIn(END, ids)
+        size = no_repeat_ngram_size
+        if size:
+            ngrams = list(zip(*(ids[i:] for i in range(size)), strict=False))
+            self.assertLen(set(ngrams), len(ngrams))
+        all_used = size == 1 and len(ids) == SIZE - 1
+        self.assertTrue(len(ids) >= min_length or all_used)
+        self.assertTrue(ended or len(ids) == 12)
 
 
 class RestrictTest(parameterized.TestCase):
@@ -267,6 +395,40 @@ class SampleTest(parameterized.TestCase):
         for row, settings in enumerate(each):
             alone = sampled(table, [3], seeds, **settings)
             np.testing.assert_array_equal(alone.ids[0], together.ids[row])
+
+
+class SettingsTest(parameterized.TestCase):
+    @parameterized.parameters(
+        {},
+        {"num_beams": 1, "length_penalty": 0.0, "coverage_penalty": 0.0},
+        {"num_beams": 4, "num_return_sequences": 4, "do_sample": False},
+        {"num_beams": 1, "top_p": 0.5},
+        {"min_new_tokens": 3, "max_new_tokens": 3, "no_repeat_ngram_size": 9},
+    )
+    def test_what_goes_together(self, **settings):
+        generation.check(generation.SequenceSettings(**settings))
+
+    @parameterized.parameters(
+        ({"do_sample": False, "seed": 0}, "seed=0 has no effect with do_sampl"),
+        ({"num_beams": 2, "do_sample": True}, "do_sample=True has no effect w"),
+        ({"num_beams": 2, "seed": 0}, "seed=0 has no effect with num_beams=2;"),
+        ({"length_penalty": 0.0}, "=0.0 has no effect without `num_beams`; se"),
+        ({"coverage_penalty": 0.0}, "coverage_penalty=0.0 has no effect witho"),
+        ({"num_return_sequences": 2}, "expected at most 1, the value of `num_"),
+        ({"num_beams": 3, "num_return_sequences": 4}, "=4: expected at most 3"),
+        ({"min_new_tokens": 4, "max_new_tokens": 3}, "min_new_tokens=4: expec"),
+        ({"num_beams": 2, "max_new_tokens": 0}, "num_beams=2 has no effect w"),
+        ({"num_beams": 0}, "num_beams=0: expected at least 1"),
+        ({"num_beams": 2.0}, "num_beams is 2.0; expected a whole number"),
+        ({"num_beams": 2, "length_penalty": 5.1}, "=5.1: expected -5.0 to 5"),
+        ({"num_beams": 2, "coverage_penalty": -0.1}, "=-0.1: expected at lea"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size=-1: expected at"),
+        ({"min_new_tokens": -1}, "min_new_tokens=-1: expected at least 0"),
+    )
+    def test_what_does_not_is_refused_by_name(self, settings, words):
+        with self.assertRaisesRegex(errors.InputError, words) as caught:
+            generation.check(generation.SequenceSettings(**settings))
+        self.assertIn(caught.exception.argument, settings)
 
 
 class SeedsTest(absltest.TestCase):

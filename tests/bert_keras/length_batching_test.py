@@ -84,6 +84,13 @@ class ByLengthTest(parameterized.TestCase):
             [(length_batching.MAX_TOKENS // 64, 64)] * 2 + [(1, 64)],
         )
 
+    def test_copies_of_a_row_count_as_tokens(self):
+        count = length_batching.MAX_TOKENS // 64
+        length_batching.in_length_batches(
+            self.decode(), rows(*[64] * count), copies=4
+        )
+        self.assertEqual(self.passes, [(count // 4, 64)] * 4)
+
     def test_a_row_longer_than_a_pass_stands_alone(self):
         length_batching.in_length_batches(
             self.decode(), rows(length_batching.MAX_TOKENS + 1, 2)

@@ -5,7 +5,7 @@ import sys
 import tempfile
 
 import pytest
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint, predictor
 from bert_keras import model as model_lib
@@ -67,7 +67,7 @@ class PredictTest(absltest.TestCase):
         self.assertNotIn(b"error", said)
 
 
-class GenerationTest(absltest.TestCase):
+class GenerationTest(parameterized.TestCase):
     def predict(self, task, **flags):
         folder = self.create_tempdir()
         model = sharp.make(task)
@@ -80,8 +80,11 @@ class GenerationTest(absltest.TestCase):
             **flags,
         )
 
-    def test_flags_change_the_task_that_generates(self):
-        flags = {"max_new_tokens": 5, "top_p": 0.9, "seed": 3}
+    @parameterized.parameters(
+        {"max_new_tokens": 5, "top_p": 0.9, "seed": 3},
+        {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.5},
+    )
+    def test_flags_change_the_task_that_generates(self, **flags):
         code, out, error = self.predict("causal_lm", **flags)
         self.assertEqual((code, error), (0, ""))
         model = sharp.make("causal_lm")
@@ -100,6 +103,17 @@ class GenerationTest(absltest.TestCase):
         self.assertRegex(
             error, r"^error: --top_p is no setting of .*\(classification\)"
         )
+
+    @parameterized.parameters(
+        ({"coverage_penalty": 0.2}, "--coverage_penalty is no setting of .*"),
+        ({"num_beams": 2, "seed": 1}, "--seed=1 has no effect with --num_be"),
+        ({"length_penalty": 0.0}, "--length_penalty=0.0 has no effect withou"),
+        ({"num_return_sequences": 2}, "--num_return_sequences=2: expected at"),
+    )
+    def test_what_has_no_effect_is_refused_in_one_line(self, flags, words):
+        code, _, error = self.predict("causal_lm", **flags)
+        self.assertEqual(code, 1)
+        self.assertRegex(error, f"^error: {words}.*\\Z")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from bert_keras import checkpoint, errors, signatures, verification
+from bert_keras import model as model_lib
 from bert_keras import predictor as predictor_lib
 from bert_keras.serving import (
     compatibility,
@@ -135,6 +136,34 @@ class SavedModelTest(parameterized.TestCase):
             for row in answers["classes"].numpy()
         ]
         self.assertEqual(classes, [["bad", "so so", "好"]] * 3)
+
+    def test_several_texts_of_a_beam_search_are_served(self):
+        model = sharp.make("causal_lm")
+        task = model.task.with_settings(num_beams=3, num_return_sequences=2)
+        predictor = predictor_lib.Predictor(
+            model_lib.BertModel(model.model.encoder, task), model.tokenizer
+        )
+        path = saved_model.export(predictor, self.output())
+        served = tf.saved_model.load(path).signatures
+        text = tf.constant(["the film", "a", ""])
+        answers = served[signatures.TEXT](text=text)
+        for answer, want in zip(
+            predictor_lib.rows_of(task, answers),
+            predictor.predict(text.numpy()),
+            strict=True,
+        ):
+            self.assertEqual(answer["texts"], want["texts"])
+            np.testing.assert_allclose(
+                answer["scores"], want["scores"], rtol=1e-5
+            )
+        shapes = manifest.read(path)["signatures"]
+        for signature in (signatures.TEXT, signatures.WITH_SETTINGS):
+            _, shape = shapes[signature]["outputs"]["texts"]
+            self.assertEqual(shape, [None, 2])
+        self.assertEqual(
+            set(shapes[signatures.WITH_SETTINGS]["inputs"]),
+            {"text", "max_new_tokens"},
+        )
 
     def test_an_example_without_the_text_is_an_error_that_names_it(self):
         answer = self.served["pair"].signatures[signatures.CLASSIFY]

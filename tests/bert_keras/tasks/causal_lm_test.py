@@ -13,7 +13,7 @@ from bert_keras.data import records
 from bert_keras.networks import bert
 from bert_keras.tasks import causal_lm
 from bert_keras.tokenizers import base as tokenizers
-from tests import sharp, tiny
+from tests import beam_reference, sharp, tiny
 
 TEXTS = ["the film is", "", "很 好 电影 !", "a dull old story with a plot", "a"]
 SIZE = len(tiny.VOCABULARY)
@@ -34,22 +34,43 @@ def batch(rows=4, length=12):
     return {name: inputs[name] for name in ("token_ids", "padding_mask")}
 
 
-def uncached(model, text, count):
-    """Continues a text by running the whole network for every token."""
+def prompt_of(model, text):
     features = model.task.preprocess(
         {"text": tf.constant([text])}, model.tokenizer
     )
-    ids = features["token_ids"].numpy()[features["padding_mask"] > 0].tolist()
+    return features["token_ids"].numpy()[features["padding_mask"] > 0].tolist()
+
+
+def next_logits(model, ids):
+    """The logits (V,) after ids, of the whole network."""
+    row = tf.constant([ids])
+    logits = model.model({"token_ids": row, "padding_mask": tf.ones_like(row)})
+    return logits["causal_lm"][0, -1].numpy().astype(np.float64)
+
+
+def uncached(model, text, count):
+    """Continues a text by running the whole network for every token."""
+    ids = prompt_of(model, text)
     start = len(ids)
     while len(ids) < start + count:
-        row = tf.constant([ids])
-        logits = model.model(
-            {"token_ids": row, "padding_mask": tf.ones_like(row)}
-        )["causal_lm"]
-        ids.append(int(np.argmax(logits[0, -1])))
+        ids.append(int(np.argmax(next_logits(model, ids))))
         if ids[-1] == model.task.end_id:
             return ids[start:-1], True
     return ids[start:], False
+
+
+def uncached_beams(model, text, beams, **rules):
+    """Searches by running the whole network for every token."""
+    prompt = prompt_of(model, text)
+
+    def log_probs(ids):
+        logits = next_logits(model, prompt + ids)
+        return logits - np.log(np.exp(logits).sum())
+
+    rules = beam_reference.Rules(end_id=model.task.end_id, **rules)
+    return beam_reference.search(
+        log_probs, lambda ids: np.zeros(0), rules, beams
+    )
 
 
 class LossTest(parameterized.TestCase):
@@ -168,6 +189,7 @@ class ContinueTest(parameterized.TestCase):
         {"do_sample": True},
         {"top_p": 0.9, "seed": 5},
         {"top_k": 4, "temperature": 1.5},
+        {"num_beams": 3, "length_penalty": 0.0},
     )
     def test_an_answer_does_not_depend_on_the_batch(self, **settings):
         model = make(**settings)
@@ -261,7 +283,7 @@ class ContinueTest(parameterized.TestCase):
         )
         self.assertEqual(got.numpy()[0].decode(), "影\ufffd")
 
-    @parameterized.parameters({}, {"do_sample": True})
+    @parameterized.parameters({}, {"do_sample": True}, {"num_beams": 2})
     def test_damaged_weights_continue_no_text(self, **settings):
         model = make(max_new_tokens=2, **settings)
         weight = model.model.encoder.blocks[-1].weights[0]
@@ -280,6 +302,108 @@ class ContinueTest(parameterized.TestCase):
             self.assertBetween(answer["score"], 1 / SIZE, 1.0)
 
 
+class SearchTest(parameterized.TestCase):
+    @parameterized.parameters(
+        (2, {}),
+        (3, {"length_penalty": 0.0, "no_repeat_ngram_size": 1}),
+    )
+    def test_texts_are_those_of_plain_python(self, beams, settings):
+        texts = TEXTS[:3]
+        model = make(
+            max_new_tokens=4,
+            num_beams=beams,
+            num_return_sequences=beams,
+            **settings,
+        )
+        rules = {"length_penalty": 1.0} | settings
+        for text, answer in zip(texts, model.predict(texts), strict=True):
+            want = uncached_beams(model, text, beams, limit=4, **rules)
+            self.assertLen(answer["texts"], beams)
+            np.testing.assert_allclose(
+                answer["scores"], [each.score for each in want], rtol=1e-4
+            )
+            self.assertEqual(
+                answer["tokens"], model.tokenizer.tokens(want[0].ids)
+            )
+            self.assertEqual(answer["ended"], want[0].ended)
+            prompt = tf.ragged.constant([prompt_of(model, text)], tf.int32)
+            for got, each in zip(answer["texts"], want, strict=True):
+                new = tf.RaggedTensor.from_row_lengths(
+                    tf.constant(each.ids, tf.int32), [len(each.ids)]
+                )
+                continuation = causal_lm._continuation(
+                    model.tokenizer, prompt, new
+                )
+                self.assertEqual(got, continuation.numpy()[0].decode())
+            self.assertEqual(answer["text"], answer["texts"][0])
+
+    def test_several_texts_have_their_own_beams(self):
+        settings = {"num_beams": 3, "max_new_tokens": 6}
+        model = make(num_return_sequences=2, **settings)
+        together = model.predict(TEXTS)
+        for text, answer in zip(
+            make(**settings).predict(TEXTS), together, strict=True
+        ):
+            self.assertEqual(
+                answer, text | {k: answer[k] for k in ("texts", "scores")}
+            )
+        for text, answer in zip(TEXTS, together, strict=True):
+            (alone,) = model.predict(text)
+            self.assertEqual(alone["texts"], answer["texts"])
+            np.testing.assert_allclose(
+                alone["scores"], answer["scores"], rtol=1e-5
+            )
+            self.assertLess(answer["scores"][1], answer["scores"][0])
+        self.assertEqual(model.predict([]), [])
+
+    def test_tokens_are_constrained(self):
+        for settings in ({"do_sample": True}, {"num_beams": 2}):
+            model = make(
+                max_new_tokens=20,
+                min_new_tokens=20,
+                no_repeat_ngram_size=1,
+                **settings,
+            )
+            for answer in model.predict(TEXTS):
+                self.assertLen(answer["tokens"], 20)
+                self.assertLen(set(answer["tokens"]), 20)
+
+    def test_a_request_may_limit_the_tokens(self):
+        model = make(num_beams=3, num_return_sequences=3, max_new_tokens=5)
+        self.assertEqual(
+            model.task.request_settings, {"max_new_tokens": "int32"}
+        )
+        self.assertIn("top_p", make(num_beams=1).task.request_settings)
+        answers = model.serve_text(
+            text=tf.constant([TEXTS[0]] * 3),
+            max_new_tokens=tf.constant([0, 2, 9]),
+        )
+        empty, two, five = predictor.rows_of(model.task, answers)
+        self.assertEqual(empty["texts"], [""])
+        self.assertEqual(empty["scores"], [0.0])
+        self.assertTrue(np.all(np.isfinite(answers["scores"])))
+        self.assertLen(two["texts"], 3)
+        self.assertLessEqual(len(two["tokens"]), 2)
+        self.assertEqual(five["texts"], model.predict(TEXTS[0])[0]["texts"])
+
+    def test_beams_share_the_memory_of_a_pass(self):
+        self.assertEqual(causal_lm.CausalLM().copies_per_row, 1)
+        self.assertEqual(causal_lm.CausalLM(num_beams=5).copies_per_row, 5)
+
+    def test_on_a_device_there_is_no_search(self):
+        task = causal_lm.CausalLM(
+            seq_length=32,
+            num_beams=4,
+            num_return_sequences=4,
+            length_penalty=0.5,
+            min_new_tokens=3,
+        )
+        self.assertEqual(
+            task.for_device(),
+            causal_lm.CausalLM(seq_length=32, max_new_tokens=0),
+        )
+
+
 class SettingsTest(parameterized.TestCase):
     @parameterized.parameters(
         ({"max_new_tokens": 32}, "less than the 32"),
@@ -287,6 +411,9 @@ class SettingsTest(parameterized.TestCase):
         ({"temperature": -1.0}, "temperature=-1.0"),
         ({"top_k": 0.5}, "top_k is 0.5"),
         ({"do_sample": False, "top_p": 0.5}, "no effect with do_sample=False"),
+        ({"num_beams": 4, "top_p": 0.5}, "top_p=0.5 has no effect with num_b"),
+        ({"num_return_sequences": 2}, "at most 1, the value of `num_beams`"),
+        ({"min_new_tokens": 17}, "at most 16, the value of `max_new_tokens`"),
     )
     def test_invalid_ones_are_refused_by_name(self, settings, words):
         with self.assertRaisesRegex(errors.InputError, words):
