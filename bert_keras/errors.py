@@ -20,6 +20,17 @@ class InputError(ValueError):
         self.argument = argument
 
 
+class TooLittleTextError(InputError):
+    """A text gives fewer tokens than are to be learned from it.
+
+    most: how many it gives.
+    """
+
+    def __init__(self, message: str, *, most: int):
+        super().__init__(message)
+        self.most = most
+
+
 def as_flags(text: str, names: Collection[str]) -> str:
     """Rewrites a message about Python arguments to one about flags.
 

@@ -187,8 +187,8 @@ def check_inputs(
         raise errors.InputError(
             f"the network {network.name} reads {', '.join(network.inputs)}, "
             f"and the tokenizer's ids are {tokenizer.feature}; prepare the "
-            "records with the network's `tokenizer`, which is characters for "
-            "elmo.",
+            "records, or fine-tune, with the network's `tokenizer`, which is "
+            "characters for elmo.",
             argument="model",
         )
 

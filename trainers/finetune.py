@@ -1,4 +1,4 @@
-"""Fine-tunes a checkpoint on labelled examples.
+"""Fine-tunes a checkpoint, or trains a new network, on labelled examples.
 
   bert-keras finetune --task=classification --init=runs/base \\
       --train=train.tsv --dev=dev.tsv --output=runs/sst2 \\
@@ -9,6 +9,12 @@ any:
 
   bert-keras finetune --recipe=sst2 --init=runs/base \\
       --train=train.tsv --dev=dev.tsv --output=runs/sst2
+
+Without a checkpoint it trains a new network, whose vocabulary is learned from
+the training rows:
+
+  bert-keras finetune --task=classification --model=mini \\
+      --train=train.tsv --dev=dev.tsv --output=runs/new --learning_rate=1e-3
 
 Files are .tsv, .csv or .jsonl, optionally compressed (.gz), or .parquet;
 --columns names their columns. For --task=tagging they have CoNLL's format: one

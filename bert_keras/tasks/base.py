@@ -387,6 +387,14 @@ class Task:
         """
         return dict(metrics)
 
+    def vocabulary_texts(self, example: Example) -> Iterable[str]:
+        """Returns the texts of a training row to learn a vocabulary from.
+
+        Called before `adapt`. A task overrides it if its `text_columns` are
+        known only after that.
+        """
+        return [example[name] for name in self.text_columns]
+
     def extend_tokenizer(
         self,
         tokenizer: tokenizers.Tokenizer,

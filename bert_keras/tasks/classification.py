@@ -155,6 +155,10 @@ class Classification(base.Task):
             label=self._problem_type.read,
         ).where(labels.keeps, labels.warning)
 
+    def vocabulary_texts(self, example: base.Example) -> Iterable[str]:
+        names = ("text", "text_pair")
+        return [example[name] for name in names if name in example]
+
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
     ) -> base.Task:

@@ -77,6 +77,10 @@ class Embedding(base.Task):
             label=labels.parse_number,
         )
 
+    def vocabulary_texts(self, example: base.Example) -> Iterable[str]:
+        names = ("text", "text_pair")
+        return [example[name] for name in names if name in example]
+
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
     ) -> base.Task:

@@ -130,6 +130,10 @@ class MultipleChoice(base.Task):
         example = choice_files.example(raw, label, self.label_format)
         return choice_files.padded(example, self.num_choices)
 
+    def vocabulary_texts(self, example: base.Example) -> Iterable[str]:
+        names = ("context", "question", *choice_files.CHOICES)
+        return [example[name] for name in names if name in example]
+
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
     ) -> base.Task:

@@ -82,7 +82,10 @@ class SequenceToSequence(encoder_decoder.EncoderDecoder):
         reads=True,
     )
     target_vocab_size: int = options.option(
-        TARGET_VOCAB_SIZE, "Entries of a learned target vocabulary.", minimum=1
+        0,
+        "Entries of a learned target vocabulary; 0: "
+        f"{TARGET_VOCAB_SIZE:,}, or fewer if the targets give fewer.",
+        minimum=0,
     )
     target_lowercase: bool = options.option(
         False, "Fold case and drop accents of a learned target vocabulary."
@@ -133,12 +136,27 @@ class SequenceToSequence(encoder_decoder.EncoderDecoder):
             lowercase = self.target_lowercase or None
             target = cls.from_vocab(self.target_vocab, lowercase=lowercase)
         else:
-            target = cls.learn(
-                (example["target"] for example in examples()),
-                self.target_vocab_size,
-                lowercase=self.target_lowercase,
+            target = self._learned(cls, examples)
+        source = getattr(tokenizer, "source", tokenizer)
+        return pair.PairTokenizer(source, target.with_frame())
+
+    def _learned(self, cls, examples):
+        """Learns a target vocabulary with the tokenizer `cls`."""
+
+        def texts():
+            return (example["target"] for example in examples())
+
+        lowercase = self.target_lowercase
+        if self.target_vocab_size:
+            return cls.learn(
+                texts(), self.target_vocab_size, lowercase=lowercase
             )
-        return pair.PairTokenizer(tokenizer, target.with_frame())
+        return cls.learn_up_to(texts, TARGET_VOCAB_SIZE, lowercase=lowercase)
+
+    def vocabulary_texts(self, example: base.Example) -> Iterable[str]:
+        """Returns the source, and the target if it shares the vocabulary."""
+        texts = [example["text"]]
+        return texts if self.target_tokenizer else [*texts, example["target"]]
 
     # Texts to features.
 

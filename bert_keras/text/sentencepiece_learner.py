@@ -78,25 +78,28 @@ def learn(
                 minloglevel=2,
             )
         except (RuntimeError, OSError) as error:
-            raise errors.InputError(_explain(size, str(error))) from None
+            raise _explained(size, str(error)) from None
     # Equal texts give equal files.
     return sentencepiece_model.without_paths(model.getvalue())
 
 
-def _explain(size: int, message: str) -> str:
-    """Returns what to do about an error of the trainer."""
+def _explained(size: int, message: str) -> errors.InputError:
+    """Returns an error that says what to do about one of the trainer."""
     if most := re.search(r"value <= (\d+)", message):
-        return (
+        return errors.TooLittleTextError(
             f"Expected text for {size} pieces; this one gives {most[1]}. "
-            f"Request {most[1]} or fewer, or give more text."
+            f"Request {most[1]} or fewer, or give more text.",
+            most=int(most[1]),
         )
     if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return (
+        return errors.InputError(
             f"Expected a size above {least[1]}: so many pieces are special or "
             f"single characters, which make up {_LEAST_COVERAGE:.0%} of the "
             f"text; got {size}."
         )
-    return f"SentencePiece cannot learn {size} pieces from this text: {message}"
+    return errors.InputError(
+        f"SentencePiece cannot learn {size} pieces from this text: {message}"
+    )
 
 
 def _count_words(

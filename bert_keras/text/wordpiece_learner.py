@@ -124,10 +124,11 @@ def learn_merges(
         if not missing:
             return learner
         if is_last_try:
-            raise errors.InputError(
+            raise errors.TooLittleTextError(
                 f"Expected text for {size} tokens; this one gives "
                 f"{learned} that occur at least {min_frequency} times. "
-                f"Request {learned} or fewer, or give more text."
+                f"Request {learned} or fewer, or give more text.",
+                most=learned,
             )
         alphabet_size = min(room, alphabet_size + max(missing, room // 20))
 

@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -134,6 +134,30 @@ class Tokenizer:
             f"{_name(cls)} learns no vocabulary; give `vocab`.",
             argument="vocab_size",
         )
+
+    @classmethod
+    def learn_up_to(
+        cls,
+        texts: Callable[[], Iterable[str]],
+        vocab_size: int,
+        *,
+        lowercase: bool,
+        **settings: Any,
+    ) -> "Tokenizer":
+        """Learns at most `vocab_size` tokens: fewer if the texts give fewer.
+
+        texts: returns the texts, anew each time.
+        settings: further ones of `learn`.
+        """
+        while True:
+            try:
+                return cls.learn(
+                    texts(), vocab_size, lowercase=lowercase, **settings
+                )
+            except errors.TooLittleTextError as error:
+                if error.most >= vocab_size:
+                    raise
+                vocab_size = error.most
 
     def with_frame(self) -> "Tokenizer":
         """Returns this tokenizer with tokens for the frame, if it lacks them.

@@ -101,12 +101,16 @@ class Characters(base.Tokenizer):
         )
         room = vocab_size - len(SPECIAL_WORDS)
         if room < 1 or len(learned) < room:
-            raise errors.InputError(
+            most = len(SPECIAL_WORDS) + len(learned)
+            message = (
                 f"Expected a vocabulary of {len(SPECIAL_WORDS) + 1} to "
-                f"{len(SPECIAL_WORDS) + len(learned):,} words, the number of "
+                f"{most:,} words, the number of "
                 "distinct ones in this text and the special ones; got "
                 f"vocab_size {vocab_size:,}."
             )
+            if learned and room >= 1:
+                raise errors.TooLittleTextError(message, most=most)
+            raise errors.InputError(message)
         words = [word.decode() for word in learned[:room]]
         return cls((*SPECIAL_WORDS, *words), lowercase=lowercase)
 

@@ -1,4 +1,4 @@
-"""Fine-tunes a checkpoint on labelled examples."""
+"""Fine-tunes a checkpoint, or trains a new network, on labelled examples."""
 
 import collections
 import itertools
@@ -22,6 +22,7 @@ from bert_keras import (
 )
 from bert_keras import model as model_lib
 from bert_keras.data import records as records_lib
+from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import (
@@ -29,6 +30,7 @@ from bert_keras.training import (
     devices,
     input_pipeline,
     labelled_records,
+    new_network,
     run_card,
     run_folder,
     run_tokenizer,
@@ -41,8 +43,8 @@ Metrics = dict[str, float | None]
 
 
 def finetune(
-    init: StrPath,
-    train: StrPath,
+    init: StrPath | None = None,
+    train: StrPath = "",
     dev: StrPath | None = None,
     *,
     task: str | base.Task,
@@ -51,6 +53,8 @@ def finetune(
 ) -> predictor.Predictor:
     """Fine-tunes a checkpoint; returns a Predictor of the run's best one.
 
+    With `model` in place of `init` it trains a new network.
+
     >>> model = bert_keras.finetune(
     ...     "runs/base", "train.tsv", "dev.tsv",
     ...     task="classification", output="runs/mine", epochs=1)
@@ -58,19 +62,27 @@ def finetune(
     ...
     >>> model.predict(["a fine film"])
     [{'label': '...tive', 'score': ..., 'truncated': False}]
+    >>> model = bert_keras.finetune(
+    ...     train="train.tsv", model="tiny",
+    ...     task="classification", output="runs/new", epochs=1)
+    runs/new
+    ...
 
     Args:
       init: the checkpoint to start from: a run, or a folder of another format.
-      train, dev: labelled files to train on and to evaluate on.
+      train, dev: labelled files to train on, which is required, and to evaluate
+        on.
       task: a Task, or the name of one.
       output: the folder of the run. The same call again resumes the run, or
         returns at once if it is complete; other settings are an error.
       settings: the fields of FinetuneSettings, and those of the task if `task`
         is a name; `columns` may also be a dict, {"text": "review"}.
     """
-    values = {"init": init, "train": train, "dev": dev or "", "output": output}
+    paths = {"init": init or "", "train": train, "dev": dev or ""}
     run_settings, task = settings_lib.from_keywords(
-        settings_lib.FinetuneSettings, task, values | settings
+        settings_lib.FinetuneSettings,
+        task,
+        paths | {"output": output} | settings,
     )
     run(run_settings, task)
     return predictor.load(run_settings.output)
@@ -80,7 +92,7 @@ def run(settings: settings_lib.FinetuneSettings, task: base.Task) -> Metrics:
     """Trains for `epochs`; returns the metrics of the last evaluation."""
     settings_lib.check(settings, task)
     registry.import_modules(settings.modules)
-    options.require("init", settings.init)
+    new_network.check(settings)
     options.require("train", settings.train)
     options.require("output", settings.output)
     if settings.dev and settings.dev_fraction:
@@ -92,6 +104,7 @@ def run(settings: settings_lib.FinetuneSettings, task: base.Task) -> Metrics:
         init=settings.init,
         train=settings.train,
         dev=settings.dev,
+        vocab=settings.vocab,
     )
     with (
         devices.configured(settings) as strategy,
@@ -105,19 +118,21 @@ def _run(
     requested_task: base.Task,
     strategy: tf.distribute.Strategy,
 ) -> Metrics:
-    start = input_pipeline.read_init(settings, settings.init)
-    init = loading.with_frame(start, requested_task)
-    predictor.say_new_tokens(init)
-    source = init.tokenizer()
+    start = init = source = None
+    if settings.init:
+        start = input_pipeline.read_init(settings, settings.init)
+        init = loading.with_frame(start, requested_task)
+        predictor.say_new_tokens(init)
+        source = init.tokenizer()
     origin = run_tokenizer.origin(settings, requested_task, source)
     tokenizer = run_tokenizer.read(settings, requested_task, source, origin)
-    task = _adapted(settings, requested_task, init, tokenizer)
+    config = init.config if init else new_network.config(settings, tokenizer)
+    task = _adapted(settings, requested_task, config, tokenizer)
     dev = _dev_examples(settings, task)
     dev_counts = _encode_dev(settings, task, tokenizer, dev)
     with strategy.scope():
-        if settings.from_scratch:
-            encoder = init.config.build_encoder()
-            model = model_lib.BertModel(encoder, task)
+        if init is None or settings.from_scratch:
+            model = model_lib.BertModel(config.build_encoder(), task)
         else:
             model = loading.load_model(init, task)
             _initialize_heads(model, init)
@@ -135,6 +150,7 @@ def _run(
         "training rows": len(records),
         "malformed rows skipped": records.manifest["skipped"],
         "dev rows": len(dev),
+        **new_network.describe(settings, tokenizer),
     }
     card = run_card.from_run(
         settings,
@@ -208,7 +224,7 @@ def _train(
 def _adapted(
     settings: settings_lib.FinetuneSettings,
     requested_task: base.Task,
-    init: checkpoint.Checkpoint,
+    config: networks.NetworkConfig,
     tokenizer: tokenizers.Tokenizer,
 ) -> base.Task:
     """Sets the task's fields that depend on the training data, e.g. labels."""
@@ -216,7 +232,7 @@ def _adapted(
     training = labelled_records.training_examples(settings, examples)
     first = next(training)  # raises if there is none; `adapt` may read none
     task = requested_task.adapt(itertools.chain([first], training), tokenizer)
-    loading.check_length(task, init.config)
+    loading.check_length(task, config)
     labelled_examples.print_warning(examples)
     return task
 
@@ -275,37 +291,32 @@ def _encode_dev(
 def _identity(
     settings: settings_lib.FinetuneSettings,
     requested_task: base.Task,
-    init: checkpoint.Checkpoint,
+    init: checkpoint.Checkpoint | None,
     model: model_lib.BertModel,
     tokenizer: tokenizers.Tokenizer,
 ) -> run_folder.Identity:
-    target = tokenizer.target
-    return run_folder.Identity(
-        "finetune",
-        (settings, requested_task),
-        {
-            "network": init.config.to_dict(),
-            "tokenizer": init.tokenizer().fingerprint,
-            **(
-                {"target tokenizer": target.fingerprint}
-                if target is not tokenizer
-                else {}
-            ),
-            "train": run_folder.contents_fingerprint(
-                *requested_task.data_files(settings.train)
-            ),
-            "dev": settings.dev
-            and run_folder.contents_fingerprint(
-                *requested_task.data_files(settings.dev)
-            ),
-            **run_folder.options_fingerprints(requested_task),
-            "init": ""
-            if settings.from_scratch
-            else run_folder.weights_fingerprint(
-                model, init.matching_heads(model.task)
-            ),
+    paths = {
+        name: requested_task.data_files(path) if path else []
+        for name, path in (("train", settings.train), ("dev", settings.dev))
+    }
+    if settings.vocab:
+        paths["vocab"] = [settings.vocab]
+    reads: dict[str, Any] = {
+        "network": model.encoder.config.to_dict(),
+        "tokenizer": (init.tokenizer() if init else tokenizer).fingerprint,
+        **{
+            name: run_folder.contents_fingerprint(*each) if each else ""
+            for name, each in paths.items()
         },
-    )
+        **run_folder.options_fingerprints(requested_task),
+        "init": "",
+    }
+    if tokenizer.target is not tokenizer:
+        reads["target tokenizer"] = tokenizer.target.fingerprint
+    if init and not settings.from_scratch:
+        head_names = init.matching_heads(model.task)
+        reads["init"] = run_folder.weights_fingerprint(model, head_names)
+    return run_folder.Identity("finetune", (settings, requested_task), reads)
 
 
 def _initialize_heads(

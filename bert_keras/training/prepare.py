@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import functools
-import inspect
 import itertools
 import json
 import os
@@ -30,7 +29,12 @@ from bert_keras.data import (
 )
 from bert_keras.data import records as records_lib
 from bert_keras.tokenizers import base as tokenizers
-from bert_keras.training import parallel_map, preparation_report, run_folder
+from bert_keras.training import (
+    parallel_map,
+    preparation_report,
+    run_folder,
+    vocabulary_settings,
+)
 from bert_keras.training import settings as settings_lib
 from bert_keras.types import StrPath
 
@@ -38,8 +42,6 @@ from bert_keras.types import StrPath
 # which takes seconds.
 BYTES_PER_PROCESS = 30_000_000
 TOKENIZER = "tokenizer_settings.json"  # what `Tokenizer.to_dict` returns
-
-_MODEL_TYPE = settings_lib.PrepareSettings.model_type  # the default
 
 
 def prepare(
@@ -76,13 +78,7 @@ def run(settings: settings_lib.PrepareSettings) -> dict[str, Any]:
     options.require("output", settings.output)
     if bool(settings.vocab) == bool(settings.vocab_size):
         raise errors.InputError("give one of `vocab` and `vocab_size`.")
-    if settings.vocab and settings.model_type != _MODEL_TYPE:
-        raise errors.InputError(
-            f"model_type={settings.model_type} is for learning, with "
-            "`vocab_size`; a model that is read has its own type. Leave it "
-            "out.",
-            argument="model_type",
-        )
+    vocabulary_settings.check(settings)
     _check_packing(settings)
     registry.import_modules(settings.modules)
     paths = corpus.files(settings.input.split(","))
@@ -329,13 +325,12 @@ def _tokenizer(
     """Loads or learns the vocabulary and saves it in the output folder."""
     cls = tokenizers.find(settings.tokenizer)
     copy = os.path.join(settings.output, TOKENIZER)
-    lowercase = settings.lowercase
     if settings.vocab:
-        tokenizer = cls.from_vocab(settings.vocab, lowercase=lowercase)
+        tokenizer = cls.from_vocab(settings.vocab, lowercase=settings.lowercase)
     elif same and tf.io.gfile.exists(copy):  # learned before a kill
         tokenizer = tokenizers.from_dict(files.read_json(copy), settings.output)
     else:
-        tokenizer = _learn(settings, paths, cls, lowercase is not False)
+        tokenizer = _learn(settings, paths, cls)
     if tokenizer.mask_id is None and settings.packing == "segments":
         other = "causal LM, give `packing`=full"
         if tokenizer.feature == "characters":
@@ -354,17 +349,8 @@ def _learn(
     settings: settings_lib.PrepareSettings,
     paths: Sequence[str],
     cls: type[tokenizers.Tokenizer],
-    lowercase: bool,
 ) -> tokenizers.Tokenizer:
-    chosen = {}
-    if settings.model_type != _MODEL_TYPE:
-        if "model_type" not in inspect.signature(cls.learn).parameters:
-            raise errors.InputError(
-                f"model_type={settings.model_type} is for "
-                f"`tokenizer`=sentencepiece, got {settings.tokenizer}.",
-                argument="model_type",
-            )
-        chosen["model_type"] = settings.model_type
+    arguments = vocabulary_settings.of_learner(settings, cls)
     progress = console.Progress(
         "learning words", total=_size(paths) / 1e6, unit="MB"
     )
@@ -372,8 +358,7 @@ def _learn(
         return cls.learn(
             _texts(paths, settings.text_field, progress),
             settings.vocab_size,
-            lowercase=lowercase,
-            **chosen,
+            **arguments,
         )
 
 

@@ -5,6 +5,7 @@ What a run learns, it learns once: a resumed run reads it from its own folder.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -13,21 +14,28 @@ from bert_keras import checkpoint, errors, files
 from bert_keras.data import records as records_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
-from bert_keras.training import labelled_records, run_folder
+from bert_keras.training import labelled_records, new_network, run_folder
 from bert_keras.training import settings as settings_lib
 
 
 def origin(
     settings: settings_lib.FinetuneSettings,
     task: base.Task,
-    start: tokenizers.Tokenizer,
+    start: tokenizers.Tokenizer | None,
 ) -> str:
     """Returns a hash of everything that the run's tokenizer depends on.
 
-    task: as requested, before `adapt`. start: that of `init`.
+    task: as requested, before `adapt`. start: that of `init`, if there is one.
     """
+    vocabulary = [
+        settings.tokenizer,
+        settings.vocab and run_folder.contents_fingerprint(settings.vocab),
+        settings.vocab_size,
+        settings.model_type,
+        settings.lowercase,
+    ]
     values = {
-        "start": start.fingerprint,
+        "start": vocabulary if start is None else start.fingerprint,
         "task": task.to_dict(),
         "options": run_folder.options_fingerprints(task),
         "train": run_folder.contents_fingerprint(
@@ -42,25 +50,30 @@ def origin(
 def read(
     settings: settings_lib.FinetuneSettings,
     task: base.Task,
-    start: tokenizers.Tokenizer,
+    start: tokenizers.Tokenizer | None,
     origin: str,
 ) -> tokenizers.Tokenizer:
     """Returns the tokenizer that the run was started with, or starts with.
 
-    task: as requested, before `adapt`. start: that of `init`. origin: see
-    `origin`.
+    task: as requested, before `adapt`. start: that of `init`, if there is one.
+    origin: see `origin`.
     """
     saved = _saved(settings.output, origin)
-    # Without a target nothing was learned; other contents of `init` are refused
-    # as such.
-    if saved is not None and saved.target is not saved:
-        return saved
+    if saved is not None and (start is None or saved.target is not saved):
+        return saved  # something was learned
 
     def examples() -> Iterator[base.Example]:
         return labelled_records.training_examples(
             settings, task.read_examples(settings.train)
         )
 
+    def texts() -> Iterator[str]:
+        return itertools.chain.from_iterable(
+            map(task.vocabulary_texts, examples())
+        )
+
+    if start is None:
+        start = new_network.tokenizer(settings, texts)
     tokenizer = task.extend_tokenizer(start, examples)
     return tokenizer.with_frame() if task.reads_frame else tokenizer
 

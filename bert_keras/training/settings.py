@@ -25,6 +25,8 @@ STRATEGIES = (
     "tpu",
 )
 
+DEFAULT_VOCAB_SIZE = 8000  # that fine-tuning learns, at most
+
 # NVIDIA's containers and Keras 2 scripts set this variable for mixed float16.
 AUTO_MIXED = "TF_ENABLE_AUTO_MIXED_PRECISION"
 AUTO_MIXED_IS_ON = os.environ.get(AUTO_MIXED) == "1"
@@ -396,6 +398,45 @@ class FinetuneSettings(TrainSettings):
         "Google's, Hugging Face's or KerasHub's format, or the name of a model "
         "that huggingface_hub or kagglehub downloaded.",
         reads=True,
+    )
+    model: str = options.option(
+        "",
+        "Without `init`: a new network with random weights, one of "
+        f"{', '.join(named_networks.NAMES)}, or a JSON file with the fields of "
+        "BertConfig, or those of another network and its name.",
+        reads=True,
+    )
+    tokenizer: str = options.option(
+        "wordpiece",
+        "With `model`: how text is split: one of "
+        f"{', '.join(tokenizers.names())}, or the dotted name of a module of "
+        "yours.",
+    )
+    vocab: str = options.option(
+        "",
+        "With `model`: the tokenizer's vocabulary; empty: learn one from the "
+        "texts of the training rows. wordpiece: a vocab.txt; bpe: the folder "
+        "of vocab.json and merges.txt; sentencepiece: a model file.",
+        reads=True,
+    )
+    vocab_size: int = options.option(
+        0,
+        "With `model`: entries to learn. 0: "
+        f"{DEFAULT_VOCAB_SIZE:,}, or all that occur twice in the texts if "
+        "they are fewer.",
+        minimum=0,
+    )
+    model_type: str = options.option(
+        "unigram",
+        "Of a sentencepiece model to learn: unigram (Kudo 2018) or bpe.",
+        ("unigram", "bpe"),
+    )
+    lowercase: bool | None = options.option(
+        None,
+        "Fold case and drop accents, for an `init` of another format, or for "
+        "`model`. Default: inferred from the files; true for a learned "
+        "vocabulary.",
+        value_type=bool,
     )
     train: str = options.option("", "Labelled rows to learn from.", reads=True)
     dev: str = options.option(

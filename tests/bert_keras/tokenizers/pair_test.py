@@ -125,7 +125,7 @@ class PairTest(parameterized.TestCase):
             *("target", "with_frame", "from_vocab", "learn", "files"),
             *("files_of", "save", "read_files", "to_dict", "fingerprint"),
             # These use its own members.
-            *("from_folder", "folder", "settings"),
+            *("from_folder", "folder", "settings", "learn_up_to"),
         }
         public = {
             name
