@@ -27,6 +27,16 @@ ATTENTIONS = ("none", *attention_scores.SCORES)
 FIRST_STATES = ("encoder", "zeros", "random")
 _DEFAULT_ATTENTION = "additive"
 _DEFAULT_FIRST_STATE = "encoder"
+# Fields of an encoder's config that its decoder has too.
+_OF_ALL = ("activation", "dropout", "initializer_range", "layer_norm_epsilon")
+_OF_TRANSFORMERS = (
+    "num_heads",
+    "intermediate_size",
+    "attention_dropout",
+    "norm_first",
+    "position",
+    "max_position_embeddings",
+)
 _HEAD_WIDTH = 64  # of networks without heads; that of BERT and Vaswani et al.
 
 
@@ -101,27 +111,10 @@ def config_for(
       vocab_size: that of a target vocabulary; 0: the encoder's vocabulary,
         whose token embeddings are shared.
     """
-    is_transformer = isinstance(network, layers.TransformerConfig)
     width = network.hidden_size
-    values: dict[str, Any] = {
-        name: getattr(network, name)
-        for name in (
-            "dropout",
-            "initializer_range",
-            "layer_norm_epsilon",
-            "activation",
-        )
-    }
-    if is_transformer:
-        for name in (
-            "num_heads",
-            "intermediate_size",
-            "attention_dropout",
-            "norm_first",
-            "position",
-            "max_position_embeddings",
-        ):
-            values[name] = getattr(network, name)
+    values = {name: getattr(network, name) for name in _OF_ALL}
+    if isinstance(network, layers.TransformerConfig):
+        values |= {name: getattr(network, name) for name in _OF_TRANSFORMERS}
     else:
         values["num_heads"] = max(1, width // _HEAD_WIDTH)
         values["intermediate_size"] = 4 * width
