@@ -132,7 +132,10 @@ OF_ELMO = ("bidirectional_lm",)
 def tasks(**fields):
     for name in sorted(set(base.names()).difference(OF_ELMO)):
         task_class = base.find(name)
-        yield task_class(seq_length=32, **fields).adapt(
+        more = {}
+        if name == "sequence_to_sequence":
+            more["max_target_length"] = 16
+        yield task_class(seq_length=32, **more, **fields).adapt(
             ROWS[name], tiny.tokenizer()
         )
 
@@ -406,7 +409,7 @@ class MaskedLMTest(absltest.TestCase):
 class FindTest(absltest.TestCase):
     def test_an_unknown_task_is_named_with_those_there_are(self):
         with self.assertRaisesRegex(
-            errors.InputError, "classification, embedding"
+            errors.InputError, "classification, denoising"
         ):
             base.find("classify")
 
