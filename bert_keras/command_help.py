@@ -28,7 +28,8 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Optimization": (
         *("epochs", "steps", "batch_size", "gradient_accumulation_steps"),
         *("optimizer", "bias_correction", "learning_rate", "warmup_ratio"),
-        *("warmup_steps", "weight_decay", "clip_norm", "loss_scale"),
+        *("warmup_steps", "head_learning_rate", "head_warmup_ratio"),
+        *("weight_decay", "clip_norm", "loss_scale"),
         *("max_skipped", "early_stopping", "seed"),
     ),
     "Devices": (

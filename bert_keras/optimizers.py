@@ -190,6 +190,8 @@ def _bias_correction(beta: float | np.floating, step: tf.Tensor) -> tf.Tensor:
     return -tf.math.expm1(count * math.log(beta))
 
 
+HEADS = "head/"  # begins the paths of the heads' variables in a BertModel
+
 RULES = {"adamw": AdamW, "adam": AdamW, "lamb": Lamb, "sgd": Sgd}
 
 
@@ -221,6 +223,9 @@ class Optimizer:
 
     Construct it under the strategy's scope. `apply` runs inside a replica and
     expects reduced and clipped gradients, equal on all replicas.
+
+    head_schedule: that of the heads' variables (Liu & Lapata 2019, section
+      4.2); None: `schedule`.
     """
 
     def __init__(
@@ -229,11 +234,17 @@ class Optimizer:
         *,
         rule: AdamW | Lamb | Sgd,
         schedule: Schedule,
+        head_schedule: Schedule | None = None,
         weight_decay: float = 0.01,
     ):
         self.variables = list(variables)
         self.rule = rule
         self.schedule = schedule
+        self.head_schedule = head_schedule or schedule
+        self.schedules = [
+            self.head_schedule if variable.path.startswith(HEADS) else schedule
+            for variable in self.variables
+        ]
         # Whether a layer-wise rule such as LAMB adapts each variable.
         self.adapted = [
             not re.search(NO_DECAY, variable.path)
@@ -260,11 +271,23 @@ class Optimizer:
         has_gradient: Sequence[bool],
     ) -> None:
         """Updates the variables that have a gradient."""
-        learning_rate = self.schedule(step)
-        for variable, slots, gradient, decay, adapted, is_updated in zip(
+        learning_rates = {
+            schedule: schedule(step)
+            for schedule in (self.schedule, self.head_schedule)
+        }
+        for (
+            variable,
+            slots,
+            gradient,
+            schedule,
+            decay,
+            adapted,
+            is_updated,
+        ) in zip(
             self.variables,
             self.slots,
             gradients,
+            self.schedules,
             self.decays,
             self.adapted,
             has_gradient,
@@ -276,11 +299,18 @@ class Optimizer:
                 variable.value,
                 slots,
                 gradient,
-                learning_rate=learning_rate,
+                learning_rate=learning_rates[schedule],
                 decay=decay,
                 adapted=adapted,
                 step=step,
             )
+
+    def learning_rates(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the learning rates of a step () int, by name, for the log."""
+        rates = {"learning_rate": self.schedule(step)}
+        if self.head_schedule != self.schedule:
+            rates["head_learning_rate"] = self.head_schedule(step)
+        return rates
 
     def state(self) -> dict[str, tf.Variable]:
         """Returns all slots, by "VARIABLE_PATH/SLOT"."""

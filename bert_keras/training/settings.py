@@ -93,6 +93,20 @@ class TrainSettings:
     warmup_steps: int = options.option(
         0, "The same as a number of steps; 0: see `warmup_ratio`.", minimum=0
     )
+    head_learning_rate: float = options.option(
+        0.0,
+        "Peak learning rate of the heads, which are new where the network is "
+        "pretrained (Liu & Lapata 2019); 0: `learning_rate`.",
+        minimum=0.0,
+    )
+    head_warmup_ratio: float | None = options.option(
+        None,
+        "Share of all steps in which the learning rate of the heads rises. "
+        "Default: as that of the network.",
+        minimum=0.0,
+        maximum=1.0,
+        value_type=float,
+    )
     weight_decay: float = options.option(
         0.01,
         "Decoupled decay of all weights but biases and LayerNorm.",

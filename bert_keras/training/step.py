@@ -119,7 +119,7 @@ class TrainStep:
         self.loss_scale.update(finite)
 
         return self._metrics(terms, sums, weight_sums) | {
-            "learning_rate": self.optimizer.schedule(step),
+            **self.optimizer.learning_rates(step),
             "gradient_norm": norm,
             "loss_scale": scale,
             "skipped": skipped,
@@ -275,7 +275,7 @@ def make_train_step(
 
     The function returns {"loss", "loss/TERM", "learning_rate", "gradient_norm",
     "loss_scale", "skipped", "tokens", "stop_requested"}, scalars of the whole
-    batch.
+    batch, and "head_learning_rate" if the heads have their own schedule.
     """
     compiled_part = _compiled_part(strategy, xla)
     with strategy.scope():

@@ -439,18 +439,45 @@ def make_optimizer(
         rule = dataclasses.replace(
             rule, bias_correction=settings.bias_correction
         )
+    schedule = optimizers.Schedule(
+        peak=settings.learning_rate,
+        warmup_steps=warmup_steps,
+        total_steps=total_steps,
+    )
     return optimizers.Optimizer(
         variables,
         rule=rule,
-        schedule=optimizers.Schedule(
-            peak=settings.learning_rate,
-            warmup_steps=warmup_steps,
-            total_steps=total_steps,
-        ),
+        schedule=schedule,
+        head_schedule=_head_schedule(variables, settings, schedule),
         weight_decay=0.0
         if settings.optimizer == "adam"
         else settings.weight_decay,
     )
+
+
+def _head_schedule(
+    variables: Sequence[keras.Variable],
+    settings: settings_lib.TrainSettings,
+    schedule: optimizers.Schedule,
+) -> optimizers.Schedule:
+    """Returns the schedule of the heads; `schedule` is the network's.
+
+    Raises InputError if it is another one and there are no heads.
+    """
+    peak = settings.head_learning_rate or schedule.peak
+    warmup_steps = schedule.warmup_steps
+    if settings.head_warmup_ratio is not None:
+        warmup_steps = int(settings.head_warmup_ratio * schedule.total_steps)
+    head = dataclasses.replace(schedule, peak=peak, warmup_steps=warmup_steps)
+    if head != schedule and not any(
+        variable.path.startswith(optimizers.HEADS) for variable in variables
+    ):
+        raise errors.InputError(
+            "`head_learning_rate` and `head_warmup_ratio` are for the heads, "
+            "and this task has no weights of its own; leave them out.",
+            argument="head_learning_rate",
+        )
+    return head
 
 
 def make_loss_scale(settings: settings_lib.TrainSettings) -> step_lib.LossScale:

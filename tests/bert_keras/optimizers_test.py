@@ -13,6 +13,7 @@ from bert_keras.training import devices as devices_lib
 from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
 
 STEPS = 50
+NO_DECAY = ("bias", "beta", "gamma")
 # Far below epsilon, about it, far above it.
 MAGNITUDES = 10.0 ** np.arange(-8, 1)
 SCHEDULE = optimizers.Schedule(peak=0.1, warmup_steps=7, total_steps=60)
@@ -376,6 +377,93 @@ class OptimizerTest(parameterized.TestCase):
                 value = state[f"{variable.path}/{slot}"]
                 self.assertEqual(value.shape, variable.shape)
                 self.assertEqual(np.abs(value).max(), 0)
+
+
+class HeadScheduleTest(parameterized.TestCase):
+    """Liu & Lapata 2019, section 4.2: encoder and decoder, each its own."""
+
+    HEAD = optimizers.Schedule(peak=0.7, warmup_steps=2, total_steps=60)
+
+    def update(self, rule, head_schedule, steps=3):
+        """What three steps change in a classifier: {path: (before, after)}."""
+        keras.utils.set_random_seed(1)
+        variables = tiny.classifier(num_layers=1).trainable_variables
+        before = {v.path: v.numpy() for v in variables}
+        optimizer = optimizers.Optimizer(
+            variables,
+            rule=rule,
+            schedule=SCHEDULE,
+            head_schedule=head_schedule,
+            weight_decay=0.1,
+        )
+        for step in range(steps):
+            optimizer.apply(
+                [self.gradient(v, step) for v in variables],
+                tf.constant(step, tf.int64),
+                has_gradient=[True] * len(variables),
+            )
+        after = {v.path: v.numpy() for v in variables}
+        return before, after, optimizer
+
+    def gradient(self, variable, step):
+        random = np.random.default_rng([step, len(variable.path)])
+        return tf.constant(random.normal(size=variable.shape), tf.float32)
+
+    def test_three_steps_are_the_formula_with_the_rate_of_each(self):
+        before, after, optimizer = self.update(optimizers.AdamW(), self.HEAD)
+        heads = set()
+        for variable in optimizer.variables:
+            path = variable.path
+            peak, warmup, total = 0.1, 7, 60
+            if path.startswith("head/"):
+                peak, warmup = 0.7, 2
+                heads.add(path)
+            decay = 0.0 if path.split("/")[-1] in NO_DECAY else 0.1
+            theta = np.float64(before[path])
+            m = v = np.zeros_like(theta)
+            for t in (1, 2, 3):
+                g = np.float64(self.gradient(variable, t - 1))
+                m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+                m_hat, v_hat = m / (1 - 0.9**t), v / (1 - 0.999**t)
+                rate = linear(peak, warmup, total, t - 1)
+                change = m_hat / (np.sqrt(v_hat) + 1e-6)
+                theta = theta - rate * (change + decay * theta)
+            np.testing.assert_allclose(
+                after[path], theta, rtol=1e-5, atol=1e-5, err_msg=path
+            )
+        self.assertEqual(
+            heads, {"head/label/score/kernel", "head/label/score/bias"}
+        )
+
+    @parameterized.parameters(
+        optimizers.AdamW(), optimizers.Sgd(), optimizers.Lamb()
+    )
+    def test_the_network_is_as_without_and_the_same_rate_changes_nothing(
+        self, rule
+    ):
+        _, alone, _ = self.update(rule, None)
+        _, same, _ = self.update(rule, SCHEDULE)
+        _, other, _ = self.update(rule, self.HEAD)
+        for path, value in alone.items():
+            np.testing.assert_array_equal(same[path], value, path)
+            is_equal = bool((other[path] == value).all())
+            self.assertEqual(is_equal, not path.startswith("head/"), path)
+
+    def test_slots_have_the_names_of_before(self):
+        states = [
+            self.update(optimizers.AdamW(), schedule, 1)[2].state()
+            for schedule in (None, self.HEAD)
+        ]
+        self.assertEqual(*[list(state) for state in states])
+
+    def test_both_rates_are_for_the_log(self):
+        step = tf.constant(3, tf.int64)
+        *_, alone = self.update(optimizers.Sgd(), None, 0)
+        self.assertEqual(list(alone.learning_rates(step)), ["learning_rate"])
+        *_, other = self.update(optimizers.Sgd(), self.HEAD, 0)
+        rates = {k: float(v) for k, v in other.learning_rates(step).items()}
+        self.assertAlmostEqual(rates["learning_rate"], 0.1 * 4 / 7, 6)
+        self.assertAlmostEqual(rates["head_learning_rate"], 0.7 * 57 / 58, 6)
 
 
 class LimitsTest(parameterized.TestCase):

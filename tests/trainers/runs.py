@@ -180,6 +180,7 @@ class Run:
                 self.model.trainable_variables,
                 rule=rule,
                 schedule=optimizers.Schedule(peak, 5, 4 * STEPS),
+                head_schedule=options.pop("head_schedule", None),
             )
         self.step = step_lib.make_train_step(
             self.model,
