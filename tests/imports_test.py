@@ -127,6 +127,7 @@ NETWORK = (
     "attention_scores",
     "networks.bert",
     "networks.elmo",
+    "networks.rnn",
     "kv_cache",
     "heads",
     "model",

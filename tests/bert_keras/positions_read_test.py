@@ -51,7 +51,9 @@ def no_sentences():
 
 
 TASKS = {
-    name: make for name, make in runs.TASKS.items() if name not in runs.ELMO
+    name: make
+    for name, make in runs.TASKS.items()
+    if name not in (*runs.ELMO, *runs.RNN)
 } | {
     "no_sentences": no_sentences,
     "layers": lambda: classifier("layers"),

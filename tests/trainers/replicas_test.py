@@ -27,6 +27,8 @@ TASK_NAMES = (
     "wrapped",
     "sampled",
     "elmo_tagging",
+    "bilstm_tagging",
+    "gru_causal_lm",
 )
 # Strategy, its replicas, accumulation steps.
 SHAPES = (
