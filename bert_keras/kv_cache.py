@@ -4,7 +4,8 @@ A token of a causal network attends to itself and earlier ones only. So the keys
 and values of a prompt stay the same when tokens are added, and a new token
 costs one position instead of all.
 
-`encoder` is a BertEncoder.
+`encoder` is a BertEncoder, or one whose own methods `read_prompts` and `step`
+are called instead, as a recurrent network's.
 
 Shapes: B batch, S prompt, T cache, H hidden, N heads, D width of a head.
 """
@@ -16,8 +17,8 @@ from keras import ops
 from bert_keras.types import Tensor
 
 # {"layers": keys and values (B, N, T, D) of each layer; "position": (B,) int32,
-# that of the next token}.
-State = dict[str, Any]
+# that of the next token}, or what the encoder's own method returns.
+State = Any
 
 
 def read_prompts(
@@ -32,6 +33,12 @@ def read_prompts(
     token_ids, padding_mask (B, S) int32, padding at the end -> ids (B,) int32.
     `step` takes both first. The cache has room for S + max_new_tokens tokens.
     """
+    if hasattr(encoder, "read_prompts"):
+        return encoder.read_prompts(
+            token_ids=token_ids,
+            padding_mask=padding_mask,
+            max_new_tokens=max_new_tokens,
+        )
     ones = ops.cast(ops.greater(padding_mask, 0), "int32")
     last = ops.maximum(ops.sum(ones, axis=1) - 1, 0)
     x, mask = encoder.start(
@@ -57,6 +64,8 @@ def step(encoder: Any, ids: Tensor, state: State) -> tuple[Tensor, State]:
 
     hidden: that of the last layer, as the encoder itself computes it.
     """
+    if hasattr(encoder, "step"):
+        return encoder.step(ids, state)
     position = state["position"]
     token_ids = ops.expand_dims(ids, 1)
     x = encoder.embeddings(

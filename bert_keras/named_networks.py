@@ -3,9 +3,9 @@
 import os
 
 from bert_keras import errors, files
-from bert_keras.networks import base, bert, elmo
+from bert_keras.networks import base, bert, elmo, rnn
 
-NAMES = (*bert.NAMES, *elmo.SIZES)
+NAMES = (*bert.NAMES, *elmo.SIZES, *rnn.SIZES)
 
 
 def parse(model: str, *, vocab_size: int | None = None) -> base.NetworkConfig:
@@ -18,6 +18,8 @@ def parse(model: str, *, vocab_size: int | None = None) -> base.NetworkConfig:
     """
     if model in elmo.SIZES:
         return elmo.named(model, vocab_size=vocab_size or elmo.VOCABULARY)
+    if model in rnn.SIZES:
+        return rnn.named(model, vocab_size=vocab_size or bert.UNCASED_ENGLISH)
     if model in bert.NAMES:
         return bert.named(model, vocab_size=vocab_size or bert.UNCASED_ENGLISH)
     if not model.endswith(".json") or not os.path.exists(model):

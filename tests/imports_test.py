@@ -146,6 +146,7 @@ NETWORK = (
     "decoders",
     "networks.bert",
     "networks.elmo",
+    "networks.rnn",
     "kv_cache",
     "heads",
     "model",

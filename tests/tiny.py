@@ -8,6 +8,7 @@ import tensorflow as tf
 from bert_keras import model as model_lib
 from bert_keras.networks import bert as bert_lib
 from bert_keras.networks import elmo as elmo_lib
+from bert_keras.networks import rnn as rnn_lib
 from bert_keras.tasks import classification, masked_lm
 from bert_keras.tokenizers import characters as characters_lib
 from bert_keras.tokenizers import wordpiece
@@ -57,6 +58,15 @@ def elmo(**changes) -> elmo_lib.ElmoConfig:
         "num_highways": 1,
     }
     return elmo_lib.ElmoConfig(**(sizes | changes))
+
+
+def rnn(**changes) -> rnn_lib.RnnConfig:
+    sizes = {
+        "vocab_size": len(VOCABULARY),
+        "hidden_size": 16,
+        "num_layers": 2,
+    }
+    return rnn_lib.RnnConfig(**(sizes | changes))
 
 
 def characters() -> characters_lib.Characters:

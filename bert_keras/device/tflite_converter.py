@@ -1,6 +1,7 @@
 """Converts a predictor's functions to TFLite, optionally quantized."""
 
 import dataclasses
+import os
 import re
 import tempfile
 import warnings
@@ -9,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
+from tensorflow.core.protobuf import saved_model_pb2
 
 from bert_keras import predictor as predictor_lib
 from bert_keras import signatures, verification
@@ -106,6 +108,13 @@ def convert_functions(
     """
     with tempfile.TemporaryDirectory() as folder:
         signatures.save(predictor, folder, functions)
+        if quantization.calibrated and _has_loop(folder):
+            raise verification.ExportError(
+                "expected a network without a loop for int8: TensorFlow's "
+                "calibration cannot run the loop of a recurrent network. Take "
+                "`quantization`=dynamic, which stores matmul weights in 8 "
+                "bits, too. Nothing was exported."
+            )
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=list(functions)
         )
@@ -120,6 +129,22 @@ def convert_functions(
         # The converter's own exception has no public name.
         except Exception as error:
             raise verification.ExportError(_summarize(str(error))) from error
+
+
+def _has_loop(folder: str) -> bool:
+    """Whether a function of the SavedModel in `folder` has a loop.
+
+    The calibrator does not refuse one, but ends the process by a segmentation
+    fault (TensorFlow 2.21).
+    """
+    with open(os.path.join(folder, "saved_model.pb"), "rb") as file:
+        saved = saved_model_pb2.SavedModel.FromString(file.read())
+    return any(
+        node.op in ("While", "StatelessWhile")
+        for graph in saved.meta_graphs
+        for function in graph.graph_def.library.function
+        for node in function.node_def
+    )
 
 
 def _convert_to_int8(converter: tf.lite.TFLiteConverter) -> bytes:

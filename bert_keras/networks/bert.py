@@ -186,7 +186,29 @@ GPT: dict[str, Any] = {
     "layer_norm_epsilon": 1e-5,
     "pooler": False,
 }
-NAMES = (*SIZES, *GPT_SIZES)
+
+# Sizes of the Transformer's encoder: transformer_base is that of Vaswani et al.
+# 2017, table 3; transformer_mini has the size of mini.
+TRANSFORMER_SIZES = {
+    "transformer_base": (6, 512, 8, 2048),
+    "transformer_mini": SIZES["mini"],
+}
+# What makes BERT that encoder: section 3.1 to 3.5 and 5.4. It has no dropout of
+# attention distributions. The epsilon is tensor2tensor's, and so is the
+# initializer_range, hidden_size^-0.5. One thing differs, as BertConfig has no
+# such field: the paper multiplies the token embeddings by sqrt(hidden_size)
+# before it adds the positions (section 3.4). Here they start smaller than the
+# positions by that factor.
+TRANSFORMER: dict[str, Any] = {
+    "position": "sinusoidal",
+    "embedding_norm": False,
+    "num_segments": 1,
+    "activation": "relu",
+    "attention_dropout": 0.0,
+    "layer_norm_epsilon": 1e-6,
+    "pooler": False,
+}
+NAMES = (*SIZES, *GPT_SIZES, *TRANSFORMER_SIZES)
 
 UNCASED_ENGLISH = 30522  # size of Google's uncased English vocabulary
 
@@ -197,8 +219,13 @@ def named(name: str, *, vocab_size: int = UNCASED_ENGLISH) -> BertConfig:
     name: one of NAMES.
     """
     _one_of("model", name, NAMES)
-    layers, hidden_size, heads, intermediate = (SIZES | GPT_SIZES)[name]
-    more: Mapping[str, Any] = GPT if name in GPT_SIZES else {}
+    sizes = SIZES | GPT_SIZES | TRANSFORMER_SIZES
+    layers, hidden_size, heads, intermediate = sizes[name]
+    more: Mapping[str, Any] = {}
+    if name in GPT_SIZES:
+        more = GPT
+    elif name in TRANSFORMER_SIZES:
+        more = TRANSFORMER | {"initializer_range": hidden_size**-0.5}
     return BertConfig(
         vocab_size=vocab_size,
         hidden_size=hidden_size,

@@ -55,7 +55,7 @@ DECODERS = ("denoising", "recurrent_decoder", "sequence_to_sequence")
 TASKS = {
     name: make
     for name, make in runs.TASKS.items()
-    if name not in (*runs.ELMO, *DECODERS)
+    if name not in (*runs.ELMO, *runs.RNN, *DECODERS)
 } | {
     "no_sentences": no_sentences,
     "layers": lambda: classifier("layers"),

@@ -9,6 +9,7 @@ import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint, errors, layers, recurrent_layers
+from tests import recurrent_reference
 
 BATCH, LENGTH, WIDTH, UNITS = 3, 7, 4, 5
 CELLS = recurrent_layers.CELLS
@@ -42,37 +43,6 @@ def padded_mask():
     )
 
 
-def in_keras(layer):
-    """Keras' layer with the same weights."""
-    w = {v.name: v.numpy() for v in layer.weights}
-    options = {"return_sequences": True, "return_state": True}
-    if isinstance(layer.cell, recurrent_layers.GruCell):
-        other = keras.layers.GRU(UNITS, reset_after=True, **options)
-        other.build((None, None, WIDTH))
-        recurrent_bias = np.pad(w["recurrent_bias"], (2 * UNITS, 0))
-        other.set_weights(
-            [
-                w["kernel"],
-                w["recurrent_kernel"],
-                np.stack([w["bias"], recurrent_bias]),
-            ]
-        )
-        return other
-
-    def reordered(weight):  # to input, forget, candidate, output
-        enter, candidate, forget, leave = np.split(weight, 4, axis=-1)
-        return np.concatenate([enter, forget, candidate, leave], axis=-1)
-
-    other = keras.layers.LSTM(UNITS, **options)
-    other.build((None, None, WIDTH))
-    bias = reordered(w["bias"])
-    bias[UNITS : 2 * UNITS] += 1
-    other.set_weights(
-        [reordered(w["kernel"]), reordered(w["recurrent_kernel"]), bias]
-    )
-    return other
-
-
 class RecurrentTest(parameterized.TestCase):
     @parameterized.product(cell=CELLS, training=(False, True))
     def test_is_keras_layer_with_the_same_weights(self, cell, training):
@@ -81,7 +51,7 @@ class RecurrentTest(parameterized.TestCase):
         outputs, last = layer(
             inputs(), state=state, mask=mask, training=training
         )
-        expected, *expected_last = in_keras(layer)(
+        expected, *expected_last = recurrent_reference.in_keras(layer, WIDTH)(
             inputs(), initial_state=list(state), mask=tf.cast(mask, tf.bool)
         )
         real = tf.cast(mask, tf.float32)[..., tf.newaxis]

@@ -28,6 +28,8 @@ TASK_NAMES = (
     "sampled",
     "elmo_tagging",
     "sequence_to_sequence",
+    "bilstm_tagging",
+    "gru_causal_lm",
 )
 # Strategy, its replicas, accumulation steps.
 SHAPES = (

@@ -62,8 +62,14 @@ TASKS = {
         [], tiny.characters()
     ),
     "elmo_tagging": lambda: mix.Mix(TASKS["tagging"](), l2=0.01),
+    "bilstm_tagging": lambda: TASKS["tagging"](),
+    "gru_causal_lm": lambda: TASKS["causal_lm"](),
 }
 ELMO = ("bidirectional_lm", "sampled", "elmo_tagging")
+RNN = {
+    "bilstm_tagging": {},
+    "gru_causal_lm": {"cell": "gru", "bidirectional": False},
+}
 STEPS = 20
 BATCH = 8
 
@@ -169,6 +175,8 @@ class Run:
         self.is_elmo = task_name in ELMO
         if self.is_elmo:
             config = tiny.elmo(dropout=rate)
+        elif task_name in RNN:
+            config = tiny.rnn(dropout=rate, **RNN[task_name])
         else:
             network = options.pop("network", {})
             network |= {"dropout": rate, "attention_dropout": rate}

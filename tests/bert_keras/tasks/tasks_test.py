@@ -271,6 +271,26 @@ class EveryTaskTest(absltest.TestCase):
             losses = [float(step()) for _ in range(80)]
             self.assertLess(losses[-1], 0.1 * losses[0], model.task.name)
 
+    def test_each_works_with_a_recurrent_network(self):
+        for task in tasks():
+            config = tiny.rnn(bidirectional=task.name != "causal_lm")
+            model = predictor.Predictor(
+                model_lib.BertModel(config.build_encoder(), task),
+                tiny.tokenizer(),
+            )
+            rows = ROWS[task.name]
+            inputs, targets = labelled(task, rows)
+            with tf.GradientTape() as tape:
+                outputs = model.model(inputs, training=True)
+                losses = task.loss(outputs, inputs, targets)
+                loss = tf.add_n(list(losses.values()))
+            table = model.model.encoder.embeddings.table.value
+            gradient = tf.convert_to_tensor(tape.gradient(loss, table))
+            self.assertGreater(np.abs(gradient).max(), 0, task.name)
+            self.assertTrue(np.isfinite(gradient).all(), task.name)
+            answers = model.predict(rows)
+            self.assertEqual(set(answers[0]), set(model.predict(rows[:1])[0]))
+
     def test_answers_do_not_depend_on_the_batch(self):
         for model in predictors():
             rows = ROWS[model.task.name]

@@ -19,6 +19,7 @@ ROWS = "good film\tyes\nfine film\tyes\nbad film\tno\ndull plot\tno\n"
 STARTS = {
     "bert": (tiny.bert, tiny.tokenizer, "encoder/embeddings/"),
     "elmo": (tiny.elmo, tiny.characters, "encoder/characters/"),
+    "rnn": (tiny.rnn, tiny.tokenizer, "encoder/embeddings/"),
 }
 
 

@@ -82,6 +82,7 @@ class TrainStepTest(parameterized.TestCase):
         ("causal_lm", "one_device", 4),
         ("sampled", "one_device", 1),
         ("elmo_tagging", "mirrored", 1),
+        ("bilstm_tagging", "mirrored", 2),
     )
     def test_resume_is_bit_equal_with_dropout(
         self, task_name, strategy, micro_batches

@@ -17,6 +17,7 @@ from tests import tiny
 NETWORKS = {
     "bert": (tiny.bert, tiny.inputs),
     "elmo": (tiny.elmo, tiny.elmo_inputs),
+    "rnn": (tiny.rnn, tiny.inputs),
 }
 W, GAMMA = np.array([0.5, -1.0, 0.25]), 1.75
 
