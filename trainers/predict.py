@@ -23,6 +23,7 @@ from typing import Any, TextIO
 import tensorflow as tf
 
 from bert_keras import (
+    attention_map,
     console,
     evaluation,
     files,
@@ -36,6 +37,7 @@ from bert_keras import (
 )
 from bert_keras.data import unlabelled_texts
 from bert_keras.tasks import base
+from bert_keras.training import plots
 from trainers import flags
 
 
@@ -51,6 +53,11 @@ class Settings:
         "",
         "Answer with the vectors of each token instead: the layers they are "
         "of, with commas between, as 0,1,2 or -1; 0 is the embeddings.",
+    )
+    attention: str = options.option(
+        "",
+        "PNG file to write, of what each generated token of the first text "
+        "reads of it, for sequence to sequence.",
     )
     batch_size: int = options.option(
         32,
@@ -81,6 +88,7 @@ def main() -> None:
     files.check_output(
         settings.output, input=settings.input, checkpoint=settings.checkpoint
     )
+    plots.check_picture(settings.attention)
     registry.import_modules(settings.modules)
     given = {
         name: value
@@ -99,6 +107,8 @@ def main() -> None:
         read_table=task.read_texts,
     )
     labelled_examples.print_warning(lines)
+    if settings.attention:
+        lines = _drawn(model, lines, settings.attention)
     # A pipe's writer may wait for each answer; a file allows batches.
     if settings.input or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode):
         answers = predict(model, lines, batch_size=settings.batch_size)
@@ -110,6 +120,20 @@ def main() -> None:
     else:
         with streams.until_reader_leaves():
             _write(answers, sys.stdout)
+
+
+def _drawn(
+    model: predictor.Predictor,
+    lines: Iterable[str | base.Example],
+    path: str,
+) -> Iterator[str | base.Example]:
+    """Writes the attention of the first line's text; yields all lines."""
+    for number, line in enumerate(lines):
+        if not number:
+            text = line if isinstance(line, str) else line["text"]
+            drawn = attention_map.attention_map(model, text.strip())
+            files.write(path, plots.attention(*drawn))
+        yield line
 
 
 def _write(answers: Iterable[Mapping[str, Any]], file: TextIO) -> None:

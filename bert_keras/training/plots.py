@@ -1,12 +1,15 @@
 """Plots of a run, as PNG files."""
 
+import functools
 import io
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib
 import matplotlib.figure
 import numpy as np
 import tensorflow as tf
+from matplotlib import font_manager
 
 from bert_keras import errors
 from bert_keras.tasks import base
@@ -14,6 +17,11 @@ from bert_keras.tasks import base
 SOFTWARE = "bert_keras"  # metadata of each PNG, checked before overwriting one
 # A larger confusion matrix is drawn without class names and counts.
 MAX_CLASSES = 30
+# Fonts of Linux, macOS and Windows.
+CHINESE_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Zen Hei"),
+    *("PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei"),
+)
 
 
 def histogram(counts: Sequence[int], *, title: str) -> bytes:
@@ -67,6 +75,24 @@ def confusion(table: base.Table) -> bytes:
     return _png(figure)
 
 
+def attention(
+    source: Sequence[str], target: Sequence[str], weights: np.ndarray
+) -> bytes:
+    """Plots what each target token (rows) reads of the source; returns a PNG.
+
+    weights: (target tokens, source tokens), 0 to 1.
+    """
+    width, height = (1.5 + 0.3 * len(tokens) for tokens in (source, target))
+    figure, axes = _figure(width, height)
+    axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    options = {"parse_math": False}
+    axes.set_xticks(range(len(source)), source, rotation=90, **options)
+    axes.set_yticks(range(len(target)), target, **options)
+    axes.set_xlabel("source")
+    axes.set_ylabel("generated")
+    return _png(figure)
+
+
 def check_picture(path: str) -> None:
     """Raises InputError if `path` exists and was not written by this module."""
     if not path or not tf.io.gfile.exists(path):
@@ -90,7 +116,18 @@ def _figure(
 
 def _png(figure: matplotlib.figure.Figure) -> bytes:
     image = io.BytesIO()
-    figure.savefig(
-        image, format="png", dpi=120, metadata={"Software": SOFTWARE}
-    )
+    with matplotlib.rc_context({"font.family": ["DejaVu Sans", *_chinese()]}):
+        figure.savefig(
+            image, format="png", dpi=120, metadata={"Software": SOFTWARE}
+        )
     return image.getvalue()
+
+
+@functools.cache
+def _chinese() -> list[str]:
+    """Returns installed fonts with Chinese characters, which matplotlib's lack.
+
+    They are used for the characters that the first font does not have.
+    """
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in CHINESE_FONTS if name in installed]
