@@ -5,8 +5,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import matplotlib.figure
+import matplotlib.text
 import numpy as np
 import tensorflow as tf
 from matplotlib import font_manager
@@ -116,10 +116,11 @@ def _figure(
 
 def _png(figure: matplotlib.figure.Figure) -> bytes:
     image = io.BytesIO()
-    with matplotlib.rc_context({"font.family": ["DejaVu Sans", *_chinese()]}):
-        figure.savefig(
-            image, format="png", dpi=120, metadata={"Software": SOFTWARE}
-        )
+    for text in figure.findobj(matplotlib.text.Text):
+        text.set_fontfamily(["DejaVu Sans", *_chinese()])
+    figure.savefig(
+        image, format="png", dpi=120, metadata={"Software": SOFTWARE}
+    )
     return image.getvalue()
 
 
