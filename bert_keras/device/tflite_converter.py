@@ -111,9 +111,10 @@ def convert_functions(
         if quantization.calibrated and _has_loop(folder):
             raise verification.ExportError(
                 "expected a network without a loop for int8: TensorFlow's "
-                "calibration cannot run the loop of a recurrent network. Take "
-                "`quantization`=dynamic, which stores matmul weights in 8 "
-                "bits, too. Nothing was exported."
+                "calibration cannot run the loop of a recurrent network, or "
+                "of one that generates a text. Take `quantization`=dynamic, "
+                "which stores matmul weights in 8 bits, too. Nothing was "
+                "exported."
             )
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=list(functions)
