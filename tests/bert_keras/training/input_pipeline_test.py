@@ -1,14 +1,17 @@
+import os
 import types
 from unittest import mock
 
 import numpy as np
 from absl.testing import absltest
 
+import bert_keras
 from bert_keras import checkpoint, console, errors, optimizers
 from bert_keras.data import records
 from bert_keras.tasks import base
 from bert_keras.training import input_pipeline, labelled_records
 from tests import devices, tiny  # noqa: F401 (devices: two CPUs)
+from tests.bert_keras.data import batches_test
 from tests.bert_keras.tasks import second_text
 from tests.trainers import runs
 
@@ -37,6 +40,70 @@ class InputPipelineTest(absltest.TestCase):
             )
             for name in ("lowercase", "allow_missing"):
                 self.assertEqual(name in printed, name in names, printed)
+
+
+class StopError(Exception):
+    """Ends a run where its first step would begin."""
+
+
+class SettingsTest(absltest.TestCase):
+    def path(self, *parts):
+        if not hasattr(self, "folder"):
+            self.folder = self.create_tempdir().full_path
+        return os.path.join(self.folder, *parts)
+
+    def sampler_options(self, function, *arguments, **settings):
+        """What a run passes to `input_pipeline.sampler` in training."""
+        with (
+            mock.patch.object(
+                input_pipeline, "sampler", side_effect=StopError
+            ) as sampler,
+            self.assertRaises(StopError),
+        ):
+            output = self.path(function.__name__)
+            function(*arguments, output=output, **settings)
+        return sampler.call_args.kwargs
+
+    def test_the_batches_of_a_run_are_those_of_its_settings(self):
+        tokenizer = tiny.tokenizer()
+        checkpoint.save(
+            self.path("init"), tiny.masked_lm_model(), tokenizer, step=1
+        )
+        train = self.path("records", "train")
+        entry = records.write_shard(
+            os.path.join(train, records.shard_name(0)),
+            batches_test.columns(range(3)),
+        )
+        tokenizer.save(train)
+        records.write_manifest(
+            train,
+            [entry],
+            seq_length=16,
+            objective="none",
+            **records.tokenizer_metadata(tokenizer),
+        )
+        with open(self.path("rows.tsv"), "w", encoding="utf-8") as file:
+            file.write("text\tlabel\na film\tgood\na plot\tbad\n")
+        settings = {"batch_size": 2, "seed": 5, "bucket_lengths": False}
+        pretraining = self.sampler_options(
+            bert_keras.pretrain,
+            self.path("records"),
+            init=self.path("init"),
+            steps=1,
+            **settings,
+        )
+        self.assertEqual(
+            pretraining, settings | {"row_length": 16, "shuffle": True}
+        )
+        finetuning = self.sampler_options(
+            bert_keras.finetune,
+            self.path("init"),
+            self.path("rows.tsv"),
+            task="classification",
+            seq_length=24,
+            **settings,
+        )
+        self.assertEqual(finetuning, settings | {"row_length": 24})
 
 
 class TargetsTest(absltest.TestCase):
