@@ -15,6 +15,7 @@ from bert_keras.tasks import (
     causal_lm,
     classification,
     embedding,
+    extractive_summary,
     intent_slots,
     multiple_choice,
     question_answering,
@@ -32,6 +33,7 @@ TASKS = (
     "intent_slots",
     "embedding",
     "multiple_choice",
+    "extractive_summary",
 )
 
 
@@ -68,6 +70,13 @@ def make(task: str, *, seed: int = 1) -> predictor.Predictor:
         settings = multiple_choice.MultipleChoice(seq_length=32, num_choices=3)
         model = model_lib.BertModel(
             bert.BertEncoder(tiny.bert(**sizes)), settings.for_serving()
+        )
+    elif task == "extractive_summary":
+        settings = extractive_summary.ExtractiveSummary(
+            seq_length=32, num_sentences=2, max_sentences=9
+        ).adapt([], tiny.tokenizer())
+        model = model_lib.BertModel(
+            bert.BertEncoder(tiny.bert(**sizes)), settings
         )
     elif task == "tagging":
         settings = tagging.Tagging(
