@@ -440,3 +440,32 @@ class TokenClassificationHead(keras.layers.Layer):
 
     def call(self, hidden: Tensor, training: bool | None = None) -> Tensor:
         return self.score(self.dropout(hidden, training=training))
+
+
+class SentenceHead(keras.layers.Layer):
+    """Scores sentences by the states of their tokens (Liu and Lapata 2019).
+
+    hidden (B, S, H), positions (B, P) int32 -> logits (B, P), float32: of the
+    token at each position. Dropout, then one dense layer. If positions is None,
+    hidden is (B, P, H) and contains these tokens only.
+    """
+
+    def __init__(self, config: base.NetworkConfig, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.config = config
+        self.dropout = layers.Dropout(config.dropout, dtype=self.dtype_policy)
+        self.score = layers.dense(config, 1, name="score", dtype="float32")
+
+    def build(self, input_shape: Shape | None = None) -> None:
+        self.score.build((None, None, self.config.hidden_size))
+        self.built = True
+
+    def call(
+        self,
+        hidden: Tensor,
+        positions: Tensor | None,
+        training: bool | None = None,
+    ) -> Tensor:
+        if positions is not None:
+            hidden = layers.gather(hidden, positions)
+        return self.score(self.dropout(hidden, training=training))[..., 0]

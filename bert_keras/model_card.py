@@ -45,6 +45,9 @@ HUB_METRICS = {
     "mcc": "matthews_correlation",
     "mean_squared_error": "mse",
     "pearson": "pearsonr",
+    "rouge_1": "rouge",
+    "rouge_2": "rouge",
+    "rouge_l": "rouge",
     "spearman": "spearmanr",
 }
 

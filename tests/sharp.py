@@ -15,6 +15,7 @@ from bert_keras.tasks import (
     causal_lm,
     classification,
     embedding,
+    extractive_summary,
     intent_slots,
     multiple_choice,
     question_answering,
@@ -34,6 +35,7 @@ TASKS = (
     "embedding",
     "multiple_choice",
     "sequence_to_sequence",
+    "extractive_summary",
 )
 
 
@@ -74,6 +76,13 @@ def make(task: str, *, seed: int = 1) -> predictor.Predictor:
     elif task == "sequence_to_sequence":
         settings = sequence_to_sequence.SequenceToSequence(
             seq_length=32, max_target_length=8, num_beams=2
+        ).adapt([], tiny.tokenizer())
+        model = model_lib.BertModel(
+            bert.BertEncoder(tiny.bert(**sizes)), settings
+        )
+    elif task == "extractive_summary":
+        settings = extractive_summary.ExtractiveSummary(
+            seq_length=32, num_sentences=2, max_sentences=9
         ).adapt([], tiny.tokenizer())
         model = model_lib.BertModel(
             bert.BertEncoder(tiny.bert(**sizes)), settings

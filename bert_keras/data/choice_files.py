@@ -12,7 +12,6 @@ Known layouts:
 JSON is one object a line, or a .json file with one object or a list of them.
 """
 
-import contextlib
 import json
 import re
 import string
@@ -21,12 +20,10 @@ from typing import Any
 
 from bert_keras import errors
 from bert_keras.data import (
-    csv_separator,
     json_lines,
     labelled_files,
     labels,
-    table_rows,
-    text_lines,
+    named_rows,
 )
 
 MAX_CHOICES = 26
@@ -75,7 +72,7 @@ def read(
 
     def examples():
         for where, row in _rows(path, columns, unread=unread):
-            with _located(path, where):
+            with named_rows.located(path, where):
                 labelled = example(row, row.get("label"), label_format)
                 yield padded(labelled, num_choices)
 
@@ -89,20 +86,9 @@ def read_texts(
 ) -> Iterator[dict[str, str]]:
     """Yields the texts of the examples of a file, without their labels."""
     for where, row in _rows(path, columns, labelled=False):
-        with _located(path, where):
+        with named_rows.located(path, where):
             texts = padded(text_row(row), num_choices)
         yield texts
-
-
-@contextlib.contextmanager
-def _located(path: str, where: str) -> Iterator[None]:
-    """Raises InputError with the place in the file for a ValueError."""
-    try:
-        yield
-    except errors.InputError:
-        raise
-    except ValueError as problem:
-        raise errors.InputError(f"{path}, {where}: {problem}.") from None
 
 
 def _unread_message(unread: Iterable[str]) -> str:
@@ -264,7 +250,7 @@ def _rows(
     named = labelled_files.parse_columns(columns, (*COMMON_COLUMNS, *CHOICES))
     keys: Mapping[str, Any] = {}
     before: Sequence[Any] = ()
-    for where, row in _named_rows(path, named or {}):
+    for where, row in named_rows.read(path, named or {}, COMMON_COLUMNS):
         if _is_race(row):
             yield from _race_rows(path, where, row)
             continue
@@ -277,104 +263,6 @@ def _rows(
         yield where, {name: row[key] for name, key in keys.items()}
 
 
-def _named_rows(
-    path: str, columns: Mapping[str, str]
-) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """Yields (where, {column: value}) of each row."""
-    text_lines.refuse_folder(path)
-    lower = path.lower().removesuffix(".gz")
-    suffix = f".{lower.rpartition('.')[2]}"
-    if suffix not in table_rows.READERS:
-        raise errors.InputError(
-            f"{path}: expected a name that ends in "
-            f"{', '.join(table_rows.READERS)}, with or without .gz."
-        )
-    if suffix == ".json" and (objects := _json_document(path)) is not None:
-        for number, value in enumerate(objects, 1):
-            if not isinstance(value, Mapping):
-                raise errors.InputError(
-                    f"{path}, object {number}: expected an object, found "
-                    f"{json_lines.name_of(value)}."
-                )
-            yield f"object {number}", value
-        return
-    if suffix == ".csv":
-        raw_rows = table_rows.read_csv(
-            path, separator=csv_separator.infer(path, indices=[])
-        )
-    else:
-        raw_rows = table_rows.READERS[suffix](path, list)
-    is_table = suffix in table_rows.TABLES
-    # Numbers are positions in a file without a header.
-    by_index = bool(columns) and all(map(str.isdecimal, columns.values()))
-    header: Sequence[str] | None = None
-    for raw in raw_rows:
-        if raw.problem:
-            raise errors.InputError(
-                f"{path}, {raw.where}: {raw.problem}. "
-                f"{raw.remedy or 'Fix the row.'}"
-            )
-        if not is_table:
-            yield raw.where, raw.fields  # type: ignore[misc]
-            continue
-        if header is None:
-            by_name = [str(name).strip() for name in raw.fields]
-            indices = [str(index) for index in range(len(raw.fields))]
-            header = indices if by_index else by_name
-            if len(set(header)) < len(header):
-                raise errors.InputError(
-                    f"{path}: expected columns with different names, found "
-                    f"{', '.join(map(repr, header))}."
-                )
-            if not by_index:
-                continue
-            _refuse_header(path, list(raw.fields), columns)
-        if len(raw.fields) != len(header):
-            raise errors.InputError(
-                f"{path}, {raw.where}: expected {len(header)} fields, found "
-                f"{len(raw.fields)}. Fix the row."
-            )
-        yield raw.where, dict(zip(header, raw.fields, strict=True))
-
-
-def _refuse_header(
-    path: str, first: Sequence[str], columns: Mapping[str, str]
-) -> None:
-    """Raises InputError if the first row has names, not texts and labels."""
-    cells = {
-        name: first[int(column)].strip().casefold()
-        for name, column in columns.items()
-        if name in COMMON_COLUMNS and int(column) < len(first)
-    }
-    if cells and all(
-        cell in map(str.casefold, COMMON_COLUMNS[name])
-        for name, cell in cells.items()
-    ):
-        raise errors.InputError(
-            f"{path}: the columns {', '.join(columns.values())} are positions "
-            "in a file without a header, but the first row is one: "
-            f"{', '.join(map(repr, first))}. Name the columns, or remove it."
-        )
-
-
-def _json_document(path: str) -> list[Any] | None:
-    """Returns the objects of a file that is one JSON value, else None."""
-    lines = [
-        text_lines.decode_loosely(line).strip()
-        for line in text_lines.read(path)
-    ]
-    lines = [line for line in lines if line]
-    if not lines or (
-        lines[0].startswith("{") and lines[0].endswith("}") and len(lines) > 1
-    ):
-        return None  # an object a line
-    try:
-        value = json_lines.loads("\n".join(lines))
-    except json_lines.JsonError:
-        return None  # the reader of lines names the line
-    return value if isinstance(value, list) else [value]
-
-
 def _locate(
     path: str,
     available: Sequence[Any],
@@ -383,12 +271,7 @@ def _locate(
     labelled: bool,
 ) -> dict[str, Any]:
     """Returns {standard name: column}; InputError if columns are missing."""
-    for name, column in named.items():
-        if column not in available:
-            raise errors.InputError(
-                f"{path}: expected the column {column!r} for {name}; the "
-                f"columns there are {', '.join(map(repr, available))}."
-            )
+    named_rows.check_named(path, available, named)
     keys = _recognise(available, named)
     problem = ""
     if not any(name in keys for name in ("choices", *CHOICES)):
@@ -411,22 +294,22 @@ def _recognise(
     available: Sequence[Any], keys: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Adds columns with common names to {standard name: column}."""
-    keys = dict(keys)
-    unused = {
-        str(column).strip().casefold(): column
-        for column in available
-        if column not in keys.values()
-    }
     has_choices = any(name in keys for name in ("choices", *CHOICES))
-    for name, common in COMMON_COLUMNS.items():
-        if name in keys or (name == "choices" and has_choices):
-            continue
-        for candidate in common:
-            if candidate.casefold() in unused:
-                keys[name] = unused.pop(candidate.casefold())
-                break
+    common = {
+        name: candidates
+        for name, candidates in COMMON_COLUMNS.items()
+        if not (name == "choices" and has_choices)
+    }
+    keys = named_rows.recognise(available, keys, common)
     if "choices" not in keys and not has_choices:
-        keys |= _choice_columns(unused)
+        used = keys.values()
+        keys |= _choice_columns(
+            {
+                str(column).strip().casefold(): column
+                for column in available
+                if column not in used
+            }
+        )
     return keys
 
 

@@ -7,6 +7,7 @@ which text does not have, where sentences end and where they do not.
 
 import tensorflow as tf
 
+from bert_keras.data import labels
 from bert_keras.data import sentence_splitter as splitter
 
 # Sentences that the caller has split: each ends with this character, ASCII's
@@ -92,31 +93,29 @@ _LIST_NUMBERS = (
 def split(text: tf.Tensor) -> tf.RaggedTensor:
     r"""Splits texts (T,) into sentences, ragged (T, None) strings.
 
-    The sentences of a text with SEPARATOR are those between the separators.
-    Those of other texts end as in `sentence_splitter`, in English, Chinese and
-    both mixed, and at a blank line. White space around sentences is dropped,
-    as are empty ones. Invalid UTF-8 is replaced by U+FFFD.
+    The sentences of a text with SEPARATOR are those that end with it; they may
+    be empty. Those of other texts end as in `sentence_splitter`, in English,
+    Chinese and both mixed, and at a blank line, and are not empty. White space
+    around sentences is dropped. Invalid UTF-8 is replaced by U+FFFD.
 
       ["It is. He is.", "好。走。"]  [["It is.", "He is."], ["好。", "走。"]]
-      ["It is. He is.\x1eNo\x1e"]    [["It is. He is.", "No"]]
+      ["It is. He is.\x1e\x1eNo\x1e"]  [["It is. He is.", "", "No"]]
     """
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8")
     text = tf.strings.regex_replace(text, f"[{_CONTROLS}]", " ")
     is_split = tf.strings.regex_full_match(text, f"(?s).*{SEPARATOR}.*")
-    text = tf.where(
-        is_split,
-        tf.strings.regex_replace(text, SEPARATOR, _END),
-        _marked(text),
-    )
+    given = tf.strings.regex_replace(text, rf"{SEPARATOR}[{_SPACE}]*$", "")
+    given = tf.strings.regex_replace(given, SEPARATOR, _END)
+    text = tf.where(is_split, given, _marked(text))
     sentences = tf.strings.split(text, _END)
     flat = tf.strings.regex_replace(
         sentences.flat_values,
-        rf"[{_CONTROLS}]|^[{_SPACE}\x{{FEFF}}]+|[{_SPACE}\x{{FEFF}}]+$",
+        f"[{_CONTROLS}]|^{labels.BLANK}|{labels.BLANK}$",
         "",
     )
-    sentences = sentences.with_flat_values(flat)
+    is_kept = (flat != "") | tf.gather(is_split, sentences.value_rowids())
     return tf.ragged.boolean_mask(
-        sentences, sentences.with_flat_values(flat != "")
+        sentences.with_flat_values(flat), sentences.with_flat_values(is_kept)
     )
 
 

@@ -90,6 +90,29 @@ QUESTIONS = Examples(
     ),
 )
 
+ARTICLES = Examples(
+    (
+        {
+            "text": "The old harbour of Nordby will close at the end of the "
+            "year. It was built in 1902 for the herring fleet. For decades "
+            "more than a hundred boats landed their fish there. Today only "
+            "four are left, and repairs of the quay would cost nine million. "
+            "The council therefore voted to fill the basin and to build a "
+            "park with a view of the sea. Many residents welcome the plan. "
+            "The fishermen want to move to the new port in the south."
+        },
+    ),
+    (
+        {
+            "text": "老渔港将在今年年底关闭。这座港口建于1902年，当时供捕捞"
+            "鲱鱼的船队使用。几十年间，每天有一百多条渔船在这里卸货。如今只"
+            "剩下四条船，而修缮码头需要九百万元。因此镇议会决定填平港池，建"
+            "一座面向大海的公园。许多居民欢迎这个计划。渔民们希望搬到南边的"
+            "新港。"
+        },
+    ),
+)
+
 BEGINNINGS = Examples(
     (
         {"text": "The old man sat down and"},

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from bert_keras.data import graph_splitter
 from bert_keras.playground import blocks, examples, fill_mask
 from bert_keras.playground.blocks import Block
 from bert_keras.playground.examples import Examples, Texts
@@ -288,6 +289,57 @@ class Embeddings(View):
         return [blocks.bars("Cosine with the first text", bars[1:])]
 
 
+class Summary(View):
+    """Extractive summarization: the sentences, highlighted in the text."""
+
+    needs = {"text": str, "sentences": list, "scores": list, "unread": int}
+    columns = ("text",)
+    example_texts = examples.ARTICLES
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(texts, answer)] = rows
+        text, chosen = texts["text"], answer["sentences"]
+        if not answer["scores"]:
+            return [blocks.message("The text has no sentences.")]
+        spans = _sentence_spans(text)
+        bars = [
+            blocks.bar(
+                text[span["start"] : span["end"]],
+                score,
+                best=index in chosen,
+                span=span,
+            )
+            for index, (score, span) in enumerate(
+                zip(answer["scores"], spans, strict=False)
+            )
+        ]
+        shown = [
+            blocks.marked_text("Text", text, [spans[i] for i in chosen]),
+            blocks.bars("Sentences", bars, shown=len(bars)),
+        ]
+        if answer["unread"]:
+            shown.append(
+                blocks.message(
+                    f"The last {answer['unread']} sentences were not read: "
+                    "they do not fit into a row of the model."
+                )
+            )
+        return shown
+
+
+def _sentence_spans(text: str) -> list[dict[str, Any]]:
+    """Returns a span for each sentence of a text."""
+    (sentences,) = graph_splitter.split([text]).to_list()
+    spans, end = [], 0
+    for sentence in map(bytes.decode, sentences):
+        start = text.find(sentence, end)
+        if start < 0:  # control characters of the text became spaces
+            start = end
+        end = start + len(sentence)
+        spans.append(blocks.span(start, end, ""))
+    return spans
+
+
 class Continuation(View):
     """Causal language model: the text, and how the model continues it."""
 
@@ -436,6 +488,7 @@ VIEWS: tuple[type[View], ...] = (
     Answers,
     Similarity,
     Embeddings,
+    Summary,
     Continuation,
     GeneratedText,
     FilledMasks,

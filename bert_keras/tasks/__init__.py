@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # _PUBLIC for type checkers and editors
     from bert_keras.tasks.classification import Classification as Classification
     from bert_keras.tasks.denoising import Denoising as Denoising
     from bert_keras.tasks.embedding import Embedding as Embedding
+    from bert_keras.tasks.extractive_summary import (
+        ExtractiveSummary as ExtractiveSummary,
+    )
     from bert_keras.tasks.intent_slots import IntentSlots as IntentSlots
     from bert_keras.tasks.masked_lm import MaskedLM as MaskedLM
     from bert_keras.tasks.multiple_choice import (
@@ -35,6 +38,7 @@ _PUBLIC = {
     "Classification": "classification",
     "Denoising": "denoising",
     "Embedding": "embedding",
+    "ExtractiveSummary": "extractive_summary",
     "IntentSlots": "intent_slots",
     "MaskedLM": "masked_lm",
     "MultipleChoice": "multiple_choice",

@@ -179,6 +179,23 @@ class HeadsTest(parameterized.TestCase):
                 err_msg=type(head).__name__,
             )
 
+    def test_sentences_are_scored_at_their_positions(self):
+        inputs, hidden = encoded()
+        head = heads.SentenceHead(tiny.bert())
+        values = randomised(head)
+        positions = np.array([[0, 3], [2, 0], [0, 0], [1, 5]], np.int32)
+        states = np.take_along_axis(hidden[-1], positions[..., None], axis=1)
+        expected = states @ values["score/kernel"] + values["score/bias"]
+        for call in (
+            head(inputs["hidden"][-1], tf.constant(positions)),
+            head(tf.constant(states, tf.float32), None),
+        ):
+            np.testing.assert_allclose(call, expected[..., 0], rtol=1e-4)
+        dropped = head(
+            tf.constant(states, tf.float32), None, training=True
+        ).numpy()
+        self.assertGreater(np.abs(dropped - expected[..., 0]).max(), 1e-3)
+
     def test_every_text_of_a_row_has_a_vector_of_its_own(self):
         inputs, hidden = encoded()
         mask = np.array(

@@ -58,6 +58,16 @@ class PythonTest(parameterized.TestCase):
             ([("a", "b")], [2.5]),
         ),
         (
+            "summary",
+            tasks.ExtractiveSummary(),
+            (
+                "rows.jsonl",
+                '{"text": ["a", "b"], "summary": ["c"]}\n'
+                '{"text": ["a", "b"], "labels": [0, 1]}\n',
+            ),
+            ([{"text": ["a", "b"]}] * 2, ["c", [0, 1]]),
+        ),
+        (
             "tagging",
             tasks.Tagging(),
             ("rows.conll", "EU B-ORG\nacts O\n"),

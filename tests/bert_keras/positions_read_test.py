@@ -35,8 +35,9 @@ NETWORKS = {
 
 
 def pools(task_name, network):
-    """Whether the network can have the task: "layers" reads its first token."""
-    return task_name != "layers" or not NETWORKS[network].get("causal")
+    """Whether the network can have the task: some read its first token."""
+    reads_first = task_name in ("layers", "extractive_summary")
+    return not (reads_first and NETWORKS[network].get("causal"))
 
 
 def classifier(pooling):
@@ -69,6 +70,7 @@ ROWS = {
     "classification": 1,
     "layers": 2,
     "r_drop": 1,
+    "extractive_summary": 4,  # one of each sentence
     "multiple_choice": 3,  # one of each choice
 }
 # Rows of all positions, where they are not LENGTH.
@@ -313,6 +315,7 @@ class AnswersTest(Case):
         rows = tiny.inputs(rows=6)
         ids = rows["token_ids"].numpy()
         ids[:3, 2:4] = tiny.VOCABULARY.index("[MASK]")
+        ids[:, [0, 5]] = tiny.VOCABULARY.index("[CLS]")
         rows["token_ids"] = tf.constant(ids)
         answers = []
         for context in (contextlib.nullcontext(), reading_all(task)):

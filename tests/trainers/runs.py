@@ -14,6 +14,7 @@ from bert_keras.tasks import (
     classification,
     denoising,
     embedding,
+    extractive_summary,
     intent_slots,
     masked_lm,
     multiple_choice,
@@ -38,6 +39,9 @@ TASKS = {
         [], tiny.tokenizer()
     ),
     "embedding": lambda: embedding.Embedding(pair=True),
+    "extractive_summary": lambda: extractive_summary.ExtractiveSummary(
+        seq_length=12, max_sentences=3
+    ).adapt([], tiny.tokenizer()),
     "intent_slots": lambda: intent_slots.IntentSlots(
         types=("PER",), intents=("ask", "tell")
     ),
@@ -135,6 +139,21 @@ def batches(task, count, size=BATCH, *, elmo=False):
             mask = inputs["padding_mask"]
             weights = tf.cast(tf.reduce_max(mask, axis=1) == 2, tf.float32)
             targets = {"similarity": (tf.cast(labels, tf.float32), weights)}
+        elif isinstance(task, extractive_summary.ExtractiveSummary):
+            # Rows of 1 to 3 sentences; short rows have fewer.
+            begins = np.arange(12) % 4 == 0
+            ids = tf.where(begins, task.token[0], inputs["token_ids"])
+            inputs["token_ids"] = ids * inputs["padding_mask"]
+            is_begin = inputs["padding_mask"] * tf.constant(begins, tf.int32)
+            token_weights = tf.cast(is_begin, tf.float32)
+            values = tf.constant(random.integers(0, 2, (size, 12)))
+            targets = {
+                "sentence": (
+                    tf.cast(values, tf.float32) * token_weights,
+                    token_weights,
+                )
+            }
+            inputs = task.add_derived_features(inputs)
         elif isinstance(task, multiple_choice.MultipleChoice):
             choice = np.tile(np.arange(12) // 4, (size, 1)).astype(np.int32)
             inputs["padding_mask"] *= tf.constant(1 + choice)

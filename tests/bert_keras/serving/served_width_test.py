@@ -19,7 +19,12 @@ from tests import servers, sharp, tiny
 ROWS, PARTS = 70, (1, 7, 64)
 LIMITS = {"max_characters": 2_000, "max_entities": 6}
 KINDS = ("multi_label", "regression")
-LISTS = ("tagging", "intent_slots", "question_answering")
+LISTS = (
+    "tagging",
+    "intent_slots",
+    "question_answering",
+    "extractive_summary",
+)
 ENTITIES = ("tagging", "intent_slots")
 OTHERS = tuple(task for task in sharp.TASKS if task not in ENTITIES) + KINDS
 
@@ -52,6 +57,10 @@ def tokens(task):
     if task.name == "masked_lm":
         every_third = tf.range(length) % 3 == 1
         ids = tf.where(every_third, task.mask_id, rows["token_ids"])
+        rows["token_ids"] = ids * rows["padding_mask"]
+    if task.name == "extractive_summary":
+        starts = tf.range(length) % 4 == 0
+        ids = tf.where(starts, task.token[0], rows["token_ids"])
         rows["token_ids"] = ids * rows["padding_mask"]
     return rows
 

@@ -37,6 +37,21 @@ ROWS = {
         {"text": "a bad old plot .", "text_pair": "dull", "label": "0.5"},
         {"text": "", "text_pair": "old", "label": "1"},
     ],
+    "extractive_summary": [
+        {
+            "text": "a good film . The plot is old ! 很 好 。 bad story",
+            "summary": '["the plot is old", "an old plot"]',
+            "labels": "",
+        },
+        # Given sentences, of which the last does not fit.
+        {
+            "text": "a film\x1ethe actor is dull\x1e\x1egood\x1eold\x1eit\x1e"
+            "is\x1ea\x1every fine story\x1enew\x1e",
+            "summary": '["old"]',
+            "labels": "1 0 0 0 1 0 0 0 0 0",
+        },
+        {"text": "", "summary": '["a"]', "labels": ""},
+    ],
     "intent_slots": [
         {
             "text": "the actor is dull",
@@ -200,7 +215,7 @@ class EveryTaskTest(absltest.TestCase):
             inputs, targets = labelled(model.task, ROWS[model.task.name])
             longer = {
                 name: value
-                if name in ("positions", "text_index")
+                if name in ("positions", "text_index", "sentence_positions")
                 else tf.pad(value, [[0, 0], [0, 7]])
                 for name, value in inputs.items()
             }
