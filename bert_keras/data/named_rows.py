@@ -44,26 +44,30 @@ def read(
                     f"{json_lines.name_of(value)}."
                 )
             yield f"object {number}", value
-        return
+    elif suffix in table_rows.TABLES:
+        yield from _table(path, suffix, columns, common)
+    else:
+        for raw in _checked(path, table_rows.READERS[suffix](path, list)):
+            yield raw.where, raw.fields  # type: ignore[misc]
+
+
+def _table(
+    path: str,
+    suffix: str,
+    columns: Mapping[str, str],
+    common: Mapping[str, Sequence[str]],
+) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Yields the rows of a .csv or .tsv file, as `read` does."""
     if suffix == ".csv":
         raw_rows = table_rows.read_csv(
             path, separator=csv_separator.infer(path, indices=[])
         )
     else:
         raw_rows = table_rows.READERS[suffix](path, list)
-    is_table = suffix in table_rows.TABLES
     # Numbers are positions in a file without a header.
     by_index = bool(columns) and all(map(str.isdecimal, columns.values()))
     header: Sequence[str] | None = None
-    for raw in raw_rows:
-        if raw.problem:
-            raise errors.InputError(
-                f"{path}, {raw.where}: {raw.problem}. "
-                f"{raw.remedy or 'Fix the row.'}"
-            )
-        if not is_table:
-            yield raw.where, raw.fields  # type: ignore[misc]
-            continue
+    for raw in _checked(path, raw_rows):
         if header is None:
             by_name = [str(name).strip() for name in raw.fields]
             indices = [str(index) for index in range(len(raw.fields))]
@@ -82,6 +86,19 @@ def read(
                 f"{len(raw.fields)}. Fix the row."
             )
         yield raw.where, dict(zip(header, raw.fields, strict=True))
+
+
+def _checked(
+    path: str, raw_rows: Iterator[table_rows.RawRow]
+) -> Iterator[table_rows.RawRow]:
+    """Yields the rows; InputError for one that cannot be read."""
+    for raw in raw_rows:
+        if raw.problem:
+            raise errors.InputError(
+                f"{path}, {raw.where}: {raw.problem}. "
+                f"{raw.remedy or 'Fix the row.'}"
+            )
+        yield raw
 
 
 def _refuse_header(

@@ -32,9 +32,9 @@ def pack(
       num_sentences: (T,) int64, how many of them are each text's.
       max_sentences: the maximum number of sentences in a row.
 
-    Returns the features of `packing.pack`, and "num_read" (T,) int32: the
-    number of sentences in the row. The last of them is truncated if it does
-    not fit; the sentences after it are not in the row. "truncated" marks both.
+    Returns the features of `packing.pack`, and "num_read" (T,) int32, how many
+    sentences are in the row. The last is truncated if it does not fit; those
+    after it are left out. "truncated" marks both.
     """
     outside = len(frame.start) + len(frame.end)
     length = ids.row_lengths() + outside
@@ -56,13 +56,9 @@ def pack(
 
     num_read = of_texts(tf.cast(is_read, tf.int64))
     is_truncated = ~is_read | (kept < length - outside)
-    rows = _framed(
-        packing.first_tokens(
-            tf.ragged.boolean_mask(ids, is_read),
-            tf.boolean_mask(kept, is_read),
-        ),
-        frame,
-    )
+    ids = tf.ragged.boolean_mask(ids, is_read)
+    kept = tf.boolean_mask(kept, is_read)
+    rows = _framed(packing.first_tokens(ids, kept), frame)
     is_second = tf.cast(tf.boolean_mask(number, is_read) % 2, tf.int32)
     segment_ids = tf.repeat(is_second, rows.row_lengths())
 
