@@ -1,4 +1,4 @@
-"""Pretrains a network on prepared records: BERT, GPT or ELMo.
+"""Pretrains a network on prepared records: BERT, GPT, ELMo or an LSTM.
 
   bert-keras pretrain --records=rec --output=runs/base --model=base \\
       --steps=100000 --batch_size=256 --learning_rate=1e-4
