@@ -57,16 +57,16 @@ class _Live(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """Beam search.
+    """Beam search: K hypotheses of each row, which are live or complete.
 
-    Each step extends the live hypotheses by all tokens. The K best of these
-    extensions and of the complete hypotheses found before survive: complete
-    ones are compared by their score, extensions by what it would be without the
-    coverage penalty. An extension that survives is complete if it has the end
-    token or is as long as `limits` allows; others are live. The K best complete
-    ones are never forgotten. So a bad one does not make the search narrower,
-    and there are fewer live ones, the more good ones have been found. A row
-    ends when the scores that its live ones can still get are below the N best.
+    Each step extends the live hypotheses by all tokens. An extension survives
+    if it is among the K best of all extensions and complete hypotheses: these
+    are compared by their score, extensions by the score that they would have
+    now, without the coverage penalty. A survivor is complete if it has the end
+    token, or as many tokens as `limits` allows; otherwise it is live. So the
+    search becomes narrower by complete hypotheses with good scores only, and
+    the K best of them are never lost. A row ends when none of its live
+    hypotheses can become better than the worst of the N best complete ones.
 
     Of equal scores, the first is that which was complete first, then that of
     the first beam, then that of the lower token.
@@ -112,9 +112,7 @@ class Search:
         def body(index, last, state, live, kept):
             logits, state = step(last, state)
             live = self._with_attention(live, state)
-            live, parents, tokens = self._extend(
-                index, tf.cast(logits, tf.float32), live, kept
-            )
+            live, parents, tokens = self._extend(index, logits, live, kept)
             rows = tf.reshape(first_row + parents, [-1])
             state = tf.nest.map_structure(lambda x: tf.gather(x, rows), state)
             live, kept = self._settle(

@@ -387,7 +387,7 @@ def _without_repeats(logits, ids, length, size):
     logits (R, V), ids (R, G), length ().
     """
     rows, width = tf.shape(ids)[0], ids.shape[1]
-    if size > width:
+    if size >= width:  # two of them have at least one token more
         return logits
     starts = tf.range(width - size + 1)
     offsets = tf.range(size)

@@ -271,7 +271,7 @@ class EndTest(parameterized.TestCase):
     def calls(self, probabilities, **settings):
         """Searches in a chain of tokens; returns Beams, number of steps.
 
-        probabilities: those of the next token, by the last one, (3, 3); the
+        probabilities: those of the next token, by the last one, (V, V); the
           first of all is after token 0.
         """
         with np.errstate(divide="ignore"):
@@ -328,6 +328,28 @@ class EndTest(parameterized.TestCase):
             self.assertEqual(calls, steps)
             self.assertEqual(got.ids[0, 0, : len(ids)].numpy().tolist(), ids)
             self.assertEqual(got.length[0, 0], len(ids))
+
+    def test_it_ends_if_nothing_can_become_better_than_equal(self):
+        table = ((0, 0.5, 0.5), (0, 1, 0), (0, 0, 1))
+        got, calls = self.calls(table, num_beams=2, length_penalty=0.0)
+        self.assertEqual(calls, 1)
+        self.assertEqual(got.length[0, 0], 0)
+
+    def test_what_is_complete_is_before_equals_that_are_not(self):
+        # After two tokens, 3 0, 3 3, 2 2 and the empty text have 0.25 each;
+        # three of them are kept, and so 2 2 2, of 0.25 as well, is not found.
+        table = (
+            (0, 0.25, 0.25, 0.5),
+            (0, 1, 0, 0),
+            (0, 0, 1, 0),
+            (0.5, 0, 0, 0.5),
+        )
+        got, _ = self.calls(
+            table, num_beams=3, num_return=3, length_penalty=0.0
+        )
+        self.assertEqual(got.length[0, 0], 0)
+        np.testing.assert_allclose(np.exp(got.score[0, 0]), 0.25, rtol=1e-6)
+        self.assertLess(np.exp(got.score[0, 1]), 0.2)
 
     def test_all_rows_end_before_the_loop_does(self):
         model = reference.Model(2, 3, 5, 0)
