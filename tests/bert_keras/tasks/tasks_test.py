@@ -296,7 +296,7 @@ class EveryTaskTest(absltest.TestCase):
             rows = ROWS[task.name]
             inputs, targets = labelled(task, rows)
             with tf.GradientTape() as tape:
-                outputs = model.model(inputs, training=True)
+                outputs = model.model(inputs, targets=targets, training=True)
                 losses = task.loss(outputs, inputs, targets)
                 loss = tf.add_n(list(losses.values()))
             table = model.model.encoder.embeddings.table.value
