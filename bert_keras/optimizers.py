@@ -240,10 +240,9 @@ class Optimizer:
         self.variables = list(variables)
         self.rule = rule
         self.schedule = schedule
-        self.head_schedule = head_schedule or schedule
-        self.schedules = [
-            self.head_schedule if variable.path.startswith(HEADS) else schedule
-            for variable in self.variables
+        self.head_schedule = head_schedule
+        self.in_head = [
+            variable.path.startswith(HEADS) for variable in self.variables
         ]
         # Whether a layer-wise rule such as LAMB adapts each variable.
         self.adapted = [
@@ -271,15 +270,14 @@ class Optimizer:
         has_gradient: Sequence[bool],
     ) -> None:
         """Updates the variables that have a gradient."""
-        learning_rates = {
-            schedule: schedule(step)
-            for schedule in (self.schedule, self.head_schedule)
-        }
+        learning_rate = head_rate = self.schedule(step)
+        if self.head_schedule:
+            head_rate = self.head_schedule(step)
         for (
             variable,
             slots,
             gradient,
-            schedule,
+            in_head,
             decay,
             adapted,
             is_updated,
@@ -287,7 +285,7 @@ class Optimizer:
             self.variables,
             self.slots,
             gradients,
-            self.schedules,
+            self.in_head,
             self.decays,
             self.adapted,
             has_gradient,
@@ -299,7 +297,7 @@ class Optimizer:
                 variable.value,
                 slots,
                 gradient,
-                learning_rate=learning_rates[schedule],
+                learning_rate=head_rate if in_head else learning_rate,
                 decay=decay,
                 adapted=adapted,
                 step=step,
@@ -308,7 +306,7 @@ class Optimizer:
     def learning_rates(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the learning rates of a step () int, by name, for the log."""
         rates = {"learning_rate": self.schedule(step)}
-        if self.head_schedule != self.schedule:
+        if self.head_schedule and self.head_schedule != self.schedule:
             rates["head_learning_rate"] = self.head_schedule(step)
         return rates
 
