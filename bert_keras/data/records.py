@@ -249,7 +249,10 @@ class Rows:
         return len(self.lengths)
 
     def read(
-        self, rows: np.ndarray, length: int, target_length: int | None = None
+        self,
+        rows: Sequence[int] | np.ndarray,
+        length: int,
+        target_length: int | None = None,
     ) -> dict[str, np.ndarray]:
         """Reads rows by index, padded with 0; -1 is an empty row.
 
@@ -257,6 +260,7 @@ class Rows:
         tokens, if the rows have any. Integers become int32, other numbers
         float32. Adds "inputs/padding_mask" if the records do not contain it.
         """
+        rows = np.asarray(rows)
         lengths = {ROW_SPLITS: length, TARGET_SPLITS: target_length}
         batch = {
             name: np.zeros(

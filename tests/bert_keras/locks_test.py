@@ -31,6 +31,13 @@ def _try(folder, answers):
         answers.put(str(error))
 
 
+def beat(path):
+    """Returns the time in a lock file, which may be half written."""
+    while "beat" not in (lock := locks._read(path)):
+        os.sched_yield()
+    return lock["beat"]
+
+
 class LocksTest(absltest.TestCase):
     def setUp(self):
         super().setUp()
@@ -176,8 +183,8 @@ class LocksTest(absltest.TestCase):
         path = f"{folder}/{locks.NAME}"
         with mock.patch.object(locks, "HEARTBEAT", 0.01):
             with locks.hold(folder):
-                first = files.read_json(path)["beat"]
-                while files.read_json(path)["beat"] == first:
+                first = beat(path)
+                while beat(path) == first:
                     os.sched_yield()
 
     def test_a_failed_heartbeat_is_tried_again(self):
@@ -197,9 +204,9 @@ class LocksTest(absltest.TestCase):
             locks.hold(folder),
         ):
             warnings.simplefilter("always")
-            first = files.read_json(path)["beat"]
+            first = beat(path)
             with mock.patch.object(files, "write_text", write_text):
-                while files.read_json(path)["beat"] == first:
+                while beat(path) == first:
                     os.sched_yield()
         self.assertLen(failures, 2)
         self.assertLen(caught, 2)

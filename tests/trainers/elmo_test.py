@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl.testing import absltest
 
 from bert_keras import checkpoint, errors, predictor, token_vectors
-from bert_keras.data import batches, records
+from bert_keras.data import batches, records, shard_arrays
 from bert_keras.device import tflite
 from bert_keras.networks import base as networks
 from bert_keras.serving import saved_model
@@ -121,12 +121,12 @@ class ElmoTest(absltest.TestCase):
                 os.path.join(self.records, "train", "shard-00000.safetensors")
             )
         )
-        self.assertTrue(records._is_shard(shard))
+        self.assertTrue(shard_arrays.are_consistent(shard))
         name = "index:inputs/characters"
         for index in (shard[name] + 100, shard[name] - 1, shard[name][:-1]):
-            self.assertFalse(records._is_shard(shard | {name: index}))
+            self.assertFalse(shard_arrays.are_consistent(shard | {name: index}))
         del shard["table:inputs/characters"]
-        self.assertFalse(records._is_shard(shard))
+        self.assertFalse(shard_arrays.are_consistent(shard))
 
     def test_learns_both_directions(self):
         for name in ("loss/forward", "loss/backward"):

@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import os
-from unittest import mock
 
 from absl.testing import absltest, parameterized
 
@@ -274,19 +273,23 @@ class EvaluateTest(Files):
         self.assertIn("a-confusion.png", os.listdir(os.path.dirname(answers)))
 
     @parameterized.parameters(
-        ({}, "here: .* found none. The file has no rows"),
-        ({"dev": "x"}, "here: .* found none. The file has no rows"),
-        ({"dev_fraction": 0.5}, "dev_fraction=0.5: .*found none in here; all"),
+        ({}, "here.tsv: .* found none. The file has no rows"),
+        ({"dev": "x"}, "here.tsv: .* found none. The file has no rows"),
+        (
+            {"dev_fraction": 0.9},
+            "dev_fraction=0.9: .*found none in .*here.tsv; all",
+        ),
     )
     def test_training_without_rows_says_why_there_are_none(
         self, changes, message
     ):
+        rows = "a\t0.5\n" if "dev_fraction" in changes else ""
+        train = self.file("here.tsv", f"text\tlabel\n{rows}")
         settings = settings_lib.FinetuneSettings(
-            init=self.run_of(self.TASK), train="here", **changes
+            init=self.run_of(self.TASK), train=train, **changes
         )
-        task = mock.create_autospec(self.TASK, examples=lambda path: iter(()))
         with self.assertRaisesRegex(errors.InputError, message):
-            finetune._run(settings, task, None)
+            finetune._run(settings, self.TASK, None)
 
     def test_records_are_no_labelled_file(self):
         folder = self.create_tempdir().full_path
@@ -342,7 +345,7 @@ class EncodeTest(absltest.TestCase):
         ]
         counts = collections.Counter()
         list(labelled_records.encode(task, tiny.tokenizer(), rows, counts))
-        self.assertEqual(counts, {"examples": 4, "truncated": 2})
+        self.assertEqual(counts, collections.Counter(examples=4, truncated=2))
 
 
 if __name__ == "__main__":

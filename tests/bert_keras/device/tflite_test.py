@@ -51,6 +51,7 @@ OPS_OF_2_9 = {
     "LESS": 2,
     "LOGICAL_AND": 1,
     "LOGICAL_NOT": 1,
+    "LOGISTIC": 3,
     "MAXIMUM": 4,
     "MEAN": 3,
     "MINIMUM": 4,

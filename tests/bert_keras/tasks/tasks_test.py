@@ -289,6 +289,10 @@ class EveryTaskTest(absltest.TestCase):
     def test_each_works_with_a_recurrent_network(self):
         for task in tasks():
             config = tiny.rnn(bidirectional=task.name != "causal_lm")
+            if task.name == "question_answering":  # reads two segments
+                with self.assertRaisesRegex(errors.InputError, "segment_ids"):
+                    task.build_heads(config)
+                continue
             model = predictor.Predictor(
                 model_lib.BertModel(config.build_encoder(), task),
                 tiny.tokenizer(),

@@ -102,7 +102,9 @@ class TargetTokensTest(absltest.TestCase):
             axes = {"previous": axis}
             with mock.patch.object(type(TASK), "stored_features", axes):
                 for _ in range(2):
-                    labelled_records.write(settings, TASK, tiny.tokenizer())
+                    labelled_records.write(
+                        settings, TASK, tiny.tokenizer(), origin=""
+                    )
                     folder = self.path("records")
                     written.append(records_lib.Records(folder).features)
         self.assertEqual(written[0], written[1])
