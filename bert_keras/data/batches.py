@@ -15,9 +15,6 @@ from bert_keras.data import shard_arrays
 # Rows are sorted by length within windows of this many batches.
 GROUPED_BATCHES = 50
 
-_ANY_LENGTH = dict.fromkeys(
-    (shard_arrays.ROW_SPLITS, shard_arrays.TARGET_SPLITS)
-)
 # Of records that do not contain it, `read` computes it from the lengths.
 _PADDING_MASK = shard_arrays.Feature(
     np.dtype(np.int32), shard_arrays.ROW_SPLITS, ()
@@ -67,6 +64,27 @@ class BatchSampler:
         if self.target_lengths is None:
             return None
         return _padded_length(self.target_lengths, self.target_buckets, rows)
+
+    @property
+    def padded_lengths(self) -> dict[str, int | None]:
+        """The padded length of all batches, per axis; None if it differs."""
+        axes = {shard_arrays.ROW_SPLITS: (self.lengths, self.buckets)}
+        if self.target_lengths is not None:
+            axes[shard_arrays.TARGET_SPLITS] = (
+                self.target_lengths,
+                self.target_buckets,
+            )
+        return {axis: _common_length(*each) for axis, each in axes.items()}
+
+
+def _common_length(lengths: np.ndarray, buckets: tuple[int, ...]) -> int | None:
+    if not len(lengths):
+        return None
+    least, most = (
+        _padded_length(lengths, buckets, np.array([row]))
+        for row in (lengths.argmin(), lengths.argmax())
+    )
+    return most if least == most else None
 
 
 def _padded_length(
@@ -174,6 +192,7 @@ def _load(
     size = sampler.batch_size // num_shards
     features = dict(records.features)
     features.setdefault("inputs/padding_mask", _PADDING_MASK)
+    lengths = sampler.padded_lengths
 
     def read(number):
         step, index = divmod(int(number), len(own_shards))
@@ -193,7 +212,7 @@ def _load(
             read, [number], types + [np.int32, np.int64], stateful=False
         )
         for feature, value in zip(features.values(), values, strict=True):
-            value.set_shape((size, *feature.padded_shape(_ANY_LENGTH)))
+            value.set_shape((size, *feature.padded_shape(lengths)))
         seeds.set_shape((size, 2))
         step.set_shape(())
         batch = _nest(dict(zip(features, values, strict=True)))

@@ -206,4 +206,5 @@ def _on_records(
         sampler,
         stop_step=sampler.steps_per_epoch,
     )
+    evaluate_step.trace(batches.element_spec)
     return scoring.score(task, evaluate_step, batches), len(records)

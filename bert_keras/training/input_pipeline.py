@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -22,8 +22,8 @@ def batches(
     records: records_lib.Records,
     sampler: batches_lib.BatchSampler,
     **span: int,
-) -> Iterable[step_lib.Batch]:
-    """Yields the sampler's batches, randomized by the task, per replica."""
+) -> step_lib.Batches:
+    """Returns the sampler's batches, randomized by the task, per replica."""
 
     def make_stream(**shards):
         batches = batches_lib.stream(records, sampler, **(span | shards))
@@ -49,34 +49,42 @@ def completed(task: base.Task, batches: tf.data.Dataset) -> tf.data.Dataset:
 def _distribute(
     strategy: tf.distribute.Strategy,
     make_stream: Callable[..., tf.data.Dataset],
-) -> Iterable[step_lib.Batch]:
-    """Yields batches in which each replica has its own shard.
+) -> step_lib.Batches:
+    """Makes batches in which each replica has its own shard.
 
     make_stream(num_shards=, own_shards=) returns a dataset of the given shards
     of every batch: a worker reads only those of its own replicas.
     """
     num_shards = strategy.num_replicas_in_sync
     if num_shards == 1:
-        yield from make_stream(num_shards=1, own_shards=range(1)).prefetch(2)
-        return
+        stream = make_stream(num_shards=1, own_shards=range(1)).prefetch(2)
+        return step_lib.Batches(stream.__iter__, stream.element_spec)
     per_replica = strategy.experimental_distribute_values_from_function
     ids = per_replica(lambda context: context.replica_id_in_sync_group)
     own = [int(i) for i in strategy.experimental_local_results(ids)]
-    own_shards = range(own[0], own[-1] + 1)
-    stream = iter(
-        make_stream(num_shards=num_shards, own_shards=own_shards).prefetch(
-            2 * len(own)
-        )
+    stream = make_stream(
+        num_shards=num_shards, own_shards=range(own[0], own[-1] + 1)
+    ).prefetch(2 * len(own))
+
+    def make():
+        # Not a distributed dataset: that synchronizes all workers at each step
+        # to check that they have data, which the sampler guarantees.
+        shards = iter(stream)
+        for first in shards:
+            local = [first, *itertools.islice(shards, len(own) - 1)]
+            yield per_replica(
+                lambda context, local=local: local[
+                    context.replica_id_in_sync_group - own[0]
+                ]
+            )
+
+    distributed = type(tf.type_spec_from_value(ids))
+    return step_lib.Batches(
+        make,
+        tf.nest.map_structure(
+            lambda spec: distributed(*[spec] * len(own)), stream.element_spec
+        ),
     )
-    # Not a distributed dataset: that synchronizes all workers at each step to
-    # check that they have data, which the sampler guarantees.
-    for first in stream:
-        local = [first, *itertools.islice(stream, len(own) - 1)]
-        yield per_replica(
-            lambda context, local=local: local[
-                context.replica_id_in_sync_group - own[0]
-            ]
-        )
 
 
 def sampler(

@@ -175,6 +175,7 @@ def _train(
         count = -(-len(records) // settings.batch_size)
         stop = min(count, settings.evaluate_batches)
         dev_batches = batches(records, False, stop_step=stop)
+        evaluate_step.trace(dev_batches.element_spec)
         return scoring.score(task, evaluate_step, dev_batches), {}  # no tables
 
     trainer = trainer_lib.Trainer(

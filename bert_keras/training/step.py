@@ -6,7 +6,7 @@ whole batch.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -17,6 +17,55 @@ from bert_keras.tasks import base
 
 Batch = dict[str, Any]  # inputs, targets, step; perhaps stop_requested
 Metrics = dict[str, tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """The global batches of a run, from `make`, whenever they are iterated.
+
+    element_spec: their structure; a size that differs between batches is None.
+    """
+
+    make: Callable[[], Iterator[Batch]]
+    element_spec: Batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.make()
+
+
+class Step:
+    """A step of global batches: batch -> {metric: tensor}.
+
+    Without XLA one graph serves every padded length; XLA needs static shapes,
+    so one graph per length.
+    """
+
+    def __init__(self, function: Callable[[Batch], Metrics], compiled: str):
+        """compiled: see `_compiled_part`."""
+        self._makes_one_graph = not compiled
+        self._function = tf.function(
+            function,
+            jit_compile=compiled == "step",
+            reduce_retracing=not compiled,
+            autograph=False,
+        )
+
+    def __call__(self, batch: Batch) -> Metrics:
+        return self._function(batch)
+
+    @property
+    def num_graphs(self) -> int:
+        return self._function.experimental_get_tracing_count()
+
+    def trace(self, element_spec: Batch) -> None:
+        """Makes the graph that serves all batches of a `Batches.element_spec`.
+
+        Otherwise the first batches would decide which lengths get graphs of
+        their own. These may round in another way, and a resumed run, whose
+        first batch is another one, would not be the run that never stopped.
+        """
+        if self._makes_one_graph:
+            self._function.get_concrete_function(element_spec)
 
 
 class LossScale:
@@ -267,13 +316,13 @@ def make_train_step(
     clip_norm: float = 1.0,
     loss_scale: LossScale | None = None,
     xla: bool = False,
-) -> tf.types.experimental.PolymorphicFunction:
-    """Returns a function that makes one update with one global batch.
+) -> Step:
+    """Returns a step that makes one update with one global batch.
 
     A batch may contain "stop_requested" () float32, not 0 if this worker was
     asked to stop. It is summed in the all-reduce, so all workers see it.
 
-    The function returns {"loss", "loss/TERM", "learning_rate", "gradient_norm",
+    The step returns {"loss", "loss/TERM", "learning_rate", "gradient_norm",
     "loss_scale", "skipped", "tokens", "stop_requested"}, scalars of the whole
     batch, and "head_learning_rate" if the heads have their own schedule.
     """
@@ -290,12 +339,11 @@ def make_train_step(
             compile_gradients=compiled_part == "replica",
         )
 
-    @_global_step(strategy, compiled_part)
     def train_step(batch):
         stop_requested = batch.get("stop_requested", tf.constant(0.0))
         return strategy.run(step.replica, args=(batch, stop_requested))
 
-    return train_step
+    return _global_step(train_step, strategy, compiled_part)
 
 
 def _compiled_part(strategy: tf.distribute.Strategy, xla: bool) -> str:
@@ -311,27 +359,19 @@ def _compiled_part(strategy: tf.distribute.Strategy, xla: bool) -> str:
 
 
 def _global_step(
-    strategy: tf.distribute.Strategy, compiled_part: str
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Makes a step a tf.function that returns one local replica's result."""
+    function: Callable[[Batch], Any],
+    strategy: tf.distribute.Strategy,
+    compiled_part: str,
+) -> Step:
+    """Makes a step that returns one local replica's result."""
 
-    def decorate(step):
-        # Without XLA one graph serves every padded length; XLA needs static
-        # shapes, so one graph per length.
-        @tf.function(
-            jit_compile=compiled_part == "step",
-            reduce_retracing=not compiled_part,
-            autograph=False,
+    def global_step(batch):
+        return tf.nest.map_structure(
+            lambda value: strategy.experimental_local_results(value)[0],
+            function(batch),
         )
-        def global_step(batch):
-            return tf.nest.map_structure(
-                lambda value: strategy.experimental_local_results(value)[0],
-                step(batch),
-            )
 
-        return global_step
-
-    return decorate
+    return Step(global_step, compiled_part)
 
 
 def make_evaluate_step(
@@ -340,8 +380,8 @@ def make_evaluate_step(
     *,
     strategy: tf.distribute.Strategy,
     xla: bool = False,
-) -> Callable[[Batch], dict[str, tf.Tensor]]:
-    """Returns a function: global batch -> {metric: (2,) sum and weight}.
+) -> Step:
+    """Returns a step: global batch -> {metric: (2,) sum and weight}.
 
     Metrics are the loss terms and those of task.metric_sums.
     """
@@ -366,11 +406,10 @@ def make_evaluate_step(
         total = _sum_over_replicas(context, tf.stack(list(sums.values())))
         return dict(zip(sums, tf.unstack(total), strict=True))
 
-    @_global_step(strategy, compiled_part)
     def evaluate_step(batch):
         return strategy.run(replica, args=(batch,))
 
-    return evaluate_step
+    return _global_step(evaluate_step, strategy, compiled_part)
 
 
 def replica_id(context: tf.distribute.ReplicaContext) -> tf.Tensor:

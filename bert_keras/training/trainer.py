@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -101,7 +101,7 @@ class Trainer:
 
     def train(
         self,
-        batches: Iterable[step_lib.Batch],
+        batches: step_lib.Batches,
         *,
         evaluate: Callable[[], Evaluation] | None = None,
         evaluate_every: int = 0,
@@ -115,8 +115,13 @@ class Trainer:
         gradient, and SystemExit after saving on a preemption notice.
         """
         settings, state, total = self.settings, self.state, self.total_steps
-        if self.is_out_of_patience:  # Early stopping has already ended the run.
-            batches = ()
+        # Early stopping may have ended the run already.
+        is_over = state.step >= total or self.is_out_of_patience
+        to_do = () if is_over else batches
+        if not is_over:
+            self.train_step.trace(
+                batches.element_spec | {"stop_requested": tf.TensorSpec([])}
+            )
         meter = meter_lib.Meter(settings.batch_size, state.step)
         steps = range(state.step + 1, total + 1)
         progress = console.Progress("training", total=total, start=state.step)
@@ -127,7 +132,7 @@ class Trainer:
             cluster.PreemptionNotice() as notice,
             self._profiled_step() as train_step,
         ):
-            for step, batch in zip(steps, meter.timed(batches), strict=False):
+            for step, batch in zip(steps, meter.timed(to_do), strict=False):
                 metrics = train_step(batch | {"stop_requested": notice.flag()})
                 meter.add(step, metrics)
                 state.step, is_last = step, step == total
@@ -365,7 +370,7 @@ class Trainer:
             return
         best = checkpoint.read(self.settings.output)
         # XLA needs one graph per padded length.
-        graphs = self.train_step.experimental_get_tracing_count()
+        graphs = self.train_step.num_graphs
         console.table(
             self.settings.output,
             {

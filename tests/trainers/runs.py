@@ -244,7 +244,7 @@ class Run:
 
     def graphs(self):
         """Graphs that were made of the step: one per static shape."""
-        return self.step.experimental_get_tracing_count()
+        return self.step.num_graphs
 
     def weights(self):
         return {v.path: v.numpy() for v in self.model.trainable_variables}

@@ -99,6 +99,25 @@ class StreamTest(parameterized.TestCase):
         self.assertEqual(batch["targets/label/weights"].tolist(), [1, 0])
         self.assertEqual(batch["inputs/token_ids"].dtype, np.int32)
 
+    def test_a_length_is_known_before_if_all_batches_have_it(self):
+        def shape(**options):
+            sampler = self.sampler(**options)
+            spec = batches_lib.stream(self.records, sampler).element_spec
+            return spec["inputs"]["token_ids"].shape.as_list()
+
+        self.assertEqual(shape(), [10, None])
+        self.assertEqual(shape(buckets=(19, 24)), [10, 19])
+        # The shortest row has 3 tokens: some batch may need the first bucket.
+        self.assertEqual(shape(buckets=(3, 24)), [10, None])
+        self.assertEqual(shape(buckets=()), [10, 19])
+        if self.TARGETS:
+            spec = batches_lib.stream(
+                self.records, self.sampler(target_buckets=(12,))
+            ).element_spec
+            labels, _ = spec["targets"]["next"]
+            self.assertEqual(labels.shape.as_list(), [10, 12, 2])
+            self.assertEqual(shape(target_buckets=(12,)), [10, None])
+
     def test_an_epoch_visits_every_row_once(self):
         sampler = self.sampler()
         for epoch in range(2):

@@ -142,11 +142,17 @@ class TargetsTest(absltest.TestCase):
             self.sampler(rows),
             stop_step=self.STEPS,
         )
+        run.step.trace(batches.element_spec)
         losses = [float(run.step(batch)["loss"]) for batch in batches]
+        # However long their rows are: a resumed run has the same graph.
+        self.assertEqual(run.step.num_graphs, 1)
         return {"losses": np.array(losses), **run.weights()}
 
     def test_replicas_and_accumulation_give_the_update_of_one(self):
         rows = self.rows()
+        sampler = self.sampler(rows)
+        taken = [sampler.rows(step) for step in range(self.STEPS)]
+        self.assertGreater(len(set(map(sampler.length, taken))), 1)
         alone = self.trained(rows, "one_device", 1)
         for shape in (("one_device", 4), ("mirrored", 1), ("mirrored", 2)):
             values = self.trained(rows, *shape)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 
+import tensorflow as tf
 from absl.testing import absltest
 
 from bert_keras import checkpoint, errors
@@ -18,12 +19,20 @@ from bert_keras.training import (
     meter,
     settings,
     state,
+    step,
     trainer,
 )
 from tests import tiny
 from tests.trainers.runs import batches
 
 TASK = classification.Classification(seq_length=16, labels=("bad", "good"))
+
+
+def stream(task, total, start=0):
+    """The batches of the steps from `start` on, all of one length."""
+    every = list(batches(task, total))
+    spec = tf.nest.map_structure(tf.type_spec_from_value, every[0])
+    return step.Batches(lambda: iter(every[start:]), spec)
 
 
 class TrainerTest(absltest.TestCase):
@@ -62,9 +71,8 @@ class TrainerTest(absltest.TestCase):
                 os.kill(os.getpid(), signal.SIGTERM)
             return {run.best_metric: value or 0.0}, {}
 
-        stream = list(batches(run.model.task, run.total_steps))
         run.train(
-            stream[run.state.step :],
+            stream(run.model.task, run.total_steps, run.state.step),
             evaluate=evaluate if evaluation else None,
             **evaluation,
         )
@@ -121,11 +129,10 @@ class TrainerTest(absltest.TestCase):
             seq_length=16, unanswerable=True
         )
         run = self.trainer(total=2, task=task)
-        stream = list(batches(task, 2))
         metrics = dict.fromkeys(task.metric_names, 0.5) | {
             "best_f1_threshold": 2.5
         }
-        run.train(stream, evaluate=lambda: (metrics, {}))
+        run.train(stream(task, 2), evaluate=lambda: (metrics, {}))
         saved = checkpoint.read(self.run_folder)
         self.assertEqual(saved.task.no_answer_threshold, 2.5)
         self.assertEqual(run.model.task, task)
@@ -199,8 +206,8 @@ class TrainerStateTest(absltest.TestCase):
 
     def test_the_best_value_is_finite_and_may_be_the_lowest(self):
         run = state.TrainerState()
-        for step, value in enumerate((float("nan"), 2.0, 3.0, 1.0, 1.0)):
-            run.compare(step, value, lower=True)
+        for number, value in enumerate((float("nan"), 2.0, 3.0, 1.0, 1.0)):
+            run.compare(number, value, lower=True)
         self.assertEqual((run.best, run.best_step), (1.0, 3))
         self.assertEqual(run.evaluations_without_improvement, 1)
 
