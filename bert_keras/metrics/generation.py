@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from bert_keras import errors
 from bert_keras.data import json_lines, sentence_splitter
 
@@ -20,6 +22,9 @@ Reference = str | Sequence[str]
 _CHINESE_SHARE = 0.3
 # For Unicode 〇, as in 二〇二六年, is neither a Chinese character nor a digit.
 _CHINESE = re.compile(f"[{sentence_splitter.HAN}〇]")
+# Of `by_length`.
+LENGTH_COLUMNS = ("texts", "bleu", "chrf", "rouge_l")
+_GROUPS = 5
 _BLANK_LINE = re.compile(r"\n\s*\n")
 
 
@@ -96,6 +101,46 @@ def rouge(
     Raises InputError as `score` does.
     """
     return _rouge(hypotheses, _checked(hypotheses, references))
+
+
+def by_length(
+    sources: Sequence[str],
+    hypotheses: Sequence[str],
+    references: Sequence[Reference],
+) -> tuple[list[str], np.ndarray]:
+    """Computes the metrics of short and of long sources: whether they differ.
+
+    The texts are divided by the number of words of their sources, in Chinese
+    of characters, into at most five groups of about as many texts.
+
+    Returns the groups' lengths, as "3-9 words", and an array (groups,
+    LENGTH_COLUMNS) of their numbers of texts and their metrics, 0 to 100.
+
+    sources, hypotheses, references: T each, as in `score`.
+    """
+    unit = "characters" if is_chinese(sources) else "words"
+    lengths = np.array(
+        [
+            len("".join(text.split())) if unit != "words" else len(text.split())
+            for text in sources
+        ]
+    )
+    edges = np.quantile(
+        lengths, np.arange(1, _GROUPS) / _GROUPS, method="inverted_cdf"
+    )
+    group = np.searchsorted(edges, lengths)
+    names, values = [], []
+    for number in np.unique(group):
+        members = np.flatnonzero(group == number).tolist()
+        metrics = score(
+            [hypotheses[i] for i in members], [references[i] for i in members]
+        )
+        least, most = lengths[members].min(), lengths[members].max()
+        names.append(
+            f"{least}-{most} {unit}" if least < most else f"{least} {unit}"
+        )
+        values.append([len(members), *(metrics[n] for n in LENGTH_COLUMNS[1:])])
+    return names, np.array(values)
 
 
 def tokens(text: str) -> list[str]:

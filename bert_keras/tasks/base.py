@@ -51,7 +51,7 @@ def as_tensors(examples: Sequence[Example], columns: Iterable[str]) -> Tensors:
 
 
 class Table(NamedTuple):
-    """A table of numbers; one named "confusion" is plotted as an image."""
+    """A table of numbers; `training.plots.OF_TABLES` plots some, by name."""
 
     rows: Sequence[str]
     columns: Sequence[str]

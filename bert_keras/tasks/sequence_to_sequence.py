@@ -287,6 +287,18 @@ class SequenceToSequence(encoder_decoder.EncoderDecoder):
             [text_pairs.references(example) for example in examples],
         )
 
+    def tables(
+        self, predictions: base.Answers, examples: Sequence[base.Example]
+    ) -> dict[str, base.Table]:
+        """Returns the metrics by the length of the source."""
+        names, values = metrics_lib.by_length(
+            [example["text"] for example in examples],
+            [answer["text"] for answer in predictions],
+            [text_pairs.references(example) for example in examples],
+        )
+        columns = metrics_lib.LENGTH_COLUMNS
+        return {"source_length": base.Table(names, columns, values)}
+
     def baselines(self, examples: Sequence[base.Example]) -> dict[str, float]:
         """Returns BLEU, chrF and ROUGE-L of copying, and of the first sentence.
 

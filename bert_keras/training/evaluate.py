@@ -90,7 +90,9 @@ def run(settings: EvaluateSettings) -> dict[str, float]:
     files.check_output(
         settings.output, data=settings.data, checkpoint=settings.checkpoint
     )
-    plots.check_picture(_plot_path(settings.output))
+    if settings.output:
+        for name in plots.OF_TABLES:
+            plots.check_picture(plots.path_of(name, settings.output))
     registry.import_modules(settings.modules)
     model = predictor.load(settings.checkpoint)
     began = time.monotonic()
@@ -148,14 +150,10 @@ def _on_examples(
     metrics, tables = evaluation.score(task, answers, examples)
     for name, table in tables.items():
         console.numbers(name, **table._asdict())
-        if settings.output and name == "confusion":
-            files.write(_plot_path(settings.output), plots.confusion(table))
+        if settings.output and name in plots.OF_TABLES:
+            path = plots.path_of(name, settings.output)
+            files.write(path, plots.OF_TABLES[name](table))
     return metrics, len(examples), details, evaluation.baseline(task, examples)
-
-
-def _plot_path(output: str) -> str:
-    """Returns the path of the confusion matrix, beside the file of answers."""
-    return output and f"{os.path.splitext(output)[0]}-confusion.png"
 
 
 def _on_records(

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,6 +74,32 @@ def confusion(table: base.Table) -> bytes:
             color="white" if fractions[row, column] > 0.5 else "black",
         )
     return _png(figure)
+
+
+def by_length(table: base.Table) -> bytes:
+    """Plots metrics by the length of the source; returns a PNG.
+
+    table: as of `metrics.generation.by_length`; the first column is not drawn.
+    """
+    figure, axes = _figure(6, 3.5)
+    for name, values in zip(
+        table.columns[1:], np.asarray(table.values).T[1:], strict=True
+    ):
+        axes.plot(range(len(table.rows)), values, marker="o", label=name)
+    axes.set_xticks(range(len(table.rows)), table.rows)
+    axes.set_xlabel("source")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return _png(figure)
+
+
+# Name of a table of an evaluation -> its plot.
+OF_TABLES = {"confusion": confusion, "source_length": by_length}
+
+
+def path_of(name: str, output: str) -> str:
+    """Returns the path of a table's plot, beside `output`, the answers."""
+    return f"{os.path.splitext(output)[0]}-{name}.png"
 
 
 def attention(

@@ -281,9 +281,9 @@ class Trainer:
             )
             text = "  ".join(f"{name} {v:.4f}" for name, v in metrics.items())
             console.say(f"step {step:,}: {text}")
-        if "confusion" in tables:
-            png = plots.confusion(tables["confusion"])
-            self.writer.picture(step, "dev/confusion", png)
+        for name in tables.keys() & plots.OF_TABLES.keys():
+            png = plots.OF_TABLES[name](tables[name])
+            self.writer.picture(step, f"dev/{name}", png)
         if not math.isfinite(value):
             console.say(
                 f"step {step:,}: {self.best_metric} is {value}, so not the best"

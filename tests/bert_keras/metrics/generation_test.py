@@ -165,6 +165,24 @@ class ScoreTest(parameterized.TestCase):
         )
         self.assertAlmostEqual(metrics["bleu"], 100 * np.exp(1 - 9 / 6))
 
+    def test_short_and_long_sources_are_scored_apart(self):
+        sources = [" ".join("a" * length) for length in (3, 9, 1, 3, 2, 30, 3)]
+        targets = [f"the answer to text {n} is this" for n in range(7)]
+        answers = [*targets[:5], "another text altogether", targets[6]]
+        names, values = generation.by_length(sources, answers, targets)
+        # Texts of one length are in one group, however many.
+        self.assertEqual(names, ["1-2 words", "3 words", "9 words", "30 words"])
+        self.assertEqual(values[:, 0].tolist(), [2, 3, 1, 1])
+        np.testing.assert_allclose(values[:3, 1:], 100)
+        of_long = generation.score(answers[5:6], targets[5:6])
+        self.assertLess(of_long["chrf"], 50)
+        for name, value in zip(
+            generation.LENGTH_COLUMNS[1:], values[3, 1:], strict=True
+        ):
+            self.assertAlmostEqual(value, of_long[name])
+        names, _ = generation.by_length(["很 好", "好"], ["a", "b"], ["a", "b"])
+        self.assertEqual(names, ["1 characters", "2 characters"])
+
     def test_the_share_of_the_references_chooses_the_language(self):
         # 3 of 10 characters are not more than 30%.
         self.assertFalse(generation.is_chinese(["很好的 abcdefg"]))

@@ -35,5 +35,18 @@ class ManyClassesTest(absltest.TestCase):
         self.assertEqual(drawn([[1, 2], [3, 4]])["3"], (0, 1))
 
 
+class LengthTest(absltest.TestCase):
+    def test_each_metric_is_a_line(self):
+        columns, rows = ("texts", "bleu", "chrf"), ("1-4 words", "5-9 words")
+        values = np.array([[7, 30, 50], [8, 20, 40]])
+        with mock.patch.object(figure.Figure, "savefig"):
+            with mock.patch.object(axes.Axes, "plot") as plot:
+                plots.by_length(base.Table(rows, columns, values))
+        lines = {
+            call.kwargs["label"]: list(call.args[1]) for call in plot.mock_calls
+        }
+        self.assertEqual(lines, {"bleu": [30, 20], "chrf": [50, 40]})
+
+
 if __name__ == "__main__":
     absltest.main()
