@@ -72,6 +72,7 @@ SHOWN = {
 }
 # They take long; the files that the pages of adding_* show have fast tests.
 SLOW = (
+    "elmo.md",
     *("distributed_training.md", "on_device.md", "formats_and_weights.md"),
     *("adding_a_task.md", "adding_a_network.md", "adding_a_tokenizer.md"),
     "adding_a_wrapper.md",
