@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import encoder_decoder, errors
+from bert_keras import encoder_decoder, errors, generation
 from bert_keras import predictor as predictor_lib
 
 
@@ -28,7 +28,8 @@ def attention_map(
 
     Of a Transformer it is the mean of the heads in the decoder's last layer.
 
-    Raises InputError if the model has no decoder that attends to a source.
+    Raises InputError if the model has no decoder that attends to a source, or
+    if its weights are damaged.
 
     >>> from bert_keras import attention_map, tasks
     >>> task = tasks.SequenceToSequence(decoder="gru", max_target_length=8)
@@ -41,9 +42,7 @@ def attention_map(
     True
     """
     task = predictor.task.unwrapped
-    if not isinstance(task, encoder_decoder.EncoderDecoder) or (
-        task.decoder != "transformer" and task.attention == "none"
-    ):
+    if not (isinstance(task, encoder_decoder.EncoderDecoder) and task.attends):
         raise errors.InputError(
             f"{predictor.task.name}: expected a model that generates a text "
             "and attends to its source; this one does not."
@@ -54,7 +53,8 @@ def attention_map(
     )
     encoder = predictor.model.encoder
     inputs = {name: features[name] for name in encoder.config.inputs}
-    found = predictor.tokens(**inputs)
+    with generation.checked():
+        found = predictor.tokens(**inputs)
     length = int(found["length"][0, 0])
     ids = found["ids"][:1, 0, :length].numpy()
     if length < task.num_new_tokens:

@@ -94,6 +94,23 @@ class EncoderDecoder(base.Task):
                 "model was trained.",
                 argument="max_new_tokens",
             )
+        if (self.min_new_tokens or 0) > self.num_new_tokens:
+            raise errors.InputError(
+                f"min_new_tokens={self.min_new_tokens}: expected at most the "
+                f"{self.num_new_tokens} tokens that a target may have.",
+                argument="min_new_tokens",
+            )
+        if self.coverage_penalty and not self.attends:
+            raise errors.InputError(
+                f"coverage_penalty={self.coverage_penalty} has no effect on a "
+                "decoder without attention (attention=none); leave it out.",
+                argument="coverage_penalty",
+            )
+
+    @property
+    def attends(self) -> bool:
+        """Whether the decoder attends to the states of the source."""
+        return self.decoder == "transformer" or self.attention != "none"
 
     @property
     def longest_target(self) -> int:
@@ -104,6 +121,12 @@ class EncoderDecoder(base.Task):
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
     ) -> base.Task:
         del examples
+        if self.decoder == "transformer":
+            self._refuse_unread(
+                "decoder=transformer; it is for lstm and gru",
+                "attention",
+                "first_state",
+            )
         target = tokenizer.target
         if target.feature != "token_ids":
             raise errors.InputError(
@@ -118,6 +141,20 @@ class EncoderDecoder(base.Task):
             start_id=int((*frame.start, ends[0])[0]),
             end_id=int(ends[0]),
         )
+
+    def _refuse_unread(self, reason: str, *names: str) -> None:
+        """Raises InputError if one of the settings is not the default."""
+        defaults = {
+            field.name: field.default for field in dataclasses.fields(self)
+        }
+        for name in names:
+            value = getattr(self, name)
+            if value != defaults[name]:
+                raise errors.InputError(
+                    f"{name}={value} has no effect with {reason}. Leave it "
+                    "out.",
+                    argument=name,
+                )
 
     def require_adapted(self) -> None:
         """Raises InputError if `adapt` has not set the ids of the tokens."""
@@ -193,6 +230,11 @@ class EncoderDecoder(base.Task):
                 argument="max_target_length",
             )
         return {HEAD: decoders.build(config)}
+
+    @property
+    def head_start(self) -> str:
+        is_new = self.decoder_init == "new"
+        return "" if is_new else f"decoder_init={self.decoder_init}"
 
     def initialize_heads(
         self, encoder: keras.Model, heads: base.Heads
@@ -279,7 +321,8 @@ class EncoderDecoder(base.Task):
         """Generates the targets.
 
         {"ids" (W, N, G) int32, padded; "length" (W, N) int32; "score" (W, N)},
-        the best of N first; see generation.Beams.
+        the best of N first; see generation.Beams. The score of those that do
+        not exist is the lowest float32.
         """
         decoder = model.head.by_name()[HEAD]
         table = model.encoder.token_table
@@ -312,10 +355,11 @@ class EncoderDecoder(base.Task):
             source_mask=tf.cast(source.mask, tf.int32),
             **settings,
         )
+        # TensorFlow Serving cannot write -infinity as JSON.
         return {
             "ids": found.ids,
             "length": found.length,
-            "score": found.score,
+            "score": tf.maximum(found.score, tf.float32.min),
         }
 
     @property
@@ -376,7 +420,8 @@ class EncoderDecoder(base.Task):
 
         {"text" (T,) string, the best; "score" (T,), its log-probability,
         divided by the length penalty}; of several also {"texts", "scores"
-        (T, N)}, the best first.
+        (T, N)}, the best first. If there are fewer than N, the rest are "" and
+        the lowest float32.
         """
         ids, length = decoded["ids"], decoded["length"]
         count = ids.shape[1]
@@ -391,3 +436,11 @@ class EncoderDecoder(base.Task):
         if count > 1:
             answers |= {"texts": texts, "scores": decoded["score"]}
         return answers
+
+    def to_python(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Leaves out texts that a short target does not have."""
+        if "texts" in answer:
+            count = sum(score > tf.float32.min for score in answer["scores"])
+            for name in ("texts", "scores"):
+                answer[name] = answer[name][:count]
+        return answer

@@ -125,19 +125,22 @@ def is_inside(path: str, folder: str) -> bool:
     return real == within or real.startswith(within.rstrip(os.sep) + os.sep)
 
 
-def check_output(output: str, **inputs: str) -> None:
+def check_output(
+    output: str, /, *, argument: str = "output", **inputs: str
+) -> None:
     """Raises InputError if the file `output` cannot or must not be written.
 
     It must not be one of the inputs, under any name, nor be inside a folder
-    that is an input. The input "" is standard input.
+    that is an input. The input "" is standard input. argument: the setting
+    that names the file.
     """
     own = local_path(output)
     if not output or own is None:
         return
     if os.path.isdir(own) or not os.path.isdir(os.path.dirname(own) or "."):
         raise errors.InputError(
-            f"output={output}: expected the name of a file in a folder that "
-            "exists."
+            f"{argument}={output}: expected the name of a file in a folder "
+            "that exists."
         )
     for name, path in inputs.items():
         local = local_path(path)
@@ -151,8 +154,8 @@ def check_output(output: str, **inputs: str) -> None:
         if same or (path and os.path.isdir(local) and is_inside(own, local)):
             what = f"`{name}`" if path else "the standard input"
             raise errors.InputError(
-                f"output={output} is {what} or in it, and would be written "
-                "over; choose another `output`."
+                f"{argument}={output} is {what} or in it, and would be written "
+                f"over; choose another `{argument}`."
             )
 
 

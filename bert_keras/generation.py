@@ -8,9 +8,10 @@ Shapes: B batch, S sequence, V vocabulary, G maximum number of new tokens, K
 beams, N returned hypotheses of a row. R rows are B, or B K in a beam search.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,7 +136,9 @@ class SequenceSettings(Settings):
         "Weight of the coverage penalty of beam search (Wu et al. 2016), for "
         "source tokens that got little attention. Default: 0, none.",
         value_type=float,
+        # With it, scores of a million tokens are finite in float32.
         minimum=0.0,
+        maximum=100.0,
     )
 
 
@@ -413,6 +416,19 @@ def finite(logits: tf.Tensor) -> tf.Tensor:
     Otherwise each new token would be the first of the vocabulary.
     """
     return tf.debugging.check_numerics(logits, DAMAGED)
+
+
+@contextlib.contextmanager
+def checked() -> Iterator[None]:
+    """Raises InputError where a graph in it fails in `finite`."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if DAMAGED not in str(error):
+            raise
+        raise errors.InputError(
+            f"{DAMAGED}: the weights are damaged."
+        ) from None
 
 
 def restrict(

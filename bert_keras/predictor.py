@@ -321,14 +321,8 @@ class Predictor:
         yield from answers
 
     def _answers(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        try:
+        with generation.checked():
             return self._answer(**raw)
-        except tf.errors.InvalidArgumentError as error:
-            if generation.DAMAGED not in str(error):
-                raise
-            raise errors.InputError(
-                f"{generation.DAMAGED}: the weights are damaged."
-            ) from None
 
     def _batches(
         self, examples: list[dict[str, str]], batch_size: int

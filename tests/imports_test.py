@@ -110,7 +110,7 @@ INSIDE = {
     "predictor": _CHECKPOINT
     | {"formats", "loading", "length_batching"}
     | {"console", "labelled_examples", "evaluation"},
-    "attention_map": {"encoder_decoder", "predictor"},
+    "attention_map": {"encoder_decoder", "generation", "predictor"},
     "token_vectors": {"data", "networks.base", "tasks.base", "tokenizers.base"},
     "vocabulary_surgery": _CHECKPOINT | {"text"},
     "commands": set(),

@@ -72,14 +72,22 @@ def predict(
     **batching: int,
 ) -> Iterator[dict[str, Any]]:
     examples = (
-        unlabelled_texts.parse(
-            line, model.task.text_columns, number, model.task.text_row
-        )
-        if isinstance(line, str)
-        else line
+        _example(model, line, number)
         for number, line in enumerate(lines, start=1)
     )
     return model.stream(examples, **batching)
+
+
+def _example(
+    model: predictor.Predictor, line: str | base.Example, number: int
+) -> Mapping[str, str]:
+    """Returns the text columns of a line, or of a table's row as it is."""
+    if not isinstance(line, str):
+        return line
+    task = model.task
+    return unlabelled_texts.parse(
+        line, task.text_columns, number, task.text_row
+    )
 
 
 def main() -> None:
@@ -88,7 +96,14 @@ def main() -> None:
     files.check_output(
         settings.output, input=settings.input, checkpoint=settings.checkpoint
     )
-    plots.check_picture(settings.attention)
+    files.check_output(
+        settings.attention,
+        argument="attention",
+        input=settings.input,
+        output=settings.output,
+        checkpoint=settings.checkpoint,
+    )
+    plots.check_picture(settings.attention, "attention")
     registry.import_modules(settings.modules)
     given = {
         name: value
@@ -128,12 +143,15 @@ def _drawn(
     path: str,
 ) -> Iterator[str | base.Example]:
     """Writes the attention of the first line's text; yields all lines."""
+    number = -1
     for number, line in enumerate(lines):
         if not number:
-            text = line if isinstance(line, str) else line["text"]
-            drawn = attention_map.attention_map(model, text.strip())
+            example = _example(model, line, 1)
+            drawn = attention_map.attention_map(model, example["text"])
             files.write(path, plots.attention(*drawn))
         yield line
+    if number < 0:
+        console.say(f"attention={path} is not written: there is no text")
 
 
 def _write(answers: Iterable[Mapping[str, Any]], file: TextIO) -> None:

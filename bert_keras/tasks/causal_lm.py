@@ -341,7 +341,12 @@ class CausalLM(base.Task):
             **common,
         )
         if (self.num_return_sequences or 1) > 1:
-            return beams
+            # TensorFlow Serving cannot write -infinity as JSON.
+            lowest = tf.float32.min
+            return beams._replace(
+                score=tf.maximum(beams.score, lowest),
+                log_prob=tf.maximum(beams.log_prob, lowest),
+            )
         return generation.Generated(*(values[:, 0] for values in beams[:3]))
 
     def decode(
@@ -396,7 +401,7 @@ class CausalLM(base.Task):
         }
         if count > 1:
             answer["texts"] = tf.reshape(texts, [-1, count])
-            answer["scores"] = tf.maximum(decoded["score"], tf.float32.min)
+            answer["scores"] = decoded["score"]
         return answer
 
     def to_python(self, answer: dict[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,10 @@ class Denoising(encoder_decoder.EncoderDecoder):
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
     ) -> base.Task:
+        if self.noise == "swap":
+            self._refuse_unread(
+                "noise=swap, which moves all tokens", "noise_prob"
+            )
         masks = self.noise in ("mask", "spans", "all")
         if masks and tokenizer.mask_id is None:
             raise errors.InputError(

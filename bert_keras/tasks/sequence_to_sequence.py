@@ -55,8 +55,8 @@ class SequenceToSequence(encoder_decoder.EncoderDecoder):
     target_suffix: str = options.option(
         "",
         "For parallel files: with `de`, line n of train.de is the target of "
-        "line n of train.en, which is the file to name. Empty: the files are "
-        "tables or JSON lines.",
+        "line n of train.en, which is the file to name. Tables and JSON lines "
+        "are read without it.",
     )
     truncation: str = options.option(
         "head",
@@ -110,12 +110,27 @@ class SequenceToSequence(encoder_decoder.EncoderDecoder):
     def data_files(self, path: str) -> Sequence[str]:
         return text_pairs.data_files(path, self.target_suffix)
 
+    def read_texts(self, path: str) -> Iterator[base.Example] | None:
+        if not text_pairs.is_table(path):
+            return None
+        return text_pairs.read_texts(path, columns=self.columns)
+
     def make_example(self, raw: base.Example, label: Any) -> base.Example:
         """Returns an example; label: the target, or a list of several."""
         return text_pairs.example(raw["text"], label)
 
     def text_row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         return text_pairs.text_row(row)
+
+    def adapt(
+        self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
+    ) -> base.Task:
+        if not self.is_windowed:
+            self._refuse_unread(
+                f"truncation={self.truncation}; it is for windows",
+                "num_windows",
+            )
+        return super().adapt(examples, tokenizer)
 
     def extend_tokenizer(
         self,
@@ -124,14 +139,26 @@ class SequenceToSequence(encoder_decoder.EncoderDecoder):
     ) -> tokenizers.Tokenizer:
         """Returns the tokenizer with that of the targets, if it is another."""
         if not self.target_tokenizer:
-            if self.target_vocab:
-                raise errors.InputError(
-                    f"target_vocab={self.target_vocab} needs target_tokenizer, "
-                    "the kind of vocabulary: wordpiece, bpe or sentencepiece.",
-                    argument="target_vocab",
-                )
+            for name in (
+                "target_vocab",
+                "target_vocab_size",
+                "target_lowercase",
+            ):
+                if value := getattr(self, name):
+                    raise errors.InputError(
+                        f"{name}={value} needs target_tokenizer, the kind of "
+                        "vocabulary: wordpiece, bpe or sentencepiece.",
+                        argument=name,
+                    )
             return tokenizer
-        cls = tokenizers.find(self.target_tokenizer)
+        if self.target_vocab:
+            self._refuse_unread(
+                f"target_vocab={self.target_vocab}, whose size is known",
+                "target_vocab_size",
+            )
+        cls = tokenizers.find(
+            self.target_tokenizer, argument="target_tokenizer"
+        )
         if self.target_vocab:
             lowercase = self.target_lowercase or None
             target = cls.from_vocab(self.target_vocab, lowercase=lowercase)
@@ -157,6 +184,16 @@ class SequenceToSequence(encoder_decoder.EncoderDecoder):
         """Returns the source, and the target if it shares the vocabulary."""
         texts = [example["text"]]
         return texts if self.target_tokenizer else [*texts, example["target"]]
+
+    def for_device(self) -> base.Task:
+        if self.is_windowed:
+            raise errors.InputError(
+                "truncation=windows reads several rows of a text, and a file "
+                "for a device has one; export a copy that reads the first: "
+                'load(..., settings={"truncation": "head"}).save(...).',
+                argument="truncation",
+            )
+        return super().for_device()
 
     # Texts to features.
 

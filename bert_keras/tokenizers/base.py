@@ -256,8 +256,19 @@ def _name(cls: type[Tokenizer]) -> str:
     return f"The tokenizer {registry.name_of(PACKAGE, cls)}"
 
 
-def find(name: str) -> type[Any]:
-    """Imports and returns the tokenizer of a file here, or a user's module."""
+def find(name: str, *, argument: str = "tokenizer") -> type[Any]:
+    """Imports and returns the tokenizer of a file here, or a user's module.
+
+    argument: the setting that names it, for messages.
+    """
+    short = name.removeprefix(f"{PACKAGE}.")
+    if "." not in short and short not in names():
+        raise errors.InputError(
+            f"{argument}={name}: expected one of {', '.join(names())}, or the "
+            "dotted name of a module of yours, such as my_package."
+            "my_tokenizer, which is importable here.",
+            argument=argument,
+        )
     return registry.import_class(PACKAGE, name, Tokenizer)
 
 

@@ -120,16 +120,19 @@ def attention(
     return _png(figure)
 
 
-def check_picture(path: str) -> None:
-    """Raises InputError if `path` exists and was not written by this module."""
+def check_picture(path: str, argument: str = "output") -> None:
+    """Raises InputError if `path` exists and was not written by this module.
+
+    argument: the setting that names it.
+    """
     if not path or not tf.io.gfile.exists(path):
         return
     with tf.io.gfile.GFile(path, "rb") as file:
         if SOFTWARE.encode() not in file.read(1000):
             raise errors.InputError(
                 f"{path} exists and was not written by bert_keras; choose "
-                "another `output`.",
-                argument="output",
+                f"another `{argument}`.",
+                argument=argument,
             )
 
 

@@ -36,6 +36,13 @@ class AttentionMapTest(parameterized.TestCase):
         picture = plots.attention(["a", "$b$", "é"], ["c", "d"], weights)
         self.assertStartsWith(picture, b"\x89PNG")
 
+    def test_damaged_weights_are_refused(self):
+        model = models.make()
+        decoder = model.model.head.by_name()["decoder"]
+        decoder.bias.assign(np.nan * decoder.bias)
+        with self.assertRaisesRegex(errors.InputError, "weights are damaged"):
+            attention_map.attention_map(model, TEXT)
+
     @parameterized.parameters(
         lambda: models.make("gru_without_attention"),
         lambda: sharp.make("classification"),

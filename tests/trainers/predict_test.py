@@ -3,14 +3,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from unittest import mock
 
+import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, predictor
+from bert_keras import attention_map, checkpoint, predictor
 from bert_keras import model as model_lib
 from tests import sharp, tiny
 from tests.trainers import mains
+from trainers import predict
 
 LATIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
@@ -96,6 +99,38 @@ class GenerationTest(parameterized.TestCase):
             [json.loads(line) for line in out.splitlines()],
             model.predict(["the film", "a"]),
         )
+
+    def test_attention_is_that_of_the_first_text(self):
+        model = sharp.make("sequence_to_sequence")
+        picture = os.path.join(self.create_tempdir(), "attention.png")
+        drawn = []
+
+        def fake(model, text):
+            drawn.append(text)
+            return attention_map.AttentionMap(("a",), ("b",), np.ones((1, 1)))
+
+        with mock.patch.object(attention_map, "attention_map", fake):
+            list(predict._drawn(model, [], picture))
+            self.assertFalse(os.path.exists(picture))
+            lines = ['{"text": "the film"}\n', "a\n"]
+            self.assertEqual(list(predict._drawn(model, lines, picture)), lines)
+        self.assertEqual(drawn, ["the film"])
+        self.assertTrue(os.path.exists(picture))
+
+    def test_the_picture_is_written_over_nothing_else(self):
+        folder = self.create_tempdir()
+        texts = folder.create_file("texts.txt", "the film\n").full_path
+        other = folder.create_file("other.png", "a").full_path
+        for path, words in (
+            (folder.full_path, "--attention=.* name of a file"),
+            (texts, "--attention=.* is --input"),
+            (other, "choose another --attention"),
+        ):
+            code, _, error = mains.call(
+                "trainers.predict", checkpoint="c", input=texts, attention=path
+            )
+            self.assertEqual(code, 1)
+            self.assertRegex(error, f"^error: .*{words}")
 
     def test_other_tasks_refuse_them_in_one_line(self):
         code, _, error = self.predict("classification", top_p=0.9)

@@ -100,7 +100,9 @@ class TruncationTest(parameterized.TestCase):
     LONG = " ".join(tiny.WORDS[:14])  # of 14 tokens; a row of 8 has 6
 
     def rows(self, text, **settings):
-        settings = {"seq_length": 8, "num_windows": 3} | settings
+        settings = {"seq_length": 8} | settings
+        if settings["truncation"] == "windows":
+            settings = {"num_windows": 3} | settings
         model = make(**settings)
         raw = {"text": tf.constant([text])}
         features = model.task.preprocess(raw, model.tokenizer)
@@ -280,12 +282,32 @@ class GenerationTest(parameterized.TestCase):
         with self.assertRaisesRegex(errors.InputError, "at most the 8"):
             make(max_new_tokens=9)
 
+        with self.assertRaisesRegex(
+            errors.InputError, "min_new.*at most the 8"
+        ):
+            make(min_new_tokens=9)
+
+    def test_a_search_may_find_fewer_texts_than_requested(self):
+        count = len(tiny.VOCABULARY)  # of texts of one token
+        model = make(
+            max_new_tokens=1, num_beams=50, num_return_sequences=count + 5
+        )
+        (answer,) = model.predict(["a"])
+        self.assertLen(answer["texts"], count)
+        self.assertLen(answer["scores"], count)
+        self.assertTrue(np.isfinite(answer["scores"]).all())
+        # As a server answers them: JSON has no infinity.
+        features, _ = batch(model, ["a"], [""])
+        served = model.tokens(**features)
+        self.assertEqual(served["score"].shape, (1, count + 5))
+        self.assertTrue(np.isfinite(served["score"]).all())
+
     def test_more_targets_than_positions_are_refused(self):
         with self.assertRaisesRegex(errors.InputError, "64.*max_target_length"):
             make(max_target_length=65)
 
 
-class SettingsTest(absltest.TestCase):
+class SettingsTest(parameterized.TestCase):
     def test_saved_and_read(self):
         task = make("lstm", num_beams=2).task
         again = base.from_dict(json.loads(json.dumps(task.to_dict())))
@@ -302,6 +324,33 @@ class SettingsTest(absltest.TestCase):
         task = sequence_to_sequence.SequenceToSequence()
         with self.assertRaisesRegex(errors.InputError, "target_tokenizer"):
             task.adapt([], tiny.characters())
+
+    @parameterized.parameters(
+        ({"attention": "dot"}, "attention=dot has no effect with decoder=tr"),
+        ({"first_state": "zeros"}, "first_state=zeros has no effect"),
+        ({"num_windows": 2}, "num_windows=2 has no effect with truncation=h"),
+        (
+            {"target_vocab_size": 9},
+            "target_vocab_size=9 needs target_tokenizer",
+        ),
+        ({"target_lowercase": True}, "target_lowercase=True needs"),
+        ({"target_tokenizer": "pair"}, "target_tokenizer=pair: expected one"),
+        ({"target_tokenizer": "word"}, "target_tokenizer=word: expected one"),
+    )
+    def test_what_has_no_effect_is_refused(self, settings, message):
+        task = sequence_to_sequence.SequenceToSequence(**settings)
+        with self.assertRaisesRegex(errors.InputError, message):
+            task.adapt([], task.extend_tokenizer(tiny.tokenizer(), list))
+
+    def test_a_device_reads_one_row(self):
+        with self.assertRaisesRegex(errors.InputError, "truncation=windows"):
+            make("windows").task.for_device()
+
+    def test_without_attention_nothing_is_covered(self):
+        with self.assertRaisesRegex(
+            errors.InputError, "coverage_penalty=0.2 h"
+        ):
+            make("gru_without_attention", num_beams=2, coverage_penalty=0.2)
 
     def test_the_encoders_blocks_start_the_decoder(self):
         model = make(decoder_init="encoder").model
