@@ -138,9 +138,10 @@ def example(text: Mapping[str, str], label: Row) -> dict[str, str]:
             )
         ]
     if not isinstance(summaries, (list, tuple)) or not summaries:
+        is_list = isinstance(summaries, (list, tuple))
+        found = "an empty list" if is_list else json_lines.name_of(summaries)
         raise ValueError(
-            "expected a summary, or a list of them, found "
-            f"{json_lines.name_of(summaries)}"
+            f"expected a summary, or a list of them, found {found}"
         )
     for summary in summaries:
         if not isinstance(summary, str) or not summary.strip():
@@ -193,8 +194,10 @@ def _rows(
     before: Sequence[Any] = ()
     for where, row in named_rows.read(path, named, COMMON_COLUMNS):
         if list(row) != before:
+            # Rows of JSON after the first one may have other fields.
+            place = f"{path}, {where}" if before else path
             before = list(row)
-            keys = _locate(path, before, named, labelled=labelled)
+            keys = _locate(place, before, named, labelled=labelled)
         yield where, {name: row[key] for name, key in keys.items()}
 
 

@@ -104,7 +104,7 @@ class ReadTest(parameterized.TestCase):
         ({"text": ["a\x1eb"], "summary": "a"}, "sentence 0: .*U\\+001E"),
         ({"text": TEXT, "summary": ""}, "expected a summary, found an empty"),
         ({"text": TEXT, "summary": ["a", " "]}, "found an empty"),
-        ({"text": TEXT, "summary": []}, "a list of them, found a list"),
+        ({"text": TEXT, "summary": []}, "of them, found an empty list"),
         ({"text": TEXT, "summary": None}, "found nothing"),
         ({"text": TEXT, "summary": [3]}, "expected a summary, found 3"),
         ({"text": TEXT, "labels": [1, 0]}, "a text that is no such list"),
@@ -120,7 +120,9 @@ class ReadTest(parameterized.TestCase):
             list(summary_files.read(path))
         good = {"text": TEXT, "summary": SUMMARY}
         path = self.write("b.jsonl", lines(good, row))
-        with self.assertRaisesRegex(errors.InputError, f"{path}.*{message}"):
+        with self.assertRaisesRegex(
+            errors.InputError, f"{path}, line 2:.*{message}"
+        ):
             list(summary_files.read(path))
 
     def test_a_named_column_that_is_absent_is_refused(self):
