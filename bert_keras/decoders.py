@@ -694,8 +694,8 @@ class RnnDecoder(Decoder):
             ]
         count = len(parts) // len(self.cells)
         return [
-            tuple(parts[start : start + count])
-            for start in range(0, len(parts), count)
+            cell.as_state(parts[number * count : (number + 1) * count])
+            for number, cell in enumerate(self.cells)
         ]
 
 

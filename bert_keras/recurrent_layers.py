@@ -6,6 +6,7 @@ as in a decoder. Texts that are packed in a row do not influence each other.
 Shapes: B batch, T sequence, E width of the inputs, D width of a state.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -161,6 +162,16 @@ class Recurrent(keras.layers.Layer):
             for dtype in self.cell.state_dtypes(self.compute_dtype)
         )
 
+    def as_state(self, parts: Sequence[Tensor]) -> State:
+        """Returns a state with the dtypes that `step` returns.
+
+        A loop around `step` has to start with them.
+        """
+        dtypes = self.cell.state_dtypes(self.compute_dtype)
+        return tuple(
+            ops.cast(x, dtype) for x, dtype in zip(parts, dtypes, strict=True)
+        )
+
     def call(
         self,
         x: Tensor,
@@ -211,10 +222,7 @@ class Recurrent(keras.layers.Layer):
     def _start(self, state, batch):
         if state is None:
             return self.zero_state(batch)
-        dtypes = self.cell.state_dtypes(self.compute_dtype)
-        return tuple(
-            ops.cast(x, dtype) for x, dtype in zip(state, dtypes, strict=True)
-        )
+        return self.as_state(state)
 
     def _cast(self, x):
         return ops.cast(ops.convert_to_tensor(x), self.compute_dtype)

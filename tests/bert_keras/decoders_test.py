@@ -76,6 +76,25 @@ class DecoderTest(parameterized.TestCase):
         self.assertGreater(np.std(expected), 0.1)
         np.testing.assert_allclose(logits, expected, atol=2e-5)
 
+    @parameterized.product(
+        name=tuple(DECODERS), policy=("mixed_bfloat16", "bfloat16")
+    )
+    def test_a_step_keeps_the_dtypes_of_the_state(self, name, policy):
+        before = keras.config.dtype_policy()
+        try:
+            keras.config.set_dtype_policy(policy)
+            layer = decoder(name)
+        finally:
+            keras.config.set_dtype_policy(before)
+        state = layer.first_state(source(), LENGTH)
+        memory = layer.read_source(source())
+        logits, after = layer.step(ids()[:, 0], state, memory)
+        self.assertEqual(logits.dtype, tf.float32)
+        for one, two in zip(
+            tf.nest.flatten(state), tf.nest.flatten(after), strict=True
+        ):
+            self.assertEqual(one.dtype, two.dtype)
+
     @parameterized.named_parameters(*NAMED)
     def test_later_tokens_do_not_change_earlier_logits(self, name):
         layer, targets = decoder(name), ids().numpy()
