@@ -143,7 +143,7 @@ def read(
     *,
     columns: Mapping[str, str] | None = None,
     needed: Collection[str] = (),
-    on_bad_row: str = "fail",
+    on_bad_row: str = "",
     label: Callable[[Any], str] = labels.parse_label,
     text: Callable[[Any], str] | None = None,
 ) -> Examples:
@@ -158,7 +158,8 @@ def read(
       on_bad_row: "fail" raises InputError for a malformed row (wrong number of
         fields, invalid JSON or UTF-8, a value missing or of another type);
         "skip" counts it in `Examples.skipped`, and raises InputError after
-        the last row if more than half of the rows are malformed.
+        the last row if more than half of the rows are malformed; "": as
+        "fail", for tasks that cannot skip rows.
       label: a parser from the module `labels`; other columns are texts.
       text: a parser of the texts; None: they have to be strings.
 
@@ -166,7 +167,7 @@ def read(
     the opening quote. A closed quoted text whose lines look like rows is an
     error with "fail"; with "skip" it is one row, and mentioned in `warning`.
     """
-    if on_bad_row not in ("fail", "skip"):
+    if on_bad_row not in ("", "fail", "skip"):
         raise ValueError(f"on_bad_row is fail or skip, not {on_bad_row!r}.")
     suffix = _suffix(path)
     make_reader = functools.partial(
@@ -191,7 +192,7 @@ def read(
         )
     doubts: list[str] = []
     examples = _examples(
-        path, raw_rows, make_reader, on_bad_row == "skip", has_header, doubts
+        path, raw_rows, make_reader, on_bad_row, has_header, doubts
     )
     return Examples(path, examples, lambda: _doubt_message(doubts), layout)
 
@@ -313,12 +314,12 @@ def _examples(
     path: str,
     raw_rows: Iterator[table_rows.RawRow],
     make_reader: Callable[..., "_ColumnSelector"],
-    skip: bool,
+    on_bad_row: str,
     has_header: bool,
     doubts: list[str],
 ) -> Iterator[dict[str, str] | None]:
     """Yields dicts with standard names; None for a skipped row."""
-    reader, first_error = None, None
+    reader, first_error, skip = None, None, on_bad_row == "skip"
     count, skipped, first_problem = 0, 0, ""
     for raw in raw_rows:
         if raw.problem and reader is None and has_header:
@@ -345,6 +346,8 @@ def _examples(
         if problem and not skip:
             remedy = raw.remedy or (
                 "Fix the row, or skip rows that do not fit."
+                if on_bad_row
+                else "Fix the row."
             )
             raise errors.InputError(f"{path}, {raw.where}: {problem}. {remedy}")
         count += 1

@@ -18,6 +18,7 @@ from bert_keras.data import (
     json_lines,
     labelled_files,
     labels,
+    named_rows,
     table_rows,
     text_lines,
 )
@@ -48,10 +49,12 @@ def read(
     REFERENCES, a JSON list. Empty texts or targets are errors.
 
     Args:
-      columns: "" or the file's columns, as text=NAME,target=NAME.
-      target_suffix: that of the file with the targets, for parallel files.
+      columns: "" or the file's columns, as text=NAME,target=NAME. One that is
+        not named is recognised by a common name.
+      target_suffix: that of the file with the targets, for parallel files;
+        tables and JSON lines are read without it.
     """
-    if target_suffix:
+    if target_suffix and not is_table(path):
         if columns:
             raise errors.InputError(
                 f"columns={columns} are those of a table, and target_suffix="
@@ -61,13 +64,10 @@ def read(
         return labelled_files.Examples(
             path, _parallel(path, target_path(path, target_suffix))
         )
-    named = labelled_files.parse_columns(columns, tuple(COMMON_COLUMNS))
+    named = _columns(path, columns, tuple(COMMON_COLUMNS))
     examples = labelled_files.read(
         path,
-        columns={
-            "label" if name == "target" else name: column
-            for name, column in (named or _common_columns(path)).items()
-        },
+        columns={"text": named["text"], "label": named["target"]},
         needed=("text", "label"),
         text=text_of,
         label=_references,
@@ -75,9 +75,31 @@ def read(
     return examples.mapped(_example)
 
 
+def read_texts(path: str, *, columns: str = "") -> labelled_files.Examples:
+    """Reads the texts of a table or of JSON lines, without targets: {"text"}.
+
+    columns: as in `read`; that of the targets need not be in the file.
+    """
+    column = _columns(path, columns, ("text",))["text"]
+    # With a label, none is searched for among the other columns.
+    examples = labelled_files.read(
+        path,
+        columns={"text": column, "label": column},
+        text=text_of,
+        label=lambda _: "",
+    )
+    return examples.mapped(lambda row: {"text": row["text"]})
+
+
+def is_table(path: str) -> bool:
+    """Returns whether a file of this name is a table or JSON lines."""
+    name = path.lower().removesuffix(".gz")
+    return name.endswith(tuple(table_rows.READERS))
+
+
 def data_files(path: str, target_suffix: str) -> list[str]:
     """Returns the files that `read` reads."""
-    if not target_suffix:
+    if not target_suffix or is_table(path):
         return [path]
     return [path, target_path(path, target_suffix)]
 
@@ -106,13 +128,7 @@ def text_of(value: Any) -> str:
     """
     if isinstance(value, str):
         return value
-    if not isinstance(value, (list, tuple)) or not all(
-        isinstance(each, str) for each in value
-    ):
-        raise ValueError(
-            f"expected text, or a list of sentences, found "
-            f"{json_lines.name_of(value)}"
-        )
+    _require_texts(value, "expected text, or a list of sentences")
     text = ""
     for sentence in filter(None, map(str.strip, value)):
         is_spaced = text and text[-1] < _FIRST_CJK
@@ -126,15 +142,10 @@ def targets_of(value: Any) -> list[str]:
     Raises ValueError for other types, and for an empty target.
     """
     targets = [value] if isinstance(value, str) else value
-    if (
-        not isinstance(targets, (list, tuple))
-        or not targets
-        or not all(isinstance(each, str) for each in targets)
-    ):
-        raise ValueError(
-            f"expected a target, or a list of them, found "
-            f"{json_lines.name_of(value)}"
-        )
+    expected = "expected a target, or a list of them"
+    _require_texts(targets, expected)
+    if not targets:
+        raise ValueError(f"{expected}, found an empty list")
     if not all(map(labels.strip, targets)):
         raise ValueError("expected a target that is not empty")
     return list(targets)
@@ -175,24 +186,40 @@ def _example(row: Mapping[str, str]) -> dict[str, str]:
     return example(row["text"], json.loads(row["label"]))
 
 
-def _common_columns(path: str) -> dict[str, str]:
-    """Returns {standard name: the file's column} of columns with known names.
+def _require_texts(value: Any, expected: str) -> None:
+    """Raises ValueError if a value is no list of strings."""
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{expected}, found {json_lines.name_of(value)}")
+    for index, each in enumerate(value):
+        if not isinstance(each, str):
+            raise ValueError(
+                f"{expected}, found a list with {json_lines.name_of(each)} at "
+                f"index {index}"
+            )
 
-    Raises InputError if there is no column of texts, or none of targets.
+
+def _columns(path: str, columns: str, needed: Sequence[str]) -> dict[str, str]:
+    """Returns {standard name: the file's column} of the needed columns.
+
+    Those that `columns` does not name have a common name. Raises InputError if
+    a named column, or one of those needed, is not there.
     """
-    names = _column_names(path)
-    unused = {str(name).strip().casefold(): name for name in names}
-    found = {}
-    for standard, common in COMMON_COLUMNS.items():
-        for candidate in common:
-            if candidate in unused:
-                found[standard] = unused.pop(candidate)
-                break
-    if missing := sorted(set(COMMON_COLUMNS) - set(found)):
+    named = labelled_files.parse_columns(columns, tuple(COMMON_COLUMNS)) or {}
+    available, has_header = _first_row(path)
+    if not has_header and named and all(map(str.isdecimal, named.values())):
+        _check_positions(path, columns, named, available, needed)
+        return {name: named[name] for name in needed}
+    named = {name: named[name] for name in needed if name in named}
+    named_rows.check_named(path, available, named)
+    common = {name: COMMON_COLUMNS[name] for name in needed}
+    found = named_rows.recognise(available, named, common)
+    if missing := [name for name in needed if name not in found]:
+        what = "a column of texts and one of targets, such as text and target"
+        if len(needed) == 1:
+            what = "a column of texts, such as text"
         raise errors.InputError(
-            f"{path}: expected a column of texts and one of targets, such as "
-            f"text and target; none is the {missing[0]}. The first row has "
-            f"{', '.join(map(repr, names))}. Name them, as in "
+            f"{path}: expected {what}; none is the {missing[0]}. The first row "
+            f"has {', '.join(map(repr, available))}. Name them, as in "
             "columns=text=NAME,target=NAME; in a file without a header by "
             "position, as in columns=text=0,target=1.",
             argument="columns",
@@ -200,11 +227,47 @@ def _common_columns(path: str) -> dict[str, str]:
     return found
 
 
-def _column_names(path: str) -> Sequence[Any]:
-    """Returns the names in the first row of a table or of JSON lines."""
+def _check_positions(
+    path: str,
+    columns: str,
+    named: Mapping[str, str],
+    first: Sequence[str],
+    needed: Sequence[str],
+) -> None:
+    """Raises InputError for positions that are missing or are not there.
+
+    first: the fields of the first row.
+    """
+    absent = [f"{name}=POSITION" for name in needed if name not in named]
+    if absent:
+        raise errors.InputError(
+            f"columns={columns}: expected {' and '.join(absent)} as well; in a "
+            "file without a header all columns are named by their positions.",
+            argument="columns",
+        )
+    for name in needed:
+        position = named[name]
+        is_there = len(position) < 10 and int(position) < len(first)
+        if not is_there and position not in first:
+            raise errors.InputError(
+                f"{path}: expected the position of a column in {name}="
+                f"{position}, from 0; the first row has {len(first)} fields.",
+                argument="columns",
+            )
+
+
+def _first_row(path: str) -> tuple[list[Any], bool]:
+    """Returns the first row's fields; of JSON or Parquet the names, and True.
+
+    The fields of a table are its header, or a row if it has none.
+    """
     rows = labelled_files.raw_rows(path)
     first: table_rows.RawRow | None = next(iter(rows), None)
-    return [] if first is None else list(first.fields)
+    if first is None:
+        return [], False
+    if isinstance(first.fields, Mapping):
+        return list(first.fields), True
+    return [name.strip() for name in first.fields], False
 
 
 def _parallel(path: str, targets: str) -> Iterator[dict[str, str]]:

@@ -36,6 +36,37 @@ class ReadTest(parameterized.TestCase):
         rows = self.read("a.tsv", "yes\tja\tCC\n", columns="text=0,target=1")
         self.assertEqual(rows, [{"text": "yes", "target": "ja"}])
 
+    def test_spaces_around_the_names_of_a_header_do_not_count(self):
+        rows = self.read("a.csv", "text, target\nyes,ja\n")
+        self.assertEqual(rows, [{"text": "yes", "target": "ja"}])
+
+    def test_a_column_that_is_not_named_has_a_common_name(self):
+        rows = self.read(
+            "a.tsv", "en\tscore\tsummary\nyes\t3\tja\n", columns="text=en"
+        )
+        self.assertEqual(rows, [{"text": "yes", "target": "ja"}])
+
+    @parameterized.parameters(
+        ("text=0", "expected target=POSITION"),
+        ("text=0,target=2", "target=2, from 0; the first row has 2"),
+        ("text=0,target=de", "the column '0' for text"),
+    )
+    def test_columns_that_are_not_there_are_refused(self, columns, message):
+        with self.assertRaisesRegex(errors.InputError, message):
+            self.read("a.tsv", "yes\tja\n", columns=columns)
+
+    @parameterized.parameters(
+        ("a.tsv", "article\tscore\nyes\t3\n", ""),
+        ("a.tsv", "en\tde\nyes\tja\n", "text=en,target=de"),
+        ("a.tsv", "en\nyes\n", "text=en,target=de"),
+        ("a.tsv", "yes\n", "text=0,target=1"),
+        ("a.jsonl", '{"en": ["yes"], "score": 1}\n', "text=en"),
+    )
+    def test_texts_are_read_without_targets(self, name, content, columns):
+        path = self.write(name, content)
+        rows = list(text_pairs.read_texts(path, columns=columns))
+        self.assertEqual(rows, [{"text": "yes"}])
+
     def test_lists_of_sentences_and_of_targets(self):
         row = {"source": ["One.", "Two."], "target": ["a", "b"]}
         (example,) = self.read("a.jsonl", json.dumps(row) + "\n")
@@ -50,13 +81,14 @@ class ReadTest(parameterized.TestCase):
         self.assertEqual(text_pairs.text_of(["a", "", " b "]), "a b")
 
     @parameterized.parameters(
-        ('{"text": "x", "target": []}', "expected a target"),
+        ('{"text": "x", "target": []}', "found an empty list. Fix the row.$"),
+        ('{"text": "x", "target": [null]}', r"\(null\) at index 0"),
         ('{"text": "x", "target": 3}', "expected a target"),
         ('{"text": "x", "target": " "}', "not empty"),
         ('{"text": "x", "target": ["a", ""]}', "not empty"),
         ('{"text": " ", "target": "a"}', "text that is not empty"),
         ('{"text": 3, "target": "a"}', "expected text"),
-        ('{"text": ["a", 3], "target": "a"}', "expected text"),
+        ('{"text": ["a", 3], "target": "a"}', "a list with 3 at index 1"),
         ('{"text": "a"}', "'text'"),
     )
     def test_rows_that_are_no_pairs_are_refused(self, line, message):
@@ -79,6 +111,12 @@ class ReadTest(parameterized.TestCase):
         self.assertEqual(
             text_pairs.data_files(path, "de"), [path, path[:-2] + "de"]
         )
+
+    def test_tables_are_read_without_the_suffix(self):
+        path = self.write("dev.tsv", "text\ttarget\nyes\tja\n")
+        (row,) = text_pairs.read(path, target_suffix="de")
+        self.assertEqual(row, {"text": "yes", "target": "ja"})
+        self.assertEqual(text_pairs.data_files(path, "de"), [path])
 
     def test_compressed_parallel_files(self):
         folder = self.create_tempdir().full_path
