@@ -194,6 +194,11 @@ class EncoderDecoder(base.Task):
             )
         return {HEAD: decoders.build(config)}
 
+    @property
+    def head_start(self) -> str:
+        is_new = self.decoder_init == "new"
+        return "" if is_new else f"decoder_init={self.decoder_init}"
+
     def initialize_heads(
         self, encoder: keras.Model, heads: base.Heads
     ) -> Sequence[str]:

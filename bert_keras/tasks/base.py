@@ -515,6 +515,15 @@ class Task:
         del inputs
         return features
 
+    @property
+    def head_start(self) -> str:
+        """The setting with which `initialize_heads` sets weights, or "".
+
+        Such as "decoder_init=encoder". A run with it is refused if there are no
+        trained weights of an encoder, or no new heads.
+        """
+        return ""
+
     def initialize_heads(
         self, encoder: keras.Model, heads: Heads
     ) -> Sequence[str]:

@@ -30,6 +30,7 @@ from bert_keras.training import (
     devices,
     input_pipeline,
     labelled_records,
+    new_heads,
     new_network,
     run_card,
     run_folder,
@@ -93,6 +94,8 @@ def run(settings: settings_lib.FinetuneSettings, task: base.Task) -> Metrics:
     settings_lib.check(settings, task)
     registry.import_modules(settings.modules)
     new_network.check(settings)
+    is_pretrained = bool(settings.init) and not settings.from_scratch
+    new_heads.check(task, is_pretrained=is_pretrained)
     options.require("train", settings.train)
     options.require("output", settings.output)
     if settings.dev and settings.dev_fraction:
@@ -135,7 +138,7 @@ def _run(
             model = model_lib.BertModel(config.build_encoder(), task)
         else:
             model = loading.load_model(init, task)
-            _initialize_heads(model, init)
+            new_heads.initialize(model, init)
     workers = cluster.Workers(strategy)
     identity = _identity(settings, requested_task, init, model, tokenizer)
     run_folder.claim(settings, identity, workers)
@@ -317,18 +320,6 @@ def _identity(
         head_names = init.matching_heads(model.task)
         reads["init"] = run_folder.weights_fingerprint(model, head_names)
     return run_folder.Identity("finetune", (settings, requested_task), reads)
-
-
-def _initialize_heads(
-    model: model_lib.BertModel, init: checkpoint.Checkpoint
-) -> None:
-    """Lets the task set its new heads; says how many weights it has set."""
-    reused = init.matching_heads(model.task)
-    if reused is None or reused:
-        return
-    paths = model.task.initialize_heads(model.encoder, model.head.by_name())
-    if paths:
-        console.say(f"{len(paths)} weights of new heads start as the encoder's")
 
 
 def _data(settings: settings_lib.FinetuneSettings) -> str:

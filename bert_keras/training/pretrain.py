@@ -24,6 +24,7 @@ from bert_keras.training import (
     cluster,
     devices,
     input_pipeline,
+    new_heads,
     run_card,
     run_folder,
     scoring,
@@ -103,8 +104,11 @@ def _run(
     init = None
     if settings.init:
         init = input_pipeline.read_init(settings, settings.init)
+    new_heads.check(task, is_pretrained=init is not None)
     with strategy.scope():
         model, head_names = _model(settings, task, tokenizer, init)
+        if init is not None:
+            new_heads.initialize(model, init)
     identity = run_folder.Identity(
         "pretrain",
         (settings, requested_task),
