@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from bert_keras import (
     checkpoint,
+    commands,
     console,
     errors,
     evaluation,
@@ -362,7 +363,7 @@ class Predictor:
 def load(
     path: StrPath,
     *,
-    task: base.Task | None = None,
+    task: base.Task | str | None = None,
     lowercase: bool | None = None,
     precision: str | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -370,7 +371,9 @@ def load(
     """Loads a Predictor from a run, a step folder, or another format's folder.
 
     task: another task than the checkpoint's, whose new heads are initialised
-      randomly: what to train, for example with Keras' `fit`.
+      randomly: what to train, for example with Keras' `fit`. Or the name of a
+      task to answer with, such as "next_sentence", all of whose heads the
+      checkpoint has: InputError if it lacks one.
     lowercase: whether text is lower-cased, for another format's folder that
       does not specify it.
     precision: a Keras dtype policy; None: the current one. "bfloat16" stores
@@ -385,17 +388,48 @@ def load(
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy(precision or before)
+        is_asked = isinstance(task, str)
+        if isinstance(task, str):
+            task = _asked(task, source)
+        elif task is not None:
+            base.require_task(task)
+            task = task.for_checkpoint(source.task)
         if settings:
             task = _with_settings(task or source.task, settings, source.folder)
         source = loading.with_frame(source, task)
         say_new_tokens(source)
         model = loading.load_model(source, task)
         card = source.card()
-        if task is not None and not settings:
+        if task is not None and not settings and not is_asked:
             card = model_card.for_training(card, source.name)
         return Predictor(model, source.tokenizer(), card=card)
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _asked(name: str, source: checkpoint.Checkpoint) -> base.Task | None:
+    """Returns the task of a name; None: that of the checkpoint itself.
+
+    Raises InputError if the checkpoint lacks one of its heads.
+    """
+    cls, trained = base.find(name), source.task
+    if trained is not None and type(trained.unwrapped) is cls:
+        return None
+    longest = source.config.max_length or base.MAX_TOKENS
+    length = trained.seq_length if trained else min(cls.seq_length, longest)
+    task = cls(seq_length=length).for_checkpoint(trained)
+    heads = source.matching_heads(task)
+    missing = set(task.head_signatures) - (heads or set())
+    if heads is not None and missing:
+        raise errors.InputError(
+            f"{source.folder}: expected a checkpoint with the head "
+            f"{', '.join(sorted(missing))} for task={name}, found one of "
+            f"{trained.name if trained else 'an encoder without a head'}; "
+            f"fine-tune it with `{commands.command_line('finetune')} "
+            f"--task={name}`.",
+            argument="task",
+        )
+    return task
 
 
 def _with_settings(
@@ -460,7 +494,11 @@ def rows_of(
 def _decode_bytes(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8")
-    value = value.tolist()
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if isinstance(value, list):
-        return [v.decode("utf-8") if isinstance(v, bytes) else v for v in value]
-    return value
+        # Numbers in long lists, such as vectors, are not looked at one by one.
+        if value and isinstance(value[0], (bytes, list)):
+            return [_decode_bytes(each) for each in value]
+        return value
+    return value.item() if isinstance(value, np.generic) else value

@@ -68,8 +68,8 @@ def compare(
 ) -> Difference:
     """Compares two sets of answers: {name: (T, ...)}.
 
-    ranked: the answers that are sorted by score; only the first of each text
-      has to agree.
+    ranked: the answers with lists sorted by score, in their last axis; only
+      the first of each list has to agree.
 
     Numbers are compared for the texts whose strings and integers agree. Raises
     ExportError for other names, other shapes, NaN and infinity.
@@ -100,7 +100,7 @@ def compare(
             distances.append(distance.max(axis=inner, initial=0.0))
         else:
             if name in ranked and expected.ndim > 1:
-                expected, actual = expected[:, :1], actual[:, :1]
+                expected, actual = expected[..., :1], actual[..., :1]
             agree = agree & np.all(expected == actual, axis=inner)
     # Where the label differs, its scores are not comparable.
     numbers = [np.max(d, where=agree, initial=0.0) for d in distances]

@@ -50,18 +50,17 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
 def define_checkpoint() -> None:
     flags.DEFINE_string("checkpoint", "", options.CHECKPOINT)
     flags.DEFINE_string("modules", "", options.MODULES)
-    flags.DEFINE_string("task", "", "Former name of --modules.")
+    flags.DEFINE_string(
+        "task",
+        "",
+        "Export another task that the checkpoint has the heads of, such as "
+        "next_sentence; empty: its own.",
+    )
 
 
 def checkpoint() -> str:
     """Imports the --modules and returns the value of --checkpoint."""
-    modules = flags.FLAGS.modules
-    if flags.FLAGS.task:
-        console.say(
-            options.renaming("task", {"modules": flags.FLAGS.task}, "--")
-        )
-        modules = ",".join(filter(None, (modules, flags.FLAGS.task)))
-    registry.import_modules(modules)
+    registry.import_modules(flags.FLAGS.modules)
     return required("checkpoint")
 
 

@@ -112,9 +112,12 @@ def main() -> None:
     output = common.required("output")
     checkpoint = common.checkpoint()
     precision = flags.FLAGS.precision
-    reference = predictor = predictor_lib.load(checkpoint)
+    task = flags.FLAGS.task or None
+    reference = predictor = predictor_lib.load(checkpoint, task=task)
     if precision != "float32":
-        predictor = predictor_lib.load(checkpoint, precision=precision)
+        predictor = predictor_lib.load(
+            checkpoint, task=task, precision=precision
+        )
     path = export(
         predictor,
         output,

@@ -91,7 +91,9 @@ def main() -> None:
         raise errors.InputError(
             f"--seq_length={','.join(settings.seq_length)}: expected numbers."
         ) from None
-    predictor = predictor_lib.load(common.checkpoint())
+    predictor = predictor_lib.load(
+        common.checkpoint(), task=flags.FLAGS.task or None
+    )
     examples = (
         list(predictor.task.read_examples(settings.data))
         if settings.data

@@ -25,10 +25,12 @@ import tensorflow as tf
 from bert_keras import (
     attention_map,
     console,
+    errors,
     evaluation,
     files,
     generation,
     labelled_examples,
+    mask_filling,
     options,
     predictor,
     registry,
@@ -40,13 +42,19 @@ from bert_keras.tasks import base
 from bert_keras.training import plots
 from trainers import flags
 
+# How some tasks answer: fields of theirs that are no options of training.
+ANSWER_SETTINGS = (generation.SequenceSettings, mask_filling.Settings)
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     checkpoint: str = options.option("", options.CHECKPOINT)
-    modules: str = options.option(
-        "", options.MODULES, formerly=("task",), identity=False
+    task: str = options.option(
+        "",
+        "Answer as another task that the checkpoint has the heads of, such as "
+        "next_sentence; empty: its own.",
     )
+    modules: str = options.option("", options.MODULES, identity=False)
     input: str = options.option("", "File to read; empty: standard input.")
     output: str = options.option("", "File to write; empty: standard output.")
     vectors: str = options.option(
@@ -107,19 +115,25 @@ def main() -> None:
     registry.import_modules(settings.modules)
     given = {
         name: value
-        for name, value in vars(flags.read(generation.SequenceSettings)).items()
+        for kind in ANSWER_SETTINGS
+        for name, value in vars(flags.read(kind)).items()
         if value is not None
     }
-    vectors = None
+    task: base.Task | str | None = settings.task or None
     if settings.vectors:
-        vectors = token_vectors.TokenVectors(layers=settings.vectors)
-    model = predictor.load(settings.checkpoint, task=vectors, settings=given)
-    task = model.task
+        if task:
+            raise errors.InputError(
+                f"vectors={settings.vectors} has no effect with "
+                f"task={task}; leave one of them out.",
+                argument="vectors",
+            )
+        task = token_vectors.TokenVectors(layers=settings.vectors)
+    model = predictor.load(settings.checkpoint, task=task, settings=given)
     lines = unlabelled_texts.read(
         settings.input,
-        task.text_columns,
-        getattr(task, "columns", ""),
-        read_table=task.read_texts,
+        model.task.text_columns,
+        getattr(model.task, "columns", ""),
+        read_table=model.task.read_texts,
     )
     labelled_examples.print_warning(lines)
     if settings.attention:
@@ -169,7 +183,8 @@ def _write(answers: Iterable[Mapping[str, Any]], file: TextIO) -> None:
 
 def define_flags() -> None:
     flags.define(Settings)
-    flags.define(generation.SequenceSettings)
+    for kind in ANSWER_SETTINGS:
+        flags.define(kind)
 
 
 def run() -> None:

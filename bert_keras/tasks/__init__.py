@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # _PUBLIC for type checkers and editors
     from bert_keras.tasks.multiple_choice import (
         MultipleChoice as MultipleChoice,
     )
+    from bert_keras.tasks.next_sentence import NextSentence as NextSentence
     from bert_keras.tasks.question_answering import (
         QuestionAnswering as QuestionAnswering,
     )
@@ -42,6 +43,7 @@ _PUBLIC = {
     "IntentSlots": "intent_slots",
     "MaskedLM": "masked_lm",
     "MultipleChoice": "multiple_choice",
+    "NextSentence": "next_sentence",
     "QuestionAnswering": "question_answering",
     "SequenceToSequence": "sequence_to_sequence",
     "Tagging": "tagging",

@@ -423,6 +423,17 @@ class Task:
         del examples, tokenizer
         return self
 
+    def for_checkpoint(self, trained: "Task | None") -> "Task":
+        """Returns this task as it asks a model that was trained for another.
+
+        trained: the checkpoint's task; None: it is an encoder without a head.
+        A task without a training of its own, which reads the head of another,
+        takes what describes it from there. Raises InputError if it is not such
+        a checkpoint.
+        """
+        del trained
+        return self
+
     def bind(self, load: Callable[[str], Any]) -> "Task":
         """Returns this task with the models that it needs, such as a teacher.
 

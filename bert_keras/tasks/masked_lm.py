@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bert_keras import errors, options
+from bert_keras import errors, mask_filling, options
 from bert_keras import heads as heads_lib
 from bert_keras.data import masking, packing
 from bert_keras.networks import base as networks
@@ -27,7 +27,13 @@ class MaskedLM(base.Task):
 
     The loss is the sum of two means, over the masked positions and over the
     pairs of the global batch (Devlin et al. 2019, section 3.1). A Predictor of
-    this task predicts each [MASK] in a text.
+    this task predicts each [MASK] in a text: the most probable token, with
+    `top_k` that many, or the best of the words `candidates`.
+
+    >>> model = bert_keras.load("runs/base", settings={"top_k": 5})
+    >>> (answer,) = model.predict(["The film is [MASK]."])
+    >>> len(answer["tokens"][0]), answer["tokens"][0][0] == answer["token"][0]
+    (5, True)
     """
 
     pipeline_tag = "fill-mask"
@@ -39,12 +45,24 @@ class MaskedLM(base.Task):
         maximum=0.9,
         formerly=("masked_share",),
     )
+    # How masks are filled. They are no options of training, so that they are no
+    # flags of it.
+    top_k: int | None = None
+    candidates: str | None = None
     # Set from the records' manifest.
     objective: str = "nsp"  # nsp, sop or none
     # Set by `adapt`, from the tokenizer.
     vocab_size: int = 0
     mask_id: int = 0
     special_ids: tuple[int, ...] = ()
+
+    ranked_outputs = ("token_id", "tokens")
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None and self.top_k < 1:
+            raise errors.InputError(
+                f"top_k={self.top_k}: expected 1 or more.", argument="top_k"
+            )
 
     @property
     def softmax_terms(self) -> tuple[str, ...]:
@@ -143,11 +161,18 @@ class MaskedLM(base.Task):
         self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
     ) -> base.Tensors:
         ids = tokenizer(raw["text"], special_tokens=True)
-        return packing.pack(
-            [ids],
+        if self.candidates is None:
+            return packing.pack(
+                [ids], tokenizer.frame, seq_length=self.seq_length
+            )
+        candidates = mask_filling.Candidates(self.candidates, tokenizer)
+        count = len(candidates.counts)
+        rows = packing.pack(
+            [candidates.expand(ids, self.mask_id)],
             tokenizer.frame,
             seq_length=self.seq_length,
         )
+        return rows | {"example_index": rows["example_index"] // count}
 
     def randomize(
         self, features: base.Tensors, targets: base.Targets, seeds: tf.Tensor
@@ -211,7 +236,14 @@ class MaskedLM(base.Task):
     def decode(
         self, outputs: base.Tensors, features: base.Tensors
     ) -> base.Tensors:
-        scores = tf.nn.softmax(outputs["masked_lm"], axis=-1)
+        logits = outputs["masked_lm"]
+        if self.candidates is not None:
+            return {"log_prob": tf.nn.log_softmax(logits, axis=-1)}
+        scores = tf.nn.softmax(logits, axis=-1)
+        if self.top_k is not None:
+            count = min(self.top_k, self.vocab_size)
+            scores, ids = tf.math.top_k(scores, count)
+            return {"token_id": ids, "score": scores}
         return {
             # Not ops.argmax: to handle -0.0 it uses an op that TFLite lacks.
             "token_id": tf.argmax(scores, axis=-1, output_type=tf.int32),
@@ -227,22 +259,66 @@ class MaskedLM(base.Task):
     ) -> base.Tensors:
         """Returns {"token" (T, P) string, "score" (T, P)}, T texts, P masks.
 
-        They are padded with "" and 0.
+        With `top_k` or `candidates` also "tokens" and "scores" (T, P, K), the
+        best first. They are padded with "" and 0.
         """
         del raw
         _, valid = masking.mask_positions(
             features["token_ids"], self.mask_id, MAX_PREDICTED_MASKS
         )
+        if self.candidates is not None:
+            candidates = mask_filling.Candidates(self.candidates, tokenizer)
+            return self._best_candidates(candidates, decoded, valid)
         tokens = tf.gather(
             tf.constant(tokenizer.vocabulary), decoded["token_id"]
         )
+        if self.top_k is not None:
+            return _best(tokens, decoded["score"], valid)
         return {
             "token": tf.where(valid, tokens, ""),
             "score": tf.where(valid, decoded["score"], 0.0),
         }
 
+    def _best_candidates(self, candidates, decoded, valid):
+        """Returns the answers for given words; valid (T L, P)."""
+        least, *_ = candidates.counts
+        # The first row of a text has the fewest masks: `least` for each.
+        valid = valid[:: len(candidates.counts), least - 1 :: least]
+        valid = tf.pad(
+            valid, [[0, 0], [0, MAX_PREDICTED_MASKS - valid.shape[1]]]
+        )
+        scores = candidates.score(decoded["log_prob"])
+        count = min(self.top_k or len(candidates.words), scores.shape[2])
+        scores, best = tf.math.top_k(scores, count)
+        words = tf.gather(tf.constant(candidates.words), best)
+        return _best(words, scores, valid)
+
     def to_python(self, answer: dict[str, Any]) -> dict[str, Any]:
         count = sum(map(bool, answer["token"]))
+        names = ("token", "score", "tokens", "scores")
         return answer | {
-            name: answer[name][:count] for name in ("token", "score")
+            name: answer[name][:count] for name in names if name in answer
         }
+
+    def for_device(self) -> base.Task:
+        if self.candidates is not None:
+            raise errors.InputError(
+                "candidates: a TFLite file reads one row of token ids, and "
+                "words of several tokens need several; leave them out.",
+                argument="candidates",
+            )
+        return self
+
+
+def _best(
+    tokens: tf.Tensor, scores: tf.Tensor, valid: tf.Tensor
+) -> base.Tensors:
+    """Returns the answers for lists of words, the best first; see above."""
+    tokens = tf.where(valid[:, :, tf.newaxis], tokens, "")
+    scores = tf.where(valid[:, :, tf.newaxis], scores, 0.0)
+    return {
+        "token": tokens[:, :, 0],
+        "score": scores[:, :, 0],
+        "tokens": tokens,
+        "scores": scores,
+    }

@@ -33,9 +33,12 @@ class EvaluateSettings:
     """Settings of an evaluation."""
 
     checkpoint: str = options.option("", options.CHECKPOINT)
-    modules: str = options.option(
-        "", options.MODULES, formerly=("task",), identity=False
+    task: str = options.option(
+        "",
+        "Answer as another task that the checkpoint has the heads of, such as "
+        "next_sentence; empty: its own.",
     )
+    modules: str = options.option("", options.MODULES, identity=False)
     data: str = options.option("", "A labelled file, or a folder of records.")
     output: str = options.option(
         "", "File for the answers, one JSON object per row; empty: none."
@@ -94,7 +97,7 @@ def run(settings: EvaluateSettings) -> dict[str, float]:
         for name in plots.OF_TABLES:
             plots.check_picture(plots.path_of(name, settings.output))
     registry.import_modules(settings.modules)
-    model = predictor.load(settings.checkpoint)
+    model = predictor.load(settings.checkpoint, task=settings.task or None)
     began = time.monotonic()
     details: dict[str, str] = {}
     baseline: dict[str, float] = {}
