@@ -384,14 +384,16 @@ def load(
     >>> bert_keras.load("runs/sst2").predict(["a fine film"])[0]["label"]
     'positive'
     """
+    # First, as the checkpoint's own task may be that of a user's module.
+    asked = base.find(task) if isinstance(task, str) else None
     source = formats.read(os.fspath(path), lowercase=lowercase)
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy(precision or before)
-        is_asked = isinstance(task, str)
-        if isinstance(task, str):
-            task = _asked(task, source)
+        if asked:
+            task = _asked(asked, source)
         elif task is not None:
+            assert not isinstance(task, str)
             base.require_task(task)
             task = task.for_checkpoint(source.task)
         if settings:
@@ -400,19 +402,21 @@ def load(
         say_new_tokens(source)
         model = loading.load_model(source, task)
         card = source.card()
-        if task is not None and not settings and not is_asked:
+        if task is not None and not settings and not asked:
             card = model_card.for_training(card, source.name)
         return Predictor(model, source.tokenizer(), card=card)
     finally:
         keras.config.set_dtype_policy(before)
 
 
-def _asked(name: str, source: checkpoint.Checkpoint) -> base.Task | None:
-    """Returns the task of a name; None: that of the checkpoint itself.
+def _asked(
+    cls: type[base.Task], source: checkpoint.Checkpoint
+) -> base.Task | None:
+    """Returns a task of the class; None: that of the checkpoint itself.
 
     Raises InputError if the checkpoint lacks one of its heads.
     """
-    cls, trained = base.find(name), source.task
+    trained = source.task
     if trained is not None and type(trained.unwrapped) is cls:
         return None
     longest = source.config.max_length or base.MAX_TOKENS
@@ -423,10 +427,10 @@ def _asked(name: str, source: checkpoint.Checkpoint) -> base.Task | None:
     if heads is not None and missing:
         raise errors.InputError(
             f"{source.folder}: expected a checkpoint with the head "
-            f"{', '.join(sorted(missing))} for task={name}, found one of "
+            f"{', '.join(sorted(missing))} for task={task.name}, found one of "
             f"{trained.name if trained else 'an encoder without a head'}; "
             f"fine-tune it with `{commands.command_line('finetune')} "
-            f"--task={name}`.",
+            f"--task={task.name}`.",
             argument="task",
         )
     return task

@@ -35,6 +35,7 @@ _TASKS = _DATA | {
     "encoder_decoder",
     "beams",
     "generation",
+    "mask_filling",
     "kv_cache",
 }
 _MODEL = _NETWORK | _TASKS | {"model"}
@@ -65,6 +66,7 @@ INSIDE = {
     "kv_cache": set(),
     "beams": set(),
     "generation": {"beams"},
+    "mask_filling": {"tokenizers.base"},
     "heads": {"kernels", "layers", "networks.base"},
     "attention_scores": {"layers", "networks.base"},
     "decoders": {

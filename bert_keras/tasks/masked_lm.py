@@ -17,6 +17,7 @@ from bert_keras.tokenizers import base as tokenizers
 # Maximum number of [MASK]s that are predicted in a text; a constant keeps
 # shapes static on every device.
 MAX_PREDICTED_MASKS = 20
+_AT = 5  # of the accuracy of the best k words
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -227,10 +228,14 @@ class MaskedLM(base.Task):
         for term, (labels, weights) in self._own_targets(targets).items():
             predicted = tf.argmax(outputs[term], axis=-1, output_type=tf.int32)
             correct = tf.cast(predicted == labels, tf.float32)
-            sums[f"{term}_accuracy"] = (
-                tf.reduce_sum(correct * weights),
-                tf.reduce_sum(weights),
-            )
+            total = tf.reduce_sum(weights)
+            sums[f"{term}_accuracy"] = tf.reduce_sum(correct * weights), total
+            if term == "masked_lm":
+                among = _is_among_best(labels, outputs[term])
+                sums[f"{term}_accuracy_at_{_AT}"] = (
+                    tf.reduce_sum(among * weights),
+                    total,
+                )
         return sums
 
     def decode(
@@ -308,6 +313,15 @@ class MaskedLM(base.Task):
                 argument="candidates",
             )
         return self
+
+
+def _is_among_best(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns 1 where the label has one of the _AT highest logits, else 0."""
+    own = tf.gather(logits, labels, batch_dims=2)
+    better = tf.math.count_nonzero(
+        logits > own[..., tf.newaxis], axis=-1, dtype=tf.int32
+    )
+    return tf.cast(better < _AT, tf.float32)
 
 
 def _best(

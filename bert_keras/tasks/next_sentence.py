@@ -51,7 +51,7 @@ class NextSentence(base.Task):
         if not objective:
             raise errors.InputError(
                 "next_sentence expects a checkpoint that was pretrained on "
-                "pairs of sentences (prepare --sentence_objective=nsp or sop), "
+                "pairs of sentences (`sentence_objective` nsp or sop), "
                 f"found one of {trained.name if trained else 'no task'}.",
                 argument="task",
             )
@@ -80,7 +80,7 @@ class NextSentence(base.Task):
     ) -> base.Targets:
         raise errors.InputError(
             "next_sentence asks a pretrained model and is not trained; train "
-            "pairs of texts with --task=classification.",
+            "pairs of texts with task=classification.",
             argument="task",
         )
 

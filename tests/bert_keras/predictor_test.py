@@ -322,7 +322,8 @@ class MeasureTest(absltest.TestCase):
 
 class OtherTaskTest(parameterized.TestCase):
     @parameterized.parameters(
-        ("classification", "expected an object"),
+        ("embeddings", "task=embeddings: expected one of"),
+        ("tagging", "a checkpoint with the head tag.* for task=tagging"),
         (classification.Classification, "expected an object"),
         (
             classification.Classification(seq_length=32),
