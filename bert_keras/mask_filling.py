@@ -17,7 +17,7 @@ from bert_keras.tokenizers import base as tokenizers
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How masks are filled."""
+    """How a masked language model answers."""
 
     candidates: str | None = options.option(
         None,
@@ -25,6 +25,12 @@ class Settings:
         "with commas between; a word may have several tokens. Default: the "
         "entries of the vocabulary.",
         value_type=str,
+    )
+    masked: bool | None = options.option(
+        None,
+        "For token_scores: whether each token is masked in turn; false: the "
+        "text is read once, as it is. Default: true.",
+        value_type=bool,
     )
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # _PUBLIC for type checkers and editors
         SequenceToSequence as SequenceToSequence,
     )
     from bert_keras.tasks.tagging import Tagging as Tagging
+    from bert_keras.tasks.token_scores import TokenScores as TokenScores
 
 _PUBLIC = {
     "CausalLM": "causal_lm",
@@ -47,6 +48,7 @@ _PUBLIC = {
     "QuestionAnswering": "question_answering",
     "SequenceToSequence": "sequence_to_sequence",
     "Tagging": "tagging",
+    "TokenScores": "token_scores",
 }
 
 __all__ = list(_PUBLIC)
