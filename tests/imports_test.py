@@ -113,6 +113,7 @@ INSIDE = {
     | {"formats", "loading", "length_batching"}
     | {"console", "labelled_examples", "evaluation"},
     "attention_map": {"encoder_decoder", "generation", "predictor"},
+    "vector_files": set(),
     "token_vectors": {"data", "networks.base", "tasks.base", "tokenizers.base"},
     "vocabulary_surgery": _CHECKPOINT | {"text"},
     "commands": set(),

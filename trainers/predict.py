@@ -4,6 +4,8 @@
   bert-keras predict --checkpoint=runs/mrpc --input=pairs.tsv
   echo "The film" | bert-keras predict --checkpoint=runs/gpt --top_p=0.9
   echo "A film" | bert-keras predict --checkpoint=elmo --vectors=0,1,2
+  bert-keras predict --checkpoint=minilm --task=embedding --input=texts.txt \
+      --output=vectors.npy
 
 A line is a text; for pairs, two texts separated by a TAB, as in a .tsv file
 without a header. Other tables (.csv, .tsv, .parquet) are read by their column
@@ -11,15 +13,22 @@ names, as in training. A line that starts with { is a JSON object with the
 task's columns, as is each line of a .json, .jsonl or .ndjson file. The model is
 loaded once. Lines of a pipe are answered one by one, so that another program
 can wait for each answer; --input runs in batches and is faster.
+
+An --output that ends in .npy is an array with a row for each text: its vector,
+or with --vectors the vectors of its tokens, padded with 0. The same command
+continues it if it was stopped.
 """
 
 import dataclasses
+import itertools
 import os
 import stat
 import sys
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
+import numpy as np
 import tensorflow as tf
 
 from bert_keras import (
@@ -36,14 +45,19 @@ from bert_keras import (
     registry,
     streams,
     token_vectors,
+    vector_files,
 )
 from bert_keras.data import unlabelled_texts
-from bert_keras.tasks import base
-from bert_keras.training import plots
+from bert_keras.tasks import base, embedding
+from bert_keras.training import plots, run_folder
 from trainers import flags
 
 # How some tasks answer: fields of theirs that are no options of training.
-ANSWER_SETTINGS = (generation.SequenceSettings, mask_filling.Settings)
+ANSWER_SETTINGS = (
+    generation.SequenceSettings,
+    mask_filling.Settings,
+    vector_files.Settings,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +71,12 @@ class Settings:
     modules: str = options.option("", options.MODULES, identity=False)
     input: str = options.option("", "File to read; empty: standard input.")
     output: str = options.option("", "File to write; empty: standard output.")
+    dtype: str = options.option(
+        "float32",
+        "Type of the numbers of an .npy file; int8 is 127 times a value from "
+        "-1 to 1, rounded.",
+        choices=vector_files.DTYPES,
+    )
     vectors: str = options.option(
         "",
         "Answer with the vectors of each token instead: the layers they are "
@@ -138,6 +158,9 @@ def main() -> None:
     labelled_examples.print_warning(lines)
     if settings.attention:
         lines = _drawn(model, lines, settings.attention)
+    if settings.output.endswith(".npy"):
+        _write_vectors(model, lines, settings)
+        return
     # A pipe's writer may wait for each answer; a file allows batches.
     if settings.input or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode):
         answers = predict(model, lines, batch_size=settings.batch_size)
@@ -166,6 +189,55 @@ def _drawn(
         yield line
     if number < 0:
         console.say(f"attention={path} is not written: there is no text")
+
+
+def _write_vectors(
+    model: predictor.Predictor,
+    lines: Iterable[str | base.Example],
+    settings: Settings,
+) -> None:
+    """Writes a vector, or the vectors of its tokens, for each line."""
+    name, shape = _array_of(model, settings.output)
+    is_file = os.path.isfile(settings.input)
+    identity = {
+        "checkpoint": run_folder.weights_fingerprint(model.model, None),
+        "tokenizer": model.tokenizer.fingerprint,
+        "task": dataclasses.asdict(model.task),
+        # A pipe cannot be read again.
+        "input": files.checksum(settings.input)
+        if is_file
+        else uuid.uuid4().hex,
+    }
+    with vector_files.VectorFile(
+        settings.output, shape=shape, dtype=settings.dtype, identity=identity
+    ) as file:
+        if file.done:
+            console.say(f"continuing after {file.done:,} texts")
+        rest = itertools.islice(lines, file.done, None)
+        for answer in predict(model, rest, batch_size=settings.batch_size):
+            row = np.zeros(shape, np.float32)
+            values = np.asarray(answer[name], np.float32)
+            row[tuple(map(slice, values.shape))] = values
+            file.write(row)
+    console.say(f"wrote {file.done:,} x {shape} to {settings.output}")
+
+
+def _array_of(
+    model: predictor.Predictor, output: str
+) -> tuple[str, tuple[int, ...]]:
+    """Returns the answer that an array has, and the shape of a row."""
+    width = model.model.encoder.config.hidden_size
+    task = model.task
+    if isinstance(task, embedding.Embedding) and not task.pair:
+        return "embedding", (width,)
+    if isinstance(task, token_vectors.TokenVectors) and len(task.indices) == 1:
+        return f"layer_{task.indices[0]}", (task.seq_length, width)
+    raise errors.InputError(
+        f"output={output}: expected task=embedding for the vector of each "
+        "text, or `vectors` with one layer for those of its tokens; for other "
+        "answers name a .jsonl file.",
+        argument="output",
+    )
 
 
 def _write(answers: Iterable[Mapping[str, Any]], file: TextIO) -> None:

@@ -1,6 +1,7 @@
 """Text embeddings: unit vectors whose cosine is the similarity of the texts."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,11 @@ from bert_keras.tokenizers import base as tokenizers
 @keras.saving.register_keras_serializable("bert_keras")
 @dataclasses.dataclass(frozen=True)
 class Embedding(base.Task):
-    """The mean of a text's last hidden states, scaled to length 1.
+    """A vector of each text: by default the mean of its last hidden states.
+
+    `layers` and `pooling` choose other states, and `normalize` scales the
+    vector to length 1. It needs no head, so any encoder answers without
+    training.
 
     It is trained on pairs of texts with a similarity label: the target of the
     cosine is the label divided by the highest label (Reimers & Gurevych 2019,
@@ -44,6 +49,20 @@ class Embedding(base.Task):
         "text=NAME,text_pair=NAME,label=NAME; for a file without a header, "
         "column indices from 0. Empty: common names are recognised.",
     )
+    layers: str = options.option(
+        "-1",
+        "Indices of the layers whose mean is taken, with commas between; 0 is "
+        "the embeddings, -1 the last one.",
+    )
+    pooling: str = options.option(
+        "mean",
+        "How the states of a text's tokens become one vector: mean, max, or "
+        "first, that of [CLS].",
+        choices=("mean", "max", "first"),
+    )
+    normalize: bool = options.option(
+        True, "Scale vectors to length 1; their product is the cosine then."
+    )
     metric_names = ("spearman", "pearson")
 
     # Set by `adapt`, from the training data.
@@ -53,6 +72,22 @@ class Embedding(base.Task):
     def __post_init__(self) -> None:
         columns = labelled_files.format_columns(self.columns)
         object.__setattr__(self, "columns", columns)
+        if self.pooling not in _POOLS:
+            raise errors.InputError(
+                f"pooling={self.pooling}: expected {', '.join(_POOLS)}.",
+                argument="pooling",
+            )
+        if not re.fullmatch(r"-?\d+(,-?\d+)*", self.layers):
+            raise errors.InputError(
+                f"layers={self.layers!r}: expected indices with commas "
+                "between, such as -1 or 0,1,2.",
+                argument="layers",
+            )
+
+    @property
+    def indices(self) -> list[int]:
+        """The indices of `layers`."""
+        return [int(part) for part in self.layers.split(",")]
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -146,6 +181,13 @@ class Embedding(base.Task):
     def build_heads(
         self, config: networks.NetworkConfig
     ) -> dict[str, keras.layers.Layer]:
+        count = config.num_layers + 1
+        if not all(-count <= index < count for index in self.indices):
+            raise errors.InputError(
+                f"layers={self.layers}: the network has the layers 0 to "
+                f"{count - 1}.",
+                argument="layers",
+            )
         return {}
 
     def outputs(
@@ -157,11 +199,16 @@ class Embedding(base.Task):
         training: bool | None,
     ) -> base.Tensors:
         """Returns {"embedding": (B, H)}; for pairs also "embedding_pair"."""
-        hidden, mask = encoded["hidden"][-1], features["padding_mask"]
+        mask = features["padding_mask"]
+        states = [
+            tf.cast(encoded["hidden"][index], tf.float32)
+            for index in self.indices
+        ]
+        hidden = tf.add_n(states) / len(states) if states[1:] else states[0]
+        pool = _POOLS[self.pooling]
+        scale = _unit if self.normalize else tf.identity
         return {
-            name.replace("text", "embedding"): _unit(
-                heads_lib.pool(hidden, mask, number)
-            )
+            name.replace("text", "embedding"): scale(pool(hidden, mask, number))
             for number, name in enumerate(self.text_columns, 1)
         }
 
@@ -208,6 +255,27 @@ class Embedding(base.Task):
         return classification.correlations(gold, cosines)
 
 
+def _max(hidden, mask, number):
+    """Returns the maximum over a text's tokens; 0 in rows without the text."""
+    is_text = (mask == number)[:, :, tf.newaxis]
+    most = tf.reduce_max(tf.where(is_text, hidden, hidden.dtype.min), axis=1)
+    return tf.where(tf.reduce_any(is_text, axis=1), most, 0.0)
+
+
+def _first(hidden, mask, number):
+    """Returns the state of a text's first token; 0 in rows without the text."""
+    is_text = mask == number
+    is_first = is_text & (
+        tf.cumsum(tf.cast(is_text, tf.int32), axis=1, exclusive=True) == 0
+    )
+    return tf.reduce_sum(
+        tf.where(is_first[:, :, tf.newaxis], hidden, 0.0), axis=1
+    )
+
+
+_POOLS = {"mean": heads_lib.pool, "max": _max, "first": _first}
+
+
 def _unit(vectors):
     """Scales vectors (B, H) to length 1; zeros, of padding rows, stay zeros.
 
@@ -218,7 +286,8 @@ def _unit(vectors):
 
 
 def _cosine(outputs):
-    return tf.reduce_sum(outputs["embedding"] * outputs["embedding_pair"], -1)
+    first, second = outputs["embedding"], outputs["embedding_pair"]
+    return tf.reduce_sum(_unit(first) * _unit(second), -1)
 
 
 def _parse_label(example: base.Example, index: int) -> float:
