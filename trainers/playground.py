@@ -26,6 +26,11 @@ class Settings:
         "page offers as examples, without empty and too long texts; empty: "
         "built-in ones.",
     )
+    task: str = options.option(
+        "",
+        "Answer as another task that the checkpoint has the heads of, such as "
+        "next_sentence; empty: its own.",
+    )
     host: str = options.option(
         "127.0.0.1",
         "Address to listen on: 127.0.0.1 is reached from this machine only, "
@@ -43,7 +48,7 @@ def main() -> None:
     # Show the last two parts: the last one may be only step-00001000.
     parts = os.path.normpath(settings.checkpoint).split(os.sep)
     with playground.listen(settings.host, settings.port) as server:
-        model = predictor.load(settings.checkpoint)
+        model = predictor.load(settings.checkpoint, task=settings.task or None)
         server.run(
             playground.Session(
                 model,

@@ -36,6 +36,23 @@ TEXTS = Examples(
     ),
 )
 
+NEXT = Examples(
+    (
+        {
+            "text": "It rained all night.",
+            "text_pair": "In the morning the streets were wet.",
+        },
+        {
+            "text": "It rained all night.",
+            "text_pair": "The parliament is elected for five years.",
+        },
+    ),
+    (
+        {"text": "师徒四人历经艰险。", "text_pair": "他们终于取得真经。"},
+        {"text": "师徒四人历经艰险。", "text_pair": "诸葛亮火烧赤壁。"},
+    ),
+)
+
 LINES = Examples(
     (
         {

@@ -443,6 +443,41 @@ class FilledMasks(View):
         return shown
 
 
+class Follows(View):
+    """Next sentence: the probability that the second text follows."""
+
+    needs = {"follows": bool, "score": float}
+    columns = ("text", "text_pair")
+    example_texts = examples.NEXT
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(_, answer)] = rows
+        caption = "Probability that the second text follows"
+        return [blocks.scale(caption, answer["score"], low=0, high=1)]
+
+
+class TokenProbabilities(View):
+    """The probability of each token of a text."""
+
+    needs = {"token": list, "log_prob": list, "score": float}
+    columns = ("text",)
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(_, answer)] = rows
+        bars = [
+            blocks.bar(token, float(np.exp(log_prob)))
+            for token, log_prob in zip(
+                answer["token"], answer["log_prob"], strict=True
+            )
+        ]
+        if not bars:
+            return [blocks.message("The text has no tokens.")]
+        return [
+            blocks.headline("Log-probability", f"{answer['score']:.2f}"),
+            blocks.bars("Probability of each token", bars, shown=len(bars)),
+        ]
+
+
 class ExpectedWords(View):
     """Bidirectional language model: what each side expects for each word."""
 
@@ -491,6 +526,8 @@ VIEWS: tuple[type[View], ...] = (
     Summary,
     Continuation,
     GeneratedText,
+    Follows,
+    TokenProbabilities,
     FilledMasks,
     ExpectedWords,
     View,

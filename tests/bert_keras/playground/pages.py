@@ -16,7 +16,9 @@ from bert_keras.tasks import (
     classification,
     denoising,
     embedding,
+    next_sentence,
     tagging,
+    token_scores,
 )
 from bert_keras.wrappers import mix
 from tests import sharp, tiny
@@ -74,6 +76,14 @@ _MORE = {
     ),
     "denoising": lambda: _predictor(
         denoising.Denoising(seq_length=32).adapt([], tiny.tokenizer())
+    ),
+    "next_sentence": lambda: _predictor(
+        next_sentence.NextSentence(seq_length=32)
+    ),
+    "token_scores": lambda: _predictor(
+        token_scores.TokenScores(seq_length=32).for_checkpoint(
+            tiny.masked_lm_model().task
+        )
     ),
     "elmo_tagging": lambda: _of_elmo(
         mix.Mix(tagging.Tagging(seq_length=32, types=("FILM", "人")))

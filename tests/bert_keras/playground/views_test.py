@@ -29,6 +29,8 @@ VIEWS = {
     "sequence_to_sequence": views.GeneratedText,
     "denoising": views.GeneratedText,
     "extractive_summary": views.Summary,
+    "next_sentence": views.Follows,
+    "token_scores": views.TokenProbabilities,
     "bidirectional_lm": views.ExpectedWords,
     "elmo_tagging": views.Entities,
     "users": views.View,

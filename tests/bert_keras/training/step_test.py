@@ -207,7 +207,9 @@ class TrainStepTest(parameterized.TestCase):
         self.assertLessEqual(run.graphs(), most)
 
     def test_every_task_is_compiled_here(self):
-        self.assertContainsSubset(base.names(), TASKS)
+        # Those are asked, and have no training.
+        trained = set(base.names()) - {"next_sentence", "token_scores"}
+        self.assertContainsSubset(trained, TASKS)
 
     @parameterized.parameters(
         ("bidirectional_lm", "one_device", 1),
