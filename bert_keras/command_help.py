@@ -21,7 +21,8 @@ GROUPS: Mapping[str, Sequence[str]] = {
         *("masked_lm_prob", "max_predictions_per_seq", "shard_mb"),
     ),
     "Model": (
-        *("checkpoint", "init", "from_scratch", "model", "allow_missing"),
+        *("checkpoint", "task", "init", "from_scratch", "model"),
+        "allow_missing",
         "freeze",
         *("objective", "modules", "add_words", "trim_to", "positions"),
     ),
