@@ -421,7 +421,7 @@ class SettingsTest(parameterized.TestCase):
         ({"num_beams": 0}, "num_beams=0: expected at least 1"),
         ({"num_beams": 2.0}, "num_beams is 2.0; expected a whole number"),
         ({"num_beams": 2, "length_penalty": 5.1}, "=5.1: expected -5.0 to 5"),
-        ({"num_beams": 2, "coverage_penalty": -0.1}, "=-0.1: expected at lea"),
+        ({"num_beams": 2, "coverage_penalty": -0.1}, "=-0.1: expected 0.0 to"),
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size=-1: expected at"),
         ({"min_new_tokens": -1}, "min_new_tokens=-1: expected at least 0"),
     )
