@@ -266,7 +266,8 @@ def find(name: str, *, argument: str = "tokenizer") -> type[Any]:
         raise errors.InputError(
             f"{argument}={name}: expected one of {', '.join(names())}, or the "
             "dotted name of a module of yours, such as my_package."
-            "my_tokenizer, which is importable here.",
+            "my_tokenizer, which is importable here; a pair is made by tasks "
+            "that generate texts.",
             argument=argument,
         )
     return registry.import_class(PACKAGE, name, Tokenizer)
