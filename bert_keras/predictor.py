@@ -409,6 +409,19 @@ def load(
         keras.config.set_dtype_policy(before)
 
 
+def adapted(model: Predictor, examples: Iterable[base.Example]) -> Predictor:
+    """Returns a predictor whose task is adapted to labelled examples.
+
+    A task without heads may learn from them what it reads, such as pairs of
+    texts. One that has heads is what it was trained for, and is returned.
+    """
+    if model.task.head_signatures:
+        return model
+    task = model.task.adapt(examples, model.tokenizer)
+    network = model_lib.BertModel(model.model.encoder, task)
+    return Predictor(network, model.tokenizer, card=model.card)
+
+
 def _asked(
     cls: type[base.Task], source: checkpoint.Checkpoint
 ) -> base.Task | None:

@@ -99,8 +99,10 @@ def main() -> None:
         if settings.data
         else ()
     )
-    least, metric = None, predictor.task.metric_names[0]
-    rows = {}
+    if flags.FLAGS.task and examples:
+        predictor = predictor_lib.adapted(predictor, examples)
+    least, rows = None, {}
+    metric = next(iter(predictor.task.metric_names), "")
     # If the exported task differs from the checkpoint's, so does its metric.
     scored = predictor.task.for_device() == predictor.task
     if not scored and "int8" in settings.quantization:

@@ -52,7 +52,7 @@ from bert_keras.tasks import base, embedding
 from bert_keras.training import plots, run_folder
 from trainers import flags
 
-# How some tasks answer: fields of theirs that are no options of training.
+# Fields of tasks that say how they answer, and are no options of training.
 ANSWER_SETTINGS = (
     generation.SequenceSettings,
     mask_filling.Settings,

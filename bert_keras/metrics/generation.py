@@ -136,9 +136,8 @@ def by_length(
             [hypotheses[i] for i in members], [references[i] for i in members]
         )
         least, most = lengths[members].min(), lengths[members].max()
-        names.append(
-            f"{least}-{most} {unit}" if least < most else f"{least} {unit}"
-        )
+        extent = f"{least}-{most}" if least < most else f"{least}"
+        names.append(f"{extent} {unit if most > 1 else unit.removesuffix('s')}")
         values.append([len(members), *(metrics[n] for n in LENGTH_COLUMNS[1:])])
     return names, np.array(values)
 

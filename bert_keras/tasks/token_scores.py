@@ -1,6 +1,7 @@
 """How probable a masked language model finds each token of a text."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -65,6 +66,23 @@ class TokenScores(base.Task):
         return self.with_settings(
             vocab_size=inner.vocab_size, mask_id=inner.mask_id
         )
+
+    def read_examples(self, path: str) -> Iterator[base.Example]:
+        raise errors.InputError(
+            "token_scores has no labelled rows: it asks a pretrained model "
+            f"about texts, and {path} is to be read by predict.",
+            argument="task",
+        )
+
+    def for_device(self) -> base.Task:
+        if self.masked:
+            raise errors.InputError(
+                "masked=true: a TFLite file reads one row of token ids, and "
+                "token_scores masks each token in a row of its own; export a "
+                "SavedModel.",
+                argument="masked",
+            )
+        return self
 
     def preprocess(
         self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
@@ -157,7 +175,7 @@ class TokenScores(base.Task):
         tokens and their probabilities, the best first. Padding is "" and 0.
         """
         if self.masked:
-            values = self._of_masked_rows(decoded, features, raw, tokenizer)
+            values = self._of_masked_rows(decoded, features, raw)
         else:
             values = _of_rows(decoded, features, tokenizer)
         ids = values.pop("id")
@@ -181,9 +199,8 @@ class TokenScores(base.Task):
             "scores": tf.where(valid, tf.exp(values["best_log_prob"]), 0.0),
         }
 
-    def _of_masked_rows(self, decoded, features, raw, tokenizer):
+    def _of_masked_rows(self, decoded, features, raw):
         """Gathers one token of each row: {name: (T, N, ...)}; id -1: none."""
-        del tokenizer
         log_probs, ids = decoded["log_probs"], features["own_id"]
         known = tf.maximum(ids, 0)
         values = {

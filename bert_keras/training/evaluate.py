@@ -134,6 +134,9 @@ def _on_examples(
     examples, skipped = labelled_examples.from_file(
         task, settings.data, columns=settings.columns
     )
+    if settings.task:
+        model = predictor.adapted(model, examples)
+        task = model.task
     unseen = evaluation.unseen_labels(task, examples, settings.data)
     answers = model.predict(examples, batch_size=settings.batch_size)
     truncated = sum(answer["truncated"] for answer in answers)

@@ -181,7 +181,7 @@ class ScoreTest(parameterized.TestCase):
         ):
             self.assertAlmostEqual(value, of_long[name])
         names, _ = generation.by_length(["很 好", "好"], ["a", "b"], ["a", "b"])
-        self.assertEqual(names, ["1 characters", "2 characters"])
+        self.assertEqual(names, ["1 character", "2 characters"])
 
     def test_the_share_of_the_references_chooses_the_language(self):
         # 3 of 10 characters are not more than 30%.

@@ -1,12 +1,16 @@
 import dataclasses
+import os
 
 import numpy as np
-from absl.testing import absltest
+import tensorflow as tf
+from absl.testing import absltest, parameterized
 
-from bert_keras import errors, predictor
+from bert_keras import checkpoint, errors, predictor
 from bert_keras import model as model_lib
+from bert_keras.networks import base as networks
 from bert_keras.networks import bert
-from bert_keras.tasks import embedding
+from bert_keras.tasks import base, embedding
+from bert_keras.training import evaluate
 from tests import tiny
 
 ROWS = [
@@ -62,6 +66,111 @@ class EmbeddingTest(absltest.TestCase):
             answer[0]["embedding"], answer[1]["embedding_pair"], atol=1e-6
         )
         self.assertAlmostEqual(answer[1]["similarity"], 1.0, 5)
+
+
+class VectorsTest(parameterized.TestCase):
+    """Which vector of a text it is, against NumPy on the text alone."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.encoder = tiny.bert(initializer_range=0.5).build_encoder()
+
+    def vector(self, text, layers, pooling, normalize):
+        tokenizer = tiny.tokenizer()
+        (ids,) = tokenizer(tf.constant([text])).to_list()
+        row = tf.constant([[2, *ids, 3]])
+        features = {
+            "token_ids": row,
+            "segment_ids": tf.zeros_like(row),
+            "padding_mask": tf.ones_like(row),
+        }
+        hidden = networks.encode(self.encoder, features, training=False)
+        states = np.mean([hidden["hidden"][i][0] for i in layers], axis=0)
+        pool = {
+            "mean": lambda x: x.mean(axis=0),
+            "max": lambda x: x.max(axis=0),
+            "first": lambda x: x[0],
+        }
+        vector = pool[pooling](states)
+        return vector / np.linalg.norm(vector) if normalize else vector
+
+    @parameterized.parameters(
+        ((-1,), "mean", True),
+        ((0,), "max", False),
+        ((-1, 1, 0), "first", False),
+        ((-1, 1, 0), "max", True),
+    )
+    def test_of_layers_poolings_and_lengths(self, layers, pooling, normalize):
+        settings = {
+            "layers": ",".join(map(str, layers)),
+            "pooling": pooling,
+            "normalize": normalize,
+        }
+        for pair in (False, True):
+            task = embedding.Embedding(seq_length=32, pair=pair, **settings)
+            model = predictor.Predictor(
+                model_lib.BertModel(self.encoder, task), tiny.tokenizer()
+            )
+            for row, answer in zip(ROWS, model.predict(ROWS), strict=True):
+                vectors = [
+                    self.vector(row[name], layers, pooling, normalize)
+                    for name in ("text", "text_pair")
+                ]
+                np.testing.assert_allclose(
+                    answer["embedding"], vectors[0], atol=2e-5
+                )
+                if pair:
+                    np.testing.assert_allclose(
+                        answer["embedding_pair"], vectors[1], atol=2e-5
+                    )
+                    lengths = np.linalg.norm(vectors, axis=1)
+                    self.assertAlmostEqual(
+                        answer["similarity"],
+                        np.dot(*vectors) / np.prod(lengths),
+                        places=4,
+                    )
+
+    @parameterized.parameters(
+        ({"layers": "x"}, "layers='x': expected indices"),
+        ({"layers": ""}, "layers='': expected indices"),
+        ({"layers": "3"}, "layers=3: the network has the layers 0 to 2"),
+        ({"layers": "0,-4"}, "layers=0,-4: the network has the layers 0 to 2"),
+        ({"pooling": "sum"}, "pooling=sum: expected mean, max, first"),
+    )
+    def test_what_is_no_layer_or_pooling_is_refused(self, settings, message):
+        with self.assertRaisesRegex(errors.InputError, message):
+            task = embedding.Embedding(seq_length=32, **settings)
+            model_lib.BertModel(self.encoder, task)
+
+    def test_a_saved_default_is_that_of_before_there_were_layers(self):
+        old = embedding.Embedding(seq_length=32).to_dict()
+        self.assertEqual(
+            set(old), {"name", "seq_length", "columns", "pair", "highest"}
+        )
+        other = embedding.Embedding(layers="0", pooling="max", normalize=False)
+        for task in (embedding.Embedding(), other):
+            self.assertEqual(base.from_dict(task.to_dict()), task)
+
+    def test_an_encoder_is_evaluated_on_pairs(self):
+        folder = self.create_tempdir().full_path
+        checkpoint.save(
+            folder,
+            model_lib.BertModel(self.encoder, None),
+            tiny.tokenizer(),
+            step=1,
+        )
+        path = os.path.join(folder, "pairs.tsv")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("text\ttext_pair\tlabel\n")
+            for row in ROWS[:1] * 2 + ROWS[2:]:
+                file.write("\t".join(row.values()) + "\n")
+        metrics = evaluate.run(
+            evaluate.EvaluateSettings(
+                checkpoint=folder, data=path, task="embedding"
+            )
+        )
+        self.assertIn("spearman", metrics)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from absl.testing import absltest, parameterized
 import bert_keras
 from bert_keras import checkpoint, errors
 from bert_keras import model as model_lib
-from bert_keras.tasks import classification, masked_lm
+from bert_keras.tasks import classification, masked_lm, token_scores
 from tests import sharp, tiny
 
 TOKENIZER = tiny.tokenizer()
@@ -91,6 +91,15 @@ class TokenScoresTest(parameterized.TestCase):
             errors.InputError, "of a masked language model, found one of class"
         ):
             bert_keras.load(folder, task="token_scores")
+
+    def test_it_has_no_labelled_rows_and_no_device_masks_each_token(self):
+        task = token_scores.TokenScores()
+        with self.assertRaisesRegex(errors.InputError, "x.tsv is to be read"):
+            task.read_examples("x.tsv")
+        with self.assertRaisesRegex(errors.InputError, "masked=true: a TFL"):
+            task.for_device()
+        as_it_is = token_scores.TokenScores(masked=False)
+        self.assertEqual(as_it_is.for_device(), as_it_is)
 
     def test_less_than_one_is_refused(self):
         with self.assertRaisesRegex(errors.InputError, "top_k=0: expected 1"):
