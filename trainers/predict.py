@@ -4,8 +4,7 @@
   bert-keras predict --checkpoint=runs/mrpc --input=pairs.tsv
   echo "The film" | bert-keras predict --checkpoint=runs/gpt --top_p=0.9
   echo "A film" | bert-keras predict --checkpoint=elmo --vectors=0,1,2
-  bert-keras predict --checkpoint=minilm --task=embedding --input=texts.txt \
-      --output=vectors.npy
+  bert-keras predict --task=embedding --checkpoint=minilm --output=x.npy
 
 A line is a text; for pairs, two texts separated by a TAB, as in a .tsv file
 without a header. Other tables (.csv, .tsv, .parquet) are read by their column
@@ -106,6 +105,26 @@ def predict(
     return model.stream(examples, **batching)
 
 
+def predict_from(
+    model: predictor.Predictor,
+    lines: Iterable[str | base.Example],
+    start: int,
+    *,
+    batch_size: int,
+    ahead: int = predictor.SORTED_BATCHES,
+) -> Iterator[dict[str, Any]]:
+    """Yields the answers of `predict` from the line `start` on, bit-equal.
+
+    Texts are batched by length within blocks of lines. To have the batches, and
+    so the rounding, of a run that was never stopped, the block that `start` is
+    in is answered from its beginning.
+    """
+    known = start % (batch_size * ahead)
+    rest = itertools.islice(lines, start - known, None)
+    answers = predict(model, rest, batch_size=batch_size, ahead=ahead)
+    return itertools.islice(answers, known, None)
+
+
 def _example(
     model: predictor.Predictor, line: str | base.Example, number: int
 ) -> Mapping[str, str]:
@@ -203,6 +222,7 @@ def _write_vectors(
         "checkpoint": run_folder.weights_fingerprint(model.model, None),
         "tokenizer": model.tokenizer.fingerprint,
         "task": dataclasses.asdict(model.task),
+        "batch_size": settings.batch_size,
         # A pipe cannot be read again.
         "input": files.checksum(settings.input)
         if is_file
@@ -213,8 +233,9 @@ def _write_vectors(
     ) as file:
         if file.done:
             console.say(f"continuing after {file.done:,} texts")
-        rest = itertools.islice(lines, file.done, None)
-        for answer in predict(model, rest, batch_size=settings.batch_size):
+        for answer in predict_from(
+            model, lines, file.done, batch_size=settings.batch_size
+        ):
             row = np.zeros(shape, np.float32)
             values = np.asarray(answer[name], np.float32)
             row[tuple(map(slice, values.shape))] = values

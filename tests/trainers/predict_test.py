@@ -70,6 +70,31 @@ class PredictTest(absltest.TestCase):
         self.assertNotIn(b"error", said)
 
 
+class ContinuedTest(parameterized.TestCase):
+    @parameterized.parameters(0, 1, 3, 4, 6, 7)
+    def test_it_has_the_batches_of_a_run_that_was_not_stopped(self, start):
+        """Other batches would round differently in the last bits."""
+        model = sharp.make("classification")
+        lines = ["a", "the film a", "very good", "bad", "a", "the", "good bad"]
+        sizes = {"batch_size": 2, "ahead": 2}
+        batches = []
+        answer = model._raw
+
+        def spied(examples):
+            batches.append([example["text"] for example in examples])
+            return answer(examples)
+
+        self.enter_context(mock.patch.object(model, "_raw", spied))
+        whole = list(predict.predict(model, lines, **sizes))
+        expected = batches.copy()
+        batches.clear()
+        rest = list(predict.predict_from(model, lines, start, **sizes))
+        self.assertNotEmpty(batches)
+        self.assertEqual(batches, expected[-len(batches) :])
+        self.assertLen(rest, len(whole) - start)
+        self.assertEqual(rest, whole[start:])
+
+
 class GenerationTest(parameterized.TestCase):
     def predict(self, task, **flags):
         folder = self.create_tempdir()
