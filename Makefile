@@ -15,7 +15,7 @@ PEERS := bert-tensorflow ctranslate2 keras-hub onnx onnxruntime onnxscript \
   openvino torch==2.13.0 transformers
 # What makes the site of docs/.
 DOCS := "furo>=2025.7" "myst-parser>=4,<6" "sphinx>=8.1,<10"
-BENCHMARKS = $(filter-out __init__ hugging_face_finetune, \
+BENCHMARKS = $(filter-out __init__ encoder_decoders hugging_face_finetune, \
   $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py)))
 
 RUN := .venv/bin/python

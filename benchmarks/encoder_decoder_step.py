@@ -9,7 +9,6 @@ process, alternately, a few steps per turn, so that other load on the machine
 affects both. Tokens are those of sources and targets, padding included.
 """
 
-import resource
 import time
 
 import keras
@@ -18,13 +17,13 @@ import rich.console
 import rich.table
 import tensorflow as tf
 import torch
-import transformers
 from absl import flags
 
 import benchmarks
+from benchmarks import encoder_decoders
+from benchmarks.encoder_decoders import END, START
 from bert_keras import model as model_lib
 from bert_keras import optimizers
-from bert_keras.networks import bert as bert_lib
 from bert_keras.tasks import sequence_to_sequence
 from bert_keras.training import step as step_lib
 
@@ -42,7 +41,15 @@ STEPS = flags.DEFINE_integer("steps", 5, "Steps per turn.", 1)
 THREADS = flags.DEFINE_integer("threads", 2, "Threads of each side.", 1)
 
 LEARNING_RATE = 1e-4
-START, END = 2, 3
+
+
+def sizes():
+    """Returns those of both sides."""
+    return {
+        "vocab_size": VOCABULARY.value,
+        "width": WIDTH.value,
+        "layers": LAYERS.value,
+    }
 
 
 def make_rows():
@@ -60,15 +67,7 @@ def make_bert_keras(source, target):
     """Makes a function that runs one step."""
     policy = "mixed_bfloat16" if PRECISION.value == "bfloat16" else "float32"
     keras.config.set_dtype_policy(policy)
-    network = bert_lib.BertConfig(
-        vocab_size=VOCABULARY.value,
-        hidden_size=WIDTH.value,
-        num_layers=LAYERS.value,
-        num_heads=WIDTH.value // 64,
-        intermediate_size=4 * WIDTH.value,
-        num_segments=1,
-        pooler=False,
-    )
+    network = encoder_decoders.bert_config(**sizes())
     task = sequence_to_sequence.SequenceToSequence(
         seq_length=SOURCE.value,
         max_target_length=TARGET.value,
@@ -105,24 +104,13 @@ def make_bert_keras(source, target):
 
 def make_hugging_face(source, target):
     """Makes a function that runs one step."""
-    torch.set_num_threads(THREADS.value)
-    torch.manual_seed(1)
-    config = transformers.BartConfig(
-        vocab_size=VOCABULARY.value,
-        d_model=WIDTH.value,
-        encoder_layers=LAYERS.value,
-        decoder_layers=LAYERS.value,
-        encoder_attention_heads=WIDTH.value // 64,
-        decoder_attention_heads=WIDTH.value // 64,
-        encoder_ffn_dim=4 * WIDTH.value,
-        decoder_ffn_dim=4 * WIDTH.value,
-        max_position_embeddings=512,
+    model = encoder_decoders.make_bart(
+        **sizes(),
+        threads=THREADS.value,
         dropout=0.1,
         attention_dropout=0.1,
-        decoder_start_token_id=START,
-        eos_token_id=END,
     )
-    model = transformers.BartForConditionalGeneration(config).train()
+    model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     batch = {
         "input_ids": torch.from_numpy(source).long(),
@@ -146,11 +134,6 @@ def make_hugging_face(source, target):
 SIDES = {"bert_keras": make_bert_keras, "Hugging Face": make_hugging_face}
 
 
-def processor_seconds():
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
 def main(_):
     tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)
     rows = make_rows()
@@ -162,11 +145,16 @@ def main(_):
             run(number)
     for turn in range(ROUNDS.value):
         for name, (run, _) in sides.items():
-            began, before = time.perf_counter(), processor_seconds()
+            began, before = (
+                time.perf_counter(),
+                encoder_decoders.processor_seconds(),
+            )
             for number in range(STEPS.value):
                 run(2 + turn * STEPS.value + number)
             wall[name].append((time.perf_counter() - began) / STEPS.value)
-            processor[name].append((processor_seconds() - before) / STEPS.value)
+            processor[name].append(
+                (encoder_decoders.processor_seconds() - before) / STEPS.value
+            )
     table = rich.table.Table(
         title=f"{LAYERS.value} + {LAYERS.value} layers x {WIDTH.value}, "
         f"{BATCH.value} rows of {SOURCE.value} + {TARGET.value} tokens, "

@@ -17,7 +17,6 @@ summed over threads.
 """
 
 import os
-import resource
 import tempfile
 import time
 
@@ -27,14 +26,14 @@ import rich.console
 import rich.table
 import tensorflow as tf
 import torch
-import transformers
 from absl import flags
 
 import benchmarks
+from benchmarks import encoder_decoders
+from benchmarks.encoder_decoders import END, START
 from bert_keras import model as model_lib
 from bert_keras import predictor as predictor_lib
 from bert_keras.device import tflite, tflite_runner
-from bert_keras.networks import bert as bert_lib
 from bert_keras.serving import saved_model
 from bert_keras.tasks import sequence_to_sequence
 from bert_keras.tokenizers import wordpiece
@@ -50,7 +49,15 @@ CALLS = flags.DEFINE_integer("calls", 5, "Calls per turn.", 1)
 THREADS = flags.DEFINE_integer("threads", 2, "Threads of each side.", 1)
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-START, END = 2, 3
+
+
+def sizes():
+    """Returns those of both sides."""
+    return {
+        "vocab_size": VOCABULARY.value,
+        "width": WIDTH.value,
+        "layers": LAYERS.value,
+    }
 
 
 def make_predictor(**settings):
@@ -58,15 +65,7 @@ def make_predictor(**settings):
     keras.utils.set_random_seed(1)
     words = [f"w{number}" for number in range(VOCABULARY.value - len(SPECIAL))]
     tokenizer = wordpiece.Tokenizer([*SPECIAL, *words], lowercase=False)
-    network = bert_lib.BertConfig(
-        vocab_size=VOCABULARY.value,
-        hidden_size=WIDTH.value,
-        num_layers=LAYERS.value,
-        num_heads=WIDTH.value // 64,
-        intermediate_size=4 * WIDTH.value,
-        num_segments=1,
-        pooler=False,
-    )
+    network = encoder_decoders.bert_config(**sizes())
     task = sequence_to_sequence.SequenceToSequence(
         seq_length=SOURCE.value + 2, max_target_length=NEW.value, **settings
     ).adapt([], tokenizer)
@@ -111,25 +110,14 @@ def make_tflite(folder, beams):
 
 def make_hugging_face(folder, beams):
     del folder
-    torch.set_num_threads(THREADS.value)
-    torch.manual_seed(1)
-    config = transformers.BartConfig(
-        vocab_size=VOCABULARY.value,
-        d_model=WIDTH.value,
-        encoder_layers=LAYERS.value,
-        decoder_layers=LAYERS.value,
-        encoder_attention_heads=WIDTH.value // 64,
-        decoder_attention_heads=WIDTH.value // 64,
-        encoder_ffn_dim=4 * WIDTH.value,
-        decoder_ffn_dim=4 * WIDTH.value,
-        max_position_embeddings=512,
-        decoder_start_token_id=START,
+    model = encoder_decoders.make_bart(
+        **sizes(),
+        threads=THREADS.value,
         bos_token_id=START,
-        eos_token_id=END,
         pad_token_id=0,
         forced_eos_token_id=None,
     )
-    model = transformers.BartForConditionalGeneration(config).eval()
+    model.eval()
 
     @torch.inference_mode()
     def call(ids):
@@ -153,11 +141,6 @@ SIDES = {
 }
 
 
-def processor_seconds():
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
 def main(_):
     tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)
     random = np.random.default_rng(0)
@@ -175,12 +158,17 @@ def main(_):
                 len(SPECIAL), VOCABULARY.value, (CALLS.value, SOURCE.value)
             )
             for side, (call, _) in sides.items():
-                began, before = time.perf_counter(), processor_seconds()
+                began, before = (
+                    time.perf_counter(),
+                    encoder_decoders.processor_seconds(),
+                )
                 for row in rows.tolist():
                     call(row)
                 if turn:  # the first is not counted
                     wall[side].append(time.perf_counter() - began)
-                    processor[side].append(processor_seconds() - before)
+                    processor[side].append(
+                        encoder_decoders.processor_seconds() - before
+                    )
     table = rich.table.Table(
         title=f"{LAYERS.value} + {LAYERS.value} layers x {WIDTH.value}, "
         f"{SOURCE.value} tokens in, {NEW.value} out, one text at a time"
