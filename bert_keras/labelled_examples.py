@@ -41,21 +41,30 @@ def read(
 
 
 def from_file(
-    task: base.Task, path: StrPath, *, columns: labelled_files.Columns = ""
+    task: base.Task,
+    path: StrPath,
+    *,
+    columns: labelled_files.Columns = "",
+    target_suffix: str = "",
 ) -> tuple[list[base.Example], int]:
     """Returns the examples, and how many malformed rows were skipped.
 
     Prints the reader's warning on the file, if any.
+
+    columns, target_suffix: those of the file, if not those of the task.
     """
-    if columns:
-        if not hasattr(task, "columns"):
+    chosen = {"columns": labelled_files.format_columns(columns)}
+    if target_suffix:
+        chosen["target_suffix"] = target_suffix
+    for name, value in chosen.items():
+        if value and not hasattr(task, name):
             raise errors.InputError(
-                f"columns={columns}: the files of {task.name} have "
-                "no columns; leave `columns` out.",
-                argument="columns",
+                f"{name}={value}: the files of {task.name} have "
+                f"no {name}; leave `{name}` out.",
+                argument=name,
             )
-        columns = labelled_files.format_columns(columns)
-        task = task.with_settings(columns=columns)
+    if any(chosen.values()):
+        task = task.with_settings(**chosen)
     reader = task.read_examples(os.fspath(path))
     examples = list(reader)
     print_warning(reader)

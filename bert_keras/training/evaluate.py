@@ -46,6 +46,11 @@ class EvaluateSettings:
     columns: str = options.option(
         "", "Columns of the file, if they differ from the training file's."
     )
+    target_suffix: str = options.option(
+        "",
+        "Suffix of the file of targets, for sequence to sequence, if it "
+        "differs from the training files'.",
+    )
     batch_size: int = options.option(
         32,
         "Rows per batch; on a labelled file, up to twice as many if texts are "
@@ -132,7 +137,10 @@ def _on_examples(
             "other on a labelled file."
         )
     examples, skipped = labelled_examples.from_file(
-        task, settings.data, columns=settings.columns
+        task,
+        settings.data,
+        columns=settings.columns,
+        target_suffix=settings.target_suffix,
     )
     if settings.task:
         model = predictor.adapted(model, examples)

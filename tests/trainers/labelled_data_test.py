@@ -9,11 +9,16 @@ import os
 
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, console, errors
+from bert_keras import checkpoint, console, errors, labelled_examples
 from bert_keras import model as model_lib
 from bert_keras.data import records, unlabelled_texts
 from bert_keras.networks import bert
-from bert_keras.tasks import classification, intent_slots, tagging
+from bert_keras.tasks import (
+    classification,
+    intent_slots,
+    sequence_to_sequence,
+    tagging,
+)
 from bert_keras.training import evaluate, finetune, labelled_records
 from bert_keras.training import settings as settings_lib
 from tests import tiny
@@ -208,6 +213,24 @@ class EvaluateTest(Files):
             errors.InputError, f"{name}: .*labels of the training.*{message}"
         ):
             self.evaluate(task, self.file(name, content))
+
+    def test_parallel_files_are_read_whatever_training_read(self):
+        texts = self.file("dev.en", "a film\n")
+        with open(f"{os.path.dirname(texts)}/dev.de", "w") as file:
+            file.write("ein Film\n")
+        for settings in ({"columns": "text=0,target=1"}, {}):
+            task = sequence_to_sequence.SequenceToSequence(**settings)
+            examples, _ = labelled_examples.from_file(
+                task, texts, target_suffix="de"
+            )
+            self.assertEqual(
+                [dict(each) for each in examples],
+                [{"text": "a film", "target": "ein Film"}],
+            )
+        with self.assertRaisesRegex(
+            errors.InputError, "target_suffix=de: the files of classification"
+        ):
+            labelled_examples.from_file(self.TASK, texts, target_suffix="de")
 
     def test_types_and_intents_never_seen_are_told(self):
         data = self.file("dev.conll", "a B-PER\nb U-LOC\n\nc B-PER\n")
