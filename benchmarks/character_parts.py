@@ -76,13 +76,16 @@ def write_tables(
     characters = sorted(parts)
     random.Random(1).shuffle(characters)
     num_dev = len(characters) // _DEV_SHARE
+    known = {
+        label for each in characters[num_dev:] for label in _labels(parts[each])
+    }
     for split, chosen in (
         ("dev", characters[:num_dev]),
         ("train", characters[num_dev:]),
     ):
         for name, column, target in (
             ("text", "target", " ".join),
-            ("label", "label", _label),
+            ("label", "label", lambda each: _known(each, known)),
         ):
             for prefix in ("", "sentence_"):
                 path = os.path.join(folder, f"{split}_{prefix}{name}.tsv")
@@ -94,8 +97,13 @@ def write_tables(
                         print(f"{text}\t{target(parts[each])}", file=file)
 
 
-def _label(parts: Parts) -> str:
-    return ",".join(f"{place}{part}" for place, part in enumerate(parts, 1))
+def _labels(parts: Parts) -> list[str]:
+    return [f"{place}{part}" for place, part in enumerate(parts, 1)]
+
+
+def _known(parts: Parts, known: set[str]) -> str:
+    """Returns the labels that training rows have; no others can be learned."""
+    return ",".join(label for label in _labels(parts) if label in known)
 
 
 def read_table(path: str) -> dict[str, Parts]:

@@ -1,7 +1,7 @@
 """InputError: the exception for invalid input from the user."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 
 class InputError(ValueError):
@@ -29,6 +29,17 @@ class TooLittleTextError(InputError):
     def __init__(self, message: str, *, most: int):
         super().__init__(message)
         self.most = most
+
+
+def listed(names: Iterable[object], *, most: int = 20) -> str:
+    """Returns the first names of a list that may be long, for a message.
+
+    >>> listed(["a", "b", "c"], most=2)
+    "['a', 'b'] and 1 more"
+    """
+    names = list(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{names[:most]}{more}"
 
 
 def as_flags(text: str, names: Collection[str]) -> str:

@@ -587,5 +587,5 @@ def _check_known(names, labels):
         if label not in labels:
             raise errors.InputError(
                 f"label {label!r} does not occur in the training file, whose "
-                f"labels are {list(labels)}."
+                f"labels are {errors.listed(labels)}."
             )

@@ -144,7 +144,7 @@ class IntentSlots(tagging.Tagging):
             if name not in intent_index:
                 raise errors.InputError(
                     f"intent {name!r} does not occur in the training file, "
-                    f"whose intents are {list(self.intents)}."
+                    f"whose intents are {errors.listed(self.intents)}."
                 )
         intents = tf.constant([intent_index[name] for name in names], tf.int32)
         example_index = features["example_index"]

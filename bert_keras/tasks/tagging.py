@@ -219,7 +219,8 @@ class Tagging(base.Task):
                 if entity_type not in self.types:
                     raise errors.InputError(
                         f"entities of type {entity_type!r} do not occur in the "
-                        f"training file, whose types are {list(self.types)}."
+                        f"training file, whose types are "
+                        f"{errors.listed(self.types)}."
                     )
                 # Convert offsets in the text to indices of tokenizer words.
                 offsets = words[first][0], words[last - 1][1]

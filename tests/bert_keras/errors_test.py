@@ -33,5 +33,14 @@ class AsFlagsTest(parameterized.TestCase):
         self.assertIsNone(errors.InputError("no file").argument)
 
 
+class ListedTest(absltest.TestCase):
+    def test_a_long_list_is_cut_and_counted(self):
+        self.assertEqual(errors.listed("abc", most=3), "['a', 'b', 'c']")
+        self.assertEqual(
+            errors.listed(range(2345)),
+            f"{list(range(20))} and 2,325 more",
+        )
+
+
 if __name__ == "__main__":
     absltest.main()
