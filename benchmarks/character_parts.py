@@ -155,7 +155,7 @@ def scores(expected: dict[str, Parts], found: dict[str, Parts]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> None:
     del arguments
-    folder = _OUTPUT.value
+    folder = _OUTPUT.value or ""
     if _PARTS.value:
         with open(_VOCAB.value, encoding="utf-8") as file:
             parts = decompositions(_PARTS.value, set(file.read().split()))

@@ -4,6 +4,7 @@ For the benchmarks that compare the two; it is none itself.
 """
 
 import resource
+from typing import Any
 
 import torch
 import transformers
@@ -30,7 +31,7 @@ def bert_config(
 
 
 def make_bart(
-    *, vocab_size: int, width: int, layers: int, threads: int, **settings
+    *, vocab_size: int, width: int, layers: int, threads: int, **settings: Any
 ) -> transformers.BartForConditionalGeneration:
     """Returns a BART with random weights; settings: others of its config."""
     torch.set_num_threads(threads)

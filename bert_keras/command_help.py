@@ -14,7 +14,8 @@ WIDTH = 80
 GROUPS: Mapping[str, Sequence[str]] = {
     "Data": (
         *("train", "dev", "dev_fraction", "data", "records", "input"),
-        *("text_field", "columns", "on_bad_row", "skip_labels", "seq_length"),
+        *("text_field", "columns", "target_suffix", "on_bad_row"),
+        *("skip_labels", "seq_length"),
         *("bucket_lengths", "tokenizer", "model_type", "vocab", "vocab_size"),
         *("lowercase", "format", "sentence_objective", "packing"),
         *("dupe_factor", "deduplicate"),

@@ -4,11 +4,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 from absl import app, flags, logging
 
 from bert_keras import (
+    answer_settings,
     command_help,
     console,
     errors,
@@ -16,6 +18,14 @@ from bert_keras import (
     registry,
     verification,
 )
+from bert_keras import predictor as predictor_lib
+
+_DEFINERS: dict[type, Callable[..., Any]] = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
@@ -58,10 +68,36 @@ def define_checkpoint() -> None:
     )
 
 
+def define_answer_settings() -> None:
+    """Defines a flag for each setting of how a task answers."""
+    for field in answer_settings.fields():
+        _DEFINERS[field.metadata["value_type"]](
+            field.name,
+            None,
+            field.metadata["help"],
+            **field.metadata.get("bounds", {}),
+        )
+
+
 def checkpoint() -> str:
     """Imports the --modules and returns the value of --checkpoint."""
     registry.import_modules(flags.FLAGS.modules)
     return required("checkpoint")
+
+
+def load(**settings: Any) -> predictor_lib.Predictor:
+    """Loads what the flags name; settings: others of `predictor.load`."""
+    answers = {
+        field.name: flags.FLAGS[field.name].value
+        for field in answer_settings.fields()
+        if flags.FLAGS[field.name].value is not None
+    }
+    return predictor_lib.load(
+        checkpoint(),
+        task=flags.FLAGS.task or None,
+        settings=answers,
+        **settings,
+    )
 
 
 def required(name: str) -> str:

@@ -56,7 +56,6 @@ import tensorflow as tf
 from absl import flags
 
 from bert_keras import console, model_card, signatures, verification
-from bert_keras import predictor as predictor_lib
 from bert_keras.data import unlabelled_texts
 from bert_keras.serving import (
     compatibility,
@@ -81,6 +80,7 @@ from export import flags as common
 
 def define_flags() -> None:
     common.define_checkpoint()
+    common.define_answer_settings()
     flags.DEFINE_string("output", "", "Folder that contains the versions.")
     flags.DEFINE_integer(
         "version", None, "Number of the version; default: the next.", 1
@@ -110,14 +110,10 @@ def define_flags() -> None:
 
 def main() -> None:
     output = common.required("output")
-    checkpoint = common.checkpoint()
     precision = flags.FLAGS.precision
-    task = flags.FLAGS.task or None
-    reference = predictor = predictor_lib.load(checkpoint, task=task)
+    reference = predictor = common.load()
     if precision != "float32":
-        predictor = predictor_lib.load(
-            checkpoint, task=task, precision=precision
-        )
+        predictor = common.load(precision=precision)
     path = export(
         predictor,
         output,

@@ -55,6 +55,7 @@ from export import flags as common
 
 def define_flags() -> None:
     common.define_checkpoint()
+    common.define_answer_settings()
     flags.DEFINE_string("output", "", "Folder for the model and its files.")
     flags.DEFINE_list(
         "quantization",
@@ -91,9 +92,7 @@ def main() -> None:
         raise errors.InputError(
             f"--seq_length={','.join(settings.seq_length)}: expected numbers."
         ) from None
-    predictor = predictor_lib.load(
-        common.checkpoint(), task=flags.FLAGS.task or None
-    )
+    predictor = common.load()
     examples = (
         list(predictor.task.read_examples(settings.data))
         if settings.data

@@ -114,6 +114,7 @@ INSIDE = {
     | {"console", "labelled_examples", "evaluation"},
     "attention_map": {"encoder_decoder", "generation", "predictor"},
     "vector_files": set(),
+    "answer_settings": {"generation", "mask_filling", "vector_files"},
     "token_vectors": {"data", "networks.base", "tasks.base", "tokenizers.base"},
     "vocabulary_surgery": _CHECKPOINT | {"text"},
     "commands": set(),

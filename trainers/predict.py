@@ -31,14 +31,13 @@ import numpy as np
 import tensorflow as tf
 
 from bert_keras import (
+    answer_settings,
     attention_map,
     console,
     errors,
     evaluation,
     files,
-    generation,
     labelled_examples,
-    mask_filling,
     options,
     predictor,
     registry,
@@ -50,13 +49,6 @@ from bert_keras.data import unlabelled_texts
 from bert_keras.tasks import base, embedding
 from bert_keras.training import plots, run_folder
 from trainers import flags
-
-# Fields of tasks that say how they answer, and are no options of training.
-ANSWER_SETTINGS = (
-    generation.SequenceSettings,
-    mask_filling.Settings,
-    vector_files.Settings,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +146,7 @@ def main() -> None:
     registry.import_modules(settings.modules)
     given = {
         name: value
-        for kind in ANSWER_SETTINGS
+        for kind in answer_settings.KINDS
         for name, value in vars(flags.read(kind)).items()
         if value is not None
     }
@@ -276,7 +268,7 @@ def _write(answers: Iterable[Mapping[str, Any]], file: TextIO) -> None:
 
 def define_flags() -> None:
     flags.define(Settings)
-    for kind in ANSWER_SETTINGS:
+    for kind in answer_settings.KINDS:
         flags.define(kind)
 
 

@@ -2,13 +2,16 @@ import os
 import subprocess
 import sys
 
-from absl.testing import absltest
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, signatures, tasks
+from bert_keras import checkpoint, predictor, signatures, tasks
 from bert_keras.serving import saved_model as library
 from bert_keras.serving import tf_serving_files
 from export import saved_model
 from tests import sharp, tiny
+from tests.trainers import mains
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 
@@ -83,6 +86,53 @@ class MainTest(absltest.TestCase):
     def test_the_library_is_at_hand_under_the_mains_name(self):
         for name in ("export", "compare", "limited", "next_version", "save"):
             self.assertIs(getattr(saved_model, name), getattr(library, name))
+
+
+class AnswerSettingsTest(parameterized.TestCase):
+    def export(self, task, **flags):
+        folder = self.create_tempdir().full_path
+        model = sharp.make(task)
+        checkpoint.save(f"{folder}/run", model.model, model.tokenizer, step=1)
+        code, _, error = mains.call(
+            "export.saved_model",
+            checkpoint=f"{folder}/run",
+            output=f"{folder}/served",
+            **flags,
+        )
+        return folder, code, error
+
+    @parameterized.parameters(
+        {"top_k": 3}, {"candidates": "good,bad,the film,very good film"}
+    )
+    def test_the_served_model_answers_as_predict_does(self, **flags):
+        folder, code, error = self.export("masked_lm", **flags)
+        self.assertEqual((code, error), (0, ""))
+        served = tf.saved_model.load(f"{folder}/served/1")
+        texts = ["a [MASK] film", "the [MASK] is [MASK]"]
+        found = served.signatures["serving_default"](text=tf.constant(texts))
+        model = predictor.load(f"{folder}/run", settings=flags)
+        width = flags.get("top_k") or 4
+        for row, expected in enumerate(model.predict(texts)):
+            for mask, words in enumerate(expected["tokens"]):
+                self.assertLen(words, width)
+                self.assertEqual(
+                    [w.decode() for w in found["tokens"].numpy()[row, mask]],
+                    words,
+                )
+            np.testing.assert_allclose(
+                found["scores"].numpy()[row, : len(expected["scores"])],
+                expected["scores"],
+                rtol=1e-5,
+            )
+
+    def test_a_setting_of_another_task_is_refused_in_one_line(self):
+        for flags in ({"top_k": 2}, {"num_beams": 2}, {"normalize": False}):
+            _, code, error = self.export("classification", **flags)
+            self.assertEqual(code, 1)
+            self.assertRegex(
+                error,
+                rf"^error: --{next(iter(flags))} is no setting of .*\.\n?$",
+            )
 
 
 if __name__ == "__main__":
