@@ -26,8 +26,8 @@ import benchmarks
 from bert_keras import console, predictor
 from bert_keras.tokenizers import base as tokenizers
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "A masked LM.")
-_TEXTS = flags.DEFINE_string("texts", "", "File with a text per line.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A masked LM.")
+_TEXTS = flags.DEFINE_string("texts", None, "File with a text per line.")
 _COUNT = flags.DEFINE_integer("count", 2000, "Lines to use.", 1)
 _BATCH = 50
 _WORD = re.compile(r"[\u4e00-\u9fff]|[A-Za-z]+")
