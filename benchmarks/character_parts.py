@@ -125,8 +125,8 @@ def read_answers(path: str) -> dict[str, Parts]:
         for line in file:
             row = json.loads(line)
             answer = row["answer"]
-            if "labels" in answer:
-                places = sorted(answer["labels"])
+            if "label" in answer:
+                places = sorted(filter(None, answer["label"].split(",")))
                 parts = tuple(place.lstrip("0123456789") for place in places)
             else:
                 parts = tuple("".join(answer["text"].split()))
