@@ -262,6 +262,7 @@ class EveryTaskTest(absltest.TestCase):
             for term, value in one.items():
                 np.testing.assert_allclose(value, two[term], rtol=1e-5)
 
+    @pytest.mark.slow
     def test_learns_its_rows_by_heart(self):
         for model in predictors():
             inputs, targets = labelled(model.task, ROWS[model.task.name])
@@ -346,6 +347,7 @@ class EveryTaskTest(absltest.TestCase):
             for value in model.serve_text(**empty).values():
                 self.assertEqual(value.shape[0], 0)
 
+    @pytest.mark.slow
     def test_decode_compiles_under_xla(self):
         for model in predictors():
             inputs, _ = labelled(model.task, ROWS[model.task.name])
