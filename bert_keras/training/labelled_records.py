@@ -215,7 +215,9 @@ def encode(
         autograph=False,
     )
     for block in _blocks(examples, ROWS_PER_BATCH):
-        raw = base.as_tensors(block, block[0])
+        # Some rows may have more, such as further references of a target.
+        columns = (c for c in block[0] if all(c in row for row in block))
+        raw = base.as_tensors(block, columns)
         features = preprocess_graph(
             {name: raw[name] for name in task.text_columns}
         )

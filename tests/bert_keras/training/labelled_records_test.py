@@ -64,6 +64,19 @@ class TargetTokensTest(absltest.TestCase):
         )
         self.assertEqual(columns.per_row, {})
 
+    def test_a_column_that_only_some_rows_have_is_left_out(self):
+        rows = second_text.rows(3)
+        more = {"references": "[]"}
+        plain = self.encode(TASK, rows)
+        for mixed in (
+            [rows[0] | more, *rows[1:]],
+            [rows[0], rows[1] | more, rows[2]],
+        ):
+            for one, two in zip(plain, self.encode(TASK, mixed), strict=True):
+                self.assertEqual(set(one), set(two))
+                for name, value in one.items():
+                    np.testing.assert_array_equal(value, two[name])
+
     def test_wrappers_have_the_targets_of_the_task_in_them(self):
         wrapped = label_smoothing.LabelSmoothing(TASK)
         self.assertEqual(wrapped.max_target_length, 10)
