@@ -14,6 +14,7 @@ WIDTH = 80
 GROUPS: Mapping[str, Sequence[str]] = {
     "Data": (
         *("train", "dev", "dev_fraction", "data", "records", "input"),
+        *("word", "text", "candidates"),
         *("text_field", "columns", "on_bad_row", "skip_labels", "seq_length"),
         *("bucket_lengths", "tokenizer", "model_type", "vocab", "vocab_size"),
         *("lowercase", "format", "sentence_objective", "packing"),
