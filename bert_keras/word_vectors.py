@@ -92,7 +92,6 @@ class ContextualVectors:
         self.predictor = predictor.load(checkpoint, task=task)
         self.tokenizer = self.predictor.tokenizer
         self._name = f"layer_{layer}"
-        self._capacity = self.tokenizer.frame.capacity(task.seq_length)
         self._states = tf.function(
             self.predictor.serve_text, reduce_retracing=True, autograph=False
         )
@@ -132,7 +131,8 @@ class ContextualVectors:
     ) -> Iterator[tuple[str, np.ndarray, list[tuple[int, int]]]]:
         """Yields each text, its tokens' states (tokens, H) and their spans.
 
-        Truncated tokens have a span but no state.
+        Truncated tokens have a span but no state; after the last token there
+        may be states of padding.
         """
         raw = tf.constant(texts)
         _, starts, ends = self.tokenizer.with_offsets(raw)
@@ -141,8 +141,7 @@ class ContextualVectors:
         for text, states, (first, last) in zip(
             texts, answers, spans, strict=True
         ):
-            count = min(len(first), self._capacity)
-            yield text, states[:count], list(zip(first, last, strict=True))
+            yield text, states, list(zip(first, last, strict=True))
 
     def means(
         self, occurrences: Iterable[Occurrence], *, at_most: int

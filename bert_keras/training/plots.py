@@ -19,7 +19,7 @@ SOFTWARE = "bert_keras"  # metadata of each PNG, checked before overwriting one
 # A larger confusion matrix is drawn without class names and counts.
 MAX_CLASSES = 30
 # More points are numbered, as their labels would cover each other.
-MAX_CONTEXTS = 40
+MAX_CONTEXTS = 20
 # Fonts of Linux, macOS and Windows.
 CHINESE_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Zen Hei"),
