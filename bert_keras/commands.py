@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "finetune": "trainers.finetune",
     "evaluate": "trainers.evaluate",
     "predict": "trainers.predict",
+    "words": "trainers.words",
     "playground": "trainers.playground",
     "convert": "trainers.convert",
     "describe": "trainers.describe",

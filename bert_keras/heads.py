@@ -256,7 +256,7 @@ def pool(
 
 
 # Ways to pool hidden states into one vector; see Pooling.
-POOLINGS = ("first", "last", "mean", "max", "layers", "lstm")
+POOLINGS = ("first", "last", "mean", "max", "layers", "lstm", "concat")
 # "layers" concatenates the last 4 layers (Devlin et al. 2019, table 7).
 _LAYERS = 4
 # Poolings that read only the first n positions of the last layer. "first"
@@ -279,16 +279,28 @@ class Pooling(keras.layers.Layer):
     """Pools the hidden states of a text into one vector.
 
     {"hidden": L+1 of (B, S, H), "pooled": (B, H)}, padding_mask (B, S)
-    -> (B, width), where `width` is H, or 4 H for "layers".
+    -> (B, width), where `width` is H, 4 H for "layers", or seq_length H for
+    "concat".
 
     "first" is the pooler's output for [CLS], "last" the hidden state of the
     last token; "mean" and "max" are over tokens; "layers" concatenates the
     [CLS] of the last four layers; "lstm" is the last state of two stacked
-    LSTMs over the last layer. InputError for "layers" of a causal network,
-    whose first token attends only to itself.
+    LSTMs over the last layer. "concat" concatenates the states of all tokens,
+    in their order, and zeros for the rest of `seq_length`, which only it
+    needs.
+
+    InputError for "layers" of a causal network, whose first token attends only
+    to itself, for "concat" without `seq_length`, and when it gets longer rows.
     """
 
-    def __init__(self, config: base.NetworkConfig, pooling: str, **kwargs: Any):
+    def __init__(
+        self,
+        config: base.NetworkConfig,
+        pooling: str,
+        *,
+        seq_length: int | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if pooling == "layers" and getattr(config, "causal", False):
             raise errors.InputError(
@@ -297,12 +309,20 @@ class Pooling(keras.layers.Layer):
                 "the same answer; use pooling=last.",
                 argument="pooling",
             )
+        if pooling == "concat" and seq_length is None:
+            raise errors.InputError(
+                "pooling=concat: expected seq_length, the number of tokens "
+                "that are concatenated, found None.",
+                argument="seq_length",
+            )
         self.pooling = pooling
         self.hidden_size = config.hidden_size
-        layers_ = min(_LAYERS, config.num_layers)
-        self.width = config.hidden_size * (
-            layers_ if pooling == "layers" else 1
-        )
+        self.seq_length = seq_length or 0
+        counts = {
+            "layers": min(_LAYERS, config.num_layers),
+            "concat": self.seq_length,
+        }
+        self.width = config.hidden_size * counts.get(pooling, 1)
         self.lstms = []
         if pooling == "lstm":
             self.lstms = [
@@ -337,6 +357,8 @@ class Pooling(keras.layers.Layer):
         if self.pooling == "mean":
             return pool(hidden, padding_mask)
         mask = ops.expand_dims(padding_mask > 0, -1)  # (B, S, 1)
+        if self.pooling == "concat":
+            return self._concatenated(hidden, mask)
         if self.pooling == "max":
             least = ops.cast(layers.MASKED_SCORE, "float32")
             return ops.max(
@@ -349,6 +371,20 @@ class Pooling(keras.layers.Layer):
         last = ops.expand_dims(ops.maximum(length - 1, 0), -1)  # (B, 1, 1)
         return ops.squeeze(ops.take_along_axis(hidden, last, axis=1), 1)
 
+    def _concatenated(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """(B, S, H), mask (B, S, 1) -> (B, seq_length H)."""
+        if hidden.shape[1] is not None and hidden.shape[1] > self.seq_length:
+            raise errors.InputError(
+                f"pooling=concat: expected rows of at most {self.seq_length} "
+                f"tokens, the seq_length that the head has weights for, found "
+                f"{hidden.shape[1]}; truncate them.",
+                argument="seq_length",
+            )
+        missing = self.seq_length - ops.shape(hidden)[1]
+        tokens = ops.where(mask, hidden, ops.zeros((), hidden.dtype))
+        tokens = ops.pad(tokens, ((0, 0), (0, missing), (0, 0)))
+        return ops.reshape(tokens, (-1, self.width))
+
 
 class ClassificationHead(keras.layers.Layer):
     """Scores the C classes of a text or a pair of texts (BERT, 4.1).
@@ -356,7 +392,8 @@ class ClassificationHead(keras.layers.Layer):
     encoded as in Pooling, padding_mask (B, S) -> logits (B, C), float32.
     Pooling, dropout, then one dense layer. With num_texts, that many
     consecutive rows are texts of one example, whose vectors are added before
-    the dense layer: (B num_texts, S) -> (B, C).
+    the dense layer: (B num_texts, S) -> (B, C). seq_length is for the pooling
+    "concat".
     """
 
     def __init__(
@@ -366,12 +403,17 @@ class ClassificationHead(keras.layers.Layer):
         pooling: str = "first",
         *,
         num_texts: int = 1,
+        seq_length: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.num_texts = num_texts
         self.pooling = Pooling(
-            config, pooling, name="pooling", dtype=self.dtype_policy
+            config,
+            pooling,
+            seq_length=seq_length,
+            name="pooling",
+            dtype=self.dtype_policy,
         )
         self.dropout = layers.Dropout(config.dropout, dtype=self.dtype_policy)
         self.score = layers.dense(

@@ -33,8 +33,8 @@ def load_model(
 
     With another task, a saved head is reused if its signature is the same.
 
-    Raises InputError if `task` is no task, or if its texts can be longer than
-    the network allows.
+    Raises InputError if `task` is no task, if its texts can be longer than the
+    network allows, or if a saved head that it reuses is for another seq_length.
     """
     if task is not None:
         base.require_task(task)
@@ -56,6 +56,8 @@ def load_model(
     source = source.for_task(task)
     source.check_shapes()
     head_names = source.matching_heads(task)
+    if source.task is not None and (head_names is None or head_names):
+        check_head_length(task, source.task, source.folder)
     with _skip_init_if(source.is_complete):
         encoder = source.config.build_encoder()
     with _skip_init_if(source.is_complete and head_names is None):
@@ -175,6 +177,21 @@ def check_length(task: base.Task, network: networks.NetworkConfig) -> None:
             f"seq_length={task.seq_length} makes texts of "
             f"{task.num_positions} tokens, but the network has {longest} "
             "positions; lower it.",
+            argument="seq_length",
+        )
+
+
+def check_head_length(task: base.Task, trained: base.Task, name: str) -> None:
+    """Raises InputError if the heads of two tasks are for other lengths.
+
+    name: that of the trained model, for the message.
+    """
+    length = trained.head_length
+    if length != task.head_length:
+        raise errors.InputError(
+            f"seq_length={task.seq_length}: the head of {name} has weights for "
+            f"each of {length} tokens; set seq_length={length}, or train a "
+            "head with another pooling.",
             argument="seq_length",
         )
 

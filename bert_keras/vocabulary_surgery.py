@@ -111,6 +111,7 @@ def resize_positions(
     full attention, positions n tokens apart would be indistinguishable.
 
     A task with rows longer than the new table gets a shorter seq_length.
+    Raises InputError if its head has weights for each of its tokens.
     """
     config = model.encoder.config
     length_now = config.max_length
@@ -133,6 +134,12 @@ def resize_positions(
     task = model.task
     if task is not None:
         short = min(task.seq_length, length)
+        if (task.head_length or 0) > length:
+            raise errors.InputError(
+                f"{length} positions are too few for the head, which has "
+                f"weights for each of {task.head_length} tokens; expected at "
+                "least as many, or a head with another pooling."
+            )
         task = task.with_settings(seq_length=short)
     return _rebuild(
         model,

@@ -81,13 +81,19 @@ def export(
 def _check_lengths(
     predictor: predictor_lib.Predictor, lengths: Sequence[int]
 ) -> None:
-    longest = predictor.model.encoder.config.max_length
+    limits = {
+        predictor.model.encoder.config.max_length: "the model's number of "
+        "positions",
+        predictor.task.head_length: "the tokens that its head has weights for",
+    }
+    limits = {length: of for length, of in limits.items() if length is not None}
+    longest = min(limits, default=None)
     for length in lengths:
         if length < 4 or (longest is not None and length > longest):
             expected = (
                 "at least 4"
                 if longest is None
-                else f"4 to {longest}, the model's number of positions"
+                else f"4 to {longest}, {limits[longest]}"
             )
             raise errors.InputError(
                 f"seq_length={length}: expected {expected}."

@@ -328,6 +328,15 @@ class Task:
         return self.seq_length
 
     @property
+    def head_length(self) -> int | None:
+        """The number of tokens that a head has weights for; None: any number.
+
+        If it is a number, a trained head is reused only with the same one, and
+        exports have no longer rows.
+        """
+        return None
+
+    @property
     def max_target_length(self) -> int | None:
         """The maximum T of features with the axis TARGET_TOKENS.
 

@@ -71,7 +71,8 @@ class Classification(base.Task):
         "first",
         "Pooling of the hidden states to one vector: the [CLS] through the "
         "pooler, the last token, mean or max of the tokens, the [CLS] of the "
-        "last four layers, or two LSTMs.",
+        "last four layers, two LSTMs, or all tokens side by side with zeros up "
+        "to seq_length (concat).",
         choices=heads_lib.POOLINGS,
     )
     pair_order: str = options.option(
@@ -123,6 +124,10 @@ class Classification(base.Task):
     @property
     def max_row_length(self) -> int:
         return self.seq_length * (2 if self.reads_both_orders else 1)
+
+    @property
+    def head_length(self) -> int | None:
+        return self.seq_length if self.pooling == "concat" else None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -243,6 +248,7 @@ class Classification(base.Task):
             size,
             self.pooling,
             num_texts=2 if self.reads_both_orders else 1,
+            seq_length=self.head_length,
         )
         return {"label": head}
 

@@ -18,6 +18,8 @@ from bert_keras.tasks import base
 SOFTWARE = "bert_keras"  # metadata of each PNG, checked before overwriting one
 # A larger confusion matrix is drawn without class names and counts.
 MAX_CLASSES = 30
+# More points are numbered, as their labels would cover each other.
+MAX_CONTEXTS = 20
 # Fonts of Linux, macOS and Windows.
 CHINESE_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Zen Hei"),
@@ -117,6 +119,37 @@ def attention(
     axes.set_yticks(range(len(target)), target, **options)
     axes.set_xlabel("source")
     axes.set_ylabel("generated")
+    return _png(figure)
+
+
+def contexts(
+    points: np.ndarray, shares: np.ndarray, labels: Sequence[str]
+) -> bytes:
+    """Plots a word's vectors in several contexts; returns a PNG.
+
+    points: (N, 2), their first two principal components.
+    shares: (2,), how much of the variance each has.
+    labels: the contexts; above MAX_CONTEXTS of them the points are numbered,
+      from 0.
+    """
+    figure, axes = _figure(7, 6)
+    axes.scatter(points[:, 0], points[:, 1], s=12)
+    is_long = len(labels) > MAX_CONTEXTS
+    for number, (x, y) in enumerate(points):
+        axes.annotate(
+            str(number) if is_long else labels[number],
+            (x, y),
+            xytext=(3, 3),
+            textcoords="offset points",
+            fontsize=8,
+            parse_math=False,
+        )
+    for set_label, share, name in (
+        (axes.set_xlabel, shares[0], "first"),
+        (axes.set_ylabel, shares[1], "second"),
+    ):
+        set_label(f"{name} component, {share:.0%} of the variance")
+    axes.margins(0.15)
     return _png(figure)
 
 

@@ -86,6 +86,34 @@ class PoolingTest(parameterized.TestCase):
         expected = np.concatenate(list(hidden[-joined:, :, 0]), axis=-1)
         np.testing.assert_allclose(vectors, expected, rtol=1e-6)
 
+    @parameterized.parameters(LENGTH, 9)
+    def test_concat_is_all_tokens_and_zeros_up_to_seq_length(self, length):
+        pooling = heads.Pooling(tiny.bert(), "concat", seq_length=length)
+        pooling.build()
+        # Networks compute states at padding, too.
+        hidden = np.random.default_rng(0).normal(size=(ROWS, LENGTH, HIDDEN))
+        vectors = pooling(
+            {"hidden": [tf.constant(hidden, tf.float32)]},
+            tf.constant(MASK, tf.int32),
+        )
+        self.assertEqual(pooling.width, length * HIDDEN)
+        expected = np.zeros((ROWS, length * HIDDEN))
+        for row, count in enumerate(MASK.sum(axis=1)):
+            tokens = hidden[row, :count].ravel()
+            expected[row, : len(tokens)] = tokens
+        np.testing.assert_allclose(vectors, expected, rtol=1e-6)
+
+    def test_concat_has_one_length(self):
+        with self.assertRaisesRegex(errors.InputError, "found None"):
+            heads.ClassificationHead(tiny.bert(), 2, "concat")
+        head = heads.ClassificationHead(
+            tiny.bert(), 2, "concat", seq_length=LENGTH - 1
+        )
+        head.build()
+        message = "expected rows of at most 5 tokens.*found 6"
+        with self.assertRaisesRegex(errors.InputError, message):
+            head(encoded()[0], tf.constant(MASK, tf.int32))
+
     @parameterized.parameters(*heads.POOLINGS)
     def test_a_causal_network_is_read_where_it_has_read_the_text(self, name):
         """Its first token attends only to itself."""
@@ -94,7 +122,7 @@ class PoolingTest(parameterized.TestCase):
             with self.assertRaisesRegex(errors.InputError, "pooling=last"):
                 heads.ClassificationHead(network.config, 2, name)
             return
-        pooling = heads.Pooling(network.config, name)
+        pooling = heads.Pooling(network.config, name, seq_length=8)
         pooling.build()
         inputs = tiny.inputs(1, 8)
         inputs["padding_mask"] = tf.ones((1, 8), tf.int32)

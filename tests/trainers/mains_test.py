@@ -225,6 +225,7 @@ class MainsTest(mains.Case):
         ("pretrain", {"xla": True, "strategy": "mirrored"}),
         ("pretrain", {"precision": "mixed_float16", "loss_scale": 128}),
         ("finetune", {"problem_type": "multi_label", "pooling": "layers"}),
+        ("finetune", {"pooling": "concat", "xla": True}),
         ("finetune", {"pooling": "mean", "strategy": "mirrored"}),
     )
     @pytest.mark.slow

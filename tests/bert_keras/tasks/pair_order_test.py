@@ -57,6 +57,7 @@ class PairOrderTest(parameterized.TestCase):
         ("bert", "mean"),
         ("bert", "layers"),
         ("bert", "last"),
+        ("bert", "concat"),
     )
     def test_the_vectors_of_both_orders_are_added(self, network, pooling):
         """Radford et al. 2018, section 3.3: before the linear layer."""

@@ -48,5 +48,20 @@ class LengthTest(absltest.TestCase):
         self.assertEqual(lines, {"bleu": [30, 20], "chrf": [50, 40]})
 
 
+class ContextsTest(absltest.TestCase):
+    def test_many_points_are_numbered(self):
+        def drawn(count):
+            points = np.arange(2 * count).reshape(count, 2)
+            labels = [f"${each} film" for each in range(count)]
+            with mock.patch.object(figure.Figure, "savefig"):
+                with mock.patch.object(axes.Axes, "annotate") as annotate:
+                    plots.contexts(points, np.array([0.5, 0.25]), labels)
+            return [call.args[:2] for call in annotate.mock_calls]
+
+        self.assertEqual(drawn(2), [("$0 film", (0, 1)), ("$1 film", (2, 3))])
+        many = drawn(plots.MAX_CONTEXTS + 1)
+        self.assertEqual(many[-1][0], str(plots.MAX_CONTEXTS))
+
+
 if __name__ == "__main__":
     absltest.main()
