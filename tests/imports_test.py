@@ -115,6 +115,10 @@ INSIDE = {
     "attention_map": {"encoder_decoder", "generation", "predictor"},
     "vector_files": set(),
     "token_vectors": {"data", "networks.base", "tasks.base", "tokenizers.base"},
+    "logistic_regression": set(),
+    "probing": _PREDICTOR
+    | {"console", "evaluation", "labelled_examples", "length_batching"}
+    | {"logistic_regression", "token_vectors"},
     "vocabulary_surgery": _CHECKPOINT | {"text"},
     "commands": set(),
     "command_help": set(),
