@@ -119,6 +119,8 @@ INSIDE = {
     "probing": _PREDICTOR
     | {"console", "evaluation", "labelled_examples", "length_batching"}
     | {"logistic_regression", "token_vectors"},
+    "self_attention": _PREDICTOR | {"token_vectors"},
+    "attention_page": {"self_attention"},
     "vocabulary_surgery": _CHECKPOINT | {"text"},
     "commands": set(),
     "command_help": set(),
