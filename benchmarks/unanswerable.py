@@ -129,14 +129,14 @@ def without_answer(examples: Iterable[base.Example]) -> np.ndarray:
 
 
 def main(_: list[str]) -> None:
-    model = predictor.load(_CHECKPOINT.value)
+    model = predictor.load(str(_CHECKPOINT.value))
     task = model.task.unwrapped
     if not isinstance(task, question_answering.QuestionAnswering):
         raise errors.InputError(
             f"{_CHECKPOINT.value}: expected a model of question_answering, "
             f"found {task.name}."
         )
-    examples = list(task.read_examples(_DATA.value))
+    examples = list(task.read_examples(str(_DATA.value)))
     labels = without_answer(examples)
     flagged, margins = scores(model, examples, _BATCH_SIZE.value)
     console.output.print(
