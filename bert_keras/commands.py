@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "playground": "trainers.playground",
     "convert": "trainers.convert",
     "describe": "trainers.describe",
+    "probe": "trainers.probe",
     "export-savedmodel": "export.saved_model",
     "export-tflite": "export.tflite",
     "verify": "export.verify",

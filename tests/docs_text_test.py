@@ -34,6 +34,7 @@ SETTINGS = (
     "bert_keras.training.evaluate.EvaluateSettings",
     "trainers.convert.Settings",
     "trainers.playground.Settings",
+    "trainers.probe.Settings",
 )
 # Commands whose options are described in the text.
 DESCRIBED = ("trainers/predict.py", "trainers/describe.py")

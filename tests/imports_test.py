@@ -118,6 +118,12 @@ INSIDE = {
     "static_vectors": {"tokenizers.base"},
     "token_vectors": {"data", "networks.base", "tasks.base", "tokenizers.base"},
     "word_vectors": {"formats", "predictor", "static_vectors", "token_vectors"},
+    "logistic_regression": set(),
+    "probing": _PREDICTOR
+    | {"console", "evaluation", "labelled_examples", "length_batching"}
+    | {"logistic_regression", "token_vectors"},
+    "self_attention": _PREDICTOR | {"token_vectors"},
+    "attention_page": {"self_attention"},
     "vocabulary_surgery": _CHECKPOINT | {"text"},
     "commands": set(),
     "command_help": set(),

@@ -93,7 +93,7 @@ class WheelTest(absltest.TestCase):
         expected = {
             str(path.relative_to(ROOT))
             for package in PACKAGES
-            for pattern in ("*.py", "*.flags", "py.typed")
+            for pattern in ("*.py", "*.flags", "*.html", "py.typed")
             for path in (ROOT / package).rglob(pattern)
         }
         self.assertContainsSubset(

@@ -2,8 +2,12 @@
 
   bert-keras describe --model=base
   bert-keras describe --checkpoint=runs/sst2
+  bert-keras describe --checkpoint=runs/base --text="a fine [MASK]" \\
+      --output=page.html
 
-FLOPs are those of one sequence's forward pass.
+FLOPs are those of one sequence's forward pass. With --text it writes a web page
+instead: what each head of a BERT network attends to in the text, how focused it
+is, and what each layer predicts for a [MASK].
 """
 
 import dataclasses
@@ -12,14 +16,17 @@ from collections.abc import Iterator
 import rich.table
 
 from bert_keras import (
+    attention_page,
     checkpoint,
     console,
     errors,
+    files,
     formats,
     layers,
     named_networks,
     options,
     registry,
+    self_attention,
 )
 from bert_keras.networks import base as networks
 from trainers import flags
@@ -43,6 +50,13 @@ class Settings:
     )
     seq_length: int = options.option(
         128, "Sequence length for the FLOPs.", minimum=1
+    )
+    text: str = options.option(
+        "", "Text whose attention is written as a web page, with `output`."
+    )
+    text_pair: str = options.option("", "Second text of a pair; empty: none.")
+    output: str = options.option(
+        "", "The .html file of the web page, which loads nothing."
     )
 
 
@@ -88,10 +102,58 @@ def parts(config: networks.NetworkConfig, seq_length: int) -> Iterator[Part]:
         yield Part("attention matmuls", "", 0, flops)
 
 
+def check_page(settings: Settings) -> None:
+    """Raises InputError unless the settings of the page are complete."""
+    for name in ("text", "text_pair", "output"):
+        if getattr(settings, name) and not (
+            settings.checkpoint and settings.text and settings.output
+        ):
+            raise errors.InputError(
+                f"`{name}`: expected `checkpoint`, `text` and `output` "
+                "together, for the page of a text's attention; give all, or "
+                f"leave `{name}` out.",
+                argument=name,
+            )
+    if settings.output:
+        files.check_output(settings.output, checkpoint=settings.checkpoint)
+        attention_page.check_output(settings.output)
+
+
+def write_page(settings: Settings) -> None:
+    """Writes the page of a text's attention."""
+    registry.import_modules(settings.modules)
+    found = self_attention.self_attention(
+        self_attention.load(settings.checkpoint),
+        settings.text,
+        settings.text_pair or None,
+    )
+    page = attention_page.render(found, title=settings.checkpoint)
+    files.write_text(settings.output, page)
+    num_layers, heads = found.weights.shape[:2]
+    console.say(
+        f"wrote {settings.output}: {num_layers} layers, {heads} heads, "
+        f"{len(found.tokens)} tokens"
+    )
+    if len(found.tokens) > attention_page.MAX_TOKENS:
+        console.say(
+            f"the page shows the first {attention_page.MAX_TOKENS} tokens; the "
+            "attention is that of the complete text"
+        )
+
+
 def main() -> None:
     settings = flags.read(Settings)
+    check_page(settings)
     if bool(settings.model) == bool(settings.checkpoint):
         raise errors.InputError("give one of --model and --checkpoint.")
+    if settings.text:
+        write_page(settings)
+        return
+    print_parts(settings)
+
+
+def print_parts(settings: Settings) -> None:
+    """Prints the table of the variables."""
     title = settings.model or settings.checkpoint
     if settings.checkpoint:
         registry.import_modules(settings.modules)

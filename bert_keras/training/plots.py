@@ -153,6 +153,24 @@ def contexts(
     return _png(figure)
 
 
+def probes(
+    accuracy: Sequence[float], control: Sequence[float], majority: float
+) -> bytes:
+    """Plots the probes of the layers 0, 1, ...; returns a PNG.
+
+    accuracy, control: a value for each layer. majority: a horizontal line.
+    """
+    figure, axes = _figure(6, 3.5)
+    layers = range(len(accuracy))
+    axes.plot(layers, accuracy, marker="o", label="accuracy")
+    axes.plot(layers, control, marker="o", label="control task")
+    axes.axhline(majority, color="gray", linestyle="--", label="one label")
+    axes.set_xticks(layers)
+    axes.set_xlabel("layer (0: embeddings)")
+    axes.legend()
+    return _png(figure)
+
+
 def check_picture(path: str, argument: str = "output") -> None:
     """Raises InputError if `path` exists and was not written by this module.
 

@@ -43,6 +43,29 @@ print(json.dumps([
     tflite_parity.split_examples(list(range(n))) for n in (1, 2, 3)]))
 """
 
+DETECT_UNANSWERABLE = """
+import json
+import numpy as np
+from absl import flags
+from benchmarks import unanswerable
+from tests import sharp
+flags.FLAGS(["", "--checkpoint=run", "--data=dev.json"])
+start = np.array([[9.0, 1, 5, 2], [9, 1, 2, 5], [9, 5, 5, 1]])
+end = np.array([[9.0, 5, 2, 9], [9, 1, 2, 5], [9, 1, 2, 3]])
+context = np.array([[False, True, True, False]] + 2 * [[False] + 3 * [True]])
+labels = np.array([True, True, False, False])
+model = sharp.make("question_answering")
+rows = [
+    {"question": "is the film good ?", "context": "the old film is dull . " * n}
+    for n in (1, 3, 9)]
+print(json.dumps([
+    unanswerable.crossed(start, end, context).tolist(),
+    unanswerable.auc(np.array([3.0, 1, 2, 1]), labels),
+    unanswerable.detection(np.array([True, False, True, False]), labels),
+    unanswerable.scores(model, rows, 2)[1].tolist(),
+    [each["no_answer_score"] for each in model.predict(rows)]]))
+"""
+
 
 def run(*arguments):
     return subprocess.run(
@@ -95,6 +118,20 @@ class BenchmarksTest(parameterized.TestCase):
         self.assertEqual(three, [[0, 1], [2], ""])
         self.assertIn("dev.tsv has only 2", two[2])
 
+    def test_unanswerable_measures_crossings_and_the_margins_of_predict(self):
+        done = run("-c", DETECT_UNANSWERABLE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        crossed, auc, detection, margins, expected = json.loads(
+            done.stdout.splitlines()[-1]
+        )
+        # [CLS], the largest, and tokens outside the context do not count.
+        self.assertEqual(crossed, [True, False, False])
+        # Of 4 pairs (3 > 2, 3 > 1, 1 < 2, 1 = 1) two and a half are in order.
+        self.assertEqual(auc, 0.625)
+        self.assertEqual(detection, [0.5, 0.5])
+        for margin, score in zip(margins, expected, strict=True):
+            self.assertAlmostEqual(margin, score, places=4)
+
 
 @pytest.mark.slow
 class TinyModelsTest(parameterized.TestCase):
@@ -115,6 +152,27 @@ class TinyModelsTest(parameterized.TestCase):
         done = run("-m", f"benchmarks.{name}", *flags)
         self.assertEqual(done.returncode, 0, done.stderr)
         return " ".join(done.stdout.split())  # cells and captions wrap
+
+    def test_unanswerable_compares_two_detectors(self):
+        answers = [{"text": "old", "answer_start": 4}]
+        questions = [
+            {
+                "id": str(number),
+                "question": "is the film good ?",
+                "is_impossible": not each,
+                "answers": each,
+            }
+            for number, each in enumerate((answers, []))
+        ]
+        paragraph = {"context": "the old film is dull .", "qas": questions}
+        data = {"data": [{"title": "t", "paragraphs": [paragraph]}]}
+        out = self.run_main(
+            "unanswerable",
+            self.checkpoint(sharp.make("question_answering")),
+            f"--data={self.write('dev.json', [json.dumps(data)])}",
+        )
+        self.assertIn("2 questions, 50.0% without an answer", out)
+        self.assertIn("start behind end", out)
 
     @parameterized.parameters("serving_parity", "serving_splits")
     def test_served_answers_are_those_of_the_checkpoint(self, name):

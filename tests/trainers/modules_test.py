@@ -36,6 +36,7 @@ class ModulesTest(absltest.TestCase):
                 "batch_size": 1,
             },
             "trainers.describe": {"checkpoint": start},
+            "trainers.probe": {"checkpoint": start, "train": rows, "dev": rows},
             "trainers.convert": {
                 "checkpoint": start,
                 "output": f"{folder}/converted",
