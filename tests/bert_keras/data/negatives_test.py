@@ -1,5 +1,7 @@
 """Draws of negatives: their distribution, and that they are of their seeds."""
 
+from unittest import mock
+
 import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
@@ -9,7 +11,6 @@ from bert_keras.data import negatives
 FREQUENCIES = {
     "uniform": (1,) * 7,
     "of rows": (5, 1, 20, 3, 3, 1, 60),
-    # 24 bits of a random number would never draw the fourth.
     "many rows": (1, 2**24, 1, 2**30, 2**20, 2**27, 1),
 }
 
@@ -36,13 +37,15 @@ class OtherClassesTest(parameterized.TestCase):
         # 22.5 is the 0.999 quantile of chi-square with 6 degrees of freedom.
         self.assertLess(statistic, 22.5)
 
-    def test_a_draw_has_more_than_24_bits(self):
-        # Class 1 is one row of 2^30: few numbers of 24 bits fall on odd ones.
-        sizes = (1,) + (2**20, 2**20 + 1) * 500
-        drawn = negatives.other_classes(
-            tf.zeros([20], tf.int32), seeds(20), 500, sizes
+    @mock.patch.object(negatives.masking, "uniform")
+    def test_a_draw_has_48_bits(self, uniform):
+        # 24 bits, and 24 more: 2^-25 of the 2^26 rows of others is the third.
+        uniform.return_value = tf.constant([[0.0, 0.5]])
+        sizes = (1, 2, 2**26 - 2)
+        own, one = tf.constant([0]), seeds(1)
+        np.testing.assert_array_equal(
+            negatives.other_classes(own, one, 1, sizes), [[2]]
         )
-        self.assertLen(np.unique(drawn), 1000)
 
     def test_the_expected_counts_are_those_of_the_distribution(self):
         sizes = np.array(FREQUENCIES["of rows"], np.float64)
