@@ -79,7 +79,7 @@ def baseline(
     the most frequent label: {"accuracy of always 'x'": ...}. They are for
     display, to judge the model's metrics by.
     """
-    task = task.unwrapped
+    task = task.unwrapped.for_serving()
     if own := task.baselines(examples):
         return own
     if task.softmax_terms != ("label",) or "accuracy" not in task.metric_names:

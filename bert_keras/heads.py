@@ -386,6 +386,22 @@ class Pooling(keras.layers.Layer):
         return ops.reshape(tokens, (-1, self.width))
 
 
+class ClassScores(keras.layers.Dense):
+    """A dense layer that may compute the outputs of some classes only.
+
+    x (B, H) -> (B, C); with classes (B, K) int32 -> (B, K), the outputs of the
+    classes of each row. Time and memory of these do not grow with C.
+    """
+
+    def call(self, x: Tensor, classes: Tensor | None = None) -> Tensor:
+        if classes is None:
+            return super().call(x)
+        kernel = ops.take(ops.transpose(self.kernel), classes, axis=0)
+        x = ops.expand_dims(x, -1)  # (B, H, 1)
+        logits = ops.squeeze(ops.matmul(kernel, x), -1)  # (B, K)
+        return logits + ops.take(self.bias, classes, axis=0)
+
+
 class ClassificationHead(keras.layers.Layer):
     """Scores the C classes of a text or a pair of texts (BERT, 4.1).
 
@@ -393,7 +409,7 @@ class ClassificationHead(keras.layers.Layer):
     Pooling, dropout, then one dense layer. With num_texts, that many
     consecutive rows are texts of one example, whose vectors are added before
     the dense layer: (B num_texts, S) -> (B, C). seq_length is for the pooling
-    "concat".
+    "concat". With classes (B, K) int32 the logits of these only, (B, K).
     """
 
     def __init__(
@@ -416,8 +432,11 @@ class ClassificationHead(keras.layers.Layer):
             dtype=self.dtype_policy,
         )
         self.dropout = layers.Dropout(config.dropout, dtype=self.dtype_policy)
-        self.score = layers.dense(
-            config, num_classes, name="score", dtype="float32"
+        self.score = ClassScores(
+            num_classes,
+            kernel_initializer=layers.initializer(config),
+            name="score",
+            dtype="float32",
         )
 
     def build(self, input_shape: Shape | None = None) -> None:
@@ -429,13 +448,15 @@ class ClassificationHead(keras.layers.Layer):
         self,
         encoded: Mapping[str, Any],
         padding_mask: Tensor,
+        classes: Tensor | None = None,
         training: bool | None = None,
     ) -> Tensor:
         pooled = self.pooling(encoded, padding_mask, training=training)
         if self.num_texts > 1:
             shape = (-1, self.num_texts, self.pooling.width)
             pooled = ops.sum(ops.reshape(pooled, shape), axis=1)
-        return self.score(self.dropout(pooled, training=training))
+        pooled = self.dropout(pooled, training=training)
+        return self.score(pooled, classes=classes)
 
 
 class SpanHead(keras.layers.Layer):

@@ -1,11 +1,13 @@
 """Metrics of classification and regression, computed from their definitions.
 
 The metrics of single-label classification are computed from a confusion matrix,
-which has the gold classes as rows and the predicted ones as columns.
+which has the gold classes as rows and the predicted ones as columns, or from
+the counts of each class, which very many classes leave room for.
 """
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +17,36 @@ Numbers = Sequence[float] | np.ndarray  # (T,)
 COLUMNS = ("precision", "recall", "f1", "gold", "predicted")
 
 
-def single_label(counts: np.ndarray) -> dict[str, float]:
-    """Computes the metrics of a confusion matrix (C, C)."""
+class ClassCounts(NamedTuple):
+    """The diagonal and the sums of a confusion matrix, (C,) each."""
+
+    correct: np.ndarray
+    predicted: np.ndarray
+    gold: np.ndarray
+
+
+def class_counts(
+    gold: Sequence[str], predictions: Sequence[str], labels: Sequence[str]
+) -> ClassCounts:
+    """Counts the examples of each class, without a matrix (C, C)."""
+    class_index = {label: index for index, label in enumerate(labels)}
+
+    def count(names):
+        indices = np.array([class_index[name] for name in names], np.int64)
+        return np.bincount(indices, minlength=len(labels))
+
+    correct = [g for g, p in zip(gold, predictions, strict=True) if g == p]
+    return ClassCounts(count(correct), count(predictions), count(gold))
+
+
+def _class_counts(counts: np.ndarray | ClassCounts) -> ClassCounts:
+    if isinstance(counts, ClassCounts):
+        return counts
+    return ClassCounts(np.diag(counts), counts.sum(axis=0), counts.sum(axis=1))
+
+
+def single_label(counts: np.ndarray | ClassCounts) -> dict[str, float]:
+    """Computes the metrics of a confusion matrix (C, C), or of its sums."""
     return {
         "accuracy": accuracy(counts),
         "f1_macro": f1_macro(per_class(counts)),
@@ -73,14 +103,14 @@ def confusion(
     return counts
 
 
-def per_class(counts: np.ndarray) -> np.ndarray:
+def per_class(counts: np.ndarray | ClassCounts) -> np.ndarray:
     """Returns (C, 5): precision, recall, F1, gold count, predicted count."""
-    correct = np.diag(counts)
-    return _table(correct, counts.sum(axis=0), counts.sum(axis=1))
+    return _table(*_class_counts(counts))
 
 
-def accuracy(counts: np.ndarray) -> float:
-    return float(np.trace(counts) / max(1, counts.sum()))
+def accuracy(counts: np.ndarray | ClassCounts) -> float:
+    correct, _, gold = _class_counts(counts)
+    return float(correct.sum() / max(1, gold.sum()))
 
 
 def f1_macro(table: np.ndarray) -> float:
@@ -92,14 +122,15 @@ def f1_macro(table: np.ndarray) -> float:
     return float(table[occurs, 2].mean()) if occurs.any() else 0.0
 
 
-def matthews(counts: np.ndarray) -> float:
+def matthews(counts: np.ndarray | ClassCounts) -> float:
     """Computes the Matthews correlation coefficient (Gorodkin 2004, eq. 8).
 
-    counts: the confusion matrix (C, C).
+    counts: the confusion matrix (C, C), or its sums.
     """
-    counts = counts.astype(np.float64)
-    total, correct = counts.sum(), np.trace(counts)
-    gold, predicted = counts.sum(axis=1), counts.sum(axis=0)
+    correct, predicted, gold = (
+        each.astype(np.float64) for each in _class_counts(counts)
+    )
+    total, correct = gold.sum(), correct.sum()
     numerator = correct * total - gold @ predicted
     squared_denominator = (total**2 - gold @ gold) * (
         total**2 - predicted @ predicted

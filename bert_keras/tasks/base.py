@@ -310,6 +310,14 @@ class Task:
         return type(self).forward is not Task.forward
 
     @property
+    def reads_batch(self) -> bool:
+        """Whether the loss of a row depends on the other rows of its batch.
+
+        Such a batch is not divided: a run has one replica and no accumulation.
+        """
+        return False
+
+    @property
     def num_positions(self) -> int:
         """The number of positions of the longest text in a row.
 

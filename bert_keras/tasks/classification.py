@@ -10,12 +10,22 @@ import tensorflow as tf
 
 from bert_keras import errors, options
 from bert_keras import heads as heads_lib
-from bert_keras.data import labelled_files, numbered_texts, packing
+from bert_keras.data import (
+    labelled_files,
+    negatives,
+    numbered_texts,
+    packing,
+)
 from bert_keras.data import labels as labels_lib
 from bert_keras.metrics import classification
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
+
+_CANDIDATES = "candidates"  # feature (B, 1 + K): the own class, then K others
+_SAMPLED = "label/sampled"  # the output of a step with these
+# With more labels, tables have those that occur, and none is a matrix of them.
+_MAX_TABLE = 1000
 
 
 def _problem_type_of_kind(kind: str) -> dict[str, str]:
@@ -82,8 +92,23 @@ class Classification(base.Task):
         "change the answer (for similarity). Takes twice as long.",
         choices=("one", "both"),
     )
+    negatives: int = options.option(
+        0,
+        "While training, the number of other labels that each row draws to "
+        "compare its own with; 0: all labels, which is exact, and slow for "
+        "very many. Evaluations are always exact.",
+        minimum=0,
+        maximum=1 << 20,
+    )
+    negatives_distribution: str = options.option(
+        "uniform",
+        "How these labels are drawn: uniform = all alike; frequency = as often "
+        "as they occur in the training file.",
+        choices=("uniform", "frequency"),
+    )
     # Set by `adapt`, from the training data.
     labels: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()  # rows per class, if draws need them
     weights: tuple[float, ...] = ()  # per class; empty: all are 1
     pair: bool = False  # whether there is a second text
 
@@ -96,6 +121,35 @@ class Classification(base.Task):
                 f"expected a weight for each of {len(self.labels)} labels, "
                 f"found {len(self.weights)}."
             )
+        if self.negatives and self.problem_type != "single_label":
+            raise errors.InputError(
+                f"negatives={self.negatives}: expected "
+                "problem_type=single_label, whose loss is one softmax over the "
+                f"labels, found {self.problem_type}; leave `negatives` out.",
+                argument="negatives",
+            )
+        needs_counts = self.draws_labels and self.draws_by_frequency
+        if needs_counts and len(self.counts) != len(self.labels):
+            raise errors.InputError(
+                "negatives_distribution=frequency: expected the number of rows "
+                f"of each of {len(self.labels)} labels in `counts`, found "
+                f"{len(self.counts)}; call the task's `adapt` with the "
+                "training examples.",
+                argument="negatives_distribution",
+            )
+
+    @property
+    def draws_labels(self) -> bool:
+        """Whether a training step draws labels: not if it would draw all."""
+        return 0 < self.negatives < len(self.labels) - 1
+
+    @property
+    def draws_by_frequency(self) -> bool:
+        return self.negatives_distribution == "frequency"
+
+    @property
+    def reads_targets(self) -> bool:
+        return self.draws_labels
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -103,6 +157,8 @@ class Classification(base.Task):
 
     @property
     def softmax_terms(self) -> tuple[str, ...]:
+        if self.negatives:
+            return ()
         return ("label",) if self.problem_type == "single_label" else ()
 
     @property
@@ -140,6 +196,22 @@ class Classification(base.Task):
     @property
     def _problem_type(self) -> "ProblemType":
         return PROBLEM_TYPES[self.problem_type]
+
+    def to_dict(self) -> dict[str, Any]:
+        # Leave out defaults: runs that are older than these options must have
+        # equal settings to be resumed.
+        values = super().to_dict()
+        for field in dataclasses.fields(self):
+            if field.name in ("negatives", "negatives_distribution", "counts"):
+                if values[field.name] == field.default:
+                    del values[field.name]
+        return values
+
+    def for_serving(self) -> base.Task:
+        """Returns the task without draws, which only training has."""
+        return self.with_settings(
+            negatives=0, negatives_distribution="uniform", counts=()
+        )
 
     def read_examples(self, path: str) -> Iterator[base.Example]:
         labels = labels_lib.Skipped(
@@ -194,7 +266,12 @@ class Classification(base.Task):
             weights = tuple(
                 total / (len(labels) * counts[label]) for label in labels
             )
-        return self.with_settings(labels=labels, weights=weights, pair=pair)
+        rows: tuple[int, ...] = ()
+        if self.negatives and self.draws_by_frequency:
+            rows = tuple(counts[label] for label in labels)
+        return self.with_settings(
+            labels=labels, counts=rows, weights=weights, pair=pair
+        )
 
     def make_example(self, raw: base.Example, label: Any) -> base.Example:
         """Returns an example; label: as in a JSON lines file.
@@ -236,6 +313,24 @@ class Classification(base.Task):
         if self.weights:
             weights = tf.gather(tf.constant(self.weights), labels)
         return {"label": (labels, weights)}
+
+    def randomize(
+        self, features: base.Tensors, targets: base.Targets, seeds: tf.Tensor
+    ) -> tuple[base.Tensors, base.Targets]:
+        """Draws the other labels of each row, if a step reads only some."""
+        if not self.draws_labels:
+            return features, targets
+        own, _ = targets["label"]
+        drawn = negatives.other_classes(
+            own, seeds, self.negatives, self._frequencies()
+        )
+        candidates = tf.concat([own[:, tf.newaxis], drawn], axis=1)
+        return features | {_CANDIDATES: candidates}, targets
+
+    def _frequencies(self) -> Sequence[int] | np.ndarray:
+        if self.draws_by_frequency:
+            return self.counts
+        return np.ones(len(self.labels), np.int64)
 
     def build_heads(
         self, config: networks.NetworkConfig
@@ -280,8 +375,18 @@ class Classification(base.Task):
         *,
         training: bool | None,
     ) -> base.Tensors:
-        """Returns {"label": (B, C) float32 logits}."""
+        """Returns {"label": (B, C) float32 logits}.
+
+        In a training step that draws labels {"label/sampled": (B, 1 + K)}: of
+        the row's own label and of K others.
+        """
         mask = features["padding_mask"]
+        if training and _CANDIDATES in features:
+            classes = features[_CANDIDATES]
+            logits = heads["label"](
+                encoded, mask, classes=classes, training=training
+            )
+            return {_SAMPLED: logits}
         return {"label": heads["label"](encoded, mask, training=training)}
 
     def loss(
@@ -291,8 +396,27 @@ class Classification(base.Task):
         targets: base.Targets,
     ) -> base.Tensors:
         labels, weights = targets["label"]
-        losses = self._problem_type.losses(outputs["label"], labels)
+        if _SAMPLED in outputs:
+            losses = self._sampled_losses(
+                outputs[_SAMPLED], features[_CANDIDATES]
+            )
+        else:
+            losses = self._problem_type.losses(outputs["label"], labels)
         return {"label": tf.reduce_sum(losses * weights)}
+
+    def _sampled_losses(self, logits, candidates):
+        """Cross entropy of the own labels, estimated from drawn ones: (B,).
+
+        The softmax's sum over all labels is the own label's exponential and
+        those of the drawn ones, each divided by how often it is expected in
+        the draws (Bengio & Senecal 2008, importance sampling; Jean et al.
+        2015, section 3.1).
+        """
+        expected = negatives.log_expected_counts(
+            candidates, self._frequencies()
+        )
+        logits -= expected
+        return tf.reduce_logsumexp(logits, axis=-1) - logits[:, 0]
 
     def decode(
         self, outputs: base.Tensors, features: base.Tensors
@@ -363,7 +487,7 @@ class SingleLabel:
         """Converts labels (T,) string -> (T,) int32; not in a graph."""
         class_index = {name: index for index, name in enumerate(labels)}
         classes = [names[0] for names in _split_labels(self, label)]
-        _check_known(classes, labels)
+        _check_known(classes, class_index)
         return tf.constant([class_index[name] for name in classes], tf.int32)
 
     def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -380,13 +504,14 @@ class SingleLabel:
             "scores": scores,
         }
 
-    def _confusion(self, predictions, examples, labels):
-        """Returns the confusion matrix (C, C) and the labels of its axes."""
+    def _compared(self, predictions, examples, labels):
+        """Returns the gold and the predicted labels, and all there are."""
         gold = [self.split(example["label"])[0] for example in examples]
         predicted = [answer["label"] for answer in predictions]
+        if len(labels) > _MAX_TABLE:
+            return gold, predicted, sorted({*predicted, *gold})
         # An evaluated row may have a class that training data did not have.
-        labels = sorted({*labels, *gold})
-        return classification.confusion(gold, predicted, labels), labels
+        return gold, predicted, sorted({*labels, *gold})
 
     def metrics(
         self,
@@ -394,8 +519,11 @@ class SingleLabel:
         examples: Sequence[base.Example],
         labels: Sequence[str],
     ) -> dict[str, float]:
-        counts, _ = self._confusion(predictions, examples, labels)
-        return classification.single_label(counts)
+        return classification.single_label(
+            classification.class_counts(
+                *self._compared(predictions, examples, labels)
+            )
+        )
 
     def tables(
         self,
@@ -403,15 +531,17 @@ class SingleLabel:
         examples: Sequence[base.Example],
         labels: Sequence[str],
     ) -> dict[str, base.Table]:
-        counts, labels = self._confusion(predictions, examples, labels)
-        return {
-            "classes": base.Table(
-                labels,
-                classification.COLUMNS,
-                classification.per_class(counts),
-            ),
-            "confusion": base.Table(labels, labels, counts),
+        compared = self._compared(predictions, examples, labels)
+        classes = classification.per_class(
+            classification.class_counts(*compared)
+        )
+        tables = {
+            "classes": base.Table(compared[2], classification.COLUMNS, classes)
         }
+        if len(labels) <= _MAX_TABLE:
+            counts = classification.confusion(*compared)
+            tables["confusion"] = base.Table(compared[2], compared[2], counts)
+        return tables
 
 
 class MultiLabel:

@@ -12,10 +12,15 @@ import tensorflow as tf
 from bert_keras import errors, options
 from bert_keras import heads as heads_lib
 from bert_keras.data import labelled_files, labels, packing
-from bert_keras.metrics import classification
+from bert_keras.data import negatives as negatives_lib
+from bert_keras.metrics import classification, ranking
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
+
+_COMPARED = "compared"  # feature (B, B): the negatives that a row has drawn
+# Options that settings leave out if they have their default.
+_LATER = ("layers", "pooling", "normalize", "negatives", "temperature")
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -32,6 +37,10 @@ class Embedding(base.Task):
     section 3, regression objective). Both texts of a pair are packed into one
     row, so that shuffling keeps them together. They do not attend to each
     other, so each has the same embedding as alone.
+
+    With `negatives` it is trained to search: on pairs that belong together, of
+    which the second text has to be found among those of other rows. These are
+    drawn from the batch, so that each text is encoded once.
     """
 
     pipeline_tag = "sentence-similarity"
@@ -63,7 +72,20 @@ class Embedding(base.Task):
     normalize: bool = options.option(
         True, "Scale vectors to length 1; their product is the cosine then."
     )
-    metric_names = ("spearman", "pearson")
+    negatives: int = options.option(
+        0,
+        "Learn to find the second text of a pair: the number of other rows' "
+        "second texts that each row draws from its batch to compare its own "
+        "with, all if there are fewer. 0: learn labels as cosines.",
+        minimum=0,
+        maximum=1 << 20,
+    )
+    temperature: float = options.option(
+        0.05,
+        "Divisor of the cosines in the softmax over the second texts.",
+        minimum=1e-3,
+        maximum=1e3,
+    )
 
     # Set by `adapt`, from the training data.
     pair: bool = False  # whether a second text is read
@@ -83,6 +105,20 @@ class Embedding(base.Task):
                 "between, such as -1 or 0,1,2.",
                 argument="layers",
             )
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        if self.negatives:
+            return ("mrr", "accuracy_at_1")
+        return ("spearman", "pearson")
+
+    @property
+    def reads_batch(self) -> bool:
+        return self.negatives > 0
+
+    @property
+    def reads_targets(self) -> bool:
+        return self.negatives > 0  # `randomize` draws by the targets
 
     @property
     def indices(self) -> list[int]:
@@ -107,7 +143,7 @@ class Embedding(base.Task):
         # equal settings to be resumed.
         values = super().to_dict()
         for field in dataclasses.fields(self):
-            if field.name in ("layers", "pooling", "normalize"):
+            if field.name in _LATER:
                 if values[field.name] == field.default:
                     del values[field.name]
         return values
@@ -118,7 +154,7 @@ class Embedding(base.Task):
             columns=labelled_files.parse_columns(
                 self.columns, labelled_files.COMMON_COLUMNS
             ),
-            needed=("text", "text_pair", "label"),
+            needed=("text", "text_pair") + ("label",) * (not self.negatives),
             label=labels.parse_number,
         )
 
@@ -130,6 +166,9 @@ class Embedding(base.Task):
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
     ) -> base.Task:
         del tokenizer
+        if self.negatives:
+            _require_matches(examples)
+            return self.with_settings(pair=True)
         highest, (lowest, row) = -np.inf, (np.inf, 0)
         for index, example in enumerate(examples):
             label = _parse_label(example, index)
@@ -151,7 +190,14 @@ class Embedding(base.Task):
         return self.with_settings(pair=True, highest=highest)
 
     def make_example(self, raw: base.Example, label: Any) -> base.Example:
-        """Returns an example; label: the similarity of its pair, a number."""
+        """Returns an example; label: the similarity of its pair, a number.
+
+        With `negatives` the pair belongs together, and has no label: None.
+        """
+        if self.negatives:
+            if label is not None:
+                raise ValueError(f"expected no label, found {label!r}")
+            return raw
         return {**raw, "label": labels.parse_number(label)}
 
     def for_device(self) -> base.Task:
@@ -178,8 +224,29 @@ class Embedding(base.Task):
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Targets:
         del features, tokenizer
+        if self.negatives:
+            # Numbers by which `randomize` knows equal texts.
+            texts = tf.stack([raw["text"], raw["text_pair"]], axis=1)
+            numbers = tf.strings.to_hash_bucket_fast(texts, 2**31 - 1)
+            numbers = tf.cast(numbers, tf.int32)
+            return {"search": (numbers, tf.ones(tf.shape(numbers)[:1]))}
         cosines = labels.parse_numbers(raw["label"]) / self.highest
         return {"similarity": (cosines, tf.ones_like(cosines))}
+
+    def randomize(
+        self, features: base.Tensors, targets: base.Targets, seeds: tf.Tensor
+    ) -> tuple[base.Tensors, base.Targets]:
+        """Draws the rows whose second texts each row's own is compared with.
+
+        Not those with an equal first or second text, which may be right.
+        """
+        if not self.negatives:
+            return features, targets
+        numbers, weights = targets["search"]  # (B, 2), (B,)
+        differs = numbers[:, tf.newaxis] != numbers[tf.newaxis]  # (B, B, 2)
+        is_negative = tf.reduce_all(differs, axis=-1) & (weights > 0)
+        drawn = negatives_lib.other_rows(is_negative, seeds, self.negatives)
+        return features | {_COMPARED: tf.cast(drawn, tf.int32)}, targets
 
     def add_derived_features(self, features: base.Tensors) -> base.Tensors:
         """Adds position_ids (B, S), which start at 0 in each text of a row."""
@@ -228,9 +295,30 @@ class Embedding(base.Task):
         features: base.Tensors,
         targets: base.Targets,
     ) -> base.Tensors:
+        if self.negatives:
+            _, weights = targets["search"]
+            losses = self._search_losses(outputs, features[_COMPARED])
+            return {"search": tf.reduce_sum(losses * weights)}
         cosines, weights = targets["similarity"]
         losses = tf.square(_cosine(outputs) - cosines)
         return {"similarity": tf.reduce_sum(losses * weights)}
+
+    def _search_losses(self, outputs, compared):
+        """Cross entropy of the own second text among the compared ones: (B,).
+
+        One softmax over 1 + K cosines. The draws are not corrected by their
+        expected counts: the texts of a batch are a sample of all texts in any
+        case, and a constant changes nothing.
+        """
+        first, second = outputs["embedding"], outputs["embedding_pair"]
+        scores = tf.matmul(_unit(first), _unit(second), transpose_b=True)
+        scores /= self.temperature  # (B, B)
+        own = tf.linalg.diag_part(scores)
+        is_candidate = tf.linalg.set_diag(
+            compared > 0, tf.ones(tf.shape(own), tf.bool)
+        )
+        scores = tf.where(is_candidate, scores, heads_lib.ABSENT_SCORE)
+        return tf.reduce_logsumexp(scores, axis=-1) - own
 
     def decode(
         self, outputs: base.Tensors, features: base.Tensors
@@ -257,12 +345,59 @@ class Embedding(base.Task):
     def metrics(
         self, predictions: base.Answers, examples: Sequence[base.Example]
     ) -> dict[str, float]:
+        """Computes the correlations of cosines and labels.
+
+        With `negatives` those of a search for each row's second text among
+        all different second texts of the examples, by the cosine.
+        """
+        if self.negatives:
+            return _search_metrics(predictions, examples)
         gold = [
             _parse_label(example, index)
             for index, example in enumerate(examples)
         ]
         cosines = [answer["similarity"] for answer in predictions]
         return classification.correlations(gold, cosines)
+
+
+def _search_metrics(
+    predictions: base.Answers, examples: Sequence[base.Example]
+) -> dict[str, float]:
+    index_of: dict[str, int] = {}
+    vectors: list[Sequence[float]] = []
+    own = []
+    right: dict[str, set[int]] = {}
+    for answer, example in zip(predictions, examples, strict=True):
+        index = index_of.setdefault(example["text_pair"], len(index_of))
+        if index == len(vectors):
+            vectors.append(answer["embedding_pair"])
+        own.append(index)
+        right.setdefault(example["text"], set()).add(index)
+    ranks = ranking.ranks(
+        np.array([answer["embedding"] for answer in predictions]),
+        np.array(vectors),
+        own,
+        [right[example["text"]] for example in examples],
+    )
+    return ranking.retrieval(ranks)
+
+
+def _require_matches(examples: Iterable[base.Example]) -> None:
+    """Raises InputError for labels by which not all pairs belong together."""
+    expected = None
+    for index, example in enumerate(examples):
+        if "label" not in example:
+            continue
+        label = _parse_label(example, index)
+        expected = label if expected is None else expected
+        if label != expected or label <= 0:
+            raise errors.InputError(
+                f"row {index}: expected a pair that belongs together, because "
+                "`negatives` draws those that do not, and so no label or the "
+                f"same one in all rows, found {label:g}; remove the rows of "
+                "other pairs, or leave `negatives` out to learn the labels.",
+                argument="negatives",
+            )
 
 
 def _max(hidden, mask, number):

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from bert_keras import console, errors, options
+from bert_keras.tasks import base
 from bert_keras.training import cluster
 from bert_keras.training import settings as settings_lib
 
@@ -64,6 +65,26 @@ def _start(settings: settings_lib.TrainSettings) -> tf.distribute.Strategy:
             argument="batch_size",
         )
     return strategy
+
+
+def require_complete_batches(
+    settings: settings_lib.TrainSettings,
+    task: base.Task,
+    strategy: tf.distribute.Strategy,
+) -> None:
+    """Raises InputError if a batch is divided whose rows read each other."""
+    if not task.reads_batch:
+        return
+    accumulated = settings.gradient_accumulation_steps
+    if strategy.num_replicas_in_sync == 1 and accumulated == 1:
+        return
+    raise errors.InputError(
+        f"{task.name}: a row is compared with other rows of its batch, so "
+        "expected one replica and gradient_accumulation_steps=1, found "
+        f"{strategy.num_replicas_in_sync} and {accumulated}; use "
+        "strategy=one_device, and lower `batch_size` if memory is short.",
+        argument="gradient_accumulation_steps",
+    )
 
 
 # Cached: two mirrored strategies over the same devices give the same key to

@@ -113,6 +113,7 @@ def run(settings: settings_lib.FinetuneSettings, task: base.Task) -> Metrics:
         devices.configured(settings) as strategy,
         run_folder.one_writer(settings, strategy),
     ):
+        devices.require_complete_batches(settings, task, strategy)
         return _run(settings, task, strategy)
 
 

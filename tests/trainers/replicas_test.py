@@ -146,6 +146,7 @@ class ReplicasTest(parameterized.TestCase):
     @parameterized.parameters(
         ("causal_lm", *SHAPES[0]),
         *((kind, *TWO_BY_TWO) for kind in ("masked_lm", "sampled", "wrapped")),
+        ("drawn_labels", *TWO_BY_TWO),
         *((kind, *shape) for kind in TASK_NAMES for shape in OF_PROCESSES),
     )
     def test_the_update_is_that_of_one_replica(

@@ -35,6 +35,9 @@ TASKS = {
     "classification": lambda: classification.Classification(
         labels=("bad", "good")
     ),
+    "drawn_labels": lambda: classification.Classification(
+        labels=tuple("abcdefghijkl"), negatives=3
+    ),
     "denoising": lambda: denoising.Denoising(seq_length=12).adapt(
         [], tiny.tokenizer()
     ),
@@ -166,6 +169,11 @@ def batches(task, count, size=BATCH, *, elmo=False):
             # Rows of unequal weight: a mean per part would be wrong.
             weights = tf.constant(random.random(size), tf.float32)
             targets = {"label": (labels, weights)}
+            if task.draws_labels:
+                seeds = tf.stack(
+                    [tf.range(size), tf.fill([size], step)], axis=1
+                )
+                inputs, targets = task.randomize(inputs, targets, seeds)
         if auxiliary_lm.TERM in terms:
             row_weights = tf.constant(random.random(size), tf.float32)
             targets[auxiliary_lm.TERM] = (labels, row_weights)
