@@ -144,7 +144,9 @@ class MainsTest(absltest.TestCase):
         )
         beside = {
             f"*/{path.rpartition('/')[2]}.py"
-            for path in _paths("trainers/*.py", "export/*.py")
+            for path in _paths(
+                "trainers/*.py", "export/*.py", "benchmarks/*.py"
+            )
             if not _is_main(path)
         }
         self.assertEqual(set(listed), beside)
