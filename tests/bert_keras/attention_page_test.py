@@ -4,16 +4,15 @@ The browser needs the package playwright and a chromium, and is skipped without.
 """
 
 import base64
-import importlib.util
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
 from bert_keras import attention_page, errors, self_attention
+from tests import browsers
 from tests.bert_keras.self_attention_test import TEXT, TOKENS, make
 from tests.trainers.mains import write
 
@@ -96,17 +95,7 @@ class BrowserTest(parameterized.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        path = shutil.which("chromium") or shutil.which("chromium-browser")
-        if importlib.util.find_spec("playwright") is None or path is None:
-            raise absltest.SkipTest("playwright or chromium is not installed.")
-        from playwright import sync_api
-
-        play = cls.enter_context(sync_api.sync_playwright())
-        cls.browser = play.chromium.launch(
-            executable_path=path,
-            args=["--no-sandbox", "--disable-quic", "--disable-gpu"],
-        )
-        cls.addClassCleanup(cls.browser.close)
+        cls.browser = browsers.launch(cls)
 
     def open(self, found, **settings):
         path = f"{self.create_tempdir().full_path}/page.html"

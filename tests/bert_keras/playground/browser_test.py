@@ -3,24 +3,20 @@
 It needs the package playwright and a chromium, and is skipped without them.
 """
 
-import importlib.util
 import os
 import re
-import shutil
 
 import pytest
 from absl.testing import absltest, parameterized
 
 from bert_keras import playground
+from tests import browsers
 from tests.bert_keras.playground import pages
 
 HOSTILE = (
     "<img src=x onerror=alert(1)><script>alert(2)</script></textarea> 😀 "
     "\u202egood film\u202c <b>old</b> \ud83d {{1}} &amp;"
 )
-OFFLINE = ("--no-sandbox", "--disable-quic", "--no-first-run",
-           "--disable-background-networking", "--disable-component-update",
-           "--disable-sync", "--disable-gpu")  # fmt: skip
 
 
 def _contrast(one, other):
@@ -72,16 +68,7 @@ class BrowserTest(parameterized.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        path = shutil.which("chromium") or shutil.which("chromium-browser")
-        if importlib.util.find_spec("playwright") is None or path is None:
-            raise absltest.SkipTest("playwright or chromium is not installed.")
-        from playwright import sync_api
-
-        play = cls.enter_context(sync_api.sync_playwright())
-        cls.browser = play.chromium.launch(
-            executable_path=path, args=list(OFFLINE)
-        )
-        cls.addClassCleanup(cls.browser.close)
+        cls.browser = browsers.launch(cls)
 
     def open(self, case, **settings):
         """The page of a case; what it logs and requests is in self.seen."""
