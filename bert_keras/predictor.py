@@ -417,7 +417,11 @@ def adapted(model: Predictor, examples: Iterable[base.Example]) -> Predictor:
     """
     if model.task.head_signatures:
         return model
-    task = model.task.adapt(examples, model.tokenizer)
+    return with_task(model, model.task.adapt(examples, model.tokenizer))
+
+
+def with_task(model: Predictor, task: base.Task) -> Predictor:
+    """Returns a predictor of the same encoder with a task without heads."""
     network = model_lib.BertModel(model.model.encoder, task)
     return Predictor(network, model.tokenizer, card=model.card)
 

@@ -160,6 +160,8 @@ def main() -> None:
             )
         task = token_vectors.TokenVectors(layers=settings.vectors)
     model = predictor.load(settings.checkpoint, task=task, settings=given)
+    if settings.output.endswith(".npy"):
+        model = _of_one_text(model)
     lines = unlabelled_texts.read(
         settings.input,
         model.task.text_columns,
@@ -183,6 +185,14 @@ def main() -> None:
     else:
         with streams.until_reader_leaves():
             _write(answers, sys.stdout)
+
+
+def _of_one_text(model: predictor.Predictor) -> predictor.Predictor:
+    """Returns a model of one text, if it embeds pairs: a row has one vector."""
+    task = model.task
+    if not isinstance(task, embedding.Embedding) or not task.pair:
+        return model
+    return predictor.with_task(model, task.for_device())
 
 
 def _drawn(
@@ -241,7 +251,7 @@ def _array_of(
     """Returns the answer that an array has, and the shape of a row."""
     width = model.model.encoder.config.hidden_size
     task = model.task
-    if isinstance(task, embedding.Embedding) and not task.pair:
+    if isinstance(task, embedding.Embedding):
         return "embedding", (width,)
     if isinstance(task, token_vectors.TokenVectors) and len(task.indices) == 1:
         return f"layer_{task.indices[0]}", (task.seq_length, width)

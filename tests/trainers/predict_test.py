@@ -95,6 +95,29 @@ class ContinuedTest(parameterized.TestCase):
         self.assertEqual(rest, whole[start:])
 
 
+class VectorsTest(absltest.TestCase):
+    def test_a_model_of_pairs_writes_the_vectors_of_texts(self):
+        folder = self.create_tempdir()
+        model = sharp.make("embedding")
+        self.assertTrue(model.task.pair)
+        checkpoint.save(folder.full_path, model.model, model.tokenizer, step=1)
+        texts = folder.create_file("texts.txt", "the film\na\n").full_path
+        path = os.path.join(self.create_tempdir().full_path, "x.npy")
+        code, _, error = mains.call(
+            "trainers.predict",
+            checkpoint=folder.full_path,
+            input=texts,
+            output=path,
+        )
+        self.assertEqual((code, error), (0, ""))
+        (pair,) = model.predict([{"text": "the film", "text_pair": "a"}])
+        np.testing.assert_allclose(
+            np.load(path),
+            [pair["embedding"], pair["embedding_pair"]],
+            atol=1e-6,
+        )
+
+
 class GenerationTest(parameterized.TestCase):
     def predict(self, task, **flags):
         folder = self.create_tempdir()
