@@ -7,13 +7,26 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bert_keras import decoders, errors, generation, options
+from bert_keras import (
+    decoders,
+    errors,
+    generation,
+    options,
+    rnn_decoder,
+    transformer_decoder,
+)
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 
 HEAD = "decoder"
 TERM = "text"  # the loss term
+
+
+def build_decoder(config: decoders.DecoderConfig) -> decoders.Decoder:
+    if config.kind == "transformer":
+        return transformer_decoder.TransformerDecoder(config)
+    return rnn_decoder.RnnDecoder(config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +242,7 @@ class EncoderDecoder(base.Task):
                 "lower max_target_length.",
                 argument="max_target_length",
             )
-        return {HEAD: decoders.build(config)}
+        return {HEAD: build_decoder(config)}
 
     @property
     def head_start(self) -> str:
@@ -241,7 +254,7 @@ class EncoderDecoder(base.Task):
     ) -> Sequence[str]:
         if self.decoder_init == "new":
             return ()
-        return decoders.copy_blocks(encoder, heads[HEAD])
+        return transformer_decoder.copy_blocks(encoder, heads[HEAD])
 
     def read_source(
         self,

@@ -5,7 +5,12 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from bert_keras import decoders, errors
+from bert_keras import (
+    decoders,
+    encoder_decoder,
+    errors,
+    transformer_decoder,
+)
 from tests import tiny
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -30,7 +35,8 @@ def decoder(name="transformer", network=None, **changes):
     keras.utils.set_random_seed(3)
     network = network or tiny.bert(norm_first=name == "one_layer")
     fields = {"vocab_size": TARGETS} | DECODERS[name]
-    layer = decoders.build(decoders.config_for(network, **(fields | changes)))
+    config = decoders.config_for(network, **(fields | changes))
+    layer = encoder_decoder.build_decoder(config)
     layer.build()
     random = np.random.default_rng(0)
     for variable in layer.trainable_variables:
@@ -196,7 +202,7 @@ class CopyBlocksTest(absltest.TestCase):
         encoder = tiny.bert(num_layers=3).build_encoder()
         layer = decoder(network=encoder.config, num_layers=2)
         before = layer.blocks[0].cross_attention.query.kernel.numpy()
-        copied = decoders.copy_blocks(encoder, layer)
+        copied = transformer_decoder.copy_blocks(encoder, layer)
         for mine, of in ((0, 0), (1, 2)):
             for name in ("attention", "feed_forward", "attention_norm"):
                 for a, b in zip(
@@ -218,7 +224,7 @@ class CopyBlocksTest(absltest.TestCase):
     def test_a_recurrent_decoder_has_no_such_layers(self):
         encoder = tiny.bert().build_encoder()
         with self.assertRaisesRegex(errors.InputError, "decoder_init=encoder"):
-            decoders.copy_blocks(encoder, decoder("lstm"))
+            transformer_decoder.copy_blocks(encoder, decoder("lstm"))
 
 
 if __name__ == "__main__":
