@@ -68,6 +68,7 @@ ROWS = {
     "masked_lm": 3,
     "no_sentences": 3,
     "classification": 1,
+    "drawn_labels": 1,
     "layers": 2,
     "r_drop": 1,
     "extractive_summary": 4,  # one of each sentence
