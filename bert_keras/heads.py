@@ -390,7 +390,9 @@ class ClassScores(keras.layers.Dense):
     """A dense layer that may compute the outputs of some classes only.
 
     x (B, H) -> (B, C); with classes (B, K) int32 -> (B, K), the outputs of the
-    classes of each row. Time and memory of these do not grow with C.
+    classes of each row: B K products in place of B C. The kernel is still
+    transposed, and its gradient is dense, so a step keeps a part that grows
+    with C.
     """
 
     def call(self, x: Tensor, classes: Tensor | None = None) -> Tensor:
