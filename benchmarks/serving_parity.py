@@ -1,8 +1,11 @@
 """Compares the answers of an exported SavedModel with the checkpoint's.
 
   python -m benchmarks.serving_parity --checkpoint=runs/sst2 --data=dev.tsv
+  python -m benchmarks.serving_parity --checkpoint=runs/base --task=masked_lm \\
+      --texts=texts.txt
 
-Compares them on the first --examples examples of --data. The export is loaded
+Compares them on the first --examples examples of --data, or texts of --texts,
+which is read as `predict` reads it. The export is loaded
 in a separate process that imports TensorFlow and TensorFlow Text but nothing of
 this project; it runs in batches of 32. The first text of each batch is also
 compared with the checkpoint's answer to it alone.
@@ -23,10 +26,15 @@ from absl import flags
 import benchmarks
 from bert_keras import predictor as predictor_lib
 from bert_keras import verification
+from bert_keras.data import unlabelled_texts
 from export import saved_model
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Run or step folder.")
+TASK = flags.DEFINE_string(
+    "task", None, "Another task that the checkpoint answers; none: its own."
+)
 DATA = flags.DEFINE_string("data", None, "File of labelled examples.")
+TEXTS = flags.DEFINE_string("texts", None, "File of texts without labels.")
 EXAMPLES = flags.DEFINE_integer(
     "examples", 200, "Number of examples to compare on.", 1
 )
@@ -57,16 +65,29 @@ with open(sys.argv[2], "wb") as file:
 """
 
 
+def read(task):
+    if not TEXTS.value:
+        return task.read_examples(DATA.value)
+    return (
+        unlabelled_texts.parse(row, task.text_columns, number)
+        if isinstance(row, str)
+        else row
+        for number, row in enumerate(
+            unlabelled_texts.read(TEXTS.value, task.text_columns), start=1
+        )
+    )
+
+
 def main(_):
-    reference = predictor = predictor_lib.load(CHECKPOINT.value)
+    reference = predictor = predictor_lib.load(
+        CHECKPOINT.value, task=TASK.value
+    )
     if PRECISION.value != "float32":
         predictor = predictor_lib.load(
-            CHECKPOINT.value, precision=PRECISION.value
+            CHECKPOINT.value, task=TASK.value, precision=PRECISION.value
         )
-    task = reference.task
-    examples = list(
-        itertools.islice(task.read_examples(DATA.value), EXAMPLES.value)
-    )
+    task, expected = reference.task, saved_model.limited(reference)
+    examples = list(itertools.islice(read(task), EXAMPLES.value))
     batches = [
         {
             name: [e[name] for e in examples[start : start + 32]]
@@ -95,16 +116,14 @@ def main(_):
     for batch, got in zip(batches, answers, strict=True):
         raw = {name: tf.constant(texts) for name, texts in batch.items()}
         difference = verification.compare(
-            got, reference.serve_text(**raw), ranked=task.ranked_outputs
+            got, expected(**raw), ranked=task.ranked_outputs
         )
         differences.append(difference.distance)
         num_equal += difference.agreement * len(next(iter(batch.values())))
     difference_alone = max(
         verification.compare(
             {name: value[:1] for name, value in got.items()},
-            reference.serve_text(
-                **{name: tf.constant(t[:1]) for name, t in batch.items()}
-            ),
+            expected(**{name: tf.constant(t[:1]) for name, t in batch.items()}),
             ranked=task.ranked_outputs,
         ).distance
         for batch, got in zip(batches, answers, strict=True)
@@ -129,5 +148,6 @@ def main(_):
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["checkpoint", "data"])
+    flags.mark_flag_as_required("checkpoint")
+    flags.mark_flags_as_mutual_exclusive(["data", "texts"], required=True)
     benchmarks.run(main)

@@ -26,6 +26,9 @@ from bert_keras.tasks import base
 from export import tflite
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Run or step folder.")
+TASK = flags.DEFINE_string(
+    "task", None, "Another task that the checkpoint answers; none: its own."
+)
 DATA = flags.DEFINE_string("data", None, "File of labelled examples.")
 EXAMPLES = flags.DEFINE_integer(
     "examples", 200, "Number of examples to compare on.", 1
@@ -50,7 +53,7 @@ def split_examples(examples):
 
 
 def main(_):
-    predictor = predictor_lib.load(CHECKPOINT.value)
+    predictor = predictor_lib.load(CHECKPOINT.value, task=TASK.value)
     task = predictor.task.for_device().with_settings(seq_length=LENGTH.value)
     model = model_lib.BertModel(predictor.model.encoder, task)
     model.head.set_weights(predictor.model.head.get_weights())

@@ -3,6 +3,7 @@
 import ctypes
 import ctypes.util
 import gc
+import re
 import unittest
 
 import keras
@@ -49,6 +50,18 @@ def _free_memory(request):
     trim = getattr(ctypes.CDLL(name), "malloc_trim", None) if name else None
     if trim:  # glibc: give the memory back
         trim(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks as slow the later cases of tests that are `slow_after` some."""
+    for item in items:
+        marker = item.get_closest_marker("slow_after")
+        if marker:
+            case = re.search(r"\d+$", item.name)
+            assert case, f"{item.nodeid}: expected the number of a case"
+            if int(case[0]) >= marker.args[0]:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(tryfirst=True)

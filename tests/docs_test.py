@@ -71,6 +71,20 @@ SHOWN = {
     ),
 }
 # They take long; the files that the pages of adding_* show have fast tests.
+# Of pages about tasks, `make test` runs those of classification and tagging.
+LATER = (
+    *("asking.md", "generation.md", "inside.md", "recurrent_networks.md"),
+    "words_in_context.md",
+    *(
+        f"finetuning/{name}.md"
+        for name in (
+            *("embedding", "extractive_summary", "index", "intent_slots"),
+            *("multi_label", "multiple_choice", "pairs", "question_answering"),
+            *("regression", "sequence_to_sequence"),
+        )
+    ),
+)
+# These start processes of their own.
 SLOW = (
     "elmo.md",
     *("distributed_training.md", "on_device.md", "formats_and_weights.md"),
@@ -254,9 +268,16 @@ class BlocksTest(parameterized.TestCase):
         self.assertGreater(count, 0)
 
     @parameterized.named_parameters(
-        (page, page) for page in PAGES if has_blocks(page) and page not in SLOW
+        (page, page)
+        for page in PAGES
+        if has_blocks(page) and page not in LATER + SLOW
     )
     def test_blocks_run_and_print_what_is_shown_(self, page):
+        self.run_page(page, warm_command()[0])
+
+    @parameterized.named_parameters((page, page) for page in LATER)
+    @pytest.mark.slow
+    def test_later_blocks_run_and_print_what_is_shown_(self, page):
         self.run_page(page, warm_command()[0])
 
     @parameterized.named_parameters((page, page) for page in SLOW)

@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 
+import pytest
 from absl.testing import absltest, parameterized
 
 from tests import docs_test, markdown
@@ -39,6 +40,7 @@ def text_of(page):
 
 
 class ReadmeTest(parameterized.TestCase):
+    @pytest.mark.slow_after(1)  # both have the same code
     @parameterized.parameters(*PAGES)
     def test_blocks_run_and_print_what_is_shown(self, page):
         folder = self.create_tempdir().full_path

@@ -118,6 +118,7 @@ class BenchmarksTest(parameterized.TestCase):
         self.assertEqual(three, [[0, 1], [2], ""])
         self.assertIn("dev.tsv has only 2", two[2])
 
+    @pytest.mark.slow
     def test_unanswerable_measures_crossings_and_the_margins_of_predict(self):
         done = run("-c", DETECT_UNANSWERABLE)
         self.assertEqual(done.returncode, 0, done.stderr)

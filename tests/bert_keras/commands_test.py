@@ -8,6 +8,7 @@ import subprocess
 import sys
 from unittest import mock
 
+import pytest
 from absl.testing import absltest, parameterized
 
 import bert_keras
@@ -136,6 +137,7 @@ class CommandsTest(parameterized.TestCase):
         ):
             commands.main()
 
+    @pytest.mark.slow
     def test_a_hint_is_a_command_that_can_be_typed(self):
         done = call("predict", "--checkpoint=bert-base-uncased", "--input=x")
         self.assertEqual(done.returncode, 1)

@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -49,6 +50,7 @@ def probabilities(model, tokens):
 
 
 class TopKTest(parameterized.TestCase):
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(1, 3, len(tiny.VOCABULARY) + 7)
     def test_the_best_are_those_of_the_softmax(self, top_k):
         model = make(top_k=top_k)
@@ -159,6 +161,7 @@ class CandidatesTest(parameterized.TestCase):
 
 
 class ExportsTest(parameterized.TestCase):
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ({"top_k": 3},), ({"candidates": "good,actor film"},)
     )
@@ -175,6 +178,7 @@ class ExportsTest(parameterized.TestCase):
             else:
                 np.testing.assert_allclose(got[name], value, atol=1e-6)
 
+    @pytest.mark.slow
     def test_a_device_has_the_best(self):
         model = make(top_k=3)
         path = tflite.export(

@@ -217,6 +217,7 @@ class Case(parameterized.TestCase):
 
 
 class TrainingTest(Case):
+    @pytest.mark.slow_after(20)
     @parameterized.parameters(
         *(each for each in itertools.product(ROWS, NETWORKS) if pools(*each)),
         *((kind, network_of(kind)) for kind in TASKS if kind not in ROWS),
@@ -260,6 +261,7 @@ class TrainingTest(Case):
             del actual["masked_lm"]  # whose logits at padding nobody reads
         self.assert_near(one, two)
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ("masked_lm", "one_device", 4, False),
         ("masked_lm", "one_device", 2, True),
@@ -329,6 +331,7 @@ class AnswersTest(Case):
         for name, value in answers[0].items():
             np.testing.assert_allclose(value, answers[1][name], atol=1e-6)
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters("masked_lm", "classification", "layers")
     def test_texts_are_answered_in_batches_of_one_length(self, task_name):
         model = make_model(TASKS[task_name]())
@@ -344,6 +347,7 @@ class AnswersTest(Case):
             else:
                 np.testing.assert_allclose(value, answers[1][name], atol=1e-6)
 
+    @pytest.mark.slow_after(2)
     @parameterized.parameters(
         *itertools.product(
             ("masked_lm", "classification"), ("post_norm", "causal")
@@ -433,6 +437,7 @@ class EncoderTest(Case):
             read = encoder(**inputs, positions_read=tf.zeros((3, 1), tf.int32))
             self.assertNotIn("positions_read", read)
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters("int8", "int4")
     def test_a_quantized_network_differs_by_its_rounding(self, mode):
         self.check_quantized(mode)

@@ -7,6 +7,7 @@ import pathlib
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -364,6 +365,7 @@ class ProgressTest(absltest.TestCase):
         self.enter_context(mock.patch.object(console, "Progress", Recorded))
         self.enter_context(mock.patch.object(predictor, "PROGRESS_FROM", 8))
 
+    @pytest.mark.slow
     def test_only_many_texts_have_a_bar(self):
         self.model.predict(["a"] * 7)
         self.model.predict(["a"] * 8)

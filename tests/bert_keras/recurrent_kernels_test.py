@@ -2,6 +2,7 @@
 and in formats/bilm_test.py."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -97,6 +98,7 @@ class GradientsTest(parameterized.TestCase):
             )
             self.assertGreater(np.abs(value).max(), 0.05, name)
 
+    @pytest.mark.slow_after(2)
     @parameterized.parameters(*KERNELS)
     def test_are_those_of_finite_differences(self, kernel):
         values = arguments(kernel)
@@ -122,6 +124,7 @@ class GradientsTest(parameterized.TestCase):
                 theoretical, numerical, atol=2e-2, err_msg=name
             )
 
+    @pytest.mark.slow_after(2)
     @parameterized.parameters(*KERNELS)
     def test_are_the_same_in_a_graph_and_under_xla(self, kernel):
         values = arguments(kernel)

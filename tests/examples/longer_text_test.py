@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest
 
@@ -30,6 +31,7 @@ def write(path, count, seed):
 
 
 class LongerTextTest(absltest.TestCase):
+    @pytest.mark.slow
     def test_it_is_learned_saved_loaded_and_served(self):
         folder = self.create_tempdir().full_path
         start = model_lib.BertModel(

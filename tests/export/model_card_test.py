@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint, model_card, predictor
@@ -82,6 +83,7 @@ class ModelCardTest(parameterized.TestCase):
         self.assertIn("docker compose", card.text)
         self.assertEqual("differ by at most" in card.text, not equal)
 
+    @pytest.mark.slow
     def test_the_next_version_has_a_new_card_unless_it_was_edited(self):
         output = self.path("served")
         path = os.path.join(output, "serving", model_card.FILE)

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -101,6 +102,7 @@ class AnswerSettingsTest(parameterized.TestCase):
         )
         return folder, code, error
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         {"top_k": 3}, {"candidates": "good,bad,the film,very good film"}
     )

@@ -3,6 +3,7 @@ import json
 import os
 
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from bert_keras import (
@@ -84,6 +85,7 @@ class ConvertTest(parameterized.TestCase):
         checkpoint.save(self.path("run"), model, tiny.tokenizer(), step=7)
         return predictor.load(self.path("run")).predict(TEXTS)
 
+    @pytest.mark.slow
     def test_gpt_becomes_hugging_faces_and_comes_back(self):
         answers = self.saved_gpt()
         summary = self.convert("hf", format="hugging_face")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 
+import pytest
 from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint
@@ -143,6 +144,7 @@ class DamageTest(parameterized.TestCase):
         self.assertEqual((code, error), (0, ""))
         self.assertEqual(checkpoint.read(run).step, checkpoint.steps(run)[-1])
 
+    @pytest.mark.slow
     def test_a_full_disk_leaves_earlier_checkpoints_whole(self):
         run = self.damaged(checkpoint.CONFIG, None)
         before = checkpoint.read(checkpoint.step_folder(run, 2)).metadata

@@ -156,6 +156,7 @@ class ElmoTest(absltest.TestCase):
         self.assertEqual(words.count("</S>"), 32)
         self.assertNotIn("<S>", words)
 
+    @pytest.mark.slow
     def test_a_tagger_on_frozen_layers(self):
         """Trained, served, and refused where there is no WordPiece."""
         train = write(self.folder, "train.conll", 4 * CONLL)

@@ -3,6 +3,7 @@
 import json
 import os
 
+import pytest
 from absl.testing import absltest
 
 from bert_keras import checkpoint, predictor
@@ -54,6 +55,7 @@ class FinetuneTest(mains.Case):
         # Without --profile nothing is traced, in a run of more steps than that.
         self.assertFalse(os.path.exists(os.path.join(run, "profile")))
 
+    @pytest.mark.slow
     def test_questions_are_learnt_scored_and_answered(self):
         context = "the film is good . " * 9 + "the plot is bad ."
         questions = [
@@ -125,6 +127,7 @@ class FinetuneTest(mains.Case):
         self.assertRegex(out, "dev rows +│ 4 ")
         self.assertRegex(out, "dev accuracy of always '(good|bad)' +│ 0.5 ")
 
+    @pytest.mark.slow
     def test_articles_stay_whole_and_the_best_threshold_is_saved(self):
         def article(number):
             context = f"the film is number {number} and good"
@@ -225,6 +228,7 @@ class FinetuneTest(mains.Case):
             self.assertIn(f"truncated: {message}", " ".join(said.split()))
         self.assertNotIn("truncated", self.printed["finetune"])
 
+    @pytest.mark.slow
     def test_malformed_rows_are_counted_or_stop(self):
         bad = write(self.path("bad.tsv"), "text\tlabel\n" + ROWS + "no label\n")
         flags = self.finetune_flags(output=self.path("bad"), train=bad)

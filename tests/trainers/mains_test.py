@@ -195,6 +195,7 @@ class MainsTest(mains.Case):
         self.assertEqual(code, 0)
         self.assertIn("classification", out)
 
+    @pytest.mark.slow_after(7)
     @parameterized.parameters(
         ("pretrain", {"precision": "mixed_bfloat16"}),
         ("pretrain", {"precision": "mixed_float16"}),

@@ -1,5 +1,6 @@
 """A network of a user's on every command: --modules names its module."""
 
+import pytest
 from absl.testing import absltest
 
 from bert_keras import checkpoint
@@ -18,6 +19,7 @@ def tearDownModule():
 
 
 class ModulesTest(absltest.TestCase):
+    @pytest.mark.slow
     def test_a_network_of_ones_own_is_found_where_its_module_is_named(self):
         folder = self.create_tempdir().full_path
         start, rows = f"{folder}/start", f"{folder}/rows.tsv"

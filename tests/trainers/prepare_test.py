@@ -207,6 +207,7 @@ class PrepareTest(parameterized.TestCase):
             self.assertEqual(file.read(4), b"\x89PNG")
         self.assertIn("wordpieces per word", self.out)
 
+    @pytest.mark.slow
     def test_google_files_go_out_and_come_back(self):
         google, back = self.path("google"), self.path("back")
         flags = self.flags | {"format": "google", "max_predictions_per_seq": 5}

@@ -143,6 +143,7 @@ def differences(task_name, strategy, micro_batches):
 class ReplicasTest(parameterized.TestCase):
     # Losses with random numbers on two replicas, and all of two processes:
     # another test needs these in any case.
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ("causal_lm", *SHAPES[0]),
         *((kind, *TWO_BY_TWO) for kind in ("masked_lm", "sampled", "wrapped")),
@@ -169,6 +170,7 @@ class ReplicasTest(parameterized.TestCase):
         self.assertLess(loss, 1e-6)
         self.assertLess(weights, 1e-6)
 
+    @pytest.mark.slow
     def test_both_workers_hold_the_same_bits(self):
         for (task_name, micro_batches), (
             one,

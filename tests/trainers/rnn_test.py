@@ -113,6 +113,7 @@ class RunsTest(absltest.TestCase):
         self.assertEqual(again.model.encoder.config, model.model.encoder.config)
         self.assertEqual(again.predict(["good dog"]), answers[:1])
 
+    @pytest.mark.slow
     def test_a_language_model_continues_texts(self):
         model, _ = self.pretrain(
             "gru", "full", "causal_lm", cell="gru", bidirectional=False
@@ -196,6 +197,7 @@ class ExportsTest(parameterized.TestCase):
                 self.assertLess(difference.distance, 1e-5)
                 self.assertEqual(difference.agreement, 1.0)
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ("bilstm", "classification", "float32"),
         ("gru", "tagging", "dynamic"),

@@ -4,8 +4,9 @@ import os
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from bert_keras import checkpoint, errors, loading, optimizers
 from bert_keras import model as model_lib
@@ -57,107 +58,102 @@ def pretraining_rows(task):
         }
 
 
-class RecordsTest(absltest.TestCase):
-    def test_the_stream_gives_back_what_inputs_and_targets_gave(self):
-        for task in tasks_test.tasks():
-            if task.name not in LABELLED:
-                continue
-            with self.subTest(task.name):
-                rows = ROWS[task.name]
-                raw = {
-                    name: tf.constant([row[name] for row in rows])
-                    for name in rows[0]
-                }
-                features = task.preprocess(raw, tiny.tokenizer())
-                targets = task.make_targets(raw, features, tiny.tokenizer())
-                records = written(task, rows, self.create_tempdir().full_path)
-                count, length = features["token_ids"].shape
-                sampler = batches.BatchSampler(
-                    records.lengths,
-                    count,
-                    shuffle=False,
-                    buckets=(length,),
-                    target_lengths=records.target_lengths,
-                )
-                (batch,) = batches.stream(records, sampler, stop_step=1)
-                for name, value in batch["inputs"].items():
-                    np.testing.assert_array_equal(value, features[name], name)
-                self.assertContainsSubset(
-                    ("token_ids", "segment_ids", "padding_mask"),
-                    batch["inputs"],
-                )
-                self.assertEqual(set(batch["targets"]), set(targets))
-                for term, pair in targets.items():
-                    for got, want in zip(
-                        batch["targets"][term], pair, strict=True
-                    ):
-                        self.assertEqual(got.dtype, want.dtype)
-                        np.testing.assert_array_equal(got, want, term)
+class RecordsTest(parameterized.TestCase):
+    @pytest.mark.slow_after(3)
+    @parameterized.parameters(*(n for n in tasks_test.NAMES if n in LABELLED))
+    def test_the_stream_gives_back_what_inputs_and_targets_gave(self, name):
+        task = tasks_test.make(name).task
+        rows = ROWS[task.name]
+        raw = {
+            name: tf.constant([row[name] for row in rows]) for name in rows[0]
+        }
+        features = task.preprocess(raw, tiny.tokenizer())
+        targets = task.make_targets(raw, features, tiny.tokenizer())
+        records = written(task, rows, self.create_tempdir().full_path)
+        count, length = features["token_ids"].shape
+        sampler = batches.BatchSampler(
+            records.lengths,
+            count,
+            shuffle=False,
+            buckets=(length,),
+            target_lengths=records.target_lengths,
+        )
+        (batch,) = batches.stream(records, sampler, stop_step=1)
+        for name, value in batch["inputs"].items():
+            np.testing.assert_array_equal(value, features[name], name)
+        self.assertContainsSubset(
+            ("token_ids", "segment_ids", "padding_mask"),
+            batch["inputs"],
+        )
+        self.assertEqual(set(batch["targets"]), set(targets))
+        for term, pair in targets.items():
+            for got, want in zip(batch["targets"][term], pair, strict=True):
+                self.assertEqual(got.dtype, want.dtype)
+                np.testing.assert_array_equal(got, want, term)
 
-    def test_three_steps_move_the_whole_head_and_lower_the_loss(self):
-        for task in tasks_test.tasks():
-            with self.subTest(task.name):
-                folder = self.create_tempdir().full_path
-                if task.name in LABELLED:
-                    records = written(task, ROWS[task.name], folder)
-                else:
-                    columns = records_lib.columns_of(
-                        list(pretraining_rows(task)),
-                        per_token=records_lib.PER_TOKEN,
-                    )
-                    records = write(folder, columns)
-                keras.utils.set_random_seed(1)
-                model = model_lib.BertModel(
-                    bert.BertEncoder(
-                        tiny.bert_for(
-                            task.name,
-                            dropout=0.0,
-                            attention_dropout=0.0,
-                            initializer_range=0.3,
-                        )
-                    ),
-                    task,
+    @pytest.mark.slow_after(3)
+    @parameterized.parameters(*tasks_test.NAMES)
+    def test_three_steps_move_the_whole_head_and_lower_the_loss(self, name):
+        task = tasks_test.make(name).task
+        folder = self.create_tempdir().full_path
+        if task.name in LABELLED:
+            records = written(task, ROWS[task.name], folder)
+        else:
+            columns = records_lib.columns_of(
+                list(pretraining_rows(task)),
+                per_token=records_lib.PER_TOKEN,
+            )
+            records = write(folder, columns)
+        keras.utils.set_random_seed(1)
+        model = model_lib.BertModel(
+            bert.BertEncoder(
+                tiny.bert_for(
+                    task.name,
+                    dropout=0.0,
+                    attention_dropout=0.0,
+                    initializer_range=0.3,
                 )
-                before = {
-                    path: variable.numpy()
-                    for path, variable in checkpoint.weights(model.head).items()
-                }
-                table = model.encoder.token_table.numpy()
-                strategy = tf.distribute.get_strategy()
-                train_step = step_lib.make_train_step(
-                    model,
-                    task,
-                    optimizers.Optimizer(
-                        model.trainable_variables,
-                        rule=optimizers.AdamW(),
-                        schedule=optimizers.Schedule(5e-3, 0, 1000),
-                    ),
-                    strategy=strategy,
-                    seed=1,
-                )
-                # Always the same rows, so that losses can be compared.
-                sampler = batches.BatchSampler(
-                    records.lengths,
-                    len(records),
-                    target_lengths=records.target_lengths,
-                )
-                (batch,) = inputs.batches(
-                    strategy, task, records, sampler, stop_step=1
-                )
-                metrics = [train_step(batch) for _ in range(4)]
-                self.assertLess(metrics[3]["loss"], 0.98 * metrics[0]["loss"])
-                for each in metrics:
-                    self.assertGreater(each["gradient_norm"], 1e-3)
-                after = checkpoint.weights(model.head)
-                for path, value in before.items():
-                    if path in WITHOUT_GRADIENT:
-                        continue
-                    moved = np.abs(after[path].numpy() - value).max()
-                    self.assertGreater(moved, 1e-4, path)
-                self.assertGreater(
-                    np.abs(model.encoder.token_table.numpy() - table).max(),
-                    1e-4,
-                )
+            ),
+            task,
+        )
+        before = {
+            path: variable.numpy()
+            for path, variable in checkpoint.weights(model.head).items()
+        }
+        table = model.encoder.token_table.numpy()
+        strategy = tf.distribute.get_strategy()
+        train_step = step_lib.make_train_step(
+            model,
+            task,
+            optimizers.Optimizer(
+                model.trainable_variables,
+                rule=optimizers.AdamW(),
+                schedule=optimizers.Schedule(5e-3, 0, 1000),
+            ),
+            strategy=strategy,
+            seed=1,
+        )
+        # Always the same rows, so that losses can be compared.
+        sampler = batches.BatchSampler(
+            records.lengths,
+            len(records),
+            target_lengths=records.target_lengths,
+        )
+        (batch,) = inputs.batches(strategy, task, records, sampler, stop_step=1)
+        metrics = [train_step(batch) for _ in range(4)]
+        self.assertLess(metrics[3]["loss"], 0.98 * metrics[0]["loss"])
+        for each in metrics:
+            self.assertGreater(each["gradient_norm"], 1e-3)
+        after = checkpoint.weights(model.head)
+        for path, value in before.items():
+            if path in WITHOUT_GRADIENT:
+                continue
+            moved = np.abs(after[path].numpy() - value).max()
+            self.assertGreater(moved, 1e-4, path)
+        self.assertGreater(
+            np.abs(model.encoder.token_table.numpy() - table).max(),
+            1e-4,
+        )
 
     def test_what_records_would_lose_is_refused(self):
         class Undeclared(embedding.Embedding):

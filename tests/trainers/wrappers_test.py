@@ -3,6 +3,7 @@
 import json
 import os
 
+import pytest
 from absl.testing import absltest
 
 from bert_keras import checkpoint, errors, predictor
@@ -54,6 +55,7 @@ class WrappersTest(mains.Case):
         )
         self.assertEqual(self.losses(run), self.losses(self.tuned))
 
+    @pytest.mark.slow
     def test_a_run_continues_in_its_wrappers_alone(self):
         whole = self.finetune("whole", **BOTH)
         flags = self.finetune_flags(output=self.path("again"), **BOTH)

@@ -12,6 +12,7 @@ from unittest import mock
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -416,6 +417,7 @@ class CorpusTest(Case):
             self.assertEqual(code, 1)
             self.assertRegex(error, r"'body'.* in --text_field\.$")
 
+    @pytest.mark.slow
     def test_records_are_those_of_the_same_texts_as_json(self):
         texts = [text for text in self.TEXTS if text] * 9
         texts = [f"{text} {number}" for number, text in enumerate(texts)]

@@ -7,6 +7,7 @@ import tempfile
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 from ai_edge_litert import interpreter as litert
@@ -18,7 +19,7 @@ from bert_keras.device import runtimes, tflite, tflite_converter, tflite_readme
 from bert_keras.device import tflite_runner as on_device
 from bert_keras.tasks import classification
 from export import run_tflite
-from tests import sharp, tiny
+from tests import made, sharp, tiny
 from tests.examples import length_too
 
 LENGTH = 24
@@ -153,24 +154,29 @@ class TfliteTest(parameterized.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.predictors = {task: sharp.make(task) for task in TASKS}
+        cls.predictors = made.Made(sharp.make)
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         cls.folder = folder.name
-        cls.paths = {
-            (task, quantization): tflite.export(
-                cls.predictors[task],
-                os.path.join(cls.folder, task),
-                quantization=quantization,
-                seq_length=LENGTH,
-                data=rows(cls.predictors[task].task),
-            )
-            for task, quantization in EVERY_FILE
-        }
+        cls.paths = made.Made(
+            lambda task_and_quantization: cls.export(*task_and_quantization)
+        )
+
+    @classmethod
+    def export(cls, task, quantization):
+        model = cls.predictors[task]
+        return tflite.export(
+            model,
+            os.path.join(cls.folder, task),
+            quantization=quantization,
+            seq_length=LENGTH,
+            data=rows(model.task),
+        )
 
     def output(self):
         return os.path.join(self.create_tempdir().full_path, "mobile")
 
+    @pytest.mark.slow_after(3)
     @parameterized.parameters(*TASKS)
     def test_float32_answers_like_the_predictor(self, task):
         difference = tflite.compare(
@@ -179,6 +185,7 @@ class TfliteTest(parameterized.TestCase):
         self.assertLess(difference.distance, 1e-5)
         self.assertEqual(difference.agreement, 1.0)
 
+    @pytest.mark.slow_after(3)
     @parameterized.parameters(*TASKS)
     def test_int8_answers_nearly_like_the_predictor(self, task):
         difference = tflite.compare(
@@ -194,6 +201,7 @@ class TfliteTest(parameterized.TestCase):
             limit = 1.0 if task == "multiple_choice" else 0.3
             self.assertLess(difference.distance, limit)
 
+    @pytest.mark.slow_after(12)  # three tasks
     @parameterized.parameters(*EVERY_FILE)
     def test_every_op_is_built_in(self, task, quantization):
         interpreter = litert.Interpreter(self.paths[task, quantization])
@@ -201,6 +209,7 @@ class TfliteTest(parameterized.TestCase):
         self.assertIn("SOFTMAX", ops)
         self.assertEmpty([op for op in ops if "Flex" in op or op == "CUSTOM"])
 
+    @pytest.mark.slow_after(12)  # three tasks
     @parameterized.parameters(*EVERY_FILE)
     def test_the_oldest_runtime_has_every_op(self, task, quantization):
         path = self.paths[task, quantization]
@@ -239,7 +248,8 @@ class TfliteTest(parameterized.TestCase):
         if not pythons:
             self.skipTest("TFLITE_PYTHONS names no Pythons with old runtimes")
         asked, expected = [], {}
-        for (task, _), path in self.paths.items():
+        for task, quantization in EVERY_FILE:
+            path = self.paths[task, quantization]
             file = on_device.File(path, self.predictors[task])
             inputs = file.inputs(verification.sentences(file.task))
             some = [file.row(inputs, number) for number in (0, 5, 6, 12)]
@@ -283,6 +293,7 @@ class TfliteTest(parameterized.TestCase):
         with open(path, "rb") as file:
             return file.read()
 
+    @pytest.mark.slow_after(3)
     @parameterized.parameters(*TASKS)
     def test_weights_are_frozen(self, task):
         interpreter = litert.Interpreter(self.paths[task, "float32"])
@@ -381,6 +392,7 @@ class TfliteTest(parameterized.TestCase):
             answer["embedding"], pair[0]["embedding"], atol=1e-5
         )
 
+    @pytest.mark.slow_after(3)
     @parameterized.parameters(*TASKS)
     def test_the_readme_names_every_output(self, task):
         path = self.paths[task, "int8"]
@@ -443,6 +455,7 @@ class TfliteTest(parameterized.TestCase):
         answers = "vectors" if name == "embedding" else "scores"
         self.assertIn(f"its {answers} differ", text)
 
+    @pytest.mark.slow_after(3)
     @parameterized.parameters(*TASKS)
     def test_the_notes_tell_of_padding(self, task):
         path = self.paths[task, "int8"].replace(".tflite", ".md")
@@ -615,6 +628,7 @@ class ForDeviceTest(absltest.TestCase):
 
 
 class GeneratedTextTest(absltest.TestCase):
+    @pytest.mark.slow
     def test_the_loop_is_in_the_file(self):
         model = sharp.make("sequence_to_sequence")
         folder = self.create_tempdir().full_path

@@ -9,6 +9,7 @@ import os
 import warnings
 
 import numpy as np
+import pytest
 import safetensors.numpy
 import tensorflow as tf
 from absl.testing import absltest, parameterized
@@ -74,6 +75,7 @@ class FolderTest(parameterized.TestCase):
         with self.assertWarnsRegex(UserWarning, "embd_pdrop is 0.2"):
             bert_keras.load(self.folder)
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(byte_pairs, tiny.tokenizer)
     def test_what_is_written_is_read_and_continues_alike(self, make_tokenizer):
         tokenizer = make_tokenizer()

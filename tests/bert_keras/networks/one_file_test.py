@@ -8,6 +8,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest
 
@@ -162,6 +163,7 @@ class OneFileTest(absltest.TestCase):
 class OneSegmentTest(absltest.TestCase):
     """The whole of GPT's network, whose inputs are fewer than BERT's."""
 
+    @pytest.mark.slow
     def test_answers_and_is_served_without_segments(self):
         model = predictor.Predictor(
             tiny.classifier(num_segments=1, causal=True, embedding_norm=False),

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -158,6 +159,7 @@ class RnnTest(parameterized.TestCase):
                 outputs["pooled"][row], np.concatenate(expected)
             )
 
+    @pytest.mark.slow_after(3)
     @parameterized.product(name=tuple(NETWORKS), xla=(True, False))
     def test_graphs_of_any_length_give_the_same(self, name, xla):
         built, features = encoder(name), inputs()

@@ -13,6 +13,7 @@ import threading
 import time
 from unittest import mock
 
+import pytest
 from absl.testing import absltest, parameterized
 
 from bert_keras import errors, playground
@@ -52,6 +53,7 @@ class ServerTest(parameterized.TestCase):
         super().setUpClass()
         cls.server = cls.enter_context(pages.serving("classification"))
 
+    @pytest.mark.slow_after(3)
     @parameterized.parameters(*pages.CASES)
     def test_every_task_is_answered(self, case):
         texts = pages.texts(case)

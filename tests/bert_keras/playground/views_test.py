@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from bert_keras import commands, console, errors, playground
@@ -42,10 +43,12 @@ def find(reply, block):
 
 
 class ViewsTest(parameterized.TestCase):
+    @pytest.mark.slow_after(5)
     @parameterized.parameters(*pages.CASES)
     def test_a_view_is_chosen_by_the_shape_of_the_answers(self, case):
         self.assertIs(type(pages.session(case).view), VIEWS[case])
 
+    @pytest.mark.slow
     def test_every_task_of_the_package_has_a_view_of_its_own(self):
         seen = {
             pages.session(case).task.name
@@ -54,6 +57,7 @@ class ViewsTest(parameterized.TestCase):
         }
         self.assertContainsSubset(base.names(), seen)
 
+    @pytest.mark.slow_after(5)
     @parameterized.parameters(*pages.CASES)
     def test_examples_are_answered(self, case):
         session = pages.session(case)
@@ -62,6 +66,7 @@ class ViewsTest(parameterized.TestCase):
         for example in session.examples:
             self.assertNotEmpty(session.answer(example)["blocks"])
 
+    @pytest.mark.slow_after(5)
     @parameterized.parameters(*pages.CASES)
     def test_the_answers_are_the_predictors(self, case):
         session = pages.session(case)

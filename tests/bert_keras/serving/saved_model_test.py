@@ -9,6 +9,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 from google.protobuf import text_format
@@ -25,7 +26,7 @@ from bert_keras.serving import (
     served_width,
     tf_serving_files,
 )
-from tests import sharp
+from tests import made, sharp
 
 # What a process does that knows nothing of this project.
 STRANGER = """
@@ -46,20 +47,22 @@ class SavedModelTest(parameterized.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.predictors, cls.served, cls.paths = {}, {}, {}
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
-        for task in sharp.TASKS:
-            predictor = sharp.make(task)
-            path = saved_model.export(
-                predictor, os.path.join(folder.name, task)
+        cls.predictors = made.Made(sharp.make)
+        cls.paths = made.Made(
+            lambda task: saved_model.export(
+                cls.predictors[task], os.path.join(folder.name, task)
             )
-            cls.predictors[task], cls.paths[task] = predictor, path
-            cls.served[task] = tf.saved_model.load(path)
+        )
+        cls.served = made.Made(
+            lambda task: tf.saved_model.load(cls.paths[task])
+        )
 
     def output(self):
         return os.path.join(self.create_tempdir().full_path, "served")
 
+    @pytest.mark.slow_after(3)
     @parameterized.parameters(*sharp.TASKS)
     def test_both_signatures_answer_like_the_predictor(self, task):
         difference = saved_model.compare(
@@ -73,6 +76,7 @@ class SavedModelTest(parameterized.TestCase):
         answers = predictor.serve_text(**verification.sentences(predictor.task))
         self.assertGreater(np.std(answers["score"]), 0.05)
 
+    @pytest.mark.slow_after(18)  # three tasks
     @parameterized.product(
         task=sharp.TASKS,
         texts=(
@@ -96,6 +100,7 @@ class SavedModelTest(parameterized.TestCase):
         difference = verification.compare(answers, expected)
         difference.require(distance=1e-5, agreement=1.0)
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         {"environment": {}},
         {"environment": tf_serving_files.ENVIRONMENT},
@@ -137,6 +142,7 @@ class SavedModelTest(parameterized.TestCase):
         ]
         self.assertEqual(classes, [["bad", "so so", "好"]] * 3)
 
+    @pytest.mark.slow
     def test_several_texts_of_a_beam_search_are_served(self):
         model = sharp.make("causal_lm")
         task = model.task.with_settings(num_beams=3, num_return_sequences=2)
@@ -171,20 +177,22 @@ class SavedModelTest(parameterized.TestCase):
         with self.assertRaisesRegex(tf.errors.OpError, "text_pair"):
             answer(inputs=tf.constant(example))
 
-    def test_methods_are_those_the_server_asks_for(self):
-        for task, path in self.paths.items():
-            described = manifest.read(path)["signatures"]
-            methods = {name: each["method"] for name, each in described.items()}
-            expected = {
-                signatures.TEXT: "tensorflow/serving/predict",
-                signatures.TOKENS: "tensorflow/serving/predict",
-            }
-            if task == "causal_lm":
-                expected[signatures.WITH_SETTINGS] = expected[signatures.TEXT]
-            if task in ("classification", "pair"):
-                expected[signatures.CLASSIFY] = "tensorflow/serving/classify"
-            self.assertEqual(methods, expected)
+    @pytest.mark.slow_after(3)
+    @parameterized.parameters(*sharp.TASKS)
+    def test_methods_are_those_the_server_asks_for(self, task):
+        described = manifest.read(self.paths[task])["signatures"]
+        methods = {name: each["method"] for name, each in described.items()}
+        expected = {
+            signatures.TEXT: "tensorflow/serving/predict",
+            signatures.TOKENS: "tensorflow/serving/predict",
+        }
+        if task == "causal_lm":
+            expected[signatures.WITH_SETTINGS] = expected[signatures.TEXT]
+        if task in ("classification", "pair"):
+            expected[signatures.CLASSIFY] = "tensorflow/serving/classify"
+        self.assertEqual(methods, expected)
 
+    @pytest.mark.slow_after(3)
     @parameterized.parameters(*sharp.TASKS)
     def test_all_answers_are_dense_with_the_batch_first(self, task):
         described = manifest.read(self.paths[task])["signatures"][
@@ -219,21 +227,20 @@ class SavedModelTest(parameterized.TestCase):
             np.testing.assert_array_equal(answers[name], expected[name], name)
         self.assertEqual(manifest.read(path)["max_characters"], 60)
 
-    def test_warm_up_requests_are_answered(self):
-        for task, path in self.paths.items():
-            calls = []
-            for record in tf.data.TFRecordDataset(
-                os.path.join(path, tf_serving_files.WARM_UP)
-            ):
-                log = prediction_log_pb2.PredictionLog.FromString(
-                    record.numpy()
-                )
-                calls.append(self.replay(self.served[task], log))
-            sizes = [size for name, size in calls if name == signatures.TEXT]
-            self.assertEqual(sizes, list(tf_serving_files.BATCHES))
-            self.assertEqual(
-                {name for name, _ in calls}, set(self.served[task].signatures)
-            )
+    @pytest.mark.slow_after(3)
+    @parameterized.parameters(*sharp.TASKS)
+    def test_warm_up_requests_are_answered(self, task):
+        calls = []
+        for record in tf.data.TFRecordDataset(
+            os.path.join(self.paths[task], tf_serving_files.WARM_UP)
+        ):
+            log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+            calls.append(self.replay(self.served[task], log))
+        sizes = [size for name, size in calls if name == signatures.TEXT]
+        self.assertEqual(sizes, list(tf_serving_files.BATCHES))
+        self.assertEqual(
+            {name for name, _ in calls}, set(self.served[task].signatures)
+        )
 
     def replay(self, served, log):
         """Answers a logged request as a server would; its signature, size."""
@@ -358,10 +365,11 @@ class SavedModelTest(parameterized.TestCase):
         self.assertBetween(parity["numbers"], 1e-5, 0.1)
         self.assertEqual(keras.config.dtype_policy().name, "float32")
 
-    def test_the_folder_holds_no_assets(self):
-        for path in self.paths.values():
-            assets = os.path.join(path, "assets")
-            self.assertEmpty(os.path.isdir(assets) and os.listdir(assets))
+    @pytest.mark.slow_after(3)
+    @parameterized.parameters(*sharp.TASKS)
+    def test_the_folder_holds_no_assets(self, task):
+        assets = os.path.join(self.paths[task], "assets")
+        self.assertEmpty(os.path.isdir(assets) and os.listdir(assets))
 
     def test_the_next_version_follows_the_highest(self):
         output = self.output()

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -176,6 +177,7 @@ class RecordsTest(parameterized.TestCase):
 
 
 class ContinueTest(parameterized.TestCase):
+    @pytest.mark.slow_after(2)
     @parameterized.parameters(1, 2, 3, 4)
     def test_greedy_tokens_are_those_without_a_cache(self, weights):
         model = make(weights=weights, max_new_tokens=10)
@@ -184,6 +186,7 @@ class ContinueTest(parameterized.TestCase):
             self.assertEqual(answer["tokens"], model.tokenizer.tokens(ids))
             self.assertEqual(answer["ended"], ended)
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         {},
         {"do_sample": True},
@@ -283,6 +286,7 @@ class ContinueTest(parameterized.TestCase):
         )
         self.assertEqual(got.numpy()[0].decode(), "影\ufffd")
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters({}, {"do_sample": True}, {"num_beams": 2})
     def test_damaged_weights_continue_no_text(self, **settings):
         model = make(max_new_tokens=2, **settings)
@@ -303,6 +307,7 @@ class ContinueTest(parameterized.TestCase):
 
 
 class SearchTest(parameterized.TestCase):
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         (2, {}),
         (3, {"length_penalty": 0.0, "no_repeat_ngram_size": 1}),
@@ -337,6 +342,7 @@ class SearchTest(parameterized.TestCase):
                 self.assertEqual(got, continuation.numpy()[0].decode())
             self.assertEqual(answer["text"], answer["texts"][0])
 
+    @pytest.mark.slow
     def test_several_texts_have_their_own_beams(self):
         settings = {"num_beams": 3, "max_new_tokens": 6}
         model = make(num_return_sequences=2, **settings)
@@ -368,6 +374,7 @@ class SearchTest(parameterized.TestCase):
                 self.assertLen(answer["tokens"], 20)
                 self.assertLen(set(answer["tokens"]), 20)
 
+    @pytest.mark.slow
     def test_a_request_may_limit_the_tokens(self):
         model = make(num_beams=3, num_return_sequences=3, max_new_tokens=5)
         self.assertEqual(
@@ -444,6 +451,7 @@ class SettingsTest(parameterized.TestCase):
         ):
             bert_keras.load(folder, settings={"top_p": 0.9})
 
+    @pytest.mark.slow
     def test_a_request_may_have_settings_of_its_own(self):
         model = make(max_new_tokens=8)
         each = (

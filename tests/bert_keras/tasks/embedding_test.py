@@ -2,6 +2,7 @@ import dataclasses
 import os
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -95,6 +96,7 @@ class VectorsTest(parameterized.TestCase):
         vector = pool[pooling](states)
         return vector / np.linalg.norm(vector) if normalize else vector
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ((-1,), "mean", True),
         ((0,), "max", False),

@@ -5,6 +5,7 @@ import json
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -105,6 +106,7 @@ class ScoresTest(parameterized.TestCase):
         with self.assertRaisesRegex(errors.InputError, "use pooling=last"):
             make(TASK, causal=True)
 
+    @pytest.mark.slow
     def test_elmo_scores_the_end_or_begin_of_a_sentence(self):
         answers = []
         for pooling in ("first", "last"):
@@ -293,6 +295,7 @@ class LearningTest(parameterized.TestCase):
             with self.assertRaisesRegex(ValueError, message):
                 TASK.make_example(raw, label)
 
+    @pytest.mark.slow
     def test_keras_fit_trains_it(self):
         model = make.__wrapped__(dropout=0.0, attention_dropout=0.0)
         data = bert_keras.to_dataset(

@@ -255,6 +255,7 @@ class LearningTest(absltest.TestCase):
             list(baseline.values()), [2 / 3, (1 / 4 + 1 / 2 + 1 / 3) / 3]
         )
 
+    @pytest.mark.slow
     def test_keras_fit_trains_it(self):
         model = make(dropout=0.0, attention_dropout=0.0)
         data = bert_keras.to_dataset(

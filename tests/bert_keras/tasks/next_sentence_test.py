@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -125,6 +126,7 @@ class NextSentenceTest(parameterized.TestCase):
         ):
             list(next_sentence.NextSentence().read_examples(path))
 
+    @pytest.mark.slow
     def test_a_saved_model_answers_alike(self):
         folder, _ = self.pretrained()
         asked = bert_keras.load(folder, task="next_sentence")

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -35,6 +36,7 @@ def make(network="bert", **settings):
 
 
 class PairOrderTest(parameterized.TestCase):
+    @pytest.mark.slow_after(1)
     @parameterized.product(
         network=tuple(NETWORKS), problem_type=("single_label", "regression")
     )
@@ -52,6 +54,7 @@ class PairOrderTest(parameterized.TestCase):
         difference = np.abs(np.array(values[:3]) - np.array(values[3:]))
         self.assertGreater(difference.max(), 1e-3)
 
+    @pytest.mark.slow_after(2)
     @parameterized.parameters(
         *((network, "first") for network in NETWORKS),
         ("bert", "mean"),
@@ -84,6 +87,7 @@ class PairOrderTest(parameterized.TestCase):
         values = [answer["value"] for answer in model.predict(PAIRS)]
         np.testing.assert_allclose(values, expected[:, 0], atol=1e-4)
 
+    @pytest.mark.slow
     def test_a_saved_model_answers_alike(self):
         model = make()
         folder = self.create_tempdir().full_path

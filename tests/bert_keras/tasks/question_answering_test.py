@@ -321,6 +321,7 @@ class AnswersTest(parameterized.TestCase):
     def test_a_task_without_unanswerable_rows_always_answers(self):
         self.assertEqual(self.answer(null=(9.0, 9.0))["answer"], b"film")
 
+    @pytest.mark.slow
     def test_learns_a_tiny_set_by_heart(self):
         rows = [
             row("the film ?", "a film is good , a plot is bad .", "good"),

@@ -4,6 +4,7 @@ import json
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -148,6 +149,7 @@ class TruncationTest(parameterized.TestCase):
         ]
         self.assertNotEqual(*scores)
 
+    @pytest.mark.slow
     def test_one_window_is_a_text_alone(self):
         windows, alone = make("windows"), make()
         windows.model.set_weights(alone.model.get_weights())
@@ -261,6 +263,7 @@ class GenerationTest(parameterized.TestCase):
                 self.assertEqual(one["text"], two["text"])
                 self.assertAlmostEqual(one["score"], two["score"], places=4)
 
+    @pytest.mark.slow
     def test_samples_differ_by_seed_and_have_their_score(self):
         first, second = (
             make(weights=1, seed=seed, temperature=2.0).predict(TEXTS)
@@ -400,6 +403,7 @@ class BidirectionalEncoderTest(absltest.TestCase):
         answers = predictor.Predictor(model, tokenizer).predict(TEXTS)
         self.assertLen(answers, len(TEXTS))
 
+    @pytest.mark.slow
     def test_gpt_reads_from_left_to_right(self):
         model = make(config=tiny.bert(**bert.GPT))
         self.assertLen(model.predict(TEXTS), len(TEXTS))

@@ -2,6 +2,7 @@ import dataclasses
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -240,6 +241,7 @@ class TaggingTest(parameterized.TestCase):
                 part = part.decode()
                 self.assertEqual(part, text[start:end] if start >= 0 else "")
 
+    @pytest.mark.slow_after(2)
     @parameterized.parameters(*FILES)
     def test_every_entity_of_a_real_file_is_a_place(self, name):
         path = f"{tiny.SHARED_DATA}/{name}"

@@ -145,10 +145,15 @@ ROWS = {
 OF_ELMO = ("bidirectional_lm",)
 # They have no training: their own tests ask pretrained checkpoints.
 ASKED = ("next_sentence", "token_scores")
+QUICK = ("classification", "question_answering", "tagging")
+NAMES = [
+    *QUICK,
+    *sorted(set(base.names()).difference(QUICK, OF_ELMO, ASKED)),
+]
 
 
 def tasks(**fields):
-    for name in sorted(set(base.names()).difference(OF_ELMO, ASKED)):
+    for name in NAMES:
         task_class = base.find(name)
         more = {}
         if name == "sequence_to_sequence":
@@ -158,11 +163,16 @@ def tasks(**fields):
         )
 
 
+def make(name):
+    (task,) = (task for task in tasks() if task.name == name)
+    model = model_lib.BertModel(
+        bert.BertEncoder(tiny.bert_for(task.name)), task
+    )
+    return predictor.Predictor(model, tiny.tokenizer())
+
+
 def predictors():
-    for task in tasks():
-        config = tiny.bert_for(task.name)
-        model = model_lib.BertModel(bert.BertEncoder(config), task)
-        yield predictor.Predictor(model, tiny.tokenizer())
+    return map(make, NAMES)
 
 
 def labelled(task, rows):
@@ -180,11 +190,11 @@ def labelled(task, rows):
     return task.add_derived_features(inputs), targets
 
 
-# Their own tests compare a row alone and in a batch.
-GENERATES = ("causal_lm", "sequence_to_sequence")
+# What generates has tests of its own of a row alone and in a batch.
+ANSWERS = [n for n in NAMES if n not in ("causal_lm", "sequence_to_sequence")]
 
 
-class EveryTaskTest(absltest.TestCase):
+class EveryTaskTest(parameterized.TestCase):
     def test_every_file_has_rows_here(self):
         names = {*ROWS, *OF_ELMO, *ASKED}
         self.assertEqual(names, set(base.names()))
@@ -320,32 +330,33 @@ class EveryTaskTest(absltest.TestCase):
             answers = model.predict(rows)
             self.assertEqual(set(answers[0]), set(model.predict(rows[:1])[0]))
 
-    def test_answers_do_not_depend_on_the_batch(self):
-        for model in predictors():
-            if model.task.name in GENERATES:
-                continue
-            rows = ROWS[model.task.name]
-            together = model.predict(rows * 3, batch_size=2)
-            each = [model.predict([row])[0] for row in rows]
-            for alone, answer in zip(each * 3, together, strict=True):
-                self.assertEqual(set(answer), set(alone))
-                for name, value in answer.items():
-                    if isinstance(value, str):
-                        self.assertEqual(value, alone[name])
-                    elif name == "score":
-                        np.testing.assert_allclose(
-                            np.sum(value), np.sum(alone[name]), atol=1e-5
-                        )
+    @pytest.mark.slow_after(3)
+    @parameterized.parameters(*ANSWERS)
+    def test_answers_do_not_depend_on_the_batch(self, name):
+        model, rows = make(name), ROWS[name]
+        together = model.predict(rows * 3, batch_size=2)
+        each = [model.predict([row])[0] for row in rows]
+        for alone, answer in zip(each * 3, together, strict=True):
+            self.assertEqual(set(answer), set(alone))
+            for key, value in answer.items():
+                if isinstance(value, str):
+                    self.assertEqual(value, alone[key])
+                elif key == "score":
+                    np.testing.assert_allclose(
+                        np.sum(value), np.sum(alone[key]), atol=1e-5
+                    )
 
-    def test_no_text_gives_no_answer(self):
-        for model in predictors():
-            self.assertEqual(model.predict([]), [])
-            empty = {
-                name: tf.zeros([0], tf.string)
-                for name in model.task.text_columns
-            }
-            for value in model.serve_text(**empty).values():
-                self.assertEqual(value.shape[0], 0)
+    @pytest.mark.slow_after(3)
+    @parameterized.parameters(*NAMES)
+    def test_no_text_gives_no_answer(self, name):
+        model = make(name)
+        self.assertEqual(model.predict([]), [])
+        empty = {
+            column: tf.zeros([0], tf.string)
+            for column in model.task.text_columns
+        }
+        for value in model.serve_text(**empty).values():
+            self.assertEqual(value.shape[0], 0)
 
     @pytest.mark.slow
     def test_decode_compiles_under_xla(self):
@@ -357,14 +368,16 @@ class EveryTaskTest(absltest.TestCase):
             for name, value in plain.items():
                 np.testing.assert_allclose(compiled[name], value, atol=1e-5)
 
-    def test_is_an_ordinary_keras_model(self):
-        for model in predictors():
-            inputs, _ = labelled(model.task, ROWS[model.task.name])
-            path = self.create_tempdir().full_path + "/model.keras"
-            model.model.save(path)
-            again = keras.saving.load_model(path)
-            for name, value in model.model(inputs).items():
-                np.testing.assert_array_equal(value, again(inputs)[name])
+    @pytest.mark.slow_after(3)
+    @parameterized.parameters(*NAMES)
+    def test_is_an_ordinary_keras_model(self, name):
+        model = make(name)
+        inputs, _ = labelled(model.task, ROWS[name])
+        path = self.create_tempdir().full_path + "/model.keras"
+        model.model.save(path)
+        again = keras.saving.load_model(path)
+        for key, value in model.model(inputs).items():
+            np.testing.assert_array_equal(value, again(inputs)[key])
 
 
 class ClassificationTest(parameterized.TestCase):

@@ -11,6 +11,7 @@ import tempfile
 import textwrap
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -145,6 +146,7 @@ class UsersTaskTest(parameterized.TestCase):
         checkpoint.save(again, loaded.model, loaded.tokenizer, step=2)
         self.assertEqual(predictor.load(again).task, loaded.task)
 
+    @pytest.mark.slow
     def test_on_the_command_line_the_modules_flag_names_it(self):
         folder = self.run_folder("unseen.task")
         for flags, said in (

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -113,6 +114,7 @@ def weights(network):
 
 
 class LossTest(parameterized.TestCase):
+    @pytest.mark.slow_after(3)
     @parameterized.parameters(*CASES)
     def test_one_step_has_the_gradients_of_our_trainer(self, case):
         task, data = dataset(case, shuffle=False)

@@ -8,6 +8,7 @@ import tempfile
 from unittest import mock
 
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 import bert_keras
@@ -193,6 +194,7 @@ class NewNetworkTest(parameterized.TestCase):
         )
         self.assertIn(f"--model={self.model}", origin)
 
+    @pytest.mark.slow
     def test_a_resumed_run_never_learns_again(self):
         run = self.path("stopped")
         save = trainer.Trainer._save
@@ -217,6 +219,7 @@ class NewNetworkTest(parameterized.TestCase):
             with self.assertRaisesRegex(errors.InputError, message):
                 self.finetune(run, **changes)
 
+    @pytest.mark.slow
     def test_before_the_first_checkpoint_it_is_read_from_the_records(self):
         run = self.path("records_only")
         fingerprint = self.predictor.tokenizer.fingerprint
@@ -350,6 +353,7 @@ class NewNetworkTest(parameterized.TestCase):
                 None, self.rows, task="classification", output="x"
             )
 
+    @pytest.mark.slow
     def test_a_run_from_before_these_settings_resumes(self):
         init, run = self.path("init"), self.path("before")
         checkpoint.save(init, tiny.masked_lm_model(), tiny.tokenizer(), step=0)

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from unittest import mock
 
+import pytest
 from absl.testing import absltest, parameterized
 
 import bert_keras
@@ -120,6 +121,7 @@ class FinetuneTest(parameterized.TestCase):
         )
         self.assertEqual(card.head["library_name"], "bert_keras")
 
+    @pytest.mark.slow
     def test_a_run_that_was_stopped_writes_the_same_cards(self):
         run = self.path("stopped")
         save = trainer.Trainer._save
@@ -151,6 +153,7 @@ class FinetuneTest(parameterized.TestCase):
         best = checkpoint.read(run)
         self.assertIn("model-index", model_card.read(best.folder).head)
 
+    @pytest.mark.slow
     def test_the_language_and_the_name_of_the_base_model_are_inherited(self):
         init = self.path("models--org--tiny-bert", "snapshots", "0123abc")
         shutil.copytree(self.init, init)
@@ -171,6 +174,7 @@ class FinetuneTest(parameterized.TestCase):
         (result,) = head["model-index"][0]["results"]
         self.assertEqual(result["dataset"]["name"], "org/films")
 
+    @pytest.mark.slow
     def test_the_language_of_a_published_model_is_not_that_of_the_texts(self):
         init = self.path("english")
         formats.FORMATS["hugging_face"].write(

@@ -10,6 +10,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -256,6 +257,7 @@ class RunFolderTest(mains.Case):
             classification.Classification(**{"seq_length": 16, **task}),
         )
 
+    @pytest.mark.slow
     def test_python_continues_a_run_only_as_it_was(self):
         self.finetuned()
         steps = checkpoint.steps(self.output)
@@ -288,6 +290,7 @@ class RunFolderTest(mains.Case):
         )
         self.assertEqual(checkpoint.steps(self.output), steps)
 
+    @pytest.mark.slow
     def test_a_metric_that_is_no_number_is_null_and_never_the_best(self):
         values = iter([math.nan, 0.25, math.inf, 0.125])
 
@@ -333,6 +336,7 @@ class RunFolderTest(mains.Case):
         self.assertNotIn("NaN", text)
         self.assertIn('"score": null', text)
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         (lambda *_: {"accuracy": np.float32(0.5)}, 0.5),
         (lambda *_: {"accuracy": tf.constant(0.25)}, 0.25),
@@ -349,6 +353,7 @@ class RunFolderTest(mains.Case):
             else:
                 self.assertEqual(self.finetuned()["accuracy"], expected)
 
+    @pytest.mark.slow
     def test_the_head_of_the_start_counts_where_it_is_taken_over(self):
         start = os.path.join(self.create_tempdir().full_path, "start")
         shutil.copytree(self.tuned, start)
@@ -387,6 +392,7 @@ class RunFolderTest(mains.Case):
             )
         self.assertEqual(os.listdir(self.output), ["corpus.txt"])
 
+    @pytest.mark.slow
     def test_a_picture_of_others_is_not_drawn_over(self):
         answers = os.path.join(self.output, "a.jsonl")
         settings = evaluate.EvaluateSettings(
@@ -402,6 +408,7 @@ class RunFolderTest(mains.Case):
         with self.assertRaisesRegex(errors.InputError, "batch_size=0"):
             evaluate.run(dataclasses.replace(settings, batch_size=0))
 
+    @pytest.mark.slow
     def test_a_run_without_any_number_still_ends(self):
         def metrics(*_):
             return dict.fromkeys(("accuracy", "f1_macro", "mcc"), math.nan)
@@ -479,6 +486,7 @@ class RunFolderTest(mains.Case):
         self.assertEqual((code, error), (0, ""))
         self.assertNotIn(locks.NAME, os.listdir(flags["output"]))
 
+    @pytest.mark.slow
     def test_pretraining_continues_only_with_its_records_and_network(self):
         settings = settings_lib.PretrainSettings(
             records=self.records,
@@ -525,6 +533,7 @@ class RunFolderTest(mains.Case):
         shutil.copytree(self.records, moved)
         pretrain.run(dataclasses.replace(settings, records=moved), task)
 
+    @pytest.mark.slow
     def test_a_setting_of_a_later_version_is_refused_by_name(self):
         self.finetuned()
         path = os.path.join(self.output, "settings.json")

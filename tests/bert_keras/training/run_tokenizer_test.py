@@ -6,6 +6,7 @@ import tempfile
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -119,6 +120,7 @@ class RunTest(parameterized.TestCase):
         again = bert_keras.load(self.whole)
         self.assertEqual(again.predict(TEXTS), answers)
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters("wordpiece", "sentencepiece")
     def test_a_saved_model_has_both_vocabularies(self, name):
         model = self.model
@@ -178,6 +180,7 @@ class RunTest(parameterized.TestCase):
             tokenizer.fingerprint, self.model.tokenizer.fingerprint
         )
 
+    @pytest.mark.slow
     def test_before_the_first_checkpoint_it_is_read_from_the_records(self):
         run = self.path("records_only")
         for _ in range(2):
@@ -237,6 +240,7 @@ class RunTest(parameterized.TestCase):
             tokenizer.fingerprint, self.model.tokenizer.fingerprint
         )
 
+    @pytest.mark.slow
     def test_wrappers_pass_it_on(self):
         wrapped = label_smoothing.LabelSmoothing(task())
         tokenizer = self.started(self.path("wrapped"), task=wrapped)

@@ -75,6 +75,7 @@ class TrainStepTest(parameterized.TestCase):
         logits = run.model(tiny.inputs(), training=False)["label"]
         self.assertLess(np.abs(logits).max(), 5)
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ("masked_lm", "one_device", 4),
         ("sampled", "one_device", 1),
@@ -151,6 +152,7 @@ class TrainStepTest(parameterized.TestCase):
             last = float(run.step(batch)["loss"])
         self.assertLess(last, 0.1 * first)
 
+    @pytest.mark.slow_after(1)
     @parameterized.product(
         strategy=("one_device", "mirrored"), xla=(False, True)
     )
@@ -202,6 +204,7 @@ class TrainStepTest(parameterized.TestCase):
         )
         np.testing.assert_allclose(plain.train(), scaled.train(), atol=1e-6)
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters((False, 2), (True, 4))
     def test_graphs_of_a_step(self, xla, most):
         # Without XLA one for all lengths, after the first; with it one each.
@@ -218,6 +221,7 @@ class TrainStepTest(parameterized.TestCase):
         trained = set(base.names()) - {"next_sentence", "token_scores"}
         self.assertContainsSubset(trained, TASKS)
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ("bidirectional_lm", "one_device", 1),
         ("classification", "one_device", 1),

@@ -3,6 +3,7 @@
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -141,6 +142,7 @@ class TrainingTest(parameterized.TestCase):
             losses = run.train(stop=8)
         return {"losses": np.array(losses), **run.weights()}
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ("one_device", 4), ("mirrored", 1), ("mirrored", 2)
     )
@@ -150,6 +152,7 @@ class TrainingTest(parameterized.TestCase):
         for name, value in alone.items():
             np.testing.assert_allclose(value, other[name], atol=1e-6)
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters(TASK, CHOICES)
     def test_weight_0_is_the_task_alone(self, task):
         plain = self.run_of(task)

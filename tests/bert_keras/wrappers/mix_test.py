@@ -4,6 +4,7 @@ import os
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -135,6 +136,7 @@ class MixTest(parameterized.TestCase):
         )
         self.assertEqual(optimizer.decays, [0.0, 0.0])
 
+    @pytest.mark.slow_after(1)
     @parameterized.parameters("bert", "elmo")
     def test_is_served(self, network):
         tokenizer = tiny.tokenizer() if network == "bert" else tiny.characters()
