@@ -13,7 +13,13 @@ from typing import Any, TypeVar
 
 from absl import app, flags, logging
 
-from bert_keras import command_help, console, errors, options
+from bert_keras import (
+    answer_settings,
+    command_help,
+    console,
+    errors,
+    options,
+)
 from bert_keras.tasks import base
 from bert_keras.training import run_folder
 from bert_keras.wrappers import base as wrappers
@@ -36,6 +42,22 @@ def define(settings: type, *, without: Sequence[str] = ()) -> None:
     for field in dataclasses.fields(settings):
         if "help" in field.metadata and field.name not in without:
             _define(field.name, field, names)
+
+
+def define_answer_settings(*, without: Sequence[str] = ()) -> None:
+    """Defines a flag for each setting of how a task answers."""
+    for kind in answer_settings.KINDS:
+        define(kind, without=without)
+
+
+def read_answer_settings() -> dict[str, Any]:
+    """Returns those settings of how a task answers that the user gave."""
+    return {
+        name: value
+        for kind in answer_settings.KINDS
+        for name, value in vars(read(kind)).items()
+        if value is not None
+    }
 
 
 def _define(name: str, field: dataclasses.Field[Any], names: set[str]) -> None:

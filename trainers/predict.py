@@ -31,7 +31,6 @@ import numpy as np
 import tensorflow as tf
 
 from bert_keras import (
-    answer_settings,
     attention_map,
     console,
     errors,
@@ -144,12 +143,7 @@ def main() -> None:
     )
     plots.check_picture(settings.attention, "attention")
     registry.import_modules(settings.modules)
-    given = {
-        name: value
-        for kind in answer_settings.KINDS
-        for name, value in vars(flags.read(kind)).items()
-        if value is not None
-    }
+    given = flags.read_answer_settings()
     task: base.Task | str | None = settings.task or None
     if settings.vectors:
         if task:
@@ -278,8 +272,7 @@ def _write(answers: Iterable[Mapping[str, Any]], file: TextIO) -> None:
 
 def define_flags() -> None:
     flags.define(Settings)
-    for kind in answer_settings.KINDS:
-        flags.define(kind)
+    flags.define_answer_settings()
 
 
 def run() -> None:

@@ -3,11 +3,13 @@
 import dataclasses
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from bert_keras import (
+    answer_settings,
     commands,
     console,
     errors,
@@ -84,14 +86,27 @@ def evaluate(
       checkpoint: a run, or one of its step folders.
       data: a labelled file; for a pretrained checkpoint, a folder of records.
       settings: the fields of EvaluateSettings; `columns` may also be a dict,
-        {"text": "review", "label": "stars"}.
+        {"text": "review", "label": "stars"}. And how the task answers, as
+        `bert_keras.load(settings=...)` takes it, but for its `seed`: for
+        example `num_beams`.
     """
     values = {"checkpoint": checkpoint, "data": data} | settings
-    (chosen,) = options.divide(values, EvaluateSettings)
-    return run(EvaluateSettings(**chosen))
+    chosen, *given = options.divide(
+        values, EvaluateSettings, *answer_settings.KINDS
+    )
+    answers = {
+        name: value
+        for kind in given
+        for name, value in kind.items()
+        if name not in chosen
+    }
+    return run(EvaluateSettings(**chosen), answers)
 
 
-def run(settings: EvaluateSettings) -> dict[str, float]:
+def run(
+    settings: EvaluateSettings, answers: Mapping[str, Any] | None = None
+) -> dict[str, float]:
+    """Evaluates; answers: fields of the task that change how it answers."""
     options.check(settings)
     options.require("checkpoint", settings.checkpoint)
     options.require("data", settings.data)
@@ -102,7 +117,11 @@ def run(settings: EvaluateSettings) -> dict[str, float]:
         for name in plots.OF_TABLES:
             plots.check_picture(plots.path_of(name, settings.output))
     registry.import_modules(settings.modules)
-    model = predictor.load(settings.checkpoint, task=settings.task or None)
+    model = predictor.load(
+        settings.checkpoint,
+        task=settings.task or None,
+        settings=dict(answers or {}),
+    )
     began = time.monotonic()
     details: dict[str, str] = {}
     baseline: dict[str, float] = {}

@@ -167,12 +167,16 @@ class VectorsTest(parameterized.TestCase):
             file.write("text\ttext_pair\tlabel\n")
             for row in ROWS[:1] * 2 + ROWS[2:]:
                 file.write("\t".join(row.values()) + "\n")
-        metrics = evaluate.run(
-            evaluate.EvaluateSettings(
-                checkpoint=folder, data=path, task="embedding"
+        by_setting = {
+            pooling: evaluate.evaluate(
+                folder, path, task="embedding", pooling=pooling
             )
-        )
-        self.assertIn("spearman", metrics)
+            for pooling in ("mean", "max")
+        }
+        mean = evaluate.evaluate(folder, path, task="embedding")
+        self.assertEqual(by_setting["mean"], mean)
+        self.assertNotEqual(by_setting["max"], mean)
+        self.assertIn("spearman", mean)
 
 
 if __name__ == "__main__":
