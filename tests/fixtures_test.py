@@ -204,8 +204,8 @@ class FixturesTest(parameterized.TestCase):
         with open(path(run, "latest")) as file:
             return f"{run}/step-{int(file.read()):08d}"
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(*QUICK)
+    @pytest.mark.slow_after(1)
     def test_half_a_run_continues_with_the_stored_losses(self, name):
         self.continue_run(name)
 

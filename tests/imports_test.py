@@ -138,7 +138,7 @@ INSIDE = {
     "playground": _PREDICTOR | {"playground", "console"},
     "training": _PREDICTOR
     | {"training", "wrappers", "console", "locks", "markdown", "optimizers"}
-    | {"labelled_examples", "evaluation", "named_networks"},
+    | {"labelled_examples", "evaluation", "named_networks", "answer_settings"},
     "serving": _EXPORT | {"serving"},
     "device": _EXPORT | {"device"},
 }

@@ -40,8 +40,8 @@ def text_of(page):
 
 
 class ReadmeTest(parameterized.TestCase):
-    @pytest.mark.slow_after(1)  # both have the same code
     @parameterized.parameters(*PAGES)
+    @pytest.mark.slow_after(1)  # both have the same code
     def test_blocks_run_and_print_what_is_shown(self, page):
         folder = self.create_tempdir().full_path
         minilm = os.path.join(docs_test.shared_folder(), "minilm")

@@ -50,8 +50,8 @@ def probabilities(model, tokens):
 
 
 class TopKTest(parameterized.TestCase):
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(1, 3, len(tiny.VOCABULARY) + 7)
+    @pytest.mark.slow_after(1)
     def test_the_best_are_those_of_the_softmax(self, top_k):
         model = make(top_k=top_k)
         tokens = ["the", "[MASK]", "is", "[MASK]", "."]
@@ -161,10 +161,10 @@ class CandidatesTest(parameterized.TestCase):
 
 
 class ExportsTest(parameterized.TestCase):
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ({"top_k": 3},), ({"candidates": "good,actor film"},)
     )
+    @pytest.mark.slow_after(1)
     def test_a_saved_model_answers_alike(self, settings):
         model = make(**settings)
         path = saved_model.export(model, self.create_tempdir().full_path)

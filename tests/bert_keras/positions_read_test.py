@@ -217,11 +217,11 @@ class Case(parameterized.TestCase):
 
 
 class TrainingTest(Case):
-    @pytest.mark.slow_after(20)
     @parameterized.parameters(
         *(each for each in itertools.product(ROWS, NETWORKS) if pools(*each)),
         *((kind, network_of(kind)) for kind in TASKS if kind not in ROWS),
     )
+    @pytest.mark.slow_after(20)
     def test_losses_and_gradients_are_those_of_all_positions(
         self, task_name, network
     ):
@@ -261,13 +261,13 @@ class TrainingTest(Case):
             del actual["masked_lm"]  # whose logits at padding nobody reads
         self.assert_near(one, two)
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ("masked_lm", "one_device", 4, False),
         ("masked_lm", "one_device", 2, True),
         ("masked_lm", "mirrored", 1, False),
         ("classification", "mirrored", 2, False),
     )
+    @pytest.mark.slow_after(1)
     def test_runs_end_with_the_same_weights(
         self, task_name, strategy, micro_batches, xla
     ):
@@ -331,8 +331,8 @@ class AnswersTest(Case):
         for name, value in answers[0].items():
             np.testing.assert_allclose(value, answers[1][name], atol=1e-6)
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters("masked_lm", "classification", "layers")
+    @pytest.mark.slow_after(1)
     def test_texts_are_answered_in_batches_of_one_length(self, task_name):
         model = make_model(TASKS[task_name]())
         texts = {"text": tf.constant([*TEXTS, "very " * 50])}
@@ -347,13 +347,13 @@ class AnswersTest(Case):
             else:
                 np.testing.assert_allclose(value, answers[1][name], atol=1e-6)
 
-    @pytest.mark.slow_after(2)
     @parameterized.parameters(
         *itertools.product(
             ("masked_lm", "classification"), ("post_norm", "causal")
         ),
         ("layers", "post_norm"),
     )
+    @pytest.mark.slow_after(2)
     def test_exports_answer_as_python_with_all_positions(
         self, task_name, network
     ):
@@ -437,8 +437,8 @@ class EncoderTest(Case):
             read = encoder(**inputs, positions_read=tf.zeros((3, 1), tf.int32))
             self.assertNotIn("positions_read", read)
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters("int8", "int4")
+    @pytest.mark.slow_after(1)
     def test_a_quantized_network_differs_by_its_rounding(self, mode):
         self.check_quantized(mode)
 

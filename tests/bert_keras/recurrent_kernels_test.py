@@ -98,8 +98,8 @@ class GradientsTest(parameterized.TestCase):
             )
             self.assertGreater(np.abs(value).max(), 0.05, name)
 
-    @pytest.mark.slow_after(2)
     @parameterized.parameters(*KERNELS)
+    @pytest.mark.slow_after(2)
     def test_are_those_of_finite_differences(self, kernel):
         values = arguments(kernel)
         names = list(values)
@@ -124,8 +124,8 @@ class GradientsTest(parameterized.TestCase):
                 theoretical, numerical, atol=2e-2, err_msg=name
             )
 
-    @pytest.mark.slow_after(2)
     @parameterized.parameters(*KERNELS)
+    @pytest.mark.slow_after(2)
     def test_are_the_same_in_a_graph_and_under_xla(self, kernel):
         values = arguments(kernel)
         _, expected = gradients(kernel, values, masks="padding", training=True)

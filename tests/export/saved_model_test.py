@@ -102,10 +102,10 @@ class AnswerSettingsTest(parameterized.TestCase):
         )
         return folder, code, error
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         {"top_k": 3}, {"candidates": "good,bad,the film,very good film"}
     )
+    @pytest.mark.slow_after(1)
     def test_the_served_model_answers_as_predict_does(self, **flags):
         folder, code, error = self.export("masked_lm", **flags)
         self.assertEqual((code, error), (0, ""))

@@ -195,7 +195,6 @@ class MainsTest(mains.Case):
         self.assertEqual(code, 0)
         self.assertIn("classification", out)
 
-    @pytest.mark.slow_after(7)
     @parameterized.parameters(
         ("pretrain", {"precision": "mixed_bfloat16"}),
         ("pretrain", {"precision": "mixed_float16"}),
@@ -210,6 +209,7 @@ class MainsTest(mains.Case):
         ("finetune", {"pooling": "lstm", "class_weights": True}),
         ("finetune", {"dev": "", "bucket_lengths": False}),
     )
+    @pytest.mark.slow_after(7)
     def test_trains_two_steps_with(self, name, changes):
         self.train_two_steps(name, changes)
 

@@ -131,11 +131,11 @@ class GenerationTest(parameterized.TestCase):
             **flags,
         )
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         {"max_new_tokens": 5, "top_p": 0.9, "seed": 3},
         {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.5},
     )
+    @pytest.mark.slow_after(1)
     def test_flags_change_the_task_that_generates(self, **flags):
         code, out, error = self.predict("causal_lm", **flags)
         self.assertEqual((code, error), (0, ""))

@@ -143,13 +143,13 @@ def differences(task_name, strategy, micro_batches):
 class ReplicasTest(parameterized.TestCase):
     # Losses with random numbers on two replicas, and all of two processes:
     # another test needs these in any case.
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ("causal_lm", *SHAPES[0]),
         *((kind, *TWO_BY_TWO) for kind in ("masked_lm", "sampled", "wrapped")),
         ("drawn_labels", *TWO_BY_TWO),
         *((kind, *shape) for kind in TASK_NAMES for shape in OF_PROCESSES),
     )
+    @pytest.mark.slow_after(1)
     def test_the_update_is_that_of_one_replica(
         self, task_name, strategy, replicas, micro_batches
     ):

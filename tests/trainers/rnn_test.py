@@ -197,11 +197,11 @@ class ExportsTest(parameterized.TestCase):
                 self.assertLess(difference.distance, 1e-5)
                 self.assertEqual(difference.agreement, 1.0)
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ("bilstm", "classification", "float32"),
         ("gru", "tagging", "dynamic"),
     )
+    @pytest.mark.slow_after(1)
     def test_answer_like_the_predictor(self, network, task, *quantizations):
         self.check(network, task, *quantizations)
 

@@ -59,8 +59,8 @@ def pretraining_rows(task):
 
 
 class RecordsTest(parameterized.TestCase):
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*(n for n in tasks_test.NAMES if n in LABELLED))
+    @pytest.mark.slow_after(3)
     def test_the_stream_gives_back_what_inputs_and_targets_gave(self, name):
         task = tasks_test.make(name).task
         rows = ROWS[task.name]
@@ -91,8 +91,8 @@ class RecordsTest(parameterized.TestCase):
                 self.assertEqual(got.dtype, want.dtype)
                 np.testing.assert_array_equal(got, want, term)
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*tasks_test.NAMES)
+    @pytest.mark.slow_after(3)
     def test_three_steps_move_the_whole_head_and_lower_the_loss(self, name):
         task = tasks_test.make(name).task
         folder = self.create_tempdir().full_path

@@ -176,8 +176,8 @@ class TfliteTest(parameterized.TestCase):
     def output(self):
         return os.path.join(self.create_tempdir().full_path, "mobile")
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*TASKS)
+    @pytest.mark.slow_after(3)
     def test_float32_answers_like_the_predictor(self, task):
         difference = tflite.compare(
             self.paths[task, "float32"], self.predictors[task]
@@ -185,8 +185,8 @@ class TfliteTest(parameterized.TestCase):
         self.assertLess(difference.distance, 1e-5)
         self.assertEqual(difference.agreement, 1.0)
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*TASKS)
+    @pytest.mark.slow_after(3)
     def test_int8_answers_nearly_like_the_predictor(self, task):
         difference = tflite.compare(
             self.paths[task, "int8"], self.predictors[task]
@@ -201,16 +201,16 @@ class TfliteTest(parameterized.TestCase):
             limit = 1.0 if task == "multiple_choice" else 0.3
             self.assertLess(difference.distance, limit)
 
-    @pytest.mark.slow_after(12)  # three tasks
     @parameterized.parameters(*EVERY_FILE)
+    @pytest.mark.slow_after(12)  # three tasks
     def test_every_op_is_built_in(self, task, quantization):
         interpreter = litert.Interpreter(self.paths[task, quantization])
         ops = {op["op_name"] for op in interpreter._get_ops_details()}
         self.assertIn("SOFTMAX", ops)
         self.assertEmpty([op for op in ops if "Flex" in op or op == "CUSTOM"])
 
-    @pytest.mark.slow_after(12)  # three tasks
     @parameterized.parameters(*EVERY_FILE)
+    @pytest.mark.slow_after(12)  # three tasks
     def test_the_oldest_runtime_has_every_op(self, task, quantization):
         path = self.paths[task, quantization]
         content = self.read(path)
@@ -293,8 +293,8 @@ class TfliteTest(parameterized.TestCase):
         with open(path, "rb") as file:
             return file.read()
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*TASKS)
+    @pytest.mark.slow_after(3)
     def test_weights_are_frozen(self, task):
         interpreter = litert.Interpreter(self.paths[task, "float32"])
         ops = {op["op_name"] for op in interpreter._get_ops_details()}
@@ -392,8 +392,8 @@ class TfliteTest(parameterized.TestCase):
             answer["embedding"], pair[0]["embedding"], atol=1e-5
         )
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*TASKS)
+    @pytest.mark.slow_after(3)
     def test_the_readme_names_every_output(self, task):
         path = self.paths[task, "int8"]
         with open(path.replace(".tflite", ".md"), encoding="utf-8") as file:
@@ -455,8 +455,8 @@ class TfliteTest(parameterized.TestCase):
         answers = "vectors" if name == "embedding" else "scores"
         self.assertIn(f"its {answers} differ", text)
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*TASKS)
+    @pytest.mark.slow_after(3)
     def test_the_notes_tell_of_padding(self, task):
         path = self.paths[task, "int8"].replace(".tflite", ".md")
         text = " ".join(self.read(path).decode().split())

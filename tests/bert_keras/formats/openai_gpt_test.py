@@ -75,8 +75,8 @@ class FolderTest(parameterized.TestCase):
         with self.assertWarnsRegex(UserWarning, "embd_pdrop is 0.2"):
             bert_keras.load(self.folder)
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(byte_pairs, tiny.tokenizer)
+    @pytest.mark.slow_after(1)
     def test_what_is_written_is_read_and_continues_alike(self, make_tokenizer):
         tokenizer = make_tokenizer()
         model = make(tokenizer)

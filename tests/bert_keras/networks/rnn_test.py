@@ -159,8 +159,8 @@ class RnnTest(parameterized.TestCase):
                 outputs["pooled"][row], np.concatenate(expected)
             )
 
-    @pytest.mark.slow_after(3)
     @parameterized.product(name=tuple(NETWORKS), xla=(True, False))
+    @pytest.mark.slow_after(3)
     def test_graphs_of_any_length_give_the_same(self, name, xla):
         built, features = encoder(name), inputs()
         expected = built(**features)

@@ -53,8 +53,8 @@ class ServerTest(parameterized.TestCase):
         super().setUpClass()
         cls.server = cls.enter_context(pages.serving("classification"))
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*pages.CASES)
+    @pytest.mark.slow_after(3)
     def test_every_task_is_answered(self, case):
         texts = pages.texts(case)
         with pages.serving(case) as server:

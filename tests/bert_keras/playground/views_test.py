@@ -43,8 +43,8 @@ def find(reply, block):
 
 
 class ViewsTest(parameterized.TestCase):
-    @pytest.mark.slow_after(5)
     @parameterized.parameters(*pages.CASES)
+    @pytest.mark.slow_after(5)
     def test_a_view_is_chosen_by_the_shape_of_the_answers(self, case):
         self.assertIs(type(pages.session(case).view), VIEWS[case])
 
@@ -57,8 +57,8 @@ class ViewsTest(parameterized.TestCase):
         }
         self.assertContainsSubset(base.names(), seen)
 
-    @pytest.mark.slow_after(5)
     @parameterized.parameters(*pages.CASES)
+    @pytest.mark.slow_after(5)
     def test_examples_are_answered(self, case):
         session = pages.session(case)
         if case != "users":
@@ -66,8 +66,8 @@ class ViewsTest(parameterized.TestCase):
         for example in session.examples:
             self.assertNotEmpty(session.answer(example)["blocks"])
 
-    @pytest.mark.slow_after(5)
     @parameterized.parameters(*pages.CASES)
+    @pytest.mark.slow_after(5)
     def test_the_answers_are_the_predictors(self, case):
         session = pages.session(case)
         texts = pages.texts(case)

@@ -62,8 +62,8 @@ class SavedModelTest(parameterized.TestCase):
     def output(self):
         return os.path.join(self.create_tempdir().full_path, "served")
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*sharp.TASKS)
+    @pytest.mark.slow_after(3)
     def test_both_signatures_answer_like_the_predictor(self, task):
         difference = saved_model.compare(
             self.served[task], self.predictors[task]
@@ -76,7 +76,6 @@ class SavedModelTest(parameterized.TestCase):
         answers = predictor.serve_text(**verification.sentences(predictor.task))
         self.assertGreater(np.std(answers["score"]), 0.05)
 
-    @pytest.mark.slow_after(18)  # three tasks
     @parameterized.product(
         task=sharp.TASKS,
         texts=(
@@ -88,6 +87,7 @@ class SavedModelTest(parameterized.TestCase):
             ["很好"] * 70,
         ),
     )
+    @pytest.mark.slow_after(18)  # three tasks
     def test_any_batch_of_any_text_is_answered(self, task, texts):
         raw = {
             name: tf.constant(texts, tf.string)
@@ -100,11 +100,11 @@ class SavedModelTest(parameterized.TestCase):
         difference = verification.compare(answers, expected)
         difference.require(distance=1e-5, agreement=1.0)
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         {"environment": {}},
         {"environment": tf_serving_files.ENVIRONMENT},
     )
+    @pytest.mark.slow_after(1)
     def test_opens_where_the_project_is_not(self, environment):
         texts = ["a very good film", "坏 电影", ""]
         run = subprocess.run(
@@ -177,8 +177,8 @@ class SavedModelTest(parameterized.TestCase):
         with self.assertRaisesRegex(tf.errors.OpError, "text_pair"):
             answer(inputs=tf.constant(example))
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*sharp.TASKS)
+    @pytest.mark.slow_after(3)
     def test_methods_are_those_the_server_asks_for(self, task):
         described = manifest.read(self.paths[task])["signatures"]
         methods = {name: each["method"] for name, each in described.items()}
@@ -192,8 +192,8 @@ class SavedModelTest(parameterized.TestCase):
             expected[signatures.CLASSIFY] = "tensorflow/serving/classify"
         self.assertEqual(methods, expected)
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*sharp.TASKS)
+    @pytest.mark.slow_after(3)
     def test_all_answers_are_dense_with_the_batch_first(self, task):
         described = manifest.read(self.paths[task])["signatures"][
             signatures.TEXT
@@ -227,8 +227,8 @@ class SavedModelTest(parameterized.TestCase):
             np.testing.assert_array_equal(answers[name], expected[name], name)
         self.assertEqual(manifest.read(path)["max_characters"], 60)
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*sharp.TASKS)
+    @pytest.mark.slow_after(3)
     def test_warm_up_requests_are_answered(self, task):
         calls = []
         for record in tf.data.TFRecordDataset(
@@ -365,8 +365,8 @@ class SavedModelTest(parameterized.TestCase):
         self.assertBetween(parity["numbers"], 1e-5, 0.1)
         self.assertEqual(keras.config.dtype_policy().name, "float32")
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*sharp.TASKS)
+    @pytest.mark.slow_after(3)
     def test_the_folder_holds_no_assets(self, task):
         assets = os.path.join(self.paths[task], "assets")
         self.assertEmpty(os.path.isdir(assets) and os.listdir(assets))

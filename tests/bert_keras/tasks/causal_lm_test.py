@@ -177,8 +177,8 @@ class RecordsTest(parameterized.TestCase):
 
 
 class ContinueTest(parameterized.TestCase):
-    @pytest.mark.slow_after(2)
     @parameterized.parameters(1, 2, 3, 4)
+    @pytest.mark.slow_after(2)
     def test_greedy_tokens_are_those_without_a_cache(self, weights):
         model = make(weights=weights, max_new_tokens=10)
         for text, answer in zip(TEXTS, model.predict(TEXTS), strict=True):
@@ -186,7 +186,6 @@ class ContinueTest(parameterized.TestCase):
             self.assertEqual(answer["tokens"], model.tokenizer.tokens(ids))
             self.assertEqual(answer["ended"], ended)
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         {},
         {"do_sample": True},
@@ -194,6 +193,7 @@ class ContinueTest(parameterized.TestCase):
         {"top_k": 4, "temperature": 1.5},
         {"num_beams": 3, "length_penalty": 0.0},
     )
+    @pytest.mark.slow_after(1)
     def test_an_answer_does_not_depend_on_the_batch(self, **settings):
         model = make(**settings)
         texts = [*TEXTS, *reversed(TEXTS), LONG]
@@ -286,8 +286,8 @@ class ContinueTest(parameterized.TestCase):
         )
         self.assertEqual(got.numpy()[0].decode(), "影\ufffd")
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters({}, {"do_sample": True}, {"num_beams": 2})
+    @pytest.mark.slow_after(1)
     def test_damaged_weights_continue_no_text(self, **settings):
         model = make(max_new_tokens=2, **settings)
         weight = model.model.encoder.blocks[-1].weights[0]
@@ -307,11 +307,11 @@ class ContinueTest(parameterized.TestCase):
 
 
 class SearchTest(parameterized.TestCase):
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         (2, {}),
         (3, {"length_penalty": 0.0, "no_repeat_ngram_size": 1}),
     )
+    @pytest.mark.slow_after(1)
     def test_texts_are_those_of_plain_python(self, beams, settings):
         texts = TEXTS[:3]
         model = make(

@@ -96,13 +96,13 @@ class VectorsTest(parameterized.TestCase):
         vector = pool[pooling](states)
         return vector / np.linalg.norm(vector) if normalize else vector
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ((-1,), "mean", True),
         ((0,), "max", False),
         ((-1, 1, 0), "first", False),
         ((-1, 1, 0), "max", True),
     )
+    @pytest.mark.slow_after(1)
     def test_of_layers_poolings_and_lengths(self, layers, pooling, normalize):
         settings = {
             "layers": ",".join(map(str, layers)),

@@ -36,10 +36,10 @@ def make(network="bert", **settings):
 
 
 class PairOrderTest(parameterized.TestCase):
-    @pytest.mark.slow_after(1)
     @parameterized.product(
         network=tuple(NETWORKS), problem_type=("single_label", "regression")
     )
+    @pytest.mark.slow_after(1)
     def test_exchanged_texts_have_the_same_answer(self, network, problem_type):
         labels = () if problem_type == "regression" else ("a", "b")
         model = make(network, problem_type=problem_type, labels=labels)
@@ -54,7 +54,6 @@ class PairOrderTest(parameterized.TestCase):
         difference = np.abs(np.array(values[:3]) - np.array(values[3:]))
         self.assertGreater(difference.max(), 1e-3)
 
-    @pytest.mark.slow_after(2)
     @parameterized.parameters(
         *((network, "first") for network in NETWORKS),
         ("bert", "mean"),
@@ -62,6 +61,7 @@ class PairOrderTest(parameterized.TestCase):
         ("bert", "last"),
         ("bert", "concat"),
     )
+    @pytest.mark.slow_after(2)
     def test_the_vectors_of_both_orders_are_added(self, network, pooling):
         """Radford et al. 2018, section 3.3: before the linear layer."""
         model = make(

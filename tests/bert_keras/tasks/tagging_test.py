@@ -241,8 +241,8 @@ class TaggingTest(parameterized.TestCase):
                 part = part.decode()
                 self.assertEqual(part, text[start:end] if start >= 0 else "")
 
-    @pytest.mark.slow_after(2)
     @parameterized.parameters(*FILES)
+    @pytest.mark.slow_after(2)
     def test_every_entity_of_a_real_file_is_a_place(self, name):
         path = f"{tiny.SHARED_DATA}/{name}"
         if not tf.io.gfile.exists(path):

@@ -330,8 +330,8 @@ class EveryTaskTest(parameterized.TestCase):
             answers = model.predict(rows)
             self.assertEqual(set(answers[0]), set(model.predict(rows[:1])[0]))
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*ANSWERS)
+    @pytest.mark.slow_after(3)
     def test_answers_do_not_depend_on_the_batch(self, name):
         model, rows = make(name), ROWS[name]
         together = model.predict(rows * 3, batch_size=2)
@@ -346,8 +346,8 @@ class EveryTaskTest(parameterized.TestCase):
                         np.sum(value), np.sum(alone[key]), atol=1e-5
                     )
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*NAMES)
+    @pytest.mark.slow_after(3)
     def test_no_text_gives_no_answer(self, name):
         model = make(name)
         self.assertEqual(model.predict([]), [])
@@ -368,8 +368,8 @@ class EveryTaskTest(parameterized.TestCase):
             for name, value in plain.items():
                 np.testing.assert_allclose(compiled[name], value, atol=1e-5)
 
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*NAMES)
+    @pytest.mark.slow_after(3)
     def test_is_an_ordinary_keras_model(self, name):
         model = make(name)
         inputs, _ = labelled(model.task, ROWS[name])

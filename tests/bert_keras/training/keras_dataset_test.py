@@ -114,8 +114,8 @@ def weights(network):
 
 
 class LossTest(parameterized.TestCase):
-    @pytest.mark.slow_after(3)
     @parameterized.parameters(*CASES)
+    @pytest.mark.slow_after(3)
     def test_one_step_has_the_gradients_of_our_trainer(self, case):
         task, data = dataset(case, shuffle=False)
         (batch,) = data

@@ -336,13 +336,13 @@ class RunFolderTest(mains.Case):
         self.assertNotIn("NaN", text)
         self.assertIn('"score": null', text)
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         (lambda *_: {"accuracy": np.float32(0.5)}, 0.5),
         (lambda *_: {"accuracy": tf.constant(0.25)}, 0.25),
         (lambda *_: None, None),
         (lambda *_: {"accuracy": "good"}, None),
     )
+    @pytest.mark.slow_after(1)
     def test_metrics_are_numbers_of_any_kind(self, metrics, expected):
         with mock.patch.object(
             classification.Classification, "metrics", metrics

@@ -120,8 +120,8 @@ class RunTest(parameterized.TestCase):
         again = bert_keras.load(self.whole)
         self.assertEqual(again.predict(TEXTS), answers)
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters("wordpiece", "sentencepiece")
+    @pytest.mark.slow_after(1)
     def test_a_saved_model_has_both_vocabularies(self, name):
         model = self.model
         if name == "sentencepiece":

@@ -75,12 +75,12 @@ class TrainStepTest(parameterized.TestCase):
         logits = run.model(tiny.inputs(), training=False)["label"]
         self.assertLess(np.abs(logits).max(), 5)
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ("masked_lm", "one_device", 4),
         ("sampled", "one_device", 1),
         ("bilstm_tagging", "mirrored", 2),
     )
+    @pytest.mark.slow_after(1)
     def test_resume_is_bit_equal_with_dropout(self, *shape):
         self.check_resumed(*shape)
 
@@ -152,10 +152,10 @@ class TrainStepTest(parameterized.TestCase):
             last = float(run.step(batch)["loss"])
         self.assertLess(last, 0.1 * first)
 
-    @pytest.mark.slow_after(1)
     @parameterized.product(
         strategy=("one_device", "mirrored"), xla=(False, True)
     )
+    @pytest.mark.slow_after(1)
     def test_infinity_on_the_last_replica_skips_the_step(self, strategy, xla):
         run = Run("tagging", strategy)
         with run.strategy.scope():
@@ -204,8 +204,8 @@ class TrainStepTest(parameterized.TestCase):
         )
         np.testing.assert_allclose(plain.train(), scaled.train(), atol=1e-6)
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters((False, 2), (True, 4))
+    @pytest.mark.slow_after(1)
     def test_graphs_of_a_step(self, xla, most):
         # Without XLA one for all lengths, after the first; with it one each.
         run = Run("classification", xla=xla)
@@ -221,12 +221,12 @@ class TrainStepTest(parameterized.TestCase):
         trained = set(base.names()) - {"next_sentence", "token_scores"}
         self.assertContainsSubset(trained, TASKS)
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ("bidirectional_lm", "one_device", 1),
         ("classification", "one_device", 1),
         ("masked_lm", "mirrored", 2),
     )
+    @pytest.mark.slow_after(1)
     def test_compiles_under_xla_with_equal_losses(self, *shape):
         self.check_compiled(*shape)
 

@@ -142,18 +142,18 @@ class TrainingTest(parameterized.TestCase):
             losses = run.train(stop=8)
         return {"losses": np.array(losses), **run.weights()}
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(
         ("one_device", 4), ("mirrored", 1), ("mirrored", 2)
     )
+    @pytest.mark.slow_after(1)
     def test_replicas_and_micro_batches_make_the_same_update(self, *shape):
         task = AuxiliaryLM(TASK)
         alone, other = self.run_of(task), self.run_of(task, *shape)
         for name, value in alone.items():
             np.testing.assert_allclose(value, other[name], atol=1e-6)
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters(TASK, CHOICES)
+    @pytest.mark.slow_after(1)
     def test_weight_0_is_the_task_alone(self, task):
         plain = self.run_of(task)
         none = self.run_of(AuxiliaryLM(task, weight=0.0))

@@ -136,8 +136,8 @@ class MixTest(parameterized.TestCase):
         )
         self.assertEqual(optimizer.decays, [0.0, 0.0])
 
-    @pytest.mark.slow_after(1)
     @parameterized.parameters("bert", "elmo")
+    @pytest.mark.slow_after(1)
     def test_is_served(self, network):
         tokenizer = tiny.tokenizer() if network == "bert" else tiny.characters()
         task = mix.Mix(classification.Classification(labels=("bad", "good")))
