@@ -199,6 +199,16 @@ class GenerationTest(parameterized.TestCase):
         self.assertEqual(code, 1)
         self.assertRegex(error, f"^error: {words}.*\\Z")
 
+    @parameterized.parameters(
+        ({"vectors": "-1", "layers": "1"}, "--layers=1 has no effect with --v"),
+        ({"vectors": "0", "pooling": "max"}, "--pooling is no setting of .*"),
+        ({"dtype": "int8"}, "--dtype=int8 has no effect without an output"),
+    )
+    def test_a_flag_beside_another_type_of_answer(self, flags, words):
+        code, _, error = self.predict("causal_lm", **flags)
+        self.assertEqual(code, 1)
+        self.assertRegex(error, f"^error: {words}.*\\Z")
+
 
 if __name__ == "__main__":
     absltest.main()
