@@ -246,6 +246,7 @@ def _write_vectors(
     with vector_files.VectorFile(
         settings.output, shape=shape, dtype=settings.dtype, identity=identity
     ) as file:
+        broken = 0
         if file.done:
             console.say(f"continuing after {file.done:,} texts")
         for answer in predict_from(
@@ -254,7 +255,12 @@ def _write_vectors(
             row = np.zeros(shape, np.float32)
             values = np.asarray(answer[name], np.float32)
             row[tuple(map(slice, values.shape))] = values
+            broken += not np.isfinite(row).all()
             file.write(row)
+    if broken:
+        console.say(
+            f"{broken:,} rows hold NaN or infinity: the weights are damaged"
+        )
     console.say(f"wrote {file.done:,} x {shape} to {settings.output}")
 
 

@@ -117,6 +117,22 @@ class VectorsTest(absltest.TestCase):
             atol=1e-6,
         )
 
+    def test_damaged_weights_are_reported(self):
+        folder = self.create_tempdir()
+        model = sharp.make("embedding")
+        table = model.model.weights[0]
+        table.assign(np.full(table.shape, np.nan))
+        checkpoint.save(folder.full_path, model.model, model.tokenizer, step=1)
+        texts = folder.create_file("texts.txt", "the film\na\n").full_path
+        code, _, _, said = mains.call_and_listen(
+            "trainers.predict",
+            checkpoint=folder.full_path,
+            input=texts,
+            output=os.path.join(self.create_tempdir().full_path, "x.npy"),
+        )
+        self.assertEqual(code, 0)
+        self.assertIn("2 rows hold NaN or infinity", said)
+
 
 class GenerationTest(parameterized.TestCase):
     def predict(self, task, **flags):
