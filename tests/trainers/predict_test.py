@@ -217,7 +217,6 @@ class GenerationTest(parameterized.TestCase):
 
     @parameterized.parameters(
         ({"vectors": "-1", "layers": "1"}, "--layers=1 has no effect with --v"),
-        ({"vectors": "0", "pooling": "max"}, "--pooling is no setting of .*"),
         ({"dtype": "int8"}, "--dtype=int8 has no effect without an output"),
     )
     def test_a_flag_beside_another_type_of_answer(self, flags, words):
