@@ -88,6 +88,22 @@ class Candidates:
             tf.repeat(rows.values, times), tf.pad(lengths, [[0, missing]])
         )
 
+    def answered(self, valid: tf.Tensor) -> tf.Tensor:
+        """Returns which masks of the texts all words are scored at: (T, P).
+
+        valid (T L, P): which masks the rows of `expand` have. A row that is
+        truncated, or has more than P masks, has a part of them only.
+        """
+        size, places = len(self.counts), valid.shape[1]
+        valid = tf.reshape(valid, [-1, size, places])
+        complete = []
+        for index, number in enumerate(self.counts):
+            # The last of the masks that stand for one.
+            last = valid[:, index, number - 1 :: number]
+            missing = places - places // number
+            complete.append(tf.pad(last, [[0, 0], [0, missing]]))
+        return tf.reduce_all(complete, axis=0)
+
     def score(self, log_probs: tf.Tensor) -> tf.Tensor:
         """Returns the probability of each word at each mask: (T, P, C).
 

@@ -4,6 +4,7 @@ They are read from a file of GloVe or word2vec, learned by word2vec, or those of
 a checkpoint's table of token embeddings.
 """
 
+import codecs
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
@@ -49,10 +50,12 @@ def read(path: str, words: Collection[str] | None = None) -> StaticVectors:
            [ 0.25, -1.  ]], dtype=float32)
     """
     with open(path, "rb") as file:
+        begin = len(codecs.BOM_UTF8) * (file.read(3) == codecs.BOM_UTF8)
+        file.seek(begin)
         first = file.readline(_MAX_WORD_BYTES * 10)
         header = _header(first)
         if header is None:
-            file.seek(0)
+            file.seek(begin)
             rows = _text_rows(file, path, first_line=1, width=None)
             return _collect(rows, path, words)
         count, width = header

@@ -56,8 +56,8 @@ class VectorFile:
     >>> np.load("x.npy")
     array([[  64, -127]], dtype=int8)
 
-    Raises InputError for a path that is not local, and a value that int8 cannot
-    hold.
+    Raises InputError for a path that is not local, and a value that the dtype
+    cannot hold.
     """
 
     def __init__(
@@ -110,6 +110,14 @@ class VectorFile:
                     argument="dtype",
                 )
             values = np.clip(np.rint(values * _INT8), -_INT8, _INT8)
+        if self.dtype == np.float16:
+            most = np.finfo(np.float16).max
+            if np.any(np.isfinite(values) & (np.abs(values) > most)):
+                raise errors.InputError(
+                    f"dtype=float16: expected values up to {most:g}, found "
+                    f"{np.nanmax(np.abs(values)):.4g}; take float32.",
+                    argument="dtype",
+                )
         self._file.write(values.astype(self.dtype).tobytes())
         self.done += 1
 

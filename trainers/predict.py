@@ -49,6 +49,8 @@ from bert_keras.tasks import base, embedding
 from bert_keras.training import plots, run_folder
 from trainers import flags
 
+DTYPE = "float32"
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -62,7 +64,7 @@ class Settings:
     input: str = options.option("", "File to read; empty: standard input.")
     output: str = options.option("", "File to write; empty: standard output.")
     dtype: str = options.option(
-        "float32",
+        DTYPE,
         "Type of the numbers of an .npy file; int8 is 127 times a value from "
         "-1 to 1, rounded.",
         choices=vector_files.DTYPES,
@@ -144,16 +146,9 @@ def main() -> None:
     plots.check_picture(settings.attention, "attention")
     registry.import_modules(settings.modules)
     given = flags.read_answer_settings()
-    task: base.Task | str | None = settings.task or None
-    if settings.vectors:
-        if task:
-            raise errors.InputError(
-                f"vectors={settings.vectors} has no effect with "
-                f"task={task}; leave one of them out.",
-                argument="vectors",
-            )
-        task = token_vectors.TokenVectors(layers=settings.vectors)
-    model = predictor.load(settings.checkpoint, task=task, settings=given)
+    model = predictor.load(
+        settings.checkpoint, task=_task(settings, given), settings=given
+    )
     if settings.output.endswith(".npy"):
         model = _of_one_text(model)
     lines = unlabelled_texts.read(
@@ -179,6 +174,30 @@ def main() -> None:
     else:
         with streams.until_reader_leaves():
             _write(answers, sys.stdout)
+
+
+def _task(
+    settings: Settings, given: Mapping[str, Any]
+) -> base.Task | str | None:
+    """Returns the task that answers, or None for the checkpoint's own."""
+    is_array = settings.output.endswith(".npy")
+    if settings.dtype != DTYPE and not is_array:
+        raise errors.InputError(
+            f"dtype={settings.dtype} has no effect without an output that "
+            "ends in .npy; leave it out.",
+            argument="dtype",
+        )
+    if not settings.vectors:
+        return settings.task or None
+    others = {"task": settings.task or None, "layers": given.get("layers")}
+    for name, value in others.items():
+        if value is not None:
+            raise errors.InputError(
+                f"{name}={value} has no effect with "
+                f"vectors={settings.vectors}; leave one of them out.",
+                argument=name,
+            )
+    return token_vectors.TokenVectors(layers=settings.vectors)
 
 
 def _of_one_text(model: predictor.Predictor) -> predictor.Predictor:
@@ -227,6 +246,7 @@ def _write_vectors(
     with vector_files.VectorFile(
         settings.output, shape=shape, dtype=settings.dtype, identity=identity
     ) as file:
+        broken = 0
         if file.done:
             console.say(f"continuing after {file.done:,} texts")
         for answer in predict_from(
@@ -235,7 +255,12 @@ def _write_vectors(
             row = np.zeros(shape, np.float32)
             values = np.asarray(answer[name], np.float32)
             row[tuple(map(slice, values.shape))] = values
+            broken += not np.isfinite(row).all()
             file.write(row)
+    if broken:
+        console.say(
+            f"{broken:,} rows hold NaN or infinity: the weights are damaged"
+        )
     console.say(f"wrote {file.done:,} x {shape} to {settings.output}")
 
 

@@ -24,6 +24,7 @@ from bert_keras import (
     console,
     errors,
     files,
+    mask_filling,
     options,
     registry,
     static_vectors,
@@ -115,6 +116,12 @@ def _check(settings: Settings) -> None:
             checkpoint=settings.checkpoint,
         )
     plots.check_picture(settings.plot, "plot")
+    if settings.candidates and not mask_filling.words(settings.candidates):
+        raise errors.InputError(
+            f"candidates={settings.candidates!r}: expected words with commas "
+            "between.",
+            argument="candidates",
+        )
     for name in ("candidates", "word2vec"):
         if getattr(settings, name) and not settings.text:
             raise errors.InputError(
@@ -128,12 +135,12 @@ def compare(
     model: word_vectors.ContextualVectors, settings: Settings
 ) -> Iterator[dict[str, object]]:
     """Yields a line for each type of vectors, the contextual ones first."""
-    names = settings.candidates.split(",") if settings.candidates else []
+    names = mask_filling.words(settings.candidates)
     finder = model.finder([settings.word, *names])
     word = finder.key(settings.word)
     candidates = list(
         dict.fromkeys(
-            key for name in names if (key := finder.key(name)) not in ("", word)
+            key for name in names if (key := finder.key(name)) != word
         )
     )
     occurrences, vectors = _in_sentences(model, finder, word, settings)

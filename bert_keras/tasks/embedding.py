@@ -383,9 +383,16 @@ def _search_metrics(
 
 
 def _require_matches(examples: Iterable[base.Example]) -> None:
-    """Raises InputError for labels by which not all pairs belong together."""
+    """Raises InputError for labels by which not all pairs belong together.
+
+    Also if all pairs have the same first or second text, so that no row has
+    another one to be compared with.
+    """
     expected = None
+    constant: dict[str, str] = {}
     for index, example in enumerate(examples):
+        texts = {name: example[name] for name in ("text", "text_pair")}
+        constant = dict(constant.items() & texts.items()) if index else texts
         if "label" not in example:
             continue
         label = _parse_label(example, index)
@@ -398,6 +405,13 @@ def _require_matches(examples: Iterable[base.Example]) -> None:
                 "other pairs, or leave `negatives` out to learn the labels.",
                 argument="negatives",
             )
+    for name, text in constant.items():
+        raise errors.InputError(
+            f"negatives: expected rows that differ in {name}, found "
+            f"{text[:40]!r} in all of them: no row has another one to be "
+            "compared with.",
+            argument="negatives",
+        )
 
 
 def _max(hidden, mask, number):

@@ -286,12 +286,7 @@ class MaskedLM(base.Task):
 
     def _best_candidates(self, candidates, decoded, valid):
         """Returns the answers for given words; valid (T L, P)."""
-        least, *_ = candidates.counts
-        # The first row of a text has the fewest masks: `least` for each.
-        valid = valid[:: len(candidates.counts), least - 1 :: least]
-        valid = tf.pad(
-            valid, [[0, 0], [0, MAX_PREDICTED_MASKS - valid.shape[1]]]
-        )
+        valid = candidates.answered(valid)
         scores = candidates.score(decoded["log_prob"])
         count = min(self.top_k or len(candidates.words), scores.shape[2])
         scores, best = tf.math.top_k(scores, count)

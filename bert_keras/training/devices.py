@@ -72,9 +72,18 @@ def require_complete_batches(
     task: base.Task,
     strategy: tf.distribute.Strategy,
 ) -> None:
-    """Raises InputError if a batch is divided whose rows read each other."""
+    """Raises InputError for rows that read each other in divided batches.
+
+    Also for a batch of one such row, which has nothing to learn from.
+    """
     if not task.reads_batch:
         return
+    if settings.batch_size < 2:
+        raise errors.InputError(
+            f"batch_size={settings.batch_size}: expected 2 or more, because "
+            f"{task.name} compares a row with other rows of its batch here.",
+            argument="batch_size",
+        )
     accumulated = settings.gradient_accumulation_steps
     if strategy.num_replicas_in_sync == 1 and accumulated == 1:
         return

@@ -134,6 +134,21 @@ class CandidatesTest(parameterized.TestCase):
                     self.assertLen(tokens, min(2, len(words.split(","))))
                     self.assertGreater(min(scores), 0)
 
+    def test_a_mask_that_a_word_has_no_room_at_is_not_answered(self):
+        texts = ["film " * 12 + "[MASK] [MASK]", "[MASK] " * 12]
+        one, three = (
+            make(candidates=words).predict(texts)
+            for words in ("good", "good,电影好")
+        )
+        self.assertEqual([len(each["tokens"]) for each in one], [2, 12])
+        # Rows of 14 tokens: 12 and 1 of 3 masks, and 4 of 3.
+        self.assertEqual([len(each["tokens"]) for each in three], [0, 4])
+        self.assertEqual([each["truncated"] for each in three], [True, True])
+        many = masked_lm.MAX_PREDICTED_MASKS + 1
+        valid = tf.sequence_mask([many, 3 * many], many - 1)
+        words = mask_filling.Candidates("good,电影好", TOKENIZER)
+        self.assertEqual(int(tf.math.count_nonzero(words.answered(valid))), 6)
+
     def test_texts_are_answered_alone_as_together(self):
         model = make(candidates=self.WORDS)
         for text, answer in zip(TEXTS, model.predict(TEXTS), strict=True):

@@ -32,6 +32,8 @@ class ReadTest(parameterized.TestCase):
     @parameterized.named_parameters(
         ("glove", b"".join(LINES)),
         ("windows", b"".join(LINES).replace(b"\n", b"\r\n")),
+        ("byte_order_mark", b"\xef\xbb\xbf" + b"".join(LINES)),
+        ("of_word2vec_too", b"\xef\xbb\xbf5 3\n" + b"".join(LINES)),
         ("no_last_newline", b"".join(LINES).rstrip(b"\n")),
         ("word2vec_text", b"".join([b"5 3\n", *LINES])),
         # word2vec writes a newline after each word, and others do not.

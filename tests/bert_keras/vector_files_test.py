@@ -84,6 +84,12 @@ class VectorFileTest(parameterized.TestCase):
             with self.open(dtype="int8") as file:
                 file.write(np.full((2, 3), value))
 
+    def test_float16_holds_no_larger_values(self):
+        with self.assertRaisesRegex(errors.InputError, "65504, found 7e.04"):
+            with self.open(dtype="float16") as file:
+                file.write(np.full((2, 3), 65504.0))
+                file.write(np.full((2, 3), -7e4))
+
     def test_remote_files_and_other_shapes_are_refused(self):
         with self.assertRaisesRegex(errors.InputError, "local files"):
             vector_files.VectorFile(

@@ -117,6 +117,22 @@ class VectorsTest(absltest.TestCase):
             atol=1e-6,
         )
 
+    def test_damaged_weights_are_reported(self):
+        folder = self.create_tempdir()
+        model = sharp.make("embedding")
+        table = model.model.weights[0]
+        table.assign(np.full(table.shape, np.nan))
+        checkpoint.save(folder.full_path, model.model, model.tokenizer, step=1)
+        texts = folder.create_file("texts.txt", "the film\na\n").full_path
+        code, _, _, said = mains.call_and_listen(
+            "trainers.predict",
+            checkpoint=folder.full_path,
+            input=texts,
+            output=os.path.join(self.create_tempdir().full_path, "x.npy"),
+        )
+        self.assertEqual(code, 0)
+        self.assertIn("2 rows hold NaN or infinity", said)
+
 
 class GenerationTest(parameterized.TestCase):
     def predict(self, task, **flags):
@@ -195,6 +211,15 @@ class GenerationTest(parameterized.TestCase):
         ({"num_return_sequences": 2}, "--num_return_sequences=2: expected at"),
     )
     def test_what_has_no_effect_is_refused_in_one_line(self, flags, words):
+        code, _, error = self.predict("causal_lm", **flags)
+        self.assertEqual(code, 1)
+        self.assertRegex(error, f"^error: {words}.*\\Z")
+
+    @parameterized.parameters(
+        ({"vectors": "-1", "layers": "1"}, "--layers=1 has no effect with --v"),
+        ({"dtype": "int8"}, "--dtype=int8 has no effect without an output"),
+    )
+    def test_a_flag_beside_another_type_of_answer(self, flags, words):
         code, _, error = self.predict("causal_lm", **flags)
         self.assertEqual(code, 1)
         self.assertRegex(error, f"^error: {words}.*\\Z")

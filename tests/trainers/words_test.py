@@ -91,6 +91,14 @@ class WordsTest(parameterized.TestCase):
         self.assertLess(cosines[0, 1], 0.999)
         self.assertNotEqual(*line["neighbours"][:2])
 
+    def test_candidates_have_commas_of_both_scripts(self):
+        one, two = (
+            self.lines(candidates=each)[0]
+            for each in ("plot,story", "plot， story，")
+        )
+        self.assertEqual(two["neighbours"], one["neighbours"])
+        self.assertEqual(two["missing"], [])
+
     def test_it_draws_a_point_for_each_occurrence(self):
         picture = self.path("film.png")
         with mock.patch.object(axes.Axes, "annotate") as annotate:
@@ -103,6 +111,7 @@ class WordsTest(parameterized.TestCase):
     @parameterized.parameters(
         ({"word": " "}, "word"),
         ({"word": "story"}, "found it in none of 3"),
+        ({"candidates": " ，"}, "expected words with commas between"),
         ({"text": ""}, "candidates=plot,story,Bad: expected `text`"),
         ({"text": "", "candidates": "", "word2vec": True}, "word2vec=True"),
         ({"word": "bad", "plot": "x.png"}, "3 or more vectors"),

@@ -151,6 +151,16 @@ class SearchTest(parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, "expected no label"):
             unlabelled.make_example(rows[0], 3)
 
+    def test_rows_without_another_to_compare_with_are_refused(self):
+        unlabelled = embedding.Embedding(negatives=2)
+        row, same = ({"text": "a", "text_pair": each} for each in "bc")
+        for rows in ([row], [row, same, row]):
+            with self.assertRaisesRegex(
+                errors.InputError, "differ in text, found 'a' in all"
+            ):
+                unlabelled.adapt(rows, None)
+        unlabelled.adapt([row, same, {"text": "d", "text_pair": "b"}], None)
+
 
 class RunTest(absltest.TestCase):
     def setUp(self):
@@ -181,6 +191,12 @@ class RunTest(absltest.TestCase):
         ):
             self.run_with(gradient_accumulation_steps=2)
         self.assertFalse(os.path.exists(os.path.join(self.folder, "run")))
+
+    def test_a_batch_of_one_row_is_refused(self):
+        with self.assertRaisesRegex(
+            errors.InputError, "batch_size=1: expected 2 or more"
+        ):
+            self.run_with(batch_size=1)
 
     def test_pairs_without_labels_are_learned(self):
         model = self.run_with(epochs=10, learning_rate=3e-3)
