@@ -128,6 +128,12 @@ class Classification(base.Task):
                 f"labels, found {self.problem_type}; leave `negatives` out.",
                 argument="negatives",
             )
+        if self.draws_by_frequency and not self.negatives:
+            raise errors.InputError(
+                "negatives_distribution=frequency has no effect without "
+                "`negatives`; leave one out or give both.",
+                argument="negatives_distribution",
+            )
         needs_counts = self.draws_labels and self.draws_by_frequency
         if needs_counts and len(self.counts) != len(self.labels):
             raise errors.InputError(

@@ -99,6 +99,12 @@ class Embedding(base.Task):
                 f"pooling={self.pooling}: expected {', '.join(_POOLS)}.",
                 argument="pooling",
             )
+        if self.temperature != type(self).temperature and not self.negatives:
+            raise errors.InputError(
+                f"temperature={self.temperature:g} has no effect without "
+                "`negatives`; leave it out or give both.",
+                argument="temperature",
+            )
         if not re.fullmatch(r"-?\d+(,-?\d+)*", self.layers):
             raise errors.InputError(
                 f"layers={self.layers!r}: expected indices with commas "

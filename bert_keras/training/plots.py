@@ -172,10 +172,17 @@ def probes(
 
 
 def check_picture(path: str, argument: str = "output") -> None:
-    """Raises InputError if `path` exists and was not written by this module.
+    """Raises InputError unless a picture may be written to `path`.
+
+    Its name ends in .png, and it does not exist or is one of this module's.
 
     argument: the setting that names it.
     """
+    if path and not path.lower().endswith(".png"):
+        raise errors.InputError(
+            f"{argument}={path}: expected a name that ends in .png.",
+            argument=argument,
+        )
     if not path or not tf.io.gfile.exists(path):
         return
     with tf.io.gfile.GFile(path, "rb") as file:

@@ -211,6 +211,8 @@ class NegativesTest(parameterized.TestCase):
                 )
         with self.assertRaisesRegex(errors.InputError, "call the task's `ada"):
             task(3, negatives_distribution="frequency", counts=(1, 2))
+        with self.assertRaisesRegex(errors.InputError, "no effect without"):
+            task(0, negatives_distribution="frequency")
         with self.assertRaisesRegex(errors.InputError, "none with these set"):
             label_smoothing.LabelSmoothing(task(3))
 

@@ -151,6 +151,10 @@ class SearchTest(parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, "expected no label"):
             unlabelled.make_example(rows[0], 3)
 
+    def test_a_temperature_without_negatives_is_refused(self):
+        with self.assertRaisesRegex(errors.InputError, "no effect without"):
+            embedding.Embedding(temperature=0.1)
+
     def test_rows_without_another_to_compare_with_are_refused(self):
         unlabelled = embedding.Embedding(negatives=2)
         row, same = ({"text": "a", "text_pair": each} for each in "bc")

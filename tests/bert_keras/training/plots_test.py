@@ -5,6 +5,7 @@ import tensorflow as tf
 from absl.testing import absltest
 from matplotlib import axes, figure
 
+from bert_keras import errors
 from bert_keras.tasks import base
 from bert_keras.training import plots
 
@@ -33,6 +34,14 @@ class ManyClassesTest(absltest.TestCase):
         # x is the answer's column, y the label's row.
         self.assertEqual(drawn([[1, 2], [3, 4]])["2"], (1, 0))
         self.assertEqual(drawn([[1, 2], [3, 4]])["3"], (0, 1))
+
+
+class CheckTest(absltest.TestCase):
+    def test_a_picture_is_a_png(self):
+        plots.check_picture("")
+        plots.check_picture("not/there.PNG")
+        with self.assertRaisesRegex(errors.InputError, "ends in .png"):
+            plots.check_picture("picture.txt", "plot")
 
 
 class LengthTest(absltest.TestCase):
