@@ -202,7 +202,7 @@ class TfliteTest(parameterized.TestCase):
             self.assertLess(difference.distance, limit)
 
     @parameterized.parameters(*EVERY_FILE)
-    @pytest.mark.slow_after(12)  # three tasks
+    @pytest.mark.slow_after(4)  # one task
     def test_every_op_is_built_in(self, task, quantization):
         interpreter = litert.Interpreter(self.paths[task, quantization])
         ops = {op["op_name"] for op in interpreter._get_ops_details()}
@@ -210,7 +210,7 @@ class TfliteTest(parameterized.TestCase):
         self.assertEmpty([op for op in ops if "Flex" in op or op == "CUSTOM"])
 
     @parameterized.parameters(*EVERY_FILE)
-    @pytest.mark.slow_after(12)  # three tasks
+    @pytest.mark.slow_after(4)
     def test_the_oldest_runtime_has_every_op(self, task, quantization):
         path = self.paths[task, quantization]
         content = self.read(path)
@@ -344,15 +344,16 @@ class TfliteTest(parameterized.TestCase):
         )
 
     def test_vocabulary_and_labels_lie_beside_the_file(self):
-        folder = os.path.join(self.folder, "classification")
+        folder, other = (
+            os.path.dirname(self.paths[task, "float32"])
+            for task in ("classification", "question_answering")
+        )
         with open(os.path.join(folder, "vocab.txt"), "rb") as file:
             vocabulary = file.read().decode().split("\n")[:-1]
         self.assertEqual(vocabulary, tiny.VOCABULARY)
         with open(os.path.join(folder, "labels.txt"), "rb") as file:
             self.assertEqual(file.read().decode(), "bad\nso so\n好\n")
-        self.assertNotIn(
-            "labels.txt", os.listdir(os.path.join(self.folder, "masked_lm"))
-        )
+        self.assertNotIn("labels.txt", os.listdir(other))
 
     def test_several_lengths_are_signatures_that_share_weights(self):
         wide = tiny.classifier(hidden_size=64, intermediate_size=512)

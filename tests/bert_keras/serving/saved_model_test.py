@@ -87,7 +87,7 @@ class SavedModelTest(parameterized.TestCase):
             ["很好"] * 70,
         ),
     )
-    @pytest.mark.slow_after(18)  # three tasks
+    @pytest.mark.slow_after(6)  # one task
     def test_any_batch_of_any_text_is_answered(self, task, texts):
         raw = {
             name: tf.constant(texts, tf.string)

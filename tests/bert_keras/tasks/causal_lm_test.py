@@ -201,6 +201,7 @@ class ContinueTest(parameterized.TestCase):
         for text, answer in zip(texts, together, strict=True):
             self.assertEqual(model.predict(text), [answer])
 
+    @pytest.mark.slow
     def test_the_seed_and_the_text_choose_the_answer(self):
         one = make(do_sample=True, seed=1).predict(TEXTS)
         self.assertEqual(one, make(do_sample=True, seed=1).predict(TEXTS))

@@ -1,6 +1,7 @@
 """Every task in bert_keras/tasks, by the same questions."""
 
 import dataclasses
+import functools
 import json
 
 import keras
@@ -171,8 +172,12 @@ def make(name):
     return predictor.Predictor(model, tiny.tokenizer())
 
 
+# What does not train it may share it.
+made = functools.cache(make)
+
+
 def predictors():
-    return map(make, NAMES)
+    return map(made, NAMES)
 
 
 def labelled(task, rows):
@@ -274,7 +279,7 @@ class EveryTaskTest(parameterized.TestCase):
 
     @pytest.mark.slow
     def test_learns_its_rows_by_heart(self):
-        for model in predictors():
+        for model in map(make, NAMES):
             inputs, targets = labelled(model.task, ROWS[model.task.name])
             optimizer = keras.optimizers.Adam(5e-3)
 
@@ -333,7 +338,7 @@ class EveryTaskTest(parameterized.TestCase):
     @parameterized.parameters(*ANSWERS)
     @pytest.mark.slow_after(3)
     def test_answers_do_not_depend_on_the_batch(self, name):
-        model, rows = make(name), ROWS[name]
+        model, rows = made(name), ROWS[name]
         together = model.predict(rows * 3, batch_size=2)
         each = [model.predict([row])[0] for row in rows]
         for alone, answer in zip(each * 3, together, strict=True):
@@ -349,7 +354,7 @@ class EveryTaskTest(parameterized.TestCase):
     @parameterized.parameters(*NAMES)
     @pytest.mark.slow_after(3)
     def test_no_text_gives_no_answer(self, name):
-        model = make(name)
+        model = made(name)
         self.assertEqual(model.predict([]), [])
         empty = {
             column: tf.zeros([0], tf.string)
@@ -371,7 +376,7 @@ class EveryTaskTest(parameterized.TestCase):
     @parameterized.parameters(*NAMES)
     @pytest.mark.slow_after(3)
     def test_is_an_ordinary_keras_model(self, name):
-        model = make(name)
+        model = made(name)
         inputs, _ = labelled(model.task, ROWS[name])
         path = self.create_tempdir().full_path + "/model.keras"
         model.model.save(path)
@@ -426,14 +431,14 @@ class ClassificationTest(parameterized.TestCase):
 
 class MaskedLMTest(absltest.TestCase):
     def test_fills_each_mask_and_no_other_place(self):
-        (model,) = (m for m in predictors() if m.task.name == "masked_lm")
+        model = made("masked_lm")
         answers = model.predict(["the [MASK] is [MASK] .", "a film"])
         for name in ("token", "score"):  # without the padding of a batch
             self.assertEqual([len(answer[name]) for answer in answers], [2, 0])
         self.assertGreater(answers[0]["score"][1], 0)
 
     def test_accuracy_is_the_share_of_right_tokens(self):
-        (model,) = (m for m in predictors() if m.task.name == "masked_lm")
+        model = made("masked_lm")
         inputs, targets = labelled(model.task, ROWS["masked_lm"])
         outputs = model.model(inputs)
         labels, weights = targets["masked_lm"]
@@ -452,7 +457,7 @@ class MaskedLMTest(absltest.TestCase):
         )
 
     def test_two_means_are_added(self):
-        (model,) = (m for m in predictors() if m.task.name == "masked_lm")
+        model = made("masked_lm")
         inputs, targets = labelled(model.task, ROWS["masked_lm"])
         outputs = model.model(inputs)
         losses = model.task.loss(outputs, inputs, targets)

@@ -223,6 +223,7 @@ class LossTest(parameterized.TestCase):
         with self.assertRaisesRegex(errors.InputError, "to_dataset"):
             network.fit(data, verbose=0)
 
+    @pytest.mark.slow
     def test_it_learns(self):
         task, data = dataset("single_label", batch_size=2)
         network = model(task)

@@ -422,6 +422,7 @@ class LearnUpToTest(parameterized.TestCase):
         with self.assertRaisesRegex(errors.InputError, "learns no vocabulary"):
             base.Tokenizer.learn_up_to(list, 8000, lowercase=True)
 
+    @pytest.mark.slow
     def test_settings_reach_the_learner(self):
         pieces = sentencepiece.SentencePieceTokenizer.learn_up_to(
             lambda: [text for text, _ in TEXTS * 2],
