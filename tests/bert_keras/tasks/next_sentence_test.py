@@ -76,12 +76,13 @@ class NextSentenceTest(parameterized.TestCase):
     def test_a_checkpoint_without_the_head_is_refused(self):
         task = masked_lm.MaskedLM(objective="none").adapt([], TOKENIZER)
         classifier = classification.Classification(labels=("a", "b"))
-        for trained in (task, classifier):
+        for trained in (task, classifier, None):
             folder, _ = self.save(trained, max_position_embeddings=128)
             for asked in ("next_sentence", next_sentence.NextSentence()):
                 with self.assertRaisesRegex(
                     errors.InputError,
-                    f"pairs of sentences .*, found one of {trained.name}",
+                    "pairs of sentences .*, found one of "
+                    f"{trained.name if trained else 'no task'}",
                 ):
                     bert_keras.load(folder, task=asked)
 

@@ -80,15 +80,19 @@ class TokenScoresTest(parameterized.TestCase):
             [False, False, False, True, False],
         )
 
-    def test_a_checkpoint_without_the_head_is_refused(self):
-        task = classification.Classification(labels=("a", "b"))
+    @parameterized.parameters(
+        (classification.Classification(labels=("a", "b")), "classification"),
+        (None, "no task"),
+    )
+    def test_a_checkpoint_without_the_head_is_refused(self, task, found):
         encoder = tiny.bert(max_position_embeddings=128).build_encoder()
         folder = self.create_tempdir().full_path
         checkpoint.save(
             folder, model_lib.BertModel(encoder, task), TOKENIZER, step=1
         )
         with self.assertRaisesRegex(
-            errors.InputError, "of a masked language model, found one of class"
+            errors.InputError,
+            f"of a masked language model, found one of {found}",
         ):
             bert_keras.load(folder, task="token_scores")
 
