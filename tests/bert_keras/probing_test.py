@@ -137,6 +137,10 @@ class ProbeTest(parameterized.TestCase):
         with self.assertRaisesRegex(errors.InputError, "expected one of tag"):
             probing.probe(make(), self.train, self.dev, task=task)
 
+    def test_batches_have_texts(self):
+        with self.assertRaisesRegex(errors.InputError, "batch_size"):
+            probing.probe("run", "a", "b", task="tagging", batch_size=0)
+
     def test_rows_longer_than_the_network_are_refused(self):
         task = tagging.Tagging(seq_length=65)
         with self.assertRaisesRegex(errors.InputError, "64 positions"):
