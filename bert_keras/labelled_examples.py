@@ -66,7 +66,7 @@ def from_file(
     if any(chosen.values()):
         task = task.with_settings(**chosen)
     reader = task.read_examples(os.fspath(path))
-    examples = list(reader)
+    examples = list(task.expand(reader))
     print_warning(reader)
     return examples, getattr(reader, "skipped", 0)
 
@@ -110,7 +110,7 @@ def from_python(
             if isinstance(problem, errors.InputError):
                 raise
             raise errors.InputError(f"example {number}: {problem}.") from None
-    return examples
+    return list(task.expand(examples))
 
 
 def _labels(labels: Iterable[Any]) -> list[Any]:

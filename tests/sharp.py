@@ -17,6 +17,7 @@ from bert_keras.tasks import (
     embedding,
     extractive_summary,
     intent_slots,
+    matching,
     multiple_choice,
     question_answering,
     sequence_to_sequence,
@@ -37,6 +38,7 @@ TASKS = (
     "multiple_choice",
     "sequence_to_sequence",
     "extractive_summary",
+    "matching",
 )
 
 
@@ -85,6 +87,11 @@ def make(task: str, *, seed: int = 1) -> predictor.Predictor:
         settings = extractive_summary.ExtractiveSummary(
             seq_length=32, num_sentences=2, max_sentences=9
         ).adapt([], tiny.tokenizer())
+        model = model_lib.BertModel(
+            bert.BertEncoder(tiny.bert(**sizes)), settings
+        )
+    elif task == "matching":
+        settings = matching.Matching(seq_length=32)
         model = model_lib.BertModel(
             bert.BertEncoder(tiny.bert(**sizes)), settings
         )

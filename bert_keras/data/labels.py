@@ -32,6 +32,8 @@ _MAYBE_MISSING = {
 _PYTHON_LIST = re.compile(r"\[\s*(['\"]).*\1\s*,?\s*\]", re.DOTALL)
 # The squared errors of larger numbers can overflow when a batch is summed.
 MAX_NUMBER = 1e16
+# In lower case.
+_BINARY = {"1": "1", "true": "1", "0": "0", "false": "0"}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -112,6 +114,19 @@ def parse_number(value: Any) -> str:
     description = _described(value) if isinstance(value, str) else None
     description = description or json_lines.name_of(value)
     raise ValueError(f"expected a finite number, found {description}{more}")
+
+
+def parse_binary(value: Any, *, meaning: str) -> str:
+    """Parses 1 or true as "1", and 0 or false as "0".
+
+    meaning: what a 1 says, for the message.
+    """
+    text = strip(_text(value)).lower()
+    if text not in _BINARY:
+        raise ValueError(
+            f"expected 1 or true ({meaning}), 0 or false, found {value!r}"
+        )
+    return _BINARY[text]
 
 
 def parse_numbers(label: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """Metrics of a search: the rank of the right text among candidates."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,8 +32,34 @@ def ranks(
     return np.array(result, np.int64)
 
 
+def grouped_ranks(
+    groups: Sequence[str], scores: Sequence[float], is_right: Sequence[bool]
+) -> np.ndarray:
+    """Returns the rank of each right row in its group, from 1: (R,).
+
+    groups, scores, is_right: (T,). Other right rows of the group are left out;
+    a row with an equal score counts as a better one.
+    """
+    wrong: dict[str, list[float]] = {}
+    rows = list(zip(groups, scores, is_right, strict=True))
+    for group, score, right in rows:
+        if not right:
+            wrong.setdefault(group, []).append(score)
+    result = [
+        1 + sum(other >= score for other in wrong.get(group, ()))
+        for group, score, right in rows
+        if right
+    ]
+    return np.array(result, np.int64)
+
+
 def retrieval(ranks: np.ndarray) -> dict[str, float]:
-    """Computes the mean reciprocal rank, and how often the rank is 1."""
+    """Computes the mean reciprocal rank, and how often the rank is 1.
+
+    nan without ranks.
+    """
+    if not len(ranks):
+        return dict.fromkeys(("mrr", "accuracy_at_1"), math.nan)
     return {
         "mrr": float(np.mean(1 / ranks)),
         "accuracy_at_1": float(np.mean(ranks == 1)),

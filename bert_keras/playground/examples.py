@@ -53,6 +53,23 @@ NEXT = Examples(
     ),
 )
 
+MATCHES = Examples(
+    (
+        {
+            "text": "Where do penguins live?",
+            "text_pair": "Penguins breed on the coasts of Antarctica.",
+        },
+        {
+            "text": "Where do penguins live?",
+            "text_pair": "The parliament is elected for five years.",
+        },
+    ),
+    (
+        {"text": "长城有多长？", "text_pair": "长城全长两万多公里。"},
+        {"text": "长城有多长？", "text_pair": "熊猫以竹子为食。"},
+    ),
+)
+
 LINES = Examples(
     (
         {

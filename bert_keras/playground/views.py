@@ -449,11 +449,19 @@ class Follows(View):
     needs = {"follows": bool, "score": float}
     columns = ("text", "text_pair")
     example_texts = examples.NEXT
+    caption = "Probability that the second text follows"
 
     def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
         [(_, answer)] = rows
-        caption = "Probability that the second text follows"
-        return [blocks.scale(caption, answer["score"], low=0, high=1)]
+        return [blocks.scale(self.caption, answer["score"], low=0, high=1)]
+
+
+class Matches(Follows):
+    """Matching: the probability that two texts belong together."""
+
+    needs = {"matches": bool, "score": float}
+    example_texts = examples.MATCHES
+    caption = "Probability that the texts belong together"
 
 
 class TokenProbabilities(View):
@@ -527,6 +535,7 @@ VIEWS: tuple[type[View], ...] = (
     Continuation,
     GeneratedText,
     Follows,
+    Matches,
     TokenProbabilities,
     FilledMasks,
     ExpectedWords,

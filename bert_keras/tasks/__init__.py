@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # _PUBLIC for type checkers and editors
     )
     from bert_keras.tasks.intent_slots import IntentSlots as IntentSlots
     from bert_keras.tasks.masked_lm import MaskedLM as MaskedLM
+    from bert_keras.tasks.matching import Matching as Matching
     from bert_keras.tasks.multiple_choice import (
         MultipleChoice as MultipleChoice,
     )
@@ -43,6 +44,7 @@ _PUBLIC = {
     "ExtractiveSummary": "extractive_summary",
     "IntentSlots": "intent_slots",
     "MaskedLM": "masked_lm",
+    "Matching": "matching",
     "MultipleChoice": "multiple_choice",
     "NextSentence": "next_sentence",
     "QuestionAnswering": "question_answering",

@@ -404,6 +404,13 @@ class Task:
         """
         return dict(metrics)
 
+    def expand(self, examples: Iterable[Example]) -> Iterator[Example]:
+        """Yields the examples, and those that the task makes of them.
+
+        examples: those of one split: the training rows, or the evaluated ones.
+        """
+        return iter(examples)
+
     def vocabulary_texts(self, example: Example) -> Iterable[str]:
         """Returns the texts of a training row to learn a vocabulary from.
 

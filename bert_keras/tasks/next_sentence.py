@@ -1,6 +1,7 @@
 """Next sentence, asked: whether a second text follows the first."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,14 +11,15 @@ import tensorflow as tf
 
 from bert_keras import errors
 from bert_keras import heads as heads_lib
-from bert_keras.data import labelled_files, packing
+from bert_keras.data import labelled_files, labels, packing
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 
 HEAD = "next_sentence"
-# What the label of a labelled row may be, in lower case.
-_LABELS = {"1": True, "true": True, "0": False, "false": False}
+_parse = functools.partial(
+    labels.parse_binary, meaning="the second text follows"
+)
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -129,14 +131,3 @@ class NextSentence(base.Task):
     def baselines(self, examples: Sequence[base.Example]) -> dict[str, float]:
         share = float(np.mean([_parse(e["label"]) == "1" for e in examples]))
         return {"accuracy of one answer for all": max(share, 1 - share)}
-
-
-def _parse(label: Any) -> str:
-    """Returns "1" or "0"; raises ValueError for another label."""
-    follows = _LABELS.get(str(label).strip().lower())
-    if follows is None:
-        raise ValueError(
-            f"expected 1 or true (the second text follows), 0 or false, found "
-            f"{label!r}"
-        )
-    return str(int(follows))

@@ -233,7 +233,9 @@ def _adapted(
 ) -> base.Task:
     """Sets the task's fields that depend on the training data, e.g. labels."""
     examples = requested_task.read_examples(settings.train)
-    training = labelled_records.training_examples(settings, examples)
+    training = labelled_records.training_examples(
+        settings, requested_task, examples
+    )
     first = next(training)  # raises if there is none; `adapt` may read none
     task = requested_task.adapt(itertools.chain([first], training), tokenizer)
     loading.check_length(task, config)
@@ -248,7 +250,7 @@ def _dev_examples(
     if not (settings.dev or settings.dev_fraction):
         return []
     examples = task.read_examples(settings.dev or settings.train)
-    dev = list(labelled_records.dev_examples(settings, examples))
+    dev = list(labelled_records.dev_examples(settings, task, examples))
     if settings.dev:
         labelled_examples.print_warning(examples)
     if settings.dev and not dev:

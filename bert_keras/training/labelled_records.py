@@ -58,12 +58,20 @@ def split(
 
 
 def training_examples(
+    settings: settings_lib.FinetuneSettings,
+    task: base.Task,
+    examples: Iterable[base.Example],
+) -> Iterator[base.Example]:
+    """Yields what the task makes of the rows of `train` not held out.
+
+    examples: all rows of `train`. Raises InputError if none are left.
+    """
+    return task.expand(_training_rows(settings, examples))
+
+
+def _training_rows(
     settings: settings_lib.FinetuneSettings, examples: Iterable[base.Example]
 ) -> Iterator[base.Example]:
-    """Yields the examples of `train` that are not held out.
-
-    Raises InputError if there are none.
-    """
     fraction = 0.0 if settings.dev else settings.dev_fraction
     count = 0
     for example, is_dev in split(examples, fraction, settings.seed):
@@ -86,17 +94,16 @@ def training_examples(
 
 
 def dev_examples(
-    settings: settings_lib.FinetuneSettings, examples: Iterable[base.Example]
+    settings: settings_lib.FinetuneSettings,
+    task: base.Task,
+    examples: Iterable[base.Example],
 ) -> Iterator[base.Example]:
-    """Yields the examples of `dev`, or those held out from `train`."""
-    if settings.dev:
-        yield from examples
-        return
-    for example, is_dev in split(
-        examples, settings.dev_fraction, settings.seed
-    ):
-        if is_dev:
-            yield example
+    """Yields what the task makes of `dev`, or of rows held out from `train`."""
+    rows = examples
+    if not settings.dev:
+        pairs = split(examples, settings.dev_fraction, settings.seed)
+        rows = (example for example, is_dev in pairs if is_dev)
+    yield from task.expand(rows)
 
 
 def split_settings(settings: settings_lib.FinetuneSettings) -> str:
@@ -140,7 +147,7 @@ def write(
     examples = task.read_examples(settings.train)
     counts: collections.Counter[str] = collections.Counter()
     records = encode(
-        task, tokenizer, training_examples(settings, examples), counts
+        task, tokenizer, training_examples(settings, task, examples), counts
     )
     shards = [
         records_lib.write_shard(

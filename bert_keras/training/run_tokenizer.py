@@ -64,7 +64,7 @@ def read(
 
     def examples() -> Iterator[base.Example]:
         return labelled_records.training_examples(
-            settings, task.read_examples(settings.train)
+            settings, task, task.read_examples(settings.train)
         )
 
     def texts() -> Iterator[str]:

@@ -69,6 +69,7 @@ ROWS = {
     "no_sentences": 3,
     "classification": 1,
     "drawn_labels": 1,
+    "matching": 1,
     "layers": 2,
     "r_drop": 1,
     "extractive_summary": 4,  # one of each sentence

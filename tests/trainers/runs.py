@@ -17,6 +17,7 @@ from bert_keras.tasks import (
     extractive_summary,
     intent_slots,
     masked_lm,
+    matching,
     multiple_choice,
     question_answering,
     sequence_to_sequence,
@@ -48,6 +49,7 @@ TASKS = {
     "intent_slots": lambda: intent_slots.IntentSlots(
         types=("PER",), intents=("ask", "tell")
     ),
+    "matching": lambda: matching.Matching(share=0.25),
     "multiple_choice": lambda: multiple_choice.MultipleChoice(
         seq_length=12, num_choices=3
     ),
@@ -168,8 +170,9 @@ def batches(task, count, size=BATCH, *, elmo=False):
         else:
             # Rows of unequal weight: a mean per part would be wrong.
             weights = tf.constant(random.random(size), tf.float32)
-            targets = {"label": (labels, weights)}
-            if task.draws_labels:
+            (term,) = task.softmax_terms or ("label",)
+            targets = {term: (labels, weights)}
+            if task.reads_targets:
                 seeds = tf.stack(
                     [tf.range(size), tf.fill([size], step)], axis=1
                 )

@@ -33,6 +33,19 @@ class RankingTest(absltest.TestCase):
         same = ranking.ranks(query, np.ones((5, 2)), [0], [{0}])
         self.assertEqual(same, [5])
 
+    def test_ranks_in_groups_leave_out_other_right_rows(self):
+        rows = [
+            *[("a", 0.5, True), ("a", 0.9, True), ("a", 0.7, False)],
+            *[("b", 0.4, False), ("a", 0.5, False), ("b", 0.6, True)],
+            *[("c", 0.1, True), ("d", 0.1, False)],
+        ]
+        actual = ranking.grouped_ranks(*zip(*rows, strict=True))
+        np.testing.assert_array_equal(actual, [3, 1, 1, 1])
+
+    def test_no_ranks_have_no_mean(self):
+        metrics = ranking.retrieval(np.array([], np.int64))
+        self.assertTrue(np.isnan(list(metrics.values())).all())
+
     def test_the_means_are_of_reciprocal_ranks_and_of_first_ones(self):
         metrics = ranking.retrieval(np.array([1, 2, 4, 1]))
         self.assertEqual(metrics, {"mrr": 2.75 / 4, "accuracy_at_1": 0.5})

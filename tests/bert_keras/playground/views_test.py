@@ -31,6 +31,7 @@ VIEWS = {
     "denoising": views.GeneratedText,
     "extractive_summary": views.Summary,
     "next_sentence": views.Follows,
+    "matching": views.Matches,
     "token_scores": views.TokenProbabilities,
     "bidirectional_lm": views.ExpectedWords,
     "elmo_tagging": views.Entities,

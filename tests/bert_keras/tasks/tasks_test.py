@@ -74,6 +74,11 @@ ROWS = {
         {"text": "[MASK] 电 [MASK] !"},
         {"text": ""},
     ],
+    "matching": [
+        {"text": "the film", "text_pair": "is good", "label": "1"},
+        {"text": "a bad plot", "text_pair": "电影 很 好", "label": "0"},
+        {"text": "", "text_pair": "not very old .", "label": "1"},
+    ],
     "multiple_choice": [
         {
             "context": "the film is a good story .",
