@@ -44,13 +44,13 @@ _METRICS = ("accuracy_at_1", "mrr")
 def read_pairs() -> tuple[Pairs, Pairs]:
     """Returns training and held-out pairs, of different articles."""
     with open(_SQUAD.value, encoding="utf-8") as file:
-        articles = json.load(file)["data"]
-    articles = [
+        data = json.load(file)["data"]
+    articles: list[Pairs] = [
         [
             {"text": p["qas"][0]["question"], "text_pair": p["context"]}
             for p in article["paragraphs"]
         ]
-        for article in articles
+        for article in data
     ]
     test: Pairs = []
     while len(test) < _TEST.value:
@@ -80,7 +80,7 @@ def among_all(vectors: np.ndarray) -> dict[str, float]:
     """Returns the metrics of a search among all paragraphs."""
     own = range(vectors.shape[1])
     right = [{number} for number in own]
-    return ranking.retrieval(ranking.ranks(*vectors, own, right))
+    return ranking.retrieval(ranking.ranks(vectors[0], vectors[1], own, right))
 
 
 def cosines(

@@ -72,8 +72,9 @@ def _bounded(word: str) -> str:
 
 
 class ContextualVectors:
-    """Computes the vectors of words in texts by a checkpoint's network.
+    """Computes the vectors of words in texts by a network.
 
+    source: a checkpoint, or a model, whose task does not matter.
     layer: which hidden states; 0 is the embeddings, -1 the last layer.
 
     >>> model = word_vectors.ContextualVectors("runs/base")
@@ -84,12 +85,21 @@ class ContextualVectors:
     ((2, 16), [True, True])
     """
 
-    def __init__(self, checkpoint: str, *, layer: int = -1):
-        longest = formats.read(checkpoint).config.max_length or _MAX_LENGTH
-        task = token_vectors.TokenVectors(
-            layers=str(layer), seq_length=min(longest, _MAX_LENGTH)
+    def __init__(self, source: str | predictor.Predictor, *, layer: int = -1):
+        config = (
+            formats.read(source).config
+            if isinstance(source, str)
+            else source.model.encoder.config
         )
-        self.predictor = predictor.load(checkpoint, task=task)
+        task = token_vectors.TokenVectors(
+            layers=str(layer),
+            seq_length=min(config.max_length or _MAX_LENGTH, _MAX_LENGTH),
+        )
+        self.predictor = (
+            predictor.load(source, task=task)
+            if isinstance(source, str)
+            else predictor.with_task(source, task)
+        )
         self.tokenizer = self.predictor.tokenizer
         self._name = f"layer_{layer}"
         self._states = tf.function(

@@ -135,7 +135,7 @@ INSIDE = {
     "verification": {"tasks.base"},
     "staging": {"locks"},
     "signatures": {"predictor", "networks.base", "tasks.base"},
-    "playground": _PREDICTOR | {"playground", "console"},
+    "playground": _PREDICTOR | {"playground", "console", "word_vectors"},
     "training": _PREDICTOR
     | {"training", "wrappers", "console", "locks", "markdown", "optimizers"}
     | {"labelled_examples", "evaluation", "named_networks", "answer_settings"},

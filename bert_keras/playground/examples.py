@@ -77,8 +77,16 @@ LINES = Examples(
             "Somebody is playing an instrument.\n"
             "The shop closes at six."
         },
+        {
+            "text": "We sat on the bank of the river.\n"
+            "The bank lends money.\n"
+            "They fished from the other bank."
+        },
     ),
-    ({"text": "一个男人在调吉他。\n有人在摆弄乐器。\n商店六点关门。"},),
+    (
+        {"text": "一个男人在调吉他。\n有人在摆弄乐器。\n商店六点关门。"},
+        {"text": "我喜欢吃苹果\n苹果和华为哪个牌子好\n苹果又红又甜"},
+    ),
 )
 
 ENTITIES = Examples(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bert_keras.data import graph_splitter
-from bert_keras.playground import blocks, examples, fill_mask
+from bert_keras.playground import blocks, examples, fill_mask, shared_words
 from bert_keras.playground.blocks import Block
 from bert_keras.playground.examples import Examples, Texts
 from bert_keras.predictor import Predictor
@@ -264,12 +264,19 @@ class Similarity(View):
 
 
 class Embeddings(View):
-    """Embeddings of single texts: the cosine of each line with the first."""
+    """Embeddings of single texts: the cosine of each line with the first.
+
+    Below, the words that lines share: how alike their contexts make them.
+    """
 
     needs = {"embedding": list}
     columns = ("text",)
     lines = "text"
     example_texts = examples.LINES
+
+    def __init__(self, predictor: Predictor):
+        super().__init__(predictor)
+        self.words = shared_words.SharedWords(predictor)
 
     def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
         if len(rows) == 1:
@@ -286,7 +293,11 @@ class Embeddings(View):
             blocks.bar(texts["text"], cosine)
             for (texts, _), cosine in zip(rows, cosines.tolist(), strict=True)
         ]
-        return [blocks.bars("Cosine with the first text", bars[1:])]
+        texts = [row["text"] for row, _ in rows]
+        return [
+            blocks.bars("Cosine with the first text", bars[1:]),
+            *self.words.show(texts),
+        ]
 
 
 class Summary(View):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from bert_keras import commands, console, errors, playground
-from bert_keras.playground import blocks, fill_mask, views
+from bert_keras import commands, console, errors, playground, word_vectors
+from bert_keras.playground import blocks, fill_mask, shared_words, views
 from bert_keras.playground import session as playground_session
 from bert_keras.tasks import base
 from tests import sharp
@@ -226,10 +226,48 @@ class ViewsTest(parameterized.TestCase):
         session = pages.session("one_embedding")
         lines = ["a good film", "a good film", "dull old plot"]
         reply = session.answer({"text": "\n".join(lines)})
-        (bars,) = find(reply, "bars")
+        bars, *words = find(reply, "bars")
         same, other = (row["value"] for row in bars["rows"])
         self.assertAlmostEqual(same, 1, places=5)
         self.assertLess(other, 1 - 1e-4)
+        captions = [each["caption"].split(":")[0] for each in words]
+        self.assertEqual(captions, ["good", "film"])
+        for each in words:
+            (row,) = each["rows"]
+            self.assertEqual(row["label"], "a good film")
+            self.assertAlmostEqual(row["value"], 1, places=5)
+
+    def test_the_words_that_lines_share_differ_by_their_contexts(self):
+        session = pages.session("one_embedding")
+        lines = ["the FILM is 很好", "a good film", "dull", "film 很 好 很好"]
+        reply = session.answer({"text": "\n".join(lines)})
+        _, film, good = find(reply, "bars")
+        self.assertEqual(film["caption"], "film: cosine with its first use")
+        self.assertEqual(
+            [row["label"] for row in film["rows"]], [lines[1], lines[3]]
+        )
+        self.assertEqual([row["label"] for row in good["rows"]], [lines[3]])
+        vectors = word_vectors.ContextualVectors(session.predictor)
+        finder = vectors.finder(["film"])
+        uses = [
+            next(each for each in finder.find(line) if each.word == "film")
+            for line in (lines[0], lines[1], lines[3])
+        ]
+        states, _ = vectors(uses)
+        expected = word_vectors.cosines(states[:1], states[1:])[0]
+        values = [row["value"] for row in film["rows"]]
+        np.testing.assert_allclose(values, expected, atol=1e-5)
+        self.assertLess(max(values), 1 - 1e-4)
+
+    @parameterized.parameters(
+        (["我喜欢吃苹果", "苹果和华为", "a red apple"], ["苹果"]),
+        (["北京大学的课", "在北京大学", "去北京"], ["北京大学"]),
+        (["一", "一"], []),
+        (["not hot", "hot not", "x x"], ["not", "hot"]),
+        (["苹果苹果"], []),
+    )
+    def test_shared_words_are_the_longest(self, lines, expected):
+        self.assertEqual(shared_words.in_common(lines), expected)
 
     def test_the_scale_is_the_cosine(self):
         reply = pages.session("embedding").answer(pages.texts("embedding"))
