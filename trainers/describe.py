@@ -4,6 +4,7 @@
   bert-keras describe --checkpoint=runs/sst2
   bert-keras describe --checkpoint=runs/base --text="a fine [MASK]" \\
       --output=page.html
+  bert-keras describe --records=records/128 --rows=3
 
 FLOPs are those of one sequence's forward pass. With --text it writes a web page
 instead: what each head of a BERT network attends to in the text, how focused it
@@ -29,6 +30,8 @@ from bert_keras import (
     self_attention,
 )
 from bert_keras.networks import base as networks
+from bert_keras.tasks import base
+from bert_keras.training import pretrain, shown_rows
 from trainers import flags
 
 
@@ -58,6 +61,18 @@ class Settings:
     output: str = options.option(
         "", "The .html file of the web page, which loads nothing."
     )
+    records: str = options.option(
+        "", "Prepared records, of which rows are shown as a task reads them."
+    )
+    rows: int = options.option(3, "Rows of `records` to show.", minimum=1)
+    objective: str = options.option(
+        "masked_lm",
+        "The task that learns from `records`; its flags are those of pretrain.",
+    )
+    step: int = options.option(
+        0, "With `steps`, when the rows are read, for schedules.", minimum=0
+    )
+    steps: int = options.option(1, "Steps of the training.", minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,12 +159,39 @@ def write_page(settings: Settings) -> None:
 def main() -> None:
     settings = flags.read(Settings)
     check_page(settings)
-    if bool(settings.model) == bool(settings.checkpoint):
-        raise errors.InputError("give one of --model and --checkpoint.")
+    given = [settings.model, settings.checkpoint, settings.records]
+    if sum(map(bool, given)) != 1:
+        raise errors.InputError(
+            "give one of --model, --checkpoint and --records."
+        )
+    if settings.records:
+        print_rows(settings)
+        return
     if settings.text:
         write_page(settings)
         return
     print_parts(settings)
+
+
+def print_rows(settings: Settings) -> None:
+    """Prints rows of records as "Input" and "Targets", and statistics."""
+    registry.import_modules(settings.modules)
+    task = flags.read(base.find(settings.objective))
+    shown = shown_rows.read(
+        settings.records,
+        task,
+        count=settings.rows,
+        step=settings.step,
+        steps=settings.steps,
+    )
+    for row in shown.rows:
+        print(f"Input:   {row.input}")
+        for term, targets in row.targets.items():
+            print(f"Targets: {term}: {targets}")
+        print()
+    for name, value in shown.statistics.items():
+        is_count = name in ("rows", "special tokens hidden")
+        print(f"{name}: {value:,.0f}" if is_count else f"{name}: {value:.3f}")
 
 
 def print_parts(settings: Settings) -> None:
@@ -207,8 +249,14 @@ def print_parts(settings: Settings) -> None:
     )
 
 
+def define_flags() -> None:
+    flags.define(Settings)
+    objective = flags.early("objective", Settings.objective)
+    flags.define(base.find(objective), without=pretrain.FIELDS_FROM_RECORDS)
+
+
 def run() -> None:
-    flags.run(main, lambda: flags.define(Settings))
+    flags.run(main, define_flags)
 
 
 if __name__ == "__main__":

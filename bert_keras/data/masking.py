@@ -5,10 +5,14 @@ chosen; of these 80 % become [MASK], 10 % a random entry of the vocabulary, and
 10 % are unchanged.
 """
 
+import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+
+from bert_keras.data import hiding
 
 MASK_SHARE = 0.8
 RANDOM_SHARE = 0.1
@@ -19,16 +23,53 @@ GAMMA = 0x9E3779B97F4A7C15
 MIXER = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
+@dataclasses.dataclass(frozen=True)
+class Replacements:
+    """What the chosen tokens become.
+
+    mask_share, random_share: fractions of them that become [MASK] and a random
+      token; the others stay as they are.
+    token_counts: (V,), how often each id is drawn as a random token, in
+      relation to the others; (): all alike.
+    whole_groups: whether all tokens of a word or phrase share one draw of the
+      three, where these are chosen; otherwise each token draws for itself.
+    """
+
+    mask_share: float = MASK_SHARE
+    random_share: float = RANDOM_SHARE
+    token_counts: Sequence[int] = ()
+    whole_groups: bool = False
+
+    def of(
+        self,
+        labels: tf.Tensor,
+        action: tf.Tensor,
+        word: tf.Tensor,
+        mask_id: int,
+        vocab_size: int,
+    ) -> tf.Tensor:
+        """Returns what the tokens `labels` become, (B, P) int32.
+
+        action, word: (B, P), uniform in [0, 1).
+        """
+        random = _random_tokens(word, vocab_size, self.token_counts)
+        random_end = self.mask_share + self.random_share
+        new = tf.where(action < random_end, random, labels)
+        return tf.where(action < self.mask_share, mask_id, new)
+
+
 def mask_tokens(
     token_ids: tf.Tensor,
     padding_mask: tf.Tensor,
     seeds: tf.Tensor,
     *,
-    share: float,
+    share: float | tf.Tensor,
     mask_id: int,
     special_ids: tuple[int, ...],
     vocab_size: int,
     num_masks: int | None = None,
+    units: hiding.Units | None = None,
+    replacements: Replacements = Replacements(),
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Masks `share` of each row's tokens.
 
@@ -36,48 +77,109 @@ def mask_tokens(
       token_ids, padding_mask: (B, S) int32.
       seeds: (B, 2) int32, one per row: a row's masks depend on no other row.
       share: fraction of a row's tokens, including [CLS] and [SEP], to choose;
-        at least one token is chosen.
+        at least one token is chosen. With `units` that many at most: those that
+        do not fit are left out.
       special_ids: ids that are never chosen.
-      num_masks: P, at most S, the maximum to choose. None: ceil(share * S).
+      num_masks: P, at most S, the maximum to choose. None: ceil(share * S),
+        for which share has to be a number.
+      units: words or phrases, which are chosen completely or not at all; None:
+        tokens.
+      replacements: what the chosen tokens become.
 
     Returns:
       token_ids (B, S) with the chosen tokens replaced; positions (B, P) int32,
       ascending; labels (B, P) int32, the original tokens; weights (B, P)
       float32, 1 = chosen, 0 = padding.
     """
-    shape = tf.shape(token_ids)
+    length = tf.shape(token_ids)[1]
     if num_masks is None:
-        # float64, because in float32 ceil(0.15 * 100) is 16.
-        length = tf.cast(shape[1], tf.float64)
-        num_masks = tf.cast(tf.math.ceil(share * length), tf.int32)
-    sizes = [shape[1], num_masks, num_masks]
-    order, action, word = tf.split(uniform(seeds, sum(sizes)), sizes, axis=1)
-
+        num_masks = most_masks(share, length)
     maskable = padding_mask > 0
+    tokens = tf.reduce_sum(tf.cast(maskable, tf.float32), axis=1)
+    wanted = tf.maximum(tf.cast(tf.round(share * tokens), tf.int32), 1)
+    wanted = tf.minimum(wanted, num_masks)
     for special in special_ids:
         maskable &= token_ids != special
-    tokens = tf.reduce_sum(tf.cast(padding_mask > 0, tf.float32), axis=1)
-    wanted = tf.maximum(tf.cast(tf.round(share * tokens), tf.int32), 1)
-    num_maskable = tf.reduce_sum(tf.cast(maskable, tf.int32), axis=1)
-    count = tf.minimum(tf.minimum(wanted, num_maskable), num_masks)
-    count = count[:, tf.newaxis]  # (B, 1)
+    if units is None:
+        draw = _draw_tokens(maskable, wanted, seeds, num_masks)
+    else:
+        draw = _draw_groups(
+            units, maskable, wanted, seeds, num_masks, replacements.whole_groups
+        )
+    places, action, word = draw
+    valid = places < length
+    positions = tf.where(valid, places, 0)
+    labels = tf.gather(token_ids, positions, batch_dims=1)
+    new = replacements.of(labels, action, word, mask_id, vocab_size)
+    # Padding writes the token of position 0 back: [CLS] is never chosen.
+    new = tf.where(valid, new, labels)
+    token_ids = _with(token_ids, positions, new)
+    return token_ids, positions, labels, tf.cast(valid, tf.float32)
 
+
+def _with(token_ids, positions, new):
+    """Returns token_ids (B, S) with other ids (B, P) at positions (B, P)."""
+    row = tf.range(tf.shape(token_ids)[0])[:, tf.newaxis]
+    row = tf.broadcast_to(row, tf.shape(positions))
+    return tf.tensor_scatter_nd_update(
+        token_ids, tf.stack([row, positions], axis=-1), new
+    )
+
+
+def most_masks(share: float, length: int | tf.Tensor) -> tf.Tensor:
+    """Returns P, the number of mask positions of rows of `length` tokens."""
+    # float64, because in float32 ceil(0.15 * 100) is 16.
+    return tf.cast(tf.math.ceil(share * tf.cast(length, tf.float64)), tf.int32)
+
+
+def _draw_tokens(maskable, wanted, seeds, num_masks):
+    """Chooses tokens at random.
+
+    Returns places (B, P) int32, ascending, S at padding, and two uniform
+    numbers for each, (B, P).
+    """
+    length = tf.shape(maskable)[1]
+    sizes = [length, num_masks, num_masks]
+    order, action, word = tf.split(uniform(seeds, sum(sizes)), sizes, axis=1)
+    num_maskable = tf.reduce_sum(tf.cast(maskable, tf.int32), axis=1)
+    count = tf.minimum(wanted, num_maskable)[:, tf.newaxis]
     _, chosen = tf.math.top_k(tf.where(maskable, order, -1.0), num_masks)
     valid = tf.range(num_masks) < count
-    chosen = tf.sort(tf.where(valid, chosen, shape[1]), axis=1)
-    positions = tf.where(valid, chosen, 0)
-    labels = tf.gather(token_ids, positions, batch_dims=1)
+    places = tf.sort(tf.where(valid, chosen, length), axis=1)
+    return places, action, word
 
-    random = tf.cast(word * vocab_size, tf.int32)
-    replacements = tf.where(action < MASK_SHARE + RANDOM_SHARE, random, labels)
-    replacements = tf.where(action < MASK_SHARE, mask_id, replacements)
-    # Padding writes the token of position 0 back: [CLS] is never chosen.
-    replacements = tf.where(valid, replacements, labels)
-    row = tf.broadcast_to(tf.range(shape[0])[:, tf.newaxis], tf.shape(chosen))
-    token_ids = tf.tensor_scatter_nd_update(
-        token_ids, tf.stack([row, positions], axis=-1), replacements
+
+def _draw_groups(units, maskable, wanted, seeds, num_masks, whole):
+    """Chooses groups of units, as `_draw_tokens`; whole: as whole_groups."""
+    length = tf.shape(maskable)[1]
+    sizes = [length, num_masks, num_masks, length, length]
+    order, action, word, group_size, group_action = tf.split(
+        uniform(seeds, sum(sizes)), sizes, axis=1
     )
-    return token_ids, positions, labels, tf.cast(valid, tf.float32)
+    is_chosen, group = hiding.choose(
+        units, maskable, wanted, sizes=group_size, order=order
+    )
+    places = tf.where(is_chosen, tf.range(length), length)
+    places = tf.sort(places, axis=1)[:, :num_masks]
+    if whole:
+        number = tf.minimum(places, length - 1)
+        group = tf.gather(group, number, batch_dims=1)
+        action = tf.gather(group_action, group, batch_dims=1)
+    return places, action, word
+
+
+def _random_tokens(
+    uniform: tf.Tensor, vocab_size: int, counts: Sequence[int]
+) -> tf.Tensor:
+    """Returns ids (B, P) int32 of random numbers in [0, 1)."""
+    if not len(counts):
+        return tf.cast(uniform * vocab_size, tf.int32)
+    ends = np.cumsum(np.asarray(counts, np.float64))
+    ends = (ends / ends[-1]).astype(np.float32)
+    ids = tf.searchsorted(
+        tf.constant(ends), tf.reshape(uniform, [-1]), side="right"
+    )
+    return tf.reshape(ids, tf.shape(uniform))
 
 
 def uniform(seeds: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:

@@ -26,6 +26,7 @@ from bert_keras.data import (
     sentence_pairs,
     token_table,
     unpaired_rows,
+    word_boundaries,
 )
 from bert_keras.tokenizers import base as tokenizers
 
@@ -53,6 +54,8 @@ class ShardSettings:
     # Google's TFRecords store fixed masks, so they need these; None writes
     # native records.
     masks: "MaskSettings | None" = None
+    # What of words and phrases is stored; None: nothing.
+    boundaries: word_boundaries.Settings | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +135,11 @@ def encode(
     documents = list(
         corpus.read(chunk.documents, text_field=settings.text_field)
     )
-    token_ids, lengths, table = _tokenize(
-        [s for d in documents for s in d], settings.tokenizer
+    finder = None
+    if settings.boundaries:
+        finder = word_boundaries.Finder(settings.boundaries, settings.tokenizer)
+    token_ids, lengths, table, starts = _tokenize(
+        [s for d in documents for s in d], settings.tokenizer, finder
     )
     ends = np.cumsum(lengths)
     counts = np.array([len(document) for document in documents], np.int64)
@@ -144,16 +150,20 @@ def encode(
         ends[lengths > 0],
         document_ends[np.diff(document_ends, prepend=0) > 0],
         table,
+        starts,
     )
 
 
 def _tokenize(
-    sentences: Sequence[str], tokenizer: tokenizers.Tokenizer
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    sentences: Sequence[str],
+    tokenizer: tokenizers.Tokenizer,
+    finder: word_boundaries.Finder | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
     """Tokenizes sentences.
 
     Returns concatenated ids, sentence lengths and the table of
-    TokenizedDocuments, which starts with the frame's tokens.
+    TokenizedDocuments, which starts with the frame's tokens, and the finder's
+    facts.
     """
     table = None
     if token_table.has_several_ids(tokenizer):
@@ -161,6 +171,7 @@ def _tokenize(
     is_small = table is None and tokenizer.vocab_size <= 1 << 16
     dtype = np.uint16 if is_small else np.int32
     flat, lengths = [np.zeros(0, dtype)], [np.zeros(0, np.int64)]
+    facts = [np.zeros(0, np.uint8)]
     for start in range(0, len(sentences), SENTENCES_PER_CALL):
         texts = sentences[start : start + SENTENCES_PER_CALL]
         ids = tokenizer(tf.constant(texts, tf.string))
@@ -168,8 +179,14 @@ def _tokenize(
         values = table.numbers(values) if table else values
         flat.append(values.astype(dtype))
         lengths.append(ids.row_lengths().numpy())
-    rows = table.rows() if table else None
-    return np.concatenate(flat), np.concatenate(lengths), rows
+        if finder:
+            facts.append(finder.starts(texts, ids))
+    return (
+        np.concatenate(flat),
+        np.concatenate(lengths),
+        table.rows() if table else None,
+        np.concatenate(facts) if finder else None,
+    )
 
 
 def sample_records(
@@ -287,6 +304,10 @@ def _columns(
     row_splits, token_ids, segment_ids = packing.pack_spans(ids, *spans, frame)
     name = f"inputs/{tokenizer.feature}"
     per_token = {name: token_ids, "inputs/segment_ids": segment_ids}
+    if documents.unit_starts is not None:
+        per_token[f"inputs/{word_boundaries.FEATURE}"] = word_boundaries.pack(
+            documents.unit_starts, *spans, frame
+        )
     if documents.table is None:
         return records.Columns(row_splits, per_token, per_row)
     word_ids = token_table.word_ids(tokenizer, documents.table)
@@ -396,6 +417,8 @@ def _fingerprint(chunk: corpus_chunks.Chunk, settings: ShardSettings) -> str:
     }
     if settings.packing != "segments":
         values["packing"] = settings.packing
+    if settings.boundaries:
+        values["boundaries"] = dataclasses.asdict(settings.boundaries)
     digests = [document.digest for document in chunk.documents]
     text = json.dumps([values, chunk.split, chunk.number, digests])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -247,6 +247,14 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def token_values(self, name: str) -> Iterator[np.ndarray]:
+        """Yields the values of a per-token feature, shard by shard.
+
+        Not of a feature that is stored in tables.
+        """
+        for shard in self._shards:
+            yield shard[f"token:{name}"]
 
     def read(
         self,

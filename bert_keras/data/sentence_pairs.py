@@ -28,13 +28,15 @@ class TokenizedDocuments(NamedTuple):
     token_ids (tokens,); sentence_ends (sentences,) and document_ends
     (documents,) int64: ascending offsets in token_ids, the last len(token_ids).
     table (distinct tokens, ids) int32: if a token is several ids, the tokens
-    whose numbers the token_ids are.
+    whose numbers the token_ids are. unit_starts (tokens,) uint8: the facts of
+    word_boundaries.Finder, if they are stored.
     """
 
     token_ids: np.ndarray
     sentence_ends: np.ndarray
     document_ends: np.ndarray
     table: np.ndarray | None = None
+    unit_starts: np.ndarray | None = None
 
 
 class Pairs(NamedTuple):

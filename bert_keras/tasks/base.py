@@ -39,6 +39,7 @@ _RESERVED = {"name", "task", "wrapper", "wrappers"}
 TOKENS = "tokens"  # marks a feature (W, S) with one value per token
 # Marks a feature (W, T) with one value per token of the row's target.
 TARGET_TOKENS = "target_tokens"
+PROGRESS = "progress"  # a feature, see `Task.reads_progress`
 
 
 def as_tensors(examples: Sequence[Example], columns: Iterable[str]) -> Tensors:
@@ -310,6 +311,15 @@ class Task:
         return type(self).forward is not Task.forward
 
     @property
+    def reads_progress(self) -> bool:
+        """Whether `randomize` reads the feature PROGRESS, and removes it.
+
+        It is the share of the training steps that is done, () float32; without
+        the feature, all are.
+        """
+        return False
+
+    @property
     def reads_batch(self) -> bool:
         """Whether the loss of a row depends on the other rows of its batch.
 
@@ -396,6 +406,17 @@ class Task:
           records that the task cannot learn from.
         """
         return self.with_settings(seq_length=manifest["seq_length"])
+
+    def read_records(self, count_tokens: Callable[[], np.ndarray]) -> "Task":
+        """Returns this task with what the training records tell it.
+
+        Called after `adapt`, when pretraining starts. Such fields are no part
+        of the run's settings: the records determine them.
+
+        count_tokens: returns how often each token id occurs, (V,) int64.
+        """
+        del count_tokens
+        return self
 
     def summarize(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Adds metrics that are functions of means, such as perplexity.

@@ -1,15 +1,16 @@
 """Pretraining: masked language model, optionally with a sentence objective."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bert_keras import errors, mask_filling, options
 from bert_keras import heads as heads_lib
-from bert_keras.data import masking, packing
+from bert_keras.data import hiding, masking, packing, word_boundaries
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
@@ -18,6 +19,11 @@ from bert_keras.tokenizers import base as tokenizers
 # shapes static on every device.
 MAX_PREDICTED_MASKS = 20
 _AT = 5  # of the accuracy of the best k words
+# Options that settings leave out if they have their default.
+_LATER = (
+    *("masked_lm_prob_end", "masked_unit", "masked_group", "mask_token_prob"),
+    *("random_token_prob", "random_tokens", "mask_alike", "token_counts"),
+)
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -46,6 +52,49 @@ class MaskedLM(base.Task):
         maximum=0.9,
         formerly=("masked_share",),
     )
+    masked_lm_prob_end: float = options.option(
+        0.0,
+        "Fraction that `masked_lm_prob` becomes at the last step, linearly; 0: "
+        "it stays.",
+        minimum=0.0,
+        maximum=0.9,
+    )
+    masked_unit: str = options.option(
+        "tokens",
+        "What is masked completely or not at all: tokens, words, phrases or "
+        "entities. The last three need records with `word_boundaries`. With "
+        "commas between, stages of equal length, as in words,phrases,entities.",
+    )
+    masked_group: str = options.option(
+        "one",
+        "Units that are masked together: one; ngrams = n in sequence up to 3, "
+        "with probability 1/n; spans = a geometric number up to 10, 3.8 on "
+        "average.",
+        choices=tuple(hiding.GROUPS),
+    )
+    mask_token_prob: float = options.option(
+        masking.MASK_SHARE,
+        "Fraction of the masked tokens that become [MASK].",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    random_token_prob: float = options.option(
+        masking.RANDOM_SHARE,
+        "Fraction of them that become a random token; the rest is unchanged.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    random_tokens: str = options.option(
+        "uniform",
+        "Random tokens: uniform = all entries alike; frequency = as often as "
+        "they occur in the records.",
+        choices=("uniform", "frequency"),
+    )
+    mask_alike: bool = options.option(
+        False,
+        "All tokens of a masked unit become [MASK], or random, or stay; false: "
+        "each draws for itself.",
+    )
     # How masks are filled. They are no options of training, so that they are no
     # flags of it.
     top_k: int | None = None
@@ -56,6 +105,8 @@ class MaskedLM(base.Task):
     vocab_size: int = 0
     mask_id: int = 0
     special_ids: tuple[int, ...] = ()
+    # Set by `read_records`, if random tokens are drawn by frequency.
+    token_counts: tuple[int, ...] = ()
 
     ranked_outputs = ("token_id", "tokens")
 
@@ -64,6 +115,44 @@ class MaskedLM(base.Task):
             raise errors.InputError(
                 f"top_k={self.top_k}: expected 1 or more.", argument="top_k"
             )
+        for unit in self._stages:
+            if unit not in hiding.LEVELS:
+                raise errors.InputError(
+                    f"masked_unit={self.masked_unit}: expected one of "
+                    f"{', '.join(hiding.LEVELS)}, or several with commas "
+                    "between.",
+                    argument="masked_unit",
+                )
+        if self.mask_token_prob + self.random_token_prob > 1 + 1e-9:
+            raise errors.InputError(
+                f"mask_token_prob={self.mask_token_prob:g} and "
+                f"random_token_prob={self.random_token_prob:g}: expected "
+                "fractions of the masked tokens, at most 1 together.",
+                argument="mask_token_prob",
+            )
+        if self.mask_alike and not self._has_groups:
+            raise errors.InputError(
+                "mask_alike has no effect on single tokens; leave it out, or "
+                "give masked_unit=words or masked_group.",
+                argument="mask_alike",
+            )
+
+    @property
+    def _stages(self) -> list[str]:
+        """The units that are masked, one after the other."""
+        return self.masked_unit.split(",")
+
+    @property
+    def _has_groups(self) -> bool:
+        return (self.masked_unit, self.masked_group) != ("tokens", "one")
+
+    @property
+    def _reads_boundaries(self) -> bool:
+        return any(hiding.LEVELS[unit] for unit in self._stages)
+
+    @property
+    def reads_progress(self) -> bool:
+        return len(self._stages) > 1 or self.masked_lm_prob_end > 0
 
     @property
     def softmax_terms(self) -> tuple[str, ...]:
@@ -85,7 +174,38 @@ class MaskedLM(base.Task):
 
     def for_records(self, manifest: Mapping[str, Any]) -> base.Task:
         task = super().for_records(manifest)
+        missing = {*self._stages} - {
+            "tokens",
+            *manifest.get(word_boundaries.UNITS, ()),
+        }
+        if missing:
+            raise errors.InputError(
+                f"masked_unit={self.masked_unit}: expected records that say "
+                f"where {' and '.join(sorted(missing))} begin; prepare them "
+                f"with {word_boundaries.how_to_store(missing)}.",
+                argument="masked_unit",
+            )
         return task.with_settings(objective=manifest["objective"])
+
+    def read_records(self, count_tokens: Callable[[], np.ndarray]) -> base.Task:
+        if self.random_tokens != "frequency":
+            return self
+        counts = count_tokens()
+        counts[list(self.special_ids)] = 0
+        return self.with_settings(token_counts=tuple(counts.tolist()))
+
+    def to_dict(self) -> dict[str, Any]:
+        # Leave out defaults: runs that are older than these options must have
+        # equal settings to be resumed.
+        values = super().to_dict()
+        for field in dataclasses.fields(self):
+            if field.name in _LATER and values[field.name] == field.default:
+                del values[field.name]
+        return values
+
+    def for_serving(self) -> base.Task:
+        """Returns the task without the token counts, which masks need."""
+        return self.with_settings(token_counts=())
 
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
@@ -120,6 +240,13 @@ class MaskedLM(base.Task):
                 "expected the task of texts alone, "
                 'MaskedLM(objective="none").adapt([], tokenizer); pairs of '
                 "sentences are learned from the records of trainers.prepare."
+            )
+        if self._reads_boundaries or self.random_tokens == "frequency":
+            raise errors.InputError(
+                "masked_unit and random_tokens: expected records, which know "
+                "where words begin and how often tokens occur, found texts; "
+                "leave both out.",
+                argument="masked_unit",
             )
         return {}
 
@@ -178,19 +305,50 @@ class MaskedLM(base.Task):
     def randomize(
         self, features: base.Tensors, targets: base.Targets, seeds: tf.Tensor
     ) -> tuple[base.Tensors, base.Targets]:
+        features = dict(features)
+        facts = features.pop(word_boundaries.FEATURE, None)
+        progress = features.pop(base.PROGRESS, 1.0)
         if "positions" in features:  # the records are masked already
             return features, targets
+        share, most = self._share(progress, tf.shape(features["token_ids"])[1])
         token_ids, positions, labels, weights = masking.mask_tokens(
             features["token_ids"],
             features["padding_mask"],
             seeds,
-            share=self.masked_lm_prob,
+            share=share,
             mask_id=self.mask_id,
             special_ids=self.special_ids,
             vocab_size=self.vocab_size,
+            num_masks=most,
+            units=self._units(features["token_ids"], facts, progress),
+            replacements=masking.Replacements(
+                self.mask_token_prob,
+                self.random_token_prob,
+                self.token_counts,
+                self.mask_alike,
+            ),
         )
         masked = {"token_ids": token_ids, "positions": positions}
         return features | masked, targets | {"masked_lm": (labels, weights)}
+
+    def _share(self, progress, length):
+        """Returns the share that is masked, and the most masks of a row."""
+        first, last = self.masked_lm_prob, self.masked_lm_prob_end
+        if not last:
+            return first, None
+        share = first + (last - first) * progress
+        return share, masking.most_masks(max(first, last), length)
+
+    def _units(self, token_ids, facts, progress):
+        """Returns the units of this stage; None: single tokens."""
+        if not self._has_groups:
+            return None
+        levels = [hiding.LEVELS[unit] for unit in self._stages]
+        stage = tf.cast(progress * len(levels), tf.int32)
+        level = tf.gather(levels, tf.minimum(stage, len(levels) - 1))
+        if not self._reads_boundaries:
+            facts = tf.zeros_like(token_ids)
+        return hiding.of_level(facts, level, hiding.GROUPS[self.masked_group])
 
     def add_derived_features(self, features: base.Tensors) -> base.Tensors:
         if "positions" in features:

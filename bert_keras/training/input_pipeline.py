@@ -21,24 +21,36 @@ def batches(
     task: base.Task,
     records: records_lib.Records,
     sampler: batches_lib.BatchSampler,
+    *,
+    steps: int = 0,
     **span: int,
 ) -> step_lib.Batches:
-    """Returns the sampler's batches, randomized by the task, per replica."""
+    """Returns the sampler's batches, randomized by the task, per replica.
+
+    steps: those of the training, for tasks that read its progress; 0: all are
+      done, as in an evaluation.
+    """
 
     def make_stream(**shards):
         batches = batches_lib.stream(records, sampler, **(span | shards))
-        return completed(task, batches)
+        return completed(task, batches, steps)
 
     return _distribute(strategy, make_stream)
 
 
-def completed(task: base.Task, batches: tf.data.Dataset) -> tf.data.Dataset:
+def completed(
+    task: base.Task, batches: tf.data.Dataset, steps: int = 0
+) -> tf.data.Dataset:
     """Returns the batches randomized by the task, with derived features."""
 
     def complete(batch):
         batch = dict(batch)
+        features = dict(batch["inputs"])
+        if steps and task.reads_progress:
+            step = tf.cast(batch["step"], tf.float32)
+            features[base.PROGRESS] = step / steps
         features, targets = task.randomize(
-            batch["inputs"], batch["targets"], batch.pop("seeds")
+            features, batch["targets"], batch.pop("seeds")
         )
         features = task.add_derived_features(features)
         return batch | {"inputs": features, "targets": targets}

@@ -26,6 +26,7 @@ from bert_keras.data import (
     corpus_chunks,
     import_tfrecords,
     pretraining_records,
+    word_boundaries,
 )
 from bert_keras.data import records as records_lib
 from bert_keras.tokenizers import base as tokenizers
@@ -80,6 +81,7 @@ def run(settings: settings_lib.PrepareSettings) -> dict[str, Any]:
         raise errors.InputError("give one of `vocab` and `vocab_size`.")
     vocabulary_settings.check(settings)
     _check_packing(settings)
+    _check_boundaries(settings)
     registry.import_modules(settings.modules)
     paths = corpus.files(settings.input.split(","))
     for path in paths:
@@ -103,6 +105,60 @@ def _check_packing(settings: settings_lib.PrepareSettings) -> None:
         )
 
 
+def _check_boundaries(settings: settings_lib.PrepareSettings) -> None:
+    """Raises InputError for boundaries that would not be stored."""
+    if settings.word_boundaries == "none":
+        for name in ("phrases", "entities"):
+            if getattr(settings, name):
+                raise errors.InputError(
+                    f"{name}={getattr(settings, name)} has no effect without "
+                    "`word_boundaries`; give it, or leave this out.",
+                    argument=name,
+                )
+        return
+    for name, needed in (
+        ("packing", "segments"),
+        ("format", "records"),
+    ):
+        if getattr(settings, name) != needed:
+            raise errors.InputError(
+                f"word_boundaries={settings.word_boundaries}: expected "
+                f"{name}={needed}, the rows of masked LM, found "
+                f"{getattr(settings, name)}.",
+                argument="word_boundaries",
+            )
+
+
+def _boundaries(
+    settings: settings_lib.PrepareSettings,
+) -> word_boundaries.Settings | None:
+    if settings.word_boundaries == "none":
+        return None
+    lexicons = (
+        word_boundaries.read_lexicon(path) if path else ()
+        for path in (settings.phrases, settings.entities)
+    )
+    return word_boundaries.Settings(settings.word_boundaries, *lexicons)
+
+
+def _report_unknown(
+    settings: settings_lib.PrepareSettings,
+    boundaries: word_boundaries.Settings,
+    tokenizer: tokenizers.Tokenizer,
+) -> None:
+    """Prints how many phrases have tokens that the vocabulary lacks."""
+    for path, phrases in (
+        (settings.phrases, boundaries.phrases),
+        (settings.entities, boundaries.entities),
+    ):
+        if missing := word_boundaries.unknown(phrases, tokenizer):
+            console.say(
+                f"{path}: {len(missing):,} of {len(phrases):,} phrases have "
+                "tokens that the vocabulary lacks, and are never found; the "
+                f"first is {missing[0]!r}"
+            )
+
+
 def _objective(settings: settings_lib.PrepareSettings) -> str:
     """Returns the sentence objective of the rows."""
     if settings.packing == "segments":
@@ -120,6 +176,11 @@ def _run(
             "input": [run_folder.contents_fingerprint(path) for path in paths],
             "vocab": settings.vocab
             and run_folder.contents_fingerprint(settings.vocab),
+            **{
+                name: run_folder.contents_fingerprint(path)
+                for name in ("phrases", "entities")
+                if (path := getattr(settings, name))
+            },
         },
     )
     train = os.path.join(settings.output, "train")
@@ -150,7 +211,10 @@ def _run(
             "masks": "as the files have them",
             "next": then,
         }
-    partition = _write(settings, paths, tokenizer)
+    boundaries = _boundaries(settings)
+    if boundaries:
+        _report_unknown(settings, boundaries, tokenizer)
+    partition = _write(settings, boundaries, paths, tokenizer)
     summary = preparation_report.make(
         settings.output,
         _objective(settings),
@@ -189,6 +253,7 @@ def _next_command(
 
 def _write(
     settings: settings_lib.PrepareSettings,
+    boundaries: word_boundaries.Settings | None,
     paths: Sequence[str],
     tokenizer: tokenizers.Tokenizer,
 ) -> corpus_chunks.Partition:
@@ -207,6 +272,7 @@ def _write(
         )
         if settings.format == "google"
         else None,
+        boundaries=boundaries,
     )
     size = _size(paths)
     position = corpus.Position()
@@ -230,7 +296,7 @@ def _write(
     # Training records last: their manifest marks the preparation as complete.
     for split in ("dev", "train"):
         if any(chunk["shards"] for chunk in results[split]):
-            _finish(settings, split, results[split], tokenizer)
+            _finish(settings, boundaries, split, results[split], tokenizer)
     return partition
 
 
@@ -375,6 +441,7 @@ def _texts(
 
 def _finish(
     settings: settings_lib.PrepareSettings,
+    boundaries: word_boundaries.Settings | None,
     split: str,
     results: Sequence[Mapping[str, Any]],
     tokenizer: tokenizers.Tokenizer,
@@ -403,6 +470,7 @@ def _finish(
             if settings.packing != "segments"
             else {}
         ),
+        **({word_boundaries.UNITS: boundaries.units} if boundaries else {}),
         **(
             {"format": records_lib.GOOGLE}
             if settings.format == "google"

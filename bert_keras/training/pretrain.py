@@ -4,6 +4,7 @@ import functools
 import os
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from bert_keras import (
@@ -101,7 +102,7 @@ def _run(
 ) -> Metrics:
     train, dev = input_pipeline.open_records(settings.records)
     tokenizer = train.tokenizer()
-    task = requested_task.for_records(train.manifest).adapt([], tokenizer)
+    task = adapted(requested_task, train, tokenizer)
     init = None
     if settings.init:
         init = input_pipeline.read_init(settings, settings.init)
@@ -148,6 +149,26 @@ def _run(
     return trainer.state.metrics
 
 
+def adapted(
+    task: base.Task,
+    records: records_lib.Records,
+    tokenizer: tokenizers.Tokenizer,
+) -> base.Task:
+    """Returns a task with the fields that the training records determine."""
+    task = task.for_records(records.manifest).adapt([], tokenizer)
+    return task.read_records(
+        functools.partial(_count_tokens, records, tokenizer.vocab_size)
+    )
+
+
+def _count_tokens(records: records_lib.Records, vocab_size: int) -> np.ndarray:
+    """Returns how often each token id occurs in the records, (V,) int64."""
+    counts = np.zeros(vocab_size, np.int64)
+    for values in records.token_values("inputs/token_ids"):
+        counts += np.bincount(values, minlength=vocab_size)
+    return counts
+
+
 def _train(
     settings: settings_lib.PretrainSettings,
     strategy: tf.distribute.Strategy,
@@ -192,6 +213,7 @@ def _train(
             True,
             start_step=trainer.state.step,
             stop_step=settings.steps,
+            steps=settings.steps,
         ),
         evaluate=None if dev is None else functools.partial(evaluate, dev),
         evaluate_every=settings.evaluate_every,

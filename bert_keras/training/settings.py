@@ -293,6 +293,22 @@ class PrepareSettings:
         "sentences = one sentence each, for bidirectional_lm.",
         ("segments", "full", "sentences"),
     )
+    word_boundaries: str = options.option(
+        "none",
+        "What is stored of words, so that they can be masked completely: none; "
+        "tokenizer = words as white space separates them, and Chinese "
+        "characters; jieba = Chinese words, too.",
+        ("none", "tokenizer", "jieba"),
+    )
+    phrases: str = options.option(
+        "",
+        "A file with a phrase a line; each is stored as one unit, with "
+        "`word_boundaries`.",
+        reads=True,
+    )
+    entities: str = options.option(
+        "", "The same with names, for a later stage of masking.", reads=True
+    )
     dupe_factor: int = options.option(
         1,
         "Number of times that pairs are sampled from the text; masks are "

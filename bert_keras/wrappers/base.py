@@ -11,6 +11,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from bert_keras import errors, options, registry
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
@@ -89,6 +91,9 @@ class Wrapper(base.Task):
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
     ) -> base.Task:
         return self.with_task(self.task.adapt(examples, tokenizer))
+
+    def read_records(self, count_tokens: Callable[[], np.ndarray]) -> base.Task:
+        return self.with_task(self.task.read_records(count_tokens))
 
     def bind(self, load: Callable[[str], Any]) -> base.Task:
         return self.with_task(self.task.bind(load))
