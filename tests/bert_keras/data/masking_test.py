@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest
 
-from bert_keras.data import masking
+from bert_keras.data import hiding, masking
 
 VOCAB, MASK, CLS, SEP = 1000, 4, 2, 3
 
@@ -143,6 +143,91 @@ class MaskTokensTest(absltest.TestCase):
         np.testing.assert_array_equal(
             capped[3].sum(axis=1), np.minimum(whole[3].sum(axis=1), 5)
         )
+
+    def test_other_shares_of_masks_and_random_tokens(self):
+        token_ids = rows(2000)
+        for mask_share, random_share in ((1.0, 0.0), (0.0, 1.0), (0.5, 0.2)):
+            masked, positions, labels, weights = apply_masks(
+                token_ids,
+                np.ones_like(token_ids),
+                seeds(2000),
+                replacements=masking.Replacements(mask_share, random_share),
+            )
+            replaced = np.take_along_axis(masked, positions, axis=1)
+            masks = (replaced == MASK)[weights > 0].mean()
+            same = (replaced == labels)[weights > 0].mean()
+            self.assertAlmostEqual(masks, mask_share, delta=0.01)
+            kept = 1 - mask_share - random_share
+            self.assertAlmostEqual(same, kept, delta=0.01)
+
+    def test_random_tokens_by_frequency(self):
+        counts = np.zeros(VOCAB, np.int64)
+        counts[[7, 8, 999]] = 1, 2, 5
+        token_ids = rows(2000)
+        masked, positions, _, weights = apply_masks(
+            token_ids,
+            np.ones_like(token_ids),
+            seeds(2000),
+            replacements=masking.Replacements(0, 1, tuple(counts)),
+        )
+        drawn = np.take_along_axis(masked, positions, axis=1)[weights > 0]
+        shares = np.bincount(drawn, minlength=VOCAB) / len(drawn)
+        np.testing.assert_allclose(shares, counts / 8, atol=0.01)
+
+    def words(self, length=100):
+        """Words of three tokens, of which the last is cut."""
+        starts = np.arange(length) % 3 == 0
+        whole = np.arange(length) < length - 4
+        tile = [np.tile(each, (500, 1)) for each in (starts, whole)]
+        return hiding.Units(*map(tf.constant, tile))
+
+    def test_words_are_masked_completely_and_within_the_share(self):
+        token_ids = rows(500)
+        _, positions, labels, weights = apply_masks(
+            token_ids,
+            np.ones_like(token_ids),
+            seeds(500),
+            units=self.words(),
+        )
+        chosen = np.zeros(token_ids.shape, bool)
+        for row in range(500):
+            places = positions[row][weights[row] > 0]
+            self.assertTrue((np.diff(places) > 0).all())
+            chosen[row, places] = True
+            np.testing.assert_array_equal(
+                labels[row][weights[row] > 0], token_ids[row][places]
+            )
+        self.assertFalse(chosen[:, -4:].any())
+        # [CLS] is the first of three; its word has the other two.
+        np.testing.assert_array_equal(chosen[:, 1], chosen[:, 2])
+        words = chosen[:, 3:96].reshape(500, 31, 3)
+        np.testing.assert_array_equal(words.any(2), words.all(2))
+        counts = chosen.sum(axis=1)
+        self.assertEqual(counts.max(), 15)
+        self.assertGreater(counts.mean(), 14.7)
+
+    def test_a_words_tokens_share_their_draw_if_asked(self):
+        token_ids = rows(500)
+        for whole in (True, False):
+            masked, positions, labels, weights = apply_masks(
+                token_ids,
+                np.ones_like(token_ids),
+                seeds(500),
+                units=self.words(),
+                replacements=masking.Replacements(0.5, 0.3, whole_groups=whole),
+            )
+            chosen = np.zeros(token_ids.shape, bool)
+            for row in range(500):
+                chosen[row, positions[row][weights[row] > 0]] = True
+            action = np.where(masked == MASK, 0, 1 + (masked == token_ids))
+            words = action[:, 3:96].reshape(500, 31, 3)
+            words = words[chosen[:, 3:96].reshape(500, 31, 3).all(axis=2)]
+            alike = (words == words[:, :1]).all(axis=1).mean()
+            # A random token is the right one in 1 of 1,000 draws.
+            low, high = (0.99, 1) if whole else (0.1, 0.25)
+            self.assertBetween(alike, low, high)
+            shares = np.bincount(words.ravel(), minlength=3) / words.size
+            np.testing.assert_allclose(shares, [0.5, 0.3, 0.2], atol=0.03)
 
     def test_finds_the_masks_of_a_text(self):
         ids = tf.constant([[2, 4, 9, 4, 3], [2, 9, 9, 3, 0]])
