@@ -308,7 +308,8 @@ class MaskedLM(base.Task):
         features = dict(features)
         facts = features.pop(word_boundaries.FEATURE, None)
         progress = features.pop(base.PROGRESS, 1.0)
-        if "positions" in features:  # the records are masked already
+        if "positions" in features:
+            self._require_no_choice()
             return features, targets
         share, most = self._share(progress, tf.shape(features["token_ids"])[1])
         token_ids, positions, labels, weights = masking.mask_tokens(
@@ -330,6 +331,19 @@ class MaskedLM(base.Task):
         )
         masked = {"token_ids": token_ids, "positions": positions}
         return features | masked, targets | {"masked_lm": (labels, weights)}
+
+    def _require_no_choice(self) -> None:
+        """Raises InputError for settings of masks that are there already."""
+        for field in dataclasses.fields(self):
+            if field.name in _LATER and getattr(self, field.name) != (
+                field.default
+            ):
+                raise errors.InputError(
+                    f"{field.name}={getattr(self, field.name)} has no effect: "
+                    "the records are Google's, which are masked already. Leave "
+                    "it out, or prepare records from text.",
+                    argument=field.name,
+                )
 
     def _share(self, progress, length):
         """Returns the share that is masked, and the most masks of a row."""

@@ -172,16 +172,7 @@ def _run(
     identity = run_folder.Identity(
         "prepare",
         (settings,),
-        {
-            "input": [run_folder.contents_fingerprint(path) for path in paths],
-            "vocab": settings.vocab
-            and run_folder.contents_fingerprint(settings.vocab),
-            **{
-                name: run_folder.contents_fingerprint(path)
-                for name in ("phrases", "entities")
-                if (path := getattr(settings, name))
-            },
-        },
+        _fingerprints(settings, paths),
     )
     train = os.path.join(settings.output, "train")
     same = run_folder.check(
@@ -197,6 +188,13 @@ def _run(
     tokenizer = _tokenizer(settings, paths, same=same)
     then = _next_command(settings.output, settings.packing, tokenizer)
     if all(path.endswith((".tfrecord", ".tf_record")) for path in paths):
+        if settings.word_boundaries != "none":
+            raise errors.InputError(
+                f"word_boundaries={settings.word_boundaries}: expected text as "
+                "`input`, found TFRecord files, whose masks are fixed; leave "
+                "it out.",
+                argument="word_boundaries",
+            )
         rows, longest = import_tfrecords.import_google_tfrecords(
             paths,
             tokenizer,
@@ -227,6 +225,20 @@ def _run(
         json.dumps(summary, indent=1, ensure_ascii=False),
     )
     return summary | ({"next": then} if settings.format == "records" else {})
+
+
+def _fingerprints(
+    settings: settings_lib.PrepareSettings, paths: Sequence[str]
+) -> dict[str, Any]:
+    """Returns the fingerprints of the files that the records are made of."""
+    of = run_folder.contents_fingerprint
+    lexicons = {
+        name: of(path)
+        for name in ("phrases", "entities")
+        if (path := getattr(settings, name))
+    }
+    vocab = settings.vocab and of(settings.vocab)
+    return {"input": [of(path) for path in paths], "vocab": vocab, **lexicons}
 
 
 def _next_command(
