@@ -119,6 +119,23 @@ def position_ids(padding_mask: tf.Tensor, num_texts: int) -> tf.Tensor:
     return tf.range(tf.shape(padding_mask)[1]) - begin
 
 
+def restarting_positions(padding_mask: tf.Tensor) -> tf.Tensor:
+    """Returns `position_ids` of rows of any number of texts.
+
+    Texts are one after the other, and numbered in ascending order.
+    """
+    shape = tf.shape(padding_mask)
+    row = tf.range(shape[0])[:, tf.newaxis] * (shape[1] + 1)
+    index = tf.broadcast_to(tf.range(shape[1]), shape)
+    text = padding_mask + row  # a text has a token, so its number fits
+    begins = tf.math.unsorted_segment_min(
+        tf.reshape(index, [-1]),
+        tf.reshape(text, [-1]),
+        shape[0] * (shape[1] + 1),
+    )
+    return index - tf.gather(begins, text)
+
+
 class Windows(NamedTuple):
     """T texts split into W >= T overlapping windows that cover all tokens.
 

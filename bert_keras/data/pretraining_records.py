@@ -21,6 +21,7 @@ from bert_keras.data import (
     corpus,
     corpus_chunks,
     google_tfrecords,
+    joined_rows,
     packing,
     records,
     sentence_pairs,
@@ -47,7 +48,7 @@ class ShardSettings:
     tokenizer: tokenizers.Tokenizer
     seq_length: int
     objective: str  # nsp, sop or none
-    packing: str = "segments"  # segments, full or sentences
+    packing: str = "segments"  # segments, documents, full or sentences
     text_field: str = "text"  # of JSON lines and of Parquet
     passes: int = 1
     seed: int = 1
@@ -228,7 +229,7 @@ def sample_records(
                     len(sample.labels), np.float32
                 ),
             }
-        yield _columns(
+        columns = _columns(
             documents,
             documents.token_ids,
             (sample.first, sample.second),
@@ -236,6 +237,9 @@ def sample_records(
             settings.tokenizer,
             per_row,
         )
+        if settings.packing == "documents":
+            columns = joined_rows.join(columns, settings.seq_length)
+        yield columns
 
 
 def _full_rows(

@@ -405,7 +405,17 @@ class Task:
           sop or none) and "packing" (absent: segments). Raises InputError for
           records that the task cannot learn from.
         """
+        self.require_single_texts(manifest)
         return self.with_settings(seq_length=manifest["seq_length"])
+
+    def require_single_texts(self, manifest: Mapping[str, Any]) -> None:
+        """Raises InputError for records whose rows have several texts."""
+        if manifest.get("packing") == "documents":
+            raise errors.InputError(
+                f"{self.name} reads a text or a pair a row, and the rows of "
+                "the records have several texts (packing=documents); prepare "
+                "them with another `packing`."
+            )
 
     def read_records(self, count_tokens: Callable[[], np.ndarray]) -> "Task":
         """Returns this task with what the training records tell it.

@@ -135,6 +135,7 @@ class CausalLM(base.Task):
                 "(format=google), which would be learned as words; prepare "
                 "them with packing=full."
             )
+        self.require_single_texts(manifest)
         return self.with_settings(
             seq_length=manifest["seq_length"],
             packing=manifest.get("packing", "segments"),

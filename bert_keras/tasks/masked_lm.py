@@ -22,7 +22,13 @@ _AT = 5  # of the accuracy of the best k words
 # Options that settings leave out if they have their default.
 _LATER = (
     *("masked_lm_prob_end", "masked_unit", "masked_group", "mask_token_prob"),
-    *("random_token_prob", "random_tokens", "mask_alike", "token_counts"),
+    *(
+        "random_token_prob",
+        "random_tokens",
+        "mask_alike",
+        "token_counts",
+        "packed",
+    ),
 )
 
 
@@ -101,6 +107,7 @@ class MaskedLM(base.Task):
     candidates: str | None = None
     # Set from the records' manifest.
     objective: str = "nsp"  # nsp, sop or none
+    packed: bool = False  # whether rows have several texts
     # Set by `adapt`, from the tokenizer.
     vocab_size: int = 0
     mask_id: int = 0
@@ -173,7 +180,6 @@ class MaskedLM(base.Task):
         )
 
     def for_records(self, manifest: Mapping[str, Any]) -> base.Task:
-        task = super().for_records(manifest)
         missing = {*self._stages} - {
             "tokens",
             *manifest.get(word_boundaries.UNITS, ()),
@@ -185,7 +191,11 @@ class MaskedLM(base.Task):
                 f"with {word_boundaries.how_to_store(missing)}.",
                 argument="masked_unit",
             )
-        return task.with_settings(objective=manifest["objective"])
+        return self.with_settings(
+            seq_length=manifest["seq_length"],
+            objective=manifest["objective"],
+            packed=manifest.get("packing") == "documents",
+        )
 
     def read_records(self, count_tokens: Callable[[], np.ndarray]) -> base.Task:
         if self.random_tokens != "frequency":
@@ -204,8 +214,8 @@ class MaskedLM(base.Task):
         return values
 
     def for_serving(self) -> base.Task:
-        """Returns the task without the token counts, which masks need."""
-        return self.with_settings(token_counts=())
+        """Returns the task of one text a row, which is not masked here."""
+        return self.with_settings(token_counts=(), packed=False)
 
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
@@ -365,6 +375,9 @@ class MaskedLM(base.Task):
         return hiding.of_level(facts, level, hiding.GROUPS[self.masked_group])
 
     def add_derived_features(self, features: base.Tensors) -> base.Tensors:
+        if self.packed:
+            positions = packing.restarting_positions(features["padding_mask"])
+            features = features | {"position_ids": positions}
         if "positions" in features:
             return features
         positions, _ = masking.mask_positions(

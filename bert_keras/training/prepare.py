@@ -42,6 +42,8 @@ from bert_keras.types import StrPath
 # Bytes of text per worker process: less does not repay importing TensorFlow,
 # which takes seconds.
 BYTES_PER_PROCESS = 30_000_000
+# Values of `packing` that make the rows of masked LM.
+MASKED = ("segments", "documents")
 TOKENIZER = "tokenizer_settings.json"  # what `Tokenizer.to_dict` returns
 
 
@@ -97,6 +99,16 @@ def _check_packing(settings: settings_lib.PrepareSettings) -> None:
     """Raises InputError for settings that belong to rows of segments."""
     if settings.packing == "segments":
         return
+    if settings.packing == "documents":
+        wanted = {"sentence_objective": "none", "format": "records"}
+        for name, value in wanted.items():
+            if getattr(settings, name) != value:
+                raise errors.InputError(
+                    "packing=documents: expected rows of single texts, "
+                    f"{name}={value}, found {getattr(settings, name)}.",
+                    argument=name,
+                )
+        return
     if settings.sentence_objective == "sop" or settings.format == "google":
         raise errors.InputError(
             f"packing={settings.packing} makes rows of one segment, without "
@@ -117,13 +129,13 @@ def _check_boundaries(settings: settings_lib.PrepareSettings) -> None:
                 )
         return
     for name, needed in (
-        ("packing", "segments"),
-        ("format", "records"),
+        ("packing", MASKED),
+        ("format", ("records",)),
     ):
-        if getattr(settings, name) != needed:
+        if getattr(settings, name) not in needed:
             raise errors.InputError(
                 f"word_boundaries={settings.word_boundaries}: expected "
-                f"{name}={needed}, the rows of masked LM, found "
+                f"{name}={' or '.join(needed)}, the rows of masked LM, found "
                 f"{getattr(settings, name)}.",
                 argument="word_boundaries",
             )
@@ -161,9 +173,7 @@ def _report_unknown(
 
 def _objective(settings: settings_lib.PrepareSettings) -> str:
     """Returns the sentence objective of the rows."""
-    if settings.packing == "segments":
-        return settings.sentence_objective
-    return "none"
+    return settings.sentence_objective if settings.packing in MASKED else "none"
 
 
 def _run(
@@ -252,7 +262,7 @@ def _next_command(
     objective, model = "", "tiny"
     if tokenizer.feature == "characters":
         objective, model = "bidirectional_lm", "elmo_tiny"
-    elif packing != "segments":
+    elif packing not in MASKED:
         objective, model = "causal_lm", "gpt_mini"
     if objective:
         command += f" --objective={objective}"
@@ -409,7 +419,7 @@ def _tokenizer(
         tokenizer = tokenizers.from_dict(files.read_json(copy), settings.output)
     else:
         tokenizer = _learn(settings, paths, cls)
-    if tokenizer.mask_id is None and settings.packing == "segments":
+    if tokenizer.mask_id is None and settings.packing in MASKED:
         other = "causal LM, give `packing`=full"
         if tokenizer.feature == "characters":
             other = "bidirectional LM, give `packing`=sentences"

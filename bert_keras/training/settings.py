@@ -81,7 +81,7 @@ class TrainSettings:
     learning_rate: float = options.option(
         5e-5, "Peak learning rate.", minimum=0.0
     )
-    warmup_ratio: float = options.option(
+    warmup_ratio: float | None = options.option(
         0.1,
         "Share of all steps in which the learning rate rises linearly to "
         "`learning_rate`; after them it decays linearly to 0.",
@@ -89,6 +89,7 @@ class TrainSettings:
         maximum=1.0,
         formerly=("warmup",),
         translate=_warmup,
+        value_type=float,
     )
     warmup_steps: int = options.option(
         0, "The same as a number of steps; 0: see `warmup_ratio`.", minimum=0
@@ -288,10 +289,12 @@ class PrepareSettings:
     )
     packing: str = options.option(
         "segments",
-        "Rows: segments = see `sentence_objective`; full = seq_length tokens "
-        "each, across documents and without special tokens, for causal_lm; "
-        "sentences = one sentence each, for bidirectional_lm.",
-        ("segments", "full", "sentences"),
+        "Rows: segments = see `sentence_objective`; documents = several short "
+        "ones of `sentence_objective` none in a row, which do not attend to "
+        "each other; full = seq_length tokens each, across documents and "
+        "without special tokens, for causal_lm; sentences = one sentence each, "
+        "for bidirectional_lm.",
+        ("segments", "documents", "full", "sentences"),
     )
     word_boundaries: str = options.option(
         "none",
@@ -401,14 +404,16 @@ class PretrainSettings(TrainSettings):
     learning_rate: float = options.option(
         1e-4, "Peak learning rate.", minimum=0.0
     )
-    warmup_ratio: float = options.option(
-        0.01,
+    warmup_ratio: float | None = options.option(
+        None,
         "Share of all steps in which the learning rate rises linearly to "
-        "`learning_rate`; after them it decays linearly to 0.",
+        "`learning_rate`; after them it decays linearly to 0. Default: that "
+        "of 1,000 steps, but from 0.01 to 0.1.",
         minimum=0.0,
         maximum=1.0,
         formerly=("warmup",),
         translate=_warmup,
+        value_type=float,
     )
     evaluate_every: int = options.option(
         5000, "Steps between evaluations on the held-out records.", minimum=0

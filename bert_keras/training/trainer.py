@@ -431,6 +431,16 @@ def freeze(model: model_lib.BertModel, part: str) -> None:
         )
 
 
+def _default_warmup(total_steps: int) -> float:
+    """Returns the share of the steps of a pretraining that are its warm-up.
+
+    1 % is that of Devlin et al. 2019, A.2, of a million steps. Of a few hundred
+    it is a few: tiny networks then gave all tokens the same vector at 1e-3, and
+    did not recover.
+    """
+    return min(max(1000 / total_steps, 0.01), 0.1)
+
+
 def make_optimizer(
     variables: Sequence[keras.Variable],
     settings: settings_lib.TrainSettings,
@@ -438,7 +448,10 @@ def make_optimizer(
 ) -> optimizers.Optimizer:
     warmup_steps = settings.warmup_steps
     if not warmup_steps:
-        warmup_steps = int(settings.warmup_ratio * total_steps)
+        ratio = settings.warmup_ratio
+        if ratio is None:
+            ratio = _default_warmup(total_steps)
+        warmup_steps = int(ratio * total_steps)
     rule = optimizers.RULES[settings.optimizer]()
     if hasattr(rule, "bias_correction"):
         rule = dataclasses.replace(

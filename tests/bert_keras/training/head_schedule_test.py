@@ -89,6 +89,22 @@ class SettingsTest(parameterized.TestCase):
         warmup = changes.get("warmup_steps", 10)
         self.assertEqual(network, optimizers.Schedule(1e-3, warmup, 100))
 
+    @parameterized.parameters(
+        *[(100, 10), (1000, 100), (10_000, 1000), (40_000, 1000)],
+        *[(100_000, 1000), (1_000_000, 10_000)],
+    )
+    def test_the_warm_up_of_a_short_pretraining_is_no_hundredth(
+        self, steps, expected
+    ):
+        for ratio, warmup in ((None, expected), (0.01, steps // 100), (0.0, 0)):
+            settings = settings_lib.PretrainSettings(
+                **({} if ratio is None else {"warmup_ratio": ratio})
+            )
+            optimizer = trainer.make_optimizer(
+                tiny.classifier().trainable_variables, settings, steps
+            )
+            self.assertEqual(optimizer.schedule.warmup_steps, warmup)
+
     def test_a_task_without_heads_refuses_it(self):
         model = model_lib.BertModel(
             bert.BertEncoder(tiny.bert()), embedding.Embedding(pair=True)
