@@ -52,7 +52,10 @@ class Replacements:
 
         action, word: (B, P), uniform in [0, 1).
         """
-        random = _random_tokens(word, vocab_size, self.token_counts)
+        if len(self.token_counts):
+            random = random_tokens(word, self.token_counts)
+        else:
+            random = tf.cast(word * vocab_size, tf.int32)
         random_end = self.mask_share + self.random_share
         new = tf.where(action < random_end, random, labels)
         return tf.where(action < self.mask_share, mask_id, new)
@@ -168,12 +171,8 @@ def _draw_groups(units, maskable, wanted, seeds, num_masks, whole):
     return places, action, word
 
 
-def _random_tokens(
-    uniform: tf.Tensor, vocab_size: int, counts: Sequence[int]
-) -> tf.Tensor:
-    """Returns ids (B, P) int32 of random numbers in [0, 1)."""
-    if not len(counts):
-        return tf.cast(uniform * vocab_size, tf.int32)
+def random_tokens(uniform: tf.Tensor, counts: Sequence[int]) -> tf.Tensor:
+    """Draws ids by their counts (V,): uniform (...) -> (...) int32."""
     ends = np.cumsum(np.asarray(counts, np.float64))
     ends = (ends / ends[-1]).astype(np.float32)
     ids = tf.searchsorted(

@@ -63,6 +63,59 @@ def swap(ids: tf.Tensor, ordinary: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
     return tf.gather(ids, order, batch_dims=1)
 
 
+def edit(
+    is_token: tf.Tensor,
+    ordinary: tf.Tensor,
+    uniform: tf.Tensor,
+    *,
+    swap_share: float,
+    delete_share: float,
+    insert_share: float,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Exchanges, deletes and inserts tokens, as a map of positions.
+
+    Of the ordinary tokens, about swap_share change places with the next one,
+    delete_share are deleted, and before insert_share one is inserted, as long
+    as the row has room.
+
+    is_token, ordinary: (B, S) bool; uniform (B, 3 S) in [0, 1).
+
+    Returns source (B, S) int32, the position that each token comes from, S at
+    padding; and is_new (B, S) bool, whether it was inserted before the token of
+    that position. If the second token of [2, 7, 8, 3] goes behind the third,
+    and one is inserted before that: source [0, 2, 2, 1, 3], is_new
+    [False, True, False, False, False].
+    """
+    length = tf.shape(is_token)[1]
+    moved, deleted, inserted = tf.split(uniform, 3, axis=1)
+    # The next one has to be ordinary, too: [SEP] keeps its place.
+    follows = tf.pad(ordinary[:, 1:], [[0, 0], [0, 1]])
+    goes_back = ordinary & follows & (moved < swap_share)
+    place = tf.cast(tf.range(length), tf.float32)
+    place = place + tf.where(goes_back, 1.5, 0.0)
+    order = tf.argsort(place, axis=1, stable=True)
+
+    def ordered(values):
+        return tf.gather(values, order, batch_dims=1)
+
+    is_kept = ordered(is_token & ~(ordinary & (deleted < delete_share)))
+    is_before = ordered(ordinary & (inserted < insert_share)) & is_kept
+    copies = tf.cast(is_kept, tf.int32)
+    room = length - tf.reduce_sum(copies, axis=1, keepdims=True)
+    is_before &= tf.cumsum(tf.cast(is_before, tf.int32), axis=1) <= room
+    copies += tf.cast(is_before, tf.int32)
+    ends = tf.cumsum(copies, axis=1)
+    slots = tf.broadcast_to(tf.range(length), tf.shape(ends))
+    index = tf.searchsorted(ends, slots, side="right")
+    is_real = index < length
+    index = tf.minimum(index, length - 1)
+    last = tf.gather(ends, index, batch_dims=1) - 1
+    is_new = is_real & tf.gather(is_before, index, batch_dims=1)
+    is_new &= slots < last
+    source = tf.gather(order, index, batch_dims=1)
+    return tf.where(is_real, source, length), is_new
+
+
 def spans(
     ids: tf.Tensor,
     is_token: tf.Tensor,
