@@ -35,7 +35,10 @@ class MaskedLMHead(keras.layers.Layer):
             name="transform",
             dtype=self.dtype_policy,
         )
-        self.activation = layers.Activation(config.activation)
+        is_gated = config.activation in layers.GATED
+        self.activation = layers.Activation(
+            "gelu" if is_gated else config.activation
+        )
         self.norm = layers.layer_norm(
             config, name="norm", dtype=self.dtype_policy
         )

@@ -22,11 +22,21 @@ from bert_keras import errors, kernels
 from bert_keras.networks import base
 from bert_keras.types import Shape, Tensor
 
+
+def _swiglu(x: Tensor) -> Tensor:
+    """silu(a) * b of the halves a and b (Shazeer 2020, equation 5)."""
+    gate, value = ops.split(x, 2, axis=-1)
+    return ops.silu(gate) * value
+
+
 ACTIVATIONS = {
     "gelu": lambda x: ops.gelu(x, approximate=False),
     "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
     "relu": ops.relu,
+    "swiglu": _swiglu,
 }
+# Those that halve the width, of the feed-forward layer alone.
+GATED = ("swiglu",)
 
 # Faster versions of activations, used in training only.
 TRAINING_ACTIVATIONS = {"gelu": kernels.gelu}
@@ -54,6 +64,7 @@ class TransformerConfig(base.NetworkConfig):
     num_segments: int
     position: str
     max_position_embeddings: int
+    residual: bool = True
 
     @property
     def head_width(self) -> int:
@@ -198,19 +209,21 @@ class Embeddings(keras.layers.Layer):
             # one of a text that is generated: its position may be any.
             count = max(length, config.max_position_embeddings)
             positions = np.arange(count, dtype="float64")
-            table = ops.cast(
-                sinusoids(positions, config.embedding_width), "float32"
-            )
+            table = self._sinusoids(positions)
         else:
             if position_ids is None:
                 position_ids = ops.arange(length)
-            positions = ops.cast(position_ids, "float64")
-            return ops.cast(
-                sinusoids(positions, config.embedding_width), "float32"
-            )
+            return self._sinusoids(ops.cast(position_ids, "float64"))
         if position_ids is None:
             return table[:length]
         return ops.take(table, position_ids, axis=0)
+
+    def _sinusoids(self, positions):
+        config = self.config
+        values = sinusoids(positions, config.embedding_width)
+        if config.position == "sinusoidal_scaled":
+            values = values * config.max_position_embeddings**-0.5
+        return ops.cast(values, "float32")
 
 
 class SelfAttention(keras.layers.Layer):
@@ -376,6 +389,8 @@ class FeedForward(keras.layers.Layer):
         self.config = config
         self.activation = Activation(config.activation)
         inner, dtype = config.intermediate_size, self.dtype_policy
+        if config.activation in GATED:
+            inner *= 2
         self.inner = dense(config, inner, name="inner", dtype=dtype)
         self.outer = dense(
             config, config.hidden_size, name="outer", dtype=dtype
@@ -468,12 +483,14 @@ class Block(keras.layers.Layer):
         norm_first = self.config.norm_first
         # Flatten: TensorFlow fuses matmul, bias and sum only for rank 2.
         shape, x = ops.shape(x), rows(x)
-        x = x + self.dropout(output, training=training)
+        output = self.dropout(output, training=training)
+        x = x + output if self.config.residual else output
         x = x if norm_first else self.attention_norm(x)
 
         sublayer_input = self.feed_forward_norm(x) if norm_first else x
         output = self.feed_forward(sublayer_input, training=training)
-        x = x + self.dropout(output, training=training)
+        output = self.dropout(output, training=training)
+        x = x + output if self.config.residual else output
         x = x if norm_first else self.feed_forward_norm(x)
         return ops.reshape(x, shape)
 

@@ -76,6 +76,7 @@ _FIXED: dict[str, Any] = {
     "embedding_norm": True,
     "pooler": True,
     "position": "learned",
+    "residual": True,
     "layer_norm_epsilon": 1e-12,
 }
 

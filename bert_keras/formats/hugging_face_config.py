@@ -173,6 +173,8 @@ def to_values(
         "embedding_norm": (True,),
         "pooler": (True,),
         "position": ("learned",),
+        "residual": (True,),
+        "activation": tuple(ACTIVATIONS.values()),
     }
     if is_albert:
         required["causal"] = (False,)

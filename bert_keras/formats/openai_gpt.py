@@ -221,6 +221,7 @@ def _to_values(
         "num_hidden_groups": (None, config.num_layers),
         "embedding_size": (None, config.hidden_size),
         "position": ("learned",),
+        "residual": (True,),
         "activation": tuple(ACTIVATIONS.values()),
         "intermediate_size": (4 * config.hidden_size,),
     }

@@ -15,7 +15,7 @@ from keras import ops
 from bert_keras import errors, layers
 from bert_keras.types import Shape, Tensor
 
-POSITIONS = ("learned", "sinusoidal")
+POSITIONS = ("learned", "sinusoidal", "sinusoidal_scaled")
 # Far above any network's: a larger number is an error in a file.
 _MOST, _MOST_LAYERS = 2**31 - 1, 10_000
 _SIZES = (
@@ -62,9 +62,16 @@ class BertConfig(layers.TransformerConfig):
     # A dense layer with tanh on the pooled token; without it, as in GPT, heads
     # read its hidden state (Radford et al. 2018, equation 3).
     pooler: bool = True
-    activation: str = "gelu"  # gelu (erf), gelu_tanh (Google's code), relu
-    # "learned", or "sinusoidal" for any length (Vaswani et al. 2017, 3.5).
+    # gelu (erf), gelu_tanh (Google's code), relu, or swiglu, whose feed-forward
+    # layer has a second kernel of the same size (Shazeer 2020).
+    activation: str = "gelu"
+    # "learned", or "sinusoidal" for any length (Vaswani et al. 2017, 3.5);
+    # "sinusoidal_scaled": multiplied by max_position_embeddings^-0.5, so that
+    # they are not much larger than the token embeddings.
     position: str = "learned"
+    # False, for experiments: a sublayer's output replaces its input, to which
+    # it is added otherwise.
+    residual: bool = True
     dropout: float = 0.1
     attention_dropout: float = 0.1
     initializer_range: float = 0.02

@@ -24,7 +24,8 @@ def block(layer, **options):
 
 class TrainingTest(parameterized.TestCase):
     @parameterized.product(
-        activation=("gelu", "gelu_tanh", "relu"), norm_first=(False, True)
+        activation=("gelu", "gelu_tanh", "relu", "swiglu"),
+        norm_first=(False, True),
     )
     def test_without_dropout_it_is_that_of_inference(
         self, activation, norm_first
@@ -50,6 +51,48 @@ class TrainingTest(parameterized.TestCase):
         ):
             np.testing.assert_allclose(one, two, atol=1e-5)
         np.testing.assert_allclose(*(v["pooled"] for v in values), atol=1e-5)
+
+    def test_swiglu_is_the_published_formula(self):
+        layer = layers.FeedForward(tiny.bert(activation="swiglu"))
+        layer.build()
+        random = np.random.default_rng(0)
+        for variable in layer.weights:
+            variable.assign(random.normal(0, 0.3, variable.shape))
+        x = random.normal(size=(5, 16))
+        kernel, bias = (
+            np.float64(each.numpy())
+            for each in (layer.inner.kernel, layer.inner.bias)
+        )
+        gate, value = np.split(x @ kernel + bias, 2, axis=1)
+        inner = gate / (1 + np.exp(-gate)) * value  # Shazeer 2020, equation 5
+        expected = inner @ np.float64(layer.outer.kernel.numpy())
+        np.testing.assert_allclose(
+            layer(tf.constant(x, tf.float32)),
+            expected + layer.outer.bias.numpy(),
+            atol=1e-5,
+        )
+        self.assertEqual(layer.inner.kernel.shape, (16, 64))
+
+    @parameterized.parameters(False, True)
+    def test_without_residual_a_sublayer_replaces_its_input(self, norm_first):
+        config = tiny.bert(residual=False, norm_first=norm_first)
+        layer = layers.Block(config)
+        layer.build()
+        for variable in layer.weights:
+            if len(variable.shape) > 1:
+                variable.assign(
+                    tf.random.stateless_normal(variable.shape, (1, 2))
+                )
+        x = hidden()
+        mask = layers.attention_mask(tiny.inputs()["padding_mask"])
+        norms = layer.attention_norm, layer.feed_forward_norm
+        first, second = norms if norm_first else (tf.identity, tf.identity)
+        third, fourth = (tf.identity, tf.identity) if norm_first else norms
+        y = third(layer.attention(first(x), mask))
+        y = fourth(layer.feed_forward(second(y)))
+        np.testing.assert_allclose(
+            layer(x, mask), tf.reshape(y, x.shape), atol=1e-4
+        )
 
     def test_embeddings_drop_their_share(self):
         inputs = tiny.inputs()

@@ -291,6 +291,28 @@ class EncoderTest(parameterized.TestCase):
             },
         )
 
+    def test_scaled_positions_are_smaller_by_the_root_of_their_number(self):
+        for length in (12, 100):
+            ids = tf.ones((1, length), tf.int32)
+            positions = []
+            for position in ("sinusoidal", "sinusoidal_scaled"):
+                config = tiny.bert(
+                    position=position, embedding_norm=False, num_segments=1
+                )
+                self.assertIsNone(config.max_length)
+                embeddings = bert_lib.BertEncoder(config).embeddings
+                embeddings.token_table.assign(
+                    tf.zeros_like(embeddings.token_table)
+                )
+                embeddings.segment_table.assign(
+                    tf.zeros_like(embeddings.segment_table)
+                )
+                positions.append(embeddings(ids).numpy())
+            np.testing.assert_allclose(
+                positions[1], positions[0] / 8, atol=1e-6
+            )  # 64 positions
+            self.assertAlmostEqual(np.abs(positions[0]).max(), 1, places=2)
+
     def test_sinusoidal_positions_have_any_length(self):
         network = bert_lib.BertEncoder(
             tiny.bert(position="sinusoidal", causal=True)
