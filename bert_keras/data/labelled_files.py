@@ -418,6 +418,12 @@ class _ColumnSelector:
                 f"{', '.join(columns)}; missing: {', '.join(absent)}. Name the "
                 f"columns with columns=text=...,{absent[0]}=..."
             )
+        # Of JSON, whose rows may have other fields than the first one.
+        self._unexpected = (
+            frozenset(COMMON_COLUMNS["label"])
+            if named and "label" not in columns
+            else frozenset()
+        )
         self.names = dict(columns)  # standard -> file's names, for messages
         self.keys = {
             name: column if named or by_index else available.index(column)
@@ -428,6 +434,12 @@ class _ColumnSelector:
         """Returns (example, "") or (None, the reason why it is malformed)."""
         if self.width is not None and len(fields) != self.width:
             return None, f"expected {self.width} fields, found {len(fields)}"
+        for key in self._unexpected and fields:
+            if key.casefold() in self._unexpected:
+                return None, (
+                    f"expected no label, as the first row has none, found "
+                    f"{key!r}; give all rows one"
+                )
         example = {}
         for name, key in self.keys.items():
             if self.width is None and key not in fields:

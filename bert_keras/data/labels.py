@@ -33,7 +33,8 @@ _PYTHON_LIST = re.compile(r"\[\s*(['\"]).*\1\s*,?\s*\]", re.DOTALL)
 # The squared errors of larger numbers can overflow when a batch is summed.
 MAX_NUMBER = 1e16
 # In lower case.
-_BINARY = {"1": "1", "true": "1", "0": "0", "false": "0"}
+_BINARY = {"1": "1", "1.0": "1", "true": "1"}
+_BINARY |= {"0": "0", "0.0": "0", "false": "0"}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 

@@ -1,5 +1,6 @@
 """Metrics of a search: the rank of the right text among candidates."""
 
+import bisect
 import math
 from collections.abc import Sequence
 
@@ -38,17 +39,19 @@ def grouped_ranks(
     """Returns the rank of each right row in its group, from 1: (R,).
 
     groups, scores, is_right: (T,). Other right rows of the group are left out;
-    a row with an equal score counts as a better one.
+    a row with an equal score counts as a better one. A right row of a group
+    without others has no rank.
     """
     wrong: dict[str, list[float]] = {}
     rows = list(zip(groups, scores, is_right, strict=True))
     for group, score, right in rows:
         if not right:
             wrong.setdefault(group, []).append(score)
+    ordered = {group: sorted(each) for group, each in wrong.items()}
     result = [
-        1 + sum(other >= score for other in wrong.get(group, ()))
+        1 + len(others) - bisect.bisect_left(others, score)
         for group, score, right in rows
-        if right
+        if right and (others := ordered.get(group))
     ]
     return np.array(result, np.int64)
 

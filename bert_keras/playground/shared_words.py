@@ -14,14 +14,13 @@ from bert_keras.predictor import Predictor
 MOST_WORDS = 3
 _CHINESE = re.compile("[\u3400-\u9fff]+")
 _WORD = re.compile(r"[^\W\u3400-\u9fff]{2,}")
-_LENGTHS = (4, 3, 2)  # of Chinese words, in characters
+_LENGTHS = range(8, 1, -1)  # of Chinese words, in characters
 
 
 class SharedWords:
     """Compares the vectors of a word in several lines, by the last layer.
 
-    The longest words are shown. Chinese ones are sequences of 2 to 4 characters
-    that two lines have, and no longer sequence of both lines contains.
+    Chinese words are sequences of 2 to 8 characters that two lines have.
     """
 
     def __init__(self, predictor: Predictor):
@@ -34,7 +33,7 @@ class SharedWords:
     def show(self, lines: Sequence[str]) -> list[blocks.Block]:
         """Returns bars of the cosines with the first use of each word."""
         key = self._vectors.finder([]).key
-        words = in_common([key(line) for line in lines])[:MOST_WORDS]
+        words = in_common([key(line) for line in lines])
         return [block for word in words for block in self._bars(word, lines)]
 
     def _bars(self, word: str, lines: Sequence[str]) -> list[blocks.Block]:
@@ -53,24 +52,41 @@ class SharedWords:
         return [blocks.bars(f"{word}: cosine with its first use", bars[1:])]
 
 
-def in_common(lines: Sequence[str]) -> list[str]:
-    """Returns the words that two lines or more have, the longest first.
+def in_common(lines: Sequence[str], most: int = MOST_WORDS) -> list[str]:
+    """Returns words that two lines or more have.
+
+    Those of the most lines are first, and the longest of these. A Chinese word
+    that shares two characters with one before it, of the same lines, is left
+    out: it is a fragment.
 
     >>> in_common(["我喜欢吃苹果", "苹果和华为", "a red apple", "an apple"])
     ['apple', '苹果']
     """
-    counts: dict[str, int] = {}
-    for line in lines:
+    places: dict[str, list[int]] = {}
+    for number, line in enumerate(lines):
         for word in _words(line):
-            counts[word] = counts.get(word, 0) + 1
-    shared = [word for word, count in counts.items() if count > 1]
-    shared.sort(key=len, reverse=True)  # the order of equal lengths stays
-    return [
-        word
-        for index, word in enumerate(shared)
-        if not _CHINESE.match(word)
-        or not any(word in longer for longer in shared[:index])
-    ]
+            places.setdefault(word, []).append(number)
+    shared = [word for word, found in places.items() if len(found) > 1]
+    # The order of equal ones stays.
+    shared.sort(key=lambda word: (-len(places[word]), -len(word)))
+    chosen: list[str] = []
+    for word in shared:
+        if len(chosen) == most:
+            break
+        if not any(
+            places[word] == places[other] and _overlap(word, other)
+            for other in chosen
+        ):
+            chosen.append(word)
+    return chosen
+
+
+def _overlap(word: str, other: str) -> bool:
+    """Whether two Chinese words have two characters in sequence in common."""
+    if not _CHINESE.match(word):
+        return False
+    pairs = (word[start : start + 2] for start in range(len(word) - 1))
+    return any(pair in other for pair in pairs)
 
 
 def _words(line: str) -> dict[str, None]:

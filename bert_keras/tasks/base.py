@@ -310,6 +310,10 @@ class Task:
         """Whether `forward` may read targets: whether a class overrides it."""
         return type(self).forward is not Task.forward
 
+    #: Whether `negatives` changes what an evaluation compares, so that
+    #: `evaluate` takes it.
+    scores_negatives: ClassVar[bool] = False
+
     @property
     def reads_progress(self) -> bool:
         """Whether `randomize` reads the feature PROGRESS, and removes it.

@@ -44,6 +44,7 @@ class Embedding(base.Task):
     """
 
     pipeline_tag = "sentence-similarity"
+    scores_negatives = True
 
     seq_length: int = options.option(
         128,

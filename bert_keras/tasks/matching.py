@@ -44,6 +44,7 @@ class Matching(base.Task):
     """
 
     pipeline_tag = "text-classification"
+    scores_negatives = True
     text_columns = ("text", "text_pair")
     metric_names = ("balanced_accuracy", "mrr")
     softmax_terms = (_HEAD,)
@@ -68,7 +69,7 @@ class Matching(base.Task):
         choices=heads_lib.POOLINGS,
     )
     # Set by `adapt`, from the training data.
-    share: float = 0.5  # of the rows that belong together
+    share: float = 0.0  # of the rows that belong together; 0: 1 / (1 + k)
 
     def __post_init__(self) -> None:
         columns = labelled_files.format_columns(self.columns)
@@ -95,7 +96,11 @@ class Matching(base.Task):
             needed=self.text_columns,
             label=_parse,
         )
-        return examples.mapped(_labelled)
+        # With dev_fraction, all rows of a first text are in one split: a
+        # negative of one row may not be a match of the other split.
+        return examples.mapped(
+            lambda example: _labelled(example) | {"group": example["text"]}
+        )
 
     def make_example(self, raw: base.Example, label: Any) -> base.Example:
         """Returns an example; label: 1 or None if the texts belong together.
@@ -108,29 +113,46 @@ class Matching(base.Task):
     def expand(
         self, examples: Iterable[base.Example]
     ) -> Iterator[base.Example]:
-        """Yields the examples, each match followed by its negatives."""
-        if not self.negatives:
-            return iter(examples)
-        return other_texts.add(map(_labelled, examples), self.negatives)
+        """Yields the examples, each match followed by its negatives.
+
+        They are in memory meanwhile, as any of them may be a negative. Raises
+        InputError if all of them belong together, or none.
+        """
+        rows: Iterable[base.Example] = map(_labelled, examples)
+        if self.negatives:
+            rows = other_texts.add(
+                list(map(_labelled, examples)), self.negatives
+            )
+        labels_seen = set()
+        for row in rows:
+            labels_seen.add(row["label"])
+            yield row
+        if labels_seen == {"0"}:
+            raise errors.InputError(
+                "expected pairs that belong together, found the label 0 alone."
+            )
+        if labels_seen == {"1"}:
+            raise errors.InputError(
+                "expected pairs that do not belong together as well, found "
+                f"none (negatives={self.negatives}); give rows the label 0, or "
+                "set `negatives`, which draws the second texts of other rows.",
+                argument="negatives",
+            )
 
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
     ) -> base.Task:
+        """Returns the task with the share of matches in the training rows.
+
+        examples: those of `expand`, or without negatives.
+        """
         del tokenizer
         counts = {"0": 0, "1": 0}
         for example in examples:
-            counts[example["label"]] += 1
-        for label, count in counts.items():
-            if not count:
-                raise errors.InputError(
-                    "expected pairs that belong together and pairs that do "
-                    f"not, found no row with the label {label} in the training "
-                    "file"
-                    + "; set `negatives` to 1 or more." * (label == "0")
-                    + "." * (label == "1"),
-                    argument="negatives" if label == "0" else "train",
-                )
-        return self.with_settings(share=counts["1"] / sum(counts.values()))
+            counts[_labelled(example)["label"]] += 1
+        share = counts["1"] / max(sum(counts.values()), 1)
+        # Not expanded: each has its negatives.
+        return self.with_settings(share=share if 0 < share < 1 else 0.0)
 
     def preprocess(
         self, raw: base.Tensors, tokenizer: tokenizers.Tokenizer
@@ -150,7 +172,8 @@ class Matching(base.Task):
         """Returns {"match": (labels, weights)}, (T,): the mean weight is 1."""
         del features, tokenizer
         is_match = raw["label"] == "1"
-        weights = tf.where(is_match, 0.5 / self.share, 0.5 / (1 - self.share))
+        share = self.share or 1 / (1 + max(self.negatives, 1))
+        weights = tf.where(is_match, 0.5 / share, 0.5 / (1 - share))
         return {_HEAD: (tf.cast(is_match, tf.int32), weights)}
 
     def build_heads(
@@ -213,8 +236,8 @@ class Matching(base.Task):
         The former is the mean of the shares of the matches and of the others
         that are recognised, so that negatives= changes neither it nor what one
         answer for all scores, 0.5. The rank is that of a match, by its score,
-        among the rows with its first text, without other matches; nan if there
-        are no matches.
+        among the rows with its first text, without other matches; matches whose
+        text has no other rows have none.
         """
         gold = np.array([example["label"] == "1" for example in examples])
         matches = np.array([answer["matches"] for answer in predictions])
@@ -223,19 +246,15 @@ class Matching(base.Task):
             [answer["score"] for answer in predictions],
             gold.tolist(),
         )
-        recalls = [
-            np.mean(matches[gold == side] == side)
-            for side in (True, False)
-            if np.any(gold == side)
-        ]
+        recalls = [np.mean(matches[gold == s] == s) for s in (True, False)]
         return {
             "balanced_accuracy": float(np.mean(recalls)),
             "mrr": ranking.retrieval(ranks)["mrr"],
         }
 
     def baselines(self, examples: Sequence[base.Example]) -> dict[str, float]:
-        sides = {example["label"] for example in examples}
-        return {"balanced accuracy of one answer for all": 1 / len(sides)}
+        del examples
+        return {"balanced accuracy of one answer for all": 0.5}
 
 
 def _labelled(example: base.Example) -> dict[str, str]:

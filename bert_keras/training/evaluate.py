@@ -59,6 +59,15 @@ class EvaluateSettings:
         "short.",
         minimum=1,
     )
+    negatives: int | None = options.option(
+        None,
+        "Of matching: the negatives that are added to each pair, 0 for the "
+        "labels of the file; of embedding: from 1 on, the metrics of a search. "
+        "Default: as in training.",
+        value_type=int,
+        minimum=0,
+        maximum=1000,
+    )
     seed: int = options.option(
         1,
         "Seed of the masks drawn on records.",
@@ -117,11 +126,18 @@ def run(
         for name in plots.OF_TABLES:
             plots.check_picture(plots.path_of(name, settings.output))
     registry.import_modules(settings.modules)
+    given = dict(answers or {})
+    if settings.negatives is not None:
+        given["negatives"] = settings.negatives
     model = predictor.load(
-        settings.checkpoint,
-        task=settings.task or None,
-        settings=dict(answers or {}),
+        settings.checkpoint, task=settings.task or None, settings=given
     )
+    if settings.negatives is not None and not model.task.scores_negatives:
+        raise errors.InputError(
+            f"negatives={settings.negatives} has no effect on an evaluation of "
+            f"{model.task.name}; leave it out.",
+            argument="negatives",
+        )
     began = time.monotonic()
     details: dict[str, str] = {}
     baseline: dict[str, float] = {}

