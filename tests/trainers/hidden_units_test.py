@@ -294,7 +294,17 @@ class HiddenUnitsTest(parameterized.TestCase):
             for place in places:
                 self.assertEqual(tokens[int(place.split()[0])], "[MASK]")
             self.assertIn(row.targets["next_sentence"], ("0", "1"))
+        _, masked, before = batch(task)
+        chosen = hidden(masked)[:100]
+        texts = before["padding_mask"] > 0
+        texts &= ~np.isin(before["token_ids"], tiny.tokenizer().special_ids)
+        self.assertAlmostEqual(
+            shown.statistics["tokens hidden"],
+            chosen.sum() / texts[:100].sum(),
+            places=2,
+        )
         self.assertIn("of them [MASK]: 1.000", out)
+        self.assertIn("of them as they were: 0.000", out)
         self.assertIn("special tokens hidden: 0\n", out)
         self.assertIn("rows: 100\n", out)
 
