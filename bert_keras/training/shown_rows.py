@@ -11,7 +11,7 @@ from bert_keras.tasks import base, masked_lm
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import input_pipeline, pretrain
 
-BATCH = 100  # rows whose statistics are computed
+BATCH = 1000  # rows whose statistics are computed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ def read(
     """Reads rows as step `step` of `steps` reads them, in the records' order.
 
     folder: of prepared records. count: how many rows are shown; the statistics
-    are those of up to 100 rows.
+    are those of up to 1,000 rows.
     """
     train, _ = input_pipeline.open_records(folder)
     tokenizer = train.tokenizer()

@@ -63,7 +63,8 @@ def batch(task, records="facts", **arguments):
     """A batch as `task` masks it, the ids before, and the facts."""
     train = records_lib.Records(os.path.join(folder(records), "train"))
     task = pretrain.adapted(task, train, train.tokenizer())
-    sampler = batches_lib.BatchSampler(train.lengths, 200, shuffle=False)
+    size = arguments.pop("size", 200)
+    sampler = batches_lib.BatchSampler(train.lengths, size, shuffle=False)
     step = arguments.pop("step", 0)
     stream = batches_lib.stream(train, sampler, start_step=step)
     masked = next(iter(input_pipeline.completed(task, stream, **arguments)))
@@ -294,19 +295,20 @@ class HiddenUnitsTest(parameterized.TestCase):
             for place in places:
                 self.assertEqual(tokens[int(place.split()[0])], "[MASK]")
             self.assertIn(row.targets["next_sentence"], ("0", "1"))
-        _, masked, before = batch(task)
-        chosen = hidden(masked)[:100]
+        _, masked, before = batch(task, size=1000)
+        chosen = hidden(masked)
         texts = before["padding_mask"] > 0
         texts &= ~np.isin(before["token_ids"], tiny.tokenizer().special_ids)
         self.assertAlmostEqual(
             shown.statistics["tokens hidden"],
-            chosen.sum() / texts[:100].sum(),
+            chosen.sum() / texts.sum(),
             places=2,
         )
         self.assertIn("of them [MASK]: 1.000", out)
         self.assertIn("of them as they were: 0.000", out)
         self.assertIn("special tokens hidden: 0\n", out)
-        self.assertIn("rows: 100\n", out)
+        count = (before["padding_mask"] > 0).any(axis=1).sum()
+        self.assertIn(f"rows: {count}\n", out)
 
     def test_describe_needs_one_thing_to_describe(self):
         code, _, error = mains.call(
