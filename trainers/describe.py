@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import rich.table
+from absl import flags as absl_flags
 
 from bert_keras import (
     attention_page,
@@ -164,6 +165,7 @@ def main() -> None:
         raise errors.InputError(
             "give one of --model, --checkpoint and --records."
         )
+    _refuse_unused(settings)
     if settings.records:
         print_rows(settings)
         return
@@ -171,6 +173,32 @@ def main() -> None:
         write_page(settings)
         return
     print_parts(settings)
+
+
+def _refuse_unused(settings: Settings) -> None:
+    """Raises InputError for given flags of another table than the one asked."""
+    task = base.find(settings.objective)
+    of_records = {"rows", "objective", "step", "steps"}
+    of_records |= {
+        field.name
+        for field in dataclasses.fields(task)
+        if "help" in field.metadata
+    }
+    of_records -= {*pretrain.FIELDS_FROM_RECORDS}
+    of_parts = {"seq_length", "vocab_size"}
+    if settings.records:
+        unused, table = of_parts, "the parts of a network"
+    elif settings.text:
+        unused, table = of_parts | of_records, "parts and of rows"
+    else:
+        unused, table = of_records, "the rows of `records`"
+    for name in sorted(unused):
+        if absl_flags.FLAGS[name].present:
+            raise errors.InputError(
+                f"`{name}` has no effect here: it is of the table of {table}; "
+                "leave it out.",
+                argument=name,
+            )
 
 
 def print_rows(settings: Settings) -> None:

@@ -46,6 +46,8 @@ class DescribeTest(parameterized.TestCase):
         ({"text": ""}, "--output: expected --checkpoint, --text and --outp"),
         ({"checkpoint": "", "model": "tiny"}, "--text: expected --checkpoint"),
         ({"output": "page.txt"}, "expected the name of an .html file"),
+        ({"seq_length": 9}, "--seq_length has no effect here"),
+        ({"rows": 9}, "--rows has no effect here"),
         ({"text": "film " * 70}, "72 tokens, special tokens included"),
     )
     def test_it_refuses(self, flags, expected):

@@ -310,6 +310,19 @@ class HiddenUnitsTest(parameterized.TestCase):
         count = (before["padding_mask"] > 0).any(axis=1).sum()
         self.assertIn(f"rows: {count}\n", out)
 
+    @parameterized.parameters(
+        ({"model": "tiny", "masked_unit": "words"}, "--masked_unit has no"),
+        ({"model": "tiny", "rows": 2}, "--rows has no effect"),
+        ({"records": "facts", "vocab_size": 99}, "--vocab_size has no"),
+        ({"records": "facts", "seq_length": 64}, "--seq_length has no"),
+    )
+    def test_describe_refuses_flags_of_another_table(self, flags, text):
+        if "records" in flags:
+            flags = flags | {"records": folder(flags["records"])}
+        code, _, error = mains.call("trainers.describe", **flags)
+        self.assertEqual(code, 1)
+        self.assertIn(text, error)
+
     def test_describe_needs_one_thing_to_describe(self):
         code, _, error = mains.call(
             "trainers.describe", records=folder("facts"), model="tiny"
