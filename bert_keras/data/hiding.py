@@ -58,6 +58,7 @@ def choose(
     units: Units,
     maskable: tf.Tensor,
     budget: tf.Tensor,
+    most: int | tf.Tensor,
     *,
     sizes: tf.Tensor,
     order: tf.Tensor,
@@ -65,11 +66,14 @@ def choose(
     """Chooses groups of units at random, as long as they fit into a budget.
 
     A group that does not fit is left out, and the draw goes on with the next.
+    Where none fits, the budget is the length of the shortest one, or 0 if that
+    is more than `most`.
 
     Args:
       units: of which those that are whole may be chosen.
       maskable: (B, S) bool; other tokens are in no unit, and separate groups.
-      budget: (B,) int32, how many tokens may be chosen.
+      budget: (B,) int32, how many tokens may be chosen; from 1.
+      most: the largest budget.
       sizes, order: (B, S), uniform in [0, 1).
 
     Returns:
@@ -79,6 +83,9 @@ def choose(
     maskable &= units.whole
     group = _groups(units.starts, maskable, sizes, units.probabilities)
     lengths = _sum_by_group(tf.cast(maskable, tf.int32), group)
+    longest = tf.shape(lengths)[1]
+    shortest = tf.reduce_min(tf.where(lengths > 0, lengths, longest), axis=1)
+    budget = tf.where(shortest > most, 0, tf.maximum(budget, shortest))
     turns = tf.argsort(tf.where(lengths > 0, order, 2.0), axis=1)
     taken = _take(tf.gather(lengths, turns, batch_dims=1), budget)
     places = tf.argsort(turns, axis=1)

@@ -160,7 +160,7 @@ def _draw_groups(units, maskable, wanted, seeds, num_masks, whole):
         uniform(seeds, sum(sizes)), sizes, axis=1
     )
     is_chosen, group = hiding.choose(
-        units, maskable, wanted, sizes=group_size, order=order
+        units, maskable, wanted, num_masks, sizes=group_size, order=order
     )
     places = tf.where(is_chosen, tf.range(length), length)
     places = tf.sort(places, axis=1)[:, :num_masks]

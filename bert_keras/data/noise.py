@@ -74,11 +74,12 @@ def edit(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Exchanges, deletes and inserts tokens, as a map of positions.
 
-    Of the ordinary tokens, about swap_share change places with the next one,
+    Of the ordinary tokens, about swap_share change places with a neighbour,
     delete_share are deleted, and before insert_share one is inserted, as long
-    as the row has room.
+    as the row has room. Neighbours are the first and second token, the third
+    and fourth and so on, or the second and third and so on, by the row.
 
-    is_token, ordinary: (B, S) bool; uniform (B, 3 S) in [0, 1).
+    is_token, ordinary: (B, S) bool; uniform (B, 3 S + 1) in [0, 1).
 
     Returns source (B, S) int32, the position that each token comes from, S at
     padding; and is_new (B, S) bool, whether it was inserted before the token of
@@ -87,10 +88,13 @@ def edit(
     [False, True, False, False, False].
     """
     length = tf.shape(is_token)[1]
-    moved, deleted, inserted = tf.split(uniform, 3, axis=1)
+    moved, deleted, inserted, phase = tf.split(
+        uniform, [length, length, length, 1], axis=1
+    )
+    is_first = tf.range(length) % 2 == tf.cast(phase < 0.5, tf.int32)
     # The next one has to be ordinary, too: [SEP] keeps its place.
     follows = tf.pad(ordinary[:, 1:], [[0, 0], [0, 1]])
-    goes_back = ordinary & follows & (moved < swap_share)
+    goes_back = ordinary & follows & is_first & (moved < swap_share)
     place = tf.cast(tf.range(length), tf.float32)
     place = place + tf.where(goes_back, 1.5, 0.0)
     order = tf.argsort(place, axis=1, stable=True)

@@ -108,15 +108,17 @@ def pack_separately(
 def position_ids(padding_mask: tf.Tensor, num_texts: int) -> tf.Tensor:
     """Returns positions (B, S) int32 that start at 0 in each text of a row.
 
-    padding_mask (B, S) is k on the k-th text: [1, 1, 2, 2, 2] gives positions
-    [0, 1, 0, 1, 2].
+    padding_mask (B, S) is k on the k-th text: [1, 1, 2, 2, 2, 0] gives
+    positions [0, 1, 0, 1, 2, 0].
     """
     begin = tf.zeros_like(padding_mask)
     for number in range(1, num_texts):
         is_text = tf.cast(padding_mask == number, tf.int32)
         length = tf.reduce_sum(is_text, axis=1, keepdims=True)
         begin += tf.where(padding_mask > number, length, 0)
-    return tf.range(tf.shape(padding_mask)[1]) - begin
+    positions = tf.range(tf.shape(padding_mask)[1]) - begin
+    # Those of padding could be more than the network has.
+    return tf.where(padding_mask > 0, positions, 0)
 
 
 def restarting_positions(padding_mask: tf.Tensor) -> tf.Tensor:
@@ -133,7 +135,7 @@ def restarting_positions(padding_mask: tf.Tensor) -> tf.Tensor:
         tf.reshape(text, [-1]),
         shape[0] * (shape[1] + 1),
     )
-    return index - tf.gather(begins, text)
+    return tf.where(padding_mask > 0, index - tf.gather(begins, text), 0)
 
 
 class Windows(NamedTuple):

@@ -109,7 +109,8 @@ class Finder:
         spaced = self._tokenizer.word_starts(ids).values.numpy() > 0
         words = spaced
         if self._words == "jieba":
-            words = _at_jieba_words(sentences, self._tokenizer)
+            # Of other languages it may separate the letters of a word.
+            words = spaced & _at_jieba_words(sentences, self._tokenizer)
         facts = words.astype(np.uint8)
         ends = ids.row_splits.numpy()[1:]
         for level, lexicon in enumerate(self._lexicons, 1):

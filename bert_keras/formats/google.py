@@ -343,6 +343,11 @@ def _google_config(config: bert.BertConfig, *, albert: bool) -> dict[str, Any]:
             f"Google's format cannot store {', '.join(other)}: its code always "
             f"has {', '.join(f'{name}={v!r}' for name, v in _FIXED.items())}."
         )
+    if config.activation not in (*_ACTIVATIONS, "gelu"):
+        raise errors.InputError(
+            f"Google's format cannot store activation={config.activation!r}; "
+            "keep the checkpoint in bert_keras' own format."
+        )
     if config.activation not in _ACTIVATIONS:
         # An additional field cannot help: Google's code would ignore it and
         # silently give other answers.

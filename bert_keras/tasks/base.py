@@ -8,7 +8,14 @@ file's name.
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -431,6 +438,13 @@ class Task:
         """
         del count_tokens
         return self
+
+    def check_features(self, features: Collection[str]) -> None:
+        """Raises InputError for settings without effect on training records.
+
+        features: the names of what the records store, such as inputs/token_ids.
+        """
+        del features
 
     def summarize(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Adds metrics that are functions of means, such as perplexity.

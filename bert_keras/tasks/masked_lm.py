@@ -1,7 +1,8 @@
 """Pretraining: masked language model, optionally with a sentence objective."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -19,17 +20,13 @@ from bert_keras.tokenizers import base as tokenizers
 # shapes static on every device.
 MAX_PREDICTED_MASKS = 20
 _AT = 5  # of the accuracy of the best k words
-# Options that settings leave out if they have their default.
-_LATER = (
-    *("masked_lm_prob_end", "masked_unit", "masked_group", "mask_token_prob"),
-    *(
-        "random_token_prob",
-        "random_tokens",
-        "mask_alike",
-        "token_counts",
-        "packed",
-    ),
+# How masks are drawn; settings leave the later ones out if they have their
+# default.
+_OF_MASKS = (
+    *("masked_lm_prob", "masked_lm_prob_end", "masked_unit", "masked_group"),
+    *("mask_token_prob", "random_token_prob", "random_tokens", "mask_alike"),
 )
+_LATER = (*_OF_MASKS[1:], "token_counts", "packed")
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -130,6 +127,26 @@ class MaskedLM(base.Task):
                     "between.",
                     argument="masked_unit",
                 )
+        stages = self._stages
+        if any(one == two for one, two in itertools.pairwise(stages)):
+            raise errors.InputError(
+                f"masked_unit={self.masked_unit}: expected stages that differ "
+                "from the one before.",
+                argument="masked_unit",
+            )
+        last = self.masked_lm_prob_end
+        if last and (last < 0.01 or last == self.masked_lm_prob):
+            raise errors.InputError(
+                f"masked_lm_prob_end={last:g}: expected 0, which leaves "
+                "masked_lm_prob as it is, or another share from 0.01.",
+                argument="masked_lm_prob_end",
+            )
+        if self.random_tokens == "frequency" and not self.random_token_prob:
+            raise errors.InputError(
+                "random_tokens=frequency has no effect with "
+                "random_token_prob=0; leave one out.",
+                argument="random_tokens",
+            )
         if self.mask_token_prob + self.random_token_prob > 1 + 1e-9:
             raise errors.InputError(
                 f"mask_token_prob={self.mask_token_prob:g} and "
@@ -196,6 +213,19 @@ class MaskedLM(base.Task):
             objective=manifest["objective"],
             packed=manifest.get("packing") == "documents",
         )
+
+    def check_features(self, features: Collection[str]) -> None:
+        if "inputs/positions" not in features:
+            return
+        for field in dataclasses.fields(self):
+            chosen = getattr(self, field.name)
+            if field.name in _OF_MASKS and chosen != field.default:
+                raise errors.InputError(
+                    f"{field.name}={chosen} has no effect: the records are of "
+                    "TFRecord files, which are masked already. Leave it out, "
+                    "or prepare records from text.",
+                    argument=field.name,
+                )
 
     def read_records(self, count_tokens: Callable[[], np.ndarray]) -> base.Task:
         if self.random_tokens != "frequency":
@@ -318,8 +348,7 @@ class MaskedLM(base.Task):
         features = dict(features)
         facts = features.pop(word_boundaries.FEATURE, None)
         progress = features.pop(base.PROGRESS, 1.0)
-        if "positions" in features:
-            self._require_no_choice()
+        if "positions" in features:  # the records are masked already
             return features, targets
         share, most = self._share(progress, tf.shape(features["token_ids"])[1])
         token_ids, positions, labels, weights = masking.mask_tokens(
@@ -341,19 +370,6 @@ class MaskedLM(base.Task):
         )
         masked = {"token_ids": token_ids, "positions": positions}
         return features | masked, targets | {"masked_lm": (labels, weights)}
-
-    def _require_no_choice(self) -> None:
-        """Raises InputError for settings of masks that are there already."""
-        for field in dataclasses.fields(self):
-            if field.name in _LATER and getattr(self, field.name) != (
-                field.default
-            ):
-                raise errors.InputError(
-                    f"{field.name}={getattr(self, field.name)} has no effect: "
-                    "the records are Google's, which are masked already. Leave "
-                    "it out, or prepare records from text.",
-                    argument=field.name,
-                )
 
     def _share(self, progress, length):
         """Returns the share that is masked, and the most masks of a row."""

@@ -232,7 +232,8 @@ def _on_records(
             "checkpoint's vocab.txt."
         )
     length = records.manifest["seq_length"]
-    task = model.task.with_settings(seq_length=length)
+    task = model.task.for_records(records.manifest)
+    task = input_pipeline.with_records(task, records)
     loading.check_length(task, model.model.encoder.config)
     sampler = input_pipeline.sampler(
         task,
@@ -248,7 +249,7 @@ def _on_records(
     )
     batches = input_pipeline.batches(
         strategy,
-        model.task,
+        task,
         records,
         sampler,
         stop_step=sampler.steps_per_epoch,

@@ -156,6 +156,19 @@ def token_counts(records: records_lib.Rows) -> dict[str, int]:
     return counts
 
 
+def with_records(task: base.Task, records: records_lib.Records) -> base.Task:
+    """Returns a task with what the records tell it, see Task.read_records."""
+
+    def count_tokens() -> np.ndarray:
+        size = records.tokenizer().vocab_size
+        counts = np.zeros(size, np.int64)
+        for values in records.token_values("inputs/token_ids"):
+            counts += np.bincount(values, minlength=size)
+        return counts
+
+    return task.read_records(count_tokens)
+
+
 def open_records(
     folder: str,
 ) -> tuple[records_lib.Records, records_lib.Records | None]:

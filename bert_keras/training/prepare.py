@@ -198,13 +198,7 @@ def _run(
     tokenizer = _tokenizer(settings, paths, same=same)
     then = _next_command(settings.output, settings.packing, tokenizer)
     if all(path.endswith((".tfrecord", ".tf_record")) for path in paths):
-        if settings.word_boundaries != "none":
-            raise errors.InputError(
-                f"word_boundaries={settings.word_boundaries}: expected text as "
-                "`input`, found TFRecord files, whose masks are fixed; leave "
-                "it out.",
-                argument="word_boundaries",
-            )
+        _check_tfrecords(settings)
         rows, longest = import_tfrecords.import_google_tfrecords(
             paths,
             tokenizer,
@@ -235,6 +229,21 @@ def _run(
         json.dumps(summary, indent=1, ensure_ascii=False),
     )
     return summary | ({"next": then} if settings.format == "records" else {})
+
+
+def _check_tfrecords(settings: settings_lib.PrepareSettings) -> None:
+    """Raises InputError for settings of rows, which TFRecord files have."""
+    for name, value in (
+        ("word_boundaries", "none"),
+        ("packing", "segments"),
+    ):
+        if getattr(settings, name) != value:
+            raise errors.InputError(
+                f"{name}={getattr(settings, name)}: expected text as "
+                "`input`, found TFRecord files, whose rows are fixed; "
+                "leave it out.",
+                argument=name,
+            )
 
 
 def _fingerprints(

@@ -4,7 +4,6 @@ import functools
 import os
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from bert_keras import (
@@ -154,19 +153,13 @@ def adapted(
     records: records_lib.Records,
     tokenizer: tokenizers.Tokenizer,
 ) -> base.Task:
-    """Returns a task with the fields that the training records determine."""
+    """Returns a task with the fields that the training records determine.
+
+    Raises InputError for settings that have no effect on them.
+    """
     task = task.for_records(records.manifest).adapt([], tokenizer)
-    return task.read_records(
-        functools.partial(_count_tokens, records, tokenizer.vocab_size)
-    )
-
-
-def _count_tokens(records: records_lib.Records, vocab_size: int) -> np.ndarray:
-    """Returns how often each token id occurs in the records, (V,) int64."""
-    counts = np.zeros(vocab_size, np.int64)
-    for values in records.token_values("inputs/token_ids"):
-        counts += np.bincount(values, minlength=vocab_size)
-    return counts
+    task.check_features(records.features)
+    return input_pipeline.with_records(task, records)
 
 
 def _train(

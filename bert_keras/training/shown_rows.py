@@ -38,6 +38,12 @@ def read(
     folder: of prepared records. count: how many rows are shown; the statistics
     are those of up to 1,000 rows.
     """
+    if not 0 <= step < steps:
+        raise errors.InputError(
+            f"step={step}: expected one before the last of {steps} steps, from "
+            "0.",
+            argument="step",
+        )
     train, _ = input_pipeline.open_records(folder)
     tokenizer = train.tokenizer()
     task = pretrain.adapted(task, train, tokenizer)

@@ -51,7 +51,7 @@ class Noise(base.Wrapper):
     )
     swap: float = options.option(
         0.0,
-        "Share of the tokens that change places with the next one.",
+        "Share of the tokens that change places with a neighbour.",
         minimum=0.0,
         maximum=1.0,
     )
@@ -111,6 +111,13 @@ class Noise(base.Wrapper):
         counts = np.zeros(tokenizer.vocab_size, np.int64)
         passing = _counting(examples, self.task, tokenizer, counts)
         task = self.task.adapt(passing, tokenizer)
+        if self.insert and "padding_mask" in task.stored_features:
+            raise errors.InputError(
+                f"noise_insert={self.insert:g}: expected a task with a text or "
+                "a pair a row, as each text of a row has its own room; found "
+                f"{task.unwrapped.name} with several. Leave it out.",
+                argument="noise_insert",
+            )
         for _ in passing:  # what the inner task has not read
             pass
         counts[list(tokenizer.special_ids)] = 0
@@ -131,9 +138,9 @@ class Noise(base.Wrapper):
     def _noised(self, features, targets, seeds):
         ids, is_token = features["token_ids"], features["padding_mask"] > 0
         shape = tf.shape(ids)
-        draws = masking.uniform(seeds + [[0, _SEED]], 7 * shape[1])
+        draws = masking.uniform(seeds + [[0, _SEED]], 7 * shape[1] + 1)
         changed, blanked, drawn, added, edits = tf.split(
-            draws, [shape[1]] * 4 + [3 * shape[1]], axis=1
+            draws, [shape[1]] * 4 + [3 * shape[1] + 1], axis=1
         )
         ordinary = is_token
         for special in self.special_ids:

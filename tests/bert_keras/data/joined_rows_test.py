@@ -1,5 +1,6 @@
 """Short rows share a row: nothing is lost, and each is read as alone."""
 
+import json
 import os
 import tempfile
 
@@ -7,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
+import bert_keras
 from bert_keras import checkpoint, errors
 from bert_keras.data import batches as batches_lib
 from bert_keras.data import joined_rows, packing
@@ -65,7 +67,8 @@ class FitTest(parameterized.TestCase):
         positions = packing.restarting_positions(mask).numpy()
         self.assertEqual(positions[0, :6].tolist(), [0, 1, 0, 0, 1, 2])
         self.assertEqual(positions[1].tolist(), list(range(8)))
-        two = tf.constant([[1, 1, 1, 2, 2]])
+        self.assertEqual(positions[0, 6:].tolist(), [0, 0])
+        two = tf.constant([[1, 1, 1, 2, 2, 0]])
         np.testing.assert_array_equal(
             packing.restarting_positions(two), packing.position_ids(two, 2)
         )
@@ -160,18 +163,23 @@ class RecordsTest(absltest.TestCase):
             model="tiny",
             steps=4,
             batch_size=8,
+            evaluate_batches=1000,
             report_to="",
         )
         self.assertEqual((code, error), (0, ""))
         task = checkpoint.read(output).task
         self.assertFalse(task.packed)
         self.assertEqual(task.seq_length, 64)
-        code, _, error = mains.call(
-            "trainers.evaluate",
-            checkpoint=output,
-            data=os.path.join(self.folder, "documents", "dev"),
+        # Its evaluation reads the rows as the training did.
+        metrics = bert_keras.evaluate(
+            output,
+            os.path.join(self.folder, "documents", "dev"),
+            batch_size=8,
         )
-        self.assertEqual((code, error), (0, ""))
+        with open(os.path.join(output, "log.jsonl"), encoding="utf-8") as file:
+            *_, last = (json.loads(line) for line in file)
+        for name, value in metrics.items():
+            self.assertAlmostEqual(last[f"dev/{name}"], value, places=5)
 
     def test_tasks_of_single_texts_refuse_them(self):
         manifest = self.records("documents").manifest

@@ -78,6 +78,8 @@ class WordBoundariesTest(parameterized.TestCase):
                 return {
                     "很好电影 plots": ["很好", "电影", " ", "plots"],
                     "好": ["好"],
+                    "film": ["fi", "lm"],
+                    "plots": list("plots"),
                 }[text]
 
         word_boundaries._jieba.cache_clear()
@@ -90,6 +92,11 @@ class WordBoundariesTest(parameterized.TestCase):
         self.assertEqual(words, [["很 好", "电 影", "plot ##s"], ["好"]])
         # A phrase need not respect them; what is left of a word is a unit.
         self.assertEqual(phrases, [["很", "好 电", "影", "plot ##s"], ["好"]])
+
+        # The letters of other languages stay together.
+        with mock.patch.dict(sys.modules, {"jieba": module}):
+            words, _, _ = starts_of(["film", "plots"], words="jieba")
+        self.assertEqual(words, [["film"], ["plot ##s"]])
 
     def test_without_jieba_its_package_is_named(self):
         word_boundaries._jieba.cache_clear()

@@ -47,12 +47,11 @@ ROWS = [
 def one_by_one(is_token, ordinary, uniform, swap, delete, insert):
     """`noise.edit` of one row, token by token."""
     length = len(is_token)
-    moved, deleted, inserted = np.split(uniform, 3)
-    keys = []
-    for place in range(length):
-        can = ordinary[place] and place + 1 < length and ordinary[place + 1]
-        keys.append(place + 1.5 * bool(can and moved[place] < swap))
-    order = sorted(range(length), key=keys.__getitem__)
+    moved, deleted, inserted = np.split(uniform[:-1], 3)
+    order = list(range(length))
+    for place in range(int(uniform[-1] < 0.5), length - 1, 2):
+        if moved[place] < swap and ordinary[place] and ordinary[place + 1]:
+            order[place : place + 2] = place + 1, place
     kept = [
         place
         for place in order
@@ -79,7 +78,7 @@ class EditTest(parameterized.TestCase):
         sizes = random.integers(0, length + 1, (rows, 1))
         is_token = np.arange(length) < sizes
         ordinary = is_token & (random.random((rows, length)) < 0.8)
-        uniform = random.random((rows, 3 * length)).astype(np.float32)
+        uniform = random.random((rows, 3 * length + 1)).astype(np.float32)
         names = ("swap_share", "delete_share", "insert_share")
         source, is_new = noise_lib.edit(
             *map(tf.constant, (is_token, ordinary, uniform)),
@@ -101,7 +100,7 @@ class EditTest(parameterized.TestCase):
         is_token = tf.constant([[True] * 4 + [False]])
         moved, inserted = np.ones((2, 5), np.float32)
         moved[1] = inserted[2] = 0
-        uniform = np.concatenate([moved, np.ones(5), inserted])[np.newaxis]
+        uniform = np.concatenate([moved, np.ones(5), inserted, [0]])[np.newaxis]
         source, is_new = noise_lib.edit(
             is_token,
             ordinary,
@@ -171,6 +170,47 @@ class NoiseTest(parameterized.TestCase):
         is_blank = blanks["token_ids"].numpy() == TOKENIZER.mask_id
         self.assertAlmostEqual(is_blank[ordinary].mean(), 0.2, delta=0.02)
         self.assertFalse(is_blank[~ordinary].any())
+
+    @parameterized.parameters(0.2, 0.6, 1.0)
+    def test_neighbours_change_places_as_often_as_said(self, share):
+        rows, length = 400, 21
+        ones = tf.ones((rows, length), tf.bool)
+        uniform = np.random.default_rng(1).random((rows, 3 * length + 1))
+        source, _ = noise_lib.edit(
+            ones,
+            ones,
+            tf.constant(uniform, tf.float32),
+            swap_share=share,
+            delete_share=0.0,
+            insert_share=0.0,
+        )
+        moved = (source.numpy() != np.arange(length))[:, 1:-1].mean()
+        self.assertAlmostEqual(moved, share, delta=0.02)
+
+    def test_inserted_tokens_are_draws_of_their_own(self):
+        inputs, seeds = self.features()
+        task = self.adapted(replace=0.5, insert=0.5)
+        after, _ = task.randomize(inputs, {}, seeds)
+        ids = after["token_ids"].numpy()
+        # If an inserted token had the draw of a replaced one, it would be
+        # equal to it far more often than to the next but one.
+        ordinary = self.ordinary(after)
+        near = (ids[:, :-1] == ids[:, 1:])[ordinary[:, :-1] & ordinary[:, 1:]]
+        far = (ids[:, :-2] == ids[:, 2:])[ordinary[:, :-2] & ordinary[:, 2:]]
+        self.assertAlmostEqual(near.mean(), far.mean(), delta=0.03)
+
+    def test_what_is_no_value_of_a_token_stays(self):
+        class Numbered(classification.Classification):
+            stored_features = {"row": None, "word": base.TOKENS}
+
+        task = self.adapted(Numbered(seq_length=16), delete=0.5)
+        inputs, seeds = self.features(20)
+        row = tf.tile(tf.range(16)[tf.newaxis], (20, 1))
+        after, _ = task.randomize(
+            inputs | {"row": row, "word": inputs["token_ids"]}, {}, seeds
+        )
+        np.testing.assert_array_equal(after["row"], row)
+        np.testing.assert_array_equal(after["word"], after["token_ids"])
 
     @parameterized.parameters("swap", "delete", "insert")
     def test_labels_and_segments_move_with_their_tokens(self, name):
@@ -289,6 +329,10 @@ class NoiseTest(parameterized.TestCase):
         for task in (question_answering.QuestionAnswering, masked_lm.MaskedLM):
             with self.assertRaisesRegex(errors.InputError, "labelled texts"):
                 noise.Noise(task(), swap=0.1)
+        pairs = [row | {"text_pair": row["text"]} for row in ROWS]
+        both = classification.Classification(pair_order="both")
+        with self.assertRaisesRegex(errors.InputError, "noise_insert=0.1"):
+            noise.Noise(both, insert=0.1).adapt(iter(pairs), TOKENIZER)
         with self.assertRaisesRegex(errors.InputError, "tokens are ids"):
             noise.Noise(classification.Classification(), swap=0.1).adapt(
                 iter(ROWS), tiny.characters()
