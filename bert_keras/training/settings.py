@@ -81,7 +81,7 @@ class TrainSettings:
     learning_rate: float = options.option(
         5e-5, "Peak learning rate.", minimum=0.0
     )
-    warmup_ratio: float | None = options.option(
+    warmup_ratio: float = options.option(
         0.1,
         "Share of all steps in which the learning rate rises linearly to "
         "`learning_rate`; after them it decays linearly to 0.",
@@ -89,7 +89,6 @@ class TrainSettings:
         maximum=1.0,
         formerly=("warmup",),
         translate=_warmup,
-        value_type=float,
     )
     warmup_steps: int = options.option(
         0, "The same as a number of steps; 0: see `warmup_ratio`.", minimum=0
@@ -404,7 +403,7 @@ class PretrainSettings(TrainSettings):
     learning_rate: float = options.option(
         1e-4, "Peak learning rate.", minimum=0.0
     )
-    warmup_ratio: float | None = options.option(
+    warmup_ratio: float | None = options.option(  # type: ignore[assignment]
         None,
         "Share of all steps in which the learning rate rises linearly to "
         "`learning_rate`; after them it decays linearly to 0. Default: that "
