@@ -195,6 +195,31 @@ class HiddenUnitsTest(parameterized.TestCase):
             for name, value in one["inputs"].items():
                 np.testing.assert_array_equal(value, two["inputs"][name])
 
+    def test_two_replicas_mask_as_one(self):
+        task = masked_lm.MaskedLM(
+            masked_unit="words,phrases",
+            masked_group="ngrams",
+            mask_alike=True,
+            random_tokens="frequency",
+            masked_lm_prob_end=0.3,
+        )
+        train = records_lib.Records(os.path.join(folder("facts"), "train"))
+        task = pretrain.adapted(task, train, train.tokenizer())
+        sampler = batches_lib.BatchSampler(train.lengths, 8, seed=3)
+
+        def read(**shards):
+            stream = batches_lib.stream(train, sampler, stop_step=4, **shards)
+            return list(input_pipeline.completed(task, stream, 4))
+
+        whole = read()
+        halves = read(num_shards=2, own_shards=range(2))
+        for step, batch_of_all in enumerate(whole):
+            for name, value in batch_of_all["inputs"].items():
+                parts = [
+                    half["inputs"][name] for half in halves[2 * step :][:2]
+                ]
+                np.testing.assert_array_equal(value, np.concatenate(parts))
+
     def test_random_tokens_are_drawn_as_often_as_they_occur(self):
         task = masked_lm.MaskedLM(
             random_tokens="frequency",
