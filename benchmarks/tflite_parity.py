@@ -60,7 +60,10 @@ def main(_):
     predictor = predictor_lib.Predictor(model, predictor.tokenizer)
     examples, calibration_examples, remark = split_examples(
         list(
-            itertools.islice(task.read_examples(DATA.value), 2 * EXAMPLES.value)
+            itertools.islice(
+                task.expand(task.read_examples(DATA.value)),
+                2 * EXAMPLES.value,
+            )
         )
     )
     raw = base.as_tensors(examples, task.text_columns)

@@ -94,7 +94,7 @@ def main() -> None:
         ) from None
     predictor = common.load()
     examples = (
-        list(predictor.task.read_examples(settings.data))
+        list(predictor.task.expand(predictor.task.read_examples(settings.data)))
         if settings.data
         else ()
     )

@@ -1,5 +1,6 @@
 """Pretrains a network on prepared records."""
 
+import dataclasses
 import functools
 import os
 from typing import Any
@@ -86,12 +87,26 @@ def run(settings: settings_lib.PretrainSettings, task: base.Task) -> Metrics:
     run_folder.refuse_inputs_inside(
         settings.output, records=settings.records, init=settings.init
     )
+    settings = _with_former_warmup(settings)
     with (
         devices.configured(settings) as strategy,
         run_folder.one_writer(settings, strategy),
     ):
         devices.require_complete_batches(settings, task, strategy)
         return _run(settings, task, strategy)
+
+
+def _with_former_warmup(
+    settings: settings_lib.PretrainSettings,
+) -> settings_lib.PretrainSettings:
+    """Returns the settings with the default warm-up that the run began with."""
+    if settings.warmup_ratio is not None:
+        return settings
+    stored = run_folder.stored_settings(settings.output, settings)
+    former = settings_lib.FORMER_WARMUP
+    if stored.get("warmup_ratio") in (former, str(former)):
+        return dataclasses.replace(settings, warmup_ratio=former)
+    return settings
 
 
 def _run(

@@ -289,6 +289,16 @@ def weights_fingerprint(
     return digest.hexdigest()[:16]
 
 
+def stored_settings(folder: str, *settings: Any) -> Mapping[str, Any]:
+    """Returns the settings of a run as they are stored; {} if there is none.
+
+    settings: dataclasses with the fields of today. Values of runs from before
+    settings.json are strings.
+    """
+    stored = _stored_identity(folder, Identity("", settings, {}))
+    return stored["settings"] if stored else {}
+
+
 def _stored_identity(folder: str, identity: Identity) -> dict[str, Any] | None:
     """Returns the stored identity of a folder; None if it has none."""
     path = os.path.join(folder, IDENTITY)

@@ -32,6 +32,9 @@ AUTO_MIXED = "TF_ENABLE_AUTO_MIXED_PRECISION"
 AUTO_MIXED_IS_ON = os.environ.get(AUTO_MIXED) == "1"
 
 
+FORMER_WARMUP = 0.01  # the default of pretraining before
+
+
 def _warmup(value: Any) -> dict[str, Any]:
     """Translates the former `warmup`: below 1 a ratio, else a number of steps.
 
@@ -413,6 +416,7 @@ class PretrainSettings(TrainSettings):
         formerly=("warmup",),
         translate=_warmup,
         value_type=float,
+        absent=FORMER_WARMUP,
     )
     evaluate_every: int = options.option(
         5000, "Steps between evaluations on the held-out records.", minimum=0

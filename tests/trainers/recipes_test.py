@@ -23,6 +23,11 @@ SETTINGS = {
 }
 
 
+def type_of(field):
+    """The type of a setting, also of one whose default is None."""
+    return field.metadata.get("value_type", type(field.default))
+
+
 class RecipesTest(absltest.TestCase):
     def test_every_recipe_names_its_command_and_flags_that_exist(self):
         paths = glob.glob(os.path.join(FOLDER, "*.flags"))
@@ -36,7 +41,7 @@ class RecipesTest(absltest.TestCase):
             # By which --recipe tells the commands' recipes apart.
             self.assertEqual("--task=" in text, command == "finetune")
             fields = dataclasses.fields(SETTINGS[command])
-            types = {f.name: type(f.default) for f in fields}
+            types = {f.name: type_of(f) for f in fields}
             for name, value in re.findall(r"^--(\w+)=(.*)$", text, re.M):
                 if name == "wrappers":
                     for wrapper in wrappers.parse(value):
@@ -46,7 +51,7 @@ class RecipesTest(absltest.TestCase):
                 if name in ("task", "objective"):
                     task_class = base.find(value)
                     types |= {
-                        f.name: type(f.default)
+                        f.name: type_of(f)
                         for f in dataclasses.fields(task_class)
                     }
                     continue
