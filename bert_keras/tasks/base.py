@@ -695,6 +695,13 @@ class Task:
         require_json(self, [values, dict(self.head_signatures)])
         return values
 
+    def former_dict(self) -> dict[str, Any] | None:
+        """Returns what `to_dict` returned in version 0.1, if it is another one.
+
+        By that the records of a run of then are known.
+        """
+        return None
+
     def get_config(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

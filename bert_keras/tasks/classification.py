@@ -24,6 +24,8 @@ from bert_keras.tokenizers import base as tokenizers
 
 _CANDIDATES = "candidates"  # feature (B, 1 + K): the own class, then K others
 _SAMPLED = "label/sampled"  # the output of a step with these
+# Options that settings leave out if they have their default.
+_LATER = ("pair_order", "negatives", "negatives_distribution", "counts")
 # With more labels, tables have those that occur, and none is a matrix of them.
 _MAX_TABLE = 1000
 
@@ -208,10 +210,17 @@ class Classification(base.Task):
         # equal settings to be resumed.
         values = super().to_dict()
         for field in dataclasses.fields(self):
-            if field.name in ("negatives", "negatives_distribution", "counts"):
-                if values[field.name] == field.default:
-                    del values[field.name]
+            if field.name in _LATER and values[field.name] == field.default:
+                del values[field.name]
         return values
+
+    def former_dict(self) -> dict[str, Any] | None:
+        def renamed(name, value):
+            if name != "problem_type":
+                return name, value
+            return "kind", self._problem_type.name
+
+        return dict(renamed(*item) for item in self.to_dict().items())
 
     def for_serving(self) -> base.Task:
         """Returns the task without draws, which only training has."""

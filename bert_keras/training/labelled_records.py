@@ -146,10 +146,14 @@ def write(
             "fine-tuning needs a local folder. Copy the run when it is done.",
             argument="output",
         )
-    fingerprint = _fingerprint(settings, task, tokenizer)
+    fingerprint = _fingerprint(settings, task, tokenizer, task.to_dict())
     if records_lib.is_complete(folder):
         written = records_lib.Records(folder)
-        if written.manifest["fingerprint"] == fingerprint:
+        former = task.former_dict()
+        known = {fingerprint}
+        if former is not None:
+            known.add(_fingerprint(settings, task, tokenizer, former))
+        if written.manifest["fingerprint"] in known:
             return
         if checkpoint.steps(settings.output):
             raise errors.InputError(
@@ -349,10 +353,11 @@ def _fingerprint(
     settings: settings_lib.FinetuneSettings,
     task: base.Task,
     tokenizer: tokenizers.Tokenizer,
+    task_settings: Mapping[str, Any],
 ) -> str:
     digest = hashlib.sha256()
     split = split_settings(settings)
-    identity = f"{tokenizer.fingerprint} {task.to_dict()} {split}"
+    identity = f"{tokenizer.fingerprint} {task_settings} {split}"
     if task.stored_features:
         identity += f" {sorted(task.stored_features)}"
     axes = _axes(task, tokenizer.feature)

@@ -327,5 +327,20 @@ class ClassWeightsTest(absltest.TestCase):
         np.testing.assert_allclose(weights[0], 0.5)
 
 
+class FormerDictTest(absltest.TestCase):
+    def test_records_of_before_are_known_by_kind(self):
+        task = classification.Classification(labels=("a", "b"))
+        values = task.former_dict()
+        self.assertEqual(
+            list(values)[:6],
+            [
+                *("name", "seq_length", "columns", "on_bad_row"),
+                *("skip_labels", "kind"),
+            ],
+        )
+        self.assertEqual(values["kind"], "single")
+        self.assertNotIn("pair_order", values)
+
+
 if __name__ == "__main__":
     absltest.main()
