@@ -146,14 +146,13 @@ def write(
             "fine-tuning needs a local folder. Copy the run when it is done.",
             argument="output",
         )
-    fingerprint = _fingerprint(settings, task, tokenizer, task.to_dict())
+    fingerprint, former = (
+        _fingerprint(settings, task, tokenizer, values or {})
+        for values in (task.to_dict(), task.former_dict())
+    )
     if records_lib.is_complete(folder):
         written = records_lib.Records(folder)
-        former = task.former_dict()
-        known = {fingerprint}
-        if former is not None:
-            known.add(_fingerprint(settings, task, tokenizer, former))
-        if written.manifest["fingerprint"] in known:
+        if written.manifest["fingerprint"] in (fingerprint, former):
             return
         if checkpoint.steps(settings.output):
             raise errors.InputError(
@@ -184,11 +183,11 @@ def write(
         skipped=skipped,
         examples=counts["examples"],
         truncated=counts["truncated"],
-        **(
-            {"truncated_targets": counts["truncated_targets"]}
-            if counts["truncated_targets"]
-            else {}
-        ),
+        **{
+            name: counts[name]
+            for name in ("truncated_targets",)
+            if counts[name]
+        },
         **{ORIGIN: origin},
         **records_lib.tokenizer_metadata(tokenizer),
     )
