@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -150,16 +150,8 @@ def write(
         _fingerprint(settings, task, tokenizer, values or {})
         for values in (task.to_dict(), task.former_dict())
     )
-    if records_lib.is_complete(folder):
-        written = records_lib.Records(folder)
-        if written.manifest["fingerprint"] in (fingerprint, former):
-            return
-        if checkpoint.steps(settings.output):
-            raise errors.InputError(
-                f"{settings.train} or the task has changed since "
-                f"{settings.output} was started; choose another `output`.",
-                argument="output",
-            )
+    if _are_written(settings, folder, (fingerprint, former)):
+        return
     # The folder may have those of another tokenizer, of settings before.
     _clear(folder, [*tokenizer.files, *_tokenizer_files(folder)])
     examples = task.read_examples(settings.train)
@@ -191,6 +183,28 @@ def write(
         **{ORIGIN: origin},
         **records_lib.tokenizer_metadata(tokenizer),
     )
+
+
+def _are_written(
+    settings: settings_lib.FinetuneSettings,
+    folder: str,
+    fingerprints: Collection[str],
+) -> bool:
+    """Returns whether the folder has these records.
+
+    InputError if it has others, from which the run has learned.
+    """
+    if not records_lib.is_complete(folder):
+        return False
+    if records_lib.Records(folder).manifest["fingerprint"] in fingerprints:
+        return True
+    if checkpoint.steps(settings.output):
+        raise errors.InputError(
+            f"{settings.train} or the task has changed since "
+            f"{settings.output} was started; choose another `output`.",
+            argument="output",
+        )
+    return False
 
 
 def _tokenizer_files(folder: str) -> Sequence[str]:
