@@ -65,7 +65,7 @@ def choose(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Chooses groups of units at random, as long as they fit into a budget.
 
-    A group that does not fit is left out, and the draw goes on with the next.
+    A group that does not fit is left out, and the next one is tried.
     Where none fits, the budget is the length of the shortest one, or 0 if that
     is more than `most`.
 
