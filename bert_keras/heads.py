@@ -35,10 +35,7 @@ class MaskedLMHead(keras.layers.Layer):
             name="transform",
             dtype=self.dtype_policy,
         )
-        is_gated = config.activation in layers.GATED
-        self.activation = layers.Activation(
-            "gelu" if is_gated else config.activation
-        )
+        self.activation = layers.ungated(config)
         self.norm = layers.layer_norm(
             config, name="norm", dtype=self.dtype_policy
         )
@@ -71,6 +68,182 @@ class MaskedLMHead(keras.layers.Layer):
         logits = logits + self.bias
         shape = (*ops.shape(hidden)[:2], self.config.vocab_size)
         return ops.reshape(logits, shape)
+
+
+class SpanBoundaryHead(keras.layers.Layer):
+    """Scores masked tokens by the two tokens around their span (SpanBERT, 3.2).
+
+    hidden (B, S, H), positions (B, P) int32, table (V, E) -> logits (B, P, V),
+    float32. A span is a run of masked positions; position 0 is never masked and
+    stands for padding. With x the hidden states, s to e the span and p an
+    embedding of the place in it, token i is scored from
+
+      h0 = [x_(s-1); x_(e+1); p_(i-s+1)],  h1 = LayerNorm(GeLU(W1 h0)),
+      y = LayerNorm(GeLU(W2 h1))           (Joshi et al. 2020, equation 2)
+
+    by the token embeddings and a bias. Places from the _PLACES-th share one
+    embedding.
+    """
+
+    _PLACES = 20
+
+    def __init__(self, config: base.NetworkConfig, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.config = config
+        width, dtype = config.embedding_width, self.dtype_policy
+        self.activation = layers.Activation("gelu")
+        self.inner = layers.dense(
+            config, config.hidden_size, name="inner", dtype=dtype
+        )
+        self.inner_norm = layers.layer_norm(
+            config, name="inner_norm", dtype=dtype
+        )
+        self.transform = layers.dense(
+            config, width, name="transform", dtype=dtype
+        )
+        self.norm = layers.layer_norm(config, name="norm", dtype=dtype)
+
+    def build(self, input_shape: Shape | None = None) -> None:
+        width, hidden = self.config.embedding_width, self.config.hidden_size
+        self.place = self.add_weight(
+            name="place",
+            shape=(self._PLACES, width),
+            initializer=layers.initializer(self.config),
+            dtype="float32",
+            autocast=False,
+        )
+        self.inner.build((None, 2 * hidden + width))
+        self.inner_norm.build((None, hidden))
+        self.transform.build((None, hidden))
+        self.norm.build((None, width))
+        self.bias = self.add_weight(
+            name="bias",
+            shape=(self.config.vocab_size,),
+            initializer="zeros",
+            dtype="float32",
+            autocast=False,
+        )
+        self.built = True
+
+    def call(
+        self,
+        hidden: Tensor,
+        positions: Tensor,
+        table: Tensor,
+        training: bool | None = None,
+    ) -> Tensor:
+        before, after = span_boundaries(positions, ops.shape(hidden)[1])
+        place = ops.minimum(positions - before, self._PLACES) - 1
+        place = ops.take(self.place, ops.maximum(place, 0), axis=0)
+        x = ops.concatenate(
+            [
+                layers.gather(hidden, before),
+                layers.gather(hidden, after),
+                ops.cast(place, hidden.dtype),
+            ],
+            axis=-1,
+        )
+        x = self.inner(layers.rows(x))
+        x = self.inner_norm(self.activation(x, training=training))
+        x = self.transform(x)
+        x = self.norm(self.activation(x, training=training))
+        table = ops.cast(table, self.compute_dtype)
+        logits = ops.cast(kernels.matmul_transposed(x, table), "float32")
+        shape = (*ops.shape(positions), self.config.vocab_size)
+        return ops.reshape(logits + self.bias, shape)
+
+
+def span_boundaries(
+    positions: Tensor, length: int | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the positions before and after each position's run.
+
+    positions (B, P) int32, 0 at padding -> (B, P) twice, from 0 to length - 1.
+    In a row of 8 tokens [2, 3, 6] gives [1, 1, 5] and [4, 4, 7].
+    """
+    index = ops.arange(length, dtype="int32")
+    at = ops.expand_dims(positions, -1)  # (B, P, 1)
+    is_chosen = ops.any(ops.equal(at, index), axis=1) & (index > 0)  # (B, S)
+    is_open = ops.expand_dims(ops.logical_not(is_chosen), 1)  # (B, 1, S)
+    before = ops.where(is_open & (index < at), index, 0)
+    after = ops.where(is_open & (index > at), index, length - 1)
+    return ops.max(before, axis=-1), ops.min(after, axis=-1)
+
+
+class TokenDetectionHead(keras.layers.Layer):
+    """Scores each token as changed (Clark et al. 2020, section 2).
+
+    hidden (B, S, H) -> logits (B, S), float32: a dense layer with the network's
+    activation, and one with a single output, as in ELECTRA's code.
+    """
+
+    def __init__(self, config: base.NetworkConfig, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.config = config
+        self.transform = layers.dense(
+            config,
+            config.hidden_size,
+            name="transform",
+            dtype=self.dtype_policy,
+        )
+        self.activation = layers.ungated(config)
+        self.score = layers.dense(config, 1, name="score", dtype="float32")
+
+    def build(self, input_shape: Shape | None = None) -> None:
+        self.transform.build((None, self.config.hidden_size))
+        self.score.build((None, self.config.hidden_size))
+        self.built = True
+
+    def call(self, hidden: Tensor, training: bool | None = None) -> Tensor:
+        x = self.transform(layers.rows(hidden))
+        logits = self.score(self.activation(x, training=training))
+        return ops.reshape(logits, ops.shape(hidden)[:2])
+
+
+class PositionHead(keras.layers.Layer):
+    """Selects a position of the row for each place (Cui et al. 2022, 3.3).
+
+    hidden (B, S, H), positions (B, P) int32, padding_mask (B, S) -> logits
+    (B, P, S), float32; of all places if positions is None. Dot products of
+    normalised, transformed states with all states, times 1/sqrt(H), which the
+    paper's have not; ABSENT_SCORE at padding.
+    """
+
+    def __init__(self, config: base.NetworkConfig, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.config = config
+        self.transform = layers.dense(
+            config,
+            config.hidden_size,
+            name="transform",
+            dtype=self.dtype_policy,
+        )
+        self.activation = layers.ungated(config)
+        self.norm = layers.layer_norm(
+            config, name="norm", dtype=self.dtype_policy
+        )
+
+    def build(self, input_shape: Shape | None = None) -> None:
+        self.transform.build((None, self.config.hidden_size))
+        self.norm.build((None, self.config.hidden_size))
+        self.built = True
+
+    def call(
+        self,
+        hidden: Tensor,
+        positions: Tensor | None,
+        padding_mask: Tensor,
+        training: bool | None = None,
+    ) -> Tensor:
+        places = hidden
+        if positions is not None:
+            places = layers.gather(hidden, positions)
+        x = self.transform(layers.rows(places))
+        x = self.norm(self.activation(x, training=training))
+        x = ops.reshape(x, ops.shape(places)) * self.config.hidden_size**-0.5
+        logits = ops.matmul(x, ops.transpose(hidden, (0, 2, 1)))
+        is_token = ops.expand_dims(padding_mask > 0, 1)
+        return ops.where(is_token, ops.cast(logits, "float32"), ABSENT_SCORE)
 
 
 class CausalLMHead(keras.layers.Layer):

@@ -105,6 +105,12 @@ class Activation:
         return self._training(x) if training else self._inference(x)
 
 
+def ungated(config: base.NetworkConfig) -> Activation:
+    """Returns the activation for a head, gelu if the network's is gated."""
+    name = config.activation
+    return Activation("gelu" if name in GATED else name)
+
+
 class Dropout(keras.layers.Dropout):
     """Keras' dropout with a faster implementation, `kernels.dropout`."""
 

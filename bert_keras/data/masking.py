@@ -116,11 +116,21 @@ def mask_tokens(
     new = replacements.of(labels, action, word, mask_id, vocab_size)
     # Padding writes the token of position 0 back: [CLS] is never chosen.
     new = tf.where(valid, new, labels)
-    token_ids = _with(token_ids, positions, new)
+    token_ids = with_tokens(token_ids, positions, new)
     return token_ids, positions, labels, tf.cast(valid, tf.float32)
 
 
-def _with(token_ids, positions, new):
+def is_chosen(
+    positions: tf.Tensor, weights: tf.Tensor, length: int | tf.Tensor
+) -> tf.Tensor:
+    """Returns where tokens were chosen: (B, P), (B, P) -> (B, length) bool."""
+    places = tf.where(weights > 0, positions, -1)[:, :, tf.newaxis]
+    return tf.reduce_any(places == tf.range(length), axis=1)
+
+
+def with_tokens(
+    token_ids: tf.Tensor, positions: tf.Tensor, new: tf.Tensor
+) -> tf.Tensor:
     """Returns token_ids (B, S) with other ids (B, P) at positions (B, P)."""
     row = tf.range(tf.shape(token_ids)[0])[:, tf.newaxis]
     row = tf.broadcast_to(row, tf.shape(positions))

@@ -69,6 +69,32 @@ def pack(
     return features
 
 
+def without_frame(
+    features: Mapping[str, tf.Tensor],
+    frame: base.Frame,
+    values: Mapping[str, tf.Tensor],
+) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
+    """Removes the frame's start and end from rows of one text.
+
+    features: those of `pack`, (T, S). values: (T, S, ...), by name.
+    Returns the ids (T, N) int32, the values (T, N, ...) and whether there is a
+    token (T, N) bool, where N = S less the tokens of the frame.
+    """
+    start, end = len(frame.start), len(frame.end)
+    mask = features["padding_mask"]
+    width = tf.shape(mask)[1] - start - end
+    size = tf.reduce_sum(mask, axis=1) - start - end
+
+    def inside(value):
+        return value[:, start : start + width]
+
+    return (
+        inside(features[frame.feature]),
+        {name: inside(value) for name, value in values.items()},
+        tf.sequence_mask(size, width),
+    )
+
+
 def first_tokens(ids: tf.RaggedTensor, count: tf.Tensor) -> tf.RaggedTensor:
     """Returns the first tokens of each row: (T, None), count (T,) int64."""
     start = ids.row_starts()

@@ -497,6 +497,51 @@ class TokenProbabilities(View):
         ]
 
 
+class SuspectTokens(View):
+    """Replaced tokens: how probable it is that each token is a wrong one."""
+
+    needs = {"token": list, "replaced": list}
+    columns = ("text",)
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(_, answer)] = rows
+        bars = [
+            blocks.bar(token, score, best=score > 0.5)
+            for token, score in zip(
+                answer["token"], answer["replaced"], strict=True
+            )
+        ]
+        if not bars:
+            return [blocks.message("The text has no tokens.")]
+        caption = "Probability that each token was replaced"
+        return [blocks.bars(caption, bars, shown=len(bars))]
+
+
+class RestoredOrder(View):
+    """Token order: the token that belongs at each place of a text."""
+
+    needs = {"token": list, "place": list, "score": list}
+    columns = ("text",)
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(_, answer)] = rows
+        bars = [
+            blocks.bar(token, score, best=place != number)
+            for number, (token, place, score) in enumerate(
+                zip(
+                    *(answer[key] for key in ("token", "place", "score")),
+                    strict=True,
+                )
+            )
+        ]
+        if not bars:
+            return [blocks.message("The text has no tokens.")]
+        return [
+            blocks.headline("Restored", " ".join(answer["token"])),
+            blocks.bars("Token of each place", bars, shown=len(bars)),
+        ]
+
+
 class ExpectedWords(View):
     """Bidirectional language model: what each side expects for each word."""
 
@@ -548,6 +593,8 @@ VIEWS: tuple[type[View], ...] = (
     Follows,
     Matches,
     TokenProbabilities,
+    SuspectTokens,
+    RestoredOrder,
     FilledMasks,
     ExpectedWords,
     View,

@@ -29,10 +29,14 @@ if TYPE_CHECKING:  # _PUBLIC for type checkers and editors
     from bert_keras.tasks.question_answering import (
         QuestionAnswering as QuestionAnswering,
     )
+    from bert_keras.tasks.replaced_tokens import (
+        ReplacedTokens as ReplacedTokens,
+    )
     from bert_keras.tasks.sequence_to_sequence import (
         SequenceToSequence as SequenceToSequence,
     )
     from bert_keras.tasks.tagging import Tagging as Tagging
+    from bert_keras.tasks.token_order import TokenOrder as TokenOrder
     from bert_keras.tasks.token_scores import TokenScores as TokenScores
 
 _PUBLIC = {
@@ -48,8 +52,10 @@ _PUBLIC = {
     "MultipleChoice": "multiple_choice",
     "NextSentence": "next_sentence",
     "QuestionAnswering": "question_answering",
+    "ReplacedTokens": "replaced_tokens",
     "SequenceToSequence": "sequence_to_sequence",
     "Tagging": "tagging",
+    "TokenOrder": "token_order",
     "TokenScores": "token_scores",
 }
 

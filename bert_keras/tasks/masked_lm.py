@@ -1,17 +1,16 @@
 """Pretraining: masked language model, optionally with a sentence objective."""
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors, mask_filling, options
+from bert_keras import errors, mask_filling, masked_rows, options
 from bert_keras import heads as heads_lib
-from bert_keras.data import hiding, masking, packing, word_boundaries
+from bert_keras.data import masking, packing
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
@@ -20,19 +19,14 @@ from bert_keras.tokenizers import base as tokenizers
 # shapes static on every device.
 MAX_PREDICTED_MASKS = 20
 _AT = 5  # of the accuracy of the best k words
-# How masks are drawn; settings leave the later ones out if they have their
-# default.
-_OF_MASKS = (
-    *("masked_lm_prob", "masked_lm_prob_end", "masked_unit", "masked_group"),
-    *("mask_token_prob", "random_token_prob", "random_tokens", "mask_alike"),
-)
-_LATER = (*_OF_MASKS[1:], "token_counts", "packed")
+# The terms that only training asks, whose heads are not saved for serving.
+_AUXILIARY = ("span_boundary", "is_chosen")
 
 
 @keras.saving.register_keras_serializable("bert_keras")
 @options.with_former_names
 @dataclasses.dataclass(frozen=True)
-class MaskedLM(base.Task):
+class MaskedLM(masked_rows.MaskedRows):
     """Predicts masked tokens, and the objective of the segment pair, if any.
 
     The loss is the sum of two means, over the masked positions and over the
@@ -48,33 +42,6 @@ class MaskedLM(base.Task):
 
     pipeline_tag = "fill-mask"
 
-    masked_lm_prob: float = options.option(
-        0.15,
-        "Fraction of the tokens that are masked.",
-        minimum=0.01,
-        maximum=0.9,
-        formerly=("masked_share",),
-    )
-    masked_lm_prob_end: float = options.option(
-        0.0,
-        "Fraction that `masked_lm_prob` becomes at the last step, linearly; 0: "
-        "it stays.",
-        minimum=0.0,
-        maximum=0.9,
-    )
-    masked_unit: str = options.option(
-        "tokens",
-        "What is masked completely or not at all: tokens, words, phrases or "
-        "entities. The last three need records with `word_boundaries`. With "
-        "commas between, stages of equal length, as in words,phrases,entities.",
-    )
-    masked_group: str = options.option(
-        "one",
-        "Units that are masked together: one; ngrams = n in sequence up to 3, "
-        "with probability 1/n; spans = a geometric number up to 10, 3.8 on "
-        "average.",
-        choices=tuple(hiding.GROUPS),
-    )
     mask_token_prob: float = options.option(
         masking.MASK_SHARE,
         "Fraction of the masked tokens that become [MASK].",
@@ -98,49 +65,41 @@ class MaskedLM(base.Task):
         "All tokens of a masked unit become [MASK], or random, or stay; false: "
         "each draws for itself.",
     )
+    span_boundary: bool = options.option(
+        False,
+        "Also predict each masked token from the two tokens around its span.",
+    )
+    detect_masked: bool = options.option(
+        False,
+        "Also predict of each token whether it was chosen, so that [MASK] and "
+        "random and unchanged tokens have to be told from others.",
+    )
     # How masks are filled. They are no options of training, so that they are no
     # flags of it.
     top_k: int | None = None
     candidates: str | None = None
     # Set from the records' manifest.
     objective: str = "nsp"  # nsp, sop or none
-    packed: bool = False  # whether rows have several texts
-    # Set by `adapt`, from the tokenizer.
-    vocab_size: int = 0
-    mask_id: int = 0
-    special_ids: tuple[int, ...] = ()
     # Set by `read_records`, if random tokens are drawn by frequency.
     token_counts: tuple[int, ...] = ()
 
     ranked_outputs = ("token_id", "tokens")
+    mask_options = (
+        *masked_rows.CHOICE,
+        *("mask_token_prob", "random_token_prob", "random_tokens"),
+        "mask_alike",
+    )
+    later_fields = (
+        *mask_options[1:],
+        *("span_boundary", "detect_masked", "token_counts", "packed"),
+    )
 
     def __post_init__(self) -> None:
         if self.top_k is not None and self.top_k < 1:
             raise errors.InputError(
                 f"top_k={self.top_k}: expected 1 or more.", argument="top_k"
             )
-        for unit in self._stages:
-            if unit not in hiding.LEVELS:
-                raise errors.InputError(
-                    f"masked_unit={self.masked_unit}: expected one of "
-                    f"{', '.join(hiding.LEVELS)}, or several with commas "
-                    "between.",
-                    argument="masked_unit",
-                )
-        stages = self._stages
-        if any(one == two for one, two in itertools.pairwise(stages)):
-            raise errors.InputError(
-                f"masked_unit={self.masked_unit}: expected stages that differ "
-                "from the one before.",
-                argument="masked_unit",
-            )
-        last = self.masked_lm_prob_end
-        if last and (last < 0.01 or last == self.masked_lm_prob):
-            raise errors.InputError(
-                f"masked_lm_prob_end={last:g}: expected 0, which leaves "
-                "masked_lm_prob as it is, or another share from 0.01.",
-                argument="masked_lm_prob_end",
-            )
+        super().__post_init__()
         if self.random_tokens == "frequency" and not self.random_token_prob:
             raise errors.InputError(
                 "random_tokens=frequency has no effect with "
@@ -154,7 +113,7 @@ class MaskedLM(base.Task):
                 "fractions of the masked tokens, at most 1 together.",
                 argument="mask_token_prob",
             )
-        if self.mask_alike and not self._has_groups:
+        if self.mask_alike and not self.has_groups:
             raise errors.InputError(
                 "mask_alike has no effect on single tokens; leave it out, or "
                 "give masked_unit=words or masked_group.",
@@ -162,70 +121,31 @@ class MaskedLM(base.Task):
             )
 
     @property
-    def _stages(self) -> list[str]:
-        """The units that are masked, one after the other."""
-        return self.masked_unit.split(",")
-
-    @property
-    def _has_groups(self) -> bool:
-        return (self.masked_unit, self.masked_group) != ("tokens", "one")
-
-    @property
-    def _reads_boundaries(self) -> bool:
-        return any(hiding.LEVELS[unit] for unit in self._stages)
-
-    @property
-    def reads_progress(self) -> bool:
-        return len(self._stages) > 1 or self.masked_lm_prob_end > 0
-
-    @property
     def softmax_terms(self) -> tuple[str, ...]:
-        return tuple(self.head_signatures)
+        return tuple(t for t in self.head_signatures if t != "is_chosen")
 
     @property
     def head_signatures(self) -> dict[str, Any]:
         signatures: dict[str, Any] = {"masked_lm": self.vocab_size}
         if self.objective != "none":
             signatures["next_sentence"] = self.objective
+        if self.span_boundary:
+            signatures["span_boundary"] = self.vocab_size
+        if self.detect_masked:
+            signatures["is_chosen"] = "whether a token was chosen"
         return signatures
 
     @property
     def metric_names(self) -> tuple[str, ...]:
+        terms = [t for t in self.head_signatures if t not in _AUXILIARY]
         return (
-            *(f"{term}_accuracy" for term in self.head_signatures),
-            *(f"loss/{term}" for term in self.head_signatures),
+            *(f"{term}_accuracy" for term in terms),
+            *(f"loss/{term}" for term in terms),
         )
 
     def for_records(self, manifest: Mapping[str, Any]) -> base.Task:
-        missing = {*self._stages} - {
-            "tokens",
-            *manifest.get(word_boundaries.UNITS, ()),
-        }
-        if missing:
-            raise errors.InputError(
-                f"masked_unit={self.masked_unit}: expected records that say "
-                f"where {' and '.join(sorted(missing))} begin; prepare them "
-                f"with {word_boundaries.how_to_store(missing)}.",
-                argument="masked_unit",
-            )
-        return self.with_settings(
-            seq_length=manifest["seq_length"],
-            objective=manifest["objective"],
-            packed=manifest.get("packing") == "documents",
-        )
-
-    def check_features(self, features: Collection[str]) -> None:
-        if "inputs/positions" not in features:
-            return
-        for field in dataclasses.fields(self):
-            chosen = getattr(self, field.name)
-            if field.name in _OF_MASKS and chosen != field.default:
-                raise errors.InputError(
-                    f"{field.name}={chosen} has no effect: the records are of "
-                    "TFRecord files, which are masked already. Leave it out, "
-                    "or prepare records from text.",
-                    argument=field.name,
-                )
+        task = super().for_records(manifest)
+        return task.with_settings(objective=manifest["objective"])
 
     def read_records(self, count_tokens: Callable[[], np.ndarray]) -> base.Task:
         if self.random_tokens != "frequency":
@@ -234,39 +154,14 @@ class MaskedLM(base.Task):
         counts[list(self.special_ids)] = 0
         return self.with_settings(token_counts=tuple(counts.tolist()))
 
-    def to_dict(self) -> dict[str, Any]:
-        # Leave out defaults: runs that are older than these options must have
-        # equal settings to be resumed.
-        values = super().to_dict()
-        for field in dataclasses.fields(self):
-            if field.name in _LATER and values[field.name] == field.default:
-                del values[field.name]
-        return values
-
     def for_serving(self) -> base.Task:
         """Returns the task of one text a row, which is not masked here."""
-        return self.with_settings(token_counts=(), packed=False)
-
-    def adapt(
-        self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer
-    ) -> base.Task:
-        del examples
-        if tokenizer.mask_id is None:
-            raise errors.InputError(
-                "masked LM needs a vocabulary with an entry [MASK], and this "
-                f"one of {tokenizer.vocab_size:,} entries has none."
-            )
         return self.with_settings(
-            vocab_size=tokenizer.vocab_size,
-            mask_id=tokenizer.mask_id,
-            special_ids=tokenizer.special_ids,
+            token_counts=(),
+            packed=False,
+            span_boundary=False,
+            detect_masked=False,
         )
-
-    def make_example(self, raw: base.Example, label: Any) -> base.Example:
-        """Returns the text alone, without a label: `randomize` masks it."""
-        if label is not None:
-            raise ValueError(f"expected no label, found {label!r}")
-        return raw
 
     def make_targets(
         self,
@@ -274,21 +169,19 @@ class MaskedLM(base.Task):
         features: base.Tensors,
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Targets:
-        """Returns none for texts alone; `randomize` adds those of the masks."""
-        if self.objective != "none" or not self.vocab_size:
+        if self.objective != "none":
             raise errors.InputError(
                 "expected the task of texts alone, "
                 'MaskedLM(objective="none").adapt([], tokenizer); pairs of '
                 "sentences are learned from the records of trainers.prepare."
             )
-        if self._reads_boundaries or self.random_tokens == "frequency":
+        if self.random_tokens == "frequency":
             raise errors.InputError(
-                "masked_unit and random_tokens: expected records, which know "
-                "where words begin and how often tokens occur, found texts; "
-                "leave both out.",
-                argument="masked_unit",
+                "random_tokens=frequency: expected records, which know how "
+                "often tokens occur, found texts; leave it out.",
+                argument="random_tokens",
             )
-        return {}
+        return super().make_targets(raw, features, tokenizer)
 
     def build_heads(
         self, config: networks.NetworkConfig
@@ -296,10 +189,15 @@ class MaskedLM(base.Task):
         heads = {"masked_lm": heads_lib.MaskedLMHead(config)}
         if self.objective != "none":
             heads["next_sentence"] = heads_lib.NextSentenceHead(config)
+        if self.span_boundary:
+            heads["span_boundary"] = heads_lib.SpanBoundaryHead(config)
+        if self.detect_masked:
+            heads["is_chosen"] = heads_lib.TokenDetectionHead(config)
         return heads
 
     def positions_read(self, features: base.Tensors) -> tf.Tensor | None:
-        return features["positions"]
+        reads_all = self.span_boundary or self.detect_masked
+        return None if reads_all else features["positions"]
 
     def outputs(
         self,
@@ -311,18 +209,26 @@ class MaskedLM(base.Task):
     ) -> base.Tensors:
         """Returns logits {"masked_lm": (B, P, V), "next_sentence": (B, 2)}.
 
-        Both are float32.
+        With span_boundary also (B, P, V), and "is_chosen" (B, S) with
+        detect_masked. All are float32.
         """
+        hidden, table = encoded["hidden"][-1], encoded["token_table"]
         has_all_positions = "positions_read" not in encoded
         outputs = {
             "masked_lm": heads["masked_lm"](
-                encoded["hidden"][-1],
+                hidden,
                 features["positions"] if has_all_positions else None,
-                encoded["token_table"],
+                table,
             )
         }
         if "next_sentence" in heads:
             outputs["next_sentence"] = heads["next_sentence"](encoded["pooled"])
+        if "span_boundary" in heads:
+            outputs["span_boundary"] = heads["span_boundary"](
+                hidden, features["positions"], table
+            )
+        if "is_chosen" in heads:
+            outputs["is_chosen"] = heads["is_chosen"](hidden)
         return outputs
 
     def preprocess(
@@ -345,55 +251,38 @@ class MaskedLM(base.Task):
     def randomize(
         self, features: base.Tensors, targets: base.Targets, seeds: tf.Tensor
     ) -> tuple[base.Tensors, base.Targets]:
-        features = dict(features)
-        facts = features.pop(word_boundaries.FEATURE, None)
-        progress = features.pop(base.PROGRESS, 1.0)
         if "positions" in features:  # the records are masked already
             return features, targets
-        share, most = self._share(progress, tf.shape(features["token_ids"])[1])
-        token_ids, positions, labels, weights = masking.mask_tokens(
-            features["token_ids"],
-            features["padding_mask"],
+        is_text = self.is_ordinary(features)
+        features, masks = self.mask(
+            features,
             seeds,
-            share=share,
-            mask_id=self.mask_id,
-            special_ids=self.special_ids,
-            vocab_size=self.vocab_size,
-            num_masks=most,
-            units=self._units(features["token_ids"], facts, progress),
-            replacements=masking.Replacements(
+            masking.Replacements(
                 self.mask_token_prob,
                 self.random_token_prob,
                 self.token_counts,
                 self.mask_alike,
             ),
         )
-        masked = {"token_ids": token_ids, "positions": positions}
-        return features | masked, targets | {"masked_lm": (labels, weights)}
+        return features, targets | self._targets_of(masks, features, is_text)
 
-    def _share(self, progress, length):
-        """Returns the share that is masked, and the most masks of a row."""
-        first, last = self.masked_lm_prob, self.masked_lm_prob_end
-        if not last:
-            return first, None
-        share = first + (last - first) * progress
-        return share, masking.most_masks(max(first, last), length)
-
-    def _units(self, token_ids, facts, progress):
-        """Returns the units of this stage; None: single tokens."""
-        if not self._has_groups:
-            return None
-        levels = [hiding.LEVELS[unit] for unit in self._stages]
-        stage = tf.cast(progress * len(levels), tf.int32)
-        level = tf.gather(levels, tf.minimum(stage, len(levels) - 1))
-        if not self._reads_boundaries:
-            facts = tf.zeros_like(token_ids)
-        return hiding.of_level(facts, level, hiding.GROUPS[self.masked_group])
+    def _targets_of(self, masks, features, is_text):
+        """Returns the targets of the masks; is_text (B, S) bool."""
+        targets = {"masked_lm": masks}
+        if self.span_boundary:
+            targets["span_boundary"] = masks
+        if self.detect_masked:
+            is_chosen = masking.is_chosen(
+                features["positions"], masks[1], tf.shape(is_text)[1]
+            )
+            targets["is_chosen"] = (
+                tf.cast(is_chosen, tf.int32),
+                tf.cast(is_text, tf.float32),
+            )
+        return targets
 
     def add_derived_features(self, features: base.Tensors) -> base.Tensors:
-        if self.packed:
-            positions = packing.restarting_positions(features["padding_mask"])
-            features = features | {"position_ids": positions}
+        features = super().add_derived_features(features)
         if "positions" in features:
             return features
         positions, _ = masking.mask_positions(
@@ -413,9 +302,7 @@ class MaskedLM(base.Task):
     ) -> base.Tensors:
         terms = {}
         for term, (labels, weights) in self._own_targets(targets).items():
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                labels, outputs[term]
-            )
+            losses = _losses(term, labels, outputs[term])
             terms[term] = tf.reduce_sum(losses * weights)
         return terms
 
@@ -509,6 +396,14 @@ class MaskedLM(base.Task):
                 argument="candidates",
             )
         return self
+
+
+def _losses(term: str, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    if term == "is_chosen":
+        return tf.nn.sigmoid_cross_entropy_with_logits(
+            tf.cast(labels, tf.float32), logits
+        )
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 
 def _is_among_best(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -177,7 +177,10 @@ class TokenScores(base.Task):
         if self.masked:
             values = self._of_masked_rows(decoded, features, raw)
         else:
-            values = _of_rows(decoded, features, tokenizer)
+            ids, values, valid = packing.without_frame(
+                features, tokenizer.frame, decoded
+            )
+            values["id"] = tf.where(valid, ids, -1)
         ids = values.pop("id")
         vocabulary = tf.constant(tokenizer.vocabulary)
         valid = ids >= 0
@@ -225,20 +228,3 @@ class TokenScores(base.Task):
         return answer | {
             name: answer[name][:count] for name in names if name in answer
         }
-
-
-def _of_rows(decoded, features, tokenizer):
-    """Selects the tokens between the frame's: {name: (T, N, ...)}."""
-    first, last = len(tokenizer.frame.start), len(tokenizer.frame.end)
-    mask = features["padding_mask"]
-    width = tf.shape(mask)[1] - first - last
-    size = tf.reduce_sum(mask, axis=1) - first - last
-    inside = {
-        name: value[:, first : first + width]
-        for name, value in {
-            "id": features[tokenizer.feature],
-            **decoded,
-        }.items()
-    }
-    valid = tf.sequence_mask(size, width)
-    return inside | {"id": tf.where(valid, inside["id"], -1)}

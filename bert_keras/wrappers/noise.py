@@ -21,6 +21,7 @@ _SEED = 0x4E01  # so that the inner task draws other numbers
 _REFUSED = (
     *("question_answering", "extractive_summary", "sequence_to_sequence"),
     *("masked_lm", "causal_lm", "denoising", "bidirectional_lm"),
+    *("replaced_tokens", "token_order"),
 )
 
 

@@ -20,8 +20,10 @@ from bert_keras.tasks import (
     matching,
     multiple_choice,
     question_answering,
+    replaced_tokens,
     sequence_to_sequence,
     tagging,
+    token_order,
 )
 from bert_keras.training import devices
 from bert_keras.training import step as step_lib
@@ -54,6 +56,13 @@ TASKS = {
         seq_length=12, num_choices=3
     ),
     "question_answering": question_answering.QuestionAnswering,
+    "replaced_tokens": lambda: replaced_tokens.ReplacedTokens(
+        generator_fraction=0.5
+    ).adapt([], tiny.tokenizer()),
+    "token_order": lambda: token_order.TokenOrder().adapt([], tiny.tokenizer()),
+    "all_of_masks": lambda: masked_lm.MaskedLM(
+        masked_group="spans", span_boundary=True, detect_masked=True
+    ).adapt([], tiny.tokenizer()),
     "sequence_to_sequence": lambda: sequence_to_sequence.SequenceToSequence(
         seq_length=12, max_target_length=9
     ).adapt([], tiny.tokenizer()),
@@ -100,7 +109,14 @@ def batches(task, count, size=BATCH, *, elmo=False):
             inputs, targets = task.randomize(inputs, targets, seeds)
         elif isinstance(task, causal_lm.CausalLM):
             inputs, targets = task.randomize(inputs, {}, None)
-        elif isinstance(task, denoising.Denoising):
+        elif isinstance(
+            task,
+            (
+                denoising.Denoising,
+                replaced_tokens.ReplacedTokens,
+                token_order.TokenOrder,
+            ),
+        ):
             seeds = tf.stack([tf.range(size), tf.fill([size], step)], axis=1)
             inputs, targets = task.randomize(inputs, {}, seeds)
         elif isinstance(task, sequence_to_sequence.SequenceToSequence):

@@ -17,7 +17,9 @@ from bert_keras.tasks import (
     denoising,
     embedding,
     next_sentence,
+    replaced_tokens,
     tagging,
+    token_order,
     token_scores,
 )
 from bert_keras.wrappers import mix
@@ -79,6 +81,14 @@ _MORE = {
     ),
     "next_sentence": lambda: _predictor(
         next_sentence.NextSentence(seq_length=32)
+    ),
+    "replaced_tokens": lambda: _predictor(
+        replaced_tokens.ReplacedTokens(seq_length=32).adapt(
+            [], tiny.tokenizer()
+        )
+    ),
+    "token_order": lambda: _predictor(
+        token_order.TokenOrder(seq_length=32).adapt([], tiny.tokenizer())
     ),
     "token_scores": lambda: _predictor(
         token_scores.TokenScores(seq_length=32).for_checkpoint(

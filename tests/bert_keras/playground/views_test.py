@@ -32,6 +32,8 @@ VIEWS = {
     "extractive_summary": views.Summary,
     "next_sentence": views.Follows,
     "matching": views.Matches,
+    "replaced_tokens": views.SuspectTokens,
+    "token_order": views.RestoredOrder,
     "token_scores": views.TokenProbabilities,
     "bidirectional_lm": views.ExpectedWords,
     "elmo_tagging": views.Entities,
