@@ -9,6 +9,7 @@ The records are made from text:
 
 With --objective=masked_lm each epoch draws new masks, and the sentence
 objective is that of the records: next sentence, sentence order, or none.
+replaced_tokens and token_order read the same records without pairs;
 causal_lm learns from records of `prepare --packing=full`, bidirectional_lm from
 those of --tokenizer=characters --packing=sentences. The run folder contains
 checkpoints, log.jsonl and TensorBoard files; running the same command again

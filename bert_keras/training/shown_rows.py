@@ -5,13 +5,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bert_keras import errors
+from bert_keras import errors, masked_rows
 from bert_keras.data import batches as batches_lib
-from bert_keras.tasks import base, masked_lm
+from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import input_pipeline, pretrain
 
 BATCH = 1000  # rows whose statistics are computed
+# Terms whose labels are numbers and not tokens, and one known in training only.
+_NUMBERS = ("token_order", "is_chosen")
+_MASKS = ("masked_lm", "generator")
+_UNKNOWN = ("replaced",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,15 +88,20 @@ def _row(
     ids = features["token_ids"][number][:length]
     shown = {}
     for term, (labels, weights) in targets.items():
+        if term in _UNKNOWN:
+            continue
         if labels.ndim == 1:
             shown[term] = str(labels[number])
             continue
         counted = np.flatnonzero(weights[number] > 0)
         at = counted
-        if "positions" in features and term == "masked_lm":
-            at = features["positions"][number][counted]
+        positions = features.get("positions")
+        if positions is not None and positions.shape == labels.shape:
+            at = positions[number][counted]
         values = labels[number][counted]
         words = tokenizer.tokens(values)
+        if term in _NUMBERS:
+            words = [str(value) for value in values]
         shown[term] = ", ".join(
             f"{place} {word}" for place, word in zip(at, words, strict=True)
         )
@@ -107,9 +116,10 @@ def _statistics(
 ) -> dict[str, float]:
     """Returns shares of the hidden tokens; {} for tasks that hide none."""
     inner = task.unwrapped
-    if not isinstance(inner, masked_lm.MaskedLM):
+    term = next((t for t in _MASKS if t in targets), None)
+    if not isinstance(inner, masked_rows.MaskedRows) or term is None:
         return {}
-    labels, weights = targets["masked_lm"]
+    labels, weights = targets[term]
     is_hidden = weights > 0
     read = np.take_along_axis(
         features["token_ids"], features["positions"], axis=1
