@@ -11,7 +11,7 @@ FITS := import sys, ensurepip, venv; \
   sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
 # What benchmarks compare with.
-PEERS := bert-tensorflow ctranslate2 keras-hub onnx onnxruntime onnxscript \
+PEERS := accelerate bert-tensorflow ctranslate2 keras-hub onnx onnxruntime onnxscript \
   openvino torch==2.13.0 transformers
 # What makes the site of docs/.
 DOCS := "furo>=2025.7" "myst-parser>=4,<6" "sphinx>=8.1,<10"

@@ -246,6 +246,38 @@ class PositionHead(keras.layers.Layer):
         return ops.where(is_token, ops.cast(logits, "float32"), ABSENT_SCORE)
 
 
+class StateProjections(keras.layers.Layer):
+    """Makes hidden states as wide as a teacher's (Jiao et al. 2020, 3.1).
+
+    L + 1 tensors (B, S, H), the embeddings first -> as many (B, S, width). A
+    matrix without bias is for the embeddings and one for all layers, as in
+    equations 8 and 9; none if the widths are equal.
+    """
+
+    def __init__(self, config: base.NetworkConfig, width: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.config = config
+        self.dense = [
+            layers.dense(config, width, name=name, use_bias=False)
+            for name in ("embeddings", "layers")
+            if width != config.hidden_size
+        ]
+
+    def build(self, input_shape: Shape | None = None) -> None:
+        for dense in self.dense:
+            dense.build((None, None, self.config.hidden_size))
+        self.built = True
+
+    def call(
+        self, hidden: Sequence[Tensor], training: bool | None = None
+    ) -> list[Tensor]:
+        if not self.dense:
+            return list(hidden)
+        of_embeddings, of_layers = self.dense
+        first, *others = hidden
+        return [of_embeddings(first), *map(of_layers, others)]
+
+
 class CausalLMHead(keras.layers.Layer):
     """Scores the vocabulary as the next token (Radford et al. 2018, eq. 2).
 

@@ -8,7 +8,8 @@ position are copied.
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -141,7 +142,7 @@ def resize_positions(
                 "least as many, or a head with another pooling."
             )
         task = task.with_settings(seq_length=short)
-    return _rebuild(
+    return rebuild(
         model,
         dataclasses.replace(config, max_position_embeddings=length),
         task,
@@ -156,7 +157,7 @@ def _with_vocabulary(
     language_models = causal_lm.CausalLM, masked_lm.MaskedLM
     if task and isinstance(task.unwrapped, language_models):
         task = task.adapt([], tokenizer)  # ids of [MASK] and others
-    return _rebuild(
+    return rebuild(
         model,
         dataclasses.replace(
             model.encoder.config, vocab_size=tokenizer.vocab_size
@@ -166,32 +167,35 @@ def _with_vocabulary(
     )
 
 
-def _rebuild(
+def rebuild(
     model: model_lib.BertModel,
     config: networks.NetworkConfig,
     task: base.Task | None,
-    changes: dict[str, RowMap],
+    changes: Mapping[str, RowMap] = types.MappingProxyType({}),
+    source_of: Callable[[str], str] = str,
 ) -> model_lib.BertModel:
     """Builds a model with another config from the weights of `model`.
 
     changes: maps the path of a weight to a function of its values; all other
       weights are copied.
+    source_of: returns the path in the encoder of `model` that a weight of the
+      new encoder is copied from.
     """
     if not isinstance(config, bert.BertConfig):
         raise errors.InputError(
-            "changing vocabulary and positions: expected a BERT network, found "
-            f"{config.name}."
+            "changing vocabulary, positions and layers: expected a BERT "
+            f"network, found {config.name}."
         )
     with layers.skip_init():
         new = model_lib.BertModel(config.build_encoder(), task)
-    models = [(model.encoder, new.encoder)]
+    models = [(model.encoder, new.encoder, source_of)]
     if task is not None:
-        models.append((model.head, new.head))
-    for source, target in models:
+        models.append((model.head, new.head, str))
+    for source, target, origin in models:
         values = checkpoint.weights(source)
         for path, variable in checkpoint.weights(target).items():
             change = changes.get(path, lambda value: value)
-            variable.assign(change(values[path].numpy()))
+            variable.assign(change(values[origin(path)].numpy()))
     return new
 
 

@@ -22,6 +22,10 @@ up to --positions tokens do not change; in other texts some words may become
 
   bert-keras convert --checkpoint=runs/sst2 --output=runs/phone \\
       --trim_to=train.tsv,dev.tsv --positions=128
+
+Keeps some layers, the start of a student that learns from the whole model:
+
+  bert-keras convert --checkpoint=runs/base --output=runs/student --layers=0,2,4
 """
 
 import dataclasses
@@ -43,6 +47,7 @@ from bert_keras import (
     console,
     errors,
     formats,
+    layer_surgery,
     layers,
     loading,
     locks,
@@ -96,6 +101,11 @@ class Settings:
         0,
         "Length that the position table is truncated or extended to; 0: "
         "unchanged.",
+    )
+    layers: str = options.option(
+        "",
+        "Layers to keep, from 0 and with commas between, such as 0,2,4: the "
+        "start of a student that is then distilled.",
     )
     lowercase: bool | None = options.option(
         None,
@@ -281,7 +291,20 @@ def _resized(
         )
     if settings.positions:
         model = vocabulary_surgery.resize_positions(model, settings.positions)
+    if settings.layers:
+        model = layer_surgery.keep_layers(model, _numbers(settings.layers))
     return model, tokenizer
+
+
+def _numbers(layers: str) -> list[int]:
+    try:
+        return [int(number) for number in layers.split(",")]
+    except ValueError:
+        raise errors.InputError(
+            f"--layers={layers}: expected numbers with commas between, such "
+            "as 0,2,4.",
+            argument="layers",
+        ) from None
 
 
 def _card(
@@ -297,7 +320,7 @@ def _card(
     card = model_card.for_copy(source.card(), described)
     changes = {
         name: getattr(settings, name)
-        for name in ("add_words", "trim_to", "positions")
+        for name in ("add_words", "trim_to", "positions", "layers")
         if getattr(settings, name)
     }
     if changes:

@@ -35,6 +35,7 @@ from bert_keras.training import (
     run_card,
     run_folder,
     run_tokenizer,
+    teachers,
 )
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import trainer as trainer_lib
@@ -132,6 +133,7 @@ def _run(
     tokenizer = run_tokenizer.read(settings, requested_task, source, origin)
     config = init.config if init else new_network.config(settings, tokenizer)
     task = _adapted(settings, requested_task, config, tokenizer)
+    task, bound = teachers.bind(task, tokenizer, strategy)
     dev = _dev_examples(settings, task)
     dev_counts = _encode_dev(settings, task, tokenizer, dev)
     with strategy.scope():
@@ -141,7 +143,9 @@ def _run(
             model = loading.load_model(init, task)
             new_heads.initialize(model, init)
     workers = cluster.Workers(strategy)
-    identity = _identity(settings, requested_task, init, model, tokenizer)
+    identity = _identity(
+        settings, requested_task, init, model, tokenizer, bound
+    )
     run_folder.claim(settings, identity, workers)
     if workers.is_chief:
         labelled_records.write(settings, task, tokenizer, origin=origin)
@@ -300,6 +304,7 @@ def _identity(
     init: checkpoint.Checkpoint | None,
     model: model_lib.BertModel,
     tokenizer: tokenizers.Tokenizer,
+    bound: Mapping[str, str],
 ) -> run_folder.Identity:
     paths = {
         name: requested_task.data_files(path) if path else []
@@ -315,6 +320,7 @@ def _identity(
             for name, each in paths.items()
         },
         **run_folder.options_fingerprints(requested_task),
+        **bound,
         "init": "",
     }
     if tokenizer.target is not tokenizer:

@@ -29,6 +29,7 @@ from bert_keras.training import (
     run_card,
     run_folder,
     scoring,
+    teachers,
 )
 from bert_keras.training import settings as settings_lib
 from bert_keras.training import step as step_lib
@@ -117,6 +118,7 @@ def _run(
     train, dev = input_pipeline.open_records(settings.records)
     tokenizer = train.tokenizer()
     task = adapted(requested_task, train, tokenizer)
+    task, bound = teachers.bind(task, tokenizer, strategy)
     init = None
     if settings.init:
         init = input_pipeline.read_init(settings, settings.init)
@@ -134,6 +136,7 @@ def _run(
             "records": train.fingerprint,
             "dev records": dev.fingerprint if dev else "",
             **run_folder.options_fingerprints(requested_task),
+            **bound,
             "init": run_folder.weights_fingerprint(model, head_names)
             if settings.init
             else "",

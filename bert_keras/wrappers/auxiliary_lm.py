@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bert_keras import errors, options
+from bert_keras import errors, options, recorded_encoder
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base as tasks
 from bert_keras.tokenizers import base as tokenizers
@@ -99,18 +99,23 @@ class AuxiliaryLM(base.Wrapper):
             return self.task.forward(
                 encoder, heads, features, training=training
             )
-        recorder = _Recorder(encoder)
+        recorder = recorded_encoder.RecordedEncoder(encoder)
         outputs = self.task.forward(
             recorder, heads, features, targets=targets, training=training
         )
         count = tf.shape(features["padding_mask"])[0]
         losses = [
             _row_losses(
-                _token_losses(hidden, encoder.token_table, ids, mask),
-                mask,
+                _token_losses(
+                    encoded["hidden"][-1],
+                    encoder.token_table,
+                    inputs["token_ids"],
+                    inputs["padding_mask"],
+                ),
+                inputs["padding_mask"],
                 count,
             )
-            for hidden, ids, mask in recorder.calls
+            for inputs, encoded in recorder.calls
         ]
         return outputs | {TERM: tf.add_n(losses) / len(losses)}
 
@@ -125,35 +130,6 @@ class AuxiliaryLM(base.Wrapper):
             return terms
         _, weights = targets[TERM]
         return terms | {TERM: tf.reduce_sum(outputs[TERM] * weights)}
-
-
-class _Recorder:
-    """An encoder whose calls are recorded, for heads beside the task's.
-
-    It takes no `positions_read`, so all positions are computed.
-    """
-
-    def __init__(self, encoder: keras.Model):
-        self._encoder = encoder
-        self.config = encoder.config
-        self.trainable_variables = encoder.trainable_variables
-        # (hidden, token_ids, padding_mask) of each call.
-        self.calls: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = []
-
-    @property
-    def token_table(self) -> tf.Tensor:
-        return self._encoder.token_table
-
-    def __call__(self, **inputs: Any) -> dict[str, Any]:
-        encoded = self._encoder(**inputs)
-        self.calls.append(
-            (
-                encoded["hidden"][-1],
-                inputs["token_ids"],
-                inputs["padding_mask"],
-            )
-        )
-        return encoded
 
 
 def _token_losses(

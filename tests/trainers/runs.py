@@ -57,7 +57,7 @@ TASKS = {
     ),
     "question_answering": question_answering.QuestionAnswering,
     "replaced_tokens": lambda: replaced_tokens.ReplacedTokens(
-        generator_fraction=0.5
+        generator_fraction=0.5, replaced_weight=1.0
     ).adapt([], tiny.tokenizer()),
     "token_order": lambda: token_order.TokenOrder().adapt([], tiny.tokenizer()),
     "all_of_masks": lambda: masked_lm.MaskedLM(

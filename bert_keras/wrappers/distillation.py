@@ -1,0 +1,402 @@
+"""Distillation: a student learns from the outputs and layers of a teacher."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from bert_keras import errors, heads, options, recorded_encoder
+from bert_keras.networks import base as networks
+from bert_keras.tasks import base as tasks
+from bert_keras.wrappers import base
+
+# Terms of states, and the head that makes their widths equal.
+COSINE, HIDDEN, ATTENTION = "cosine", "hidden", "attention"
+HEAD = "distillation"
+
+
+@keras.saving.register_keras_serializable("bert_keras")
+@dataclasses.dataclass(frozen=True)
+class Distillation(base.Wrapper):
+    """Trains on the labels and on what a trained model answers.
+
+    For each softmax term of the task the loss is hard L + soft T^2 KL(p || q),
+    where p and q are the distributions of the teacher and of the student at
+    temperature T (Hinton et al. 2015, section 2); p is the mean of several
+    teachers'. To this are added, per token of the batch,
+
+      cosine * (1 - cos(s, t)) of the last hidden states (Sanh et al. 2019,
+        section 3),
+      hidden * the mean squared difference of the hidden states of layers, and
+        of the embeddings (Jiao et al. 2020, equations 8 and 9), where a learned
+        projection without bias makes the student's as wide as the teacher's,
+      attention * that of the attention scores before the softmax (equation 7).
+
+    A score counts without the mean over the tokens that it is compared with,
+    which no softmax sees. What is saved and served is the task alone.
+    """
+
+    teacher: str = options.option(
+        "",
+        "The trained model to learn from, of any format; several, with commas "
+        "between, are averaged.",
+        identity=False,  # the weights identify it
+    )
+    temperature: float = options.option(
+        2.0, "Temperature of the soft targets.", minimum=0.01
+    )
+    hard: float = options.option(
+        1.0, "Weight of the task's own loss.", minimum=0.0
+    )
+    soft: float = options.option(
+        1.0, "Weight of the teacher's answers.", minimum=0.0
+    )
+    cosine: float = options.option(
+        0.0, "Weight of the angle of the last hidden states.", minimum=0.0
+    )
+    hidden: float = options.option(
+        0.0, "Weight of the hidden states of the layers.", minimum=0.0
+    )
+    attention: float = options.option(
+        0.0, "Weight of the attention scores of the layers.", minimum=0.0
+    )
+    layers: str = options.option(
+        "",
+        "For `distillation_hidden` and `distillation_attention` the teacher's "
+        "layer of each layer, such as 2,4,6; empty: evenly spaced.",
+    )
+    # Set by `bind`; neither saved nor compared.
+    teachers: tuple[Any, ...] = dataclasses.field(
+        default=(), repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weights = (self.soft, self.cosine, self.hidden, self.attention)
+        if not any(weights):
+            raise errors.InputError(
+                "distillation: expected a weight above 0 of soft, cosine, "
+                "hidden or attention; give one, or leave the wrapper out.",
+                argument="wrappers",
+            )
+        if self.soft:
+            base.require_softmax_terms(self)
+        if self.layers and not (self.hidden or self.attention):
+            raise errors.InputError(
+                f"distillation_layers={self.layers} has no effect without "
+                "distillation_hidden and distillation_attention; leave it out.",
+                argument="distillation_layers",
+            )
+
+    def settings(self) -> dict[str, Any]:
+        return {k: v for k, v in super().settings().items() if k != "teachers"}
+
+    @property
+    def _soft_terms(self) -> dict[str, str]:
+        """The softmax terms of the task -> those of the teacher's answers."""
+        terms = self.task.softmax_terms if self.soft else ()
+        return {term: f"soft_{term}" for term in terms}
+
+    @property
+    def _state_weights(self) -> dict[str, float]:
+        weights = {
+            COSINE: self.cosine,
+            HIDDEN: self.hidden,
+            ATTENTION: self.attention,
+        }
+        return {name: weight for name, weight in weights.items() if weight}
+
+    # The loss is not the inner task's alone.
+    softmax_terms = ()
+
+    @property
+    def loss_weights(  # type: ignore[override]  # of the inner task and more
+        self,
+    ) -> Mapping[str, float]:
+        inner = self.task.loss_weights
+        weights = {
+            term: self.hard * inner.get(term, 1.0)
+            for term in self.task.softmax_terms
+        }
+        for term, soft in self._soft_terms.items():
+            factor = inner.get(term, 1.0) * self.temperature**2
+            weights[soft] = self.soft * factor
+        return {**inner, **weights, **self._state_weights}
+
+    def bind(self, load: Callable[[str], Any]) -> tasks.Task:
+        """Loads the teachers: `load(path)` has `model` and `tokenizer`."""
+        paths = [path.strip() for path in self.teacher.split(",")]
+        if not all(paths):
+            raise errors.InputError(
+                f"distillation_teacher={self.teacher!r}: expected a trained "
+                "model, or several with commas between.",
+                argument="distillation_teacher",
+            )
+        if len(paths) > 1 and self._state_weights:
+            raise errors.InputError(
+                f"distillation_teacher={self.teacher}: the states of one "
+                "teacher are learned, and the answers of several; give one, or "
+                "distillation_soft alone.",
+                argument="distillation_teacher",
+            )
+        loaded = tuple(map(load, paths))
+        for path, teacher in zip(paths, loaded, strict=True):
+            self._check_teacher(path, teacher.model.task)
+        return dataclasses.replace(
+            self,
+            task=self.task.bind(load),
+            teachers=tuple(teacher.model for teacher in loaded),
+        )
+
+    def _check_teacher(self, path, task):
+        """Raises InputError for a teacher that answers something else."""
+        if not self.soft:
+            return
+        wanted = self.task.for_serving().unwrapped
+        found = task.unwrapped if task else None
+        same = found is not None and all(
+            found.head_signatures.get(head) == meaning
+            for head, meaning in wanted.head_signatures.items()
+        )
+        if not same or type(found) is not type(wanted):
+            raise errors.InputError(
+                f"distillation_teacher={path}: expected a model of "
+                f"{wanted.name} with the same answers, "
+                f"{_shown(wanted.head_signatures)}; found "
+                f"{found.name if found else 'an encoder without a task'}"
+                f"{', ' + _shown(found.head_signatures) if found else ''}.",
+                argument="distillation_teacher",
+            )
+
+    def build_heads(
+        self, config: networks.NetworkConfig
+    ) -> dict[str, keras.layers.Layer]:
+        built = self.task.build_heads(config)
+        if not (self.teachers and self._state_weights):
+            return built
+        teacher = self.teachers[0].encoder.config
+        self._check_network(config, teacher)
+        if self.hidden:
+            built[HEAD] = heads.StateProjections(config, teacher.hidden_size)
+        return built
+
+    def _check_network(self, config, teacher):
+        if self.cosine and config.hidden_size != teacher.hidden_size:
+            raise errors.InputError(
+                f"distillation_cosine={self.cosine:g} compares hidden states "
+                f"of equal width; the network has {config.hidden_size} and "
+                f"the teacher {teacher.hidden_size}. Give "
+                "distillation_hidden, which projects them.",
+                argument="distillation_cosine",
+            )
+        heads_of = [getattr(each, "num_heads", 0) for each in (config, teacher)]
+        if self.attention and heads_of[0] != heads_of[1]:
+            raise errors.InputError(
+                f"distillation_attention={self.attention:g} compares as many "
+                f"heads; the network has {heads_of[0]} and the teacher "
+                f"{heads_of[1]}. Leave it out, or take a network with as many.",
+                argument="distillation_attention",
+            )
+        layer_map(self.layers, config.num_layers, teacher.num_layers)
+
+    @property
+    def head_signatures(self) -> Mapping[str, Any]:  # type: ignore[override]
+        own = {HEAD: "projected states"} if self.hidden else {}
+        return {**self.task.head_signatures, **own}
+
+    def randomize(
+        self, features: tasks.Tensors, targets: tasks.Targets, seeds: tf.Tensor
+    ) -> tuple[tasks.Tensors, tasks.Targets]:
+        """Adds the weights of the teacher's terms; their labels are unused."""
+        features, targets = self.task.randomize(features, targets, seeds)
+        targets = dict(targets)
+        for term, soft in self._soft_terms.items():
+            if term in targets:
+                targets[soft] = targets[term]
+        is_token = tf.cast(features["padding_mask"] > 0, tf.float32)
+        tokens = tf.reduce_sum(is_token, axis=1)
+        for name in self._state_weights:
+            targets[name] = tf.zeros_like(tokens, tf.int32), tokens
+        return features, targets
+
+    # All states may be compared.
+    def positions_read(self, features: tasks.Tensors) -> tf.Tensor | None:
+        if self._state_weights:
+            return None
+        return self.task.positions_read(features)
+
+    def forward(
+        self,
+        encoder: keras.Model,
+        heads: tasks.Heads,
+        features: tasks.Tensors,
+        *,
+        targets: tasks.Targets | None = None,
+        training: bool | None = False,
+    ) -> tasks.Tensors:
+        """Adds the teacher's answers and the losses of states, in training."""
+        if targets is None or not training:
+            return self.task.forward(
+                encoder, heads, features, targets=targets, training=training
+            )
+        reads_states = bool(self._state_weights)
+        student, teachers = encoder, [each.encoder for each in self.teachers]
+        if reads_states:
+            student, *teachers = (
+                recorded_encoder.RecordedEncoder(
+                    each, attentions=bool(self.attention)
+                )
+                for each in (encoder, *teachers)
+            )
+        outputs = self.task.forward(
+            student, heads, features, targets=targets, training=True
+        )
+        answers = [
+            model.task.unwrapped.forward(
+                recorded, model.head.by_name(), features, training=False
+            )
+            for model, recorded in zip(self.teachers, teachers, strict=True)
+        ]
+        outputs = dict(outputs)
+        for term, soft in self._soft_terms.items():
+            outputs[soft] = mean_distribution(
+                [answer[term] for answer in answers], self.temperature
+            )
+        if reads_states:
+            outputs |= self._state_losses(
+                student.calls, teachers[0].calls, heads.get(HEAD)
+            )
+        return outputs
+
+    def _state_losses(self, calls, teacher_calls, projections):
+        """Returns the summed losses of each row's states, (B,), by term."""
+        (inputs, own), (_, teacher) = calls[0], teacher_calls[0]
+        is_token = tf.cast(inputs["padding_mask"] > 0, tf.float32)
+        chosen = layer_map(
+            self.layers, len(own["hidden"]) - 1, len(teacher["hidden"]) - 1
+        )
+        losses = {}
+        if self.cosine:
+            angles = 1 - cosine(own["hidden"][-1], teacher["hidden"][-1])
+            losses[COSINE] = tf.reduce_sum(angles * is_token, axis=1)
+        if self.hidden:
+            matched = [teacher["hidden"][layer] for layer in (0, *chosen)]
+            differences = [
+                mean_square(state, tf.stop_gradient(target))
+                for state, target in zip(
+                    projections(own["hidden"]), matched, strict=True
+                )
+            ]
+            mean = tf.add_n(differences) / len(differences)
+            losses[HIDDEN] = tf.reduce_sum(mean * is_token, axis=1)
+        if self.attention:
+            mask = is_token[:, tf.newaxis]
+            differences = [
+                score_difference(one, teacher["attentions"][layer - 1], mask)
+                for one, layer in zip(own["attentions"], chosen, strict=True)
+            ]
+            mean = tf.add_n(differences) / len(differences)
+            losses[ATTENTION] = tf.reduce_sum(mean * is_token, axis=1)
+        return losses
+
+    def loss(
+        self,
+        outputs: tasks.Tensors,
+        features: tasks.Tensors,
+        targets: tasks.Targets,
+    ) -> tasks.Tensors:
+        terms = dict(self.task.loss(outputs, features, targets))
+        for term, soft in self._soft_terms.items():
+            if soft in outputs:
+                _, weights = targets[soft]
+                divergence = divergence_from(
+                    outputs[soft], outputs[term] / self.temperature
+                )
+                terms[soft] = tf.reduce_sum(divergence * weights)
+        for name in self._state_weights:
+            if name in outputs:
+                terms[name] = tf.reduce_sum(outputs[name])
+        return terms
+
+
+def _shown(signatures: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k}: {str(v)[:60]}" for k, v in signatures.items())
+
+
+def layer_map(layers: str, own: int, teachers: int) -> tuple[int, ...]:
+    """Returns the teacher's layer of each of the student's, from 1.
+
+    layers: numbers with commas between; empty: evenly spaced, the last one is
+      the teacher's last. For 2 of 6: 3, 6.
+    """
+    if not layers:
+        return tuple(
+            max(1, round(number * teachers / own))
+            for number in range(1, own + 1)
+        )
+    try:
+        chosen = tuple(int(number) for number in layers.split(","))
+    except ValueError:
+        chosen = ()
+    if len(chosen) != own or not all(1 <= n <= teachers for n in chosen):
+        raise errors.InputError(
+            f"distillation_layers={layers}: expected a layer of the teacher, "
+            f"from 1 to {teachers}, for each of the network's {own} layers, "
+            "such as 2,4,6.",
+            argument="distillation_layers",
+        )
+    return chosen
+
+
+def mean_distribution(
+    logits: Sequence[tf.Tensor], temperature: float
+) -> tf.Tensor:
+    """Averages softmax(logits / T) of several teachers, (..., C) each."""
+    shares = [tf.nn.softmax(each / temperature) for each in logits]
+    return tf.stop_gradient(tf.add_n(shares) / len(shares))
+
+
+def divergence_from(shares: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns KL(p || softmax(logits)), p and logits (..., C) -> (...)."""
+    known = tf.math.xlogy(shares, shares)
+    found = shares * tf.nn.log_softmax(logits)
+    return tf.reduce_sum(known - found, axis=-1)
+
+
+def cosine(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """Returns the cosine of vectors (..., H), float32 (...)."""
+    one, other = (
+        tf.math.l2_normalize(tf.cast(each, tf.float32), axis=-1)
+        for each in (one, tf.stop_gradient(other))
+    )
+    return tf.reduce_sum(one * other, axis=-1)
+
+
+def mean_square(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """Returns the mean squared difference of vectors (..., H), float32."""
+    difference = tf.cast(one, tf.float32) - tf.cast(other, tf.float32)
+    return tf.reduce_mean(tf.square(difference), axis=-1)
+
+
+def score_difference(
+    own: tf.Tensor, teachers: tf.Tensor, mask: tf.Tensor
+) -> tf.Tensor:
+    """Compares attention scores, each without its mean over the keys.
+
+    Distributions (B, N, S, S), mask (B, 1, S) float32, 1 at tokens -> the mean
+    squared difference over heads and keys, (B, S).
+    """
+    mask = mask[:, tf.newaxis]  # (B, 1, 1, S)
+    count = tf.maximum(tf.reduce_sum(mask, axis=-1, keepdims=True), 1.0)
+
+    def scores(distribution):
+        # The log of a softmax is the score less a constant of the query.
+        score = tf.math.log(tf.maximum(distribution, 1e-30)) * mask
+        mean = tf.reduce_sum(score, axis=-1, keepdims=True) / count
+        return (score - mean) * mask
+
+    difference = scores(own) - tf.stop_gradient(scores(teachers))
+    squares = tf.reduce_sum(tf.square(difference), axis=-1) / count[..., 0]
+    return tf.reduce_mean(squares, axis=1)

@@ -1,0 +1,324 @@
+"""Distillation: the losses against NumPy in float64, and whole runs."""
+
+import json
+import os
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+import bert_keras
+from bert_keras import checkpoint, errors
+from bert_keras import model as model_lib
+from bert_keras import predictor as predictor_lib
+from bert_keras.networks import bert
+from bert_keras.tasks import classification, masked_lm
+from bert_keras.wrappers import distillation
+from tests import sharp, tiny
+
+LABELS = ("bad", "good")
+
+
+def softmax(x):
+    x = x - x.max(-1, keepdims=True)
+    return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def teacher_of(task, seed=1, **changes):
+    model = model_lib.BertModel(
+        bert.BertEncoder(tiny.bert(num_layers=4, **changes)), task
+    )
+    sharp.spread(model, seed)
+    return predictor_lib.Predictor(model, tiny.tokenizer())
+
+
+def student_of(task, *teachers, **changes):
+    """The model of a wrapper that is bound to predictors."""
+    waiting = list(teachers)
+    task = task.bind(lambda path: waiting.pop(0))
+    return model_lib.BertModel(
+        bert.BertEncoder(tiny.bert(dropout=0.0, **changes)), task
+    )
+
+
+def outputs_of(model, rows=4):
+    """Training outputs, features and targets."""
+    features = tiny.inputs(rows=rows)
+    labels = tf.constant(np.arange(rows) % 2, tf.int32)
+    targets = {"label": (labels, tf.constant([1.0, 0.5, 2.0, 0.0][:rows]))}
+    features, targets = model.task.randomize(features, targets, None)
+    outputs = model(features, targets=targets, training=True)
+    return outputs, features, targets
+
+
+def wrapped(**settings):
+    settings = {"teacher": "teacher"} | settings
+    return distillation.Distillation(
+        classification.Classification(labels=LABELS), **settings
+    )
+
+
+class LossesTest(parameterized.TestCase):
+    def test_answers_at_a_temperature(self):
+        teacher = teacher_of(classification.Classification(labels=LABELS))
+        model = student_of(
+            wrapped(temperature=3.0, soft=0.7, hard=0.3), teacher
+        )
+        outputs, features, targets = outputs_of(model)
+        losses = model.task.loss(outputs, features, targets)
+        gold = softmax(
+            np.float64(teacher.model(features, training=False)["label"]) / 3
+        )
+        own = np.float64(outputs["label"]) / 3
+        log_own = np.log(softmax(own))
+        weights = targets["label"][1].numpy()
+        divergence = (gold * (np.log(gold) - log_own)).sum(-1)
+        np.testing.assert_allclose(
+            losses["soft_label"], (divergence * weights).sum(), rtol=1e-4
+        )
+        self.assertEqual(
+            model.task.loss_weights, {"label": 0.3, "soft_label": 0.7 * 9}
+        )
+
+    def test_several_teachers_are_averaged(self):
+        teachers = [
+            teacher_of(classification.Classification(labels=LABELS), seed)
+            for seed in (1, 2)
+        ]
+        model = student_of(wrapped(teacher="a,b"), *teachers)
+        outputs, features, _ = outputs_of(model)
+        each = [
+            softmax(np.float64(t.model(features, training=False)["label"]) / 2)
+            for t in teachers
+        ]
+        np.testing.assert_allclose(
+            outputs["soft_label"], np.mean(each, axis=0), rtol=1e-4
+        )
+
+    def test_states_of_mapped_layers(self):
+        settings = {"soft": 0.0, "hidden": 1.0, "attention": 1.0}
+        teacher = teacher_of(
+            classification.Classification(labels=LABELS), hidden_size=32
+        )
+        model = student_of(wrapped(**settings, layers="1,3"), teacher)
+        outputs, features, _ = outputs_of(model)
+        encoders = model.encoder, teacher.model.encoder
+        own, other = (
+            each(
+                **{n: features[n] for n in each.config.inputs}, attentions=True
+            )
+            for each in encoders
+        )
+        mask = features["padding_mask"].numpy() > 0
+        w = {v.path: v.numpy() for v in model.head.distillation.weights}
+        of_embeddings, of_layers = w.values()
+        expected = np.zeros(len(mask))
+        for layer, (mine, its) in enumerate(((0, 0), (1, 1), (2, 3))):
+            kernel = of_layers if layer else of_embeddings
+            difference = own["hidden"][mine] @ kernel - other["hidden"][its]
+            expected += ((np.square(difference).mean(-1)) * mask).sum(1) / 3
+        np.testing.assert_allclose(outputs["hidden"], expected, rtol=1e-4)
+        expected = np.zeros(len(mask))
+        for mine, its in ((0, 0), (1, 2)):
+            pair = own["attentions"][mine], other["attentions"][its]
+            for row, real in enumerate(mask):
+                one, two = (
+                    np.log(np.float64(p)[row][:, real][:, :, real])
+                    for p in pair
+                )
+                one -= one.mean(-1, keepdims=True)
+                two -= two.mean(-1, keepdims=True)
+                expected[row] += np.square(one - two).mean((0, 2)).sum() / 2
+        np.testing.assert_allclose(outputs["attention"], expected, rtol=1e-3)
+
+    def test_scores_are_compared_up_to_what_a_softmax_does_not_see(self):
+        scores = random(1, 2, 3, 5)
+        other = random(1, 2, 3, 5, seed=1)
+        mask = np.array([[[1.0, 1, 1, 1, 0]]], np.float32)
+
+        def distribution(x):
+            x = np.where(mask[:, np.newaxis] > 0, x, -1e9)
+            return tf.constant(softmax(x), tf.float32)
+
+        found = distillation.score_difference(
+            distribution(scores), distribution(other), tf.constant(mask)
+        )
+        centred = [
+            x[..., :4] - x[..., :4].mean(-1, keepdims=True)
+            for x in (scores, other)
+        ]
+        expected = np.square(centred[0] - centred[1]).mean(-1).mean(1)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+    def test_the_angle_of_the_last_states(self):
+        teacher = teacher_of(classification.Classification(labels=LABELS))
+        model = student_of(wrapped(soft=0.0, cosine=1.0), teacher)
+        outputs, features, targets = outputs_of(model)
+        own, other = (
+            np.float64(
+                each(**{n: features[n] for n in each.config.inputs})["hidden"][
+                    -1
+                ]
+            )
+            for each in (model.encoder, teacher.model.encoder)
+        )
+        norms = np.linalg.norm(own, axis=-1) * np.linalg.norm(other, axis=-1)
+        angle = 1 - (own * other).sum(-1) / norms
+        mask = features["padding_mask"].numpy()
+        np.testing.assert_allclose(
+            outputs["cosine"], (angle * mask).sum(1), rtol=1e-4
+        )
+        np.testing.assert_array_equal(targets["cosine"][1], mask.sum(1))
+
+    @parameterized.parameters(
+        ("", 2, 6, (3, 6)),
+        ("", 3, 6, (2, 4, 6)),
+        ("", 4, 6, (2, 3, 4, 6)),
+        ("1,6", 2, 6, (1, 6)),
+    )
+    def test_layers_are_matched(self, layers, own, teachers, expected):
+        self.assertEqual(
+            distillation.layer_map(layers, own, teachers), expected
+        )
+
+    def test_only_the_student_learns_and_is_saved(self):
+        teacher = teacher_of(
+            classification.Classification(labels=LABELS), hidden_size=32
+        )
+        model = student_of(wrapped(hidden=1.0, attention=1.0), teacher)
+        outputs, features, targets = outputs_of(model)
+        with tf.GradientTape() as tape:
+            outputs = model(features, targets=targets, training=True)
+            losses = model.task.loss(outputs, features, targets)
+            loss = tf.add_n(list(losses.values()))
+        own = {id(variable) for variable in model.variables}
+        for variable in teacher.model.variables:
+            self.assertNotIn(id(variable), own)
+        gradients = tape.gradient(
+            loss, [v.value for v in model.trainable_variables]
+        )
+        self.assertNotIn(None, gradients)
+        served = model.task.for_serving()
+        self.assertIs(type(served), classification.Classification)
+        self.assertNotIn("teachers", model.task.to_dict())
+
+    def test_prediction_asks_no_teacher(self):
+        teacher = teacher_of(classification.Classification(labels=LABELS))
+        model = student_of(wrapped(cosine=1.0), teacher)
+        features = tiny.inputs()
+        self.assertEqual(set(model(features, training=False)), {"label"})
+
+
+class RefusedTest(parameterized.TestCase):
+    @parameterized.parameters(
+        ({"soft": 0.0}, "expected a weight above 0"),
+        ({"layers": "1,2"}, "has no effect"),
+    )
+    def test_settings_without_sense(self, settings, text):
+        with self.assertRaisesRegex(errors.InputError, text):
+            wrapped(**settings)
+
+    def test_other_answers(self):
+        other = classification.Classification(labels=("good", "bad"))
+        with self.assertRaisesRegex(errors.InputError, "same answers"):
+            student_of(wrapped(), teacher_of(other))
+
+    def test_other_shapes(self):
+        teacher = teacher_of(
+            classification.Classification(labels=LABELS), hidden_size=32
+        )
+        with self.assertRaisesRegex(errors.InputError, "of equal width"):
+            student_of(wrapped(cosine=1.0), teacher)
+        teacher = teacher_of(
+            classification.Classification(labels=LABELS), num_heads=4
+        )
+        with self.assertRaisesRegex(errors.InputError, "as many heads"):
+            student_of(wrapped(attention=1.0), teacher)
+        teacher = teacher_of(classification.Classification(labels=LABELS))
+        with self.assertRaisesRegex(errors.InputError, "each of the network"):
+            student_of(wrapped(hidden=1.0, layers="5,6"), teacher)
+
+    def test_states_of_several(self):
+        teacher = teacher_of(classification.Classification(labels=LABELS))
+        with self.assertRaisesRegex(errors.InputError, "states of one"):
+            student_of(wrapped(teacher="a,b", cosine=1.0), teacher, teacher)
+
+
+class RunsTest(absltest.TestCase):
+    def test_a_student_learns_what_labels_do_not_say(self):
+        folder = self.create_tempdir().full_path
+        path = os.path.join(folder, "train.tsv")
+        words = "good bad fine dull old new".split()
+        rows = [f"the {a} film is {b}" for a in words for b in words] * 4
+        with open(path, "w", encoding="utf-8") as file:
+            # Labels that say nothing.
+            lines = [f"{row}\t{LABELS[n % 2]}\n" for n, row in enumerate(rows)]
+            file.writelines(["text\tlabel\n", *lines])
+        teacher = os.path.join(folder, "teacher")
+        found = teacher_of(
+            classification.Classification(labels=LABELS, seq_length=12)
+        )
+        checkpoint.save(teacher, found.model, found.tokenizer, step=0)
+        start = os.path.join(folder, "start")
+        keras.utils.set_random_seed(1)
+        model = model_lib.BertModel(bert.BertEncoder(tiny.bert()), None)
+        checkpoint.save(start, model, tiny.tokenizer(), step=0)
+        agreement = {}
+        for hard, soft in ((0.0, 1.0), (1.0, 0.0)):
+            output = os.path.join(folder, f"student{hard}")
+            student = bert_keras.finetune(
+                start,
+                path,
+                task="classification",
+                output=output,
+                seq_length=12,
+                epochs=6,
+                batch_size=16,
+                learning_rate=5e-3,
+                report_to="",
+                wrappers="distillation" if soft else "",
+                **(
+                    {
+                        "distillation_teacher": teacher,
+                        "distillation_hard": hard,
+                        "distillation_attention": 0.1,
+                    }
+                    if soft
+                    else {}
+                ),
+            )
+            answers = [
+                [each["label"] for each in model.predict(rows)]
+                for model in (student, found)
+            ]
+            agreement[soft] = np.mean(np.array(answers[0]) == answers[1])
+            with open(
+                os.path.join(output, "settings.json"), encoding="utf-8"
+            ) as file:
+                stored = json.load(file)
+            self.assertEqual("teacher 1" in str(stored), bool(soft))
+        self.assertGreater(agreement[1.0], 0.85, agreement)
+        self.assertLess(agreement[0.0], 0.7, agreement)
+
+    def test_masked_lm_distills_too(self):
+        task = masked_lm.MaskedLM(objective="none").adapt([], tiny.tokenizer())
+        teacher = teacher_of(task)
+        model = student_of(
+            distillation.Distillation(task, teacher="t", cosine=1.0), teacher
+        )
+        features = tiny.inputs()
+        seeds = tf.zeros((4, 2), tf.int32)
+        features, targets = model.task.randomize(features, {}, seeds)
+        outputs = model(features, targets=targets, training=True)
+        losses = model.task.loss(outputs, features, targets)
+        self.assertEqual(set(losses), {"masked_lm", "soft_masked_lm", "cosine"})
+        self.assertEqual(set(losses), set(targets))
+
+
+if __name__ == "__main__":
+    absltest.main()
