@@ -125,6 +125,8 @@ def config_for(
             "Choose a recurrent decoder, or another network.",
             argument="decoder",
         )
+    if kind == "transformer" and isinstance(network, layers.TransformerConfig):
+        _refuse_shared_sublayers(network)
     if not num_layers:
         num_layers = network.num_layers if kind == "transformer" else 1
     return DecoderConfig(
@@ -138,6 +140,17 @@ def config_for(
         first_state=first_state,
         **values,
     )
+
+
+def _refuse_shared_sublayers(network: layers.TransformerConfig) -> None:
+    if network.shared_sublayers != "all":
+        raise errors.InputError(
+            "decoder=transformer has no groups of layers that could share "
+            "sublayers, and the network has shared_sublayers="
+            f"{network.shared_sublayers}. Choose a recurrent decoder, or a "
+            "network without shared_sublayers.",
+            argument="decoder",
+        )
 
 
 class Decoder(keras.layers.Layer):

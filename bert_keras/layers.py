@@ -65,6 +65,7 @@ class TransformerConfig(base.NetworkConfig):
     position: str
     max_position_embeddings: int
     residual: bool = True
+    shared_sublayers: str = "all"
 
     @property
     def head_width(self) -> int:
@@ -414,30 +415,53 @@ class Block(keras.layers.Layer):
     With positions (B, P) int32 only the outputs at these positions are
     computed; they still attend to all S tokens: mask (B, 1 or P, S)
     -> (B, P, H), (B, N, P, S).
+
+    group: another block of the same group, whose attention or feed-forward
+      layer this one uses, with its LayerNorm (config.shared_sublayers). Its
+      variables keep the path of the block that was built first.
     """
 
-    def __init__(self, config: TransformerConfig, **kwargs: Any):
+    def __init__(
+        self,
+        config: TransformerConfig,
+        *,
+        group: "Block | None" = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.config = config
         dtype = self.dtype_policy
-        self.attention = SelfAttention(config, name="attention", dtype=dtype)
-        self.attention_norm = layer_norm(
-            config, name="attention_norm", dtype=dtype
-        )
-        self.feed_forward = FeedForward(
-            config, name="feed_forward", dtype=dtype
-        )
-        self.feed_forward_norm = layer_norm(
-            config, name="feed_forward_norm", dtype=dtype
-        )
+        if group and config.shared_sublayers == "attention":
+            self.attention: SelfAttention = group.attention
+            self.attention_norm: LayerNorm = group.attention_norm
+        else:
+            self.attention = SelfAttention(
+                config, name="attention", dtype=dtype
+            )
+            self.attention_norm = layer_norm(
+                config, name="attention_norm", dtype=dtype
+            )
+        if group and config.shared_sublayers == "feed_forward":
+            self.feed_forward: FeedForward = group.feed_forward
+            self.feed_forward_norm: LayerNorm = group.feed_forward_norm
+        else:
+            self.feed_forward = FeedForward(
+                config, name="feed_forward", dtype=dtype
+            )
+            self.feed_forward_norm = layer_norm(
+                config, name="feed_forward_norm", dtype=dtype
+            )
         self.dropout = Dropout(config.dropout, dtype=dtype)
 
     def build(self, input_shape: Shape | None = None) -> None:
-        shape = (None, None, self.config.hidden_size)
-        self.attention.build(shape)
-        self.attention_norm.build(shape)
-        self.feed_forward.build(shape)
-        self.feed_forward_norm.build(shape)
+        for layer in (
+            self.attention,
+            self.attention_norm,
+            self.feed_forward,
+            self.feed_forward_norm,
+        ):
+            if not layer.built:  # by another block of the group
+                layer.build((None, None, self.config.hidden_size))
         self.built = True
 
     def call(

@@ -174,11 +174,11 @@ def to_values(
         "pooler": (True,),
         "position": ("learned",),
         "residual": (True,),
+        "shared_sublayers": ("all",),
         "activation": tuple(ACTIVATIONS.values()),
     }
     if is_albert:
         required["causal"] = (False,)
-        _require_narrow(config)
     else:
         required["num_hidden_groups"] = (None, config.num_layers)
         required["embedding_size"] = (None, config.hidden_size)
@@ -193,6 +193,8 @@ def to_values(
             f"{', '.join(other)}; this network has "
             f"{other}."
         )
+    if is_albert:
+        _require_narrow(config)
     values = {
         "model_type": model_type,
         "hidden_act": next(

@@ -14,6 +14,11 @@ NETWORKS = {
     "two_segments": {"causal": True},
     "pre_norm": {"causal": True, "norm_first": True, "num_segments": 1},
     "shared": {"causal": True, "num_hidden_groups": 1, "embedding_size": 8},
+    "shared_sublayers": {
+        "causal": True,
+        "num_hidden_groups": 1,
+        "shared_sublayers": "feed_forward",
+    },
     "sinusoidal": {
         "causal": True,
         "position": "sinusoidal",
