@@ -35,6 +35,7 @@ _OF_TRANSFORMERS = (
     "norm_first",
     "position",
     "max_position_embeddings",
+    "residual",
 )
 _HEAD_WIDTH = 64  # of networks without heads; that of BERT and Vaswani et al.
 
@@ -71,6 +72,7 @@ class DecoderConfig(layers.TransformerConfig):
     activation: str = "gelu"
     position: str = "sinusoidal"
     max_position_embeddings: int = 512
+    residual: bool = True
     dropout: float = 0.1
     attention_dropout: float = 0.1
     initializer_range: float = 0.02

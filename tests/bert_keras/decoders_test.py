@@ -186,10 +186,39 @@ class DecoderTest(parameterized.TestCase):
         changed = np.abs(layer(ids(), source(), table) - expected).max((0, 1))
         self.assertEqual(np.flatnonzero(changed > 1e-6).tolist(), [TARGETS + 3])
 
-    def test_sinusoidal_positions(self):
-        layer = decoder(network=tiny.bert(position="sinusoidal"))
+    @parameterized.parameters(
+        {"position": "sinusoidal"},
+        {"residual": False},
+        {"residual": False, "norm_first": True},
+    )
+    def test_steps_have_the_fields_of_the_network(self, **fields):
+        layer = decoder(network=tiny.bert(**fields))
         logits, _ = stepwise(layer, ids(), source())
         np.testing.assert_allclose(logits, layer(ids(), source()), atol=2e-5)
+
+    @parameterized.parameters(False, True)
+    def test_without_residual_a_sublayer_replaces_its_input(self, norm_first):
+        network = tiny.bert(residual=False, norm_first=norm_first)
+        block = decoder(network=network).blocks[0]
+        x = tf.random.stateless_normal((3, LENGTH, 16), (1, 2))
+        mask = tf.ones((3, LENGTH, LENGTH), tf.bool)
+        source_mask = tf.ones((3, 1, 7), tf.bool)
+        keys_values = block.cross_attention.read(source().states)
+        y = x
+        for norm, sublayer in (
+            (block.attention_norm, lambda y: block.attention(y, mask)),
+            (
+                block.cross_attention_norm,
+                lambda y: block.cross_attention(y, keys_values, source_mask)[0],
+            ),
+            (block.feed_forward_norm, block.feed_forward),
+        ):
+            y = norm(y) if norm_first else y
+            y = tf.reshape(sublayer(y), x.shape)
+            y = y if norm_first else norm(y)
+        np.testing.assert_allclose(
+            block(x, mask, keys_values, source_mask), y, atol=1e-5
+        )
 
     def test_widths_that_no_heads_divide_are_refused(self):
         network = tiny.elmo(projection_size=97, lstm_size=100)
