@@ -36,6 +36,7 @@ _OF_TRANSFORMERS = (
     "position",
     "max_position_embeddings",
     "residual",
+    "shared_query_key",
 )
 _HEAD_WIDTH = 64  # of networks without heads; that of BERT and Vaswani et al.
 
@@ -73,6 +74,7 @@ class DecoderConfig(layers.TransformerConfig):
     position: str = "sinusoidal"
     max_position_embeddings: int = 512
     residual: bool = True
+    shared_query_key: bool = False  # in self-attention
     dropout: float = 0.1
     attention_dropout: float = 0.1
     initializer_range: float = 0.02

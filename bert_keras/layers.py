@@ -65,6 +65,7 @@ class TransformerConfig(base.NetworkConfig):
     position: str
     max_position_embeddings: int
     residual: bool = True
+    shared_query_key: bool = False
     shared_sublayers: str = "all"
 
     @property
@@ -236,14 +237,18 @@ class SelfAttention(keras.layers.Layer):
     x: mask (B, 1 or P, S) -> (B P, H), (B, N, P, S).
 
     One matmul computes queries, keys and values: the kernel (H, 3 H) has the
-    queries' columns first, then the keys', then the values'.
+    queries' columns first, then the keys', then the values'. With
+    shared_query_key it is (H, 2 H): the queries are also the keys.
     """
 
     def __init__(self, config: TransformerConfig, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         width, dtype = config.hidden_size, self.dtype_policy
-        self.qkv = dense(config, 3 * width, name="qkv", dtype=dtype)
+        self.num_parts = 2 if config.shared_query_key else 3
+        self.qkv = dense(
+            config, self.num_parts * width, name="qkv", dtype=dtype
+        )
         self.out = dense(config, width, name="out", dtype=dtype)
         self.dropout = Dropout(config.attention_dropout, dtype=dtype)
 
@@ -262,7 +267,7 @@ class SelfAttention(keras.layers.Layer):
     ) -> Tensor | tuple[Tensor, Tensor]:
         if query_states is None:
             query_states = x
-            query, key, value = self._project(x)
+            query, key, value = self.project(x)
         else:
             query, key, value = self._project_separately(query_states, x)
         context, attention = self._attend(query, key, value, mask, training)
@@ -282,7 +287,7 @@ class SelfAttention(keras.layers.Layer):
         token, whose key and value are written into `cache` at its `position`
         (B,) int32: x (B, 1, H), mask (B, 1, T) -> (B, H), 2 of (B, N, T, D).
         """
-        query, key, value = self._project(x)
+        query, key, value = self.project(x)
         if cache is not None:
             key = written(cache[0], key, position)
             value = written(cache[1], value, position)
@@ -290,21 +295,21 @@ class SelfAttention(keras.layers.Layer):
         output = self.out(rows(ops.reshape(context, ops.shape(x))))
         return output, (key, value)
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Computes queries, keys, values: (B, S, H) -> 3 of (B, N, S, D)."""
+        heads, width = self.config.num_heads, self.config.head_width
+        parts, qkv = self.num_parts, self.qkv(rows(x))
+        qkv = ops.reshape(qkv, (-1, ops.shape(x)[1], parts, heads, width))
+        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3 or 2, B, N, S, D)
+        # Unstack, do not slice: the gradient of a slice is a zero-padded
+        # tensor of the full size, and three of those would be added.
+        return _query_key_value(ops.unstack(qkv, parts, axis=0))
+
     def _attend(self, query, key, value, mask, training):
         """Returns the context (B, P, N, D) and the distributions."""
         return attend(
             query, key, value, mask, dropout=self.dropout, training=training
         )
-
-    def _project(self, x):
-        """Computes queries, keys, values: (B, S, H) -> 3 of (B, N, S, D)."""
-        heads, width = self.config.num_heads, self.config.head_width
-        qkv = self.qkv(rows(x))
-        qkv = ops.reshape(qkv, (-1, ops.shape(x)[1], 3, heads, width))
-        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, B, N, S, D)
-        # Unstack, do not slice: the gradient of a slice is a zero-padded
-        # tensor of the full size, and three of those would be added.
-        return ops.unstack(qkv, 3, axis=0)
 
     def _project_separately(self, query_states, x):
         """Computes queries from query_states, keys and values from x.
@@ -314,17 +319,19 @@ class SelfAttention(keras.layers.Layer):
         heads, width = self.config.num_heads, self.config.head_width
         if self.qkv.quantization_mode is not None:
             # A quantized kernel is integers, whose scales the layer applies.
-            query, _, _ = self._project(query_states)
-            return query, *self._project(x)[1:]
+            query, _, _ = self.project(query_states)
+            return query, *self.project(x)[1:]
         # Split the kernel: calling self.qkv would also compute the queries
         # of all of x.
-        kernel_parts = ops.split(
-            ops.convert_to_tensor(self.qkv.kernel), 3, axis=1
+        kernel_parts, bias_parts = (
+            _query_key_value(
+                ops.split(ops.convert_to_tensor(each), self.num_parts, axis=-1)
+            )
+            for each in (self.qkv.kernel, self.qkv.bias)
         )
-        biases = ops.split(ops.convert_to_tensor(self.qkv.bias), 3)
         projected = []
         for states, kernel, bias in zip(
-            (query_states, x, x), kernel_parts, biases, strict=True
+            (query_states, x, x), kernel_parts, bias_parts, strict=True
         ):
             projection = ops.add(ops.matmul(rows(states), kernel), bias)
             projection = ops.reshape(
@@ -332,6 +339,12 @@ class SelfAttention(keras.layers.Layer):
             )
             projected.append(ops.transpose(projection, (0, 2, 1, 3)))
         return projected
+
+
+def _query_key_value(parts):
+    """Returns three parts of three; of two, the first is query and key."""
+    *_, key, value = parts
+    return parts[0], key, value
 
 
 def attend(

@@ -77,6 +77,7 @@ _FIXED: dict[str, Any] = {
     "pooler": True,
     "position": "learned",
     "residual": True,
+    "shared_query_key": False,
     "shared_sublayers": "all",
     "layer_norm_epsilon": 1e-12,
 }

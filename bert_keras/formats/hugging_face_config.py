@@ -174,6 +174,7 @@ def to_values(
         "pooler": (True,),
         "position": ("learned",),
         "residual": (True,),
+        "shared_query_key": (False,),
         "shared_sublayers": ("all",),
         "activation": tuple(ACTIVATIONS.values()),
     }

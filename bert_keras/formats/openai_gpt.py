@@ -222,6 +222,7 @@ def _to_values(
         "embedding_size": (None, config.hidden_size),
         "position": ("learned",),
         "residual": (True,),
+        "shared_query_key": (False,),
         "shared_sublayers": ("all",),
         "activation": tuple(ACTIVATIONS.values()),
         "intermediate_size": (4 * config.hidden_size,),

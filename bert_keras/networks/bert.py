@@ -21,7 +21,7 @@ SHARED_SUBLAYERS = ("all", "attention", "feed_forward")
 _MOST, _MOST_LAYERS = 2**31 - 1, 10_000
 # Fields that `to_dict` leaves out at their default: earlier versions can read
 # the files of networks that do not need them.
-_LATER = ("shared_sublayers",)
+_LATER = ("shared_query_key", "shared_sublayers")
 _SIZES = (
     "vocab_size",
     "hidden_size",
@@ -77,6 +77,9 @@ class BertConfig(layers.TransformerConfig):
     # False, for experiments: a sublayer's output replaces its input, to which
     # it is added otherwise.
     residual: bool = True
+    # True: one projection gives the queries and the keys (Reformer, Kitaev et
+    # al. 2020, section 2, without the normalisation of its keys).
+    shared_query_key: bool = False
     # What the layers of a group share: "all", or "attention" or "feed_forward"
     # alone (ALBERT, 4.4). Each LayerNorm belongs to its sublayer.
     shared_sublayers: str = "all"

@@ -190,11 +190,20 @@ class DecoderTest(parameterized.TestCase):
         {"position": "sinusoidal"},
         {"residual": False},
         {"residual": False, "norm_first": True},
+        {"shared_query_key": True},
     )
     def test_steps_have_the_fields_of_the_network(self, **fields):
         layer = decoder(network=tiny.bert(**fields))
         logits, _ = stepwise(layer, ids(), source())
         np.testing.assert_allclose(logits, layer(ids(), source()), atol=2e-5)
+        for name, value in fields.items():
+            self.assertEqual(getattr(layer.config, name), value)
+
+    def test_the_queries_of_a_decoder_may_be_its_keys(self):
+        block = decoder(network=tiny.bert(shared_query_key=True)).blocks[0]
+        self.assertEqual(block.attention.qkv.kernel.shape, (16, 32))
+        query, key, _ = block.attention.project(source().states)
+        np.testing.assert_array_equal(query, key)
 
     @parameterized.parameters(False, True)
     def test_without_residual_a_sublayer_replaces_its_input(self, norm_first):

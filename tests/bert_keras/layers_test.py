@@ -146,7 +146,7 @@ def _fused_ops(function):
     )
 
 
-class FormulasTest(absltest.TestCase):
+class FormulasTest(parameterized.TestCase):
     def test_sinusoids(self):
         """Vaswani et al. 2017, 3.5: PE(p, 2i) = sin(p / 10000^(2i/d)).
 
@@ -172,9 +172,12 @@ class FormulasTest(absltest.TestCase):
         causal = layers.attention_mask(padding_mask, causal=True).numpy()
         np.testing.assert_array_equal(causal, np.tril(expected))
 
-    def test_attention_is_softmax_of_the_scaled_scores_that_are_seen(self):
+    @parameterized.parameters(False, True)
+    def test_attention_is_softmax_of_the_scaled_scores_that_are_seen(
+        self, shared
+    ):
         """softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, equation 1)."""
-        bert = tiny.bert(attention_dropout=0.0)
+        bert = tiny.bert(attention_dropout=0.0, shared_query_key=shared)
         layer = layers.SelfAttention(bert)
         layer.build()
         random = np.random.default_rng(0)
@@ -188,10 +191,11 @@ class FormulasTest(absltest.TestCase):
         visible = layers.attention_mask(padding_mask).numpy()[:, np.newaxis]
         x = hidden().numpy().astype(np.float64)
         qkv = x @ values["qkv/kernel"] + values["qkv/bias"]
-        query, key, value = (
+        *query, key, value = (
             part.reshape(4, 12, 2, 8).transpose(0, 2, 1, 3)
-            for part in np.split(qkv, 3, axis=-1)
+            for part in np.split(qkv, 2 if shared else 3, axis=-1)
         )
+        query = key if shared else query[0]
         scores = np.exp(query @ key.swapaxes(2, 3) / np.sqrt(8)) * visible
         real = padding_mask.numpy() > 0
         sums = scores.sum(axis=-1, keepdims=True)
@@ -255,6 +259,26 @@ class SkipInitTest(absltest.TestCase):
         np.testing.assert_array_equal(value, np.zeros((2, 3)))
         layers.initializer(tiny.bert())
         self.assertNotEqual(random.getstate(), before)
+
+    def test_scores_of_a_shared_query_and_key_are_symmetric(self):
+        """log p(j | i) is the score of i and j, less a constant of i.
+
+        So the differences of both directions add up to 0 around a triangle.
+        """
+        for shared in (False, True):
+            layer = layers.SelfAttention(tiny.bert(shared_query_key=shared))
+            layer.build()
+            random = np.random.default_rng(0)
+            for variable in layer.trainable_variables:
+                variable.assign(random.normal(0, 0.3, variable.shape))
+            mask = tf.ones((4, 12, 12), tf.bool)
+            _, attention = layer(hidden(), mask, attentions=True)
+            logs = np.log(attention)
+            both = logs - logs.swapaxes(2, 3)
+            i, j, k = 1, 5, 9
+            around = both[..., i, j] + both[..., j, k] + both[..., k, i]
+            self.assertEqual(np.abs(around).max() < 1e-4, shared)
+            self.assertEqual(layer.qkv.kernel.shape, (16, 48 - 16 * shared))
 
 
 if __name__ == "__main__":

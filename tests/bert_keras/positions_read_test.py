@@ -28,6 +28,7 @@ NETWORKS = {
     "post_norm": {},
     "norm_first": {"norm_first": True},
     "albert": {"num_hidden_groups": 1, "embedding_size": 8},
+    "shared_query_key": {"shared_query_key": True},
     "shared_attention": {
         "num_hidden_groups": 1,
         "shared_sublayers": "attention",

@@ -26,6 +26,7 @@ FORMATS = {
 # The field that is refused, last; what it needs, before.
 FIELDS = (
     {"residual": False},
+    {"shared_query_key": True},
     {"num_hidden_groups": 2, "shared_sublayers": "attention"},
     {"num_hidden_groups": 2, "shared_sublayers": "feed_forward"},
 )
