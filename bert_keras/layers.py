@@ -64,6 +64,7 @@ class TransformerConfig(base.NetworkConfig):
     num_segments: int
     position: str
     max_position_embeddings: int
+    embedding_sum: bool = True
     residual: bool = True
     shared_query_key: bool = False
     shared_sublayers: str = "all"
@@ -129,7 +130,8 @@ class Embeddings(keras.layers.Layer):
 
     token_ids, segment_ids, position_ids (B, S) int32 -> (B, S, H).
     position_ids default to 0, 1, 2, ... in every row. A network with one
-    segment takes no segment_ids; any other requires them.
+    segment takes no segment_ids; any other requires them. Without
+    embedding_sum, the three are concatenated, (B, S, 3 E), and projected.
 
     The tables are float32 under every dtype policy, so that only the vectors
     of the batch are cast to it and not the whole table.
@@ -143,17 +145,18 @@ class Embeddings(keras.layers.Layer):
         if config.embedding_norm and not config.norm_first:
             self.norm = layer_norm(config, name="norm", dtype="float32")
         self.dropout = Dropout(config.dropout, dtype="float32")
-        self.project = None
-        if config.embedding_width != config.hidden_size:
-            self.project = dense(
-                config,
-                config.hidden_size,
-                name="project",
-                dtype=self.dtype_policy,
-            )
+        self.combine = self.project = None
+        if not config.embedding_sum:
+            self.combine = self._to_hidden("combine")
+        elif config.embedding_width != config.hidden_size:
+            self.project = self._to_hidden("project")
+
+    def _to_hidden(self, name: str) -> keras.layers.Dense:
+        width, dtype = self.config.hidden_size, self.dtype_policy
+        return dense(self.config, width, name=name, dtype=dtype)
 
     def build(self, input_shape: Shape | None = None) -> None:
-        config, width = self.config, self.config.embedding_width
+        config = self.config
         self.token_table = self._table("token", config.vocab_size)
         self.segment_table = self._table("segment", config.num_segments)
         self.position_table = None
@@ -161,11 +164,19 @@ class Embeddings(keras.layers.Layer):
             self.position_table = self._table(
                 "position", config.max_position_embeddings
             )
+        self._build_layers(num_embeddings=3)
+        self.built = True
+
+    def _build_layers(self, *, num_embeddings: int) -> None:
+        """Builds the layers for as many embeddings as `_combined` takes."""
+        width = self.config.embedding_width
+        if self.combine:
+            self.combine.build((None, None, num_embeddings * width))
+            width = self.config.hidden_size
         if self.norm:
             self.norm.build((None, None, width))
         if self.project:
             self.project.build((None, None, width))
-        self.built = True
 
     def _table(self, name: str, rows: int) -> keras.Variable:
         return self.add_weight(
@@ -189,12 +200,25 @@ class Embeddings(keras.layers.Layer):
                 f"segment_ids were {'not ' * (segment_ids is None)}given; "
                 "pass what `config.inputs` names."
             )
-        x = ops.take(self.token_table, token_ids, axis=0)
         if segment_ids is None:
-            x = x + ops.convert_to_tensor(self.segment_table)
+            segments = ops.convert_to_tensor(self.segment_table)
         else:
-            x = x + ops.take(self.segment_table, segment_ids, axis=0)
-        x = x + self._position_embeddings(ops.shape(token_ids)[1], position_ids)
+            segments = ops.take(self.segment_table, segment_ids, axis=0)
+        return self._combined(
+            ops.take(self.token_table, token_ids, axis=0),
+            segments,
+            self._position_embeddings(ops.shape(token_ids)[1], position_ids),
+            training=training,
+        )
+
+    def _combined(self, tokens, *others, training):
+        """Combines embeddings (B, S, E), the others broadcast -> (B, S, H)."""
+        if self.combine:
+            shape = ops.shape(tokens)
+            others = [ops.broadcast_to(each, shape) for each in others]
+            x = self.combine(ops.concatenate([tokens, *others], axis=-1))
+        else:
+            x = sum(others, tokens)
         if self.norm:
             x = self.norm(x)
         x = self.dropout(x, training=training)

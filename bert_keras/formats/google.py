@@ -76,6 +76,7 @@ _FIXED: dict[str, Any] = {
     "embedding_norm": True,
     "pooler": True,
     "position": "learned",
+    "embedding_sum": True,
     "residual": True,
     "shared_query_key": False,
     "shared_sublayers": "all",

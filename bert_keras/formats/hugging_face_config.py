@@ -173,6 +173,7 @@ def to_values(
         "embedding_norm": (True,),
         "pooler": (True,),
         "position": ("learned",),
+        "embedding_sum": (True,),
         "residual": (True,),
         "shared_query_key": (False,),
         "shared_sublayers": ("all",),

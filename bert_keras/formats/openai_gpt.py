@@ -221,6 +221,7 @@ def _to_values(
         "num_hidden_groups": (None, config.num_layers),
         "embedding_size": (None, config.hidden_size),
         "position": ("learned",),
+        "embedding_sum": (True,),
         "residual": (True,),
         "shared_query_key": (False,),
         "shared_sublayers": ("all",),

@@ -21,7 +21,7 @@ SHARED_SUBLAYERS = ("all", "attention", "feed_forward")
 _MOST, _MOST_LAYERS = 2**31 - 1, 10_000
 # Fields that `to_dict` leaves out at their default: earlier versions can read
 # the files of networks that do not need them.
-_LATER = ("shared_query_key", "shared_sublayers")
+_LATER = ("embedding_sum", "shared_query_key", "shared_sublayers")
 _SIZES = (
     "vocab_size",
     "hidden_size",
@@ -74,6 +74,9 @@ class BertConfig(layers.TransformerConfig):
     # "sinusoidal_scaled": multiplied by max_position_embeddings^-0.5, so that
     # they are not much larger than the token embeddings.
     position: str = "learned"
+    # False, for experiments: in place of the sum, token, segment and position
+    # embeddings are concatenated and projected to hidden_size.
+    embedding_sum: bool = True
     # False, for experiments: a sublayer's output replaces its input, to which
     # it is added otherwise.
     residual: bool = True

@@ -191,6 +191,8 @@ class DecoderTest(parameterized.TestCase):
         {"residual": False},
         {"residual": False, "norm_first": True},
         {"shared_query_key": True},
+        {"embedding_sum": False},
+        {"embedding_sum": False, "position": "sinusoidal"},
     )
     def test_steps_have_the_fields_of_the_network(self, **fields):
         layer = decoder(network=tiny.bert(**fields))
@@ -198,6 +200,28 @@ class DecoderTest(parameterized.TestCase):
         np.testing.assert_allclose(logits, layer(ids(), source()), atol=2e-5)
         for name, value in fields.items():
             self.assertEqual(getattr(layer.config, name), value)
+
+    def test_concatenated_embeddings_are_those_of_tokens_and_positions(self):
+        network = tiny.bert(embedding_sum=False, embedding_size=8)
+        layer = decoder(network=network, vocab_size=0)
+        self.assertEqual(layer.embeddings.combine.kernel.shape, (16, 16))
+        tokens, positions = np.split(layer.embeddings.combine.kernel, 2)
+        table = np.random.default_rng(5).normal(size=(network.vocab_size, 8))
+        x = table[ids()] @ tokens
+        x += layer.embeddings.position_table.numpy()[:LENGTH] @ positions
+        x -= x.mean(-1, keepdims=True)
+        np.testing.assert_allclose(
+            layer.embeddings(ids(), tf.constant(table, tf.float32)),
+            x / x.std(-1, keepdims=True),
+            atol=1e-5,
+        )
+
+    def test_a_recurrent_decoder_has_nothing_to_concatenate(self):
+        for size in (8, 16):
+            network = tiny.bert(embedding_sum=False, embedding_size=size)
+            layer = decoder("lstm", network=network, vocab_size=0)
+            self.assertIsNone(layer.embeddings.combine)
+            self.assertEqual(layer.embeddings.project is None, size == 16)
 
     def test_the_queries_of_a_decoder_may_be_its_keys(self):
         block = decoder(network=tiny.bert(shared_query_key=True)).blocks[0]

@@ -14,6 +14,11 @@ NETWORKS = {
     "two_segments": {"causal": True},
     "pre_norm": {"causal": True, "norm_first": True, "num_segments": 1},
     "shared": {"causal": True, "num_hidden_groups": 1, "embedding_size": 8},
+    "concatenated": {
+        "causal": True,
+        "embedding_sum": False,
+        "embedding_size": 8,
+    },
     "shared_query_key": {"causal": True, "shared_query_key": True},
     "shared_sublayers": {
         "causal": True,

@@ -146,6 +146,88 @@ def _fused_ops(function):
     )
 
 
+def concatenating(config, parts):
+    """Embeddings with a projection of blocks of the identity."""
+    layer = layers.Embeddings(config)
+    layer.build()
+    identities = [np.eye(config.embedding_width, config.hidden_size)] * parts
+    layer.combine.kernel.assign(np.concatenate(identities))
+    return layer
+
+
+class ConcatenationTest(parameterized.TestCase):
+    @parameterized.product(
+        position=("learned", "sinusoidal"), embedding_norm=(False, True)
+    )
+    def test_with_blocks_of_the_identity_it_is_the_sum(self, **fields):
+        inputs = tiny.inputs()
+        ids = inputs["token_ids"], inputs["segment_ids"]
+        total = layers.Embeddings(tiny.bert(**fields))
+        total.build()
+        layer = concatenating(tiny.bert(embedding_sum=False, **fields), 3)
+        for name in ("token_table", "segment_table", "position_table", "norm"):
+            source, target = getattr(total, name), getattr(layer, name)
+            if isinstance(source, layers.LayerNorm):
+                source, target = source.gamma, target.gamma
+            if source is not None:
+                value = tf.random.stateless_normal(source.shape, (1, 2))
+                source.assign(value)
+                target.assign(value)
+        position_ids = tf.constant([[*range(6)] * 2] * 4)
+        for positions in (None, position_ids):
+            np.testing.assert_allclose(
+                layer(*ids, positions), total(*ids, positions), atol=1e-5
+            )
+
+    @parameterized.parameters(False, True)
+    def test_it_is_the_projection_of_each(self, one_segment):
+        config = tiny.bert(
+            embedding_sum=False,
+            embedding_size=8,
+            embedding_norm=False,
+            num_segments=1 if one_segment else 2,
+        )
+        layer = layers.Embeddings(config)
+        layer.build()
+        random = np.random.default_rng(0)
+        values = {}
+        for variable in layer.trainable_variables:
+            value = random.normal(0, 0.5, variable.shape)
+            variable.assign(value)
+            values[variable.path.split("/", 1)[1]] = value
+        inputs = tiny.inputs()
+        segment_ids = None if one_segment else inputs["segment_ids"]
+        kernels = np.split(values["combine/kernel"], 3)
+        expected = (
+            values["token"][inputs["token_ids"]] @ kernels[0]
+            + values["segment"][0 if one_segment else segment_ids] @ kernels[1]
+            + values["position"][:12] @ kernels[2]
+            + values["combine/bias"]
+        )
+        actual = layer(inputs["token_ids"], segment_ids)
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+    def test_it_has_the_dtype_of_the_policy(self):
+        layer = layers.Embeddings(
+            tiny.bert(embedding_sum=False), dtype="mixed_bfloat16"
+        )
+        layer.build()
+        inputs = tiny.inputs()
+        x = layer(inputs["token_ids"], inputs["segment_ids"])
+        self.assertEqual(x.dtype, tf.bfloat16)
+
+    def test_parameters(self):
+        """Three tables (R, E), the kernel (3 E, H), its bias and LayerNorm."""
+        for width in (8, 16):
+            config = tiny.bert(embedding_sum=False, embedding_size=width)
+            layer = layers.Embeddings(config)
+            layer.build()
+            rows = config.vocab_size + 2 + 64
+            self.assertEqual(
+                layer.count_params(), rows * width + 3 * width * 16 + 3 * 16
+            )
+
+
 class FormulasTest(parameterized.TestCase):
     def test_sinusoids(self):
         """Vaswani et al. 2017, 3.5: PE(p, 2i) = sin(p / 10000^(2i/d)).

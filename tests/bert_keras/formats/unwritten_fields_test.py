@@ -25,6 +25,7 @@ FORMATS = {
 }
 # The field that is refused, last; what it needs, before.
 FIELDS = (
+    {"embedding_sum": False},
     {"residual": False},
     {"shared_query_key": True},
     {"num_hidden_groups": 2, "shared_sublayers": "attention"},
