@@ -68,6 +68,8 @@ class TransformerConfig(base.NetworkConfig):
     residual: bool = True
     shared_query_key: bool = False
     shared_sublayers: str = "all"
+    num_task_types: int = 0
+    task_type: int = 0
 
     @property
     def head_width(self) -> int:
@@ -131,7 +133,8 @@ class Embeddings(keras.layers.Layer):
     token_ids, segment_ids, position_ids (B, S) int32 -> (B, S, H).
     position_ids default to 0, 1, 2, ... in every row. A network with one
     segment takes no segment_ids; any other requires them. Without
-    embedding_sum, the three are concatenated, (B, S, 3 E), and projected.
+    embedding_sum, the three are concatenated, (B, S, 3 E), and projected. With
+    num_task_types, the fourth is that of config.task_type, for all tokens.
 
     The tables are float32 under every dtype policy, so that only the vectors
     of the batch are cast to it and not the whole table.
@@ -164,7 +167,12 @@ class Embeddings(keras.layers.Layer):
             self.position_table = self._table(
                 "position", config.max_position_embeddings
             )
-        self._build_layers(num_embeddings=3)
+        self.task_type_table = None
+        if config.num_task_types:
+            self.task_type_table = self._table(
+                "task_type", config.num_task_types
+            )
+        self._build_layers(num_embeddings=4 if config.num_task_types else 3)
         self.built = True
 
     def _build_layers(self, *, num_embeddings: int) -> None:
@@ -204,12 +212,13 @@ class Embeddings(keras.layers.Layer):
             segments = ops.convert_to_tensor(self.segment_table)
         else:
             segments = ops.take(self.segment_table, segment_ids, axis=0)
-        return self._combined(
-            ops.take(self.token_table, token_ids, axis=0),
-            segments,
-            self._position_embeddings(ops.shape(token_ids)[1], position_ids),
-            training=training,
-        )
+        length = ops.shape(token_ids)[1]
+        others = [segments, self._position_embeddings(length, position_ids)]
+        if self.task_type_table is not None:
+            table = ops.convert_to_tensor(self.task_type_table)
+            others.append(table[self.config.task_type])
+        tokens = ops.take(self.token_table, token_ids, axis=0)
+        return self._combined(tokens, *others, training=training)
 
     def _combined(self, tokens, *others, training):
         """Combines embeddings (B, S, E), the others broadcast -> (B, S, H)."""

@@ -80,6 +80,7 @@ _FIXED: dict[str, Any] = {
     "residual": True,
     "shared_query_key": False,
     "shared_sublayers": "all",
+    "num_task_types": 0,
     "layer_norm_epsilon": 1e-12,
 }
 

@@ -225,6 +225,7 @@ def _to_values(
         "residual": (True,),
         "shared_query_key": (False,),
         "shared_sublayers": ("all",),
+        "num_task_types": (0,),
         "activation": tuple(ACTIVATIONS.values()),
         "intermediate_size": (4 * config.hidden_size,),
     }

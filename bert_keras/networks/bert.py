@@ -21,7 +21,13 @@ SHARED_SUBLAYERS = ("all", "attention", "feed_forward")
 _MOST, _MOST_LAYERS = 2**31 - 1, 10_000
 # Fields that `to_dict` leaves out at their default: earlier versions can read
 # the files of networks that do not need them.
-_LATER = ("embedding_sum", "shared_query_key", "shared_sublayers")
+_LATER = (
+    "embedding_sum",
+    "shared_query_key",
+    "shared_sublayers",
+    "num_task_types",
+    "task_type",
+)
 _SIZES = (
     "vocab_size",
     "hidden_size",
@@ -86,6 +92,10 @@ class BertConfig(layers.TransformerConfig):
     # What the layers of a group share: "all", or "attention" or "feed_forward"
     # alone (ALBERT, 4.4). Each LayerNorm belongs to its sublayer.
     shared_sublayers: str = "all"
+    # Rows of a table of task types (ERNIE 2.0, Sun et al. 2020, 3.1); 0 = no
+    # table. The row `task_type` is added to the embeddings of all tokens.
+    num_task_types: int = 0
+    task_type: int = 0
     dropout: float = 0.1
     attention_dropout: float = 0.1
     initializer_range: float = 0.02
@@ -120,6 +130,14 @@ class BertConfig(layers.TransformerConfig):
             raise errors.InputError(
                 f"hidden_size {self.hidden_size} is not a multiple of "
                 f"num_heads {self.num_heads}; change one of them."
+            )
+        if not 0 <= self.num_task_types <= _MOST or not (
+            0 <= self.task_type < max(1, self.num_task_types)
+        ):
+            raise errors.InputError(
+                f"num_task_types is {self.num_task_types} and task_type "
+                f"{self.task_type}; expected 0 or more task types, and one of "
+                "them, counted from 0."
             )
         groups = self.num_hidden_groups
         if groups is not None and not 1 <= groups <= self.num_layers:

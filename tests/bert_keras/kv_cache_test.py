@@ -19,6 +19,7 @@ NETWORKS = {
         "embedding_sum": False,
         "embedding_size": 8,
     },
+    "task_type": {"causal": True, "num_task_types": 3, "task_type": 2},
     "shared_query_key": {"causal": True, "shared_query_key": True},
     "shared_sublayers": {
         "causal": True,

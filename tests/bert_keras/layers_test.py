@@ -146,6 +146,26 @@ def _fused_ops(function):
     )
 
 
+class TaskTypeTest(parameterized.TestCase):
+    @parameterized.parameters(0, 2)
+    def test_its_row_is_added_to_all_positions(self, task_type):
+        config = tiny.bert(num_task_types=3, task_type=task_type)
+        layer, without = (
+            layers.Embeddings(config),
+            layers.Embeddings(tiny.bert()),
+        )
+        layer.build()
+        without.build()
+        without.token_table.assign(layer.token_table)
+        without.segment_table.assign(layer.segment_table)
+        rows = layer.task_type_table.numpy()
+        without.position_table.assign(layer.position_table + rows[task_type])
+        ids = tiny.inputs()["token_ids"], tiny.inputs()["segment_ids"]
+        np.testing.assert_allclose(layer(*ids), without(*ids), atol=1e-5)
+        self.assertEqual(layer.task_type_table.path, f"{layer.name}/task_type")
+        self.assertEqual(layer.count_params() - without.count_params(), 3 * 16)
+
+
 def concatenating(config, parts):
     """Embeddings with a projection of blocks of the identity."""
     layer = layers.Embeddings(config)
@@ -206,6 +226,17 @@ class ConcatenationTest(parameterized.TestCase):
         )
         actual = layer(inputs["token_ids"], segment_ids)
         np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+    def test_it_has_the_task_type_last(self):
+        config = tiny.bert(embedding_sum=False, num_task_types=3, task_type=1)
+        layer = concatenating(config, 4)
+        layer.combine.kernel[:48].assign(tf.zeros((48, 16)))
+        ids = tiny.inputs()["token_ids"], tiny.inputs()["segment_ids"]
+        row = layer.task_type_table.numpy()[1]
+        expected = (row - row.mean()) / row.std()
+        np.testing.assert_allclose(
+            layer(*ids), np.broadcast_to(expected, (4, 12, 16)), atol=1e-5
+        )
 
     def test_it_has_the_dtype_of_the_policy(self):
         layer = layers.Embeddings(

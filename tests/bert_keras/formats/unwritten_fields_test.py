@@ -30,6 +30,7 @@ FIELDS = (
     {"shared_query_key": True},
     {"num_hidden_groups": 2, "shared_sublayers": "attention"},
     {"num_hidden_groups": 2, "shared_sublayers": "feed_forward"},
+    {"num_task_types": 3, "task_type": 2},
 )
 
 
