@@ -184,7 +184,34 @@ def to_values(
     Raises InputError if Hugging Face's model of this type cannot be such a
     network.
     """
-    is_albert, is_ernie = model_type == ALBERT, model_type == ERNIE
+    _require_supported(config, model_type)
+    values = {
+        "model_type": model_type,
+        "hidden_act": next(
+            key
+            for key, field in ACTIVATIONS.items()
+            if field == config.activation
+        ),
+        "position_embedding_type": "absolute",
+        **{key: getattr(config, field) for key, field in FIELDS.items()},
+    }
+    if model_type == ALBERT:
+        values["embedding_size"] = config.embedding_width
+        values["num_hidden_groups"] = (
+            config.num_hidden_groups or config.num_layers
+        )
+        values["inner_group_num"] = 1
+    if model_type == ERNIE:
+        values["use_task_id"] = True
+        values["task_type_vocab_size"] = config.num_task_types
+    if labels:
+        values["id2label"] = dict(enumerate(labels))
+        values["label2id"] = {label: i for i, label in enumerate(labels)}
+    return values
+
+
+def _require_supported(config: bert.BertConfig, model_type: str) -> None:
+    """Raises InputError if a model of this type cannot be such a network."""
     required: dict[str, tuple[Any, ...]] = {
         "norm_first": (False,),
         "embedding_norm": (True,),
@@ -198,9 +225,9 @@ def to_values(
         "task_type": (0,),
         "activation": tuple(ACTIVATIONS.values()),
     }
-    if not is_ernie:
+    if model_type != ERNIE:
         required["num_task_types"] = (0,)
-    if is_albert:
+    if model_type == ALBERT:
         required["causal"] = (False,)
     else:
         required["num_hidden_groups"] = (None, config.num_layers)
@@ -216,31 +243,8 @@ def to_values(
             f"{', '.join(other)}; this network has "
             f"{other}."
         )
-    if is_albert:
+    if model_type == ALBERT:
         _require_narrow(config)
-    values = {
-        "model_type": model_type,
-        "hidden_act": next(
-            key
-            for key, field in ACTIVATIONS.items()
-            if field == config.activation
-        ),
-        "position_embedding_type": "absolute",
-        **{key: getattr(config, field) for key, field in FIELDS.items()},
-    }
-    if is_albert:
-        values["embedding_size"] = config.embedding_width
-        values["num_hidden_groups"] = (
-            config.num_hidden_groups or config.num_layers
-        )
-        values["inner_group_num"] = 1
-    if is_ernie:
-        values["use_task_id"] = True
-        values["task_type_vocab_size"] = config.num_task_types
-    if labels:
-        values["id2label"] = dict(enumerate(labels))
-        values["label2id"] = {label: i for i, label in enumerate(labels)}
-    return values
 
 
 def _require_narrow(config: bert.BertConfig) -> None:
