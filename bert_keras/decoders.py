@@ -33,8 +33,11 @@ _OF_TRANSFORMERS = (
     "intermediate_size",
     "attention_dropout",
     "norm_first",
+    "embedding_sum",
     "position",
     "max_position_embeddings",
+    "residual",
+    "shared_query_key",
 )
 _HEAD_WIDTH = 64  # of networks without heads; that of BERT and Vaswani et al.
 
@@ -68,9 +71,12 @@ class DecoderConfig(layers.TransformerConfig):
     intermediate_size: int = 0
     norm_first: bool = False
     embedding_norm: bool = True
+    embedding_sum: bool = True
     activation: str = "gelu"
     position: str = "sinusoidal"
     max_position_embeddings: int = 512
+    residual: bool = True
+    shared_query_key: bool = False  # in self-attention
     dropout: float = 0.1
     attention_dropout: float = 0.1
     initializer_range: float = 0.02
@@ -118,6 +124,8 @@ def config_for(
         values["num_heads"] = max(1, width // _HEAD_WIDTH)
         values["intermediate_size"] = 4 * width
         values["attention_dropout"] = network.dropout
+    if kind != "transformer":
+        values["embedding_sum"] = True  # it has no positions to concatenate
     if kind == "transformer" and width % values["num_heads"]:
         raise errors.InputError(
             f"decoder=transformer splits the {width} hidden units of the "
@@ -125,6 +133,8 @@ def config_for(
             "Choose a recurrent decoder, or another network.",
             argument="decoder",
         )
+    if kind == "transformer" and isinstance(network, layers.TransformerConfig):
+        _refuse_shared_sublayers(network)
     if not num_layers:
         num_layers = network.num_layers if kind == "transformer" else 1
     return DecoderConfig(
@@ -138,6 +148,17 @@ def config_for(
         first_state=first_state,
         **values,
     )
+
+
+def _refuse_shared_sublayers(network: layers.TransformerConfig) -> None:
+    if network.shared_sublayers != "all":
+        raise errors.InputError(
+            "decoder=transformer has no groups of layers that could share "
+            "sublayers, and the network has shared_sublayers="
+            f"{network.shared_sublayers}. Choose a recurrent decoder, or a "
+            "network without shared_sublayers.",
+            argument="decoder",
+        )
 
 
 class Decoder(keras.layers.Layer):
@@ -238,7 +259,7 @@ class TargetEmbeddings(layers.Embeddings):
             self.norm = None
 
     def build(self, input_shape: Shape | None = None) -> None:
-        config, width = self.config, self.config.embedding_width
+        config = self.config
         self.token_table = None
         if not config.shares_table:
             self.token_table = self._table("token", config.vocab_size)
@@ -247,10 +268,7 @@ class TargetEmbeddings(layers.Embeddings):
             self.position_table = self._table(
                 "position", config.max_position_embeddings
             )
-        if self.norm:
-            self.norm.build((None, None, width))
-        if self.project:
-            self.project.build((None, None, width))
+        self._build_layers(num_embeddings=2)
         self.built = True
 
     def table(self, shared: Tensor | None) -> Tensor:
@@ -267,13 +285,10 @@ class TargetEmbeddings(layers.Embeddings):
         training: bool | None = None,
     ) -> Tensor:
         x = ops.cast(ops.take(self.table(table), ids, axis=0), "float32")
-        if self.config.kind == "transformer":
-            if self.config.position == "sinusoidal":
-                # Vaswani et al. 2017, 3.4; the sinusoids are up to 1.
-                x = x * math.sqrt(self.config.embedding_width)
-            x = x + self._position_embeddings(ops.shape(ids)[1], position_ids)
-        if self.norm:
-            x = self.norm(x)
-        x = self.dropout(x, training=training)
-        x = ops.cast(x, self.compute_dtype)
-        return self.project(x) if self.project else x
+        if self.config.kind != "transformer":
+            return self._combined(x, training=training)
+        if self.config.position == "sinusoidal":
+            # Vaswani et al. 2017, 3.4; the sinusoids are up to 1.
+            x = x * math.sqrt(self.config.embedding_width)
+        positions = self._position_embeddings(ops.shape(ids)[1], position_ids)
+        return self._combined(x, positions, training=training)

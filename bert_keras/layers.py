@@ -64,7 +64,12 @@ class TransformerConfig(base.NetworkConfig):
     num_segments: int
     position: str
     max_position_embeddings: int
+    embedding_sum: bool = True
     residual: bool = True
+    shared_query_key: bool = False
+    shared_sublayers: str = "all"
+    num_task_types: int = 0
+    task_type: int = 0
 
     @property
     def head_width(self) -> int:
@@ -133,7 +138,9 @@ class Embeddings(keras.layers.Layer):
 
     token_ids, segment_ids, position_ids (B, S) int32 -> (B, S, H).
     position_ids default to 0, 1, 2, ... in every row. A network with one
-    segment takes no segment_ids; any other requires them.
+    segment takes no segment_ids; any other requires them. Without
+    embedding_sum, the three are concatenated, (B, S, 3 E), and projected. With
+    num_task_types, the fourth is that of config.task_type, for all tokens.
 
     The tables are float32 under every dtype policy, so that only the vectors
     of the batch are cast to it and not the whole table.
@@ -147,17 +154,18 @@ class Embeddings(keras.layers.Layer):
         if config.embedding_norm and not config.norm_first:
             self.norm = layer_norm(config, name="norm", dtype="float32")
         self.dropout = Dropout(config.dropout, dtype="float32")
-        self.project = None
-        if config.embedding_width != config.hidden_size:
-            self.project = dense(
-                config,
-                config.hidden_size,
-                name="project",
-                dtype=self.dtype_policy,
-            )
+        self.combine = self.project = None
+        if not config.embedding_sum:
+            self.combine = self._to_hidden("combine")
+        elif config.embedding_width != config.hidden_size:
+            self.project = self._to_hidden("project")
+
+    def _to_hidden(self, name: str) -> keras.layers.Dense:
+        width, dtype = self.config.hidden_size, self.dtype_policy
+        return dense(self.config, width, name=name, dtype=dtype)
 
     def build(self, input_shape: Shape | None = None) -> None:
-        config, width = self.config, self.config.embedding_width
+        config = self.config
         self.token_table = self._table("token", config.vocab_size)
         self.segment_table = self._table("segment", config.num_segments)
         self.position_table = None
@@ -165,11 +173,24 @@ class Embeddings(keras.layers.Layer):
             self.position_table = self._table(
                 "position", config.max_position_embeddings
             )
+        self.task_type_table = None
+        if config.num_task_types:
+            self.task_type_table = self._table(
+                "task_type", config.num_task_types
+            )
+        self._build_layers(num_embeddings=4 if config.num_task_types else 3)
+        self.built = True
+
+    def _build_layers(self, *, num_embeddings: int) -> None:
+        """Builds the layers for as many embeddings as `_combined` takes."""
+        width = self.config.embedding_width
+        if self.combine:
+            self.combine.build((None, None, num_embeddings * width))
+            width = self.config.hidden_size
         if self.norm:
             self.norm.build((None, None, width))
         if self.project:
             self.project.build((None, None, width))
-        self.built = True
 
     def _table(self, name: str, rows: int) -> keras.Variable:
         return self.add_weight(
@@ -193,12 +214,26 @@ class Embeddings(keras.layers.Layer):
                 f"segment_ids were {'not ' * (segment_ids is None)}given; "
                 "pass what `config.inputs` names."
             )
-        x = ops.take(self.token_table, token_ids, axis=0)
         if segment_ids is None:
-            x = x + ops.convert_to_tensor(self.segment_table)
+            segments = ops.convert_to_tensor(self.segment_table)
         else:
-            x = x + ops.take(self.segment_table, segment_ids, axis=0)
-        x = x + self._position_embeddings(ops.shape(token_ids)[1], position_ids)
+            segments = ops.take(self.segment_table, segment_ids, axis=0)
+        length = ops.shape(token_ids)[1]
+        others = [segments, self._position_embeddings(length, position_ids)]
+        if self.task_type_table is not None:
+            table = ops.convert_to_tensor(self.task_type_table)
+            others.append(table[self.config.task_type])
+        tokens = ops.take(self.token_table, token_ids, axis=0)
+        return self._combined(tokens, *others, training=training)
+
+    def _combined(self, tokens, *others, training):
+        """Combines embeddings (B, S, E), the others broadcast -> (B, S, H)."""
+        if self.combine:
+            shape = ops.shape(tokens)
+            others = [ops.broadcast_to(each, shape) for each in others]
+            x = self.combine(ops.concatenate([tokens, *others], axis=-1))
+        else:
+            x = sum(others, tokens)
         if self.norm:
             x = self.norm(x)
         x = self.dropout(x, training=training)
@@ -241,14 +276,18 @@ class SelfAttention(keras.layers.Layer):
     x: mask (B, 1 or P, S) -> (B P, H), (B, N, P, S).
 
     One matmul computes queries, keys and values: the kernel (H, 3 H) has the
-    queries' columns first, then the keys', then the values'.
+    queries' columns first, then the keys', then the values'. With
+    shared_query_key it is (H, 2 H): the queries are also the keys.
     """
 
     def __init__(self, config: TransformerConfig, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         width, dtype = config.hidden_size, self.dtype_policy
-        self.qkv = dense(config, 3 * width, name="qkv", dtype=dtype)
+        self.num_parts = 2 if config.shared_query_key else 3
+        self.qkv = dense(
+            config, self.num_parts * width, name="qkv", dtype=dtype
+        )
         self.out = dense(config, width, name="out", dtype=dtype)
         self.dropout = Dropout(config.attention_dropout, dtype=dtype)
 
@@ -267,7 +306,7 @@ class SelfAttention(keras.layers.Layer):
     ) -> Tensor | tuple[Tensor, Tensor]:
         if query_states is None:
             query_states = x
-            query, key, value = self._project(x)
+            query, key, value = self.project(x)
         else:
             query, key, value = self._project_separately(query_states, x)
         context, attention = self._attend(query, key, value, mask, training)
@@ -287,7 +326,7 @@ class SelfAttention(keras.layers.Layer):
         token, whose key and value are written into `cache` at its `position`
         (B,) int32: x (B, 1, H), mask (B, 1, T) -> (B, H), 2 of (B, N, T, D).
         """
-        query, key, value = self._project(x)
+        query, key, value = self.project(x)
         if cache is not None:
             key = written(cache[0], key, position)
             value = written(cache[1], value, position)
@@ -295,21 +334,21 @@ class SelfAttention(keras.layers.Layer):
         output = self.out(rows(ops.reshape(context, ops.shape(x))))
         return output, (key, value)
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Computes queries, keys, values: (B, S, H) -> 3 of (B, N, S, D)."""
+        heads, width = self.config.num_heads, self.config.head_width
+        parts, qkv = self.num_parts, self.qkv(rows(x))
+        qkv = ops.reshape(qkv, (-1, ops.shape(x)[1], parts, heads, width))
+        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3 or 2, B, N, S, D)
+        # Unstack, do not slice: the gradient of a slice is a zero-padded
+        # tensor of the full size, and three of those would be added.
+        return _query_key_value(ops.unstack(qkv, parts, axis=0))
+
     def _attend(self, query, key, value, mask, training):
         """Returns the context (B, P, N, D) and the distributions."""
         return attend(
             query, key, value, mask, dropout=self.dropout, training=training
         )
-
-    def _project(self, x):
-        """Computes queries, keys, values: (B, S, H) -> 3 of (B, N, S, D)."""
-        heads, width = self.config.num_heads, self.config.head_width
-        qkv = self.qkv(rows(x))
-        qkv = ops.reshape(qkv, (-1, ops.shape(x)[1], 3, heads, width))
-        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, B, N, S, D)
-        # Unstack, do not slice: the gradient of a slice is a zero-padded
-        # tensor of the full size, and three of those would be added.
-        return ops.unstack(qkv, 3, axis=0)
 
     def _project_separately(self, query_states, x):
         """Computes queries from query_states, keys and values from x.
@@ -319,17 +358,19 @@ class SelfAttention(keras.layers.Layer):
         heads, width = self.config.num_heads, self.config.head_width
         if self.qkv.quantization_mode is not None:
             # A quantized kernel is integers, whose scales the layer applies.
-            query, _, _ = self._project(query_states)
-            return query, *self._project(x)[1:]
+            query, _, _ = self.project(query_states)
+            return query, *self.project(x)[1:]
         # Split the kernel: calling self.qkv would also compute the queries
         # of all of x.
-        kernel_parts = ops.split(
-            ops.convert_to_tensor(self.qkv.kernel), 3, axis=1
+        kernel_parts, bias_parts = (
+            _query_key_value(
+                ops.split(ops.convert_to_tensor(each), self.num_parts, axis=-1)
+            )
+            for each in (self.qkv.kernel, self.qkv.bias)
         )
-        biases = ops.split(ops.convert_to_tensor(self.qkv.bias), 3)
         projected = []
         for states, kernel, bias in zip(
-            (query_states, x, x), kernel_parts, biases, strict=True
+            (query_states, x, x), kernel_parts, bias_parts, strict=True
         ):
             projection = ops.add(ops.matmul(rows(states), kernel), bias)
             projection = ops.reshape(
@@ -337,6 +378,12 @@ class SelfAttention(keras.layers.Layer):
             )
             projected.append(ops.transpose(projection, (0, 2, 1, 3)))
         return projected
+
+
+def _query_key_value(parts):
+    """Returns three parts of three; of two, the first is query and key."""
+    *_, key, value = parts
+    return parts[0], key, value
 
 
 def attend(
@@ -420,30 +467,53 @@ class Block(keras.layers.Layer):
     With positions (B, P) int32 only the outputs at these positions are
     computed; they still attend to all S tokens: mask (B, 1 or P, S)
     -> (B, P, H), (B, N, P, S).
+
+    group: another block of the same group, whose attention or feed-forward
+      layer this one uses, with its LayerNorm (config.shared_sublayers). Its
+      variables keep the path of the block that was built first.
     """
 
-    def __init__(self, config: TransformerConfig, **kwargs: Any):
+    def __init__(
+        self,
+        config: TransformerConfig,
+        *,
+        group: "Block | None" = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.config = config
         dtype = self.dtype_policy
-        self.attention = SelfAttention(config, name="attention", dtype=dtype)
-        self.attention_norm = layer_norm(
-            config, name="attention_norm", dtype=dtype
-        )
-        self.feed_forward = FeedForward(
-            config, name="feed_forward", dtype=dtype
-        )
-        self.feed_forward_norm = layer_norm(
-            config, name="feed_forward_norm", dtype=dtype
-        )
+        if group and config.shared_sublayers == "attention":
+            self.attention: SelfAttention = group.attention
+            self.attention_norm: LayerNorm = group.attention_norm
+        else:
+            self.attention = SelfAttention(
+                config, name="attention", dtype=dtype
+            )
+            self.attention_norm = layer_norm(
+                config, name="attention_norm", dtype=dtype
+            )
+        if group and config.shared_sublayers == "feed_forward":
+            self.feed_forward: FeedForward = group.feed_forward
+            self.feed_forward_norm: LayerNorm = group.feed_forward_norm
+        else:
+            self.feed_forward = FeedForward(
+                config, name="feed_forward", dtype=dtype
+            )
+            self.feed_forward_norm = layer_norm(
+                config, name="feed_forward_norm", dtype=dtype
+            )
         self.dropout = Dropout(config.dropout, dtype=dtype)
 
     def build(self, input_shape: Shape | None = None) -> None:
-        shape = (None, None, self.config.hidden_size)
-        self.attention.build(shape)
-        self.attention_norm.build(shape)
-        self.feed_forward.build(shape)
-        self.feed_forward_norm.build(shape)
+        for layer in (
+            self.attention,
+            self.attention_norm,
+            self.feed_forward,
+            self.feed_forward_norm,
+        ):
+            if not layer.built:  # by another block of the group
+                layer.build((None, None, self.config.hidden_size))
         self.built = True
 
     def call(

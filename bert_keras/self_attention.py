@@ -179,11 +179,10 @@ def _unscaled(
     config, block = encoder.config, encoder.blocks[layer]
     if config.norm_first:
         hidden = block.attention_norm(hidden)
-    qkv = np.asarray(
-        keras.ops.cast(block.attention.qkv(hidden[0]), "float32"), np.float64
-    )
-    qkv = qkv.reshape(len(qkv), 3, config.num_heads, config.head_width)
-    query, key, _ = qkv.transpose(1, 2, 0, 3)  # (N, S, D)
+    query, key = (
+        np.asarray(keras.ops.cast(each[0], "float32"), np.float64)
+        for each in block.attention.project(hidden)[:2]
+    )  # (N, S, D)
     scores = query @ key.transpose(0, 2, 1)
     if config.causal:
         scores = np.where(np.tri(scores.shape[-1]) > 0, scores, -math.inf)

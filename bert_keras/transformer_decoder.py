@@ -176,7 +176,8 @@ class DecoderBlock(keras.layers.Layer):
         return norm(x) if self.config.norm_first else x
 
     def _add(self, x, output, norm, training):
-        x = x + self.dropout(output, training=training)
+        output = self.dropout(output, training=training)
+        x = x + output if self.config.residual else output
         return x if self.config.norm_first else norm(x)
 
 

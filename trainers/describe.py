@@ -11,6 +11,7 @@ instead: what each head of a BERT network attends to in the text, how focused it
 is, and what each layer predicts for a [MASK].
 """
 
+import collections
 import dataclasses
 from collections.abc import Iterator
 
@@ -92,7 +93,9 @@ class Part:
 def parts(config: networks.NetworkConfig, seq_length: int) -> Iterator[Part]:
     """Yields one row per variable; blocks share the rows of their variables."""
     weights = checkpoint.weights(config.build_encoder())
-    blocks = {path.partition("/")[0] for path in weights if "block_" in path}
+    copies = collections.Counter(
+        path.partition("/")[2] for path in weights if path.startswith("block_")
+    )
     listed = set()
     for path, variable in weights.items():
         block, _, rest = path.partition("/")
@@ -100,7 +103,7 @@ def parts(config: networks.NetworkConfig, seq_length: int) -> Iterator[Part]:
             if rest in listed:
                 continue  # All blocks have the same variables: one row for all.
             listed.add(rest)
-        num_copies = len(blocks) if block.startswith("block_") else 1
+        num_copies = copies[rest] if block.startswith("block_") else 1
         name = f"{num_copies} x {rest}" if num_copies > 1 else path
         shape = tuple(variable.shape)
         size = 1

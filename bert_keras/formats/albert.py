@@ -25,7 +25,6 @@ from bert_keras.tokenizers import base as tokenizer_lib
 from bert_keras.tokenizers import sentencepiece, wordpiece
 
 MODEL_TYPE = configs.ALBERT
-PREFIX = "albert."
 CLASSES = ("AlbertTokenizer", "PreTrainedTokenizer", "TokenizersBackend")
 
 # BERT's names of tensors -> ALBERT's; the first match counts.

@@ -76,7 +76,11 @@ _FIXED: dict[str, Any] = {
     "embedding_norm": True,
     "pooler": True,
     "position": "learned",
+    "embedding_sum": True,
     "residual": True,
+    "shared_query_key": False,
+    "shared_sublayers": "all",
+    "num_task_types": 0,
     "layer_norm_epsilon": 1e-12,
 }
 

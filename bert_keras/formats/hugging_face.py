@@ -1,7 +1,7 @@
-"""Reads and writes Hugging Face BERT and ALBERT folders.
+"""Reads and writes Hugging Face BERT, ALBERT and ERNIE folders.
 
-    config.json              "model_type": "bert"; "albert": see albert;
-                             "openai-gpt": see openai_gpt
+    config.json              "model_type": "bert" or "ernie"; "albert": see
+                             albert; "openai-gpt": see openai_gpt
     model.safetensors        or model.safetensors.index.json and its shards
     vocab.txt                or tokenizer.json
     tokenizer_config.json    casing
@@ -46,7 +46,13 @@ SINGLE_LABEL, MULTI_LABEL, _ = configs.PROBLEMS
 # Problem type of a classifier here -> in Hugging Face's config.json.
 _PROBLEMS = {"single_label": SINGLE_LABEL, "multi_label": MULTI_LABEL}
 CHOICES = 4  # of a folder for multiple choice that does not specify them
-BERT, ALBERT = "Bert", "Albert"  # begin the names of their classes
+# model_type: how the names of its classes begin.
+CLASSES = {
+    configs.BERT: "Bert",
+    configs.ALBERT: "Albert",
+    configs.ERNIE: "Ernie",
+}
+BERT = CLASSES[configs.BERT]
 TASK = "bert_keras"  # the field of config.json for the settings of a task
 
 
@@ -215,11 +221,11 @@ def read(
 def _read_bert(
     path: str, *, lowercase: bool | None, allow_missing: str
 ) -> HuggingFace:
-    """Does the work of `read` for BERT and ALBERT."""
+    """Does the work of `read` for BERT, ALBERT and ERNIE."""
     config, values = configs.read(path)
     _require_weights(path, values)
     is_albert = albert.is_albert(values)
-    tensors = _tensors(path, is_albert)
+    tensors = _tensors(path, values["model_type"])
     rows = _checked_rows(path, config, tensors)
     read_tokenizer = albert.read_tokenizer if is_albert else tokenizers.read
     tokenizer = read_tokenizer(
@@ -231,7 +237,7 @@ def _read_bert(
     architecture = _architecture(path, tensors.names, values)
     task = _task(architecture, path, config, values, tokenizer)
 
-    rename = _names(is_albert)
+    rename = _names(values["model_type"])
     encoder = _renamed(weights.map_encoder(config), rename)
     head = _renamed(architecture.mappings(config, task), rename) if task else {}
     unread_heads = (
@@ -272,8 +278,8 @@ def write(
     """Writes a folder that `from_pretrained` of transformers loads.
 
     GPT is written by `openai_gpt`. An encoder without a head is written as a
-    transformers BertModel or AlbertModel. The settings of the task are stored
-    in config.json under "bert_keras".
+    transformers BertModel, AlbertModel or ErnieModel. The settings of the task
+    are stored in config.json under "bert_keras".
     """
     task = getattr(model, "task", None)
     encoder = getattr(model, "encoder", model)
@@ -282,15 +288,17 @@ def write(
         openai_gpt.write(folder, model, tokenizer)
         return
     is_albert = albert.writes(network, tokenizer)
+    model_type = configs.ERNIE if network.num_task_types else configs.BERT
+    model_type = configs.ALBERT if is_albert else model_type
     name = _written_as(task) if task else "BertModel"
-    config = _config_values(network, tokenizer, task, name, is_albert)
+    config = _config_values(network, tokenizer, task, name, model_type)
     values = checkpoint.weight_values(encoder)
     mappings = weights.map_encoder(network)
     if task:
         mappings |= ARCHITECTURES[name].mappings(network, task)
         values |= checkpoint.weight_values(model.head)
-    prefix = (albert.PREFIX if is_albert else "bert.") if task else ""
-    rename = _names(is_albert)
+    prefix = f"{model_type}." if task else ""
+    rename = _names(model_type)
     tensors = {
         ("" if weights.is_head(source) else prefix) + rename(source): array
         for source, array in weight_mapping.to_external(
@@ -316,17 +324,15 @@ def _config_values(
     tokenizer: tokenizer_lib.Tokenizer,
     task: base.Task | None,
     name: str,
-    is_albert: bool,
+    model_type: str,
 ) -> dict[str, Any]:
     """Returns the values of config.json."""
-    if is_albert:
-        name = name.replace(BERT, ALBERT, 1)
     config = {
-        "architectures": [name],
+        "architectures": [name.replace(BERT, CLASSES[model_type], 1)],
         **configs.to_values(
             network,
             labels=getattr(task, "labels", ()),
-            model_type=configs.ALBERT if is_albert else configs.BERT,
+            model_type=model_type,
         ),
         "pad_token_id": tokenizer.pad_id,
         "torch_dtype": "float32",
@@ -350,19 +356,17 @@ def _word_writers(
     }
 
 
-def _tensors(path: str, is_albert: bool) -> weights.Tensors:
-    if not is_albert:
-        return weights.Tensors(path)
+def _tensors(path: str, model_type: str) -> weights.Tensors:
+    rename = _names(model_type)
     copies = {
-        albert.tensor_name(copy): albert.tensor_name(name)
-        for copy, name in weights.COPIES.items()
+        rename(copy): rename(name) for copy, name in weights.COPIES.items()
     }
-    return weights.Tensors(path, prefix=albert.PREFIX, copies=copies)
+    return weights.Tensors(path, prefix=f"{model_type}.", copies=copies)
 
 
-def _names(is_albert: bool) -> Callable[[str], str]:
+def _names(model_type: str) -> Callable[[str], str]:
     """Returns a function from BERT's names of tensors to the folder's."""
-    return albert.tensor_name if is_albert else str
+    return albert.tensor_name if model_type == configs.ALBERT else str
 
 
 def _renamed(
@@ -383,7 +387,7 @@ def _architecture(
 
     If several have, config.json's "architectures" decides.
     """
-    rename = _names(albert.is_albert(values))
+    rename = _names(values["model_type"])
     heads = {
         beginning
         for each in ARCHITECTURES.values()
@@ -395,9 +399,8 @@ def _architecture(
         for name, each in ARCHITECTURES.items()
         if set(each.head) == heads
     }
-    named = [
-        re.sub(f"^{ALBERT}", BERT, name) for name in _named(folder, values)
-    ]
+    own = CLASSES[values["model_type"]]
+    named = [re.sub(f"^{own}", BERT, name) for name in _named(folder, values)]
     for name in fitting if len(fitting) == 1 else named:
         if name in fitting:
             return fitting[name]
@@ -506,8 +509,9 @@ def _unreadable(folder: str, values: Mapping[str, Any]) -> str:
     other_files = [name for name in (*PICKLES, *OTHERS) if _has(folder, name)]
     pickle = set(other_files) & set(PICKLES)
     classes = {
-        *ARCHITECTURES,
-        *(n.replace(BERT, ALBERT) for n in ARCHITECTURES),
+        name.replace(BERT, own)
+        for name in ARCHITECTURES
+        for own in CLASSES.values()
     }
     named = set(_named(folder, values)) & classes
     return (

@@ -1,4 +1,4 @@
-"""Converts the config.json of a Hugging Face BERT or ALBERT, both ways."""
+"""Converts config.json of Hugging Face's BERT, ALBERT and ERNIE, both ways."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ PROBLEMS = (
 
 # Fields, and the only value of each that this package can load, which is also
 # the field's default.
-BERT, ALBERT = "bert", "albert"
+BERT, ALBERT, ERNIE = "bert", "albert", "ernie"
 BERTS = {
     "model_type": BERT,
     "position_embedding_type": "absolute",
@@ -63,6 +63,7 @@ ALBERTS = BERTS | {
     "is_decoder": False,
     "inner_group_num": 1,
 }
+ERNIES = BERTS | {"model_type": ERNIE}
 # Fields that only ALBERT has, and its defaults, where they are not BERT's.
 ALBERT_FIELDS = {
     "embedding_size": "embedding_size",
@@ -74,6 +75,9 @@ ALBERT_DEFAULTS: dict[str, Any] = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
+# Those of ERNIE, of which `use_task_id` must be true.
+ERNIE_FIELDS = {"task_type_vocab_size": "num_task_types"}
+ERNIE_DEFAULTS = {"task_type_vocab_size": 3}
 
 
 def _require_bert(path: str, values: Mapping[str, Any]) -> None:
@@ -83,7 +87,10 @@ def _require_bert(path: str, values: Mapping[str, Any]) -> None:
             f'{path} has no model_type; write "model_type": "bert" into it '
             "if the network is a BERT, or copy the folder again."
         )
-    allowed = ALBERTS if values["model_type"] == ALBERT else BERTS
+    allowed = BERTS
+    for each in (ALBERTS, ERNIES):
+        if values["model_type"] == each["model_type"]:
+            allowed = each
     for name, expected in allowed.items():
         if values.get(name, expected) != expected:
             raise errors.InputError(
@@ -111,6 +118,9 @@ def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
     if is_albert:
         values = ALBERT_DEFAULTS | values
         fields, required = FIELDS | ALBERT_FIELDS, (*required, *ALBERT_FIELDS)
+    elif _has_task_types(path, values):
+        values = ERNIE_DEFAULTS | values
+        fields, required = FIELDS | ERNIE_FIELDS, (*required, *ERNIE_FIELDS)
     activation = values.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise errors.InputError(
@@ -156,6 +166,13 @@ def read(folder: str) -> tuple[bert.BertConfig, dict[str, Any]]:
     return config, values
 
 
+def _has_task_types(path: str, values: Mapping[str, Any]) -> bool:
+    """Returns whether the model is an ERNIE with a table of task types."""
+    if values["model_type"] != ERNIE:
+        return False
+    return bool(weight_mapping.field(values, "use_task_id", bool, path))
+
+
 def to_values(
     config: bert.BertConfig,
     *,
@@ -164,21 +181,54 @@ def to_values(
 ) -> dict[str, Any]:
     """Returns the values of config.json for a network and its labels.
 
-    Raises InputError if a Hugging Face BERT, or ALBERT, cannot be such a
+    Raises InputError if Hugging Face's model of this type cannot be such a
     network.
     """
-    is_albert = model_type == ALBERT
+    _require_supported(config, model_type)
+    values = {
+        "model_type": model_type,
+        "hidden_act": next(
+            key
+            for key, field in ACTIVATIONS.items()
+            if field == config.activation
+        ),
+        "position_embedding_type": "absolute",
+        **{key: getattr(config, field) for key, field in FIELDS.items()},
+    }
+    if model_type == ALBERT:
+        values["embedding_size"] = config.embedding_width
+        values["num_hidden_groups"] = (
+            config.num_hidden_groups or config.num_layers
+        )
+        values["inner_group_num"] = 1
+    if model_type == ERNIE:
+        values["use_task_id"] = True
+        values["task_type_vocab_size"] = config.num_task_types
+    if labels:
+        values["id2label"] = dict(enumerate(labels))
+        values["label2id"] = {label: i for i, label in enumerate(labels)}
+    return values
+
+
+def _require_supported(config: bert.BertConfig, model_type: str) -> None:
+    """Raises InputError if a model of this type cannot be such a network."""
     required: dict[str, tuple[Any, ...]] = {
         "norm_first": (False,),
         "embedding_norm": (True,),
         "pooler": (True,),
         "position": ("learned",),
+        "embedding_sum": (True,),
         "residual": (True,),
+        "shared_query_key": (False,),
+        "shared_sublayers": ("all",),
+        # ERNIE's is an argument of the call, whose default is 0.
+        "task_type": (0,),
         "activation": tuple(ACTIVATIONS.values()),
     }
-    if is_albert:
+    if model_type != ERNIE:
+        required["num_task_types"] = (0,)
+    if model_type == ALBERT:
         required["causal"] = (False,)
-        _require_narrow(config)
     else:
         required["num_hidden_groups"] = (None, config.num_layers)
         required["embedding_size"] = (None, config.hidden_size)
@@ -193,26 +243,8 @@ def to_values(
             f"{', '.join(other)}; this network has "
             f"{other}."
         )
-    values = {
-        "model_type": model_type,
-        "hidden_act": next(
-            key
-            for key, field in ACTIVATIONS.items()
-            if field == config.activation
-        ),
-        "position_embedding_type": "absolute",
-        **{key: getattr(config, field) for key, field in FIELDS.items()},
-    }
-    if is_albert:
-        values["embedding_size"] = config.embedding_width
-        values["num_hidden_groups"] = (
-            config.num_hidden_groups or config.num_layers
-        )
-        values["inner_group_num"] = 1
-    if labels:
-        values["id2label"] = dict(enumerate(labels))
-        values["label2id"] = {label: i for i, label in enumerate(labels)}
-    return values
+    if model_type == ALBERT:
+        _require_narrow(config)
 
 
 def _require_narrow(config: bert.BertConfig) -> None:

@@ -63,7 +63,9 @@ def map_encoder(config: bert.BertConfig) -> Mappings:
             ("token", "word_embeddings", config.vocab_size),
             ("segment", "token_type_embeddings", config.num_segments),
             ("position", "position_embeddings", config.max_position_embeddings),
+            ("task_type", "task_type_embeddings", config.num_task_types),
         )
+        if rows  # only ERNIE has task types
     } | _norm("embeddings/norm", "embeddings.LayerNorm", narrow)
     if narrow != width:
         mappings |= _dense("embeddings/project", (narrow, width), PROJECTION)

@@ -254,11 +254,11 @@ def _arguments(config: bert.BertConfig) -> dict[str, Any]:
         if config.num_hidden_groups
         else None,
         embedding_size=config.hidden_size if config.embedding_size else None,
-    ).to_dict()
+    )
     lost = [
-        f"{name} {value!r} (KerasHub: {after[name]!r})"
-        for name, value in config.to_dict().items()
-        if value != after[name]
+        f"{name} {value!r} (KerasHub: {getattr(after, name)!r})"
+        for name, value in dataclasses.asdict(config).items()
+        if value != getattr(after, name)
     ]
     if lost:
         raise errors.InputError(

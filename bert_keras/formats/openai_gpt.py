@@ -221,7 +221,11 @@ def _to_values(
         "num_hidden_groups": (None, config.num_layers),
         "embedding_size": (None, config.hidden_size),
         "position": ("learned",),
+        "embedding_sum": (True,),
         "residual": (True,),
+        "shared_query_key": (False,),
+        "shared_sublayers": ("all",),
+        "num_task_types": (0,),
         "activation": tuple(ACTIVATIONS.values()),
         "intermediate_size": (4 * config.hidden_size,),
     }

@@ -16,8 +16,18 @@ from bert_keras import errors, layers
 from bert_keras.types import Shape, Tensor
 
 POSITIONS = ("learned", "sinusoidal", "sinusoidal_scaled")
+SHARED_SUBLAYERS = ("all", "attention", "feed_forward")
 # Far above any network's: a larger number is an error in a file.
 _MOST, _MOST_LAYERS = 2**31 - 1, 10_000
+# Fields that `to_dict` leaves out at their default: earlier versions can read
+# the files of networks that do not need them.
+_LATER = (
+    "embedding_sum",
+    "shared_query_key",
+    "shared_sublayers",
+    "num_task_types",
+    "task_type",
+)
 _SIZES = (
     "vocab_size",
     "hidden_size",
@@ -48,7 +58,8 @@ class BertConfig(layers.TransformerConfig):
     num_layers: int
     num_heads: int
     intermediate_size: int
-    # Number of distinct blocks: None = one per layer, 1 = all shared (ALBERT).
+    # Groups of neighbouring layers that share weights: None = no layers share,
+    # 1 = all do (ALBERT).
     num_hidden_groups: int | None = None
     # None = hidden_size; another size is projected to hidden_size (ALBERT).
     embedding_size: int | None = None
@@ -69,9 +80,22 @@ class BertConfig(layers.TransformerConfig):
     # "sinusoidal_scaled": multiplied by max_position_embeddings^-0.5, so that
     # they are not much larger than the token embeddings.
     position: str = "learned"
+    # False, for experiments: in place of the sum, token, segment and position
+    # embeddings are concatenated and projected to hidden_size.
+    embedding_sum: bool = True
     # False, for experiments: a sublayer's output replaces its input, to which
     # it is added otherwise.
     residual: bool = True
+    # True: one projection gives the queries and the keys (Reformer, Kitaev et
+    # al. 2020, section 2, without the normalisation of its keys).
+    shared_query_key: bool = False
+    # What the layers of a group share: "all", or "attention" or "feed_forward"
+    # alone (ALBERT, 4.4). Each LayerNorm belongs to its sublayer.
+    shared_sublayers: str = "all"
+    # Rows of a table of task types (ERNIE 2.0, Sun et al. 2020, 3.1); 0 = no
+    # table. The row `task_type` is added to the embeddings of all tokens.
+    num_task_types: int = 0
+    task_type: int = 0
     dropout: float = 0.1
     attention_dropout: float = 0.1
     initializer_range: float = 0.02
@@ -107,6 +131,14 @@ class BertConfig(layers.TransformerConfig):
                 f"hidden_size {self.hidden_size} is not a multiple of "
                 f"num_heads {self.num_heads}; change one of them."
             )
+        if not 0 <= self.num_task_types <= _MOST or not (
+            0 <= self.task_type < max(1, self.num_task_types)
+        ):
+            raise errors.InputError(
+                f"num_task_types is {self.num_task_types} and task_type "
+                f"{self.task_type}; expected 0 or more task types, and one of "
+                "them, counted from 0."
+            )
         groups = self.num_hidden_groups
         if groups is not None and not 1 <= groups <= self.num_layers:
             raise errors.InputError(
@@ -115,6 +147,13 @@ class BertConfig(layers.TransformerConfig):
             )
         _one_of("activation", self.activation, tuple(layers.ACTIVATIONS))
         _one_of("position", self.position, POSITIONS)
+        _one_of("shared_sublayers", self.shared_sublayers, SHARED_SUBLAYERS)
+        if self.shared_sublayers != "all" and groups is None:
+            raise errors.InputError(
+                f"shared_sublayers={self.shared_sublayers} has no effect "
+                "without groups of layers; give num_hidden_groups, 1 for a "
+                "single group."
+            )
 
     @property
     def embedding_width(self) -> int:
@@ -133,9 +172,28 @@ class BertConfig(layers.TransformerConfig):
         return None
 
     def group(self, layer: int) -> int:
-        """Returns the index of the distinct block that is used at `layer`."""
+        """Returns the index of the group that `layer` is in."""
         groups = self.num_hidden_groups or self.num_layers
         return layer * groups // self.num_layers
+
+    def block(self, layer: int) -> int:
+        """Returns the index of the distinct block that is used at `layer`.
+
+        That of the group, whose layers are one block if they share everything.
+        """
+        return self.group(layer) if self.shared_sublayers == "all" else layer
+
+    @property
+    def num_blocks(self) -> int:
+        """The number of distinct blocks."""
+        return 1 + self.block(self.num_layers - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        values = super().to_dict()
+        for field in dataclasses.fields(self):
+            if field.name in _LATER and values[field.name] == field.default:
+                del values[field.name]
+        return values
 
     def build_encoder(self) -> "BertEncoder":
         return BertEncoder(self)
@@ -144,12 +202,14 @@ class BertConfig(layers.TransformerConfig):
         name = "embeddings/token"
         expected = (self.vocab_size, self.embedding_width)
         blocks = {path.split("/")[0] for path in shapes if "block_" in path}
-        groups = self.num_hidden_groups or self.num_layers
-        if shapes.get(name) != expected or groups > 10 * len(blocks) + 10:
+        if (
+            shapes.get(name) != expected
+            or self.num_blocks > 10 * len(blocks) + 10
+        ):
             raise errors.InputError(
                 f"does not fit the model: {name} is {shapes.get(name)} there "
                 f"and {expected} in the model, with {len(blocks)} blocks there "
-                f"and {groups} in the model."
+                f"and {self.num_blocks} in the model."
             )
 
     def layer_index(self, path: str) -> int:
@@ -161,7 +221,7 @@ class BertConfig(layers.TransformerConfig):
         if block is None:
             return self.num_layers + 1
         layers_ = range(self.num_layers)
-        return 1 + [self.group(layer) for layer in layers_].index(int(block[1]))
+        return 1 + [self.block(layer) for layer in layers_].index(int(block[1]))
 
     def describe(self) -> str:
         return (
@@ -286,14 +346,9 @@ class BertEncoder(keras.Model):
         self.embeddings = layers.Embeddings(
             config, name="embeddings", dtype=dtype
         )
-        groups = config.num_hidden_groups or config.num_layers
-        distinct = [
-            layers.Block(config, name=f"block_{group}", dtype=dtype)
-            for group in range(groups)
-        ]
-        self.blocks = [
-            distinct[config.group(layer)] for layer in range(config.num_layers)
-        ]
+        self.blocks: list[layers.Block] = []
+        for layer in range(config.num_layers):
+            self.blocks.append(self._block(layer))
         self.final_norm = None
         if config.norm_first:
             self.final_norm = layers.layer_norm(
@@ -309,6 +364,20 @@ class BertEncoder(keras.Model):
                 dtype=dtype,
             )
         self.build()
+
+    def _block(self, layer: int) -> layers.Block:
+        """Returns the block of a layer, after those of the layers before."""
+        config, group = self.config, None
+        if layer and config.group(layer) == config.group(layer - 1):
+            group = self.blocks[-1]
+        if group and config.shared_sublayers == "all":
+            return group
+        return layers.Block(
+            config,
+            group=group,
+            name=f"block_{config.block(layer)}",
+            dtype=self.dtype_policy,
+        )
 
     def build(self, input_shape: Shape | None = None) -> None:
         self.embeddings.build()

@@ -186,10 +186,72 @@ class DecoderTest(parameterized.TestCase):
         changed = np.abs(layer(ids(), source(), table) - expected).max((0, 1))
         self.assertEqual(np.flatnonzero(changed > 1e-6).tolist(), [TARGETS + 3])
 
-    def test_sinusoidal_positions(self):
-        layer = decoder(network=tiny.bert(position="sinusoidal"))
+    @parameterized.parameters(
+        {"position": "sinusoidal"},
+        {"residual": False},
+        {"residual": False, "norm_first": True},
+        {"shared_query_key": True},
+        {"embedding_sum": False},
+        {"embedding_sum": False, "position": "sinusoidal"},
+    )
+    def test_steps_have_the_fields_of_the_network(self, **fields):
+        layer = decoder(network=tiny.bert(**fields))
         logits, _ = stepwise(layer, ids(), source())
         np.testing.assert_allclose(logits, layer(ids(), source()), atol=2e-5)
+        for name, value in fields.items():
+            self.assertEqual(getattr(layer.config, name), value)
+
+    def test_concatenated_embeddings_are_those_of_tokens_and_positions(self):
+        network = tiny.bert(embedding_sum=False, embedding_size=8)
+        layer = decoder(network=network, vocab_size=0)
+        self.assertEqual(layer.embeddings.combine.kernel.shape, (16, 16))
+        tokens, positions = np.split(layer.embeddings.combine.kernel, 2)
+        table = np.random.default_rng(5).normal(size=(network.vocab_size, 8))
+        x = table[ids()] @ tokens
+        x += layer.embeddings.position_table.numpy()[:LENGTH] @ positions
+        x -= x.mean(-1, keepdims=True)
+        np.testing.assert_allclose(
+            layer.embeddings(ids(), tf.constant(table, tf.float32)),
+            x / x.std(-1, keepdims=True),
+            atol=1e-5,
+        )
+
+    def test_a_recurrent_decoder_has_nothing_to_concatenate(self):
+        for size in (8, 16):
+            network = tiny.bert(embedding_sum=False, embedding_size=size)
+            layer = decoder("lstm", network=network, vocab_size=0)
+            self.assertIsNone(layer.embeddings.combine)
+            self.assertEqual(layer.embeddings.project is None, size == 16)
+
+    def test_the_queries_of_a_decoder_may_be_its_keys(self):
+        block = decoder(network=tiny.bert(shared_query_key=True)).blocks[0]
+        self.assertEqual(block.attention.qkv.kernel.shape, (16, 32))
+        query, key, _ = block.attention.project(source().states)
+        np.testing.assert_array_equal(query, key)
+
+    @parameterized.parameters(False, True)
+    def test_without_residual_a_sublayer_replaces_its_input(self, norm_first):
+        network = tiny.bert(residual=False, norm_first=norm_first)
+        block = decoder(network=network).blocks[0]
+        x = tf.random.stateless_normal((3, LENGTH, 16), (1, 2))
+        mask = tf.ones((3, LENGTH, LENGTH), tf.bool)
+        source_mask = tf.ones((3, 1, 7), tf.bool)
+        keys_values = block.cross_attention.read(source().states)
+        y = x
+        for norm, sublayer in (
+            (block.attention_norm, lambda y: block.attention(y, mask)),
+            (
+                block.cross_attention_norm,
+                lambda y: block.cross_attention(y, keys_values, source_mask)[0],
+            ),
+            (block.feed_forward_norm, block.feed_forward),
+        ):
+            y = norm(y) if norm_first else y
+            y = tf.reshape(sublayer(y), x.shape)
+            y = y if norm_first else norm(y)
+        np.testing.assert_allclose(
+            block(x, mask, keys_values, source_mask), y, atol=1e-5
+        )
 
     def test_widths_that_no_heads_divide_are_refused(self):
         network = tiny.elmo(projection_size=97, lstm_size=100)

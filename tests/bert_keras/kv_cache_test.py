@@ -14,6 +14,18 @@ NETWORKS = {
     "two_segments": {"causal": True},
     "pre_norm": {"causal": True, "norm_first": True, "num_segments": 1},
     "shared": {"causal": True, "num_hidden_groups": 1, "embedding_size": 8},
+    "concatenated": {
+        "causal": True,
+        "embedding_sum": False,
+        "embedding_size": 8,
+    },
+    "task_type": {"causal": True, "num_task_types": 3, "task_type": 2},
+    "shared_query_key": {"causal": True, "shared_query_key": True},
+    "shared_sublayers": {
+        "causal": True,
+        "num_hidden_groups": 1,
+        "shared_sublayers": "feed_forward",
+    },
     "sinusoidal": {
         "causal": True,
         "position": "sinusoidal",

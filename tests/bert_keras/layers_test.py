@@ -146,7 +146,120 @@ def _fused_ops(function):
     )
 
 
-class FormulasTest(absltest.TestCase):
+class TaskTypeTest(parameterized.TestCase):
+    @parameterized.parameters(0, 2)
+    def test_its_row_is_added_to_all_positions(self, task_type):
+        config = tiny.bert(num_task_types=3, task_type=task_type)
+        layer, without = (
+            layers.Embeddings(config),
+            layers.Embeddings(tiny.bert()),
+        )
+        layer.build()
+        without.build()
+        without.token_table.assign(layer.token_table)
+        without.segment_table.assign(layer.segment_table)
+        rows = layer.task_type_table.numpy()
+        without.position_table.assign(layer.position_table + rows[task_type])
+        ids = tiny.inputs()["token_ids"], tiny.inputs()["segment_ids"]
+        np.testing.assert_allclose(layer(*ids), without(*ids), atol=1e-5)
+        self.assertEqual(layer.task_type_table.path, f"{layer.name}/task_type")
+        self.assertEqual(layer.count_params() - without.count_params(), 3 * 16)
+
+
+def concatenating(config, parts):
+    """Embeddings with a projection of blocks of the identity."""
+    layer = layers.Embeddings(config)
+    layer.build()
+    identities = [np.eye(config.embedding_width, config.hidden_size)] * parts
+    layer.combine.kernel.assign(np.concatenate(identities))
+    return layer
+
+
+class ConcatenationTest(parameterized.TestCase):
+    @parameterized.product(
+        position=("learned", "sinusoidal"), embedding_norm=(False, True)
+    )
+    def test_with_blocks_of_the_identity_it_is_the_sum(self, **fields):
+        inputs = tiny.inputs()
+        ids = inputs["token_ids"], inputs["segment_ids"]
+        total = layers.Embeddings(tiny.bert(**fields))
+        total.build()
+        layer = concatenating(tiny.bert(embedding_sum=False, **fields), 3)
+        for name in ("token_table", "segment_table", "position_table", "norm"):
+            source, target = getattr(total, name), getattr(layer, name)
+            if isinstance(source, layers.LayerNorm):
+                source, target = source.gamma, target.gamma
+            if source is not None:
+                value = tf.random.stateless_normal(source.shape, (1, 2))
+                source.assign(value)
+                target.assign(value)
+        position_ids = tf.constant([[*range(6)] * 2] * 4)
+        for positions in (None, position_ids):
+            np.testing.assert_allclose(
+                layer(*ids, positions), total(*ids, positions), atol=1e-5
+            )
+
+    @parameterized.parameters(False, True)
+    def test_it_is_the_projection_of_each(self, one_segment):
+        config = tiny.bert(
+            embedding_sum=False,
+            embedding_size=8,
+            embedding_norm=False,
+            num_segments=1 if one_segment else 2,
+        )
+        layer = layers.Embeddings(config)
+        layer.build()
+        random = np.random.default_rng(0)
+        values = {}
+        for variable in layer.trainable_variables:
+            value = random.normal(0, 0.5, variable.shape)
+            variable.assign(value)
+            values[variable.path.split("/", 1)[1]] = value
+        inputs = tiny.inputs()
+        segment_ids = None if one_segment else inputs["segment_ids"]
+        kernels = np.split(values["combine/kernel"], 3)
+        expected = (
+            values["token"][inputs["token_ids"]] @ kernels[0]
+            + values["segment"][0 if one_segment else segment_ids] @ kernels[1]
+            + values["position"][:12] @ kernels[2]
+            + values["combine/bias"]
+        )
+        actual = layer(inputs["token_ids"], segment_ids)
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+    def test_it_has_the_task_type_last(self):
+        config = tiny.bert(embedding_sum=False, num_task_types=3, task_type=1)
+        layer = concatenating(config, 4)
+        layer.combine.kernel[:48].assign(tf.zeros((48, 16)))
+        ids = tiny.inputs()["token_ids"], tiny.inputs()["segment_ids"]
+        row = layer.task_type_table.numpy()[1]
+        expected = (row - row.mean()) / row.std()
+        np.testing.assert_allclose(
+            layer(*ids), np.broadcast_to(expected, (4, 12, 16)), atol=1e-5
+        )
+
+    def test_it_has_the_dtype_of_the_policy(self):
+        layer = layers.Embeddings(
+            tiny.bert(embedding_sum=False), dtype="mixed_bfloat16"
+        )
+        layer.build()
+        inputs = tiny.inputs()
+        x = layer(inputs["token_ids"], inputs["segment_ids"])
+        self.assertEqual(x.dtype, tf.bfloat16)
+
+    def test_parameters(self):
+        """Three tables (R, E), the kernel (3 E, H), its bias and LayerNorm."""
+        for width in (8, 16):
+            config = tiny.bert(embedding_sum=False, embedding_size=width)
+            layer = layers.Embeddings(config)
+            layer.build()
+            rows = config.vocab_size + 2 + 64
+            self.assertEqual(
+                layer.count_params(), rows * width + 3 * width * 16 + 3 * 16
+            )
+
+
+class FormulasTest(parameterized.TestCase):
     def test_sinusoids(self):
         """Vaswani et al. 2017, 3.5: PE(p, 2i) = sin(p / 10000^(2i/d)).
 
@@ -172,9 +285,12 @@ class FormulasTest(absltest.TestCase):
         causal = layers.attention_mask(padding_mask, causal=True).numpy()
         np.testing.assert_array_equal(causal, np.tril(expected))
 
-    def test_attention_is_softmax_of_the_scaled_scores_that_are_seen(self):
+    @parameterized.parameters(False, True)
+    def test_attention_is_softmax_of_the_scaled_scores_that_are_seen(
+        self, shared
+    ):
         """softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, equation 1)."""
-        bert = tiny.bert(attention_dropout=0.0)
+        bert = tiny.bert(attention_dropout=0.0, shared_query_key=shared)
         layer = layers.SelfAttention(bert)
         layer.build()
         random = np.random.default_rng(0)
@@ -188,10 +304,11 @@ class FormulasTest(absltest.TestCase):
         visible = layers.attention_mask(padding_mask).numpy()[:, np.newaxis]
         x = hidden().numpy().astype(np.float64)
         qkv = x @ values["qkv/kernel"] + values["qkv/bias"]
-        query, key, value = (
+        *query, key, value = (
             part.reshape(4, 12, 2, 8).transpose(0, 2, 1, 3)
-            for part in np.split(qkv, 3, axis=-1)
+            for part in np.split(qkv, 2 if shared else 3, axis=-1)
         )
+        query = key if shared else query[0]
         scores = np.exp(query @ key.swapaxes(2, 3) / np.sqrt(8)) * visible
         real = padding_mask.numpy() > 0
         sums = scores.sum(axis=-1, keepdims=True)
@@ -255,6 +372,26 @@ class SkipInitTest(absltest.TestCase):
         np.testing.assert_array_equal(value, np.zeros((2, 3)))
         layers.initializer(tiny.bert())
         self.assertNotEqual(random.getstate(), before)
+
+    def test_scores_of_a_shared_query_and_key_are_symmetric(self):
+        """log p(j | i) is the score of i and j, less a constant of i.
+
+        So the differences of both directions add up to 0 around a triangle.
+        """
+        for shared in (False, True):
+            layer = layers.SelfAttention(tiny.bert(shared_query_key=shared))
+            layer.build()
+            random = np.random.default_rng(0)
+            for variable in layer.trainable_variables:
+                variable.assign(random.normal(0, 0.3, variable.shape))
+            mask = tf.ones((4, 12, 12), tf.bool)
+            _, attention = layer(hidden(), mask, attentions=True)
+            logs = np.log(attention)
+            both = logs - logs.swapaxes(2, 3)
+            i, j, k = 1, 5, 9
+            around = both[..., i, j] + both[..., j, k] + both[..., k, i]
+            self.assertEqual(np.abs(around).max() < 1e-4, shared)
+            self.assertEqual(layer.qkv.kernel.shape, (16, 48 - 16 * shared))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,11 @@ NETWORKS = {
     "post_norm": {},
     "norm_first": {"norm_first": True},
     "albert": {"num_hidden_groups": 1, "embedding_size": 8},
+    "shared_query_key": {"shared_query_key": True},
+    "shared_attention": {
+        "num_hidden_groups": 1,
+        "shared_sublayers": "attention",
+    },
     "gpt": {"causal": True, "embedding_norm": False},
     "causal": {"causal": True, "norm_first": True, "position": "sinusoidal"},
     "one_layer": {"num_layers": 1},

@@ -43,15 +43,14 @@ def attention(x, block, *, heads, scale, causal=False):
         for each in (block.attention.qkv.kernel, block.attention.qkv.bias)
     )
     width = x.shape[1]
+    # The keys' columns, before the values': those of the queries, if shared.
+    keys = slice(kernel.shape[1] - 2 * width, kernel.shape[1] - width)
     size = width // heads
     result = []
     for head in range(heads):
         columns = slice(head * size, (head + 1) * size)
         query = x @ kernel[:, :width][:, columns] + bias[:width][columns]
-        key = (
-            x @ kernel[:, width : 2 * width][:, columns]
-            + bias[width : 2 * width][columns]
-        )
+        key = x @ kernel[:, keys][:, columns] + bias[keys][columns]
         scores = query @ key.T / (math.sqrt(size) if scale else 1)
         if causal:
             scores[np.triu_indices(len(x), 1)] = -np.inf
@@ -75,7 +74,11 @@ def entropy(weights):
 
 class SelfAttentionTest(parameterized.TestCase):
     @parameterized.parameters(
-        {}, {"norm_first": True}, {"causal": True}, {"num_hidden_groups": 1}
+        {},
+        {"norm_first": True},
+        {"causal": True},
+        {"num_hidden_groups": 1},
+        {"shared_query_key": True},
     )
     def test_weights_and_entropies_are_those_of_numpy(self, **changes):
         model = make(num_layers=3, **changes)

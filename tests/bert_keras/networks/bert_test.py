@@ -103,6 +103,34 @@ class ConfigTest(parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, message):
             tiny.bert(**changes)
 
+    @parameterized.parameters(
+        {"num_task_types": -1},
+        {"num_task_types": 2, "task_type": 2},
+        {"num_task_types": 2, "task_type": -1},
+        {"task_type": 1},
+    )
+    def test_a_task_type_is_one_of_those_of_the_table(self, **fields):
+        with self.assertRaisesRegex(
+            ValueError, "num_task_types is .*task_type"
+        ):
+            tiny.bert(**fields)
+
+    def test_files_have_only_the_later_fields_that_are_used(self):
+        later = {
+            "embedding_sum": False,
+            "shared_query_key": True,
+            "num_hidden_groups": 1,
+            "shared_sublayers": "attention",
+            "num_task_types": 3,
+            "task_type": 2,
+        }
+        self.assertEqual(
+            tiny.bert().to_dict().keys() & later.keys(), {"num_hidden_groups"}
+        )
+        bert = tiny.bert(**later)
+        self.assertEqual(bert.to_dict() | later, bert.to_dict())
+        self.assertEqual(bert_lib.BertConfig.from_dict(bert.to_dict()), bert)
+
     def test_weights_may_start_at_0(self):
         self.assertEqual(tiny.bert(initializer_range=0.0).initializer_range, 0)
 
