@@ -56,11 +56,7 @@ class MaskGenerator(keras.layers.Layer):
         self.project = layers.dense(
             own, own.hidden_size, name="project", dtype=dtype
         )
-        groups = own.num_hidden_groups or own.num_layers
-        self.distinct = [
-            layers.Block(own, name=f"block_{group}", dtype=dtype)
-            for group in range(groups)
-        ]
+        self.blocks = bert.build_blocks(own, dtype)
         self.final_norm = None
         if own.norm_first:
             self.final_norm = layers.layer_norm(
@@ -70,8 +66,9 @@ class MaskGenerator(keras.layers.Layer):
 
     def build(self, input_shape: Shape | None = None) -> None:
         self.project.build((None, None, self.config.hidden_size))
-        for block in self.distinct:
-            block.build()
+        for block in self.blocks:
+            if not block.built:  # a shared block is in the list several times
+                block.build()
         if self.final_norm:
             self.final_norm.build((None, None, self.narrow.hidden_size))
         self.predict.build()
@@ -86,11 +83,10 @@ class MaskGenerator(keras.layers.Layer):
         training: bool | None = None,
     ) -> Tensor:
         x = self.project(embeddings)
-        last = self.narrow.num_layers - 1
-        for layer in range(last):
-            block = self.distinct[self.narrow.group(layer)]
+        *first, last = self.blocks
+        for block in first:
             x = block(x, mask, training=training)
-        x = self.distinct[-1](
+        x = last(
             x,
             layers.gather(mask, positions),
             training=training,

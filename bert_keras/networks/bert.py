@@ -346,9 +346,7 @@ class BertEncoder(keras.Model):
         self.embeddings = layers.Embeddings(
             config, name="embeddings", dtype=dtype
         )
-        self.blocks: list[layers.Block] = []
-        for layer in range(config.num_layers):
-            self.blocks.append(self._block(layer))
+        self.blocks = build_blocks(config, dtype)
         self.final_norm = None
         if config.norm_first:
             self.final_norm = layers.layer_norm(
@@ -364,20 +362,6 @@ class BertEncoder(keras.Model):
                 dtype=dtype,
             )
         self.build()
-
-    def _block(self, layer: int) -> layers.Block:
-        """Returns the block of a layer, after those of the layers before."""
-        config, group = self.config, None
-        if layer and config.group(layer) == config.group(layer - 1):
-            group = self.blocks[-1]
-        if group and config.shared_sublayers == "all":
-            return group
-        return layers.Block(
-            config,
-            group=group,
-            name=f"block_{config.block(layer)}",
-            dtype=self.dtype_policy,
-        )
 
     def build(self, input_shape: Shape | None = None) -> None:
         self.embeddings.build()
@@ -532,6 +516,26 @@ class BertEncoder(keras.Model):
         )
         layers.freeze(encoder, config.get("frozen", ()))
         return encoder
+
+
+def build_blocks(
+    config: BertConfig, dtype: keras.DTypePolicy
+) -> list[layers.Block]:
+    """Returns a block for each layer; those of a group share what it shares."""
+    blocks: list[layers.Block] = []
+    for layer in range(config.num_layers):
+        group = None
+        if layer and config.group(layer) == config.group(layer - 1):
+            group = blocks[-1]
+        if group is None or config.shared_sublayers != "all":
+            group = layers.Block(
+                config,
+                group=group,
+                name=f"block_{config.block(layer)}",
+                dtype=dtype,
+            )
+        blocks.append(group)
+    return blocks
 
 
 def _max_per_row(x: Tensor) -> Tensor:
