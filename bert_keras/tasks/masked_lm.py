@@ -13,7 +13,8 @@ from bert_keras import errors, mask_filling, options
 from bert_keras import heads as heads_lib
 from bert_keras.data import hiding, masking, packing, word_boundaries
 from bert_keras.networks import base as networks
-from bert_keras.tasks import base
+from bert_keras.sentence_objectives import base as objectives
+from bert_keras.tasks import base, next_sentence
 from bert_keras.tokenizers import base as tokenizers
 
 # Maximum number of [MASK]s that are predicted in a text; a constant keeps
@@ -26,7 +27,7 @@ _OF_MASKS = (
     *("masked_lm_prob", "masked_lm_prob_end", "masked_unit", "masked_group"),
     *("mask_token_prob", "random_token_prob", "random_tokens", "mask_alike"),
 )
-_LATER = (*_OF_MASKS[1:], "token_counts", "packed")
+_LATER = (*_OF_MASKS[1:], "token_counts", "packed", "sentence_classes")
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -103,7 +104,9 @@ class MaskedLM(base.Task):
     top_k: int | None = None
     candidates: str | None = None
     # Set from the records' manifest.
-    objective: str = "nsp"  # nsp, sop or none
+    objective: str = "nsp"  # the sentence objective
+    # The names of its classes; () for nsp and sop, which have two, and none.
+    sentence_classes: tuple[str, ...] = ()
     packed: bool = False  # whether rows have several texts
     # Set by `adapt`, from the tokenizer.
     vocab_size: int = 0
@@ -186,7 +189,9 @@ class MaskedLM(base.Task):
     def head_signatures(self) -> dict[str, Any]:
         signatures: dict[str, Any] = {"masked_lm": self.vocab_size}
         if self.objective != "none":
-            signatures["next_sentence"] = self.objective
+            signatures[next_sentence.HEAD] = next_sentence.signature(
+                self.objective, self.sentence_classes
+            )
         return signatures
 
     @property
@@ -211,6 +216,7 @@ class MaskedLM(base.Task):
         return self.with_settings(
             seq_length=manifest["seq_length"],
             objective=manifest["objective"],
+            sentence_classes=tuple(manifest.get(objectives.CLASSES, ())),
             packed=manifest.get("packing") == "documents",
         )
 
@@ -295,7 +301,9 @@ class MaskedLM(base.Task):
     ) -> dict[str, keras.layers.Layer]:
         heads = {"masked_lm": heads_lib.MaskedLMHead(config)}
         if self.objective != "none":
-            heads["next_sentence"] = heads_lib.NextSentenceHead(config)
+            heads[next_sentence.HEAD] = heads_lib.NextSentenceHead(
+                config, len(self.sentence_classes) or 2
+            )
         return heads
 
     def positions_read(self, features: base.Tensors) -> tf.Tensor | None:
@@ -309,7 +317,7 @@ class MaskedLM(base.Task):
         *,
         training: bool | None,
     ) -> base.Tensors:
-        """Returns logits {"masked_lm": (B, P, V), "next_sentence": (B, 2)}.
+        """Returns logits {"masked_lm": (B, P, V), "next_sentence": (B, C)}.
 
         Both are float32.
         """

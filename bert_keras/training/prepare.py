@@ -29,6 +29,7 @@ from bert_keras.data import (
     word_boundaries,
 )
 from bert_keras.data import records as records_lib
+from bert_keras.sentence_objectives import base as objectives
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import (
     parallel_map,
@@ -83,6 +84,7 @@ def run(settings: settings_lib.PrepareSettings) -> dict[str, Any]:
         raise errors.InputError("give one of `vocab` and `vocab_size`.")
     vocabulary_settings.check(settings)
     _check_packing(settings)
+    _check_objective(settings)
     _check_boundaries(settings)
     registry.import_modules(settings.modules)
     paths = corpus.files(settings.input.split(","))
@@ -109,11 +111,35 @@ def _check_packing(settings: settings_lib.PrepareSettings) -> None:
                     argument=name,
                 )
         return
-    if settings.sentence_objective == "sop" or settings.format == "google":
+    if (
+        settings.sentence_objective not in ("nsp", "none")
+        or settings.format == "google"
+    ):
         raise errors.InputError(
             f"packing={settings.packing} makes rows of one segment, without "
             "masks: leave out `sentence_objective` and `format`.",
             argument="packing",
+        )
+
+
+def _check_objective(settings: settings_lib.PrepareSettings) -> None:
+    """Raises InputError for an objective that does not exist or fit."""
+    objectives.find(settings.sentence_objective)
+    if settings.format == "google":
+        _require_google_objective(settings, "writes")
+
+
+def _require_google_objective(
+    settings: settings_lib.PrepareSettings, verb: str
+) -> None:
+    """Raises InputError for an objective that Google's format cannot hold."""
+    allowed = (*objectives.BINARY, "none")
+    if settings.sentence_objective not in allowed:
+        raise errors.InputError(
+            f"sentence_objective={settings.sentence_objective}: expected one "
+            f"of {', '.join(allowed)}, as `prepare` {verb} Google's TFRecord "
+            "files here, whose labels are 0 or 1.",
+            argument="sentence_objective",
         )
 
 
@@ -172,8 +198,20 @@ def _report_unknown(
 
 
 def _objective(settings: settings_lib.PrepareSettings) -> str:
-    """Returns the sentence objective of the rows."""
-    return settings.sentence_objective if settings.packing in MASKED else "none"
+    """Returns the name of the sentence objective of the rows."""
+    if settings.packing not in MASKED:
+        return "none"
+    return objectives.canonical_name(
+        objectives.find(settings.sentence_objective)
+    )
+
+
+def _classes(settings: settings_lib.PrepareSettings) -> dict[str, list[str]]:
+    """Returns the manifest's field of the objective's classes, if it has it."""
+    objective = _objective(settings)
+    if objective == "none" or objective in objectives.BINARY:
+        return {}
+    return {objectives.CLASSES: list(objectives.find(objective).class_names)}
 
 
 def _run(
@@ -219,7 +257,6 @@ def _run(
     partition = _write(settings, boundaries, paths, tokenizer)
     summary = preparation_report.make(
         settings.output,
-        _objective(settings),
         partition,
         tokenizer,
         time.monotonic() - began,
@@ -233,6 +270,7 @@ def _run(
 
 def _check_tfrecords(settings: settings_lib.PrepareSettings) -> None:
     """Raises InputError for settings of rows, which TFRecord files have."""
+    _require_google_objective(settings, "reads")
     for name, value in (
         ("word_boundaries", "none"),
         ("packing", "segments"),
@@ -493,6 +531,7 @@ def _finish(
         shards,
         seq_length=settings.seq_length,
         objective=_objective(settings),
+        **_classes(settings),
         **records_lib.tokenizer_metadata(tokenizer),
         seed=settings.seed,
         input=settings.input,

@@ -285,8 +285,8 @@ class PrepareSettings:
     sentence_objective: str = options.option(
         "nsp",
         "Pairs: nsp = next sentence or a random one, sop = in order or "
-        "swapped, none = complete rows of one document.",
-        ("nsp", "sop", "none"),
+        "swapped, nsp_sop = next, previous or random, none = complete rows of "
+        "one document; or the dotted name of a module of yours.",
         formerly=("objective",),
     )
     packing: str = options.option(
