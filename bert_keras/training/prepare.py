@@ -19,6 +19,7 @@ from bert_keras import (
     files,
     locks,
     options,
+    predictor,
     registry,
 )
 from bert_keras.data import (
@@ -32,6 +33,7 @@ from bert_keras.data import records as records_lib
 from bert_keras.sentence_objectives import base as objectives
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import (
+    found_entities,
     parallel_map,
     preparation_report,
     run_folder,
@@ -146,7 +148,7 @@ def _require_google_objective(
 def _check_boundaries(settings: settings_lib.PrepareSettings) -> None:
     """Raises InputError for boundaries that would not be stored."""
     if settings.word_boundaries == "none":
-        for name in ("phrases", "entities"):
+        for name in ("phrases", "entities", "entity_tagger"):
             if getattr(settings, name):
                 raise errors.InputError(
                     f"{name}={getattr(settings, name)} has no effect without "
@@ -154,6 +156,13 @@ def _check_boundaries(settings: settings_lib.PrepareSettings) -> None:
                     argument=name,
                 )
         return
+    if settings.entities and settings.entity_tagger:
+        raise errors.InputError(
+            f"entities={settings.entities} and entity_tagger="
+            f"{settings.entity_tagger}: expected one list of names; leave one "
+            "out.",
+            argument="entity_tagger",
+        )
     for name, needed in (
         ("packing", MASKED),
         ("format", ("records",)),
@@ -217,16 +226,20 @@ def _classes(settings: settings_lib.PrepareSettings) -> dict[str, list[str]]:
 def _run(
     settings: settings_lib.PrepareSettings, paths: Sequence[str]
 ) -> dict[str, Any]:
+    tagger, names = None, run_folder.PREPARATION
+    if settings.entity_tagger:
+        tagger = found_entities.load_tagger(settings.entity_tagger)
+        names = (*names, found_entities.NAME)
     identity = run_folder.Identity(
         "prepare",
         (settings,),
-        _fingerprints(settings, paths),
+        _fingerprints(settings, paths, tagger),
     )
     train = os.path.join(settings.output, "train")
     same = run_folder.check(
         settings.output,
         identity,
-        names=run_folder.PREPARATION,
+        names=names,
         has_results=_has_results(settings.output),
     )
     run_folder.write_identity(settings.output, identity)
@@ -251,6 +264,9 @@ def _run(
             "masks": "as the files have them",
             "next": then,
         }
+    if tagger:
+        found = _find_entities(settings, paths, tagger, same=same)
+        settings = dataclasses.replace(settings, entities=found)
     boundaries = _boundaries(settings)
     if boundaries:
         _report_unknown(settings, boundaries, tokenizer)
@@ -285,7 +301,9 @@ def _check_tfrecords(settings: settings_lib.PrepareSettings) -> None:
 
 
 def _fingerprints(
-    settings: settings_lib.PrepareSettings, paths: Sequence[str]
+    settings: settings_lib.PrepareSettings,
+    paths: Sequence[str],
+    tagger: predictor.Predictor | None,
 ) -> dict[str, Any]:
     """Returns the fingerprints of the files that the records are made of."""
     of = run_folder.contents_fingerprint
@@ -294,6 +312,8 @@ def _fingerprints(
         for name in ("phrases", "entities")
         if (path := getattr(settings, name))
     }
+    if tagger:
+        lexicons["entity_tagger"] = found_entities.fingerprint(tagger)
     vocab = settings.vocab and of(settings.vocab)
     return {"input": [of(path) for path in paths], "vocab": vocab, **lexicons}
 
@@ -495,6 +515,25 @@ def _learn(
             settings.vocab_size,
             **arguments,
         )
+
+
+def _find_entities(
+    settings: settings_lib.PrepareSettings,
+    paths: Sequence[str],
+    tagger: predictor.Predictor,
+    *,
+    same: bool,
+) -> str:
+    """Returns the path of a tagger's names, which a killed run keeps."""
+    path = os.path.join(settings.output, found_entities.NAME)
+    if same and tf.io.gfile.exists(path):
+        return path
+    progress = console.Progress(
+        "finding entities", total=_size(paths) / 1e6, unit="MB"
+    )
+    with progress:
+        texts = _texts(paths, settings.text_field, progress)
+        return found_entities.write(settings.output, tagger, texts)
 
 
 def _texts(

@@ -314,6 +314,12 @@ class PrepareSettings:
     entities: str = options.option(
         "", "The same with names, for a later stage of masking.", reads=True
     )
+    entity_tagger: str = options.option(
+        "",
+        "A checkpoint of tagging that finds the names, in place of `entities`: "
+        "the texts that it marks twice or more.",
+        reads=True,
+    )
     dupe_factor: int = options.option(
         1,
         "Number of times that pairs are sampled from the text; masks are "
