@@ -20,7 +20,8 @@ GROUPS: Mapping[str, Sequence[str]] = {
         *("bucket_lengths", "tokenizer", "model_type", "vocab", "vocab_size"),
         *("lowercase", "format", "sentence_objective", "packing"),
         *("dupe_factor", "deduplicate"),
-        *("word_boundaries", "phrases", "entities", "negatives"),
+        *("word_boundaries", "phrases", "entities", "entity_tagger"),
+        "negatives",
         *("masked_lm_prob", "max_predictions_per_seq", "shard_mb"),
     ),
     "Model": (

@@ -314,17 +314,21 @@ class CausalLMHead(keras.layers.Layer):
 
 
 class NextSentenceHead(keras.layers.Layer):
-    """Scores whether the second segment follows the first (BERT, 3.1, task 2).
+    """Scores the classes of a pair of segments (BERT, 3.1, task 2).
 
-    pooled (B, H) -> logits (B, 2), float32: class 0 = it follows, 1 = it
-    does not, as in Google's checkpoints. Sentence-order prediction uses the
-    same head (ALBERT, 3.1).
+    pooled (B, H) -> logits (B, C), float32. Of 2 classes, 0 = the second
+    segment follows the first, 1 = it does not, as in Google's checkpoints.
+    Sentence-order prediction uses the same head (ALBERT, 3.1).
     """
 
-    def __init__(self, config: base.NetworkConfig, **kwargs: Any):
+    def __init__(
+        self, config: base.NetworkConfig, num_classes: int = 2, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.config = config
-        self.score = layers.dense(config, 2, name="score", dtype="float32")
+        self.score = layers.dense(
+            config, num_classes, name="score", dtype="float32"
+        )
 
     def build(self, input_shape: Shape | None = None) -> None:
         self.score.build((None, self.config.hidden_size))

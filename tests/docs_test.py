@@ -69,6 +69,10 @@ SHOWN = {
         "examples/length_too.py",
         "my_wrappers/length_too.py",
     ),
+    "adding_a_sentence_objective.md": (
+        "examples/gap.py",
+        "my_objectives/gap.py",
+    ),
 }
 # They take long; the files that the pages of adding_* show have fast tests.
 # Of pages about tasks, `make test` runs those of classification and tagging.
@@ -89,7 +93,7 @@ SLOW = (
     "elmo.md",
     *("distributed_training.md", "on_device.md", "formats_and_weights.md"),
     *("adding_a_task.md", "adding_a_network.md", "adding_a_tokenizer.md"),
-    "adding_a_wrapper.md",
+    *("adding_a_wrapper.md", "adding_a_sentence_objective.md"),
 )
 
 ROWS = """\

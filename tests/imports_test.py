@@ -26,7 +26,7 @@ _NETWORK = {
     "recurrent_kernels",
     "kernels",
 }
-_DATA = {"tokenizers", "data", "metrics"}
+_DATA = {"sentence_objectives", "tokenizers", "data", "metrics"}
 _TASKS = _DATA | {
     "networks.base",
     "tasks",
@@ -92,10 +92,11 @@ INSIDE = {
     },
     "mask_generator": {"heads", "layers", "networks"},
     "masked_rows": {"data", "tasks.base", "tokenizers.base"},
+    "sentence_objectives": {"sentence_objectives"},
     "text": {"text"},
     "tokenizers.base": set(),
     "tokenizers": {"text", "tokenizers"},
-    "data": {"tokenizers", "data", "safetensors_mmap"},
+    "data": {"sentence_objectives", "tokenizers", "data", "safetensors_mmap"},
     "metrics": {"tokenizers", "data", "metrics"},
     "tasks.base": {
         "former_names",

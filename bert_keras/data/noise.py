@@ -120,6 +120,73 @@ def edit(
     return tf.where(is_real, source, length), is_new
 
 
+def sentence_borders(
+    ordinary: tf.Tensor, is_special: tf.Tensor, is_end: tf.Tensor
+) -> tf.Tensor:
+    """Returns where a sentence may be inserted: before which tokens (B, S).
+
+    These are the first ordinary token of each text, the one after a sentence's
+    end, and the special token after a text. ordinary, is_special, is_end:
+    (B, S) bool, the last for ordinary tokens that end a sentence.
+
+    Of [CLS] a . b . [SEP]: before a, b and [SEP].
+    """
+
+    def before(values):
+        return tf.pad(values[:, :-1], [[0, 0], [1, 0]])
+
+    return (
+        (ordinary & before(is_special))
+        | (ordinary & ~is_end & before(is_end))
+        | (is_special & before(ordinary))
+    )
+
+
+def insert_span(
+    is_token: tf.Tensor,
+    is_border: tf.Tensor,
+    uniform: tf.Tensor,
+    *,
+    share: float,
+    lengths: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Inserts one of K spans before a random border of a share of the rows.
+
+    A row without room for its span stays as it is. is_token, is_border: (B, S)
+    bool; uniform (B, 3) in [0, 1): whether, where and which; lengths (K,) int32
+    of the spans.
+
+    Returns source (B, S) int32, the position that each token comes from, that
+    of the border for new ones; span (B, 1), the index of the row's span; and
+    offset (B, S), of the new tokens in it, -1 at others. If a span of length 2
+    is inserted before the second token of [2, 7, 3]: source [0, 1, 1, 1, 2],
+    offset [-1, 0, 1, -1, -1].
+    """
+    width = tf.shape(is_token)[1]
+    count = tf.reduce_sum(tf.cast(is_token, tf.int32), axis=1, keepdims=True)
+    borders = tf.cumsum(tf.cast(is_border, tf.int32), axis=1)
+    whether, where, which = tf.split(uniform, 3, axis=1)
+    span = _index(which, tf.size(lengths))
+    length = tf.gather(lengths, span)
+    is_inserted = (
+        (whether < share) & (borders[:, -1:] > 0) & (count + length <= width)
+    )
+    length = tf.where(is_inserted, length, 0)
+    # The first position at which as many borders are counted.
+    begin = tf.searchsorted(borders, 1 + _index(where, borders[:, -1:]))
+    slots = tf.range(width)[tf.newaxis]
+    offset = slots - begin
+    is_new = (offset >= 0) & (offset < length)
+    source = tf.where(is_new, begin, slots - tf.where(offset < 0, 0, length))
+    return source, span, tf.where(is_new, offset, -1)
+
+
+def _index(uniform: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Returns uniform numbers of 0..count-1 from those in [0, 1)."""
+    index = tf.cast(uniform * tf.cast(count, tf.float32), tf.int32)
+    return tf.minimum(index, tf.maximum(count - 1, 0))  # float32 rounds up
+
+
 def spans(
     ids: tf.Tensor,
     is_token: tf.Tensor,

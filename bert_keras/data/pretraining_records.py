@@ -29,6 +29,7 @@ from bert_keras.data import (
     unpaired_rows,
     word_boundaries,
 )
+from bert_keras.sentence_objectives import base as objectives
 from bert_keras.tokenizers import base as tokenizers
 
 NUM_EXAMPLES = 3  # rows of a split's first shard to show in the report
@@ -47,7 +48,7 @@ class ShardSettings:
     folder: str  # shards are written to its subfolders train and dev
     tokenizer: tokenizers.Tokenizer
     seq_length: int
-    objective: str  # nsp, sop or none
+    objective: str  # the name of a sentence objective, which is imported
     packing: str = "segments"  # segments, documents, full or sentences
     text_field: str = "text"  # of JSON lines and of Parquet
     passes: int = 1
@@ -329,6 +330,8 @@ def add_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if name != "examples"
         else sum((report[name] for report in reports), [])
         for name in reports[0]
+        # Version 0.1 did not count labels, and its chunks are not rebuilt.
+        if all(name in report for report in reports)
     }
 
 
@@ -336,6 +339,7 @@ def _report(
     documents: sentence_pairs.TokenizedDocuments, settings: ShardSettings
 ) -> dict[str, Any]:
     tokenizer = settings.tokenizer
+    classes = objectives.find(settings.objective).class_names
     return {
         "documents": len(documents.document_ends),
         "sentences": len(documents.sentence_ends),
@@ -346,6 +350,7 @@ def _report(
         "words": _count_words(documents, tokenizer),
         "lengths": [0] * (settings.seq_length + 1),  # rows of each length
         "examples": [],
+        **({"labels": [0] * len(classes)} if classes else {}),
     }
 
 
@@ -386,6 +391,9 @@ def _count_rows(
     counts = np.bincount(rows.lengths, minlength=settings.seq_length + 1)
     report["lengths"] = (np.array(report["lengths"]) + counts).tolist()
     labels = rows.per_row.get("targets/next_sentence/labels")
+    if labels is not None:
+        counts = np.bincount(labels, minlength=len(report["labels"]))
+        report["labels"] = (np.array(report["labels"]) + counts).tolist()
     for row in range(
         min(NUM_EXAMPLES, len(rows.lengths)) if with_examples else 0
     ):

@@ -1,10 +1,9 @@
 """Samples pretraining instances, single segments or pairs, from documents.
 
 The procedure is that of Devlin et al. 2019 (BERT), appendix A.2: gather
-sentences up to a target length, split them at a sentence boundary, and half of
-the time replace the second segment by one of another document; the replaced
-sentences are gathered again. Lan et al. 2020 (ALBERT) swap the two segments
-instead; Liu et al. 2019 (RoBERTa, FULL-SENTENCES) do not split.
+sentences up to a target length, and split them at a sentence boundary. What is
+done with the two segments, and which class the pair has, is the sentence
+objective's: see `bert_keras.sentence_objectives`.
 
 An instance starts where the document's previous one ends, but documents are
 independent: one step makes an instance of every document at once, on arrays. An
@@ -14,12 +13,12 @@ split there and its rest starts the next instance, and a single sentence is
 split in its middle.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from bert_keras import errors
+from bert_keras.sentence_objectives import base as objectives
 
 
 class TokenizedDocuments(NamedTuple):
@@ -43,8 +42,8 @@ class Pairs(NamedTuple):
     """Instances without special tokens, as offsets in the documents.
 
     first and second (rows, 2) int64: begin and end of a segment; the second is
-    empty for the objective "none". labels (rows,) int32: 0 = in order, 1 = from
-    another document (nsp) or swapped (sop).
+    empty for the objective "none". labels (rows,) int32: indices of the
+    objective's classes.
     """
 
     first: np.ndarray
@@ -64,44 +63,41 @@ def sample_pairs(
     """Samples the instances of each pass, in the order of the documents.
 
     max_tokens: the sequence length without special tokens.
+    objective: the name of a sentence objective; it imports a user's module.
     short_probability: probability that an instance has a shorter target length,
       for every objective.
-
-    "nsp" samples second segments from these documents and needs at least two.
     """
-    if objective not in _OBJECTIVES:
-        raise errors.InputError(
-            f"Expected an objective of {', '.join(_OBJECTIVES)}; "
-            f"found {objective!r}."
-        )
+    sampler = objectives.find(objective)
     if max_tokens < 2:
         raise errors.InputError(
             "Expected room for at least 2 tokens besides the special ones; "
             f"there is room for {max_tokens}. Use longer sequences."
         )
-    if objective == "nsp" and len(documents.document_ends) == 1:
-        raise errors.InputError(
-            "Next-sentence prediction draws from another document, but there "
-            "is only one. Put blank lines between documents, or use the "
-            "objective sop or none."
-        )
-    step = _OBJECTIVES[objective]
-    source = _Source(documents)
+    boundaries = objectives.Boundaries(
+        documents.sentence_ends, documents.document_ends
+    )
     count = len(documents.document_ends)
     index = np.arange(passes * count)  # pass by pass, document by document
-    document = index % count
-    begin, stop = source.begins[document], source.stops[document]
+    begin = boundaries.begins[index % count]
+    stop = boundaries.stops[index % count]
     samples = [(index[:0], *_NO_PAIRS)]
     # One token cannot be split into a pair.
-    has_more = stop - begin > (objective != "none")
+    has_more = stop - begin > bool(sampler.class_names)
     while has_more.any():
-        index, document = index[has_more], document[has_more]
-        begin, stop = begin[has_more], stop[has_more]
-        random_numbers = _RandomNumbers(generator, len(begin), max_tokens)
-        target = random_numbers.target(short_probability)
-        pairs, begin = step(source, random_numbers, document, begin, target)
-        samples.append((index, *pairs))
-        has_more = stop - begin > (objective != "none")
+        index, begin, stop = index[has_more], begin[has_more], stop[has_more]
+        step = objectives.Step(
+            boundaries,
+            generator,
+            index % count,
+            begin,
+            max_tokens=max_tokens,
+            short_probability=short_probability,
+        )
+        sample = sampler.sample(step)
+        _check(sample, step, objective, len(sampler.class_names))
+        samples.append((index, *_pairs(sample, step, max_tokens)))
+        begin = sample.next_begin
+        has_more = stop - begin > bool(sampler.class_names)
     index, *pairs = map(np.concatenate, zip(*samples, strict=True))
     order = np.argsort(index, kind="stable")
     pass_ends = np.searchsorted(index[order], count * np.arange(1, passes))
@@ -109,162 +105,70 @@ def sample_pairs(
     return [Pairs(*arrays) for arrays in zip(*by_pass, strict=True)]
 
 
-class _Source:
-    """Sentence boundaries of documents, looked up for many offsets at once."""
-
-    def __init__(self, documents: TokenizedDocuments):
-        self.ends = documents.sentence_ends
-        self.starts = np.append(0, self.ends[:-1])
-        self.stops = documents.document_ends
-        self.begins = np.append(0, self.stops[:-1])
-        # Documents' first and last sentences.
-        self.last = np.searchsorted(self.ends, self.stops)
-        self.first = np.append(0, self.last[:-1] + 1)
-
-    def gather(self, document, begin, target):
-        """Returns the first sentence end that reaches the target length.
-
-        If there is none, it is the document's end; a sentence longer than the
-        target is split at the target.
-        """
-        index = np.searchsorted(self.ends, begin + target)
-        index = np.minimum(index, self.last[document])
-        end = self.ends[index]
-        start = np.maximum(begin, self.starts[index])
-        return np.where(end - start > target, begin + target, end)
-
-    def fill(self, document, begin, target):
-        """Returns the last sentence end within the target length.
-
-        If no sentence fits, the sentence is split at the target.
-        """
-        limit = np.minimum(begin + target, self.stops[document])
-        index = np.searchsorted(self.ends, limit, side="right") - 1
-        end = self.ends[np.maximum(index, 0)]
-        return np.where((index >= 0) & (end > begin), end, limit)
-
-    def split(self, begin, end, uniform):
-        """Returns a random sentence end in between, or else the middle.
-
-        Returns (offsets, whether they are sentence ends).
-        """
-        low = np.searchsorted(self.ends, begin, side="right")
-        count = np.searchsorted(self.ends, end) - low
-        chosen = low + (uniform * count).astype(np.int64)
-        chosen = np.minimum(chosen, len(self.ends) - 1)
-        middle = np.where(count > 0, self.ends[chosen], (begin + end) // 2)
-        return middle, count > 0
-
-    def segment(self, document, target, uniform):
-        """Returns (begin, end): from a random sentence to the target length."""
-        count = self.last[document] + 1 - self.first[document]
-        sentence = self.first[document] + (uniform * count).astype(np.int64)
-        begin = self.starts[sentence]
-        return begin, self.gather(document, begin, np.maximum(target, 1))
-
-
-class _RandomNumbers:
-    """Random numbers of one step, an array with one value per document."""
-
-    def __init__(
-        self, generator: np.random.Generator, count: int, max_tokens: int
+def _check(
+    sample: objectives.Sample,
+    step: objectives.Step,
+    objective: str,
+    num_classes: int,
+) -> None:
+    """Raises InputError for a sample that would be no pair or never end."""
+    if not num_classes:
+        return
+    for name, value, low, high in (
+        ("next_begin", sample.next_begin, step.begin + 1, step.stop),
+        ("labels", sample.labels, 0, num_classes - 1),
+        ("the length of first", np.subtract(*sample.first[::-1]), 1, np.inf),
+        ("the length of second", np.subtract(*sample.second[::-1]), 1, np.inf),
     ):
-        self._generator, self._count = generator, count
-        self.max_tokens = max_tokens
-
-    def uniform(self) -> np.ndarray:
-        return self._generator.random(self._count)
-
-    def coin(self) -> np.ndarray:
-        return self.uniform() < 0.5
-
-    def target(self, short_probability: float) -> np.ndarray:
-        """Returns target lengths: max_tokens, or with a probability shorter."""
-        short = 2 + (self.uniform() * (self.max_tokens - 1)).astype(np.int64)
-        is_short = self.uniform() < short_probability
-        return np.where(is_short, short, self.max_tokens)
-
-    def pairs(self, first, second, labels):
-        """Truncates segments to max_tokens together, each at a random end.
-
-        The longer one is truncated first: for max_tokens 10, lengths (8, 4)
-        become (6, 4) and (8, 7) become (5, 5).
-        """
-        sizes = [end - begin for begin, end in (first, second)]
-        shorter, longer = np.minimum(*sizes), np.maximum(*sizes)
-        room = self.max_tokens
-        longer = np.minimum(longer, np.maximum(room - shorter, -(-room // 2)))
-        shorter = np.minimum(shorter, room - longer)
-        first_is_longer = sizes[0] > sizes[1]
-        spans = [
-            self._truncate(first, np.where(first_is_longer, longer, shorter)),
-            self._truncate(second, np.where(first_is_longer, shorter, longer)),
-        ]
-        return (*spans, labels.astype(np.int32))
-
-    def _truncate(self, span, size):
-        """Removes tokens at a random end of each span until it has `size`."""
-        begin, end = span
-        begin = np.where(self.coin(), begin, end - size)
-        return np.stack([begin, begin + size], axis=1)
+        wrong = (value < low) | (value > high)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            low, high = (np.broadcast_to(x, wrong.shape) for x in (low, high))
+            raise errors.InputError(
+                f"sentence_objective={objective}: expected {name} from "
+                f"{low[row]} to {high[row]}, found {value[row]}.",
+                argument="sentence_objective",
+            )
 
 
-def _next_sentence(
-    source: _Source,
-    random_numbers: _RandomNumbers,
-    document: np.ndarray,
-    begin: np.ndarray,
-    target: np.ndarray,
-) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    end = source.gather(document, begin, target)
-    middle, between_sentences = source.split(
-        begin, end, random_numbers.uniform()
+def _pairs(
+    sample: objectives.Sample, step: objectives.Step, max_tokens: int
+) -> Pairs:
+    """Truncates segments to max_tokens together, each at a random end.
+
+    The longer one is truncated first: for max_tokens 10, lengths (8, 4) become
+    (6, 4) and (8, 7) become (5, 5).
+    """
+    labels = sample.labels.astype(np.int32)
+    sizes = [end - begin for begin, end in (sample.first, sample.second)]
+    if not sizes[1].any():  # rows of one segment, which fit
+        return Pairs(
+            np.stack(sample.first, axis=1), np.stack(sample.second, 1), labels
+        )
+    shorter, longer = np.minimum(*sizes), np.maximum(*sizes)
+    longer = np.minimum(
+        longer, np.maximum(max_tokens - shorter, -(-max_tokens // 2))
     )
-    is_random = random_numbers.coin()
-    # Do not split a single sentence that is shorter than the target.
-    is_unsplit = is_random & (end - begin < target) & ~between_sentences
-    middle = np.where(is_unsplit, end, middle)
-    # A random document other than this one.
-    num_others = len(source.stops) - 1
-    other_document = (random_numbers.uniform() * num_others).astype(np.int64)
-    other_document += other_document >= document
-    random_segment = source.segment(
-        other_document, target - (middle - begin), random_numbers.uniform()
+    shorter = np.minimum(shorter, max_tokens - longer)
+    is_first_longer = sizes[0] > sizes[1]
+    return Pairs(
+        _truncate(
+            sample.first, np.where(is_first_longer, longer, shorter), step
+        ),
+        _truncate(
+            sample.second, np.where(is_first_longer, shorter, longer), step
+        ),
+        labels,
     )
-    second = [
-        np.where(is_random, *both)
-        for both in zip(random_segment, (middle, end), strict=True)
-    ]
-    pairs = random_numbers.pairs((begin, middle), second, is_random)
-    return pairs, np.where(is_random, middle, end)
 
 
-def _sentence_order(
-    source: _Source,
-    random_numbers: _RandomNumbers,
-    document: np.ndarray,
-    begin: np.ndarray,
-    target: np.ndarray,
-) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    end = source.gather(document, begin, target)
-    middle, _ = source.split(begin, end, random_numbers.uniform())
-    is_swapped = random_numbers.coin()
-    first = np.where(is_swapped, [middle, end], [begin, middle])
-    second = np.where(is_swapped, [begin, middle], [middle, end])
-    return random_numbers.pairs(first, second, is_swapped), end
-
-
-def _full_sentences(
-    source: _Source,
-    random_numbers: _RandomNumbers,
-    document: np.ndarray,
-    begin: np.ndarray,
-    target: np.ndarray,
-) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    end = source.fill(document, begin, target)
-    first = np.stack([begin, end], axis=1)
-    second = np.stack([end, end], axis=1)
-    return (first, second, np.zeros(len(begin), np.int32)), end
+def _truncate(
+    span: objectives.Span, size: np.ndarray, step: objectives.Step
+) -> np.ndarray:
+    """Removes tokens at a random end of each span until it has `size`."""
+    begin, end = span
+    begin = np.where(step.coin(), begin, end - size)
+    return np.stack([begin, begin + size], axis=1)
 
 
 _NO_PAIRS = (
@@ -272,8 +176,3 @@ _NO_PAIRS = (
     np.zeros((0, 2), np.int64),
     np.zeros(0, np.int32),
 )
-_OBJECTIVES: dict[str, Callable[..., Any]] = {
-    "nsp": _next_sentence,
-    "sop": _sentence_order,
-    "none": _full_sentences,
-}

@@ -105,7 +105,7 @@ def map_head(task: base.Task | None, config: bert.BertConfig) -> Mappings:
     hidden_size, width = config.hidden_size, config.embedding_width
     if task is None:
         return {}
-    if isinstance(task, masked_lm.MaskedLM):
+    if isinstance(task, masked_lm.MaskedLM) and not task.sentence_classes:
         target, source = "masked_lm", "cls/predictions"
         dense, norm = (
             f"{source}/transform/dense",
@@ -129,9 +129,9 @@ def map_head(task: base.Task | None, config: bert.BertConfig) -> Mappings:
         return _output_layer("span/score", SPAN_PREFIX, 2, hidden_size)
     raise errors.InputError(
         "Google's format cannot store the head of "
-        f"{weight_mapping.describe_head(task)}, only those of masked_lm, "
-        "question_answering, and classification with problem_type single_label "
-        "and pooling first."
+        f"{weight_mapping.describe_head(task)}, only those of masked_lm "
+        "with sentence_objective nsp, sop or none, question_answering, and "
+        "classification with problem_type single_label and pooling first."
     )
 
 

@@ -137,7 +137,10 @@ ARCHITECTURES = {
         head=(weights.PREDICTION_PREFIX, weights.RELATION_PREFIX),
         task=masked_lm.MaskedLM,
         adapt=_pretraining,
-        writes=lambda task: task.objective != "none",
+        # Its head has two classes.
+        writes=lambda task: (
+            task.objective != "none" and not task.sentence_classes
+        ),
         mappings=weights.map_masked_lm,
     ),
     "BertForMaskedLM": Architecture(

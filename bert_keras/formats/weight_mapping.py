@@ -249,6 +249,8 @@ def describe_head(task: base.Task) -> str:
     ]
     if getattr(task, "reads_both_orders", False):
         settings.append("pair_order both")
+    if classes := getattr(task, "sentence_classes", ()):
+        settings.append(f"a sentence objective of {len(classes)} classes")
     return (
         f"{task.name} with {' and '.join(settings)}" if settings else task.name
     )

@@ -241,6 +241,12 @@ SIZES = {
     "large": (24, 1024, 16, 4096),
 }
 
+# Sizes of ALBERT: albert_base is from Lan et al. 2020, table 1; albert_mini has
+# the size of mini.
+ALBERT_SIZES = {"albert_base": SIZES["base"], "albert_mini": SIZES["mini"]}
+# What makes BERT an ALBERT (section 3.1): all layers share their weights.
+ALBERT: dict[str, Any] = {"num_hidden_groups": 1, "embedding_size": 128}
+
 # Sizes of GPT: gpt is from Radford et al. 2018, section 4.1; gpt_mini has the
 # size of mini.
 GPT_SIZES = {"gpt": SIZES["base"], "gpt_mini": SIZES["mini"]}
@@ -275,7 +281,7 @@ TRANSFORMER: dict[str, Any] = {
     "layer_norm_epsilon": 1e-6,
     "pooler": False,
 }
-NAMES = (*SIZES, *GPT_SIZES, *TRANSFORMER_SIZES)
+NAMES = (*SIZES, *ALBERT_SIZES, *GPT_SIZES, *TRANSFORMER_SIZES)
 
 UNCASED_ENGLISH = 30522  # size of Google's uncased English vocabulary
 
@@ -286,10 +292,12 @@ def named(name: str, *, vocab_size: int = UNCASED_ENGLISH) -> BertConfig:
     name: one of NAMES.
     """
     _one_of("model", name, NAMES)
-    sizes = SIZES | GPT_SIZES | TRANSFORMER_SIZES
+    sizes = SIZES | ALBERT_SIZES | GPT_SIZES | TRANSFORMER_SIZES
     layers, hidden_size, heads, intermediate = sizes[name]
     more: Mapping[str, Any] = {}
-    if name in GPT_SIZES:
+    if name in ALBERT_SIZES:
+        more = ALBERT
+    elif name in GPT_SIZES:
         more = GPT
     elif name in TRANSFORMER_SIZES:
         more = TRANSFORMER | {"initializer_range": hidden_size**-0.5}

@@ -412,9 +412,9 @@ class Task:
     def for_records(self, manifest: Mapping[str, Any]) -> "Task":
         """Returns this task with the fields that records determine.
 
-        manifest: that of prepared records, with "seq_length", "objective" (nsp,
-          sop or none) and "packing" (absent: segments). Raises InputError for
-          records that the task cannot learn from.
+        manifest: that of prepared records, with "seq_length", "objective" (the
+          sentence objective) and "packing" (absent: segments). Raises
+          InputError for records that the task cannot learn from.
         """
         self.require_single_texts(manifest)
         return self.with_settings(seq_length=manifest["seq_length"])

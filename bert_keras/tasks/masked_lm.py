@@ -12,7 +12,8 @@ from bert_keras import errors, mask_filling, masked_rows, options
 from bert_keras import heads as heads_lib
 from bert_keras.data import masking, packing
 from bert_keras.networks import base as networks
-from bert_keras.tasks import base
+from bert_keras.sentence_objectives import base as objectives
+from bert_keras.tasks import base, next_sentence
 from bert_keras.tokenizers import base as tokenizers
 
 # Maximum number of [MASK]s that are predicted in a text; a constant keeps
@@ -79,7 +80,9 @@ class MaskedLM(masked_rows.MaskedRows):
     top_k: int | None = None
     candidates: str | None = None
     # Set from the records' manifest.
-    objective: str = "nsp"  # nsp, sop or none
+    objective: str = "nsp"  # the sentence objective
+    # The names of its classes; () for nsp and sop, which have two, and none.
+    sentence_classes: tuple[str, ...] = ()
     # Set by `read_records`, if random tokens are drawn by frequency.
     token_counts: tuple[int, ...] = ()
 
@@ -92,6 +95,7 @@ class MaskedLM(masked_rows.MaskedRows):
     later_fields = (
         *mask_options[1:],
         *("span_boundary", "detect_masked", "token_counts", "packed"),
+        "sentence_classes",
     )
 
     def __post_init__(self) -> None:
@@ -128,7 +132,9 @@ class MaskedLM(masked_rows.MaskedRows):
     def head_signatures(self) -> dict[str, Any]:
         signatures: dict[str, Any] = {"masked_lm": self.vocab_size}
         if self.objective != "none":
-            signatures["next_sentence"] = self.objective
+            signatures[next_sentence.HEAD] = next_sentence.signature(
+                self.objective, self.sentence_classes
+            )
         if self.span_boundary:
             signatures["span_boundary"] = self.vocab_size
         if self.detect_masked:
@@ -145,7 +151,10 @@ class MaskedLM(masked_rows.MaskedRows):
 
     def for_records(self, manifest: Mapping[str, Any]) -> base.Task:
         task = super().for_records(manifest)
-        return task.with_settings(objective=manifest["objective"])
+        return task.with_settings(
+            objective=manifest["objective"],
+            sentence_classes=tuple(manifest.get(objectives.CLASSES, ())),
+        )
 
     def read_records(self, count_tokens: Callable[[], np.ndarray]) -> base.Task:
         if self.random_tokens != "frequency":
@@ -188,7 +197,9 @@ class MaskedLM(masked_rows.MaskedRows):
     ) -> dict[str, keras.layers.Layer]:
         heads = {"masked_lm": heads_lib.MaskedLMHead(config)}
         if self.objective != "none":
-            heads["next_sentence"] = heads_lib.NextSentenceHead(config)
+            heads[next_sentence.HEAD] = heads_lib.NextSentenceHead(
+                config, len(self.sentence_classes) or 2
+            )
         if self.span_boundary:
             heads["span_boundary"] = heads_lib.SpanBoundaryHead(config)
         if self.detect_masked:
@@ -207,7 +218,7 @@ class MaskedLM(masked_rows.MaskedRows):
         *,
         training: bool | None,
     ) -> base.Tensors:
-        """Returns logits {"masked_lm": (B, P, V), "next_sentence": (B, 2)}.
+        """Returns logits {"masked_lm": (B, P, V), "next_sentence": (B, C)}.
 
         With span_boundary also (B, P, V), and "is_chosen" (B, S) with
         detect_masked. All are float32.

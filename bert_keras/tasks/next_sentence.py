@@ -1,8 +1,8 @@
-"""Next sentence, asked: whether a second text follows the first."""
+"""Next sentence, asked: which class of a sentence objective a pair has."""
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -17,9 +17,14 @@ from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 
 HEAD = "next_sentence"
-_parse = functools.partial(
+_parse_binary = functools.partial(
     labels.parse_binary, meaning="the second text follows"
 )
+
+
+def signature(objective: str, classes: Sequence[str]) -> Any:
+    """Returns the meaning of the head's outputs: what a checkpoint stores."""
+    return [objective, *classes] if classes else objective
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -29,8 +34,9 @@ class NextSentence(base.Task):
 
     The probability that `text_pair` follows `text` (objective nsp: Devlin et
     al. 2019, section 3.1) or, of two consecutive parts, that they are in this
-    order (sop: Lan et al. 2020, section 3.1). It has no training of its own:
-    the head is that of a checkpoint pretrained on pairs of sentences.
+    order (sop: Lan et al. 2020, section 3.1). For other objectives the answer
+    is one of their classes. It has no training of its own: the head is that of
+    a checkpoint pretrained on pairs of sentences.
 
     >>> task = bert_keras.tasks.NextSentence()
     >>> model = bert_keras.load("runs/base", task=task)
@@ -42,27 +48,53 @@ class NextSentence(base.Task):
     text_columns = ("text", "text_pair")
     metric_names = ("accuracy",)
 
-    objective: str = "nsp"  # nsp or sop: set by `for_checkpoint`
+    # Set by `for_checkpoint`.
+    objective: str = "nsp"
+    sentence_classes: tuple[str, ...] = ()  # () for nsp and sop
 
     @property
     def head_signatures(self) -> dict[str, Any]:
-        return {HEAD: self.objective}
+        return {HEAD: signature(self.objective, self.sentence_classes)}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.sentence_classes
+
+    @property
+    def _parse(self) -> Callable[[Any], str]:
+        """Parses a label of the labelled files."""
+        if not self.sentence_classes:
+            return _parse_binary
+        return functools.partial(_parse_class, classes=self.sentence_classes)
 
     def for_checkpoint(self, trained: base.Task | None) -> base.Task:
-        objective = trained and trained.unwrapped.head_signatures.get(HEAD)
-        if not objective:
+        found = trained and trained.unwrapped.head_signatures.get(HEAD)
+        if not found:
             raise errors.InputError(
                 "next_sentence expects a checkpoint that was pretrained on "
-                "pairs of sentences (`sentence_objective` nsp or sop), "
+                "pairs of sentences (`sentence_objective` other than none), "
                 f"found one of {trained.name if trained else 'no task'}.",
                 argument="task",
             )
-        return self.with_settings(objective=objective)
+        objective, *classes = [found] if isinstance(found, str) else found
+        return self.with_settings(
+            objective=objective, sentence_classes=tuple(classes)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        # Leave the default out, as of checkpoints that are older than it.
+        values = super().to_dict()
+        if not self.sentence_classes:
+            del values["sentence_classes"]
+        return values
 
     def read_examples(self, path: str) -> Iterator[base.Example]:
-        """Yields pairs with a label: 1 or true if the second one follows."""
+        """Yields pairs with a label: 1 or true if the second one follows.
+
+        If `sentence_classes` are set, it is one of these.
+        """
         return labelled_files.read(
-            path, needed=(*self.text_columns, "label"), label=_parse
+            path, needed=(*self.text_columns, "label"), label=self._parse
         )
 
     def preprocess(
@@ -89,7 +121,8 @@ class NextSentence(base.Task):
     def build_heads(
         self, config: networks.NetworkConfig
     ) -> dict[str, keras.layers.Layer]:
-        return {HEAD: heads_lib.NextSentenceHead(config)}
+        num_classes = len(self.sentence_classes) or 2
+        return {HEAD: heads_lib.NextSentenceHead(config, num_classes)}
 
     def positions_read(self, features: base.Tensors) -> tf.Tensor | None:
         return heads_lib.positions_pooled("first", features["padding_mask"])
@@ -102,13 +135,16 @@ class NextSentence(base.Task):
         *,
         training: bool | None,
     ) -> base.Tensors:
-        """Returns {"next_sentence": (B, 2)} float32 logits; class 0 follows."""
+        """Returns {"next_sentence": (B, C)} float32 logits; of 2, 0 follows."""
         return {HEAD: heads[HEAD](encoded["pooled"])}
 
     def decode(
         self, outputs: base.Tensors, features: base.Tensors
     ) -> base.Tensors:
-        return {"score": tf.nn.softmax(outputs[HEAD])[:, 0]}
+        scores = tf.nn.softmax(outputs[HEAD])
+        if self.sentence_classes:
+            return {"scores": scores}
+        return {"score": scores[:, 0]}
 
     def postprocess(
         self,
@@ -117,17 +153,47 @@ class NextSentence(base.Task):
         raw: base.Tensors,
         tokenizer: tokenizers.Tokenizer,
     ) -> base.Tensors:
-        """Returns {"follows" (T,) bool, "score" (T,)}: its probability."""
+        """Returns {"follows" (T,) bool, "score" (T,)}: its probability.
+
+        If `sentence_classes` are set, {"label" (T,) string, "score" (T,),
+        "scores" (T, C)}, the label's score and those of all classes.
+        """
         del features, raw, tokenizer
-        return {"follows": decoded["score"] > 0.5, "score": decoded["score"]}
+        if not self.sentence_classes:
+            score = decoded["score"]
+            return {"follows": score > 0.5, "score": score}
+        scores = decoded["scores"]
+        best = tf.argmax(scores, axis=-1, output_type=tf.int32)
+        return {
+            "label": tf.gather(tf.constant(self.sentence_classes), best),
+            "score": tf.reduce_max(scores, axis=-1),
+            "scores": scores,
+        }
+
+    def _labels(self, examples: Sequence[base.Example]) -> list[str]:
+        return [self._parse(example["label"]) for example in examples]
 
     def metrics(
         self, predictions: base.Answers, examples: Sequence[base.Example]
     ) -> dict[str, float]:
-        answers = [answer["follows"] for answer in predictions]
-        gold = [_parse(example["label"]) == "1" for example in examples]
-        return {"accuracy": float(np.mean(np.equal(answers, gold)))}
+        answers = [
+            answer["label"]
+            if self.sentence_classes
+            else str(int(answer["follows"]))
+            for answer in predictions
+        ]
+        correct = np.equal(answers, self._labels(examples))
+        return {"accuracy": float(np.mean(correct))}
 
     def baselines(self, examples: Sequence[base.Example]) -> dict[str, float]:
-        share = float(np.mean([_parse(e["label"]) == "1" for e in examples]))
-        return {"accuracy of one answer for all": max(share, 1 - share)}
+        _, counts = np.unique(self._labels(examples), return_counts=True)
+        share = float(counts.max() / counts.sum())
+        return {"accuracy of one answer for all": share}
+
+
+def _parse_class(value: Any, classes: Sequence[str]) -> str:
+    """Parses the label of one class, which must be among `classes`."""
+    label = labels.parse_label(value)
+    if label not in classes:
+        raise ValueError(f"expected one of {', '.join(classes)}, found {label}")
+    return label

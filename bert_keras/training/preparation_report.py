@@ -8,20 +8,14 @@ import tensorflow as tf
 from bert_keras import files
 from bert_keras.data import corpus_chunks
 from bert_keras.data import records as records_lib
+from bert_keras.sentence_objectives import base as objectives
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.tokenizers import wordpiece
 from bert_keras.training import plots
 
-# Names of the labels 0 and 1 of a sentence pair.
-LABELS = {
-    "nsp": ("next sentence", "random sentence"),
-    "sop": ("in order", "swapped"),
-}
-
 
 def make(
     output: str,
-    objective: str,
     partition: corpus_chunks.Partition,
     tokenizer: tokenizers.Tokenizer,
     seconds: float,
@@ -60,9 +54,15 @@ def make(
         "time": f"{seconds:.1f} s, "
         f"{partition.num_bytes / 1e6 / seconds:.1f} MB/s",
     }
+    names = objectives.class_names(manifest)
+    if counts := report.get("labels"):
+        summary["pairs"] = ", ".join(
+            f"{count / sum(counts):.1%} {name}"
+            for name, count in zip(names, counts, strict=True)
+        )
     for number, example in enumerate(report["examples"], 1):
         label = example["label"]
-        prefix = "" if label is None else f"{LABELS[objective][label]}: "
+        prefix = "" if label is None else f"{names[label]}: "
         summary[f"row {number}"] = prefix + example["text"]
     return summary
 

@@ -19,6 +19,7 @@ from bert_keras import (
     files,
     locks,
     options,
+    predictor,
     registry,
 )
 from bert_keras.data import (
@@ -29,8 +30,10 @@ from bert_keras.data import (
     word_boundaries,
 )
 from bert_keras.data import records as records_lib
+from bert_keras.sentence_objectives import base as objectives
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import (
+    found_entities,
     parallel_map,
     preparation_report,
     run_folder,
@@ -83,6 +86,7 @@ def run(settings: settings_lib.PrepareSettings) -> dict[str, Any]:
         raise errors.InputError("give one of `vocab` and `vocab_size`.")
     vocabulary_settings.check(settings)
     _check_packing(settings)
+    _check_objective(settings)
     _check_boundaries(settings)
     registry.import_modules(settings.modules)
     paths = corpus.files(settings.input.split(","))
@@ -109,7 +113,10 @@ def _check_packing(settings: settings_lib.PrepareSettings) -> None:
                     argument=name,
                 )
         return
-    if settings.sentence_objective == "sop" or settings.format == "google":
+    if (
+        settings.sentence_objective not in ("nsp", "none")
+        or settings.format == "google"
+    ):
         raise errors.InputError(
             f"packing={settings.packing} makes rows of one segment, without "
             "masks: leave out `sentence_objective` and `format`.",
@@ -117,10 +124,31 @@ def _check_packing(settings: settings_lib.PrepareSettings) -> None:
         )
 
 
+def _check_objective(settings: settings_lib.PrepareSettings) -> None:
+    """Raises InputError for an objective that does not exist or fit."""
+    objectives.find(settings.sentence_objective)
+    if settings.format == "google":
+        _require_google_objective(settings, "writes")
+
+
+def _require_google_objective(
+    settings: settings_lib.PrepareSettings, verb: str
+) -> None:
+    """Raises InputError for an objective that Google's format cannot hold."""
+    allowed = (*objectives.BINARY, "none")
+    if settings.sentence_objective not in allowed:
+        raise errors.InputError(
+            f"sentence_objective={settings.sentence_objective}: expected one "
+            f"of {', '.join(allowed)}, as `prepare` {verb} Google's TFRecord "
+            "files here, whose labels are 0 or 1.",
+            argument="sentence_objective",
+        )
+
+
 def _check_boundaries(settings: settings_lib.PrepareSettings) -> None:
     """Raises InputError for boundaries that would not be stored."""
     if settings.word_boundaries == "none":
-        for name in ("phrases", "entities"):
+        for name in ("phrases", "entities", "entity_tagger"):
             if getattr(settings, name):
                 raise errors.InputError(
                     f"{name}={getattr(settings, name)} has no effect without "
@@ -128,6 +156,13 @@ def _check_boundaries(settings: settings_lib.PrepareSettings) -> None:
                     argument=name,
                 )
         return
+    if settings.entities and settings.entity_tagger:
+        raise errors.InputError(
+            f"entities={settings.entities} and entity_tagger="
+            f"{settings.entity_tagger}: expected one list of names; leave one "
+            "out.",
+            argument="entity_tagger",
+        )
     for name, needed in (
         ("packing", MASKED),
         ("format", ("records",)),
@@ -172,23 +207,39 @@ def _report_unknown(
 
 
 def _objective(settings: settings_lib.PrepareSettings) -> str:
-    """Returns the sentence objective of the rows."""
-    return settings.sentence_objective if settings.packing in MASKED else "none"
+    """Returns the name of the sentence objective of the rows."""
+    if settings.packing not in MASKED:
+        return "none"
+    return objectives.canonical_name(
+        objectives.find(settings.sentence_objective)
+    )
+
+
+def _classes(settings: settings_lib.PrepareSettings) -> dict[str, list[str]]:
+    """Returns the manifest's field of the objective's classes, if it has it."""
+    objective = _objective(settings)
+    if objective == "none" or objective in objectives.BINARY:
+        return {}
+    return {objectives.CLASSES: list(objectives.find(objective).class_names)}
 
 
 def _run(
     settings: settings_lib.PrepareSettings, paths: Sequence[str]
 ) -> dict[str, Any]:
+    tagger, names = None, run_folder.PREPARATION
+    if settings.entity_tagger:
+        tagger = found_entities.load_tagger(settings.entity_tagger)
+        names = (*names, found_entities.NAME)
     identity = run_folder.Identity(
         "prepare",
         (settings,),
-        _fingerprints(settings, paths),
+        _fingerprints(settings, paths, tagger),
     )
     train = os.path.join(settings.output, "train")
     same = run_folder.check(
         settings.output,
         identity,
-        names=run_folder.PREPARATION,
+        names=names,
         has_results=_has_results(settings.output),
     )
     run_folder.write_identity(settings.output, identity)
@@ -213,13 +264,15 @@ def _run(
             "masks": "as the files have them",
             "next": then,
         }
+    if tagger:
+        found = _find_entities(settings, paths, tagger, same=same)
+        settings = dataclasses.replace(settings, entities=found)
     boundaries = _boundaries(settings)
     if boundaries:
         _report_unknown(settings, boundaries, tokenizer)
     partition = _write(settings, boundaries, paths, tokenizer)
     summary = preparation_report.make(
         settings.output,
-        _objective(settings),
         partition,
         tokenizer,
         time.monotonic() - began,
@@ -233,6 +286,7 @@ def _run(
 
 def _check_tfrecords(settings: settings_lib.PrepareSettings) -> None:
     """Raises InputError for settings of rows, which TFRecord files have."""
+    _require_google_objective(settings, "reads")
     for name, value in (
         ("word_boundaries", "none"),
         ("packing", "segments"),
@@ -247,7 +301,9 @@ def _check_tfrecords(settings: settings_lib.PrepareSettings) -> None:
 
 
 def _fingerprints(
-    settings: settings_lib.PrepareSettings, paths: Sequence[str]
+    settings: settings_lib.PrepareSettings,
+    paths: Sequence[str],
+    tagger: predictor.Predictor | None,
 ) -> dict[str, Any]:
     """Returns the fingerprints of the files that the records are made of."""
     of = run_folder.contents_fingerprint
@@ -256,6 +312,8 @@ def _fingerprints(
         for name in ("phrases", "entities")
         if (path := getattr(settings, name))
     }
+    if tagger:
+        lexicons["entity_tagger"] = found_entities.fingerprint(tagger)
     vocab = settings.vocab and of(settings.vocab)
     return {"input": [of(path) for path in paths], "vocab": vocab, **lexicons}
 
@@ -459,6 +517,25 @@ def _learn(
         )
 
 
+def _find_entities(
+    settings: settings_lib.PrepareSettings,
+    paths: Sequence[str],
+    tagger: predictor.Predictor,
+    *,
+    same: bool,
+) -> str:
+    """Returns the path of a tagger's names, which a killed run keeps."""
+    path = os.path.join(settings.output, found_entities.NAME)
+    if same and tf.io.gfile.exists(path):
+        return path
+    progress = console.Progress(
+        "finding entities", total=_size(paths) / 1e6, unit="MB"
+    )
+    with progress:
+        texts = _texts(paths, settings.text_field, progress)
+        return found_entities.write(settings.output, tagger, texts)
+
+
 def _texts(
     paths: Sequence[str], text_field: str, progress: console.Progress
 ) -> Iterator[str]:
@@ -493,6 +570,7 @@ def _finish(
         shards,
         seq_length=settings.seq_length,
         objective=_objective(settings),
+        **_classes(settings),
         **records_lib.tokenizer_metadata(tokenizer),
         seed=settings.seed,
         input=settings.input,

@@ -285,8 +285,8 @@ class PrepareSettings:
     sentence_objective: str = options.option(
         "nsp",
         "Pairs: nsp = next sentence or a random one, sop = in order or "
-        "swapped, none = complete rows of one document.",
-        ("nsp", "sop", "none"),
+        "swapped, nsp_sop = next, previous or random, none = complete rows of "
+        "one document; or the dotted name of a module of yours.",
         formerly=("objective",),
     )
     packing: str = options.option(
@@ -313,6 +313,12 @@ class PrepareSettings:
     )
     entities: str = options.option(
         "", "The same with names, for a later stage of masking.", reads=True
+    )
+    entity_tagger: str = options.option(
+        "",
+        "A checkpoint of tagging that finds the names, in place of `entities`: "
+        "the texts that it marks twice or more.",
+        reads=True,
     )
     dupe_factor: int = options.option(
         1,

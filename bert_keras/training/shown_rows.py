@@ -1,13 +1,14 @@
 """Rows of records as a task learns from them: its input and its targets."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from bert_keras import errors, masked_rows
 from bert_keras.data import batches as batches_lib
-from bert_keras.tasks import base
+from bert_keras.sentence_objectives import base as objectives
+from bert_keras.tasks import base, next_sentence
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import input_pipeline, pretrain
 
@@ -71,8 +72,9 @@ def read(
         term: (labels.numpy(), weights.numpy())
         for term, (labels, weights) in batch["targets"].items()
     }
+    classes = objectives.class_names(train.manifest)
     rows = [
-        _row(number, features, targets, tokenizer)
+        _row(number, features, targets, tokenizer, classes)
         for number in range(min(count, len(train)))
     ]
     return Shown(rows, _statistics(task, original, features, targets))
@@ -83,6 +85,7 @@ def _row(
     features: Mapping[str, np.ndarray],
     targets: Mapping[str, tuple[np.ndarray, np.ndarray]],
     tokenizer: tokenizers.Tokenizer,
+    classes: Sequence[str],
 ) -> Row:
     length = int((features["padding_mask"][number] > 0).sum())
     ids = features["token_ids"][number][:length]
@@ -91,7 +94,9 @@ def _row(
         if term in _UNKNOWN:
             continue
         if labels.ndim == 1:
-            shown[term] = str(labels[number])
+            label = labels[number]
+            is_named = term == next_sentence.HEAD
+            shown[term] = classes[label] if is_named else str(label)
             continue
         counted = np.flatnonzero(weights[number] > 0)
         at = counted

@@ -1,6 +1,10 @@
-"""Noise: other words, blanks, exchanged, missing and additional ones."""
+"""Noise: other words, blanks, exchanged, missing and additional ones.
+
+Complete sentences may be additional, too.
+"""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_keras import errors, options
-from bert_keras.data import masking
+from bert_keras.data import masking, word_boundaries
 from bert_keras.data import noise as noise_lib
 from bert_keras.tasks import base as tasks
 from bert_keras.tokenizers import base as tokenizers
@@ -17,6 +21,13 @@ from bert_keras.wrappers import base
 
 _TEXTS_PER_CALL = 1000
 _SEED = 0x4E01  # so that the inner task draws other numbers
+_SENTENCE_SEED = 0x4E02
+_ENDS = re.compile("(##|▁)?[.!?。！？]+(</w>)?")  # tokens that end a sentence
+# Fields that `adapt` sets.
+_ADAPTED = (
+    *("mask_id", "special_ids", "token_counts", "end_ids"),
+    *("sentence_ids", "sentence_lengths"),
+)
 # Their labels are positions in the row, or they read prepared records.
 _REFUSED = (
     *("question_answering", "extractive_summary", "sequence_to_sequence"),
@@ -66,19 +77,41 @@ class Noise(base.Wrapper):
         minimum=0.0,
         maximum=1.0,
     )
+    sentence: float = options.option(
+        0.0,
+        "Share of the rows into which a sentence of `noise_sentences_file` is "
+        "inserted, before, between or after its own, if the row has room.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    sentences_file: str = options.option(
+        "",
+        "A file with a sentence a line, such as neutral ones, for "
+        "`noise_sentence`.",
+        reads=True,
+    )
     # Set by `adapt`, from the tokenizer and the training data.
     mask_id: int | None = None
     special_ids: tuple[int, ...] = ()
     token_counts: tuple[int, ...] = ()  # (V,)
+    end_ids: tuple[int, ...] = ()
+    sentence_ids: tuple[int, ...] = ()  # of all sentences, concatenated
+    sentence_lengths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        shares = ("replace", "blank", "swap", "delete", "insert")
+        shares = ("replace", "blank", "swap", "delete", "insert", "sentence")
         if not any(getattr(self, name) for name in shares):
             raise errors.InputError(
                 "noise: expected a share above 0 of "
                 f"{', '.join(shares)}; give one, or leave the wrapper out.",
                 argument="wrappers",
+            )
+        if bool(self.sentence) != bool(self.sentences_file):
+            raise errors.InputError(
+                "noise: expected noise_sentence and noise_sentences_file "
+                "together; give both, or leave both out.",
+                argument="noise_sentence",
             )
         if self.unwrapped.name in _REFUSED:
             raise errors.InputError(
@@ -91,8 +124,11 @@ class Noise(base.Wrapper):
 
     def settings(self) -> dict[str, Any]:
         # What `adapt` sets is no setting: the training file determines it.
-        names = ("mask_id", "special_ids", "token_counts")
-        return {k: v for k, v in super().settings().items() if k not in names}
+        return {
+            name: value
+            for name, value in super().settings().items()
+            if name not in _ADAPTED
+        }
 
     def adapt(
         self, examples: Iterable[tasks.Example], tokenizer: tokenizers.Tokenizer
@@ -112,13 +148,15 @@ class Noise(base.Wrapper):
         counts = np.zeros(tokenizer.vocab_size, np.int64)
         passing = _counting(examples, self.task, tokenizer, counts)
         task = self.task.adapt(passing, tokenizer)
-        if self.insert and "padding_mask" in task.stored_features:
-            raise errors.InputError(
-                f"noise_insert={self.insert:g}: expected a task with a text or "
-                "a pair a row, as each text of a row has its own room; found "
-                f"{task.unwrapped.name} with several. Leave it out.",
-                argument="noise_insert",
-            )
+        for name in ("insert", "sentence"):
+            share = getattr(self, name)
+            if share and "padding_mask" in task.stored_features:
+                raise errors.InputError(
+                    f"noise_{name}={share:g}: expected a task with a text or a "
+                    "pair a row, as each text of a row has its own room; found "
+                    f"{task.unwrapped.name} with several. Leave it out.",
+                    argument=f"noise_{name}",
+                )
         for _ in passing:  # what the inner task has not read
             pass
         counts[list(tokenizer.special_ids)] = 0
@@ -128,13 +166,59 @@ class Noise(base.Wrapper):
             mask_id=tokenizer.mask_id,
             special_ids=tokenizer.special_ids,
             token_counts=tuple(counts.tolist()),
+            **self._sentences(tokenizer),
         )
+
+    def _sentences(self, tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
+        """Returns the fields of the sentences that are inserted."""
+        if not self.sentences_file:
+            return {}
+        texts = word_boundaries.read_lexicon(self.sentences_file)
+        ids = tokenizer(tf.constant(texts))
+        ends = [
+            number
+            for number, token in enumerate(tokenizer.vocabulary)
+            if _ENDS.fullmatch(token)
+        ]
+        return {
+            "end_ids": tuple(ends),
+            "sentence_ids": tuple(ids.values.numpy().tolist()),
+            "sentence_lengths": tuple(ids.row_lengths().numpy().tolist()),
+        }
 
     def randomize(
         self, features: tasks.Tensors, targets: tasks.Targets, seeds: tf.Tensor
     ) -> tuple[tasks.Tensors, tasks.Targets]:
+        if self.sentence:
+            features, targets = self._lengthened(features, targets, seeds)
         features, targets = self._noised(features, targets, seeds)
         return self.task.randomize(features, targets, seeds)
+
+    def _lengthened(self, features, targets, seeds):
+        """Inserts sentences into some rows, before any other noise."""
+        ids, is_token = features["token_ids"], features["padding_mask"] > 0
+        ordinary = self._ordinary(ids, is_token)
+        source, span, offset = noise_lib.insert_span(
+            is_token,
+            noise_lib.sentence_borders(
+                ordinary,
+                is_token & ~ordinary,
+                ordinary & _is_among(ids, self.end_ids),
+            ),
+            masking.uniform(seeds + [[0, _SENTENCE_SEED]], 3),
+            share=self.sentence,
+            lengths=tf.constant(self.sentence_lengths),
+        )
+        starts = np.cumsum((0, *self.sentence_lengths[:-1]))
+        first = tf.gather(tf.constant(starts, tf.int32), span)
+        inserted = tf.gather(
+            tf.constant(self.sentence_ids), first + tf.maximum(offset, 0)
+        )
+        return self._moved(features, targets, source, offset >= 0, inserted)
+
+    def _ordinary(self, ids, is_token):
+        """Returns which tokens are neither special nor padding, (B, S)."""
+        return is_token & ~_is_among(ids, self.special_ids)
 
     def _noised(self, features, targets, seeds):
         ids, is_token = features["token_ids"], features["padding_mask"] > 0
@@ -143,9 +227,7 @@ class Noise(base.Wrapper):
         changed, blanked, drawn, added, edits = tf.split(
             draws, [shape[1]] * 4 + [3 * shape[1] + 1], axis=1
         )
-        ordinary = is_token
-        for special in self.special_ids:
-            ordinary &= ids != special
+        ordinary = self._ordinary(ids, is_token)
         ids = tf.where(
             ordinary & (changed < self.replace), self._random(drawn), ids
         )
@@ -163,6 +245,14 @@ class Noise(base.Wrapper):
             delete_share=self.delete,
             insert_share=self.insert,
         )
+        inserted = self._random(added)
+        return self._moved(features, targets, source, is_new, inserted)
+
+    def _moved(self, features, targets, source, is_new, inserted):
+        """Moves values of tokens to where `source` puts them (B, S).
+
+        inserted (B, S): the new tokens, which have weight 0.
+        """
 
         def moved(values):
             padded = tf.pad(values, [[0, 0], [0, 1]])
@@ -173,7 +263,7 @@ class Noise(base.Wrapper):
             for name, values in features.items()
         }
         features["token_ids"] = tf.where(
-            is_new, self._random(added), features["token_ids"]
+            is_new, inserted, features["token_ids"]
         )
         return features, {
             term: (moved(labels), tf.where(is_new, 0.0, moved(weights)))
@@ -190,6 +280,14 @@ class Noise(base.Wrapper):
     def _random(self, uniform):
         """Returns tokens by frequency, uniform (B, S) -> (B, S) int32."""
         return masking.random_tokens(uniform, self.token_counts)
+
+
+def _is_among(ids: tf.Tensor, some: Iterable[int]) -> tf.Tensor:
+    """Returns which ids are among some, of the same shape."""
+    result = tf.zeros_like(ids, tf.bool)
+    for each in some:
+        result |= ids == each
+    return result
 
 
 def _counting(

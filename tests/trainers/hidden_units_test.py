@@ -376,7 +376,10 @@ class HiddenUnitsTest(parameterized.TestCase):
             self.assertLen(places, tokens.count("[MASK]"))
             for place in places:
                 self.assertEqual(tokens[int(place.split()[0])], "[MASK]")
-            self.assertIn(row.targets["next_sentence"], ("0", "1"))
+            self.assertIn(
+                row.targets["next_sentence"],
+                ("next sentence", "random sentence"),
+            )
         _, masked, before = batch(task, size=1000)
         chosen = hidden(masked)
         texts = before["padding_mask"] > 0

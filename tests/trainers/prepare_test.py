@@ -128,6 +128,7 @@ class PrepareTest(parameterized.TestCase):
 
     @parameterized.parameters(
         ({"sentence_objective": "sop"}, "leave out --sentence_objective"),
+        ({"sentence_objective": "nsp_sop"}, "leave out --sentence_objective"),
         ({"format": "google"}, "leave out .* and --format"),
     )
     def test_rows_of_one_segment_have_no_pairs_and_no_masks(self, more, words):
@@ -139,6 +140,78 @@ class PrepareTest(parameterized.TestCase):
         )
         self.assertEqual(code, 1)
         self.assertRegex(error, words)
+
+    def test_three_classes_have_names(self):
+        folders = self.path("three-1"), self.path("three-2")
+        for workers, folder in enumerate(folders, 1):
+            code, _, error = mains.call(
+                "trainers.prepare",
+                output=folder,
+                workers=workers,
+                sentence_objective="nsp_sop",
+                **self.flags,
+            )
+            self.assertEqual((code, error), (0, ""))
+        self.assertEqual(bytes_of(folders[0]), bytes_of(folders[1]))
+        read = records.Records(os.path.join(folders[0], "train"))
+        self.assertEqual(read.manifest["objective"], "nsp_sop")
+        classes = read.manifest["sentence_classes"]
+        self.assertEqual(
+            classes, ["next sentence", "previous sentence", "random sentence"]
+        )
+        rows = read.read(range(len(read)), 32)
+        labels = rows["targets/next_sentence/labels"].tolist()
+        counts = [labels.count(label) for label in range(3)]
+        self.assertEqual(read.manifest["report"]["labels"], counts)
+        with open(os.path.join(folders[0], "report.json")) as file:
+            shares = json.load(file)["pairs"]
+        for name, count in zip(classes, counts, strict=True):
+            self.assertIn(f"{count / len(read):.1%} {name}", shares)
+            self.assertAlmostEqual(count / len(read), 1 / 3, delta=0.05)
+        code, out, error = mains.call(
+            "trainers.describe", records=folders[0], rows=len(classes)
+        )
+        self.assertEqual((code, error), (0, ""))
+        for label in labels[:3]:
+            self.assertIn(f"Targets: next_sentence: {classes[label]}", out)
+
+    def test_google_files_have_two_classes(self):
+        code, _, error = mains.call(
+            "trainers.prepare",
+            output=self.path("refused"),
+            format="google",
+            sentence_objective="nsp_sop",
+            **self.flags,
+        )
+        self.assertEqual(code, 1)
+        self.assertRegex(
+            error,
+            "--sentence_objective=nsp_sop: expected one of nsp, sop, none",
+        )
+        path = mains.write(self.path("some.tfrecord"), "")
+        code, _, error = mains.call(
+            "trainers.prepare",
+            output=self.path("refused"),
+            sentence_objective="nsp_sop",
+            **(self.flags | {"input": path}),
+        )
+        self.assertEqual(code, 1)
+        self.assertRegex(error, "expected one of nsp, sop, none.*reads")
+
+    def test_an_unknown_sentence_objective_lists_the_known_ones(self):
+        for name in ("guess", "no.such_module"):
+            code, _, error = mains.call(
+                "trainers.prepare",
+                output=self.path("unknown"),
+                sentence_objective=name,
+                **self.flags,
+            )
+            self.assertEqual(code, 1)
+            self.assertIn(
+                f"--sentence_objective={name}: expected one of none, nsp, "
+                "nsp_sop, sop, or the dotted name",
+                error,
+            )
 
     def test_an_unknown_tokenizer_or_objective_lists_the_known_ones(self):
         code, _, error = mains.call(

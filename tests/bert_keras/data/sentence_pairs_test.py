@@ -1,14 +1,21 @@
 import itertools
 import time
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 from absl.testing import absltest, parameterized
 
 from bert_keras import errors
 from bert_keras.data import sentence_pairs
+from bert_keras.sentence_objectives import base as objectives
+from bert_keras.sentence_objectives import sop
 
-OBJECTIVES = ("nsp", "sop", "none")
+OBJECTIVES = ("nsp", "sop", "nsp_sop", "none")
+PAIRED = OBJECTIVES[:3]
+# The label of segments of two documents, of which the first is the next one's.
+RANDOM = {"nsp": 1, "nsp_sop": 2}
+SWAPPED = {"sop": 1, "nsp_sop": 1}
 
 
 def numbered(lengths_of_documents):
@@ -71,6 +78,17 @@ def sample_pairs(documents, objective, max_tokens=61, seed=1, **options):
     ]
 
 
+class Changed(sop.SentenceOrder):
+    """Sentence order with other values of some fields of the sample."""
+
+    def __init__(self, changes):
+        self.changes = changes
+
+    def sample(self, step):
+        changes = {k: make(step.begin) for k, make in self.changes.items()}
+        return super().sample(step)._replace(**changes)
+
+
 def spans(documents):
     """(first token, one past the last) of each document that has any."""
     filled = [[s for s in d if len(s)] for d in documents]
@@ -99,7 +117,7 @@ class SentencePairsTest(parameterized.TestCase):
             self.assertLessEqual(len(first) + len(second), max_tokens)
             self.assertGreater(len(first), 0)
             self.assertEqual(len(second) == 0, objective == "none")
-            self.assertIn(label, (0, 1))
+            self.assertIn(label, range(3 if objective == "nsp_sop" else 2))
             where = []
             for segment in filter(len, (first, second)):
                 self.assertTrue((np.diff(segment) == 1).all())
@@ -108,29 +126,30 @@ class SentencePairsTest(parameterized.TestCase):
                 )
                 self.assertEqual(where[-1][0], where[-1][1])
             same_document = where[0] == where[-1]
-            self.assertEqual(same_document, not (objective == "nsp" and label))
+            self.assertEqual(same_document, label != RANDOM.get(objective))
 
-    @parameterized.parameters("nsp", "sop")
+    @parameterized.parameters(*PAIRED)
     def test_true_pairs_follow_each_other_in_the_source(self, objective):
         for first, second, label in sample_pairs(
             random_documents(200), objective
         ):
-            if label and objective == "nsp":
+            if label == RANDOM.get(objective):
                 continue
-            if label:
+            if label == SWAPPED.get(objective):
                 first, second = second, first
             gap = second[0] - first[-1] - 1
             self.assertGreaterEqual(gap, 0)
             if len(first) + len(second) < 61:  # nothing was cut away
                 self.assertEqual(gap, 0)
 
-    @parameterized.parameters("nsp", "sop")
-    def test_labels_are_even(self, objective):
+    @parameterized.parameters(("nsp", 2), ("sop", 2), ("nsp_sop", 3))
+    def test_labels_are_even(self, objective, classes):
         labels = [
             p.label for p in sample_pairs(random_documents(2000), objective)
         ]
         self.assertGreater(len(labels), 10_000)
-        self.assertAlmostEqual(np.mean(labels), 0.5, delta=0.015)
+        shares = np.bincount(labels) / len(labels)
+        np.testing.assert_allclose(shares, [1 / classes] * classes, atol=0.015)
 
     @parameterized.parameters(*OBJECTIVES)
     def test_the_generator_decides_everything(self, objective):
@@ -159,7 +178,7 @@ class SentencePairsTest(parameterized.TestCase):
         pairs = sample_pairs(documents, "none", short_probability=0.0)
         self.assertEqual([len(p.first) for p in pairs], [60] * 10)
 
-    @parameterized.parameters("nsp", "sop")
+    @parameterized.parameters(*PAIRED)
     def test_a_long_lone_sentence_is_cut_not_lost(self, objective):
         documents = numbered([[1000], [1000]])
         for seed in range(20):
@@ -172,26 +191,28 @@ class SentencePairsTest(parameterized.TestCase):
             )
             self.assertGreater(len(offsets), 1950)
 
-    @parameterized.parameters("nsp", "sop")
-    def test_short_lone_sentences_give_both_labels(self, objective):
+    @parameterized.parameters(("nsp", 2), ("sop", 2), ("nsp_sop", 3))
+    def test_short_lone_sentences_give_all_labels(self, objective, classes):
         pairs = sample_pairs(
             numbered([[8]] * 4000), objective, short_probability=0.0
         )
         self.assertLen(pairs, 4000)
-        self.assertAlmostEqual(
-            np.mean([p.label for p in pairs]), 0.5, delta=0.03
-        )
+        shares = np.bincount([p.label for p in pairs]) / 4000
+        np.testing.assert_allclose(shares, [1 / classes] * classes, atol=0.03)
 
-    def test_unused_sentences_are_gathered_again(self):
+    @parameterized.parameters(*RANDOM)
+    def test_unused_sentences_are_gathered_again(self, objective):
+        is_random = RANDOM[objective]
         pairs = sample_pairs(
             numbered([[5] * 400, [5] * 400]),
-            "nsp",
+            objective,
             max_tokens=60,
             short_probability=0.0,
         )
-        firsts = {int(p.first[0]) for p in pairs if p.label}
+        firsts = {int(p.first[0]) for p in pairs if p.label == is_random}
         used = np.concatenate(
-            [p.first for p in pairs] + [p.second for p in pairs if not p.label]
+            [p.first for p in pairs]
+            + [p.second for p in pairs if p.label != is_random]
         )
         self.assertNotEmpty(firsts)
         self.assertGreater(len(np.unique(used)), 0.97 * 4000)
@@ -222,8 +243,8 @@ class SentencePairsTest(parameterized.TestCase):
         self.assertLen(passes, 3)
         for pairs in passes:
             begins = pairs.first[:, 0]
-            if objective == "sop":  # swapped: the second one comes first
-                begins = np.minimum(begins, pairs.second[:, 0])
+            swapped = pairs.labels == SWAPPED.get(objective, -1)
+            begins = np.where(swapped, pairs.second[:, 0], begins)
             self.assertTrue((np.diff(begins) > 0).all())
             self.assertLess(begins[0], 20)
             self.assertGreater(begins[-1], len(tokenized.token_ids) - 100)
@@ -235,12 +256,19 @@ class SentencePairsTest(parameterized.TestCase):
         sizes = np.array(list(itertools.product(range(1, 15), repeat=2)))
         spans = np.stack([np.full_like(sizes, 100), 100 + sizes], axis=-1)
         for room in (2, 5, 8, 9, 28):
-            draws = sentence_pairs._RandomNumbers(
-                np.random.default_rng(0), len(sizes), room
+            zeros = np.zeros(len(sizes), np.int64)
+            step = objectives.Step(
+                objectives.Boundaries(np.array([1]), np.array([1])),
+                np.random.default_rng(0),
+                zeros,
+                zeros,
+                max_tokens=room,
+                short_probability=0.0,
             )
-            first, second, _ = draws.pairs(
-                spans[:, 0].T, spans[:, 1].T, np.zeros(len(sizes), bool)
+            sample = objectives.Sample(
+                (*spans[:, 0].T,), (*spans[:, 1].T,), zeros, zeros
             )
+            first, second, _ = sentence_pairs._pairs(sample, step, room)
             lengths = [np.diff(span)[:, 0].tolist() for span in (first, second)]
             for before, *after in zip(sizes.tolist(), *lengths, strict=True):
                 left = list(before)
@@ -260,7 +288,11 @@ class SentencePairsTest(parameterized.TestCase):
 
     @parameterized.parameters(
         (dict(objective="nsp", documents=[[10, 10]]), "only one"),
-        (dict(objective="mlm", documents=[[3], [3]]), "nsp, sop, none.*mlm"),
+        (dict(objective="nsp_sop", documents=[[10, 10]]), "only one"),
+        (
+            dict(objective="mlm", documents=[[3], [3]]),
+            "sentence_objective=mlm: expected one of none, nsp, nsp_sop, sop,",
+        ),
         (dict(objective="sop", documents=[[3]], max_tokens=1), "room for 1"),
     )
     def test_what_cannot_be_drawn_is_said_at_the_call(self, options, message):
@@ -271,6 +303,27 @@ class SentencePairsTest(parameterized.TestCase):
                 **{"max_tokens": 61, **options},
                 generator=np.random.default_rng(0),
             )
+
+    def test_an_objective_that_never_ends_is_refused(self):
+        documents = text_of(numbered([[10], [10]]))
+        for changes, message in (
+            ({"next_begin": lambda begin: begin}, "expected next_begin from 1"),
+            ({"labels": lambda begin: begin + 2}, "expected labels from 0 to"),
+            ({"second": lambda begin: (begin, begin)}, "length of second"),
+        ):
+            wrong = Changed(changes)
+            with (
+                mock.patch.object(objectives, "find", lambda _, it=wrong: it),
+                self.assertRaisesRegex(
+                    errors.InputError, f"sentence_objective=a.b: .*{message}"
+                ),
+            ):
+                sentence_pairs.sample_pairs(
+                    documents,
+                    max_tokens=10,
+                    objective="a.b",
+                    generator=np.random.default_rng(0),
+                )
 
     @parameterized.parameters(*OBJECTIVES)
     def test_two_million_tokens_take_seconds_not_minutes(self, objective):

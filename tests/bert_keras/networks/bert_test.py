@@ -88,6 +88,18 @@ class ConfigTest(parameterized.TestCase):
                 bert_lib.BertEncoder(bert).count_params(), PARAMETERS[name]
             )
 
+    @parameterized.parameters(("albert_base", 768), ("albert_mini", 256))
+    def test_an_albert_has_the_parameters_of_one_layer(self, name, hidden):
+        """12 million in Lan et al. 2020, table 1, for the base model."""
+        config = bert_lib.named(name, vocab_size=30000)
+        layer = 12 * hidden**2 + 13 * hidden
+        embeddings = (30000 + 512 + 2 + 2) * 128 + 129 * hidden
+        pooler = hidden**2 + hidden
+        count = bert_lib.BertEncoder(config).count_params()
+        self.assertEqual(count, embeddings + layer + pooler)
+        if name == "albert_base":
+            self.assertEqual(round(count / 1e6), 12)
+
     def test_json_form_is_the_same_config(self):
         bert = tiny.bert(num_hidden_groups=1, causal=True)
         self.assertEqual(bert_lib.BertConfig.from_dict(bert.to_dict()), bert)

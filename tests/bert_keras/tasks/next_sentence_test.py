@@ -11,12 +11,14 @@ import bert_keras
 from bert_keras import checkpoint, errors
 from bert_keras import model as model_lib
 from bert_keras.data import packing
+from bert_keras.formats import google, hugging_face
 from bert_keras.serving import saved_model
 from bert_keras.tasks import classification, masked_lm, next_sentence
 from bert_keras.training import evaluate
 from tests import sharp, tiny
 
 TOKENIZER = tiny.tokenizer()
+CLASSES = ("next", "previous", "random")
 PAIRS = [
     ("the film", "is good"),
     ("a bad plot", "not very old ."),
@@ -65,6 +67,86 @@ class NextSentenceTest(parameterized.TestCase):
         self.assertEqual(
             [answer["truncated"] for answer in answers], [False] * 4 + [True]
         )
+
+    def three_classes(self, **sizes):
+        task = masked_lm.MaskedLM(
+            objective="nsp_sop", sentence_classes=CLASSES, seq_length=24
+        )
+        return self.save(task.adapt([], TOKENIZER), **sizes)
+
+    def test_of_three_classes_the_answer_is_one(self):
+        folder, model = self.three_classes()
+        self.assertEqual(model.head.by_name()["next_sentence"].score.units, 3)
+        asked = bert_keras.load(folder, task="next_sentence")
+        self.assertEqual(asked.task.objective, "nsp_sop")
+        answers = asked.predict(PAIRS)
+        scores = np.array([answer["scores"] for answer in answers])
+        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+        self.assertGreater(np.ptp(scores[:, 0]), 0.05)
+        self.assertEqual(
+            [answer["label"] for answer in answers],
+            [CLASSES[index] for index in scores.argmax(axis=1)],
+        )
+        np.testing.assert_allclose(
+            [answer["score"] for answer in answers], scores.max(axis=1)
+        )
+        again = bert_keras.load(
+            self.save_again(asked),
+            task=next_sentence.NextSentence(seq_length=24),
+        )
+        self.assertEqual(again.predict(PAIRS), answers)
+
+    def save_again(self, asked):
+        """Saves the question itself as a checkpoint."""
+        folder = self.create_tempdir().full_path
+        checkpoint.save(folder, asked.model, asked.tokenizer, step=1)
+        return folder
+
+    def test_heads_of_other_objectives_are_not_reused(self):
+        folder, _ = self.three_classes()
+        saved = checkpoint.read(folder)
+        for changes, kept in (
+            ({}, None),
+            ({"objective": "my.other"}, {"masked_lm"}),
+            ({"sentence_classes": CLASSES[:2]}, {"masked_lm"}),
+            ({"objective": "nsp", "sentence_classes": ()}, {"masked_lm"}),
+        ):
+            task = saved.task.with_settings(**changes)
+            self.assertEqual(saved.matching_heads(task), kept)
+
+    @parameterized.parameters("nsp", "sop", "none")
+    def test_published_objectives_are_saved_as_before(self, objective):
+        task = masked_lm.MaskedLM(objective=objective)
+        self.assertNotIn("sentence_classes", task.to_dict())
+        task = next_sentence.NextSentence(objective=objective)
+        self.assertNotIn("sentence_classes", task.to_dict())
+        self.assertEqual(task.head_signatures, {"next_sentence": objective})
+
+    @parameterized.parameters(google, hugging_face)
+    def test_foreign_formats_have_two_classes(self, form):
+        _, model = self.three_classes(activation="gelu_tanh")
+        with self.assertRaisesRegex(
+            errors.InputError, "masked_lm with a sentence objective of 3"
+        ):
+            form.write(self.create_tempdir().full_path, model, TOKENIZER)
+
+    def test_evaluation_of_three_classes(self):
+        folder, _ = self.three_classes()
+        asked = bert_keras.load(folder, task="next_sentence")
+        labels = [answer["label"] for answer in asked.predict(PAIRS[:3])]
+        labels[1] = next(name for name in CLASSES if name != labels[1])
+        path = os.path.join(self.create_tempdir().full_path, "pairs.tsv")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("text\ttext_pair\tlabel\n")
+            for pair, label in zip(PAIRS, labels, strict=False):
+                file.write("\t".join((*pair, label)) + "\n")
+        metrics = asked.evaluate(path)
+        self.assertAlmostEqual(metrics["accuracy"], 2 / 3)
+        shares = asked.task.baselines([{"label": each} for each in labels])
+        most = max(map(labels.count, labels)) / 3
+        self.assertAlmostEqual(*shares.values(), most)
+        with self.assertRaisesRegex(ValueError, "one of next, .*, found 1"):
+            asked.task._parse("1")
 
     def test_an_object_is_adapted_like_a_name(self):
         folder, _ = self.pretrained("sop")

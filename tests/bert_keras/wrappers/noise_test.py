@@ -1,5 +1,6 @@
 """Noise of labelled rows: its shares, and labels that move with tokens."""
 
+import functools
 import os
 import re
 
@@ -10,6 +11,7 @@ from absl.testing import absltest, parameterized
 import bert_keras
 from bert_keras import errors
 from bert_keras.data import noise as noise_lib
+from bert_keras.data import packing
 from bert_keras.tasks import (
     base,
     classification,
@@ -23,6 +25,8 @@ from tests import tiny
 from tests.trainers.mains import write
 
 TOKENIZER = tiny.tokenizer()
+SENTENCES = ("the plot .", "a new actor ! !", "old")
+ENDS = (".", "!", "?")
 
 
 def row(text, label):
@@ -111,6 +115,61 @@ class EditTest(parameterized.TestCase):
         )
         self.assertEqual(source.numpy().tolist(), [[0, 2, 2, 1, 3]])
         self.assertEqual(is_new.numpy().tolist(), [[0, 1, 0, 0, 0]])
+
+
+def packed(count, length):
+    """Rows of two texts, then of one, all of up to 24 tokens, and seeds."""
+    random = np.random.default_rng(3)
+    words = [*tiny.VOCABULARY[5:22], *ENDS * 2]
+    first, second = (
+        TOKENIZER(
+            [
+                " ".join(random.choice(words, random.integers(1, 9)))
+                for _ in range(count)
+            ]
+        )
+        for _ in range(2)
+    )
+    half = count // 2
+    parts = [
+        packing.pack(segments, TOKENIZER.frame, seq_length=length)
+        for segments in ([first[:half], second[:half]], [first[half:]])
+    ]
+    names = ("token_ids", "segment_ids", "padding_mask")
+    padded = {
+        name: tf.concat(
+            [
+                tf.pad(x[name], [[0, 0], [0, length - x[name].shape[1]]])
+                for x in parts
+            ],
+            axis=0,
+        )
+        for name in names
+    }
+    seeds = tf.stack([tf.fill([count], 7), tf.range(count)], axis=1)
+    return padded, seeds
+
+
+class InsertSpanTest(absltest.TestCase):
+    def test_the_examples_of_the_docstrings(self):
+        # [CLS] a . b . [SEP] and padding.
+        is_special = tf.constant([[1, 0, 0, 0, 0, 1, 0]]) > 0
+        ordinary = tf.constant([[0, 1, 1, 1, 1, 0, 0]]) > 0
+        is_end = tf.constant([[0, 0, 1, 0, 1, 0, 0]]) > 0
+        borders = noise_lib.sentence_borders(ordinary, is_special, is_end)
+        self.assertEqual(
+            borders.numpy().astype(int).tolist(), [[0, 1, 0, 1, 0, 1, 0]]
+        )
+        source, span, offset = noise_lib.insert_span(
+            tf.constant([[True] * 3 + [False] * 2]),
+            tf.constant([[False, True, False, False, False]]),
+            tf.zeros((1, 3)),
+            share=1.0,
+            lengths=tf.constant([2]),
+        )
+        self.assertEqual(source.numpy().tolist(), [[0, 1, 1, 1, 2]])
+        self.assertEqual(span.numpy().tolist(), [[0]])
+        self.assertEqual(offset.numpy().tolist(), [[-1, 0, 1, -1, -1]])
 
 
 class FirstRow(classification.Classification):
@@ -254,6 +313,130 @@ class NoiseTest(parameterized.TestCase):
             mask = after["padding_mask"][index].numpy() > 0
             self.assertTrue((np.diff(mask.astype(int)) <= 0).all())
 
+    def with_sentences(self, task=None, share=1.0, sentences=SENTENCES):
+        path = os.path.join(self.create_tempdir().full_path, "neutral.txt")
+        write(path, "\n".join(sentences))
+        return self.adapted(task, sentence=share, sentences_file=path)
+
+    def test_sentences_are_inserted_at_borders_with_their_labels(self):
+        """Without the inserted tokens, the row is what it was."""
+        inner = tagging.Tagging(seq_length=16, types=("A", "B"))
+        task = self.with_sentences(inner)
+        ids = TOKENIZER(SENTENCES).to_list()
+        inputs, seeds = packed(400, 16)
+        before = inputs["token_ids"].numpy()
+        labels = inputs["token_ids"] * 10 + inputs["segment_ids"]
+        weights = tf.cast(self.ordinary(inputs), tf.float32)
+        features, targets = task.randomize(
+            inputs, {"tag": (labels, weights)}, seeds
+        )
+        counts = {"none": 0, "start": 0, "between": 0, "end": 0}
+        for index in range(len(before)):
+            length, after = (
+                int(x["padding_mask"][index].numpy().sum())
+                for x in (inputs, features)
+            )
+            row = features["token_ids"][index].numpy().tolist()
+            old = before[index].tolist()
+            kept = targets["tag"][1][index].numpy()
+            if after == length:
+                counts["none"] += 1
+                self.assertEqual(row, old)
+                continue
+            begin = next(
+                place
+                for place in range(after)
+                if row[place : place + after - length] in ids
+                and row[:place] + row[place + after - length :]
+                == old[:place] + old[place : 16 - (after - length)]
+                and not kept[place : place + after - length].any()
+            )
+            new = slice(begin, begin + after - length)
+            where = self.border(old, begin)
+            counts[where] += 1
+            for name, values, original in (
+                ("segments", features["segment_ids"], inputs["segment_ids"]),
+                ("labels", targets["tag"][0], labels),
+                ("weights", targets["tag"][1], weights),
+            ):
+                left = np.delete(values[index].numpy(), new)[:length]
+                np.testing.assert_array_equal(
+                    left, original[index].numpy()[:length], name
+                )
+            segments = features["segment_ids"][index].numpy()
+            self.assertEqual(set(segments[new]), {segments[new.stop]})
+        for where, count in counts.items():
+            self.assertGreater(count, 5, where)
+
+    def border(self, row, place):
+        """The kind of border before a token of a row."""
+        before, token = row[place - 1], row[place]
+        if token in TOKENIZER.special_ids:
+            return "end"
+        if before in TOKENIZER.special_ids:
+            return "start"
+        words = TOKENIZER.tokens([before, token])
+        self.assertIn(words[0], ENDS)
+        self.assertNotIn(words[1], ENDS)
+        return "between"
+
+    def test_sentences_have_their_share_and_all_occur(self):
+        inputs, seeds = packed(2000, 40)
+        task = self.with_sentences(share=0.3)
+        features, _ = task.randomize(inputs, {}, seeds)
+        sizes, added = (
+            (x["padding_mask"].numpy() > 0).sum(axis=1)
+            for x in (inputs, features)
+        )
+        added -= sizes
+        self.assertAlmostEqual((added > 0).mean(), 0.3, delta=0.03)
+        lengths = [len(ids) for ids in TOKENIZER(SENTENCES).to_list()]
+        shares = [(added == length).sum() for length in lengths]
+        shares = np.array(shares) / (added > 0).sum()
+        np.testing.assert_allclose(shares, 1 / 3, atol=0.07)
+
+    def test_sentences_change_no_other_draws(self):
+        inputs, seeds = packed(30, 16)
+        words = ["film " * 20]  # for which no row has room
+        path = os.path.join(self.create_tempdir().full_path, "long.txt")
+        write(path, "\n".join(words))
+        alone, _ = self.adapted(replace=0.3, delete=0.2).randomize(
+            inputs, {}, seeds
+        )
+        both, _ = self.adapted(
+            replace=0.3, delete=0.2, sentence=1.0, sentences_file=path
+        ).randomize(inputs, {}, seeds)
+        for name, values in alone.items():
+            np.testing.assert_array_equal(values, both[name])
+
+    def test_the_contents_of_the_file_identify_a_run(self):
+        folder = self.create_tempdir().full_path
+        path = functools.partial(os.path.join, folder)
+        train = write(
+            path("train.tsv"),
+            "text\tlabel\n"
+            + "".join(f"{r['text']}\t{r['label']}\n" for r in ROWS),
+        )
+        settings = {
+            "train": train,
+            "task": "classification",
+            "model": "tiny",
+            "vocab_size": 29,
+            "seq_length": 16,
+            "epochs": 1,
+            "batch_size": 4,
+            "report_to": "",
+            "output": path("run"),
+            "wrappers": "noise",
+            "noise_sentence": 0.5,
+        }
+        file = write(path("neutral.txt"), "\n".join(SENTENCES))
+        for _ in range(2):  # the second call finds it complete
+            bert_keras.finetune(noise_sentences_file=file, **settings)
+        write(file, "other")
+        with self.assertRaisesRegex(errors.InputError, "noise_sentences_file"):
+            bert_keras.finetune(noise_sentences_file=file, **settings)
+
     def test_values_of_rows_stay(self):
         task = self.adapted(
             intent_slots.IntentSlots(
@@ -329,10 +512,17 @@ class NoiseTest(parameterized.TestCase):
         for task in (question_answering.QuestionAnswering, masked_lm.MaskedLM):
             with self.assertRaisesRegex(errors.InputError, "labelled texts"):
                 noise.Noise(task(), swap=0.1)
+        for half in ({"sentence": 0.1}, {"sentences_file": "some.txt"}):
+            with self.assertRaisesRegex(errors.InputError, "together|above 0"):
+                noise.Noise(classification.Classification(), swap=0.1, **half)
         pairs = [row | {"text_pair": row["text"]} for row in ROWS]
         both = classification.Classification(pair_order="both")
         with self.assertRaisesRegex(errors.InputError, "noise_insert=0.1"):
             noise.Noise(both, insert=0.1).adapt(iter(pairs), TOKENIZER)
+        with self.assertRaisesRegex(errors.InputError, "noise_sentence=0.1"):
+            noise.Noise(both, sentence=0.1, sentences_file="some.txt").adapt(
+                iter(pairs), TOKENIZER
+            )
         with self.assertRaisesRegex(errors.InputError, "tokens are ids"):
             noise.Noise(classification.Classification(), swap=0.1).adapt(
                 iter(ROWS), tiny.characters()

@@ -1,0 +1,1 @@
+"""Sentence objectives: what pretraining learns of the two texts of a row."""
