@@ -137,11 +137,7 @@ def _run(
     dev = _dev_examples(settings, task)
     dev_counts = _encode_dev(settings, task, tokenizer, dev)
     with strategy.scope():
-        if init is None or settings.from_scratch:
-            model = model_lib.BertModel(config.build_encoder(), task)
-        else:
-            model = loading.load_model(init, task)
-            new_heads.initialize(model, init)
+        model = _model(settings, task, config, init)
     workers = cluster.Workers(strategy)
     identity = _identity(
         settings, requested_task, init, model, tokenizer, bound
@@ -181,6 +177,19 @@ def _run(
         }
     )
     return trainer.state.metrics
+
+
+def _model(
+    settings: settings_lib.FinetuneSettings,
+    task: base.Task,
+    config: networks.NetworkConfig,
+    init: checkpoint.Checkpoint | None,
+) -> model_lib.BertModel:
+    if init is None or settings.from_scratch:
+        return model_lib.BertModel(config.build_encoder(), task)
+    model = loading.load_model(init, task)
+    new_heads.initialize(model, init)
+    return model
 
 
 def _train(
