@@ -273,9 +273,9 @@ class Task:
     text_columns: ClassVar[tuple[str, ...]] = ("text",)
     #: Factor of each loss term in the total; default: 1.
     loss_weights: ClassVar[Mapping[str, float]] = {}
-    #: Loss terms that are a softmax cross entropy with logits outputs[term]
-    #: (..., C) and labels (...) int32. Wrappers such as label smoothing change
-    #: these terms.
+    #: Loss terms that are a softmax cross entropy with logits (..., C), those
+    #: of `softmax_logits`, and labels (...) int32. Wrappers such as label
+    #: smoothing change these terms.
     softmax_terms: ClassVar[tuple[str, ...]] = ()
     #: Names of the columns of `postprocess`'s "scores" (T, C), if it has them.
     class_names: ClassVar[tuple[str, ...]] = ()
@@ -668,6 +668,16 @@ class Task:
         loop instead of once.
         """
         return model(features, training=False)
+
+    def softmax_logits(
+        self, outputs: Tensors, features: Tensors, term: str
+    ) -> tf.Tensor:
+        """Returns the logits (..., C) of one of `softmax_terms`.
+
+        heads.ABSENT_SCORE is that of a class which the row does not have.
+        """
+        del features
+        return outputs[term]
 
     def metric_sums(
         self, outputs: Tensors, features: Tensors, targets: Targets

@@ -21,6 +21,7 @@ from bert_keras.tokenizers import base as tokenizers
 # and finite in sums. A span with a score above _MIN_POSSIBLE_SCORE has no such
 # position.
 MASKED_LOGIT = -1e4
+_TERMS = ("start", "end")
 _MIN_POSSIBLE_SCORE = MASKED_LOGIT / 2
 
 # If more than this fraction of the questions' characters is Chinese, metrics
@@ -54,6 +55,7 @@ class QuestionAnswering(base.Task):
     """
 
     pipeline_tag = "question-answering"
+    softmax_terms = _TERMS
 
     doc_stride: int = options.option(
         128,
@@ -263,20 +265,26 @@ class QuestionAnswering(base.Task):
         start, end = heads["span"](encoded["hidden"][-1])
         return {"start": start, "end": end}
 
+    def softmax_logits(
+        self, outputs: base.Tensors, features: base.Tensors, term: str
+    ) -> tf.Tensor:
+        """Returns logits (B, S); only [CLS] and the context are classes."""
+        context_mask = _context_mask(features)
+        is_cls = tf.range(tf.shape(context_mask)[1]) == 0
+        return tf.where(
+            context_mask | is_cls, outputs[term], heads_lib.ABSENT_SCORE
+        )
+
     def loss(
         self,
         outputs: base.Tensors,
         features: base.Tensors,
         targets: base.Targets,
     ) -> base.Tensors:
-        context_mask = _context_mask(features)
-        is_cls = tf.range(tf.shape(context_mask)[1]) == 0
         terms = {}
-        for term in ("start", "end"):
+        for term in _TERMS:
             labels, weights = targets[term]
-            logits = tf.where(
-                context_mask | is_cls, outputs[term], MASKED_LOGIT
-            )
+            logits = self.softmax_logits(outputs, features, term)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
                 labels, logits
             )

@@ -272,7 +272,7 @@ def require_softmax_terms(wrapper: Wrapper) -> None:
         raise errors.InputError(
             f"{wrapper.name} needs a task whose loss is a softmax over classes "
             "(classification with problem_type=single_label, multiple_choice, "
-            "tagging, intent_slots, masked_lm, causal_lm); "
+            "tagging, question_answering, masked_lm, causal_lm); "
             f"{wrapper.task.name} has none with these settings."
             + (
                 f" Name {wrapper.task.name} first."

@@ -262,7 +262,11 @@ class Distillation(base.Wrapper):
         outputs = dict(outputs)
         for term, soft in self._soft_terms.items():
             outputs[soft] = mean_distribution(
-                [answer[term] for answer in answers], self.temperature
+                [
+                    self.task.softmax_logits(answer, features, term)
+                    for answer in answers
+                ],
+                self.temperature,
             )
         if reads_states:
             outputs |= self._state_losses(
@@ -311,8 +315,9 @@ class Distillation(base.Wrapper):
         for term, soft in self._soft_terms.items():
             if soft in outputs:
                 _, weights = targets[soft]
+                logits = self.task.softmax_logits(outputs, features, term)
                 divergence = divergence_from(
-                    outputs[soft], outputs[term] / self.temperature
+                    outputs[soft], logits / self.temperature
                 )
                 terms[soft] = tf.reduce_sum(divergence * weights)
         for name in self._state_weights:

@@ -41,7 +41,8 @@ class LabelSmoothing(base.Wrapper):
         terms = self.task.loss(outputs, features, targets)
         for term in self.task.softmax_terms:
             if term in terms:
-                logits, (_, weights) = outputs[term], targets[term]
+                logits = self.task.softmax_logits(outputs, features, term)
+                _, weights = targets[term]
                 is_class = tf.cast(
                     logits > 0.5 * heads.ABSENT_SCORE, tf.float32
                 )

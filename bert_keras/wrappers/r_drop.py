@@ -80,7 +80,12 @@ class RDrop(base.Wrapper):
         }
         for term in self.task.softmax_terms:
             if term in terms:
-                divergence = symmetric_divergence(outputs[term], second[term])
+                divergence = symmetric_divergence(
+                    *(
+                        self.task.softmax_logits(each, features, term)
+                        for each in (outputs, second)
+                    )
+                )
                 _, weights = targets[term]
                 terms[term] += (
                     self.alpha / 2 * tf.reduce_sum(divergence * weights)

@@ -13,7 +13,7 @@ from bert_keras import checkpoint, errors
 from bert_keras import model as model_lib
 from bert_keras import predictor as predictor_lib
 from bert_keras.networks import bert
-from bert_keras.tasks import classification, masked_lm
+from bert_keras.tasks import classification, masked_lm, question_answering
 from bert_keras.wrappers import distillation
 from tests import sharp, tiny
 
@@ -304,6 +304,40 @@ class RunsTest(absltest.TestCase):
             self.assertEqual("teacher 1" in str(stored), bool(soft))
         self.assertGreater(agreement[1.0], 0.85, agreement)
         self.assertLess(agreement[0.0], 0.7, agreement)
+
+    def test_spans_are_distilled_in_the_context_alone(self):
+        task = question_answering.QuestionAnswering(seq_length=12)
+        teacher = teacher_of(task)
+        model = student_of(
+            distillation.Distillation(task, teacher="t"), teacher
+        )
+        raw = {
+            "question": tf.constant(["is it old ?"]),
+            "context": tf.constant(["the film is old"]),
+            "answer": tf.constant(["old"]),
+            "answer_start": tf.constant(["12"]),
+            "is_impossible": tf.constant(["false"]),
+        }
+        features = model.task.preprocess(raw, tiny.tokenizer())
+        targets = model.task.make_targets(raw, features, tiny.tokenizer())
+        features, targets = model.task.randomize(features, targets, None)
+        outputs = model(features, targets=targets, training=True)
+        losses = model.task.loss(outputs, features, targets)
+        self.assertEqual(
+            set(losses), {"start", "end", "soft_start", "soft_end"}
+        )
+        # [CLS] is that no answer is there; [SEP] and the question are none.
+        is_class = np.zeros(12, bool)
+        is_class[[0, 6, 7, 8, 9]] = True
+        for term in ("start", "end"):
+            shares = outputs[f"soft_{term}"].numpy()[0]
+            np.testing.assert_array_equal(shares[~is_class[: len(shares)]], 0)
+            own = outputs[term].numpy()[0][is_class[: len(shares)]] / 2
+            gold = shares[is_class[: len(shares)]]
+            expected = (gold * (np.log(gold) - np.log(softmax(own)))).sum()
+            np.testing.assert_allclose(
+                losses[f"soft_{term}"], expected, rtol=1e-3, atol=1e-6
+            )
 
     def test_masked_lm_distills_too(self):
         task = masked_lm.MaskedLM(objective="none").adapt([], tiny.tokenizer())
