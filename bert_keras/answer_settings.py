@@ -7,12 +7,13 @@ task has those among its fields.
 import dataclasses
 from collections.abc import Iterator
 
-from bert_keras import generation, mask_filling, vector_files
+from bert_keras import exits, generation, mask_filling, vector_files
 
 KINDS = (
     generation.SequenceSettings,
     mask_filling.Settings,
     vector_files.Settings,
+    exits.Settings,
 )
 
 

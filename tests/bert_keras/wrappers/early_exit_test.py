@@ -1,0 +1,254 @@
+"""Early exits: which layer answers, and what the classifiers learn."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+import bert_keras
+from bert_keras import checkpoint, errors, exits, predictor
+from bert_keras import model as model_lib
+from bert_keras.networks import bert
+from bert_keras.tasks import classification, matching
+from bert_keras.wrappers import early_exit
+from tests import sharp, tiny
+from tests.trainers import mains
+
+LABELS = ("bad", "fine", "good")
+TEXTS = [
+    "a good film",
+    "the plot is very bad and old",
+    "",
+    "dull",
+    "很 好 电影",
+    "a film is a film is a film !",
+]
+
+
+def tearDownModule():
+    mains.close()
+
+
+def wrapped(**settings):
+    task = classification.Classification(labels=LABELS, seq_length=16)
+    return early_exit.EarlyExit(task, **settings)
+
+
+def made(speed=0.5, **changes):
+    """A predictor whose exits are unsure, each in its own way."""
+    changes = {"num_layers": 4, "dropout": 0.0} | changes
+    model = model_lib.BertModel(
+        bert.BertEncoder(tiny.bert(**changes)), wrapped(speed=speed)
+    )
+    sharp.spread(model, 1)
+    for head in model.head.exits.heads:
+        head.score.kernel.assign(head.score.kernel * 0.1)
+    return predictor.Predictor(model, tiny.tokenizer())
+
+
+def with_speed(asked, speed):
+    asked.model.task = asked.task.with_settings(speed=speed)
+    return predictor.Predictor(asked.model, tiny.tokenizer())
+
+
+def of_layers(asked, texts=TEXTS):
+    """The distributions (T, L, C) of all layers, and their uncertainty."""
+    raw = {"text": tf.constant(texts)}
+    features = asked.task.preprocess(raw, tiny.tokenizer())
+    outputs = asked.model(features, training=False)
+    logits = np.concatenate(
+        [outputs["exits"], outputs["label"][:, np.newaxis]], axis=1
+    )
+    shares = np.float64(tf.nn.softmax(logits))
+    entropy = -(shares * np.log(shares)).sum(-1) / np.log(len(LABELS))
+    return shares, entropy
+
+
+class ExitsTest(parameterized.TestCase):
+    @parameterized.parameters({}, {"norm_first": True}, {"num_segments": 1})
+    def test_the_first_sure_layer_answers(self, **changes):
+        asked = made(**changes)
+        shares, entropy = of_layers(asked)
+        speed = float(np.median(entropy[:, :-1]))
+        is_sure = entropy < speed
+        is_sure[:, -1] = True
+        expected = is_sure.argmax(1)
+        self.assertGreater(len({*expected}), 1)
+        answers = with_speed(asked, speed).predict(TEXTS)
+        self.assertEqual(
+            [answer["exit_layer"] for answer in answers],
+            (expected + 1).tolist(),
+        )
+        np.testing.assert_allclose(
+            [answer["scores"] for answer in answers],
+            shares[np.arange(len(TEXTS)), expected],
+            atol=1e-5,
+        )
+
+    def test_at_0_the_answers_are_the_complete_networks(self):
+        asked = made(speed=0.0)
+        plain = predictor.Predictor(
+            model_lib.BertModel(asked.model.encoder, asked.task.task),
+            tiny.tokenizer(),
+        )
+        for one, other in zip(
+            plain.model.head.label.weights,
+            asked.model.head.label.weights,
+            strict=True,
+        ):
+            one.assign(other)
+        for one, other in zip(
+            asked.predict(TEXTS), plain.predict(TEXTS), strict=True
+        ):
+            self.assertEqual(one["exit_layer"], 4)
+            self.assertEqual(one["label"], other["label"])
+            np.testing.assert_allclose(
+                one["scores"], other["scores"], atol=1e-6
+            )
+
+    def test_an_exit_does_not_depend_on_the_batch(self):
+        asked = made()
+        _, entropy = of_layers(asked)
+        asked = with_speed(asked, float(np.median(entropy[:, :-1])))
+        together = asked.predict(TEXTS * 3)
+        for text, answer in zip(TEXTS * 3, together, strict=True):
+            (alone,) = asked.predict([text])
+            self.assertEqual(alone["exit_layer"], answer["exit_layer"])
+            np.testing.assert_allclose(
+                alone["scores"], answer["scores"], atol=1e-6
+            )
+
+    def test_layers_above_compute_the_remaining_rows_only(self):
+        asked = made()
+        _, entropy = of_layers(asked)
+        speed = float(np.median(entropy[:, :-1]))
+        rows = []
+        for block in asked.model.encoder.blocks:
+            call = block.call
+
+            def counting(x, *arguments, call=call, **more):
+                rows.append(int(x.shape[0]))
+                return call(x, *arguments, **more)
+
+            block.call = counting
+        raw = {"text": tf.constant(TEXTS)}
+        task = asked.task.with_settings(speed=speed)
+        features = task.preprocess(raw, tiny.tokenizer())
+        outputs = task.infer(asked.model, features)
+        layers = outputs["exit_layer"].numpy()
+        self.assertEqual(
+            rows, [int((layers >= layer).sum()) for layer in (1, 2, 3, 4)]
+        )
+
+    def test_each_row_may_have_a_speed_of_its_own(self):
+        asked = made()
+        raw = {"text": tf.constant(["a good film"] * 3)}
+        features = asked.task.preprocess(raw, tiny.tokenizer())
+        inputs = {n: features[n] for n in asked.model.encoder.config.inputs}
+        decoded = asked.tokens(**inputs, speed=tf.constant([0.0, 1.0, 0.0]))
+        np.testing.assert_array_equal(decoded["exit_layer"], [4, 1, 4])
+
+    def test_uncertainty_is_a_share_of_the_largest(self):
+        logits = tf.constant([[0.0, 0, 0], [100, 0, 0], [0, 0, -1e9]])
+        np.testing.assert_allclose(
+            exits.uncertainty(logits),
+            [1, 0, np.log(2) / np.log(3)],
+            atol=1e-6,
+        )
+
+
+class TrainingTest(absltest.TestCase):
+    def outputs(self):
+        asked = made()
+        features = tiny.inputs()
+        targets = {
+            "label": (tf.constant([0, 1, 2, 0]), tf.constant([1.0, 2, 0, 0.5]))
+        }
+        features, targets = asked.task.randomize(features, targets, None)
+        return asked.model, features, targets
+
+    def test_exits_learn_what_the_last_layer_answers(self):
+        model, features, targets = self.outputs()
+        outputs = model(features, targets=targets, training=True)
+        losses = model.task.loss(outputs, features, targets)
+        gold = np.float64(tf.nn.softmax(outputs["label"]))[:, np.newaxis]
+        own = np.float64(tf.nn.softmax(outputs["exits"]))
+        divergence = (gold * (np.log(gold) - np.log(own))).sum(-1).mean(-1)
+        weights = targets["label"][1].numpy()
+        np.testing.assert_allclose(
+            losses["exits"], (divergence * weights).sum(), rtol=1e-4
+        )
+
+    def test_no_gradient_of_exits_reaches_the_network(self):
+        model, features, targets = self.outputs()
+        with tf.GradientTape(persistent=True) as tape:
+            outputs = model(features, targets=targets, training=True)
+            losses = model.task.loss(outputs, features, targets)
+        others = [
+            v.value for v in model.trainable_variables if "exits" not in v.path
+        ]
+        found = tape.gradient(losses["exits"], others)
+        self.assertEqual(found, [None] * len(others))
+        own = [v.value for v in model.head.exits.trainable_variables]
+        self.assertNotIn(None, tape.gradient(losses["exits"], own))
+
+    def test_other_tasks_and_networks_are_refused(self):
+        with self.assertRaisesRegex(errors.InputError, "one softmax over"):
+            early_exit.EarlyExit(
+                classification.Classification(problem_type="regression")
+            )
+        with self.assertRaisesRegex(errors.InputError, "one softmax over"):
+            early_exit.EarlyExit(matching.Matching())
+        with self.assertRaisesRegex(errors.InputError, "2 or more layers"):
+            wrapped().build_heads(tiny.bert(num_layers=1))
+        with self.assertRaisesRegex(errors.InputError, "found rnn"):
+            wrapped().build_heads(tiny.rnn())
+
+
+class ExportTest(absltest.TestCase):
+    def saved(self):
+        folder = self.create_tempdir().full_path
+        asked = made()
+        _, entropy = of_layers(asked)
+        speed = round(float(np.median(entropy[:, :-1])), 4)
+        asked = with_speed(asked, speed)
+        path = os.path.join(folder, "run")
+        checkpoint.save(path, asked.model, tiny.tokenizer(), step=0)
+        return path, folder
+
+    def test_the_checkpoint_answers_and_takes_another_speed(self):
+        path, _ = self.saved()
+        layers = [a["exit_layer"] for a in bert_keras.load(path).predict(TEXTS)]
+        self.assertGreater(len({*layers}), 1)
+        slow = bert_keras.load(path, settings={"speed": 0.0})
+        self.assertEqual(
+            {answer["exit_layer"] for answer in slow.predict(TEXTS)}, {4}
+        )
+
+    @pytest.mark.slow
+    def test_the_served_model_leaves_where_the_checkpoint_does(self):
+        path, folder = self.saved()
+        output = os.path.join(folder, "served")
+        code, _, error = mains.call(
+            "export.saved_model", checkpoint=path, output=output
+        )
+        self.assertEqual((code, error), (0, ""))
+        served = tf.saved_model.load(os.path.join(output, "1"))
+        answers = served.signatures["serving_default"](text=tf.constant(TEXTS))
+        expected = bert_keras.load(path).predict(TEXTS)
+        np.testing.assert_array_equal(
+            answers["exit_layer"], [a["exit_layer"] for a in expected]
+        )
+        np.testing.assert_allclose(
+            answers["scores"], [a["scores"] for a in expected], atol=1e-5
+        )
+        chosen = served.signatures["with_settings"](
+            text=tf.constant(TEXTS[:2]), speed=tf.constant([0.0, 1.0])
+        )
+        np.testing.assert_array_equal(chosen["exit_layer"], [4, 1])
+
+
+if __name__ == "__main__":
+    absltest.main()
