@@ -197,15 +197,17 @@ def _for_device(
 ) -> predictor_lib.Predictor:
     """Returns a predictor with the same weights and task.for_device()."""
     task, head = predictor.task.for_device(), predictor.model.head
-    if task == predictor.task:
+    if task is predictor.task:
         return predictor
     model = model_lib.BertModel(predictor.model.encoder, task)
     heads = head.by_name()
     for name, layer in model.head.by_name().items():
         layer.set_weights(heads[name].get_weights())
-    card = predictor.card and model_card.without_results(
-        predictor.card, "These are the checkpoint's, on pairs of texts."
-    )
+    card = predictor.card
+    if card and task != predictor.task:
+        card = model_card.without_results(
+            card, "These are the checkpoint's, on pairs of texts."
+        )
     return predictor_lib.Predictor(model, predictor.tokenizer, card=card)
 
 

@@ -40,6 +40,9 @@ class EarlyExit(base.Wrapper):
         maximum=1.0,
     )
 
+    # Set by `for_device`: the exit is a branch, of a batch of one row.
+    one_row: bool = dataclasses.field(default=False, repr=False, compare=False)
+
     leaves_no_trace = False
     request_settings = {"speed": "float32"}
     # The exits' loss is a divergence.
@@ -55,6 +58,13 @@ class EarlyExit(base.Wrapper):
                 f"problem_type=single_label; found {self.task.name}.",
                 argument="wrappers",
             )
+
+    def settings(self) -> dict[str, Any]:
+        return {k: v for k, v in super().settings().items() if k != "one_row"}
+
+    def for_device(self) -> tasks.Task:
+        inner = self.task.for_device()
+        return dataclasses.replace(self, task=inner, one_row=True)
 
     @property
     def _term(self) -> str:
@@ -129,7 +139,7 @@ class EarlyExit(base.Wrapper):
 
     def infer(self, model: Any, features: tasks.Tensors) -> tasks.Tensors:
         """Runs each row up to its exit: {TERM: (B, C), "exit_layer": (B,)}."""
-        encoder, heads = model.encoder, model.head.by_name()
+        encoder = model.encoder
         inputs = {name: features[name] for name in encoder.config.inputs}
         x, mask = encoder.start(
             **inputs,
@@ -139,32 +149,55 @@ class EarlyExit(base.Wrapper):
         speed = features.get("speed")
         if speed is None:
             speed = tf.fill(tf.shape(x)[:1], float(self.speed))
-        remaining = exits.Remaining(
-            {
-                "x": x,
-                "mask": mask,
-                "padding_mask": features["padding_mask"],
-                "speed": speed,
-            },
-            len(self.unwrapped.class_names),
-        )
-        for layer, block in enumerate(encoder.blocks, 1):
-            rows = remaining.rows
-            rows["x"] = block(rows["x"], rows["mask"], training=False)
-            padding_mask = rows["padding_mask"]
-            if layer < len(encoder.blocks):
-                head = heads[HEAD].heads[layer - 1]
-                logits = head(rows["x"], padding_mask, training=False)
-                leaves = exits.uncertainty(logits) < rows["speed"]
-                remaining.leave(logits, layer, leaves)
-                continue
-            encoded = encoder.finish([x, rows["x"]], padding_mask)
-            encoded["token_table"] = encoder.token_table
-            last = self.task.outputs(
-                encoded, heads, {"padding_mask": padding_mask}, training=False
-            )
-            remaining.leave(last[self._term], layer)
+        rows = {
+            "x": x,
+            "mask": mask,
+            "padding_mask": features["padding_mask"],
+            "speed": speed,
+        }
+        if self.one_row and x.shape[0] == 1:
+            logits, layer = self._branch(model, rows, 1)
+            return {self._term: logits, LAYER: layer}
+        count = len(self.unwrapped.class_names)
+        remaining = exits.Remaining(rows, count)
+        for layer in range(1, len(encoder.blocks) + 1):
+            logits, leaves = self._layer(model, remaining.rows, layer)
+            remaining.leave(logits, layer, leaves)
         return {self._term: remaining.logits, LAYER: remaining.layer}
+
+    def _layer(self, model, rows, layer):
+        """Computes a layer, as "x" of the rows.
+
+        Returns its logits (R, C), and whether each row leaves (R,) bool: all
+        leave the last one.
+        """
+        encoder, heads = model.encoder, model.head.by_name()
+        before, padding_mask = rows["x"], rows["padding_mask"]
+        x = encoder.blocks[layer - 1](before, rows["mask"], training=False)
+        rows["x"] = x
+        if layer < len(encoder.blocks):
+            head = heads[HEAD].heads[layer - 1]
+            logits = head(x, padding_mask, training=False)
+            return logits, exits.uncertainty(logits) < rows["speed"]
+        encoded = encoder.finish([before, x], padding_mask)
+        encoded["token_table"] = encoder.token_table
+        outputs = self.task.outputs(
+            encoded, heads, {"padding_mask": padding_mask}, training=False
+        )
+        return outputs[self._term], tf.ones_like(rows["speed"], tf.bool)
+
+    def _branch(self, model, rows, layer):
+        """Computes a row from a layer on: logits (1, C), its exit (1,)."""
+        rows = dict(rows)
+        logits, leaves = self._layer(model, rows, layer)
+        answer = logits, tf.constant([layer])
+        if layer == len(model.encoder.blocks):
+            return answer
+        return tf.cond(
+            leaves[0],
+            lambda: answer,
+            lambda: self._branch(model, rows, layer + 1),
+        )
 
     def decode(
         self, outputs: tasks.Tensors, features: tasks.Tensors
