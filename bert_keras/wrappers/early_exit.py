@@ -50,14 +50,16 @@ class EarlyExit(base.Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        inner = self.unwrapped
-        if len(self.task.softmax_terms) != 1 or not inner.class_names:
-            raise errors.InputError(
-                "early_exit needs a task with one softmax over classes for "
-                "each text, such as classification with "
-                f"problem_type=single_label; found {self.task.name}.",
-                argument="wrappers",
-            )
+        if len(self.task.softmax_terms) != 1:
+            self._refuse()
+
+    def _refuse(self):
+        raise errors.InputError(
+            "early_exit needs a task with one softmax over classes for each "
+            "text, such as classification with problem_type=single_label; "
+            f"found {self.task.name}.",
+            argument="wrappers",
+        )
 
     def settings(self) -> dict[str, Any]:
         return {k: v for k, v in super().settings().items() if k != "one_row"}
@@ -86,6 +88,8 @@ class EarlyExit(base.Wrapper):
                 argument="wrappers",
             )
         count = len(self.unwrapped.class_names)
+        if not count:
+            self._refuse()
         return {
             **self.task.build_heads(config),
             HEAD: exits.ExitHeads(config, count),

@@ -200,11 +200,47 @@ class TrainingTest(absltest.TestCase):
                 classification.Classification(problem_type="regression")
             )
         with self.assertRaisesRegex(errors.InputError, "one softmax over"):
-            early_exit.EarlyExit(matching.Matching())
+            early_exit.EarlyExit(matching.Matching()).build_heads(tiny.bert())
         with self.assertRaisesRegex(errors.InputError, "2 or more layers"):
             wrapped().build_heads(tiny.bert(num_layers=1))
         with self.assertRaisesRegex(errors.InputError, "found rnn"):
             wrapped().build_heads(tiny.rnn())
+
+
+class RunTest(absltest.TestCase):
+    def test_a_run_trains_its_exits_and_answers_with_them(self):
+        folder = self.create_tempdir().full_path
+        path = mains.write(
+            os.path.join(folder, "train.tsv"),
+            "text\tlabel\n"
+            + "".join(
+                f"the {word} film is {word}\t{word}\n"
+                for word in ("good", "bad", "old") * 16
+            ),
+        )
+        start = os.path.join(folder, "start")
+        network = bert.BertEncoder(tiny.bert(num_layers=3))
+        checkpoint.save(
+            start, model_lib.BertModel(network, None), tiny.tokenizer(), step=0
+        )
+        model = bert_keras.finetune(
+            start,
+            path,
+            path,
+            task="classification",
+            output=os.path.join(folder, "run"),
+            seq_length=12,
+            epochs=12,
+            batch_size=16,
+            learning_rate=1e-2,
+            report_to="",
+            wrappers="early_exit",
+            early_exit_speed=0.9,
+        )
+        answers = model.predict(["the good film is good"] * 2)
+        self.assertEqual(answers[0]["label"], "good")
+        # What is easy needs no last layer.
+        self.assertLess(answers[0]["exit_layer"], 3)
 
 
 class ExportTest(absltest.TestCase):
