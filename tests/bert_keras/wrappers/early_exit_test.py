@@ -242,8 +242,6 @@ class RunTest(absltest.TestCase):
         path = os.path.join(folder, "run", "log.jsonl")
         with open(path, encoding="utf-8") as file:
             log = [json.loads(line) for line in file]
-        losses = [line["loss/exits"] for line in log if "loss/exits" in line]
-        self.assertLess(losses[-1], losses[0])
         # What is easy needs no last layer.
         layers = [
             line["dev/mean_exit_layer"]
