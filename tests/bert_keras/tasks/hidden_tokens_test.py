@@ -32,6 +32,19 @@ def rows(count=200):
     }
 
 
+def rows_without_frame(count=200):
+    """Full rows, without special tokens, as those of `packing=full`."""
+    ids = np.random.default_rng(0).integers(
+        5, len(tiny.VOCABULARY), (count, LENGTH - 2)
+    )
+    ids = tf.constant(ids, tf.int32)
+    return {
+        "token_ids": ids,
+        "segment_ids": tf.zeros_like(ids),
+        "padding_mask": tf.ones_like(ids),
+    }
+
+
 def seeds(count=200, step=0):
     return tf.stack([tf.range(count), tf.fill([count], step)], axis=1)
 
@@ -64,7 +77,11 @@ class ReplacedTokensTest(parameterized.TestCase):
         )
         np.testing.assert_array_equal(labels, original)
 
-    def test_the_encoder_reads_what_the_generator_draws(self):
+    @parameterized.parameters(True, False)
+    def test_the_encoder_reads_what_the_generator_draws(self, has_frame):
+        original = rows() if has_frame else rows_without_frame()
+        self.features, self.targets = self.task.randomize(original, {}, seeds())
+        original = original["token_ids"].numpy()
         model = model_of(self.task)
         read = []
         encode = model.encoder.call
@@ -76,7 +93,6 @@ class ReplacedTokensTest(parameterized.TestCase):
         model.encoder.call = recording
         outputs = model(self.features, targets=self.targets)
         (ids,) = read
-        original = rows()["token_ids"].numpy()
         np.testing.assert_array_equal(
             ids != original, outputs["is_replaced"].numpy() > 0
         )
@@ -193,14 +209,17 @@ class ReplacedTokensTest(parameterized.TestCase):
         self.assertEqual(two["token"], [])
 
 
-class TokenOrderTest(absltest.TestCase):
+class TokenOrderTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
         self.task = adapted(token_order.TokenOrder(seq_length=LENGTH))
         self.features, self.targets = self.task.randomize(rows(), {}, seeds())
 
-    def test_tokens_change_places_and_labels_lead_back(self):
-        before = rows()["token_ids"].numpy()
+    @parameterized.parameters(True, False)
+    def test_tokens_change_places_and_labels_lead_back(self, has_frame):
+        read = rows() if has_frame else rows_without_frame()
+        self.features, self.targets = self.task.randomize(read, {}, seeds())
+        before = read["token_ids"].numpy()
         after = self.features["token_ids"].numpy()
         labels, weights = (x.numpy() for x in self.targets["token_order"])
         positions = self.features["positions"].numpy()
@@ -213,7 +232,7 @@ class TokenOrderTest(absltest.TestCase):
             np.testing.assert_array_equal(
                 after[row][now_at], before[row][places]
             )
-            others = np.setdiff1d(np.arange(LENGTH), places)
+            others = np.setdiff1d(np.arange(len(before[row])), places)
             np.testing.assert_array_equal(
                 before[row][others], after[row][others]
             )
