@@ -10,6 +10,7 @@ from bert_keras import errors, heads, mask_generator, predictor
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
 from bert_keras.tasks import masked_lm, replaced_tokens, token_order
+from bert_keras.wrappers import mix
 from tests import tiny
 
 LENGTH = 24
@@ -166,6 +167,14 @@ class ReplacedTokensTest(parameterized.TestCase):
         logits = tf.tile(logits, [1, 7, 1])
         np.testing.assert_array_equal(
             mask_generator.sample(logits, uniform), [[0, 0, 1, 1, 2, 3, 3]]
+        )
+
+    def test_a_mix_of_layers_is_read(self):
+        model = model_of(mix.Mix(self.task))
+        outputs = model(self.features, targets=self.targets)
+        plain = model_of(self.task)
+        self.assertEqual(
+            set(outputs), set(plain(self.features, targets=self.targets))
         )
 
     def test_pairs_and_masked_records_are_refused(self):
