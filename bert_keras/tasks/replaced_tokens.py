@@ -71,11 +71,11 @@ class ReplacedTokens(masked_rows.MaskedRows):
         }
 
     @property
-    def loss_weights(self) -> Mapping[str, float]:  # type: ignore[override]
+    def loss_weights(self) -> Mapping[str, float]:
         return {TERM: self.replaced_weight}
 
     @property
-    def softmax_terms(self) -> tuple[str, ...]:  # type: ignore[override]
+    def softmax_terms(self) -> tuple[str, ...]:
         return (GENERATOR,)
 
     def for_records(self, manifest: Mapping[str, Any]) -> base.Task:
