@@ -1,6 +1,7 @@
 """Objectives beside masked LM: what is asked about hidden tokens."""
 
 import dataclasses
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -8,6 +9,7 @@ from absl.testing import absltest, parameterized
 
 from bert_keras import errors, heads, mask_generator, predictor
 from bert_keras import model as model_lib
+from bert_keras.data import masking
 from bert_keras.networks import bert
 from bert_keras.tasks import masked_lm, replaced_tokens, token_order
 from bert_keras.wrappers import mix
@@ -154,6 +156,45 @@ class ReplacedTokensTest(parameterized.TestCase):
         )
         self.assertEqual(narrow.embedding_width, 64)
         self.assertEqual(mask_generator.narrow(config, 0.01).num_heads, 1)
+
+    def test_packed_texts_are_filled_as_each_is_alone(self):
+        model = model_of(self.task)
+        alone = tiny.inputs(rows=2, length=6)
+        place = tf.constant([[2], [3]])
+        labels = tf.gather(alone["token_ids"], place, batch_dims=1)
+
+        def outputs(features, places, **more):
+            shape = tf.shape(places)
+            draws = tf.reshape([1 << 23, 1 << 20], shape)
+            targets = {
+                "generator": (tf.reshape(labels, shape), tf.ones(shape)),
+            }
+            features = {
+                **features,
+                **more,
+                "positions": places,
+                "generator_draws": draws,
+            }
+            found = model(features, targets=targets)
+            return [tf.reshape(found[name], (2, -1)) for name in sorted(found)]
+
+        packed = {
+            name: tf.reshape(values, (1, -1)) for name, values in alone.items()
+        }
+        packed["padding_mask"] *= tf.repeat([[1, 2]], 6, axis=1)
+        position_ids = tf.constant([[*range(6), *range(6)]])
+        real = alone["padding_mask"].numpy() > 0
+        for one, two in zip(
+            outputs(alone, place),
+            outputs(packed, tf.constant([[2, 9]]), position_ids=position_ids),
+            strict=True,
+        ):
+            one, two = one.numpy(), two.numpy()
+            if one.shape == real.shape:
+                one, two = one[real], two[real]
+            np.testing.assert_allclose(one, two, atol=1e-5)
+        served = self.task.with_settings(packed=True).for_serving()
+        self.assertFalse(served.packed)
 
     def test_generators_of_other_networks_are_refused(self):
         with self.assertRaisesRegex(errors.InputError, "causal=true"):
@@ -308,6 +349,23 @@ class TokenOrderTest(parameterized.TestCase):
         self.assertEqual(answer["token"], ["good", "is", "film", "the"])
         self.assertEqual(answer["place"], [3, 2, 1, 0])
         self.assertEqual(empty["place"], [])
+
+
+class SeedsTest(parameterized.TestCase):
+    @parameterized.parameters(
+        replaced_tokens.ReplacedTokens, token_order.TokenOrder
+    )
+    def test_what_is_chosen_and_what_becomes_of_it_are_independent(self, cls):
+        used = []
+
+        def uniform(seeds, count):
+            used.append(tuple(seeds.numpy()[0]))
+            return uniform_of(seeds, count)
+
+        uniform_of = masking.uniform
+        with mock.patch.object(masking, "uniform", uniform):
+            adapted(cls(seq_length=LENGTH)).randomize(rows(), {}, seeds())
+        self.assertLen({*used}, 2)
 
 
 class MoreTermsTest(absltest.TestCase):
