@@ -257,6 +257,28 @@ class ReplacedTokensTest(parameterized.TestCase):
         self.assertEqual(one["token"], ["the", "film", "is", "good"])
         self.assertLen(one["replaced"], 4)
         self.assertEqual(two["token"], [])
+        ids = [[2, *tiny.tokenizer()(["the film is good"]).to_list()[0], 3]]
+        row = {
+            "token_ids": tf.constant(ids),
+            "segment_ids": tf.zeros((1, 6), tf.int32),
+            "padding_mask": tf.ones((1, 6), tf.int32),
+        }
+        logits = np.float64(asked.model(row, training=False)["replaced"])
+        np.testing.assert_allclose(
+            one["replaced"], 1 / (1 + np.exp(-logits[0, 1:-1])), atol=1e-5
+        )
+
+    def test_draws_are_from_0_to_1(self):
+        drawn = []
+
+        def sample(logits, uniform):
+            drawn.append(uniform.numpy())
+            return tf.zeros_like(uniform, tf.int32)
+
+        with mock.patch.object(mask_generator, "sample", sample):
+            model_of(self.task)(self.features, targets=self.targets)
+        self.assertAlmostEqual(drawn[0].mean(), 0.5, delta=0.03)
+        self.assertBetween(drawn[0].max(), 0.98, 1 - 1e-9)
 
 
 class TokenOrderTest(parameterized.TestCase):

@@ -310,6 +310,9 @@ class LossesTest(parameterized.TestCase):
         model = student_of(wrapped(cosine=1.0), teacher)
         features = tiny.inputs()
         self.assertEqual(set(model(features, training=False)), {"label"})
+        _, features, targets = outputs_of(model)
+        evaluated = model(features, targets=targets, training=False)
+        self.assertEqual(set(evaluated), {"label"})
 
 
 class RefusedTest(parameterized.TestCase):
