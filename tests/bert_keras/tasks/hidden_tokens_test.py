@@ -330,6 +330,28 @@ class TokenOrderTest(parameterized.TestCase):
         padding = self.features["padding_mask"].numpy() == 0
         self.assertEqual(scores.transpose(0, 2, 1)[padding].max(), 0)
 
+    def test_the_loss_and_the_metrics_are_of_the_chosen_tokens(self):
+        labels, weights = (x.numpy() for x in self.targets["token_order"])
+        self.assertEqual(weights.min(), 0)
+        random = np.random.default_rng(0)
+        logits = random.normal(size=(*labels.shape, LENGTH))
+        outputs = {"token_order": tf.constant(logits, tf.float32)}
+        losses = self.task.loss(outputs, self.features, self.targets)
+        logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+        picked = np.take_along_axis(logits, labels[..., np.newaxis], -1)
+        np.testing.assert_allclose(
+            losses["token_order"], -(picked[..., 0] * weights).sum(), rtol=1e-4
+        )
+        sums = self.task.metric_sums(outputs, self.features, self.targets)
+        for name, answers in (
+            ("token_order_accuracy", logits.argmax(-1)),
+            ("unmoved", self.features["positions"].numpy()),
+        ):
+            right = ((answers == labels) * weights).sum()
+            self.assertEqual(
+                [float(x) for x in sums[name]], [right, weights.sum()]
+            )
+
     def test_the_head_compares_places_by_dot_products(self):
         model = model_of(self.task)
         outputs = model(self.features, targets=self.targets)["token_order"]
