@@ -33,9 +33,6 @@ def save(
     Returns the output shapes of each signature.
     """
     module = tf.Module()
-    # Save the variables, not the model: with a keras.Model the TFLite converter
-    # silently does not freeze them, and the TFLite model returns NaN.
-    module.weights = [v.value for v in predictor.model.variables]
     module.tokenizer = tokenizer
     graphs = {
         name: tf.function(function, autograph=False).get_concrete_function(
@@ -43,6 +40,12 @@ def save(
         )
         for name, (function, arguments) in signatures.items()
     }
+    # Save the variables, not the model: with a keras.Model the TFLite converter
+    # silently does not freeze them, and the TFLite model returns NaN. Those
+    # that no function reads are for training, such as ELECTRA's generator.
+    read = {v.ref() for graph in graphs.values() for v in graph.variables}
+    weights = [v.value for v in predictor.model.variables]
+    module.weights = [v for v in weights if v.ref() in read]
     tf.saved_model.save(module, folder, signatures=graphs)
     return {
         name: {key: v.shape for key, v in graph.structured_outputs.items()}

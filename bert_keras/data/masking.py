@@ -114,10 +114,9 @@ def mask_tokens(
     positions = tf.where(valid, places, 0)
     labels = tf.gather(token_ids, positions, batch_dims=1)
     new = replacements.of(labels, action, word, mask_id, vocab_size)
-    # Padding writes the token of position 0 back: [CLS] is never chosen.
-    new = tf.where(valid, new, labels)
-    token_ids = with_tokens(token_ids, positions, new)
-    return token_ids, positions, labels, tf.cast(valid, tf.float32)
+    weights = tf.cast(valid, tf.float32)
+    token_ids = with_tokens(token_ids, positions, new, weights)
+    return token_ids, positions, labels, weights
 
 
 def is_chosen(
@@ -129,14 +128,26 @@ def is_chosen(
 
 
 def with_tokens(
-    token_ids: tf.Tensor, positions: tf.Tensor, new: tf.Tensor
+    token_ids: tf.Tensor,
+    positions: tf.Tensor,
+    new: tf.Tensor,
+    weights: tf.Tensor,
 ) -> tf.Tensor:
-    """Returns token_ids (B, S) with other ids (B, P) at positions (B, P)."""
-    row = tf.range(tf.shape(token_ids)[0])[:, tf.newaxis]
-    row = tf.broadcast_to(row, tf.shape(positions))
-    return tf.tensor_scatter_nd_update(
-        token_ids, tf.stack([row, positions], axis=-1), new
+    """Returns token_ids (B, S) with other ids (B, P) at positions (B, P).
+
+    Those of weight 0 change nothing.
+    """
+    rows, length = tf.unstack(tf.shape(token_ids))
+    row = tf.broadcast_to(tf.range(rows)[:, tf.newaxis], tf.shape(positions))
+    # Padding is at position 0, whose token may be chosen, too (rows without
+    # [CLS]): it is written into a column that is dropped.
+    column = tf.where(weights > 0, positions, length)
+    changed = tf.tensor_scatter_nd_update(
+        tf.pad(token_ids, [[0, 0], [0, 1]]),
+        tf.stack([row, column], axis=-1),
+        new,
     )
+    return changed[:, :length]
 
 
 def most_masks(share: float, length: int | tf.Tensor) -> tf.Tensor:

@@ -13,7 +13,7 @@ split there and its rest starts the next instance, and a single sentence is
 split in its middle.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,7 +94,8 @@ def sample_pairs(
             short_probability=short_probability,
         )
         sample = sampler.sample(step)
-        _check(sample, step, objective, len(sampler.class_names))
+        num_classes = len(sampler.class_names)
+        _check(sample, step, objective, num_classes, len(documents.token_ids))
         samples.append((index, *_pairs(sample, step, max_tokens)))
         begin = sample.next_begin
         has_more = stop - begin > bool(sampler.class_names)
@@ -110,11 +111,17 @@ def _check(
     step: objectives.Step,
     objective: str,
     num_classes: int,
+    num_tokens: int,
 ) -> None:
     """Raises InputError for a sample that would be no pair or never end."""
     if not num_classes:
         return
+    _check_arrays(sample, len(step.begin), objective)
     for name, value, low, high in (
+        ("the begin of first", sample.first[0], 0, num_tokens),
+        ("the end of first", sample.first[1], 0, num_tokens),
+        ("the begin of second", sample.second[0], 0, num_tokens),
+        ("the end of second", sample.second[1], 0, num_tokens),
         ("next_begin", sample.next_begin, step.begin + 1, step.stop),
         ("labels", sample.labels, 0, num_classes - 1),
         ("the length of first", np.subtract(*sample.first[::-1]), 1, np.inf),
@@ -127,6 +134,36 @@ def _check(
             raise errors.InputError(
                 f"sentence_objective={objective}: expected {name} from "
                 f"{low[row]} to {high[row]}, found {value[row]}.",
+                argument="sentence_objective",
+            )
+
+
+def _check_arrays(sample: Any, rows: int, objective: str) -> None:
+    """Raises InputError for a sample that is not of whole numbers (rows,)."""
+    if not isinstance(sample, objectives.Sample):
+        raise errors.InputError(
+            f"sentence_objective={objective}: expected a Sample, found "
+            f"{type(sample).__name__}.",
+            argument="sentence_objective",
+        )
+    for name, value in sample._asdict().items():
+        count = 2 if name in ("first", "second") else 1
+        parts = value if isinstance(value, tuple) else (value,)
+        if len(parts) != count or not all(
+            isinstance(part, np.ndarray)
+            and part.shape == (rows,)
+            and part.dtype.kind in "biu"
+            for part in parts
+        ):
+            found = ", ".join(
+                f"{getattr(part, 'dtype', type(part).__name__)} "
+                f"{np.shape(part)}"
+                for part in parts
+            )
+            raise errors.InputError(
+                f"sentence_objective={objective}: expected {name} of "
+                f"{count} array{'s' * (count > 1)} of {rows} whole numbers, "
+                f"found {found}.",
                 argument="sentence_objective",
             )
 

@@ -90,12 +90,11 @@ class MaskedLM(masked_rows.MaskedRows):
     mask_options = (
         *masked_rows.CHOICE,
         *("mask_token_prob", "random_token_prob", "random_tokens"),
-        "mask_alike",
+        *("mask_alike", "span_boundary", "detect_masked"),
     )
     later_fields = (
         *mask_options[1:],
-        *("span_boundary", "detect_masked", "token_counts", "packed"),
-        "sentence_classes",
+        *("token_counts", "packed", "sentence_classes"),
     )
 
     def __post_init__(self) -> None:

@@ -149,13 +149,13 @@ class ReplacedTokens(masked_rows.MaskedRows):
         draws = tf.cast(features[_DRAWS], tf.float32) * 2.0**-24
         drawn = mask_generator.sample(tf.stop_gradient(logits), draws)
         labels, weights = targets[GENERATOR]
-        # Padding of the positions is position 0, whose token stays.
-        drawn = tf.where(weights > 0, drawn, labels)
         length = tf.shape(features["token_ids"])[1]
         is_new = masking.is_chosen(
             positions, tf.where(drawn != labels, weights, 0.0), length
         )
-        ids = masking.with_tokens(features["token_ids"], positions, drawn)
+        ids = masking.with_tokens(
+            features["token_ids"], positions, drawn, weights
+        )
         return features | {"token_ids": ids}, {
             GENERATOR: logits,
             "is_replaced": tf.cast(is_new, tf.float32),

@@ -65,7 +65,7 @@ class TokenOrder(masked_rows.MaskedRows):
         order = tf.argsort(tf.where(weights > 0, draws, 2.0), stable=True)
         shuffled = tf.gather(tokens, order, batch_dims=1)
         features["token_ids"] = masking.with_tokens(
-            features["token_ids"], positions, shuffled
+            features["token_ids"], positions, shuffled, weights
         )
         now_at = tf.gather(positions, tf.argsort(order), batch_dims=1)
         return features, targets | {TERM: (now_at, weights)}

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from bert_keras import errors, predictor
+from bert_keras import errors, loading, predictor
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import run_folder
@@ -15,7 +15,8 @@ def bind(
 ) -> tuple[base.Task, dict[str, str]]:
     """Returns the task with its models, and their fingerprints by number.
 
-    InputError for a model with another vocabulary: it reads the same token ids.
+    InputError for a model with another vocabulary, or with fewer positions than
+    the rows have: it reads the same token ids.
     """
     fingerprints: dict[str, str] = {}
 
@@ -27,6 +28,10 @@ def bind(
                 f"{tokenizer.vocab_size:,} entries, because both read the same "
                 f"token ids; found one of {loaded.tokenizer.vocab_size:,}."
             )
+        try:
+            loading.check_length(task, loaded.model.encoder.config)
+        except errors.InputError as error:
+            raise errors.InputError(f"{path}: {error}") from None
         name = f"teacher {len(fingerprints) + 1}"
         fingerprints[name] = run_folder.weights_fingerprint(loaded.model, None)
         return loaded

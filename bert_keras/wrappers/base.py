@@ -271,8 +271,9 @@ def require_softmax_terms(wrapper: Wrapper) -> None:
     if not wrapper.task.softmax_terms:
         raise errors.InputError(
             f"{wrapper.name} needs a task whose loss is a softmax over classes "
-            "(classification with problem_type=single_label, multiple_choice, "
-            "tagging, question_answering, masked_lm, causal_lm); "
+            "(classification with problem_type=single_label, matching, "
+            "multiple_choice, tagging, intent_slots, question_answering, "
+            "masked_lm, token_order, causal_lm, sequence_to_sequence); "
             f"{wrapper.task.name} has none with these settings."
             + (
                 f" Name {wrapper.task.name} first."

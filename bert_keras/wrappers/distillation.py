@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from bert_keras import errors, heads, options, recorded_encoder
+from bert_keras import layers as layers_lib
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base as tasks
 from bert_keras.wrappers import base
@@ -35,7 +36,8 @@ class Distillation(base.Wrapper):
       attention * that of the attention scores before the softmax (equation 7).
 
     A score counts without the mean over the tokens that it is compared with,
-    which no softmax sees. What is saved and served is the task alone.
+    which no softmax sees. Terms that the teacher does not answer count hard
+    times. What is saved and served is the task alone.
     """
 
     teacher: str = options.option(
@@ -83,6 +85,12 @@ class Distillation(base.Wrapper):
             )
         if self.soft:
             base.require_softmax_terms(self)
+        if self.unwrapped.reads_targets:
+            raise errors.InputError(
+                f"distillation: {self.unwrapped.name} reads what it predicts, "
+                "which a teacher does not get; leave the wrapper out.",
+                argument="wrappers",
+            )
         if self.layers and not (self.hidden or self.attention):
             raise errors.InputError(
                 f"distillation_layers={self.layers} has no effect without "
@@ -97,7 +105,8 @@ class Distillation(base.Wrapper):
     def _soft_terms(self) -> dict[str, str]:
         """The softmax terms of the task -> those of the teacher's answers."""
         terms = self.task.softmax_terms if self.soft else ()
-        return {term: f"soft_{term}" for term in terms}
+        answered = self.task.for_serving().softmax_terms
+        return {term: f"soft_{term}" for term in terms if term in answered}
 
     @property
     def _state_weights(self) -> dict[str, float]:
@@ -192,11 +201,18 @@ class Distillation(base.Wrapper):
                 argument="distillation_cosine",
             )
         heads_of = [getattr(each, "num_heads", 0) for each in (config, teacher)]
-        if self.attention and heads_of[0] != heads_of[1]:
+        if self.attention and not heads_of[0] == heads_of[1] > 0:
             raise errors.InputError(
                 f"distillation_attention={self.attention:g} compares as many "
                 f"heads; the network has {heads_of[0]} and the teacher "
                 f"{heads_of[1]}. Leave it out, or take a network with as many.",
+                argument="distillation_attention",
+            )
+        if self.attention and _is_causal(config) != _is_causal(teacher):
+            raise errors.InputError(
+                f"distillation_attention={self.attention:g} compares attention "
+                "to the same tokens, and one of the network and the teacher is "
+                "causal. Leave it out.",
                 argument="distillation_attention",
             )
         layer_map(self.layers, config.num_layers, teacher.num_layers)
@@ -254,9 +270,7 @@ class Distillation(base.Wrapper):
             student, heads, features, targets=targets, training=True
         )
         answers = [
-            model.task.unwrapped.forward(
-                recorded, model.head.by_name(), features, training=False
-            )
+            self._answer(model, recorded, features)
             for model, recorded in zip(self.teachers, teachers, strict=True)
         ]
         outputs = dict(outputs)
@@ -273,6 +287,16 @@ class Distillation(base.Wrapper):
                 student.calls, teachers[0].calls, heads.get(HEAD)
             )
         return outputs
+
+    def _answer(self, teacher, encoder, features):
+        """Runs a teacher; without soft targets its encoder alone."""
+        if self.soft:
+            return teacher.task.forward(
+                encoder, teacher.head.by_name(), features, training=False
+            )
+        # It may be of another task, whose features there are not.
+        rows = self.task.encoder_rows(features, encoder.config.inputs)
+        return networks.encode(encoder, rows)
 
     def _state_losses(self, calls, teacher_calls, projections):
         """Returns the summed losses of each row's states, (B,), by term."""
@@ -296,7 +320,10 @@ class Distillation(base.Wrapper):
             mean = tf.add_n(differences) / len(differences)
             losses[HIDDEN] = tf.reduce_sum(mean * is_token, axis=1)
         if self.attention:
-            mask = is_token[:, tf.newaxis]
+            mask = layers_lib.attention_mask(
+                inputs["padding_mask"],
+                causal=_is_causal(self.teachers[0].encoder.config),
+            )
             differences = [
                 score_difference(one, teacher["attentions"][layer - 1], mask)
                 for one, layer in zip(own["attentions"], chosen, strict=True)
@@ -311,7 +338,10 @@ class Distillation(base.Wrapper):
         features: tasks.Tensors,
         targets: tasks.Targets,
     ) -> tasks.Tensors:
-        terms = dict(self.task.loss(outputs, features, targets))
+        terms = {
+            term: loss if term in self.task.softmax_terms else self.hard * loss
+            for term, loss in self.task.loss(outputs, features, targets).items()
+        }
         for term, soft in self._soft_terms.items():
             if soft in outputs:
                 _, weights = targets[soft]
@@ -324,6 +354,10 @@ class Distillation(base.Wrapper):
             if name in outputs:
                 terms[name] = tf.reduce_sum(outputs[name])
         return terms
+
+
+def _is_causal(config: networks.NetworkConfig) -> bool:
+    return getattr(config, "causal", False)
 
 
 def _shown(signatures: Mapping[str, Any]) -> str:
@@ -390,10 +424,10 @@ def score_difference(
 ) -> tf.Tensor:
     """Compares attention scores, each without its mean over the keys.
 
-    Distributions (B, N, S, S), mask (B, 1, S) float32, 1 at tokens -> the mean
-    squared difference over heads and keys, (B, S).
+    Distributions (B, N, S, S), mask (B, S, S) bool: the keys that each query
+    attends to -> the mean squared difference over heads and these, (B, S).
     """
-    mask = mask[:, tf.newaxis]  # (B, 1, 1, S)
+    mask = tf.cast(mask, tf.float32)[:, tf.newaxis]  # (B, 1, S, S)
     count = tf.maximum(tf.reduce_sum(mask, axis=-1, keepdims=True), 1.0)
 
     def scores(distribution):

@@ -156,6 +156,9 @@ class _MixedEncoder:
         self.trainable_variables = encoder.trainable_variables
         self._encoder, self._mix = encoder, mix
 
+    def start(self, **inputs: Any) -> Any:
+        return self._encoder.start(**inputs)
+
     def __call__(self, **inputs: Any) -> dict[str, Any]:
         encoded = self._encoder(**inputs)
         mixed = self._mix(encoded["hidden"])

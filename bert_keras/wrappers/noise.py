@@ -175,6 +175,16 @@ class Noise(base.Wrapper):
             return {}
         texts = word_boundaries.read_lexicon(self.sentences_file)
         ids = tokenizer(tf.constant(texts))
+        lengths = ids.row_lengths().numpy()
+        room = tokenizer.frame.capacity(self.seq_length, 1)
+        shortest = int(np.argmin(lengths))
+        if not 1 <= lengths[shortest] <= room:
+            raise errors.InputError(
+                f"{self.sentences_file}: expected sentences of 1 to {room} "
+                f"tokens, found {texts[shortest][:40]!r} of "
+                f"{lengths[shortest]}.",
+                argument="noise_sentences_file",
+            )
         ends = [
             number
             for number, token in enumerate(tokenizer.vocabulary)
@@ -183,7 +193,7 @@ class Noise(base.Wrapper):
         return {
             "end_ids": tuple(ends),
             "sentence_ids": tuple(ids.values.numpy().tolist()),
-            "sentence_lengths": tuple(ids.row_lengths().numpy().tolist()),
+            "sentence_lengths": tuple(lengths.tolist()),
         }
 
     def randomize(

@@ -281,6 +281,8 @@ class HiddenUnitsTest(parameterized.TestCase):
             {"masked_group": "spans"},
             {"mask_token_prob": 0.5},
             {"masked_lm_prob_end": 0.5},
+            {"span_boundary": True},
+            {"detect_masked": True},
         ):
             task = masked_lm.MaskedLM(**settings)
             task.check_features(stored[:1])

@@ -8,6 +8,7 @@ import tempfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 import bert_keras
@@ -25,6 +26,7 @@ OBJECTIVES = {
         "detect_masked": True,
     },
 }
+TERMS = {"replaced_tokens": "replaced", "token_order": "token_order"}
 _records = tempfile.TemporaryDirectory()
 TEXTS = ["the film is very good", "a dull plot", ""]
 
@@ -122,6 +124,17 @@ class ObjectivesTest(parameterized.TestCase):
             "export.tflite", checkpoint=output, output=self.path("a.tflite")
         )
         self.assertEqual((code, error), (0, ""))
+        stored = tf.train.list_variables(
+            os.path.join(exported, "1", "variables", "variables")
+        )
+        sizes = [
+            np.prod(shape) for _, shape in stored if shape not in ([], [2])
+        ]
+        model = bert_keras.load(output).model
+        read = model.encoder.count_params() + (
+            model.head.by_name()[TERMS[name]].count_params()
+        )
+        self.assertLessEqual(sum(sizes), read)
         answers = bert_keras.load(output).predict(TEXTS)
         self.assertEqual(len(answers[0]["token"]), 5)
         self.assertTrue(

@@ -88,6 +88,22 @@ class MaskTokensTest(absltest.TestCase):
         np.testing.assert_array_equal(masked[~chosen], token_ids[~chosen])
         self.assertFalse(chosen[:, [0, -1]].any())
 
+    def test_rows_without_special_tokens_are_masked_completely(self):
+        # Padding of the positions is position 0, which may be chosen, too.
+        token_ids = np.random.default_rng(0).integers(5, VOCAB, (400, 16))
+        masked, positions, labels, weights = apply_masks(
+            token_ids,
+            np.ones_like(token_ids),
+            seeds(400),
+            replacements=masking.Replacements(1.0, 0.0),
+        )
+        self.assertEqual(weights[0].tolist(), [1, 1, 0])
+        first = (positions == 0) & (weights > 0)
+        self.assertGreater(first.sum(), 10)
+        np.testing.assert_array_equal((masked == MASK).sum(axis=1), 2)
+        np.testing.assert_array_equal(masked[first.any(axis=1), 0], MASK)
+        np.testing.assert_array_equal(labels[first], token_ids[first.any(1), 0])
+
     def test_places_are_spread_evenly(self):
         token_ids = rows(4000, length=20)
         _, positions, _, weights = apply_masks(

@@ -124,5 +124,22 @@ class NoiseTest(absltest.TestCase):
         np.testing.assert_allclose(shares, expected, atol=0.004)
 
 
+class InsertSpanTest(absltest.TestCase):
+    def test_a_span_that_just_fits_is_inserted_before_a_border(self):
+        ids = tf.constant([[2, 7, 3, 0, 0]] * 2)
+        source, _, offset = noise.insert_span(
+            ids > 0,
+            tf.constant([[False, True, True, False, False]] * 2),
+            tf.constant([[0.0, 0.1, 0.0], [0.0, 0.9, 0.0]]),
+            share=1.0,
+            lengths=tf.constant([2]),
+        )
+        np.testing.assert_array_equal(
+            offset, [[-1, 0, 1, -1, -1], [-1, -1, 0, 1, -1]]
+        )
+        moved = tf.where(offset < 0, tf.gather(ids, source, batch_dims=1), 9)
+        np.testing.assert_array_equal(moved, [[2, 9, 9, 7, 3], [2, 7, 9, 9, 3]])
+
+
 if __name__ == "__main__":
     absltest.main()

@@ -304,12 +304,20 @@ class SentencePairsTest(parameterized.TestCase):
                 generator=np.random.default_rng(0),
             )
 
-    def test_an_objective_that_never_ends_is_refused(self):
+    def test_an_objective_that_returns_no_pairs_is_refused(self):
         documents = text_of(numbered([[10], [10]]))
         for changes, message in (
             ({"next_begin": lambda begin: begin}, "expected next_begin from 1"),
             ({"labels": lambda begin: begin + 2}, "expected labels from 0 to"),
             ({"second": lambda begin: (begin, begin)}, "length of second"),
+            ({"first": lambda begin: (begin - 9, begin + 1)}, "begin of first"),
+            ({"second": lambda begin: (begin, begin + 99)}, "end of second"),
+            ({"labels": lambda begin: begin * 0.5}, "labels of 1 array of 2"),
+            ({"labels": lambda begin: begin[:1]}, "labels of 1 array of 2"),
+            ({"labels": lambda begin: 0}, r"found int \(\)"),
+            ({"labels": lambda begin: begin[:, np.newaxis]}, "found .*2, 1"),
+            ({"first": lambda begin: begin}, "first of 2 arrays"),
+            ({"next_begin": lambda begin: begin + 1.0}, "whole numbers"),
         ):
             wrong = Changed(changes)
             with (
@@ -324,6 +332,15 @@ class SentencePairsTest(parameterized.TestCase):
                     objective="a.b",
                     generator=np.random.default_rng(0),
                 )
+
+    def test_an_objective_that_returns_something_else_is_refused(self):
+        wrong = mock.Mock(class_names=("a", "b"))
+        wrong.sample.return_value = None
+        with (
+            mock.patch.object(objectives, "find", lambda _: wrong),
+            self.assertRaisesRegex(errors.InputError, "a Sample, found None"),
+        ):
+            sample_pairs(numbered([[10], [10]]), "a.b")
 
     @parameterized.parameters(*OBJECTIVES)
     def test_two_million_tokens_take_seconds_not_minutes(self, objective):

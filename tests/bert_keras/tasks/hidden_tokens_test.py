@@ -1,6 +1,7 @@
 """Objectives beside masked LM: what is asked about hidden tokens."""
 
 import dataclasses
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -8,8 +9,10 @@ from absl.testing import absltest, parameterized
 
 from bert_keras import errors, heads, mask_generator, predictor
 from bert_keras import model as model_lib
+from bert_keras.data import masking
 from bert_keras.networks import bert
 from bert_keras.tasks import masked_lm, replaced_tokens, token_order
+from bert_keras.wrappers import mix
 from tests import tiny
 
 LENGTH = 24
@@ -29,6 +32,19 @@ def rows(count=200):
         "token_ids": tf.constant(ids, tf.int32),
         "segment_ids": tf.zeros_like(ids, tf.int32),
         "padding_mask": tf.constant(place < length, tf.int32),
+    }
+
+
+def rows_without_frame(count=200):
+    """Full rows, without special tokens, as those of `packing=full`."""
+    ids = np.random.default_rng(0).integers(
+        5, len(tiny.VOCABULARY), (count, LENGTH - 2)
+    )
+    ids = tf.constant(ids, tf.int32)
+    return {
+        "token_ids": ids,
+        "segment_ids": tf.zeros_like(ids),
+        "padding_mask": tf.ones_like(ids),
     }
 
 
@@ -64,7 +80,11 @@ class ReplacedTokensTest(parameterized.TestCase):
         )
         np.testing.assert_array_equal(labels, original)
 
-    def test_the_encoder_reads_what_the_generator_draws(self):
+    @parameterized.parameters(True, False)
+    def test_the_encoder_reads_what_the_generator_draws(self, has_frame):
+        original = rows() if has_frame else rows_without_frame()
+        self.features, self.targets = self.task.randomize(original, {}, seeds())
+        original = original["token_ids"].numpy()
         model = model_of(self.task)
         read = []
         encode = model.encoder.call
@@ -76,7 +96,6 @@ class ReplacedTokensTest(parameterized.TestCase):
         model.encoder.call = recording
         outputs = model(self.features, targets=self.targets)
         (ids,) = read
-        original = rows()["token_ids"].numpy()
         np.testing.assert_array_equal(
             ids != original, outputs["is_replaced"].numpy() > 0
         )
@@ -138,6 +157,45 @@ class ReplacedTokensTest(parameterized.TestCase):
         self.assertEqual(narrow.embedding_width, 64)
         self.assertEqual(mask_generator.narrow(config, 0.01).num_heads, 1)
 
+    def test_packed_texts_are_filled_as_each_is_alone(self):
+        model = model_of(self.task)
+        alone = tiny.inputs(rows=2, length=6)
+        place = tf.constant([[2], [3]])
+        labels = tf.gather(alone["token_ids"], place, batch_dims=1)
+
+        def outputs(features, places, **more):
+            shape = tf.shape(places)
+            draws = tf.reshape([1 << 23, 1 << 20], shape)
+            targets = {
+                "generator": (tf.reshape(labels, shape), tf.ones(shape)),
+            }
+            features = {
+                **features,
+                **more,
+                "positions": places,
+                "generator_draws": draws,
+            }
+            found = model(features, targets=targets)
+            return [tf.reshape(found[name], (2, -1)) for name in sorted(found)]
+
+        packed = {
+            name: tf.reshape(values, (1, -1)) for name, values in alone.items()
+        }
+        packed["padding_mask"] *= tf.repeat([[1, 2]], 6, axis=1)
+        position_ids = tf.constant([[*range(6), *range(6)]])
+        real = alone["padding_mask"].numpy() > 0
+        for one, two in zip(
+            outputs(alone, place),
+            outputs(packed, tf.constant([[2, 9]]), position_ids=position_ids),
+            strict=True,
+        ):
+            one, two = one.numpy(), two.numpy()
+            if one.shape == real.shape:
+                one, two = one[real], two[real]
+            np.testing.assert_allclose(one, two, atol=1e-5)
+        served = self.task.with_settings(packed=True).for_serving()
+        self.assertFalse(served.packed)
+
     def test_generators_of_other_networks_are_refused(self):
         with self.assertRaisesRegex(errors.InputError, "causal=true"):
             self.task.build_heads(tiny.bert(causal=True))
@@ -150,6 +208,14 @@ class ReplacedTokensTest(parameterized.TestCase):
         logits = tf.tile(logits, [1, 7, 1])
         np.testing.assert_array_equal(
             mask_generator.sample(logits, uniform), [[0, 0, 1, 1, 2, 3, 3]]
+        )
+
+    def test_a_mix_of_layers_is_read(self):
+        model = model_of(mix.Mix(self.task))
+        outputs = model(self.features, targets=self.targets)
+        plain = model_of(self.task)
+        self.assertEqual(
+            set(outputs), set(plain(self.features, targets=self.targets))
         )
 
     def test_pairs_and_masked_records_are_refused(self):
@@ -191,16 +257,41 @@ class ReplacedTokensTest(parameterized.TestCase):
         self.assertEqual(one["token"], ["the", "film", "is", "good"])
         self.assertLen(one["replaced"], 4)
         self.assertEqual(two["token"], [])
+        ids = [[2, *tiny.tokenizer()(["the film is good"]).to_list()[0], 3]]
+        row = {
+            "token_ids": tf.constant(ids),
+            "segment_ids": tf.zeros((1, 6), tf.int32),
+            "padding_mask": tf.ones((1, 6), tf.int32),
+        }
+        logits = np.float64(asked.model(row, training=False)["replaced"])
+        np.testing.assert_allclose(
+            one["replaced"], 1 / (1 + np.exp(-logits[0, 1:-1])), atol=1e-5
+        )
+
+    def test_draws_are_from_0_to_1(self):
+        drawn = []
+
+        def sample(logits, uniform):
+            drawn.append(uniform.numpy())
+            return tf.zeros_like(uniform, tf.int32)
+
+        with mock.patch.object(mask_generator, "sample", sample):
+            model_of(self.task)(self.features, targets=self.targets)
+        self.assertAlmostEqual(drawn[0].mean(), 0.5, delta=0.03)
+        self.assertBetween(drawn[0].max(), 0.98, 1 - 1e-9)
 
 
-class TokenOrderTest(absltest.TestCase):
+class TokenOrderTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
         self.task = adapted(token_order.TokenOrder(seq_length=LENGTH))
         self.features, self.targets = self.task.randomize(rows(), {}, seeds())
 
-    def test_tokens_change_places_and_labels_lead_back(self):
-        before = rows()["token_ids"].numpy()
+    @parameterized.parameters(True, False)
+    def test_tokens_change_places_and_labels_lead_back(self, has_frame):
+        read = rows() if has_frame else rows_without_frame()
+        self.features, self.targets = self.task.randomize(read, {}, seeds())
+        before = read["token_ids"].numpy()
         after = self.features["token_ids"].numpy()
         labels, weights = (x.numpy() for x in self.targets["token_order"])
         positions = self.features["positions"].numpy()
@@ -213,7 +304,7 @@ class TokenOrderTest(absltest.TestCase):
             np.testing.assert_array_equal(
                 after[row][now_at], before[row][places]
             )
-            others = np.setdiff1d(np.arange(LENGTH), places)
+            others = np.setdiff1d(np.arange(len(before[row])), places)
             np.testing.assert_array_equal(
                 before[row][others], after[row][others]
             )
@@ -238,6 +329,28 @@ class TokenOrderTest(absltest.TestCase):
         scores = tf.nn.softmax(outputs).numpy()
         padding = self.features["padding_mask"].numpy() == 0
         self.assertEqual(scores.transpose(0, 2, 1)[padding].max(), 0)
+
+    def test_the_loss_and_the_metrics_are_of_the_chosen_tokens(self):
+        labels, weights = (x.numpy() for x in self.targets["token_order"])
+        self.assertEqual(weights.min(), 0)
+        random = np.random.default_rng(0)
+        logits = random.normal(size=(*labels.shape, LENGTH))
+        outputs = {"token_order": tf.constant(logits, tf.float32)}
+        losses = self.task.loss(outputs, self.features, self.targets)
+        logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+        picked = np.take_along_axis(logits, labels[..., np.newaxis], -1)
+        np.testing.assert_allclose(
+            losses["token_order"], -(picked[..., 0] * weights).sum(), rtol=1e-4
+        )
+        sums = self.task.metric_sums(outputs, self.features, self.targets)
+        for name, answers in (
+            ("token_order_accuracy", logits.argmax(-1)),
+            ("unmoved", self.features["positions"].numpy()),
+        ):
+            right = ((answers == labels) * weights).sum()
+            self.assertEqual(
+                [float(x) for x in sums[name]], [right, weights.sum()]
+            )
 
     def test_the_head_compares_places_by_dot_products(self):
         model = model_of(self.task)
@@ -280,6 +393,23 @@ class TokenOrderTest(absltest.TestCase):
         self.assertEqual(answer["token"], ["good", "is", "film", "the"])
         self.assertEqual(answer["place"], [3, 2, 1, 0])
         self.assertEqual(empty["place"], [])
+
+
+class SeedsTest(parameterized.TestCase):
+    @parameterized.parameters(
+        replaced_tokens.ReplacedTokens, token_order.TokenOrder
+    )
+    def test_what_is_chosen_and_what_becomes_of_it_are_independent(self, cls):
+        used = []
+
+        def uniform(seeds, count):
+            used.append(tuple(seeds.numpy()[0]))
+            return uniform_of(seeds, count)
+
+        uniform_of = masking.uniform
+        with mock.patch.object(masking, "uniform", uniform):
+            adapted(cls(seq_length=LENGTH)).randomize(rows(), {}, seeds())
+        self.assertLen({*used}, 2)
 
 
 class MoreTermsTest(absltest.TestCase):

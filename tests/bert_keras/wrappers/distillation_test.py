@@ -13,8 +13,15 @@ from bert_keras import checkpoint, errors
 from bert_keras import model as model_lib
 from bert_keras import predictor as predictor_lib
 from bert_keras.networks import bert
-from bert_keras.tasks import classification, masked_lm, question_answering
-from bert_keras.wrappers import distillation
+from bert_keras.tasks import (
+    causal_lm,
+    classification,
+    masked_lm,
+    question_answering,
+    replaced_tokens,
+)
+from bert_keras.training import teachers
+from bert_keras.wrappers import distillation, mix
 from tests import sharp, tiny
 
 LABELS = ("bad", "good")
@@ -86,15 +93,15 @@ class LossesTest(parameterized.TestCase):
         )
 
     def test_several_teachers_are_averaged(self):
-        teachers = [
+        several = [
             teacher_of(classification.Classification(labels=LABELS), seed)
             for seed in (1, 2)
         ]
-        model = student_of(wrapped(teacher="a,b"), *teachers)
+        model = student_of(wrapped(teacher="a,b"), *several)
         outputs, features, _ = outputs_of(model)
         each = [
             softmax(np.float64(t.model(features, training=False)["label"]) / 2)
-            for t in teachers
+            for t in several
         ]
         np.testing.assert_allclose(
             outputs["soft_label"], np.mean(each, axis=0), rtol=1e-4
@@ -146,7 +153,7 @@ class LossesTest(parameterized.TestCase):
             return tf.constant(softmax(x), tf.float32)
 
         found = distillation.score_difference(
-            distribution(scores), distribution(other), tf.constant(mask)
+            distribution(scores), distribution(other), tf.constant(mask > 0)
         )
         centred = [
             x[..., :4] - x[..., :4].mean(-1, keepdims=True)
@@ -154,6 +161,60 @@ class LossesTest(parameterized.TestCase):
         ]
         expected = np.square(centred[0] - centred[1]).mean(-1).mean(1)
         np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+    def test_packed_texts_have_the_attention_that_each_has_alone(self):
+        task = masked_lm.MaskedLM(objective="none").adapt([], tiny.tokenizer())
+        task = distillation.Distillation(
+            task, teacher="t", soft=0.0, attention=1.0
+        )
+        model = student_of(task, teacher_of(task.task))
+        alone = tiny.inputs(rows=2, length=6)
+
+        def loss(features):
+            seeds = tf.zeros((len(features["token_ids"]), 2), tf.int32)
+            _, targets = model.task.randomize(features, {}, seeds)
+            positions = tf.constant([[0]] * len(seeds))
+            features = features | {"positions": positions}
+            outputs = model(features, targets=targets, training=True)
+            return tf.reduce_sum(outputs["attention"])
+
+        packed = {
+            name: tf.reshape(values, (1, -1)) for name, values in alone.items()
+        }
+        packed["padding_mask"] *= tf.repeat([[1, 2]], 6, axis=1)
+        packed["position_ids"] = tf.constant([[*range(6), *range(6)]])
+        np.testing.assert_allclose(loss(packed), loss(alone), rtol=1e-4)
+
+    def test_causal_attention_is_compared_with_earlier_tokens(self):
+        task = causal_lm.CausalLM(seq_length=12).adapt([], tiny.tokenizer())
+        task = distillation.Distillation(
+            task, teacher="t", soft=0.0, attention=1.0
+        )
+        model = student_of(
+            task, teacher_of(task.task, causal=True), causal=True
+        )
+        features = tiny.inputs(rows=1, length=5)
+        features, targets = model.task.randomize(
+            features, {}, tf.zeros((1, 2), tf.int32)
+        )
+        found = model(features, targets=targets, training=True)["attention"]
+        own, other = (
+            each(
+                **{n: features[n] for n in each.config.inputs}, attentions=True
+            )["attentions"]
+            for each in (model.encoder, model.task.teachers[0].encoder)
+        )
+        expected = 0.0
+        for mine, its in ((0, 1), (1, 3)):
+            for query in range(5):
+                one, two = (
+                    np.log(np.float64(p)[0, :, query, : query + 1])
+                    for p in (own[mine], other[its])
+                )
+                one -= one.mean(-1, keepdims=True)
+                two -= two.mean(-1, keepdims=True)
+                expected += np.square(one - two).mean() / 2
+        np.testing.assert_allclose(found, [expected], rtol=1e-3)
 
     def test_the_angle_of_the_last_states(self):
         teacher = teacher_of(classification.Classification(labels=LABELS))
@@ -207,11 +268,52 @@ class LossesTest(parameterized.TestCase):
         self.assertIs(type(served), classification.Classification)
         self.assertNotIn("teachers", model.task.to_dict())
 
+    def test_a_teacher_of_another_task_shows_its_states(self):
+        task = masked_lm.MaskedLM(objective="none").adapt([], tiny.tokenizer())
+        model = student_of(wrapped(soft=0.0, hidden=1.0), teacher_of(task))
+        outputs, features, targets = outputs_of(model)
+        self.assertEqual(set(outputs), {"label", "hidden"})
+
+    def test_a_teachers_own_wrapper_answers(self):
+        task = classification.Classification(labels=LABELS)
+        teacher = teacher_of(mix.Mix(task))
+        teacher.model.head.mix.layer_bias.assign([9.0, 0, 0, 0, 0])
+        model = student_of(wrapped(), teacher)
+        outputs, features, _ = outputs_of(model)
+        expected = teacher.model(features, training=False)["label"]
+        np.testing.assert_allclose(
+            outputs["soft_label"], softmax(np.float64(expected) / 2), rtol=1e-4
+        )
+
+    def test_what_the_teacher_does_not_answer_counts_hard_times(self):
+        task = masked_lm.MaskedLM(
+            objective="none", span_boundary=True, detect_masked=True
+        ).adapt([], tiny.tokenizer())
+        teacher = teacher_of(task.for_serving())
+        model = student_of(
+            distillation.Distillation(task, teacher="t", hard=0.5), teacher
+        )
+        features, targets = model.task.randomize(
+            tiny.inputs(), {}, tf.zeros((4, 2), tf.int32)
+        )
+        outputs = model(features, targets=targets, training=True)
+        weights = model.task.loss_weights
+        own = task.loss(outputs, features, targets)
+        losses = model.task.loss(outputs, features, targets)
+        self.assertEqual(set(losses), {*own, "soft_masked_lm"})
+        for term, loss in own.items():
+            np.testing.assert_allclose(
+                losses[term] * weights.get(term, 1.0), loss * 0.5, rtol=1e-6
+            )
+
     def test_prediction_asks_no_teacher(self):
         teacher = teacher_of(classification.Classification(labels=LABELS))
         model = student_of(wrapped(cosine=1.0), teacher)
         features = tiny.inputs()
         self.assertEqual(set(model(features, training=False)), {"label"})
+        _, features, targets = outputs_of(model)
+        evaluated = model(features, targets=targets, training=False)
+        self.assertEqual(set(evaluated), {"label"})
 
 
 class RefusedTest(parameterized.TestCase):
@@ -242,6 +344,34 @@ class RefusedTest(parameterized.TestCase):
         teacher = teacher_of(classification.Classification(labels=LABELS))
         with self.assertRaisesRegex(errors.InputError, "each of the network"):
             student_of(wrapped(hidden=1.0, layers="5,6"), teacher)
+
+    def test_attention_of_other_networks(self):
+        task = classification.Classification(labels=LABELS)
+        with self.assertRaisesRegex(errors.InputError, "is causal"):
+            student_of(wrapped(attention=1.0), teacher_of(task, causal=True))
+        recurrent = predictor_lib.Predictor(
+            model_lib.BertModel(tiny.rnn(), task), tiny.tokenizer()
+        )
+        bound = wrapped(attention=1.0).bind(lambda path: recurrent)
+        with self.assertRaisesRegex(errors.InputError, "as many heads"):
+            model_lib.BertModel(tiny.rnn(), bound)
+
+    def test_a_network_that_reads_what_it_predicts(self):
+        for settings in ({}, {"soft": 0.0, "cosine": 1.0}):
+            with self.assertRaisesRegex(errors.InputError, "leave the wrapper"):
+                distillation.Distillation(
+                    replaced_tokens.ReplacedTokens(), teacher="t", **settings
+                )
+
+    def test_a_teacher_with_fewer_positions(self):
+        folder = self.create_tempdir().full_path
+        task = classification.Classification(labels=LABELS, seq_length=8)
+        short = teacher_of(task, max_position_embeddings=8)
+        checkpoint.save(folder, short.model, short.tokenizer, step=0)
+        task = wrapped(teacher=folder).with_settings(seq_length=12)
+        strategy = tf.distribute.get_strategy()
+        with self.assertRaisesRegex(errors.InputError, "8 positions"):
+            teachers.bind(task, tiny.tokenizer(), strategy)
 
     def test_states_of_several(self):
         teacher = teacher_of(classification.Classification(labels=LABELS))

@@ -380,6 +380,15 @@ class NoiseTest(parameterized.TestCase):
         self.assertNotIn(words[1], ENDS)
         return "between"
 
+    @parameterized.parameters(
+        (["the film", "\u200b"], "expected sentences of 1 to 14 tokens.*of 0"),
+        (["the film " * 8, "the film is " * 8], "of 1 to 14 tokens.*of 16"),
+    )
+    def test_sentences_that_are_never_inserted_are_refused(self, texts, text):
+        inner = tagging.Tagging(seq_length=16, types=("A", "B"))
+        with self.assertRaisesRegex(errors.InputError, text):
+            self.with_sentences(inner, sentences=texts)
+
     def test_sentences_have_their_share_and_all_occur(self):
         inputs, seeds = packed(2000, 40)
         task = self.with_sentences(share=0.3)
@@ -397,7 +406,7 @@ class NoiseTest(parameterized.TestCase):
 
     def test_sentences_change_no_other_draws(self):
         inputs, seeds = packed(30, 16)
-        words = ["film " * 20]  # for which no row has room
+        words = ["film " * 14]  # for which no row has room
         path = os.path.join(self.create_tempdir().full_path, "long.txt")
         write(path, "\n".join(words))
         alone, _ = self.adapted(replace=0.3, delete=0.2).randomize(
