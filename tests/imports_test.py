@@ -107,7 +107,8 @@ INSIDE = {
     "tasks": _TASKS,
     "recorded_encoder": set(),
     "exits": {"layers", "networks.base"},
-    "wrappers": _TASKS | {"wrappers", "recorded_encoder", "exits", "networks"},
+    "wrappers": _TASKS
+    | {"wrappers", "recorded_encoder", "exits", "layers", "networks"},
     "named_networks": {"networks"},
     "model": {"layers", "networks.base", "tasks.base"},
     "markdown": set(),
