@@ -152,14 +152,9 @@ class MaskedRows(base.Task):
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        values = super().to_dict()
-        for field in dataclasses.fields(self):
-            if (
-                field.name in self.later_fields
-                and values[field.name] == field.default
-            ):
-                del values[field.name]
-        return values
+        return options.without_defaults(
+            super().to_dict(), self, self.later_fields
+        )
 
     def adapt(
         self, examples: Iterable[base.Example], tokenizer: tokenizers.Tokenizer

@@ -184,6 +184,21 @@ def translated(
     return translate(value) if translate else {name: value}
 
 
+def without_defaults(
+    values: Mapping[str, Any], obj: Any, names: Collection[str]
+) -> dict[str, Any]:
+    """Leaves out the fields `names` of a dataclass that have their default.
+
+    Folders that are older than these fields must have equal settings.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(obj)}
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in names or value != defaults[name]
+    }
+
+
 def check(*settings: Any) -> None:
     """Raises InputError for a value that its option does not allow.
 

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bert_keras import errors, layers
+from bert_keras import errors, layers, options
 from bert_keras.types import Shape, Tensor
 
 POSITIONS = ("learned", "sinusoidal", "sinusoidal_scaled")
@@ -189,11 +189,7 @@ class BertConfig(layers.TransformerConfig):
         return 1 + self.block(self.num_layers - 1)
 
     def to_dict(self) -> dict[str, Any]:
-        values = super().to_dict()
-        for field in dataclasses.fields(self):
-            if field.name in _LATER and values[field.name] == field.default:
-                del values[field.name]
-        return values
+        return options.without_defaults(super().to_dict(), self, _LATER)
 
     def build_encoder(self) -> "BertEncoder":
         return BertEncoder(self)

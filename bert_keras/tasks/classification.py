@@ -206,13 +206,7 @@ class Classification(base.Task):
         return PROBLEM_TYPES[self.problem_type]
 
     def to_dict(self) -> dict[str, Any]:
-        # Leave out defaults: runs that are older than these options must have
-        # equal settings to be resumed.
-        values = super().to_dict()
-        for field in dataclasses.fields(self):
-            if field.name in _LATER and values[field.name] == field.default:
-                del values[field.name]
-        return values
+        return options.without_defaults(super().to_dict(), self, _LATER)
 
     def former_dict(self) -> dict[str, Any] | None:
         def renamed(name, value):

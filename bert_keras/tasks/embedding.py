@@ -146,14 +146,7 @@ class Embedding(base.Task):
         return self.seq_length // len(self.text_columns)
 
     def to_dict(self) -> dict[str, Any]:
-        # Leave out defaults: runs that are older than these options must have
-        # equal settings to be resumed.
-        values = super().to_dict()
-        for field in dataclasses.fields(self):
-            if field.name in _LATER:
-                if values[field.name] == field.default:
-                    del values[field.name]
-        return values
+        return options.without_defaults(super().to_dict(), self, _LATER)
 
     def read_examples(self, path: str) -> Iterator[base.Example]:
         return labelled_files.read(
