@@ -25,7 +25,8 @@ up to --positions tokens do not change; in other texts some words may become
 
 Keeps some layers, the start of a student that learns from the whole model:
 
-  bert-keras convert --checkpoint=runs/base --output=student --layers=0,2,4
+  bert-keras convert --checkpoint=runs/base --output=student \\
+      --layers=0,2,4
 """
 
 import dataclasses
