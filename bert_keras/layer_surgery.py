@@ -33,6 +33,13 @@ def keep_layers(
             "are a matter of num_layers alone.",
             argument="layers",
         )
+    task = model.task
+    if task is not None and task.unwrapped is not task:
+        raise errors.InputError(
+            f"layers: a model of {task.name} has weights for each of its "
+            "layers; keep layers of the one that it was trained from.",
+            argument="layers",
+        )
     if not layers or list(layers) != sorted(
         {*layers} & {*range(config.num_layers)}
     ):
@@ -48,6 +55,6 @@ def keep_layers(
     return vocabulary_surgery.rebuild(
         model,
         dataclasses.replace(config, num_layers=len(layers)),
-        model.task,
+        task,
         source_of=source_of,
     )

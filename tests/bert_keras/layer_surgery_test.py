@@ -7,6 +7,7 @@ from bert_keras import errors, layer_surgery
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
 from bert_keras.tasks import classification
+from bert_keras.wrappers import early_exit, mix
 from tests import sharp, tiny
 
 
@@ -53,6 +54,14 @@ class KeepLayersTest(parameterized.TestCase):
     def test_other_numbers_are_refused(self, layers):
         with self.assertRaisesRegex(errors.InputError, "from 0 to 3"):
             layer_surgery.keep_layers(made(), layers)
+
+    def test_heads_of_several_layers_are_refused(self):
+        for wrapper in (early_exit.EarlyExit, mix.Mix):
+            task = classification.Classification(labels=("bad", "good"))
+            network = bert.BertEncoder(tiny.bert(num_layers=4))
+            model = model_lib.BertModel(network, wrapper(task))
+            with self.assertRaisesRegex(errors.InputError, "each of its"):
+                layer_surgery.keep_layers(model, [0, 2])
 
     def test_shared_layers_are_refused(self):
         with self.assertRaisesRegex(errors.InputError, "share their weights"):
