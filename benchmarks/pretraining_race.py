@@ -38,6 +38,9 @@ WIDTH = flags.DEFINE_integer("width", 256, "Hidden size, heads of 64.", 64)
 EVERY = flags.DEFINE_integer("evaluate_every", 200, "Steps between.", 1)
 DEV_BATCHES = flags.DEFINE_integer("dev_batches", 20, "Batches evaluated.", 1)
 SEED = flags.DEFINE_integer("seed", 1, "Seed of each side.")
+NAMES = flags.DEFINE_list(
+    "sides", ["bert_keras", "keras_hub", "hugging_face"], "Those that run."
+)
 SIDE = flags.DEFINE_string("side", None, "Internal: the side to run.")
 
 STEPS = 1_000_000  # never reached
@@ -112,7 +115,7 @@ class Log:
         )
 
     def write(self, step, loss):
-        line = {"step": step, "dev/loss/masked_lm": loss}
+        line = {"step": step, "dev/loss/masked_lm": float(loss)}
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
 
@@ -356,7 +359,7 @@ def main(_):
         SIDES[SIDE.value]()
         return
     os.makedirs(OUTPUT.value, exist_ok=True)
-    sides = [Side(name) for name in SIDES]
+    sides = [Side(name) for name in NAMES.value]
     try:
         for _ in range(round(60 * MINUTES.value / TURN.value)):
             for side in sides:
