@@ -13,6 +13,9 @@ from bert_keras.networks import base
 from bert_keras.types import Shape, Tensor
 
 _WIDTH = 128  # of the hidden layer of a classifier, as in the paper (4.2)
+# Rows that remain have a multiple of so many tokens: oneDNN compiles a kernel
+# for each new shape, which costs as much as some rows.
+_TOKENS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,12 +121,14 @@ def uncertainty(logits: tf.Tensor) -> tf.Tensor:
 class Remaining:
     """The rows that have not left, and the answers of those that have.
 
-    rows: {name: (R, ...)} of the rows that remain, which `leave` makes fewer.
+    rows: "x" (R, S, H), "mask" (R, S, S), "padding_mask" (R, S) and maybe more,
+      (R, ...), of the rows that remain. `leave` makes them fewer, and S about
+      as short as the longest of them.
     """
 
     def __init__(self, rows: dict[str, tf.Tensor], num_classes: int):
-        count = tf.shape(next(iter(rows.values())))[0]
-        self.rows = rows
+        count = tf.shape(rows["x"])[0]
+        self.rows = _shortened(rows)
         self._index = tf.range(count)  # of each remaining row
         self.logits = tf.zeros((count, num_classes))
         self.layer = tf.zeros([count], tf.int32)
@@ -143,7 +148,26 @@ class Remaining:
         )
         stays = tf.logical_not(leaves)
         self._index = tf.boolean_mask(self._index, stays)
-        self.rows = {
-            name: tf.boolean_mask(value, stays)
-            for name, value in self.rows.items()
-        }
+        self.rows = _shortened(
+            {
+                name: tf.boolean_mask(value, stays)
+                for name, value in self.rows.items()
+            }
+        )
+
+
+def _shortened(rows: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Cuts or adds padding, to a multiple of _TOKENS."""
+    is_read = tf.reduce_any(rows["padding_mask"] > 0, axis=0)
+    places = tf.where(is_read, tf.range(1, tf.shape(is_read)[0] + 1), 0)
+    longest = tf.maximum(tf.reduce_max(places), 1)  # also of no rows
+    length = -(-longest // _TOKENS) * _TOKENS
+    more = tf.maximum(length - tf.shape(is_read)[0], 0)
+    x, mask, padding_mask = (rows[n] for n in ("x", "mask", "padding_mask"))
+    return rows | {
+        "x": tf.pad(x, [(0, 0), (0, more), (0, 0)])[:, :length],
+        "mask": tf.pad(mask, [(0, 0), (0, more), (0, more)])[
+            :, :length, :length
+        ],
+        "padding_mask": tf.pad(padding_mask, [(0, 0), (0, more)])[:, :length],
+    }

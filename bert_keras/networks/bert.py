@@ -325,7 +325,8 @@ class BertEncoder(keras.Model):
 
     padding_mask is 0 on padding and k on the k-th packed text of a row; packed
     texts do not attend to each other. A network with one segment takes no
-    segment_ids. `call` runs `start`, each of `blocks`, then `finish`.
+    segment_ids. `call` runs `start`, the blocks but the last, then `run_last`,
+    which ends with `finish`.
 
     >>> encoder = bert_keras.load("runs/base").model.encoder
     >>> tokens = [[2, 5, 6, 3]]
@@ -450,31 +451,52 @@ class BertEncoder(keras.Model):
             position_ids=position_ids,
             training=training,
         )
-        if self._reads_all_positions():
-            positions_read = None
-        hidden, distributions, positions = [x], [], None
-        for layer, block in enumerate(self.blocks, 1):
-            if layer == len(self.blocks) and positions_read is not None:
-                pooled = self.position_pooled(padding_mask)
-                positions = ops.concatenate([pooled, positions_read], axis=1)
-                mask = layers.gather(mask, positions)
-            x, attention = block(
-                x,
-                mask,
-                training=training,
-                attentions=True,
-                positions=positions,
-            )
+        hidden, distributions = [x], []
+        for block in self.blocks[:-1]:
+            x, attention = block(x, mask, training=training, attentions=True)
             hidden.append(x)
             distributions.append(attention)
-        if positions_read is None:
-            encoded = self.finish(hidden, padding_mask)
-        else:
-            encoded = self._finish_read(hidden, padding_mask, positions_read)
-            distributions[-1] = distributions[-1][:, :, 1:]
+        encoded, attention = self.run_last(
+            hidden, mask, padding_mask, positions_read, training=training
+        )
         if attentions:
-            encoded["attentions"] = distributions
+            encoded["attentions"] = [*distributions, attention]
         return encoded
+
+    def run_last(
+        self,
+        hidden: list[Tensor],
+        mask: Tensor,
+        padding_mask: Tensor,
+        positions_read: Tensor | None = None,
+        *,
+        training: bool | None = None,
+    ) -> tuple[dict[str, Any], Tensor]:
+        """Runs the last block: the outputs of `call`, and its attention.
+
+        The last part of `call`, for those that run the blocks before it in
+        another way.
+
+        hidden: the states (B, S, H) before it, of which it reads the last;
+          `call` gives the embeddings and those of all blocks.
+        """
+        block = self.blocks[-1]
+        if positions_read is None or self._reads_all_positions():
+            x, attention = block(
+                hidden[-1], mask, training=training, attentions=True
+            )
+            return self.finish([*hidden, x], padding_mask), attention
+        pooled = self.position_pooled(padding_mask)
+        positions = ops.concatenate([pooled, positions_read], axis=1)
+        x, attention = block(
+            hidden[-1],
+            layers.gather(mask, positions),
+            training=training,
+            attentions=True,
+            positions=positions,
+        )
+        encoded = self._finish_read([*hidden, x], padding_mask, positions_read)
+        return encoded, attention[:, :, 1:]
 
     def _reads_all_positions(self) -> bool:
         """Whether a subclass or this object overrides what reads the layers."""

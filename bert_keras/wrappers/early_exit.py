@@ -17,6 +17,12 @@ from bert_keras.wrappers.distillation import divergence_from
 
 HEAD = "exits"
 LAYER = "exit_layer"  # of the answers
+LAYERS = "exit_logits"  # of all layers, while the speed is chosen
+# Metrics.
+MEAN = "mean_exit_layer"
+SPEED = "exit_speed"
+# Those that are tried, 0 to 1.
+SPEEDS = tuple(number / 100 for number in range(101))
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -30,6 +36,9 @@ class EarlyExit(base.Wrapper):
     answered by the first layer whose entropy, as a share of the largest
     possible, is below `speed`, and the layers above do not compute it. With 0
     the answers are those of the task alone. Each answer has its `exit_layer`.
+
+    With `keep` or `mean_layer` the speed is chosen on the dev rows, and saved:
+    their evaluation computes all layers.
     """
 
     speed: float = options.option(
@@ -38,6 +47,21 @@ class EarlyExit(base.Wrapper):
         "last layer, to 1, the first one. It can be changed later.",
         minimum=0.0,
         maximum=1.0,
+    )
+
+    keep: float = options.option(
+        0.0,
+        "Choose the speed on the dev rows: the largest one that keeps this "
+        "share of the complete network's metric, such as 0.99; 0: take "
+        "`early_exit_speed`.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    mean_layer: float = options.option(
+        0.0,
+        "Choose the speed on the dev rows: the smallest one with which their "
+        "mean exit layer is at most this; 0: take `early_exit_speed`.",
+        minimum=0.0,
     )
 
     # Set by `for_device`: the exit is a branch, of a batch of one row.
@@ -52,6 +76,12 @@ class EarlyExit(base.Wrapper):
         super().__post_init__()
         if len(self.task.softmax_terms) != 1:
             self._refuse()
+        if self.keep and self.mean_layer:
+            raise errors.InputError(
+                f"early_exit_keep={self.keep:g} and early_exit_mean_layer="
+                f"{self.mean_layer:g} choose the same speed; give one of them.",
+                argument="early_exit_keep",
+            )
 
     def _refuse(self):
         raise errors.InputError(
@@ -72,6 +102,10 @@ class EarlyExit(base.Wrapper):
     def _term(self) -> str:
         (term,) = self.task.softmax_terms
         return term
+
+    @property
+    def _chooses(self) -> bool:
+        return bool(self.keep or self.mean_layer)
 
     @property
     def head_signatures(self) -> Mapping[str, Any]:  # type: ignore[override]
@@ -142,7 +176,12 @@ class EarlyExit(base.Wrapper):
         return {**terms, HEAD: tf.reduce_sum(mean * weights)}
 
     def infer(self, model: Any, features: tasks.Tensors) -> tasks.Tensors:
-        """Runs each row up to its exit: {TERM: (B, C), "exit_layer": (B,)}."""
+        """Runs each row up to its exit: {TERM: (B, C), "exit_layer": (B,)}.
+
+        If the speed is to be chosen it runs all layers, as "layers" (B, L, C).
+        """
+        if self._chooses:
+            return self._all_layers(model, features)
         encoder = model.encoder
         inputs = {name: features[name] for name in encoder.config.inputs}
         x, mask = encoder.start(
@@ -169,6 +208,13 @@ class EarlyExit(base.Wrapper):
             remaining.leave(logits, layer, leaves)
         return {self._term: remaining.logits, LAYER: remaining.layer}
 
+    def _all_layers(self, model, features):
+        outputs = self.forward(model.encoder, model.head.by_name(), features)
+        last = outputs[self._term]
+        every = tf.concat([outputs[HEAD], last[:, tf.newaxis]], axis=1)
+        layer = tf.fill(tf.shape(last)[:1], tf.shape(every)[1])
+        return {self._term: last, LAYER: layer, LAYERS: every}
+
     def _layer(self, model, rows, layer):
         """Computes a layer, as "x" of the rows.
 
@@ -176,18 +222,20 @@ class EarlyExit(base.Wrapper):
         leave the last one.
         """
         encoder, heads = model.encoder, model.head.by_name()
-        before, padding_mask = rows["x"], rows["padding_mask"]
-        x = encoder.blocks[layer - 1](before, rows["mask"], training=False)
-        rows["x"] = x
-        if layer < len(encoder.blocks):
-            head = heads[HEAD].heads[layer - 1]
-            logits = head(x, padding_mask, training=False)
-            return logits, exits.uncertainty(logits) < rows["speed"]
-        encoded = encoder.finish([before, x], padding_mask)
-        encoded["token_table"] = encoder.token_table
-        outputs = self.task.outputs(
-            encoded, heads, {"padding_mask": padding_mask}, training=False
+        x, mask, padding_mask = (
+            rows[name] for name in ("x", "mask", "padding_mask")
         )
+        if layer < len(encoder.blocks):
+            rows["x"] = encoder.blocks[layer - 1](x, mask, training=False)
+            head = heads[HEAD].heads[layer - 1]
+            logits = head(rows["x"], padding_mask, training=False)
+            return logits, exits.uncertainty(logits) < rows["speed"]
+        features = {"padding_mask": padding_mask}
+        encoded, _ = encoder.run_last(
+            [x], mask, padding_mask, self.positions_read(features)
+        )
+        encoded["token_table"] = encoder.token_table
+        outputs = self.task.outputs(encoded, heads, features, training=False)
         return outputs[self._term], tf.ones_like(rows["speed"], tf.bool)
 
     def _branch(self, model, rows, layer):
@@ -207,7 +255,7 @@ class EarlyExit(base.Wrapper):
         self, outputs: tasks.Tensors, features: tasks.Tensors
     ) -> tasks.Tensors:
         decoded = self.task.decode(outputs, features)
-        return {**decoded, LAYER: outputs[LAYER]}
+        return {**decoded, **_of_exits(outputs)}
 
     def postprocess(
         self,
@@ -218,12 +266,81 @@ class EarlyExit(base.Wrapper):
     ) -> tasks.Tensors:
         """Returns the task's answers and "exit_layer" (T,) int32, from 1."""
         answers = self.task.postprocess(decoded, features, raw, tokenizer)
-        return {**answers, LAYER: decoded[LAYER]}
+        return {**answers, **_of_exits(decoded)}
 
     def metrics(
         self, predictions: tasks.Answers, examples: Sequence[tasks.Example]
     ) -> dict[str, float]:
-        """Adds the mean exit layer."""
-        found = self.task.metrics(predictions, examples)
-        layers = [answer[LAYER] for answer in predictions]
-        return {**found, "mean_exit_layer": float(np.mean(layers))}
+        """Adds the mean exit layer, and the speed if it is chosen."""
+        if not self._chooses:
+            return self._metrics(predictions, examples)
+        speed, answers = self._chosen(predictions, examples)
+        return {**self._metrics(answers, examples), SPEED: speed}
+
+    def tables(
+        self, predictions: tasks.Answers, examples: Sequence[tasks.Example]
+    ) -> dict[str, tasks.Table]:
+        if self._chooses:
+            _, predictions = self._chosen(predictions, examples)
+        return self.task.tables(predictions, examples)
+
+    def calibrated(self, metrics: Mapping[str, float]) -> tasks.Task:
+        """Returns the task with the chosen speed, which chooses none."""
+        task = super().calibrated(metrics)
+        if not self._chooses or SPEED not in metrics:
+            return task
+        return task.with_settings(
+            speed=metrics[SPEED], keep=0.0, mean_layer=0.0
+        )
+
+    def _metrics(self, answers, examples):
+        found = self.task.metrics(answers, examples)
+        layers = [answer[LAYER] for answer in answers]
+        return {**found, MEAN: float(np.mean(layers))}
+
+    def _chosen(self, predictions, examples):
+        """Returns the wanted speed of `SPEEDS`, and the answers with it."""
+        if predictions and "label" not in predictions[0]:
+            raise errors.InputError(
+                "early_exit_keep and early_exit_mean_layer need answers with a "
+                f"`label`; those of {self.task.name} have none. Give "
+                "early_exit_speed.",
+                argument="early_exit_keep",
+            )
+        tried = [(speed, self._at(speed, predictions)) for speed in SPEEDS]
+        scores = [self._metrics(answers, examples) for _, answers in tried]
+        if self.keep:
+            (name, *_), complete = self.task.metric_names, scores[0]
+            wanted = self.keep * complete[name]
+            return [
+                each
+                for each, score in zip(tried, scores, strict=True)
+                if score[name] >= wanted
+            ][-1]
+        return next(
+            (
+                each
+                for each, score in zip(tried, scores, strict=True)
+                if score[MEAN] <= self.mean_layer
+            ),
+            tried[-1],
+        )
+
+    def _at(self, speed, predictions):
+        """Returns the answers of the first layer that is surer than `speed`."""
+        logits = np.float32([answer[LAYERS] for answer in predictions])
+        is_sure = exits.uncertainty(logits).numpy() < speed
+        is_sure[:, -1] = True
+        layers = is_sure.argmax(axis=1)
+        classes = logits[np.arange(len(layers)), layers].argmax(axis=1)
+        names = self.unwrapped.class_names
+        return [
+            {**answer, "label": names[number], LAYER: int(layer) + 1}
+            for answer, number, layer in zip(
+                predictions, classes, layers, strict=True
+            )
+        ]
+
+
+def _of_exits(outputs: tasks.Tensors) -> tasks.Tensors:
+    return {name: outputs[name] for name in (LAYER, LAYERS) if name in outputs}

@@ -208,8 +208,60 @@ class TrainingTest(absltest.TestCase):
             wrapped().build_heads(tiny.rnn())
 
 
+def answers_of(*texts):
+    """Answers with logits by layer, given as the share of the first class."""
+    return [
+        {
+            "label": "of the last layer",
+            "exit_layer": 3,
+            "exit_logits": np.log(
+                [[p, (1 - p) * 0.99, (1 - p) * 0.01] for p in layers]
+            ).astype(np.float32),
+        }
+        for layers in texts
+    ]
+
+
+class ChosenSpeedTest(parameterized.TestCase):
+    # In all layers but the first of the third text "bad" is the first class.
+    ANSWERS = answers_of(
+        (0.9, 0.97, 0.999),
+        (0.97, 0.999, 0.999),
+        (0.1, 0.9, 0.97),
+        (0.5, 0.6, 0.97),
+    )
+    EXAMPLES = ({"text": "", "label": "bad"},) * 4
+
+    @parameterized.parameters(
+        # The uncertainty of the third text's first layer is 0.343.
+        ({"keep": 1.0}, 0.34, [1, 1, 2, 3]),
+        ({"keep": 0.75}, 1.0, [1, 1, 1, 1]),
+        ({"mean_layer": 2.0}, 0.31, [1, 1, 2, 3]),
+        ({"mean_layer": 1.75}, 0.31, [1, 1, 2, 3]),
+        ({"mean_layer": 2.25}, 0.13, [2, 1, 3, 3]),
+        ({"mean_layer": 0.5}, 1.0, [1, 1, 1, 1]),
+    )
+    def test_of_the_dev_rows(self, wanted, speed, layers):
+        task = wrapped(**wanted)
+        metrics = task.metrics(self.ANSWERS, self.EXAMPLES)
+        self.assertEqual(metrics["exit_speed"], speed)
+        self.assertEqual(metrics["mean_exit_layer"], np.mean(layers))
+        self.assertEqual(metrics["accuracy"], 0.75 if speed == 1 else 1.0)
+        saved = task.calibrated(metrics)
+        self.assertEqual(saved, wrapped(speed=speed))
+
+    def test_of_one_wish(self):
+        with self.assertRaisesRegex(errors.InputError, "give one of them"):
+            wrapped(keep=0.9, mean_layer=2)
+
+    def test_of_answers_with_a_label(self):
+        with self.assertRaisesRegex(errors.InputError, "with a `label`"):
+            wrapped(keep=0.9).metrics([{"words": ""}], [{}])
+
+
 class RunTest(absltest.TestCase):
-    def test_a_run_trains_its_exits_and_answers_with_them(self):
+    def trained(self, **settings):
+        """A run, whose log it returns, too."""
         folder = self.create_tempdir().full_path
         path = mains.write(
             os.path.join(folder, "train.tsv"),
@@ -237,11 +289,14 @@ class RunTest(absltest.TestCase):
             report_to="",
             log_every=6,
             wrappers="early_exit",
-            early_exit_speed=0.9,
+            **settings,
         )
-        path = os.path.join(folder, "run", "log.jsonl")
-        with open(path, encoding="utf-8") as file:
-            log = [json.loads(line) for line in file]
+        run = os.path.join(folder, "run")
+        with open(os.path.join(run, "log.jsonl"), encoding="utf-8") as file:
+            return run, [json.loads(line) for line in file]
+
+    def test_it_trains_its_exits_and_answers_with_them(self):
+        _, log = self.trained(early_exit_speed=0.9)
         # What is easy needs no last layer.
         layers = [
             line["dev/mean_exit_layer"]
@@ -249,6 +304,25 @@ class RunTest(absltest.TestCase):
             if "dev/mean_exit_layer" in line
         ]
         self.assertLess(layers[-1], 3)
+
+    def test_it_saves_the_speed_that_keeps_the_metric(self):
+        run, log = self.trained(early_exit_keep=1.0)
+        task = bert_keras.load(run).task
+        self.assertEqual(task.keep, 0)
+        found = [line for line in log if "dev/exit_speed" in line]
+        self.assertIn(task.speed, [line["dev/exit_speed"] for line in found])
+        words = ("good", "bad", "old")
+        answers = bert_keras.load(run).predict(
+            [f"the {word} film is {word}" for word in words]
+        )
+        best = max(line["dev/accuracy"] for line in found)
+        self.assertEqual(
+            np.mean(
+                [a["label"] == w for a, w in zip(answers, words, strict=True)]
+            ),
+            best,
+        )
+        self.assertNotIn("exit_logits", answers[0])
 
 
 class ExportTest(absltest.TestCase):
