@@ -64,6 +64,7 @@ class TransformerConfig(base.NetworkConfig):
     num_segments: int
     position: str
     max_position_embeddings: int
+    token_rank: int | None = None
     embedding_sum: bool = True
     residual: bool = True
     shared_query_key: bool = False
@@ -141,6 +142,8 @@ class Embeddings(keras.layers.Layer):
     segment takes no segment_ids; any other requires them. Without
     embedding_sum, the three are concatenated, (B, S, 3 E), and projected. With
     num_task_types, the fourth is that of config.task_type, for all tokens.
+    With token_rank the token embeddings are the product of a table (V, R) and a
+    matrix (R, E).
 
     The tables are float32 under every dtype policy, so that only the vectors
     of the batch are cast to it and not the whole table.
@@ -166,7 +169,12 @@ class Embeddings(keras.layers.Layer):
 
     def build(self, input_shape: Shape | None = None) -> None:
         config = self.config
-        self.token_table = self._table("token", config.vocab_size)
+        self.token_table = self._table(
+            "token", config.vocab_size, config.token_rank
+        )
+        self.token_map = None
+        if config.token_rank:
+            self.token_map = self._table("token_map", config.token_rank)
         self.segment_table = self._table("segment", config.num_segments)
         self.position_table = None
         if config.position == "learned":
@@ -192,14 +200,25 @@ class Embeddings(keras.layers.Layer):
         if self.project:
             self.project.build((None, None, width))
 
-    def _table(self, name: str, rows: int) -> keras.Variable:
+    def _table(
+        self, name: str, rows: int, width: int | None = None
+    ) -> keras.Variable:
         return self.add_weight(
             name=name,
-            shape=(rows, self.config.embedding_width),
+            shape=(rows, width or self.config.embedding_width),
             initializer=initializer(self.config),
             dtype="float32",
             autocast=False,
         )
+
+    def token_embeddings(self) -> Tensor:
+        """Returns those of all tokens, (V, E)."""
+        return self._mapped(ops.convert_to_tensor(self.token_table))
+
+    def _mapped(self, tokens: Tensor) -> Tensor:
+        if self.token_map is None:
+            return tokens
+        return ops.matmul(tokens, ops.convert_to_tensor(self.token_map))
 
     def call(
         self,
@@ -223,7 +242,7 @@ class Embeddings(keras.layers.Layer):
         if self.task_type_table is not None:
             table = ops.convert_to_tensor(self.task_type_table)
             others.append(table[self.config.task_type])
-        tokens = ops.take(self.token_table, token_ids, axis=0)
+        tokens = self._mapped(ops.take(self.token_table, token_ids, axis=0))
         return self._combined(tokens, *others, training=training)
 
     def _combined(self, tokens, *others, training):

@@ -110,10 +110,15 @@ def with_frame(
         unsupported_head_reason=source.unsupported_head_reason,
         source=source,
         framed=framed,
-        rows=keras.ops.convert_to_numpy(draw((count, config.embedding_width)))
+        rows=keras.ops.convert_to_numpy(draw((count, _columns(config))))
         if count
         else np.zeros((0, 0)),
     )
+
+
+def _columns(config: networks.NetworkConfig) -> int:
+    """The columns of the token table."""
+    return getattr(config, "token_rank", None) or config.embedding_width
 
 
 def new_tokens(source: checkpoint.Checkpoint) -> tuple[str, ...]:
@@ -130,7 +135,7 @@ class _Framed(checkpoint.Checkpoint):
 
     source: checkpoint.Checkpoint = dataclasses.field(kw_only=True)
     framed: tokenizers.Tokenizer = dataclasses.field(kw_only=True)
-    rows: np.ndarray = dataclasses.field(kw_only=True)  # (new tokens, E)
+    rows: np.ndarray = dataclasses.field(kw_only=True)  # of the new tokens
 
     def tokenizer(self) -> tokenizers.Tokenizer:
         return self.framed

@@ -23,10 +23,11 @@ up to --positions tokens do not change; in other texts some words may become
   bert-keras convert --checkpoint=runs/sst2 --output=runs/phone \\
       --trim_to=train.tsv,dev.tsv --positions=128
 
-Keeps some layers, the start of a student that learns from the whole model:
+Keeps some layers, or some units of each, the start of a student that learns
+from the whole model; and makes the token table smaller:
 
   bert-keras convert --checkpoint=runs/base --output=student \\
-      --layers=0,2,4
+      --layers=0,2,4 --intermediate_size=1024 --token_rank=64
 """
 
 import dataclasses
@@ -68,6 +69,12 @@ from trainers import flags
 
 NATIVE = "bert_keras"
 
+# Settings that change the model.
+_CHANGES = (
+    *("add_words", "trim_to", "positions"),
+    *("layers", "intermediate_size", "token_rank"),
+)
+
 # Largest allowed difference of hidden states: sums may be in another order.
 TOLERANCE = 1e-5
 
@@ -107,6 +114,18 @@ class Settings:
         "",
         "Layers to keep, from 0 and with commas between, such as 0,2,4: the "
         "start of a student that is then distilled.",
+    )
+    intermediate_size: int = options.option(
+        0,
+        "Units to keep in each feed-forward layer, those with the largest "
+        "weights; 0: all.",
+        minimum=0,
+    )
+    token_rank: int = options.option(
+        0,
+        "Make the token table a product of one with so many columns and a "
+        "matrix, the nearest to it; 0: leave it.",
+        minimum=0,
     )
     lowercase: bool | None = options.option(
         None,
@@ -294,6 +313,10 @@ def _resized(
         model = vocabulary_surgery.resize_positions(model, settings.positions)
     if settings.layers:
         model = layer_surgery.keep_layers(model, _numbers(settings.layers))
+    if settings.intermediate_size:
+        model = layer_surgery.keep_units(model, settings.intermediate_size)
+    if settings.token_rank:
+        model = layer_surgery.factorize_tokens(model, settings.token_rank)
     return model, tokenizer
 
 
@@ -321,7 +344,7 @@ def _card(
     card = model_card.for_copy(source.card(), described)
     changes = {
         name: getattr(settings, name)
-        for name in ("add_words", "trim_to", "positions", "layers")
+        for name in _CHANGES
         if getattr(settings, name)
     }
     if changes:

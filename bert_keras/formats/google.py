@@ -76,6 +76,7 @@ _FIXED: dict[str, Any] = {
     "embedding_norm": True,
     "pooler": True,
     "position": "learned",
+    "token_rank": None,
     "embedding_sum": True,
     "residual": True,
     "shared_query_key": False,

@@ -217,6 +217,7 @@ def _require_supported(config: bert.BertConfig, model_type: str) -> None:
         "embedding_norm": (True,),
         "pooler": (True,),
         "position": ("learned",),
+        "token_rank": (None,),
         "embedding_sum": (True,),
         "residual": (True,),
         "shared_query_key": (False,),

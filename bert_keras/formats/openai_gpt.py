@@ -221,6 +221,7 @@ def _to_values(
         "num_hidden_groups": (None, config.num_layers),
         "embedding_size": (None, config.hidden_size),
         "position": ("learned",),
+        "token_rank": (None,),
         "embedding_sum": (True,),
         "residual": (True,),
         "shared_query_key": (False,),

@@ -22,6 +22,7 @@ _MOST, _MOST_LAYERS = 2**31 - 1, 10_000
 # Fields that `to_dict` leaves out at their default: earlier versions can read
 # the files of networks that do not need them.
 _LATER = (
+    "token_rank",
     "embedding_sum",
     "shared_query_key",
     "shared_sublayers",
@@ -35,6 +36,7 @@ _SIZES = (
     "num_heads",
     "intermediate_size",
     "embedding_size",
+    "token_rank",
     "max_position_embeddings",
     "num_segments",
 )
@@ -63,6 +65,10 @@ class BertConfig(layers.TransformerConfig):
     num_hidden_groups: int | None = None
     # None = hidden_size; another size is projected to hidden_size (ALBERT).
     embedding_size: int | None = None
+    # None = a table (vocab_size, embedding_size); otherwise it is the product
+    # of one with so many columns and a matrix, as `convert --token_rank` makes
+    # it. What follows is unlike embedding_size's, which all embeddings have.
+    token_rank: int | None = None
     max_position_embeddings: int = 512
     num_segments: int = 2  # 1: the encoder takes no segment_ids
     causal: bool = False  # each token attends only to itself and earlier ones
@@ -139,6 +145,11 @@ class BertConfig(layers.TransformerConfig):
                 f"{self.task_type}; expected 0 or more task types, and one of "
                 "them, counted from 0."
             )
+        if self.token_rank and self.token_rank >= self.embedding_width:
+            raise errors.InputError(
+                f"token_rank is {self.token_rank}; expected less than the "
+                f"width of the embeddings, {self.embedding_width}, or none."
+            )
         groups = self.num_hidden_groups
         if groups is not None and not 1 <= groups <= self.num_layers:
             raise errors.InputError(
@@ -196,7 +207,8 @@ class BertConfig(layers.TransformerConfig):
 
     def check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         name = "embeddings/token"
-        expected = (self.vocab_size, self.embedding_width)
+        width = self.token_rank or self.embedding_width
+        expected = (self.vocab_size, width)
         blocks = {path.split("/")[0] for path in shapes if "block_" in path}
         if (
             shapes.get(name) != expected
@@ -523,7 +535,7 @@ class BertEncoder(keras.Model):
     @property
     def token_table(self) -> Tensor:
         """The token embeddings (V, E), for heads that share them."""
-        return ops.convert_to_tensor(self.embeddings.token_table)
+        return self.embeddings.token_embeddings()
 
     def get_config(self) -> dict[str, Any]:
         return {
