@@ -510,6 +510,7 @@ def _limits(
         )
         if task.class_names:
             lines.append("It answers with the labels above and no others.")
+        lines += task.notes
     settings = tokenizer.settings
     settings = settings.get("source", settings)  # if it is a pair
     if settings.get("lowercase"):

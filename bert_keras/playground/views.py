@@ -110,6 +110,18 @@ class Classes(View):
         ]
 
 
+class EarlyExit(Classes):
+    """Classification with early exits: also the layer that has answered."""
+
+    needs = Classes.needs | {"exit_layer": int}
+
+    def show(self, rows: Sequence[tuple[Texts, Answer]]) -> list[Block]:
+        [(_, answer)] = rows
+        layers = self.predictor.model.encoder.config.num_layers
+        left = f"Answered by layer {answer['exit_layer']} of {layers}."
+        return [*super().show(rows), blocks.message(left)]
+
+
 class Choices(View):
     """Multiple choice: the choice, and the score of each one."""
 
@@ -582,6 +594,7 @@ VIEWS: tuple[type[View], ...] = (
     IntentSlots,
     Entities,
     Choices,
+    EarlyExit,
     Classes,
     Number,
     Answers,

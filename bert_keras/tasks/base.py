@@ -543,6 +543,11 @@ class Task:
         """Converts an answer of `postprocess` for Python: drops its padding."""
         return answer
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on the answers, for the model card."""
+        return ()
+
     def tables(
         self, predictions: Answers, examples: Sequence[Example]
     ) -> "dict[str, Table]":

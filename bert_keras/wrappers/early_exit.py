@@ -104,6 +104,15 @@ class EarlyExit(base.Wrapper):
         return term
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        own = (
+            "A text is answered by the first layer whose entropy, as a share "
+            f"of the largest possible, is below {self.speed:g}: its "
+            "`exit_layer`. Another `speed` may be given.",
+        )
+        return (*self.task.notes, *own)
+
+    @property
     def _chooses(self) -> bool:
         return bool(self.keep or self.mean_layer)
 

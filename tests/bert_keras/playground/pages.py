@@ -22,7 +22,7 @@ from bert_keras.tasks import (
     token_order,
     token_scores,
 )
-from bert_keras.wrappers import mix
+from bert_keras.wrappers import early_exit, mix
 from tests import sharp, tiny
 
 HOSTILE_LABELS = (
@@ -78,6 +78,13 @@ _MORE = {
     ),
     "denoising": lambda: _predictor(
         denoising.Denoising(seq_length=32).adapt([], tiny.tokenizer())
+    ),
+    "early_exit": lambda: _predictor(
+        early_exit.EarlyExit(
+            classification.Classification(
+                seq_length=32, labels=("bad", "fine", "good")
+            )
+        )
     ),
     "next_sentence": lambda: _predictor(
         next_sentence.NextSentence(seq_length=32)

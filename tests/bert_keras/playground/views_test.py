@@ -16,6 +16,7 @@ from tests.bert_keras.playground import pages
 VIEWS = {
     "causal_lm": views.Continuation,
     "classification": views.Classes,
+    "early_exit": views.EarlyExit,
     "pair": views.Classes,
     "multi_label": views.Classes,
     "hostile": views.Classes,
@@ -68,6 +69,16 @@ class ViewsTest(parameterized.TestCase):
             self.assertNotEmpty(session.examples)
         for example in session.examples:
             self.assertNotEmpty(session.answer(example)["blocks"])
+
+    def test_early_exits_name_the_layer(self):
+        session = pages.session("early_exit")
+        (answer,) = session.predictor.predict(["a good film"])
+        reply = session.answer({"text": "a good film"})
+        (message,) = find(reply, "message")
+        self.assertEqual(
+            message["text"],
+            f"Answered by layer {answer['exit_layer']} of 2.",
+        )
 
     @parameterized.parameters(*pages.CASES)
     @pytest.mark.slow_after(5)
