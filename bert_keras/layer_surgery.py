@@ -4,6 +4,7 @@ Each function returns a new model, whose answers are worse until it is trained.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
@@ -87,9 +88,9 @@ def keep_units(model: model_lib.BertModel, size: int) -> model_lib.BertModel:
         columns = np.concatenate(
             [kept + half * outer.shape[0] for half in range(halves)]
         )
-        changes[path] = lambda value, kept=kept: value[kept]
+        changes[path] = functools.partial(np.take, indices=kept, axis=0)
         for name in (inner, inner.replace("kernel", "bias")):
-            changes[name] = lambda value, at=columns: value[..., at]
+            changes[name] = functools.partial(np.take, indices=columns, axis=-1)
     return vocabulary_surgery.rebuild(
         model,
         dataclasses.replace(config, intermediate_size=size),

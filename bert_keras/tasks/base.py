@@ -544,6 +544,14 @@ class Task:
         return answer
 
     @property
+    def softmax_axes(self) -> Mapping[str, str | None]:
+        """The axis of the logits of each of `softmax_terms`, see target_axes.
+
+        That of the labels, unless the classes are the tokens of the row.
+        """
+        return {term: self.target_axes.get(term) for term in self.softmax_terms}
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on the answers, for the model card."""
         return ()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -56,6 +57,9 @@ class QuestionAnswering(base.Task):
 
     pipeline_tag = "question-answering"
     softmax_terms = _TERMS
+
+    # The classes are the tokens.
+    softmax_axes = types.MappingProxyType(dict.fromkeys(_TERMS, base.TOKENS))
 
     doc_stride: int = options.option(
         128,

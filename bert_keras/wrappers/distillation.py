@@ -11,11 +11,13 @@ from bert_keras import errors, heads, options, recorded_encoder
 from bert_keras import layers as layers_lib
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base as tasks
+from bert_keras.tokenizers import base as tokenizers
 from bert_keras.wrappers import base
 
 # Terms of states, and the head that makes their widths equal.
 COSINE, HIDDEN, ATTENTION = "cosine", "hidden", "attention"
 HEAD = "distillation"
+_ROWS = 64  # that a teacher answers at a time, for `store`
 
 
 @keras.saving.register_keras_serializable("bert_keras")
@@ -69,6 +71,12 @@ class Distillation(base.Wrapper):
         "For `distillation_hidden` and `distillation_attention` the teacher's "
         "layer of each layer, such as 2,4,6; empty: evenly spaced.",
     )
+    store: bool = options.option(
+        False,
+        "Ask the teacher once, before the first step, and store its answers "
+        "with the rows; not for states, and not in pretraining, whose masks "
+        "are drawn anew.",
+    )
     # Set by `bind`; neither saved nor compared.
     teachers: tuple[Any, ...] = dataclasses.field(
         default=(), repr=False, compare=False
@@ -90,6 +98,12 @@ class Distillation(base.Wrapper):
                 f"distillation: {self.unwrapped.name} reads what it predicts, "
                 "which a teacher does not get; leave the wrapper out.",
                 argument="wrappers",
+            )
+        if self.store and (self._state_weights or not self.soft):
+            raise errors.InputError(
+                "distillation_store keeps the teacher's answers, and it is to "
+                "teach its states as well; leave one of them out.",
+                argument="distillation_store",
             )
         if self.layers and not (self.hidden or self.attention):
             raise errors.InputError(
@@ -222,15 +236,98 @@ class Distillation(base.Wrapper):
         own = {HEAD: "projected states"} if self.hidden else {}
         return {**self.task.head_signatures, **own}
 
+    @property
+    def target_axes(  # type: ignore[override]  # of the inner task and more
+        self,
+    ) -> Mapping[str, str | None]:
+        axes = self.task.softmax_axes
+        stored = {soft: axes[term] for term, soft in self._stored.items()}
+        return {**self.task.target_axes, **stored}
+
+    @property
+    def _stored(self) -> dict[str, str]:
+        return self._soft_terms if self.store else {}
+
+    def make_targets(
+        self,
+        raw: tasks.Tensors,
+        features: tasks.Tensors,
+        tokenizer: tokenizers.Tokenizer,
+    ) -> tasks.Targets:
+        """Adds the teachers' distributions (W, ..., C), if they are stored."""
+        targets = dict(self.task.make_targets(raw, features, tokenizer))
+        if not self.store:
+            return targets
+        shares = self._shares_of_rows(self.task.add_derived_features(features))
+        for term, soft in self._stored.items():
+            _, weights = targets[term]
+            if self._of_tokens(term):
+                # Records have the same axes for both; see `randomize`.
+                tokens = tf.ones_like(shares[soft])
+                weights = weights[:, tf.newaxis] * tokens
+            targets[soft] = shares[soft], weights
+        return targets
+
+    def _of_tokens(self, term):
+        """Whether the classes are the tokens of a row, which has one weight."""
+        return self.task.softmax_axes[term] != self.task.target_axes.get(term)
+
+    def _shares_of_rows(self, features):
+        """Returns the distributions of all rows, some rows at a time."""
+        count = int(tf.shape(features["padding_mask"])[0])
+        parts = []
+        for start in range(0, count, _ROWS):
+            rows = {
+                name: value[start : start + _ROWS]
+                for name, value in features.items()
+            }
+            answers = [
+                self._answer(each, each.encoder, rows) for each in self.teachers
+            ]
+            parts.append(self._shares(answers, rows))
+        return {
+            soft: tf.concat([part[soft] for part in parts], axis=0)
+            for soft in self._stored.values()
+        }
+
+    def _shares(self, answers, features):
+        """Returns the teachers' distributions (B, ..., C) by soft term."""
+        return {
+            soft: mean_distribution(
+                [
+                    self.task.softmax_logits(answer, features, term)
+                    for answer in answers
+                ],
+                self.temperature,
+            )
+            for term, soft in self._soft_terms.items()
+        }
+
     def randomize(
         self, features: tasks.Tensors, targets: tasks.Targets, seeds: tf.Tensor
     ) -> tuple[tasks.Tensors, tasks.Targets]:
-        """Adds the weights of the teacher's terms; their labels are unused."""
+        """Adds the weights of the teacher's terms; their labels are unused.
+
+        InputError if the rows lack answers that should be stored.
+        """
+        missing = [
+            soft for soft in self._stored.values() if soft not in targets
+        ]
+        if missing:
+            raise errors.InputError(
+                "distillation_store: the records have no answers of a teacher, "
+                "which are stored when labelled rows are tokenized. Leave it "
+                "out.",
+                argument="distillation_store",
+            )
         features, targets = self.task.randomize(features, targets, seeds)
         targets = dict(targets)
         for term, soft in self._soft_terms.items():
-            if term in targets:
+            if not self.store and term in targets:
                 targets[soft] = targets[term]
+            elif self.store and self._of_tokens(term):
+                shares, weights = targets[soft]
+                targets[soft] = shares, weights[:, 0]
         is_token = tf.cast(features["padding_mask"] > 0, tf.float32)
         tokens = tf.reduce_sum(is_token, axis=1)
         for name in self._state_weights:
@@ -253,7 +350,7 @@ class Distillation(base.Wrapper):
         training: bool | None = False,
     ) -> tasks.Tensors:
         """Adds the teacher's answers and the losses of states, in training."""
-        if targets is None or not training:
+        if targets is None or not training or self.store:
             return self.task.forward(
                 encoder, heads, features, targets=targets, training=training
             )
@@ -274,14 +371,8 @@ class Distillation(base.Wrapper):
             for model, recorded in zip(self.teachers, teachers, strict=True)
         ]
         outputs = dict(outputs)
-        for term, soft in self._soft_terms.items():
-            outputs[soft] = mean_distribution(
-                [
-                    self.task.softmax_logits(answer, features, term)
-                    for answer in answers
-                ],
-                self.temperature,
-            )
+        if self.soft:
+            outputs |= self._shares(answers, features)
         if reads_states:
             outputs |= self._state_losses(
                 student.calls, teachers[0].calls, heads.get(HEAD)
@@ -343,12 +434,11 @@ class Distillation(base.Wrapper):
             for term, loss in self.task.loss(outputs, features, targets).items()
         }
         for term, soft in self._soft_terms.items():
-            if soft in outputs:
-                _, weights = targets[soft]
+            if soft in (targets if self.store else outputs):
+                stored, weights = targets[soft]
+                shares = stored if self.store else outputs[soft]
                 logits = self.task.softmax_logits(outputs, features, term)
-                divergence = divergence_from(
-                    outputs[soft], logits / self.temperature
-                )
+                divergence = divergence_from(shares, logits / self.temperature)
                 terms[soft] = tf.reduce_sum(divergence * weights)
         for name in self._state_weights:
             if name in outputs:

@@ -337,7 +337,7 @@ class EarlyExit(base.Wrapper):
 
     def _at(self, speed, predictions):
         """Returns the answers of the first layer that is surer than `speed`."""
-        logits = np.float32([answer[LAYERS] for answer in predictions])
+        logits = np.array([each[LAYERS] for each in predictions], np.float32)
         is_sure = exits.uncertainty(logits).numpy() < speed
         is_sure[:, -1] = True
         layers = is_sure.argmax(axis=1)

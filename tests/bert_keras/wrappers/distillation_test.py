@@ -23,8 +23,47 @@ from bert_keras.tasks import (
 from bert_keras.training import teachers
 from bert_keras.wrappers import distillation, mix
 from tests import sharp, tiny
+from tests.trainers import mains
 
 LABELS = ("bad", "good")
+
+_WORDS = "good bad fine dull old new".split()
+_QUESTIONS = [
+    {
+        "context": f"the {word} film was {other} . the story was {word}",
+        "qas": [
+            {
+                "id": f"{word} {other}",
+                "question": "is the film old ?",
+                "answers": [{"text": word, "answer_start": 4}],
+            }
+        ],
+    }
+    for word in _WORDS
+    for other in _WORDS[:2]
+]
+# Files to train tasks on, and the ends of their names.
+TRAINING = {
+    "classification": (
+        "text\tlabel\n"
+        + "".join(
+            f"{'the ' * (n % 5)}{word} film\t{('bad', 'so so', '好')[n % 3]}\n"
+            for n, word in enumerate(_WORDS * 2)
+        ),
+        ".tsv",
+    ),
+    "tagging": (
+        "".join(
+            f"the O\n{word} B-FILM\nfilm I-FILM\nis O\n很 B-人\n\n"
+            for word in _WORDS
+        ),
+        ".conll",
+    ),
+    "question_answering": (
+        json.dumps({"data": [{"title": "", "paragraphs": _QUESTIONS}]}),
+        ".json",
+    ),
+}
 
 
 def softmax(x):
@@ -468,6 +507,50 @@ class RunsTest(absltest.TestCase):
             np.testing.assert_allclose(
                 losses[f"soft_{term}"], expected, rtol=1e-3, atol=1e-6
             )
+
+    def test_stored_answers_train_as_computed_ones(self):
+        folder = self.create_tempdir().full_path
+        for name, (text, ending) in TRAINING.items():
+            teacher = os.path.join(folder, name)
+            found = sharp.make(name)
+            checkpoint.save(teacher, found.model, found.tokenizer, step=0)
+            start = os.path.join(folder, f"{name}_start")
+            network = bert.BertEncoder(
+                tiny.bert_for(name, dropout=0.0, attention_dropout=0.0)
+            )
+            checkpoint.save(
+                start,
+                model_lib.BertModel(network, None),
+                tiny.tokenizer(),
+                step=0,
+            )
+            path = mains.write(os.path.join(folder, name + ending), text)
+            losses = []
+            for store in (False, True):
+                output = os.path.join(folder, f"{name}{store}")
+                bert_keras.finetune(
+                    start,
+                    path,
+                    task=name,
+                    output=output,
+                    seq_length=found.task.seq_length,
+                    epochs=2,
+                    batch_size=4,
+                    learning_rate=1e-3,
+                    report_to="",
+                    log_every=1,
+                    wrappers="distillation",
+                    distillation_teacher=teacher,
+                    distillation_hard=0.0,
+                    distillation_store=store,
+                )
+                with open(
+                    os.path.join(output, "log.jsonl"), encoding="utf-8"
+                ) as file:
+                    log = [json.loads(line) for line in file]
+                losses.append([row["loss"] for row in log if "loss" in row])
+            self.assertGreater(len(losses[0]), 3)
+            np.testing.assert_allclose(*losses, rtol=1e-3, err_msg=name)
 
     def test_masked_lm_distills_too(self):
         task = masked_lm.MaskedLM(objective="none").adapt([], tiny.tokenizer())
