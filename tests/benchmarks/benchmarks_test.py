@@ -183,6 +183,32 @@ class TinyModelsTest(parameterized.TestCase):
         table = self.run_main(name, *flags, f"--data={data}", "--examples=12")
         self.assertIn("12", table)
 
+    def test_pretraining_race_logs_losses_in_time(self):
+        words = tiny.WORDS
+        lines = [f"the {a} is {b} .\n" for a in words for b in words]
+        folder = self.create_tempdir().full_path
+        prepared = run(
+            *("-m", "trainers.prepare", "--vocab_size=60", "--seq_length=16"),
+            *("--dev_fraction=0.2", "--sentence_objective=none"),
+            f"--input={self.write('corpus.txt', lines)}",
+            f"--output={folder}/records",
+        )
+        self.assertEqual(prepared.returncode, 0, prepared.stderr)
+        out = self.run_main(
+            "pretraining_race",
+            *(f"--records={folder}/records", f"--output={folder}/race"),
+            *("--sides=bert_keras", "--layers=1", "--width=64"),
+            *("--minutes=0.4", "--turn_seconds=12", "--evaluate_every=20"),
+            *("--dev_batches=2", "--batch_size=8"),
+        )
+        self.assertIn("bert_keras:", out)
+        path = os.path.join(folder, "race", "race.json")
+        with open(path, encoding="utf-8") as file:
+            losses = json.load(file)["bert_keras"]
+        self.assertGreater(losses[0][2], losses[-1][2])
+        self.assertBetween(losses[-1][0], losses[0][0], 24)
+        self.assertTrue(os.path.exists(os.path.join(folder, "race/race.png")))
+
     def test_tflite_parity_compares_whatever_the_metric_is(self):
         predictor = sharp.make_classifier(problem_type="regression")
         words = [word for word in tiny.WORDS if word.isalpha()][:9]
