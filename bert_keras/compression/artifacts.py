@@ -1,8 +1,6 @@
 """Writes the artifact of a candidate, and measures the artifact itself."""
 
 import contextlib
-import logging
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -107,14 +105,6 @@ def cpu_flags() -> set[str]:
     return set(lines[0].partition(":")[2].split()) if lines else set()
 
 
-def megabytes(path: str) -> float:
-    """Returns the size of a file, or of all files in a folder, in 10^6 bytes."""
-    paths = [path] if os.path.isfile(path) else []
-    for where, _, names in os.walk(path):
-        paths += [os.path.join(where, name) for name in names]
-    return sum(map(os.path.getsize, paths)) / 1e6
-
-
 def measure(
     candidate: ladder.Candidate,
     path: str,
@@ -126,7 +116,8 @@ def measure(
     """Answers the examples with the artifact at `path`, one text a request.
 
     The time is that from the text to its label: with the tokenizer, which a
-    TFLite file does not contain.
+    TFLite file does not contain. Of one thread it is the processor's time,
+    which other processes on the machine change little.
 
     Raises ExportError if an answer contains NaN or infinity.
     """
@@ -137,13 +128,14 @@ def measure(
         }
         for example in examples
     ]
+    clock = time.process_time if threads == 1 else time.perf_counter
     if candidate.artifact == ladder.TFLITE:
-        answers, seconds = _ask(tflite_answer(path, model, threads), requests)
+        answer = tflite_answer(path, model, threads)
+        answers, seconds = _ask(answer, requests, clock)
     else:
         with _session(threads) as session:
-            answers, seconds = _ask(
-                saved_model_answer(path, session), requests
-            )
+            answer = saved_model_answer(path, session)
+            answers, seconds = _ask(answer, requests, clock)
     joined = {
         name: tf.constant(np.concatenate([each[name] for each in answers]))
         for name in answers[0]
@@ -160,7 +152,7 @@ def measure(
 
 
 def _ask(
-    answer: Answer, requests: Sequence[Texts]
+    answer: Answer, requests: Sequence[Texts], clock: Callable[[], float]
 ) -> tuple[list[dict[str, np.ndarray]], list[float]]:
     """Returns the answers, (1, ...) each, and the seconds that each took."""
     for request in requests[:WARM_UP]:
@@ -170,9 +162,9 @@ def _ask(
         "measuring", total=len(requests), unit="texts"
     ) as progress:
         for number, request in enumerate(requests, start=1):
-            began = time.perf_counter()
+            began = clock()
             outputs = answer(request)
-            seconds.append(time.perf_counter() - began)
+            seconds.append(clock() - began)
             answers.append(
                 {name: np.asarray(value) for name, value in outputs.items()}
             )
@@ -201,10 +193,9 @@ def _session(threads: int) -> Iterator[Any]:
 
 def saved_model_answer(path: str, session: Any) -> Answer:
     """Loads a SavedModel into a session; returns its text signature."""
-    with _without_warnings():
-        loaded = tf.compat.v1.saved_model.load(
-            session, [tf.saved_model.SERVING], path
-        )
+    loaded = tf.compat.v1.saved_model.load(
+        session, [tf.saved_model.SERVING], path
+    )
     signature = loaded.signature_def[signatures.TEXT]
     names = list(signature.inputs)
     run = session.make_callable(
@@ -212,18 +203,6 @@ def saved_model_answer(path: str, session: Any) -> Answer:
         [signature.inputs[name].name for name in names],
     )
     return lambda texts: run(*(texts[name] for name in names))
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Hides that TensorFlow 2 prefers loading without a session."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def tflite_answer(

@@ -46,15 +46,19 @@ class Candidate:
     speed: float | None = None
 
 
+# What the others are compared with.
+ORIGINAL = Candidate("original", Recipe(), SAVED_MODEL)
+
+
 def ladder(num_layers: int) -> tuple[Candidate, ...]:
     """Returns the candidates for a network of so many layers.
 
-    The first one is the original, which the others are compared with.
+    The first one is ORIGINAL.
     """
-    original, trimmed = Recipe(), Recipe(trimmed=True)
+    original, trimmed = ORIGINAL.recipe, Recipe(trimmed=True)
     exits = Recipe(early_exit=True)
     candidates = [
-        Candidate("original", original, SAVED_MODEL),
+        ORIGINAL,
         Candidate("original-bfloat16", original, SAVED_MODEL, "bfloat16"),
         Candidate("original-tflite", original, TFLITE),
         Candidate("original-dynamic", original, TFLITE, "dynamic"),
@@ -75,9 +79,7 @@ def ladder(num_layers: int) -> tuple[Candidate, ...]:
         ]
     for count in students[:1]:
         name, both = f"layers-{count}-trimmed", Recipe(count, trimmed=True)
-        candidates.append(
-            Candidate(f"{name}-dynamic", both, TFLITE, "dynamic")
-        )
+        candidates.append(Candidate(f"{name}-dynamic", both, TFLITE, "dynamic"))
     return tuple(candidates)
 
 
@@ -110,6 +112,6 @@ def chosen(
         )
     return tuple(
         each
-        for number, each in enumerate(candidates)
-        if number == 0 or not wanted or each.name in wanted
+        for each in candidates
+        if each == ORIGINAL or not wanted or each.name in wanted
     )

@@ -17,9 +17,10 @@ FILE = "result.json"  # in the candidate's folder; written last
 class Result:
     """The measurements of a candidate, or why there are none.
 
-    artifact: the path of the SavedModel's version or of the .tflite file.
+    artifact: the SavedModel's version or the .tflite file, as a path in the
+    output folder.
     metrics: those of the artifact's answers on the dev rows, the first one
-    is what candidates are compared by. milliseconds: the median time of a
+    which candidates are compared by. milliseconds: the median time of a
     text. megabytes: the size of the artifact, in 10^6 bytes. error: "" if the
     candidate was measured.
     """
