@@ -1,4 +1,4 @@
-"""Makes a fine-tuned classifier smaller and faster, in ways that it measures.
+"""Tries smaller and faster forms of a fine-tuned classifier; recommends one.
 
   bert-keras compress --checkpoint=runs/sst2 --train=train.tsv \\
       --dev=dev.tsv --output=small --target=5x

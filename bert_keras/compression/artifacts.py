@@ -174,12 +174,14 @@ def _ask(
 
 @contextlib.contextmanager
 def _session(threads: int) -> Iterator[Any]:
-    """Yields a session with so many threads, in a graph of its own.
+    """Yields a session on so many threads of the CPU, in a graph of its own.
 
     tf.saved_model.load would compute on the threads of the process, whose
     number is fixed once TensorFlow has run. TF Serving has sessions, too.
     """
     config = tf.compat.v1.ConfigProto(
+        device_count={"GPU": 0},  # as a TFLite file is measured
+        allow_soft_placement=True,
         intra_op_parallelism_threads=threads,
         inter_op_parallelism_threads=1,
         use_per_session_threads=True,

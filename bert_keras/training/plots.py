@@ -196,7 +196,9 @@ def compression(
         axes.set_xlabel(label)
         axes.grid(alpha=0.3)
         axes.margins(0.12)
-        axes.scatter(values, scores, c=colors, zorder=2)
+        for value, score, color in zip(values, scores, colors, strict=True):
+            above = 3 if color == "tab:orange" else 2
+            axes.scatter(value, score, c=color, zorder=above)
     plots[0].set_ylabel(metric)
     figure.legend(
         handles=[
@@ -212,17 +214,21 @@ def compression(
             )
         ],
         loc="outside right center",
-        title="orange: recommended",
+        title="orange: recommended, or nearest",
     )
     figure.draw_without_rendering()  # determines where the points are
     for axes, values in zip(plots, costs.values(), strict=True):
         points = np.column_stack([values, scores])
-        for numbers in _close(axes.transData.transform(points)):
+        pixels = axes.transData.transform(points)
+        for numbers in _labelled_together(pixels):
+            inside = axes.transAxes.inverted().transform(pixels[numbers[0]])
+            at_edge = bool(inside[0] > 0.8)
             axes.annotate(
                 ", ".join(str(number + 1) for number in numbers),
                 points[numbers[0]],
-                xytext=(4, 4),
+                xytext=(-4 if at_edge else 4, 4),
                 textcoords="offset points",
+                ha="right" if at_edge else "left",
                 fontsize=9,
             )
     return _png(figure)
@@ -234,12 +240,18 @@ def _minor_tick(value: float, position: int) -> str:
     return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
-def _close(points: np.ndarray, distance: float = 14) -> list[list[int]]:
-    """Groups points (N, 2), in pixels, whose labels would cover each other."""
+def _labelled_together(pixels: np.ndarray) -> list[list[int]]:
+    """Groups points (N, 2) whose labels would cover each other.
+
+    A label is 14 pixels high and begins at the leftmost point of its group;
+    the numbers of a group are in the order of their points, from the left.
+    """
     groups: list[list[int]] = []
-    for number, point in enumerate(points):
+    for number in map(int, np.argsort(pixels[:, 0], kind="stable")):
         for group in groups:
-            if np.abs(points[group[0]] - point).max() < distance:
+            right, up = pixels[number] - pixels[group[0]]
+            # "12, " is up to 28 pixels wide.
+            if abs(up) < 14 and right < 28 * len(group):
                 group.append(number)
                 break
         else:

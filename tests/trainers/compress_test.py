@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from bert_keras import checkpoint, errors, predictor, verification
+from bert_keras import (
+    checkpoint,
+    errors,
+    predictor,
+    verification,
+    vocabulary_surgery,
+)
 from bert_keras import model as model_lib
 from bert_keras.compression import artifacts, checkpoints, ladder, search
 from bert_keras.tasks import classification
@@ -311,6 +317,11 @@ class SearchTest(Case):
             mock.patch.object(
                 checkpoints.finetune, "run", wraps=finetune.run
             ) as run,
+            mock.patch.object(
+                checkpoints.vocabulary_surgery,
+                "prune_tokens",
+                wraps=vocabulary_surgery.prune_tokens,
+            ) as prune_tokens,
         ):
             measured.stop_at = "trimmed"
             with self.assertRaises(KeyboardInterrupt):
@@ -341,6 +352,7 @@ class SearchTest(Case):
         # Once for the stopped search, once to continue it (which returns at
         # once), and once for the other one.
         self.assertEqual(run.call_count, 3)
+        self.assertEqual(prune_tokens.call_count, 2)
 
     @pytest.mark.slow
     def test_a_stopped_search_finds_what_another_one_does(self):
