@@ -1,9 +1,11 @@
 """Writes the artifact of a candidate, and measures the artifact itself."""
 
 import contextlib
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,13 +131,14 @@ def measure(
         for example in examples
     ]
     clock = time.process_time if threads == 1 else time.perf_counter
-    if candidate.artifact == ladder.TFLITE:
-        answer = tflite_answer(path, model, threads)
+    is_tflite = candidate.artifact == ladder.TFLITE
+    with tf.device("CPU"), on_processors(threads):
+        answer = (
+            tflite_answer(path, model, threads)
+            if is_tflite
+            else saved_model_answer(path)
+        )
         answers, seconds = _ask(answer, requests, clock)
-    else:
-        with _session(threads) as session:
-            answer = saved_model_answer(path, session)
-            answers, seconds = _ask(answer, requests, clock)
     joined = {
         name: tf.constant(np.concatenate([each[name] for each in answers]))
         for name in answers[0]
@@ -173,38 +176,41 @@ def _ask(
 
 
 @contextlib.contextmanager
-def _session(threads: int) -> Iterator[Any]:
-    """Yields a session on so many threads of the CPU, in a graph of its own.
+def on_processors(count: int) -> Iterator[None]:
+    """Runs all threads of this process on so many processors, on Linux.
 
-    tf.saved_model.load would compute on the threads of the process, whose
-    number is fixed once TensorFlow has run. TF Serving has sessions, too.
+    The number of TensorFlow's threads is fixed once it has run, and trainings
+    use all of them; where there are fewer processors, they take turns.
     """
-    config = tf.compat.v1.ConfigProto(
-        device_count={"GPU": 0},  # as a TFLite file is measured
-        allow_soft_placement=True,
-        intra_op_parallelism_threads=threads,
-        inter_op_parallelism_threads=1,
-        use_per_session_threads=True,
-    )
-    with (
-        tf.Graph().as_default() as graph,
-        tf.compat.v1.Session(graph=graph, config=config) as session,
-    ):
-        yield session
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    # The first processor is often the one that serves the system.
+    _move_threads(set(sorted(allowed)[-count:]))
+    try:
+        yield
+    finally:
+        _move_threads(allowed)
 
 
-def saved_model_answer(path: str, session: Any) -> Answer:
-    """Loads a SavedModel into a session; returns its text signature."""
-    loaded = tf.compat.v1.saved_model.load(
-        session, [tf.saved_model.SERVING], path
-    )
-    signature = loaded.signature_def[signatures.TEXT]
-    names = list(signature.inputs)
-    run = session.make_callable(
-        {name: info.name for name, info in signature.outputs.items()},
-        [signature.inputs[name].name for name in names],
-    )
-    return lambda texts: run(*(texts[name] for name in names))
+def _move_threads(processors: AbstractSet[int]) -> None:
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):  # it has ended
+            os.sched_setaffinity(int(thread), processors)
+
+
+def saved_model_answer(path: str) -> Answer:
+    """Loads a SavedModel; returns its signature of texts."""
+    served = tf.saved_model.load(path)
+
+    def answer(texts):
+        # Looked up in the object, which keeps the weights alive.
+        return served.signatures[signatures.TEXT](
+            **{name: tf.constant(value) for name, value in texts.items()}
+        )
+
+    return answer
 
 
 def tflite_answer(

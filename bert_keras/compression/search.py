@@ -91,7 +91,11 @@ class CompressSettings:
         maximum=base.MAX_TOKENS,
     )
     threads: int = options.option(
-        1, "Threads that an artifact is measured with.", minimum=1, maximum=1024
+        1,
+        "Processors, and threads of a TFLite file, that an artifact is "
+        "measured on.",
+        minimum=1,
+        maximum=1024,
     )
     epochs: int = options.option(3, "Passes over the training rows.", minimum=1)
     batch_size: int = options.option(
@@ -186,10 +190,9 @@ def _compress(settings: CompressSettings, target: results_lib.Target) -> Report:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Hides TensorFlow's warnings on what is intended here.
+    """Hides TensorFlow's warnings on graphs that are traced again.
 
-    These are graphs that each training and each export traces anew, and a
-    SavedModel that is loaded into a session.
+    Each training and each export has graphs of its own.
     """
     logger = tf.get_logger()
     level = logger.level

@@ -222,6 +222,23 @@ class MeasureTest(Case):
 
         self.assertLess(self.answering(answer).milliseconds, 25)
 
+    def test_all_threads_share_the_processors_that_are_measured_on(self):
+        before = os.sched_getaffinity(0)
+        moved = []
+        with (
+            mock.patch.object(os, "sched_getaffinity", lambda _: {4, 0, 7}),
+            mock.patch.object(
+                os, "sched_setaffinity", lambda *each: moved.append(each)
+            ),
+        ):
+            with artifacts.on_processors(2):
+                threads = {int(each) for each in os.listdir("/proc/self/task")}
+                self.assertEqual({thread for thread, _ in moved}, threads)
+                self.assertEqual([m for _, m in moved], [{4, 7}] * len(moved))
+                moved.clear()
+        self.assertIn((os.getpid(), {0, 4, 7}), moved)
+        self.assertEqual(os.sched_getaffinity(0), before)
+
     def test_answers_that_are_no_numbers_are_an_error(self):
         nan = float("nan")
         answer = {"label": [b"bad"], "score": [nan], "scores": [[nan, nan]]}
