@@ -16,7 +16,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         *("train", "dev", "dev_fraction", "data", "records", "input"),
         *("text_field", "columns", "target_suffix", "on_bad_row"),
         *("skip_labels", "seq_length"),
-        *("word", "text", "candidates"),
+        *("word", "text", "target", "candidates"),
         *("bucket_lengths", "tokenizer", "model_type", "vocab", "vocab_size"),
         *("lowercase", "format", "sentence_objective", "packing"),
         *("dupe_factor", "deduplicate"),
@@ -55,7 +55,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Serving": (
         *("max_characters", "max_entities", "quantization", "strings"),
         *("max_drop", "server", "url", "deadline", "start_up"),
-        *("host", "port"),
+        *("host", "port", "threads"),
     ),
 }
 REST = "Task"

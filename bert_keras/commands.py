@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "words": "trainers.words",
     "playground": "trainers.playground",
     "convert": "trainers.convert",
+    "compress": "trainers.compress",
     "describe": "trainers.describe",
     "probe": "trainers.probe",
     "export-savedmodel": "export.saved_model",

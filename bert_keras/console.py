@@ -4,12 +4,19 @@ It also has the code that main functions share and that does not depend on how
 flags are defined.
 """
 
+import contextlib
 import html
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any
 
 import numpy as np
@@ -175,6 +182,17 @@ def be_quiet() -> None:
     console.quiet = output.quiet = True
 
 
+@contextlib.contextmanager
+def without_tables() -> Iterator[None]:
+    """Hides tables, of a part of a command; progress and messages are shown."""
+    before = output.quiet
+    output.quiet = True
+    try:
+        yield
+    finally:
+        output.quiet = before
+
+
 def table(title: str, values: Mapping[str, Any]) -> None:
     """Prints the closing table on standard output: results and metrics."""
     output.print(title, style="bold", soft_wrap=True)
@@ -224,10 +242,15 @@ def numbers(
 
 def size_of(path: str) -> str:
     """Formats the size of a local file, or of all files in a folder."""
+    return bytes_text(num_bytes(path))
+
+
+def num_bytes(path: str) -> int:
+    """Returns the size of a local file, or of all files in a folder."""
     paths = [path] if os.path.isfile(path) else []
     for where, _, names in os.walk(path):
         paths += [os.path.join(where, name) for name in names]
-    return bytes_text(sum(map(os.path.getsize, paths)))
+    return sum(map(os.path.getsize, paths))
 
 
 def bytes_text(size: float) -> str:

@@ -32,6 +32,7 @@ SETTINGS = (
         )
     ),
     "bert_keras.training.evaluate.EvaluateSettings",
+    "bert_keras.compression.search.CompressSettings",
     "trainers.convert.Settings",
     "trainers.playground.Settings",
     "trainers.probe.Settings",

@@ -3,10 +3,11 @@
 import functools
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.figure
+import matplotlib.lines
 import matplotlib.text
 import numpy as np
 import tensorflow as tf
@@ -169,6 +170,93 @@ def probes(
     axes.set_xlabel("layer (0: embeddings)")
     axes.legend()
     return _png(figure)
+
+
+def compression(
+    names: Sequence[str],
+    scores: Sequence[float],
+    costs: Mapping[str, Sequence[float]],
+    *,
+    metric: str,
+    chosen: str,
+) -> bytes:
+    """Plots candidates: a metric over each of their costs; returns a PNG.
+
+    scores: (candidates,). costs: {label of the axis: (candidates,)}, above 0.
+    chosen: the name of the candidate to highlight. The points are numbered,
+    from 1, as names would cover each other, and listed beside the plots.
+    """
+    figure = matplotlib.figure.Figure((10, 4.5), layout="constrained")
+    plots = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+    colors = ["tab:orange" if name == chosen else "tab:blue" for name in names]
+    for axes, (label, values) in zip(plots, costs.items(), strict=True):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(_minor_tick)
+        axes.set_xlabel(label)
+        axes.grid(alpha=0.3)
+        axes.margins(0.12)
+        for value, score, color in zip(values, scores, colors, strict=True):
+            above = 3 if color == "tab:orange" else 2
+            axes.scatter(value, score, c=color, zorder=above)
+    plots[0].set_ylabel(metric)
+    figure.legend(
+        handles=[
+            matplotlib.lines.Line2D(
+                *([], []),
+                color=color,
+                marker="o",
+                linestyle="",
+                label=f"{number}  {name}",
+            )
+            for number, (name, color) in enumerate(
+                zip(names, colors, strict=True), start=1
+            )
+        ],
+        loc="outside right center",
+        title="orange: recommended, or nearest",
+    )
+    figure.draw_without_rendering()  # determines where the points are
+    for axes, values in zip(plots, costs.values(), strict=True):
+        points = np.column_stack([values, scores])
+        pixels = axes.transData.transform(points)
+        for numbers in _labelled_together(pixels):
+            inside = axes.transAxes.inverted().transform(pixels[numbers[0]])
+            at_edge = bool(inside[0] > 0.8)
+            axes.annotate(
+                ", ".join(str(number + 1) for number in numbers),
+                points[numbers[0]],
+                xytext=(-4 if at_edge else 4, 4),
+                textcoords="offset points",
+                ha="right" if at_edge else "left",
+                fontsize=9,
+            )
+    return _png(figure)
+
+
+def _minor_tick(value: float, position: int) -> str:
+    """Labels 2 and 5 of each decade, of a logarithmic axis."""
+    del position
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
+
+
+def _labelled_together(pixels: np.ndarray) -> list[list[int]]:
+    """Groups points (N, 2) whose labels would cover each other.
+
+    A label is 14 pixels high and begins at the leftmost point of its group;
+    the numbers of a group are in the order of their points, from the left.
+    """
+    groups: list[list[int]] = []
+    for number in map(int, np.argsort(pixels[:, 0], kind="stable")):
+        for group in groups:
+            right, up = pixels[number] - pixels[group[0]]
+            # "12, " is up to 28 pixels wide.
+            if abs(up) < 14 and right < 28 * len(group):
+                group.append(number)
+                break
+        else:
+            groups.append([number])
+    return groups
 
 
 def check_picture(path: str, argument: str = "output") -> None:

@@ -9,6 +9,7 @@ import sys
 from absl.testing import absltest, parameterized
 
 from bert_keras import command_help
+from bert_keras.compression import search
 from bert_keras.training import evaluate
 from bert_keras.training import settings as settings_lib
 
@@ -30,6 +31,7 @@ class CommandHelpTest(parameterized.TestCase):
         settings_lib.PretrainSettings,
         settings_lib.FinetuneSettings,
         evaluate.EvaluateSettings,
+        search.CompressSettings,
     )
     def test_every_setting_of_a_command_is_in_one_group(self, settings):
         grouped = [

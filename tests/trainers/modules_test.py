@@ -43,6 +43,14 @@ class ModulesTest(absltest.TestCase):
                 "checkpoint": start,
                 "output": f"{folder}/converted",
             },
+            "trainers.compress": {
+                "checkpoint": start,
+                "train": rows,
+                "dev": rows,
+                "output": f"{folder}/small",
+                "target": "1x",
+                "candidates": "original",
+            },
             "trainers.finetune": {
                 "init": start,
                 "train": rows,

@@ -72,5 +72,26 @@ class ContextsTest(absltest.TestCase):
         self.assertEqual(many[-1][0], str(plots.MAX_CONTEXTS))
 
 
+class CompressionTest(absltest.TestCase):
+    def test_points_are_numbered_and_near_ones_together_from_the_left(self):
+        with mock.patch.object(figure.Figure, "savefig"):
+            with mock.patch.object(axes.Axes, "annotate") as annotate:
+                plots.compression(
+                    ["a", "b", "c", "d"],
+                    [0.5, 0.5, 0.9, 0.5],
+                    {"ms": [10.1, 10.0, 10.0, 1.0], "MB": [1, 10, 100, 1000]},
+                    metric="accuracy",
+                    chosen="b",
+                )
+        drawn = [(call.args[0], *call.args[1]) for call in annotate.mock_calls]
+        self.assertCountEqual(
+            drawn[:3], [("2, 1", 10.0, 0.5), ("3", 10.0, 0.9), ("4", 1.0, 0.5)]
+        )
+        self.assertCountEqual(
+            drawn[3:],
+            [("1", 1, 0.5), ("2", 10, 0.5), ("3", 100, 0.9), ("4", 1000, 0.5)],
+        )
+
+
 if __name__ == "__main__":
     absltest.main()

@@ -1,0 +1,1 @@
+"""Tries smaller and faster forms of a classifier and recommends one."""
