@@ -15,6 +15,7 @@ from tests import tiny
 FIELDS = {
     "embedding_sum": False,
     "embedding_size": 8,
+    "token_rank": 4,
     "residual": False,
     "shared_query_key": True,
     "num_layers": 3,
@@ -53,8 +54,8 @@ class FieldsTogetherTest(parameterized.TestCase):
         self.assertEqual((rows > 0).tolist(), [False, True, False])
 
     def test_parameters_by_formula(self):
-        """H = 16, E = 8, 3 layers, of which the first two share attention."""
-        tables = (len(tiny.VOCABULARY) + 2 + 64 + 3) * 8
+        """H = 16, E = 8, R = 4, 3 layers; the first two share attention."""
+        tables = (len(tiny.VOCABULARY) + 8) * 4 + (2 + 64 + 3) * 8
         combine, norm = 4 * 8 * 16 + 16, 2 * 16
         attention = 16 * 32 + 32 + 16 * 16 + 16 + norm
         feed_forward = 16 * 32 + 32 + 32 * 16 + 16 + norm
