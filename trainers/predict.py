@@ -18,6 +18,7 @@ or with --vectors the vectors of its tokens, padded with 0. The same command
 continues it if it was stopped.
 """
 
+import collections
 import dataclasses
 import itertools
 import os
@@ -63,6 +64,11 @@ class Settings:
     modules: str = options.option("", options.MODULES, identity=False)
     input: str = options.option("", "File to read; empty: standard input.")
     output: str = options.option("", "File to write; empty: standard output.")
+    copy_texts: bool = options.option(
+        False,
+        "Write the texts of each row before its answer: texts that a teacher "
+        "has labelled so are rows to train on.",
+    )
     dtype: str = options.option(
         DTYPE,
         "Type of the numbers of an .npy file; int8 is 127 times a value from "
@@ -96,6 +102,36 @@ def predict(
         for number, line in enumerate(lines, start=1)
     )
     return model.stream(examples, **batching)
+
+
+def with_texts(
+    model: predictor.Predictor,
+    lines: Iterable[str | base.Example],
+    **batching: int,
+) -> Iterator[dict[str, Any]]:
+    """Yields the answers of `predict`, each behind the texts of its row.
+
+    Raises InputError if an answer has a field with the name of a text column.
+    """
+    texts: collections.deque[dict[str, str]] = collections.deque()
+
+    def remembered():
+        for number, line in enumerate(lines, start=1):
+            example = _example(model, line, number)
+            texts.append(
+                {name: example[name] for name in model.task.text_columns}
+            )
+            yield example
+
+    for answer in model.stream(remembered(), **batching):
+        row = texts.popleft()
+        if both := row.keys() & answer.keys():
+            raise errors.InputError(
+                f"copy_texts: an answer of {model.task.name} has "
+                f"{', '.join(sorted(both))} itself; leave it out.",
+                argument="copy_texts",
+            )
+        yield {**row, **answer}
 
 
 def predict_from(
@@ -163,11 +199,12 @@ def main() -> None:
     if settings.output.endswith(".npy"):
         _write_vectors(model, lines, settings)
         return
+    answer = with_texts if settings.copy_texts else predict
     # A pipe's writer may wait for each answer; a file allows batches.
     if settings.input or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode):
-        answers = predict(model, lines, batch_size=settings.batch_size)
+        answers = answer(model, lines, batch_size=settings.batch_size)
     else:
-        answers = predict(model, lines, batch_size=1, ahead=1)
+        answers = answer(model, lines, batch_size=1, ahead=1)
     if settings.output:
         with tf.io.gfile.GFile(settings.output, "w") as file:
             _write(answers, file)
@@ -186,6 +223,12 @@ def _task(
             f"dtype={settings.dtype} has no effect without an output that "
             "ends in .npy; leave it out.",
             argument="dtype",
+        )
+    if settings.copy_texts and is_array:
+        raise errors.InputError(
+            f"copy_texts: an array, output={settings.output}, has no texts; "
+            "name a .jsonl file.",
+            argument="copy_texts",
         )
     if not settings.vectors:
         return settings.task or None

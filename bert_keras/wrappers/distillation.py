@@ -17,6 +17,7 @@ from bert_keras.wrappers import base
 # Terms of states, and the head that makes their widths equal.
 COSINE, HIDDEN, ATTENTION = "cosine", "hidden", "attention"
 HEAD = "distillation"
+_CLASSES = ("labels", "types", "intents")  # fields of tasks
 _ROWS = 64  # that a teacher answers at a time, for `store`
 
 
@@ -165,11 +166,14 @@ class Distillation(base.Wrapper):
                 argument="distillation_teacher",
             )
         loaded = tuple(map(load, paths))
+        own = self.task
+        if self.soft and loaded[0].model.task:
+            own = _with_classes_of(own, loaded[0].model.task)
         for path, teacher in zip(paths, loaded, strict=True):
-            self._check_teacher(path, teacher.model.task)
+            self.with_task(own)._check_teacher(path, teacher.model.task)
         return dataclasses.replace(
             self,
-            task=self.task.bind(load),
+            task=own.bind(load),
             teachers=tuple(teacher.model for teacher in loaded),
         )
 
@@ -444,6 +448,23 @@ class Distillation(base.Wrapper):
             if name in outputs:
                 terms[name] = tf.reduce_sum(outputs[name])
         return terms
+
+
+def _with_classes_of(task: tasks.Task, teacher: tasks.Task) -> tasks.Task:
+    """Returns the task with all classes of a teacher that has its own.
+
+    A teacher may know classes that the rows do not have, such as texts that it
+    has labelled itself.
+    """
+    changes = {}
+    for name in _CLASSES:
+        own = getattr(task.unwrapped, name, None)
+        known = getattr(teacher.unwrapped, name, None)
+        if own and known and own != known and {*own} <= {*known}:
+            changes[name] = known
+    if any(getattr(task.unwrapped, name, ()) for name in ("weights", "counts")):
+        return task  # those are of its own classes
+    return task.with_settings(**changes) if changes else task
 
 
 def _is_causal(config: networks.NetworkConfig) -> bool:

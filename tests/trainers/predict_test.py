@@ -225,5 +225,62 @@ class GenerationTest(parameterized.TestCase):
         self.assertRegex(error, f"^error: {words}.*\\Z")
 
 
+class CopyTextsTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = self.create_tempdir().full_path
+
+    def save(self, task):
+        path = os.path.join(self.folder, task)
+        checkpoint.save(path, sharp.make(task).model, tiny.tokenizer(), step=1)
+        return path
+
+    def test_texts_stand_before_their_answers(self):
+        texts = ["a good film", "很 好", "dull"] * 30
+        path = mains.write(
+            os.path.join(self.folder, "texts.txt"), "\n".join(texts) + "\n"
+        )
+        model = self.save("classification")
+        written = {}
+        for copies in (False, True):
+            code, out, said = mains.call(
+                "trainers.predict",
+                checkpoint=model,
+                input=path,
+                copy_texts=copies,
+                batch_size=4,
+            )
+            self.assertEqual(code, 0, said)
+            written[copies] = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual(
+            written[True],
+            [
+                {"text": text, **answer}
+                for text, answer in zip(texts, written[False], strict=True)
+            ],
+        )
+
+    def test_fields_of_the_same_name_are_refused(self):
+        path = mains.write(os.path.join(self.folder, "a.txt"), "a film\n")
+        code, _, said = mains.call(
+            "trainers.predict",
+            checkpoint=self.save("tagging"),
+            input=path,
+            copy_texts=True,
+        )
+        self.assertEqual(code, 1)
+        self.assertIn("an answer of tagging has text itself", said)
+
+    def test_an_array_has_no_texts(self):
+        code, _, said = mains.call(
+            "trainers.predict",
+            checkpoint=self.save("embedding"),
+            output=os.path.join(self.folder, "x.npy"),
+            copy_texts=True,
+        )
+        self.assertEqual(code, 1)
+        self.assertIn("has no texts", said)
+
+
 if __name__ == "__main__":
     absltest.main()

@@ -355,6 +355,28 @@ class LossesTest(parameterized.TestCase):
         self.assertEqual(set(evaluated), {"label"})
 
 
+class ClassesTest(absltest.TestCase):
+    def bound(self, labels, **settings):
+        teacher = teacher_of(
+            classification.Classification(labels=("bad", "good", "old"))
+        )
+        task = distillation.Distillation(
+            classification.Classification(labels=labels, **settings),
+            teacher="teacher",
+        )
+        return task.bind(lambda path: teacher).labels
+
+    def test_the_teachers_are_known_that_no_row_has(self):
+        self.assertEqual(self.bound(("good",)), ("bad", "good", "old"))
+        self.assertEqual(self.bound(("old", "bad")), ("bad", "good", "old"))
+
+    def test_others_are_refused(self):
+        with self.assertRaisesRegex(errors.InputError, "the same answers"):
+            self.bound(("bad", "new"))
+        with self.assertRaisesRegex(errors.InputError, "the same answers"):
+            self.bound(("bad", "good"), weights=(1.0, 2.0))
+
+
 class RefusedTest(parameterized.TestCase):
     @parameterized.parameters(
         ({"soft": 0.0}, "expected a weight above 0"),
