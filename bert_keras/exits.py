@@ -118,17 +118,32 @@ def uncertainty(logits: tf.Tensor) -> tf.Tensor:
     return tf.maximum(entropy / tf.math.log(count), 0.0)
 
 
+def is_sure(logits: tf.Tensor, speed: tf.Tensor | float) -> tf.Tensor:
+    """Returns whether logits (..., C) are surer than `speed`: (...) bool.
+
+    None is at 0, and all are at 1.
+    """
+    return (uncertainty(logits) < speed) | (speed >= 1.0)
+
+
 class Remaining:
     """The rows that have not left, and the answers of those that have.
 
     rows: "x" (R, S, H), "mask" (R, S, S), "padding_mask" (R, S) and maybe more,
       (R, ...), of the rows that remain. `leave` makes them fewer, and S about
       as short as the longest of them.
+    head_length: see Task.head_length.
     """
 
-    def __init__(self, rows: dict[str, tf.Tensor], num_classes: int):
+    def __init__(
+        self,
+        rows: dict[str, tf.Tensor],
+        num_classes: int,
+        head_length: int | None = None,
+    ):
         count = tf.shape(rows["x"])[0]
-        self.rows = _shortened(rows)
+        self._head_length = head_length
+        self.rows = _shortened(rows, head_length)
         self._index = tf.range(count)  # of each remaining row
         self.logits = tf.zeros((count, num_classes))
         self.layer = tf.zeros([count], tf.int32)
@@ -152,16 +167,24 @@ class Remaining:
             {
                 name: tf.boolean_mask(value, stays)
                 for name, value in self.rows.items()
-            }
+            },
+            self._head_length,
         )
 
 
-def _shortened(rows: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Cuts or adds padding, to a multiple of _TOKENS."""
+def _shortened(
+    rows: dict[str, tf.Tensor], head_length: int | None
+) -> dict[str, tf.Tensor]:
+    """Cuts or adds padding, to a multiple of _TOKENS.
+
+    head_length: the largest length that a head has weights for, if any.
+    """
     is_read = tf.reduce_any(rows["padding_mask"] > 0, axis=0)
     places = tf.where(is_read, tf.range(1, tf.shape(is_read)[0] + 1), 0)
     longest = tf.maximum(tf.reduce_max(places), 1)  # also of no rows
     length = -(-longest // _TOKENS) * _TOKENS
+    if head_length is not None:
+        length = tf.minimum(length, head_length)
     more = tf.maximum(length - tf.shape(is_read)[0], 0)
     x, mask, padding_mask = (rows[n] for n in ("x", "mask", "padding_mask"))
     return rows | {

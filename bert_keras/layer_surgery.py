@@ -123,6 +123,11 @@ def factorize_tokens(
             argument="token_rank",
         )
     table = checkpoint.weights(model.encoder)[_TABLE].numpy()
+    if not np.isfinite(table).all():
+        raise errors.InputError(
+            "token_rank: the token table holds NaN or infinity: the weights "
+            "are damaged."
+        )
     # The right singular vectors, those of the largest values last.
     _, vectors = np.linalg.eigh(np.float64(table.T) @ table)
     vectors = vectors[:, -rank:].astype(np.float32)  # (E, R)

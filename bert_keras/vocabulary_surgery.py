@@ -31,6 +31,8 @@ ALPHA = 0.4
 
 TEXTS = 1024  # tokenized at once
 
+_NO_CHANGES: Mapping[str, RowMap] = types.MappingProxyType({})
+
 # Matches runs of one or more complete words: the tokenizer splits at white
 # space, at punctuation and around Chinese characters.
 _WORDS = re.compile(r"[^ \t\r\n!-/:-@\[-`{-~\u3400-\u4dbf\u4e00-\u9fff]+")
@@ -163,7 +165,8 @@ def _with_vocabulary(
             model.encoder.config, vocab_size=tokenizer.vocab_size
         ),
         task,
-        {"embeddings/token": map_rows, "masked_lm/bias": map_rows},
+        {"embeddings/token": map_rows},
+        head_changes={"masked_lm/bias": map_rows},
     )
 
 
@@ -171,13 +174,14 @@ def rebuild(
     model: model_lib.BertModel,
     config: networks.NetworkConfig,
     task: base.Task | None,
-    changes: Mapping[str, RowMap] = types.MappingProxyType({}),
+    changes: Mapping[str, RowMap] = _NO_CHANGES,
+    head_changes: Mapping[str, RowMap] = _NO_CHANGES,
     source_of: Callable[[str], str] = str,
 ) -> model_lib.BertModel:
     """Builds a model with another config from the weights of `model`.
 
-    changes: maps the path of a weight to a function of its values; all other
-      weights are copied.
+    changes, head_changes: map the path of a weight, of the encoder and of the
+      heads, to a function of its values; all other weights are copied.
     source_of: returns the path in the encoder of `model` that a weight of the
       new encoder is copied from.
     """
@@ -188,14 +192,23 @@ def rebuild(
         )
     with layers.skip_init():
         new = model_lib.BertModel(config.build_encoder(), task)
-    models = [(model.encoder, new.encoder, source_of)]
+    models = [(model.encoder, new.encoder, changes, source_of)]
     if task is not None:
-        models.append((model.head, new.head, str))
-    for source, target, origin in models:
+        models.append((model.head, new.head, head_changes, str))
+    for source, target, own, origin in models:
         values = checkpoint.weights(source)
         for path, variable in checkpoint.weights(target).items():
-            change = changes.get(path, lambda value: value)
-            variable.assign(change(values[origin(path)].numpy()))
+            change = own.get(path, lambda value: value)
+            value = change(values[origin(path)].numpy())
+            if value.shape != tuple(variable.shape):
+                raise errors.InputError(
+                    f"{path} is {value.shape} in the model and "
+                    f"{tuple(variable.shape)} in the changed network, whose "
+                    f"{task.name if task else 'head'} depends on what changes. "
+                    "Change the encoder that it was trained from, and train "
+                    "again."
+                )
+            variable.assign(value)
     return new
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_keras import errors, files
+from bert_keras import console, errors, files
 
 FILE = "result.json"  # in the candidate's folder; written last
 
@@ -49,7 +49,13 @@ class Result:
 def read(folder: str) -> Result | None:
     """Returns the result of a candidate's folder; None if it is incomplete."""
     path = os.path.join(folder, FILE)
-    return Result(**files.read_json(path)) if tf.io.gfile.exists(path) else None
+    if not tf.io.gfile.exists(path):
+        return None
+    try:
+        return Result(**files.read_json(path))
+    except (errors.InputError, TypeError) as error:
+        console.say(f"{path} is made again: {console.one_line(error)}")
+        return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,12 @@ RESULTS, PICTURE, CHECKPOINTS = (
 )
 
 # These end a candidate, and not the others.
-FAILURES = (errors.InputError, verification.ExportError, tf.errors.OpError)
+FAILURES = (
+    errors.InputError,
+    verification.ExportError,
+    tf.errors.OpError,
+    ValueError,  # shapes that do not fit
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +170,13 @@ def _compress(settings: CompressSettings, target: results_lib.Target) -> Report:
     original = predictor.load(settings.checkpoint)
     _check_task(original.task)
     config = original.model.encoder.config
+    longest = config.max_length
+    if longest is not None and settings.seq_length > longest:
+        raise errors.InputError(
+            f"seq_length={settings.seq_length}: the network has {longest} "
+            "positions; expected at most as many.",
+            argument="seq_length",
+        )
     every = ladder.ladder(config.num_layers)
     candidates = ladder.chosen(every, settings.candidates)
     task, rows = _read(settings, original)

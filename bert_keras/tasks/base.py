@@ -552,6 +552,11 @@ class Task:
         return {term: self.target_axes.get(term) for term in self.softmax_terms}
 
     @property
+    def needs_dev_rows(self) -> str:
+        """The name of a setting that needs dev rows, or ""."""
+        return ""
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on the answers, for the model card."""
         return ()

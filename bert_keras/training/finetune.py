@@ -135,6 +135,12 @@ def _run(
     task = _adapted(settings, requested_task, config, tokenizer)
     task, bound = teachers.bind(task, tokenizer, strategy)
     dev = _dev_examples(settings, task)
+    if task.needs_dev_rows and not dev:
+        raise errors.InputError(
+            f"{task.needs_dev_rows} needs dev rows: give a file with `dev`, or "
+            "`dev_fraction`.",
+            argument=task.needs_dev_rows,
+        )
     dev_counts = _encode_dev(settings, task, tokenizer, dev)
     with strategy.scope():
         model = _model(settings, task, config, init)

@@ -36,6 +36,10 @@ class Wrapper(base.Task):
     # True: only the inner task is served. False: the served model has heads or
     # answers of the wrapper.
     leaves_no_trace = True
+    # Whether rows are moved, replaced or added before each step.
+    changes_rows = False
+    # Whether it has stored something of each row, which has to stay as it is.
+    needs_unchanged_rows = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, base.Task):
@@ -49,7 +53,28 @@ class Wrapper(base.Task):
         options.require_distinct(
             "wrappers", [_prefix(type(each)) for each in unwrap(self)[1]]
         )
+        self._check_together()
         object.__setattr__(self, "seq_length", self.task.seq_length)
+
+    def _check_together(self) -> None:
+        """Raises InputError for wrappers that undo each other's work."""
+        chain = (self, *unwrap(self.task)[1])
+        changing = [each.name for each in chain if each.changes_rows]
+        storing = [each.name for each in chain if each.needs_unchanged_rows]
+        if changing and storing:
+            raise errors.InputError(
+                f"{storing[0]} has stored answers for rows that "
+                f"{changing[0]} changes in each step; leave "
+                f"{storing[0]}_store or {changing[0]} out.",
+                argument="wrappers",
+            )
+        traces = [each.name for each in chain if not each.leaves_no_trace]
+        if len(traces) > 1:
+            raise errors.InputError(
+                f"{' and '.join(sorted(traces))} both change how the served "
+                "model computes and cannot be combined; choose one.",
+                argument="wrappers",
+            )
 
     def _check_forward(self) -> None:
         """Raises InputError if `forward` would ignore an inner wrapper's."""
@@ -276,8 +301,11 @@ def require_softmax_terms(wrapper: Wrapper) -> None:
             "masked_lm, token_order, causal_lm, sequence_to_sequence); "
             f"{wrapper.task.name} has none with these settings."
             + (
-                f" Name {wrapper.task.name} first."
-                if isinstance(wrapper.task, Wrapper)
-                else ""
+                ""
+                if not isinstance(wrapper.task, Wrapper)
+                else f" Name {wrapper.task.name} first."
+                if wrapper.task.leaves_no_trace
+                else f" Train with {wrapper.name} first, and then with "
+                f"{wrapper.task.name} from that checkpoint."
             )
         )

@@ -117,6 +117,10 @@ class Distillation(base.Wrapper):
         return {k: v for k, v in super().settings().items() if k != "teachers"}
 
     @property
+    def needs_unchanged_rows(self) -> bool:  # type: ignore[override]
+        return self.store
+
+    @property
     def _soft_terms(self) -> dict[str, str]:
         """The softmax terms of the task -> those of the teacher's answers."""
         terms = self.task.softmax_terms if self.soft else ()
@@ -183,17 +187,24 @@ class Distillation(base.Wrapper):
             return
         wanted = self.task.for_serving().unwrapped
         found = task.unwrapped if task else None
-        same = found is not None and all(
-            found.head_signatures.get(head) == meaning
-            for head, meaning in wanted.head_signatures.items()
-        )
-        if not same or type(found) is not type(wanted):
+        if type(found) is not type(wanted):
+            same = False
+        elif wanted.class_names:
+            same = (wanted.class_names, wanted.text_columns) == (
+                found.class_names,
+                found.text_columns,
+            )
+        else:
+            same = all(
+                found.head_signatures.get(head) == meaning
+                for head, meaning in wanted.head_signatures.items()
+            )
+        if not same or task.softmax_terms != wanted.softmax_terms:
             raise errors.InputError(
                 f"distillation_teacher={path}: expected a model of "
-                f"{wanted.name} with the same answers, "
-                f"{_shown(wanted.head_signatures)}; found "
+                f"{wanted.name} with the same answers, {_shown(wanted)}; found "
                 f"{found.name if found else 'an encoder without a task'}"
-                f"{', ' + _shown(found.head_signatures) if found else ''}.",
+                f"{', ' + _shown(found) if found else ''}.",
                 argument="distillation_teacher",
             )
 
@@ -471,8 +482,12 @@ def _is_causal(config: networks.NetworkConfig) -> bool:
     return getattr(config, "causal", False)
 
 
-def _shown(signatures: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k}: {str(v)[:60]}" for k, v in signatures.items())
+def _shown(task: tasks.Task) -> str:
+    if task.class_names:
+        columns = " and ".join(task.text_columns)
+        return f"{errors.listed(task.class_names)} for {columns}"
+    signatures = task.head_signatures.items()
+    return ", ".join(f"{k}: {str(v)[:60]}" for k, v in signatures)
 
 
 def layer_map(layers: str, own: int, teachers: int) -> tuple[int, ...]:

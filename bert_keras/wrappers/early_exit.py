@@ -76,6 +76,25 @@ class EarlyExit(base.Wrapper):
         super().__post_init__()
         if len(self.task.softmax_terms) != 1:
             self._refuse()
+        pooling = getattr(self.unwrapped, "pooling", "first")
+        if pooling == "layers":
+            raise errors.InputError(
+                "early_exit: pooling=layers reads several layers at once, and "
+                "a text may leave before them; choose another pooling.",
+                argument="pooling",
+            )
+        if getattr(self.unwrapped, "reads_both_orders", False):
+            raise errors.InputError(
+                "early_exit: with pair_order=both a row is read twice, and "
+                "each time it may leave at another layer; leave it out.",
+                argument="pair_order",
+            )
+        if 0 < self.mean_layer < 1:
+            raise errors.InputError(
+                f"early_exit_mean_layer={self.mean_layer:g}: expected 1, the "
+                "first layer, or more.",
+                argument="early_exit_mean_layer",
+            )
         if self.keep and self.mean_layer:
             raise errors.InputError(
                 f"early_exit_keep={self.keep:g} and early_exit_mean_layer="
@@ -84,10 +103,18 @@ class EarlyExit(base.Wrapper):
             )
 
     def _refuse(self):
+        if isinstance(self.task, base.Wrapper):
+            name = self.task.name
+            raise errors.InputError(
+                f"early_exit cannot be combined with {name}, whose loss is "
+                f"none of classes alone. Train with {name} first, and then "
+                "with early_exit from that checkpoint.",
+                argument="wrappers",
+            )
         raise errors.InputError(
             "early_exit needs a task with one softmax over classes for each "
-            "text, such as classification with problem_type=single_label; "
-            f"found {self.task.name}.",
+            "text, such as classification with problem_type=single_label "
+            f"and without negatives; found {self.task.name}.",
             argument="wrappers",
         )
 
@@ -97,6 +124,18 @@ class EarlyExit(base.Wrapper):
     def for_device(self) -> tasks.Task:
         inner = self.task.for_device()
         return dataclasses.replace(self, task=inner, one_row=True)
+
+    def for_serving(self) -> tasks.Task:
+        """Returns the task with its speed, and without what chooses one."""
+        inner = self.task.for_serving()
+        return dataclasses.replace(self, task=inner, keep=0.0, mean_layer=0.0)
+
+    @property
+    def needs_dev_rows(self) -> str:
+        for name in ("keep", "mean_layer"):
+            if getattr(self, name):
+                return f"early_exit_{name}"
+        return ""
 
     @property
     def _term(self) -> str:
@@ -211,7 +250,7 @@ class EarlyExit(base.Wrapper):
             logits, layer = self._branch(model, rows, 1)
             return {self._term: logits, LAYER: layer}
         count = len(self.unwrapped.class_names)
-        remaining = exits.Remaining(rows, count)
+        remaining = exits.Remaining(rows, count, self.unwrapped.head_length)
         for layer in range(1, len(encoder.blocks) + 1):
             logits, leaves = self._layer(model, remaining.rows, layer)
             remaining.leave(logits, layer, leaves)
@@ -238,7 +277,7 @@ class EarlyExit(base.Wrapper):
             rows["x"] = encoder.blocks[layer - 1](x, mask, training=False)
             head = heads[HEAD].heads[layer - 1]
             logits = head(rows["x"], padding_mask, training=False)
-            return logits, exits.uncertainty(logits) < rows["speed"]
+            return logits, exits.is_sure(logits, rows["speed"])
         features = {"padding_mask": padding_mask}
         encoded, _ = encoder.run_last(
             [x], mask, padding_mask, self.positions_read(features)
@@ -338,7 +377,7 @@ class EarlyExit(base.Wrapper):
     def _at(self, speed, predictions):
         """Returns the answers of the first layer that is surer than `speed`."""
         logits = np.array([each[LAYERS] for each in predictions], np.float32)
-        is_sure = exits.uncertainty(logits).numpy() < speed
+        is_sure = exits.is_sure(logits, speed).numpy()
         is_sure[:, -1] = True
         layers = is_sure.argmax(axis=1)
         classes = logits[np.arange(len(layers)), layers].argmax(axis=1)

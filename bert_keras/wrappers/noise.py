@@ -48,6 +48,8 @@ class Noise(base.Wrapper):
     those of the inner task.
     """
 
+    changes_rows = True
+
     replace: float = options.option(
         0.0,
         "Share of the tokens that become another one, drawn as often as it "

@@ -63,6 +63,14 @@ class KeepLayersTest(parameterized.TestCase):
             with self.assertRaisesRegex(errors.InputError, "each of its"):
                 layer_surgery.keep_layers(model, [0, 2])
 
+    def test_a_head_that_reads_more_layers_is_refused(self):
+        task = classification.Classification(
+            labels=("bad", "good"), pooling="layers"
+        )
+        network = bert.BertEncoder(tiny.bert(num_layers=4))
+        with self.assertRaisesRegex(errors.InputError, "depends on what"):
+            layer_surgery.keep_layers(model_lib.BertModel(network, task), [0])
+
     def test_shared_layers_are_refused(self):
         with self.assertRaisesRegex(errors.InputError, "share their weights"):
             layer_surgery.keep_layers(made(num_hidden_groups=1), [0])
@@ -107,6 +115,11 @@ class KeepUnitsTest(parameterized.TestCase):
             np.delete(inner.bias.numpy(), 3),
         )
 
+    def test_a_decoder_with_as_many_is_refused(self):
+        model = sharp.make("sequence_to_sequence").model
+        with self.assertRaisesRegex(errors.InputError, "depends on what"):
+            layer_surgery.keep_units(model, 9)
+
     @parameterized.parameters(0, -1, 1000)
     def test_other_sizes_are_refused(self, size):
         with self.assertRaisesRegex(errors.InputError, "expected 1 to"):
@@ -150,6 +163,12 @@ class FactorizeTokensTest(parameterized.TestCase):
         features = tiny.inputs() | {"positions": np.array([[1]] * 4)}
         logits = smaller(features, training=False)["masked_lm"]
         self.assertEqual(logits.shape[-1], network.config.vocab_size)
+
+    def test_the_shapes_of_a_checkpoint_are_checked(self):
+        config = layer_surgery.factorize_tokens(made(), 4).encoder.config
+        config.check_shapes({"embeddings/token": (config.vocab_size, 4)})
+        with self.assertRaisesRegex(errors.InputError, "does not fit"):
+            config.check_shapes({"embeddings/token": (config.vocab_size, 16)})
 
     def test_other_ranks_are_refused(self):
         for rank in (0, made().encoder.config.hidden_size):

@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 import bert_keras
-from bert_keras import checkpoint, loading
+from bert_keras import checkpoint, layer_surgery, loading
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
 from bert_keras.tasks import causal_lm, classification, multiple_choice
@@ -83,6 +83,20 @@ class NewTokensTest(parameterized.TestCase):
         other, _ = self.load(task, seed=2)
         difference = np.abs(other.model.encoder.token_table.numpy() - table)
         self.assertGreater(difference[-3:].min(), 0)
+
+    def test_rows_are_as_wide_as_the_table(self):
+        folder = self.path("narrow")
+        source = bert_keras.load(self.start)
+        narrow = layer_surgery.factorize_tokens(source.model, 5)
+        checkpoint.save(folder, narrow, self.tokenizer, step=0)
+        task = classification.Classification(labels=("a", "b"), seq_length=16)
+        with contextlib.redirect_stderr(io.StringIO()):
+            model = bert_keras.load(folder, task=task).model
+        table = model.encoder.embeddings.token_table.numpy()
+        self.assertEqual(table.shape, (len(self.table) + 3, 5))
+        np.testing.assert_array_equal(
+            table[:-3], narrow.encoder.embeddings.token_table
+        )
 
     def test_the_language_model_itself_is_unchanged(self):
         model, said = self.load(None)

@@ -21,7 +21,7 @@ from bert_keras.tasks import (
     replaced_tokens,
 )
 from bert_keras.training import teachers
-from bert_keras.wrappers import distillation, mix
+from bert_keras.wrappers import distillation, mix, noise
 from tests import sharp, tiny
 from tests.trainers import mains
 
@@ -377,6 +377,34 @@ class ClassesTest(absltest.TestCase):
             self.bound(("bad", "good"), weights=(1.0, 2.0))
 
 
+class TogetherTest(absltest.TestCase):
+    def test_rows_that_change_have_no_stored_answers(self):
+        task = classification.Classification(labels=LABELS)
+        for outer, inner in (
+            (distillation.Distillation, noise.Noise),
+            (noise.Noise, distillation.Distillation),
+        ):
+            settings = {
+                noise.Noise: {"delete": 0.1},
+                distillation.Distillation: {"teacher": "t", "store": True},
+            }
+            with self.assertRaisesRegex(errors.InputError, "stored answers"):
+                outer(inner(task, **settings[inner]), **settings[outer])
+
+    def test_a_teacher_of_pairs_does_not_teach_texts(self):
+        teacher = teacher_of(
+            classification.Classification(labels=LABELS, pair=True)
+        )
+        with self.assertRaisesRegex(errors.InputError, "text_pair"):
+            wrapped().bind(lambda path: teacher)
+
+    def test_a_teacher_may_pool_in_another_way(self):
+        teacher = teacher_of(
+            classification.Classification(labels=LABELS, pooling="mean")
+        )
+        wrapped().bind(lambda path: teacher)
+
+
 class RefusedTest(parameterized.TestCase):
     @parameterized.parameters(
         ({"soft": 0.0}, "expected a weight above 0"),
@@ -387,7 +415,7 @@ class RefusedTest(parameterized.TestCase):
             wrapped(**settings)
 
     def test_other_answers(self):
-        other = classification.Classification(labels=("good", "bad"))
+        other = classification.Classification(labels=("good", "new"))
         with self.assertRaisesRegex(errors.InputError, "same answers"):
             student_of(wrapped(), teacher_of(other))
 

@@ -13,7 +13,7 @@ from bert_keras import checkpoint, errors, exits, predictor
 from bert_keras import model as model_lib
 from bert_keras.networks import bert
 from bert_keras.tasks import classification, matching
-from bert_keras.wrappers import early_exit
+from bert_keras.wrappers import distillation, early_exit, mix
 from tests import sharp, tiny
 from tests.trainers import mains
 
@@ -143,6 +143,32 @@ class ExitsTest(parameterized.TestCase):
             rows, [int((layers >= layer).sum()) for layer in (1, 2, 3, 4)]
         )
 
+    def test_a_head_of_so_many_tokens_gets_no_more(self):
+        task = classification.Classification(
+            labels=LABELS, seq_length=20, pooling="concat"
+        )
+        model = model_lib.BertModel(
+            bert.BertEncoder(tiny.bert(num_layers=4, dropout=0.0)),
+            early_exit.EarlyExit(task, speed=0.0),
+        )
+        sharp.spread(model, 1)
+        texts = [*TEXTS, "a film " * 20]
+        asked = predictor.Predictor(model, tiny.tokenizer())
+        shares, _ = of_layers(asked, texts)
+        np.testing.assert_allclose(
+            [answer["scores"] for answer in asked.predict(texts)],
+            shares[:, -1],
+            atol=1e-5,
+        )
+
+    def test_none_is_sure_at_0_and_all_are_at_1(self):
+        logits = tf.constant([[1000.0, 0, 0], [0, 0, 0]])
+        for speed, expected in ((0.0, False), (1.0, True)):
+            self.assertEqual(
+                exits.is_sure(logits, tf.fill([2], speed)).numpy().tolist(),
+                [expected] * 2,
+            )
+
     def test_each_row_may_have_a_speed_of_its_own(self):
         asked = made()
         raw = {"text": tf.constant(["a good film"] * 3)}
@@ -195,6 +221,36 @@ class TrainingTest(absltest.TestCase):
         own = [v.value for v in model.head.exits.trainable_variables]
         self.assertNotIn(None, tape.gradient(losses["exits"], own))
 
+    def test_what_reads_other_layers_or_rows_is_refused(self):
+        for settings, text in (
+            ({"pooling": "layers"}, "reads several layers"),
+            ({"pair_order": "both", "pair": True}, "read twice"),
+            ({"negatives": 1}, "without negatives"),
+        ):
+            task = classification.Classification(
+                labels=LABELS, seq_length=16, **settings
+            )
+            with self.assertRaisesRegex(errors.InputError, text):
+                early_exit.EarlyExit(task)
+
+    def test_other_wrappers_are_refused(self):
+        task = classification.Classification(labels=LABELS)
+        exits_of = early_exit.EarlyExit
+        for make, text in (
+            (lambda: exits_of(mix.Mix(task)), "cannot be combined"),
+            (lambda: mix.Mix(exits_of(task)), "cannot be combined"),
+            (
+                lambda: exits_of(distillation.Distillation(task, teacher="t")),
+                "Train with distillation first",
+            ),
+            (
+                lambda: distillation.Distillation(exits_of(task), teacher="t"),
+                "Train with distillation first",
+            ),
+        ):
+            with self.assertRaisesRegex(errors.InputError, text):
+                make()
+
     def test_other_tasks_and_networks_are_refused(self):
         with self.assertRaisesRegex(errors.InputError, "one softmax over"):
             early_exit.EarlyExit(
@@ -239,16 +295,26 @@ class ChosenSpeedTest(parameterized.TestCase):
         ({"mean_layer": 2.0}, 0.31, [1, 1, 2, 3]),
         ({"mean_layer": 1.75}, 0.31, [1, 1, 2, 3]),
         ({"mean_layer": 2.25}, 0.13, [2, 1, 3, 3]),
-        ({"mean_layer": 0.5}, 1.0, [1, 1, 1, 1]),
+        ({"mean_layer": 1.0}, 0.66, [1, 1, 1, 1]),
     )
     def test_of_the_dev_rows(self, wanted, speed, layers):
         task = wrapped(**wanted)
         metrics = task.metrics(self.ANSWERS, self.EXAMPLES)
         self.assertEqual(metrics["exit_speed"], speed)
         self.assertEqual(metrics["mean_exit_layer"], np.mean(layers))
-        self.assertEqual(metrics["accuracy"], 0.75 if speed == 1 else 1.0)
+        # The third text's first layer is wrong.
+        self.assertEqual(metrics["accuracy"], 0.75 + 0.25 * (layers[2] > 1))
         saved = task.calibrated(metrics)
         self.assertEqual(saved, wrapped(speed=speed))
+
+    def test_what_is_served_chooses_none(self):
+        self.assertEqual(
+            wrapped(keep=0.9, speed=0.4).for_serving(), wrapped(speed=0.4)
+        )
+
+    def test_before_the_first_layer_there_is_none(self):
+        with self.assertRaisesRegex(errors.InputError, "expected 1, the first"):
+            wrapped(mean_layer=0.5)
 
     def test_of_one_wish(self):
         with self.assertRaisesRegex(errors.InputError, "give one of them"):
@@ -260,7 +326,7 @@ class ChosenSpeedTest(parameterized.TestCase):
 
 
 class RunTest(absltest.TestCase):
-    def trained(self, **settings):
+    def trained(self, dev=True, **settings):
         """A run, whose log it returns, too."""
         folder = self.create_tempdir().full_path
         path = mains.write(
@@ -279,7 +345,7 @@ class RunTest(absltest.TestCase):
         bert_keras.finetune(
             start,
             path,
-            path,
+            path if dev else None,
             task="classification",
             output=os.path.join(folder, "run"),
             seq_length=12,
@@ -304,6 +370,12 @@ class RunTest(absltest.TestCase):
             if "dev/mean_exit_layer" in line
         ]
         self.assertLess(layers[-1], 3)
+
+    def test_without_dev_rows_no_speed_is_chosen(self):
+        with self.assertRaisesRegex(
+            errors.InputError, "early_exit_keep needs dev rows"
+        ):
+            self.trained(dev=False, early_exit_keep=0.9)
 
     def test_it_saves_the_speed_that_keeps_the_metric(self):
         run, log = self.trained(early_exit_keep=1.0)
