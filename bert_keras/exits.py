@@ -126,57 +126,20 @@ def is_sure(logits: tf.Tensor, speed: tf.Tensor | float) -> tf.Tensor:
     return (uncertainty(logits) < speed) | (speed >= 1.0)
 
 
-class Remaining:
-    """The rows that have not left, and the answers of those that have.
-
-    rows: "x" (R, S, H), "mask" (R, S, S), "padding_mask" (R, S) and maybe more,
-      (R, ...), of the rows that remain. `leave` makes them fewer, and S about
-      as short as the longest of them.
-    head_length: see Task.head_length.
-    """
-
-    def __init__(
-        self,
-        rows: dict[str, tf.Tensor],
-        num_classes: int,
-        head_length: int | None = None,
-    ):
-        count = tf.shape(rows["x"])[0]
-        self._head_length = head_length
-        self.rows = _shortened(rows, head_length)
-        self._index = tf.range(count)  # of each remaining row
-        self.logits = tf.zeros((count, num_classes))
-        self.layer = tf.zeros([count], tf.int32)
-
-    def leave(
-        self, logits: tf.Tensor, layer: int, leaves: tf.Tensor | None = None
-    ) -> None:
-        """Answers rows by their logits (R, C); leaves (R,) bool; None: all."""
-        if leaves is None:
-            leaves = tf.ones_like(self._index, tf.bool)
-        at = tf.boolean_mask(self._index, leaves)[:, tf.newaxis]
-        self.logits = tf.tensor_scatter_nd_update(
-            self.logits, at, tf.boolean_mask(logits, leaves)
-        )
-        self.layer = tf.tensor_scatter_nd_update(
-            self.layer, at, tf.fill([tf.shape(at)[0]], layer)
-        )
-        stays = tf.logical_not(leaves)
-        self._index = tf.boolean_mask(self._index, stays)
-        self.rows = _shortened(
-            {
-                name: tf.boolean_mask(value, stays)
-                for name, value in self.rows.items()
-            },
-            self._head_length,
-        )
+Rows = dict[str, tf.Tensor]
 
 
-def _shortened(
-    rows: dict[str, tf.Tensor], head_length: int | None
-) -> dict[str, tf.Tensor]:
+def selected(rows: Rows, index: tf.Tensor, head_length: int | None) -> Rows:
+    """Returns some rows, {name: (R, ...)}, without padding that none needs."""
+    kept = {name: tf.gather(value, index) for name, value in rows.items()}
+    return shortened(kept, head_length)
+
+
+def shortened(rows: Rows, head_length: int | None) -> Rows:
     """Cuts or adds padding, to a multiple of _TOKENS.
 
+    rows: "x" (R, S, H), "mask" (R, S, S), "padding_mask" (R, S), and others
+      (R, ...).
     head_length: the largest length that a head has weights for, if any.
     """
     is_read = tf.reduce_any(rows["padding_mask"] > 0, axis=0)

@@ -246,15 +246,40 @@ class EarlyExit(base.Wrapper):
             "padding_mask": features["padding_mask"],
             "speed": speed,
         }
-        if self.one_row and x.shape[0] == 1:
-            logits, layer = self._branch(model, rows, 1)
-            return {self._term: logits, LAYER: layer}
-        count = len(self.unwrapped.class_names)
-        remaining = exits.Remaining(rows, count, self.unwrapped.head_length)
-        for layer in range(1, len(encoder.blocks) + 1):
-            logits, leaves = self._layer(model, remaining.rows, layer)
-            remaining.leave(logits, layer, leaves)
-        return {self._term: remaining.logits, LAYER: remaining.layer}
+        if not self._has_one_row(rows):
+            rows = exits.shortened(rows, self.unwrapped.head_length)
+        logits, layer = self._run(model, rows, 1)
+        return {self._term: logits, LAYER: layer}
+
+    def _has_one_row(self, rows):
+        return self.one_row and rows["x"].shape[0] == 1
+
+    def _run(self, model, rows, layer):
+        """Runs rows from a layer on: logits (R, C), their exits (R,) int32."""
+        rows = dict(rows)
+        logits, leaves = self._layer(model, rows, layer)
+        exit_layer = tf.fill(tf.shape(leaves), layer)
+        if layer == len(model.encoder.blocks):
+            return logits, exit_layer
+
+        def go_on():
+            if self._has_one_row(rows):
+                return self._run(model, rows, layer + 1)
+            at = tf.where(tf.logical_not(leaves))
+            length = self.unwrapped.head_length
+            remaining = exits.selected(rows, at[:, 0], length)
+            return tuple(
+                tf.tensor_scatter_nd_update(own, at, above)
+                for own, above in zip(
+                    (logits, exit_layer),
+                    self._run(model, remaining, layer + 1),
+                    strict=True,
+                )
+            )
+
+        return tf.cond(
+            tf.reduce_all(leaves), lambda: (logits, exit_layer), go_on
+        )
 
     def _all_layers(self, model, features):
         outputs = self.forward(model.encoder, model.head.by_name(), features)
@@ -285,19 +310,6 @@ class EarlyExit(base.Wrapper):
         encoded["token_table"] = encoder.token_table
         outputs = self.task.outputs(encoded, heads, features, training=False)
         return outputs[self._term], tf.ones_like(rows["speed"], tf.bool)
-
-    def _branch(self, model, rows, layer):
-        """Computes a row from a layer on: logits (1, C), its exit (1,)."""
-        rows = dict(rows)
-        logits, leaves = self._layer(model, rows, layer)
-        answer = logits, tf.constant([layer])
-        if layer == len(model.encoder.blocks):
-            return answer
-        return tf.cond(
-            leaves[0],
-            lambda: answer,
-            lambda: self._branch(model, rows, layer + 1),
-        )
 
     def decode(
         self, outputs: tasks.Tensors, features: tasks.Tensors
