@@ -135,12 +135,6 @@ def _run(
     task = _adapted(settings, requested_task, config, tokenizer)
     task, bound = teachers.bind(task, tokenizer, strategy)
     dev = _dev_examples(settings, task)
-    if task.needs_dev_rows and not dev:
-        raise errors.InputError(
-            f"{task.needs_dev_rows} needs dev rows: give a file with `dev`, or "
-            "`dev_fraction`.",
-            argument=task.needs_dev_rows,
-        )
     dev_counts = _encode_dev(settings, task, tokenizer, dev)
     with strategy.scope():
         model = _model(settings, task, config, init)
@@ -267,6 +261,12 @@ def _dev_examples(
 ) -> list[base.Example]:
     """Returns the evaluation examples; [] without `dev` and `dev_fraction`."""
     if not (settings.dev or settings.dev_fraction):
+        if task.needs_dev_rows:
+            raise errors.InputError(
+                f"{task.needs_dev_rows} needs dev rows: give a file with "
+                "`dev`, or `dev_fraction`.",
+                argument=task.needs_dev_rows,
+            )
         return []
     examples = task.read_examples(settings.dev or settings.train)
     dev = list(labelled_records.dev_examples(settings, task, examples))
