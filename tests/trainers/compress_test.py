@@ -569,16 +569,20 @@ class RefusalsTest(Case):
         with self.assertRaisesRegex(errors.InputError, expected):
             self.compress("refused", **changes)
 
-    def test_a_row_that_is_too_long_is_an_error_of_its_candidate(self):
+    def test_more_tokens_than_positions(self):
+        with self.assertRaisesRegex(
+            errors.InputError, "seq_length=65: the network has 64"
+        ):
+            self.compress("longer", "original-dynamic", seq_length=65)
+
+    def test_a_row_that_is_too_short_is_an_error_of_its_candidate(self):
         with mock.patch.object(artifacts.saved_model, "export") as export:
             export.return_value = self.teacher
             with mock.patch.object(artifacts, "measure", Quick().measure):
                 report = self.compress(
-                    "long", "original-dynamic", seq_length=65
+                    "short", "original-dynamic", seq_length=3
                 )
-        self.assertIn(
-            "seq_length=65: expected 4 to 64", report.results[1].error
-        )
+        self.assertIn("seq_length=3: expected 4 to 64", report.results[1].error)
 
     @parameterized.named_parameters(
         (

@@ -1,5 +1,7 @@
 """Targets, and which candidate is recommended for them."""
 
+import os
+
 from absl.testing import absltest, parameterized
 
 from bert_keras import errors
@@ -106,6 +108,15 @@ class RowTest(absltest.TestCase):
                 "parameters": 0,
             },
         )
+
+
+class DamagedTest(absltest.TestCase):
+    def test_a_result_that_cannot_be_read_is_made_again(self):
+        folder = self.create_tempdir().full_path
+        for text in ('{"name": "orig', '{"nothing": 1}'):
+            with open(os.path.join(folder, results.FILE), "w") as file:
+                file.write(text)
+            self.assertIsNone(results.read(folder))
 
 
 if __name__ == "__main__":
