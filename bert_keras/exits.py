@@ -144,7 +144,7 @@ def shortened(rows: Rows, head_length: int | None) -> Rows:
     """
     is_read = tf.reduce_any(rows["padding_mask"] > 0, axis=0)
     places = tf.where(is_read, tf.range(1, tf.shape(is_read)[0] + 1), 0)
-    longest = tf.maximum(tf.reduce_max(places), 1)  # also of no rows
+    longest = tf.maximum(tf.reduce_max(places), 1)  # 1: without rows
     length = -(-longest // _TOKENS) * _TOKENS
     if head_length is not None:
         length = tf.minimum(length, head_length)

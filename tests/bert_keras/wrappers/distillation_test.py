@@ -21,7 +21,7 @@ from bert_keras.tasks import (
     replaced_tokens,
 )
 from bert_keras.training import teachers
-from bert_keras.wrappers import distillation, mix, noise
+from bert_keras.wrappers import distillation, early_exit, mix, noise
 from tests import sharp, tiny
 from tests.trainers import mains
 
@@ -397,6 +397,11 @@ class TogetherTest(absltest.TestCase):
         )
         with self.assertRaisesRegex(errors.InputError, "text_pair"):
             wrapped().bind(lambda path: teacher)
+
+    def test_a_teacher_may_have_early_exits(self):
+        task = classification.Classification(labels=LABELS)
+        teacher = teacher_of(early_exit.EarlyExit(task))
+        wrapped().bind(lambda path: teacher)
 
     def test_a_teacher_may_pool_in_another_way(self):
         teacher = teacher_of(
