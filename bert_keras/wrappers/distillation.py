@@ -199,7 +199,11 @@ class Distillation(base.Wrapper):
                 found.head_signatures.get(head) == meaning
                 for head, meaning in wanted.head_signatures.items()
             )
-        if not same or found.softmax_terms != wanted.softmax_terms:
+        if (
+            not same
+            or found is None
+            or found.softmax_terms != wanted.softmax_terms
+        ):
             raise errors.InputError(
                 f"distillation_teacher={path}: expected a model of "
                 f"{wanted.name} with the same answers, {_shown(wanted)}; found "
