@@ -297,12 +297,14 @@ def _encode_dev(
     """Encodes the dev examples; InputError for a label not seen in training.
 
     Called before training, so that it does not fail after the first epoch.
-    Returns the counts {"examples": ..., "truncated": ...,
+    What wrappers add to rows to learn from, such as a teacher's answers, is
+    left out. Returns the counts {"examples": ..., "truncated": ...,
     "truncated_targets": ...}.
     """
     counts: collections.Counter[str] = collections.Counter()
+    plain = task.unwrapped
     try:
-        for _ in labelled_records.encode(task, tokenizer, dev, counts):
+        for _ in labelled_records.encode(plain, tokenizer, dev, counts):
             pass
     except errors.InputError as error:
         where = settings.dev or (

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bert_keras import errors, heads, options, recorded_encoder
@@ -277,7 +278,13 @@ class Distillation(base.Wrapper):
         targets = dict(self.task.make_targets(raw, features, tokenizer))
         if not self.store:
             return targets
-        shares = self._shares_of_rows(self.task.add_derived_features(features))
+        on_tokens = [tokenizer.feature, "segment_ids", "padding_mask"]
+        stored = self.task.stored_features.items()
+        on_tokens += [name for name, axis in stored if axis == tasks.TOKENS]
+        shares = self._shares_of_rows(
+            self.task.add_derived_features(features),
+            [name for name in on_tokens if name in features],
+        )
         for term, soft in self._stored.items():
             _, weights = targets[term]
             if self._of_tokens(term):
@@ -291,22 +298,40 @@ class Distillation(base.Wrapper):
         """Whether the classes are the tokens of a row, which has one weight."""
         return self.task.softmax_axes[term] != self.task.target_axes.get(term)
 
-    def _shares_of_rows(self, features):
-        """Returns the distributions of all rows, some rows at a time."""
-        count = int(tf.shape(features["padding_mask"])[0])
-        parts = []
-        for start in range(0, count, _ROWS):
+    def _shares_of_rows(self, features, on_tokens):
+        """Returns the distributions of all rows, some rows at a time.
+
+        Rows of similar length are answered together, without the padding that
+        all of them have; on_tokens: the features (B, S, ...) that have it.
+        """
+        mask = features["padding_mask"].numpy()
+        # Columns up to the last token, wherever padding is.
+        columns = np.arange(1, mask.shape[1] + 1)
+        lengths = np.max((mask > 0) * columns, axis=1, initial=1)
+        order = np.argsort(lengths, kind="stable")
+        answered: dict[str, list[tf.Tensor]] = {
+            soft: [] for soft in self._stored.values()
+        }
+        for start in range(0, len(order), _ROWS):
+            chosen = order[start : start + _ROWS]
             rows = {
-                name: value[start : start + _ROWS]
+                name: tf.gather(value, chosen)
                 for name, value in features.items()
             }
+            longest = lengths[chosen[-1]]
+            rows |= {name: rows[name][:, :longest] for name in on_tokens}
             answers = [
                 self._answer(each, each.encoder, rows) for each in self.teachers
             ]
-            parts.append(self._shares(answers, rows))
+            shares = self._shares(answers, rows)
+            for term, soft in self._stored.items():
+                is_of_tokens = self.task.softmax_axes[term] == tasks.TOKENS
+                width = mask.shape[1] if is_of_tokens else None
+                answered[soft].append(_as_wide(shares[soft], width))
+        back = np.argsort(order)
         return {
-            soft: tf.concat([part[soft] for part in parts], axis=0)
-            for soft in self._stored.values()
+            soft: tf.gather(tf.concat(parts, axis=0), back)
+            for soft, parts in answered.items()
         }
 
     def _shares(self, answers, features):
@@ -480,6 +505,15 @@ def _with_classes_of(task: tasks.Task, teacher: tasks.Task) -> tasks.Task:
     if any(getattr(task.unwrapped, name, ()) for name in ("weights", "counts")):
         return task  # those are of its own classes
     return task.with_settings(**changes) if changes else task
+
+
+def _as_wide(values: tf.Tensor, width: int | None) -> tf.Tensor:
+    """Pads (B, S, ...) with zeros to `width` columns, if it is given."""
+    if width is None:
+        return values
+    more = [[0, 0]] * len(values.shape)
+    more[1] = [0, width - values.shape[1]]
+    return tf.pad(values, more)
 
 
 def _is_causal(config: networks.NetworkConfig) -> bool:

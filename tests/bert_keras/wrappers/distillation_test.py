@@ -2,6 +2,7 @@
 
 import json
 import os
+from unittest import mock
 
 import keras
 import numpy as np
@@ -563,6 +564,7 @@ class RunsTest(absltest.TestCase):
                 losses[f"soft_{term}"], expected, rtol=1e-3, atol=1e-6
             )
 
+    @mock.patch.object(distillation, "_ROWS", 5)
     def test_stored_answers_train_as_computed_ones(self):
         folder = self.create_tempdir().full_path
         for name, (text, ending) in TRAINING.items():
@@ -606,6 +608,37 @@ class RunsTest(absltest.TestCase):
                 losses.append([row["loss"] for row in log if "loss" in row])
             self.assertGreater(len(losses[0]), 3)
             np.testing.assert_allclose(*losses, rtol=1e-3, err_msg=name)
+
+    def test_no_answers_are_stored_for_dev_rows(self):
+        folder = self.create_tempdir().full_path
+        teacher = os.path.join(folder, "teacher")
+        found = sharp.make("classification")
+        checkpoint.save(teacher, found.model, found.tokenizer, step=0)
+        text, _ = TRAINING["classification"]
+        path = mains.write(os.path.join(folder, "train.tsv"), text)
+        lines = text.splitlines(keepends=True)
+        dev = mains.write(os.path.join(folder, "dev.tsv"), "".join(lines[:4]))
+        with mock.patch.object(
+            distillation.Distillation,
+            "_shares_of_rows",
+            autospec=True,
+            side_effect=distillation.Distillation._shares_of_rows,
+        ) as asked:
+            bert_keras.finetune(
+                teacher,
+                path,
+                task="classification",
+                dev=dev,
+                output=os.path.join(folder, "run"),
+                seq_length=found.task.seq_length,
+                epochs=1,
+                report_to="",
+                wrappers="distillation",
+                distillation_teacher=teacher,
+                distillation_store=True,
+            )
+        rows = [len(call.args[1]["padding_mask"]) for call in asked.mock_calls]
+        self.assertEqual(rows, [len(lines) - 1])
 
     def test_masked_lm_distills_too(self):
         task = masked_lm.MaskedLM(objective="none").adapt([], tiny.tokenizer())
