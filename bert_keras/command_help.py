@@ -38,7 +38,8 @@ GROUPS: Mapping[str, Sequence[str]] = {
         *("max_skipped", "early_stopping", "seed"),
     ),
     "Devices": (
-        *("precision", "strategy", "tpu", "xla", "deterministic"),
+        *("precision", "strategy", "tpu", "num_gpus", "xla", "deterministic"),
+        *("pipeline_stages", "micro_batches", "pipeline_schedule"),
         *("workers", "runner", "runner_options"),
     ),
     "Output and logging": (

@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import keras
 
-from bert_keras import errors, layers, registry
+from bert_keras import errors, layers, placement, registry
 from bert_keras.networks import base as networks
 from bert_keras.types import Shape, Tensor
 
@@ -57,10 +58,12 @@ class BertModel(keras.Model):
                 encoder = encoder.build_encoder()
         self.encoder = encoder
         self.task: Any = task  # Any: most callers have a model with a task
-        with layers.global_policy(self.dtype_policy):
-            heads = task.build_heads(encoder.config) if task else {}
-            self.head = Heads(heads, name="head")
-        self.head.build()
+        self._devices = placement.current()
+        with self._on_last_device():
+            with layers.global_policy(self.dtype_policy):
+                heads = task.build_heads(encoder.config) if task else {}
+                self.head = Heads(heads, name="head")
+            self.head.build()
         self.built = True
         self.check_heads()
 
@@ -98,20 +101,27 @@ class BertModel(keras.Model):
         features: Mapping[str, Tensor],
         targets: Mapping[str, tuple[Tensor, Tensor]] | None = None,
         training: bool | None = None,
+        encoder: Any = None,
     ) -> dict[str, Any]:
         """Computes the task's outputs.
 
         targets: the batch's if a loss is computed from the outputs, else None.
+        encoder: what runs the encoder in another way, with its attributes that
+          tasks read, such as a RecordedEncoder; None: the encoder itself.
         """
         if self.task is None:
             return networks.encode(self.encoder, features, training=training)
-        return self.task.forward(
-            self.encoder,
-            self.head.by_name(),
-            features,
-            targets=targets,
-            training=training,
-        )
+        with self._on_last_device():
+            return self.task.forward(
+                self.encoder if encoder is None else encoder,
+                self.head.by_name(),
+                features,
+                targets=targets,
+                training=training,
+            )
+
+    def _on_last_device(self) -> AbstractContextManager[object]:
+        return placement.on(self._devices, -1)
 
     def compute_loss(
         self,

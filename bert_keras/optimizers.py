@@ -10,12 +10,13 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import errors
+from bert_keras import errors, placement
 
 # Biases and LayerNorm have no weight decay (BERT, appendix A.2 and Google's
 # code) and are not adapted by LAMB (google-research/albert, lamb_optimizer.py).
@@ -226,6 +227,8 @@ class Optimizer:
 
     head_schedule: that of the heads' variables (Liu & Lapata 2019, section
       4.2); None: `schedule`.
+    devices: that of each variable, where its slots are and its update is
+      computed; empty: TensorFlow decides.
     """
 
     def __init__(
@@ -236,8 +239,10 @@ class Optimizer:
         schedule: Schedule,
         head_schedule: Schedule | None = None,
         weight_decay: float = 0.01,
+        devices: Sequence[str] = (),
     ):
         self.variables = list(variables)
+        self._devices = tuple(devices)
         self.rule = rule
         self.schedule = schedule
         self.head_schedule = head_schedule
@@ -252,15 +257,21 @@ class Optimizer:
         self.decays = [
             weight_decay if adapted else 0.0 for adapted in self.adapted
         ]
-        self.slots = [
-            [
-                tf.Variable(
-                    tf.zeros(variable.shape), trainable=False, name=slot
+        self.slots = []
+        for index, variable in enumerate(self.variables):
+            with self.on_device_of(index):
+                self.slots.append(
+                    [
+                        tf.Variable(
+                            tf.zeros(variable.shape), trainable=False, name=slot
+                        )
+                        for slot in rule.slots
+                    ]
                 )
-                for slot in rule.slots
-            ]
-            for variable in self.variables
-        ]
+
+    def on_device_of(self, index: int) -> AbstractContextManager[object]:
+        """Returns the context of the device of a variable, by its index."""
+        return placement.on(self._devices, index)
 
     def apply(
         self,
@@ -268,40 +279,26 @@ class Optimizer:
         step: tf.Tensor,
         *,
         has_gradient: Sequence[bool],
+        factor: tf.Tensor | float = 1.0,
     ) -> None:
-        """Updates the variables that have a gradient."""
+        """Updates the variables that have a gradient, which counts `factor`."""
         learning_rate = head_rate = self.schedule(step)
         if self.head_schedule:
             head_rate = self.head_schedule(step)
-        for (
-            variable,
-            slots,
-            gradient,
-            in_head,
-            decay,
-            adapted,
-            is_updated,
-        ) in zip(
-            self.variables,
-            self.slots,
-            gradients,
-            self.in_head,
-            self.decays,
-            self.adapted,
-            has_gradient,
-            strict=True,
-        ):
-            if not is_updated:
+        for index, variable in enumerate(self.variables):
+            if not has_gradient[index]:
                 continue
-            self.rule.update(
-                variable.value,
-                slots,
-                gradient,
-                learning_rate=head_rate if in_head else learning_rate,
-                decay=decay,
-                adapted=adapted,
-                step=step,
-            )
+            in_head = self.in_head[index]
+            with self.on_device_of(index):
+                self.rule.update(
+                    variable.value,
+                    self.slots[index],
+                    gradients[index] * factor,
+                    learning_rate=head_rate if in_head else learning_rate,
+                    decay=self.decays[index],
+                    adapted=self.adapted[index],
+                    step=step,
+                )
 
     def learning_rates(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the learning rates of a step () int, by name, for the log."""

@@ -25,6 +25,7 @@ _NETWORK = {
     "recurrent_layers",
     "recurrent_kernels",
     "kernels",
+    "placement",
 }
 _DATA = {"sentence_objectives", "tokenizers", "data", "metrics"}
 _TASKS = _DATA | {
@@ -105,15 +106,16 @@ INSIDE = {
         "tokenizers.base",
     },
     "tasks": _TASKS,
+    "placement": set(),
     "recorded_encoder": set(),
     "exits": {"layers", "networks.base"},
     "wrappers": _TASKS
     | {"wrappers", "recorded_encoder", "exits", "layers", "networks"},
     "named_networks": {"networks"},
-    "model": {"layers", "networks.base", "tasks.base"},
+    "model": {"layers", "networks.base", "placement", "tasks.base"},
     "markdown": set(),
     "model_card": {"markdown", "model", "tasks.base", "tokenizers.base"},
-    "optimizers": set(),
+    "optimizers": {"placement"},
     "checkpoint": _MODEL
     | {"checkpoint_config", "model_card", "named_tensors", "safetensors_mmap"},
     "formats": _CHECKPOINT | {"formats", "locks", "named_tensors"},
@@ -158,7 +160,14 @@ INSIDE = {
     "playground": _PREDICTOR | {"playground", "console", "word_vectors"},
     "training": _PREDICTOR
     | {"training", "wrappers", "console", "locks", "markdown", "optimizers"}
-    | {"labelled_examples", "evaluation", "named_networks", "answer_settings"},
+    | {
+        "networks",
+        "placement",
+        "labelled_examples",
+        "evaluation",
+        "named_networks",
+        "answer_settings",
+    },
     "serving": _EXPORT | {"serving"},
     "device": _EXPORT | {"device"},
     # Trains, exports and measures: the one place where these meet.

@@ -7,12 +7,13 @@ values of BertConfig.
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
 from keras import ops
 
-from bert_keras import errors, layers, options
+from bert_keras import errors, layers, options, placement
 from bert_keras.types import Shape, Tensor
 
 POSITIONS = ("learned", "sinusoidal", "sinusoidal_scaled")
@@ -354,16 +355,18 @@ class BertEncoder(keras.Model):
     ):
         super().__init__(name=name, **kwargs)
         self.config = config
+        self.devices = placement.current()
         dtype = self.dtype_policy
         if dtype.compute_dtype == "float64":
             raise errors.InputError(
                 "the dtype policy is float64, but softmax and LayerNorm "
                 "compute in float32; take float32 or a 16-bit policy."
             )
-        self.embeddings = layers.Embeddings(
-            config, name="embeddings", dtype=dtype
-        )
-        self.blocks = build_blocks(config, dtype)
+        with self.on_device_of(0):
+            self.embeddings = layers.Embeddings(
+                config, name="embeddings", dtype=dtype
+            )
+        self.blocks = build_blocks(config, dtype, self.devices)
         self.final_norm = None
         if config.norm_first:
             self.final_norm = layers.layer_norm(
@@ -380,15 +383,22 @@ class BertEncoder(keras.Model):
             )
         self.build()
 
+    def on_device_of(self, layer: int) -> AbstractContextManager[object]:
+        """Returns the context of a layer's device; see `placement.on`."""
+        return placement.on(self.devices, layer)
+
     def build(self, input_shape: Shape | None = None) -> None:
-        self.embeddings.build()
-        for block in self.blocks:
+        with self.on_device_of(0):
+            self.embeddings.build()
+        for number, block in enumerate(self.blocks, start=1):
             if not block.built:  # a shared block is in the list several times
-                block.build()
-        if self.final_norm:
-            self.final_norm.build((None, None, self.config.hidden_size))
-        if self.pooler:
-            self.pooler.build((None, self.config.hidden_size))
+                with self.on_device_of(number):
+                    block.build()
+        with self.on_device_of(-1):
+            if self.final_norm:
+                self.final_norm.build((None, None, self.config.hidden_size))
+            if self.pooler:
+                self.pooler.build((None, self.config.hidden_size))
         self.built = True
 
     def start(
@@ -405,11 +415,37 @@ class BertEncoder(keras.Model):
         The first part of `call`, for subclasses that run the blocks in another
         way.
         """
-        mask = layers.attention_mask(padding_mask, causal=self.config.causal)
-        x = self.embeddings(
-            token_ids, segment_ids, position_ids, training=training
-        )
+        with self.on_device_of(0):
+            mask = layers.attention_mask(
+                padding_mask, causal=self.config.causal
+            )
+            x = self.embeddings(
+                token_ids, segment_ids, position_ids, training=training
+            )
         return x, mask
+
+    def run_blocks(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        numbers: Iterable[int],
+        *,
+        training: bool | None = None,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Runs some blocks: their outputs, and their attention distributions.
+
+        x, mask: as `start` returns them, or x the output of a block; numbers:
+          of the blocks in `blocks`, which are neighbours.
+        """
+        hidden, distributions = [], []
+        for number in numbers:
+            with self.on_device_of(number + 1):
+                x, attention = self.blocks[number](
+                    x, mask, training=training, attentions=True
+                )
+            hidden.append(x)
+            distributions.append(attention)
+        return hidden, distributions
 
     def finish(
         self, hidden: Iterable[Tensor], padding_mask: Tensor
@@ -463,14 +499,17 @@ class BertEncoder(keras.Model):
             position_ids=position_ids,
             training=training,
         )
-        hidden, distributions = [x], []
-        for block in self.blocks[:-1]:
-            x, attention = block(x, mask, training=training, attentions=True)
-            hidden.append(x)
-            distributions.append(attention)
-        encoded, attention = self.run_last(
-            hidden, mask, padding_mask, positions_read, training=training
+        hidden, distributions = self.run_blocks(
+            x, mask, range(len(self.blocks) - 1), training=training
         )
+        with self.on_device_of(-1):
+            encoded, attention = self.run_last(
+                [x, *hidden],
+                mask,
+                padding_mask,
+                positions_read,
+                training=training,
+            )
         if attentions:
             encoded["attentions"] = [*distributions, attention]
         return encoded
@@ -535,7 +574,8 @@ class BertEncoder(keras.Model):
     @property
     def token_table(self) -> Tensor:
         """The token embeddings (V, E), for heads that share them."""
-        return self.embeddings.token_embeddings()
+        with self.on_device_of(0):
+            return self.embeddings.token_embeddings()
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -557,7 +597,9 @@ class BertEncoder(keras.Model):
 
 
 def build_blocks(
-    config: BertConfig, dtype: keras.DTypePolicy
+    config: BertConfig,
+    dtype: keras.DTypePolicy,
+    devices: placement.Devices = (),
 ) -> list[layers.Block]:
     """Returns a block for each layer; those of a group share what it shares."""
     blocks: list[layers.Block] = []
@@ -566,12 +608,13 @@ def build_blocks(
         if layer and config.group(layer) == config.group(layer - 1):
             group = blocks[-1]
         if group is None or config.shared_sublayers != "all":
-            group = layers.Block(
-                config,
-                group=group,
-                name=f"block_{config.block(layer)}",
-                dtype=dtype,
-            )
+            with placement.on(devices, layer + 1):
+                group = layers.Block(
+                    config,
+                    group=group,
+                    name=f"block_{config.block(layer)}",
+                    dtype=dtype,
+                )
         blocks.append(group)
     return blocks
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from bert_keras import console, errors, options
+from bert_keras import console, errors, options, placement
+from bert_keras.networks import base as networks
 from bert_keras.tasks import base
-from bert_keras.training import cluster
+from bert_keras.training import cluster, pipeline
 from bert_keras.training import settings as settings_lib
 
 # Tells oneDNN that weights are constants, as those of a server are.
@@ -35,6 +36,9 @@ def configured(
             "it to train."
         )
     before = keras.config.dtype_policy()
+    stages = num_stages(settings)
+    if stages > 1:
+        _require_pipeline_alone(settings, stages)
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_dtype_policy(settings.precision)
     try:
@@ -50,21 +54,146 @@ def _start(settings: settings_lib.TrainSettings) -> tf.distribute.Strategy:
         console.say(f"{settings_lib.AUTO_MIXED}=1: precision=mixed_float16")
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
-    strategy = make_strategy(settings.strategy, settings.tpu)
+    if num_stages(settings) > 1:
+        strategy = tf.distribute.get_strategy()
+        names = pipeline_devices(settings)
+        if os.environ.get(settings_lib.PIPELINE) == "1":
+            console.say(
+                f"{settings_lib.PIPELINE}=1: pipeline_stages={len(names)}, "
+                f"micro_batches={micro_batches(settings)}"
+            )
+    else:
+        strategy = make_strategy(
+            settings.strategy, settings.tpu, settings.num_gpus
+        )
     if not cluster.Workers(strategy).is_chief:
         console.be_quiet()
-    shares = (
-        strategy.num_replicas_in_sync * settings.gradient_accumulation_steps
-    )
+    parts = micro_batches(settings)
+    shares = strategy.num_replicas_in_sync * parts
     if settings.batch_size < 1 or settings.batch_size % shares:
         raise errors.InputError(
             f"batch_size={settings.batch_size} must be a multiple of "
-            f"{shares}: {strategy.num_replicas_in_sync} replicas times "
-            f"gradient_accumulation_steps="
-            f"{settings.gradient_accumulation_steps}.",
+            f"{shares}: {strategy.num_replicas_in_sync} replicas times {parts} "
+            "micro-batches (`gradient_accumulation_steps`, or "
+            "`micro_batches`).",
             argument="batch_size",
         )
     return strategy
+
+
+def num_stages(settings: settings_lib.TrainSettings) -> int:
+    """Returns the number of pipeline stages, 1 without a pipeline."""
+    if os.environ.get(settings_lib.PIPELINE) != "1":
+        return settings.pipeline_stages
+    found = settings.num_gpus or len(tf.config.list_physical_devices("GPU"))
+    if settings.pipeline_stages not in (1, found):
+        raise errors.InputError(
+            f"{settings_lib.PIPELINE}=1 makes a stage of each of {found} GPUs "
+            f"(`num_gpus`); found pipeline_stages={settings.pipeline_stages}. "
+            "Give one of them.",
+            argument="pipeline_stages",
+        )
+    return max(1, found)
+
+
+def micro_batches(settings: settings_lib.TrainSettings) -> int:
+    """Returns the number of micro-batches of a replica's part of a batch."""
+    stages, given = num_stages(settings), settings.micro_batches
+    accumulated = settings.gradient_accumulation_steps
+    if stages == 1:
+        if given:
+            raise errors.InputError(
+                f"micro_batches={given} has no effect without "
+                "`pipeline_stages`; give gradient_accumulation_steps.",
+                argument="micro_batches",
+            )
+        return accumulated
+    if given and accumulated not in (1, given):
+        raise errors.InputError(
+            f"micro_batches={given} and gradient_accumulation_steps="
+            f"{accumulated}: with `pipeline_stages` they are the same; give "
+            "one of them.",
+            argument="micro_batches",
+        )
+    return given or (accumulated if accumulated > 1 else 2 * stages)
+
+
+def _require_pipeline_alone(
+    settings: settings_lib.TrainSettings, stages: int
+) -> None:
+    """Raises InputError for what a pipeline cannot be combined with."""
+    several = settings.strategy not in ("auto", "one_device")
+    clash = ""
+    if settings.tpu or several:
+        clash = f"strategy={settings.strategy}"
+        if settings.tpu:
+            clash = f"tpu={settings.tpu}"
+    elif settings.strategy == "auto" and cluster.in_cluster() > 1:
+        clash = "the workers of TF_CONFIG"
+    elif settings.xla:
+        clash = "xla=true"
+    if clash:
+        raise errors.InputError(
+            f"pipeline_stages={stages} is one replica on the devices of one "
+            f"machine, without XLA, and cannot be combined with {clash}; leave "
+            "one of them out.",
+            argument="pipeline_stages",
+        )
+
+
+def pipeline_devices(settings: settings_lib.TrainSettings) -> tuple[str, ...]:
+    """Returns the devices of the pipeline stages, GPUs or parts of the CPU."""
+    count = num_stages(settings)
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return _parts_of_cpu(count)
+    if len(gpus) < count:
+        raise errors.InputError(
+            f"pipeline_stages={count}: expected a GPU for each stage, found "
+            f"{len(gpus)}.",
+            argument="pipeline_stages",
+        )
+    devices = tf.config.list_logical_devices("GPU")[:count]
+    return tuple(device.name for device in devices)
+
+
+def _parts_of_cpu(count: int) -> tuple[str, ...]:
+    """Returns so many logical CPUs, which share the threads of the CPU."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    parts = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
+    if len(tf.config.get_logical_device_configuration(cpu) or ()) < count:
+        try:
+            tf.config.set_logical_device_configuration(cpu, parts)
+        except RuntimeError:  # TensorFlow runs already
+            raise errors.InputError(
+                f"pipeline_stages={count}: no GPU is here, and the CPU can be "
+                "divided only before TensorFlow runs; start a new process.",
+                argument="pipeline_stages",
+            ) from None
+    devices = tf.config.list_logical_devices("CPU")[:count]
+    return tuple(device.name for device in devices)
+
+
+def stages_of(
+    settings: settings_lib.TrainSettings, config: networks.NetworkConfig
+) -> pipeline.Stages | None:
+    """Returns the pipeline stages of a network; None without a pipeline."""
+    if num_stages(settings) == 1:
+        return None
+    return pipeline.split(config, pipeline_devices(settings))
+
+
+@contextlib.contextmanager
+def placed(
+    settings: settings_lib.TrainSettings,
+    config: networks.NetworkConfig,
+    strategy: tf.distribute.Strategy,
+) -> Iterator[None]:
+    """Models that are made inside have their weights where they train."""
+    stages = stages_of(settings, config)
+    devices = stages.of_layers if stages else ()
+    with strategy.scope(), placement.on_devices(devices):
+        yield
 
 
 def require_complete_batches(
@@ -84,12 +213,12 @@ def require_complete_batches(
             f"{task.name} compares a row with other rows of its batch here.",
             argument="batch_size",
         )
-    accumulated = settings.gradient_accumulation_steps
+    accumulated = micro_batches(settings)
     if strategy.num_replicas_in_sync == 1 and accumulated == 1:
         return
     raise errors.InputError(
         f"{task.name}: a row is compared with other rows of its batch, so "
-        "expected one replica and gradient_accumulation_steps=1, found "
+        "expected one replica and one micro-batch, found "
         f"{strategy.num_replicas_in_sync} and {accumulated}; use "
         "strategy=one_device, and lower `batch_size` if memory is short.",
         argument="gradient_accumulation_steps",
@@ -99,7 +228,10 @@ def require_complete_batches(
 # Cached: two mirrored strategies over the same devices give the same key to
 # different collectives, and runs under the second one fail.
 @functools.cache
-def make_strategy(name: str, tpu: str = "") -> tf.distribute.Strategy:
+def make_strategy(
+    name: str, tpu: str = "", num_gpus: int = 0
+) -> tf.distribute.Strategy:
+    """Makes the strategy of a setting; num_gpus: the most to use, 0 = all."""
     if name == "tpu" or (name == "auto" and tpu):
         return _tpu(tpu)
     if name == "multi_worker_mirrored" or (
@@ -107,6 +239,13 @@ def make_strategy(name: str, tpu: str = "") -> tf.distribute.Strategy:
     ):
         return cluster.make_strategy()
     gpus = tf.config.list_logical_devices("GPU")
+    if num_gpus > len(gpus):
+        raise errors.InputError(
+            f"num_gpus={num_gpus}: expected at most the number of GPUs here, "
+            f"{len(gpus)}.",
+            argument="num_gpus",
+        )
+    gpus = gpus[: num_gpus or None]
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
         devices = gpus or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([d.name for d in devices])

@@ -136,7 +136,7 @@ def _run(
     task, bound = teachers.bind(task, tokenizer, strategy)
     dev = _dev_examples(settings, task)
     dev_counts = _encode_dev(settings, task, tokenizer, dev)
-    with strategy.scope():
+    with devices.placed(settings, config, strategy):
         model = _model(settings, task, config, init)
     workers = cluster.Workers(strategy)
     identity = _identity(

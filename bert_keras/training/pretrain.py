@@ -19,6 +19,7 @@ from bert_keras import (
 )
 from bert_keras import model as model_lib
 from bert_keras.data import records as records_lib
+from bert_keras.networks import base as networks
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import (
@@ -123,8 +124,9 @@ def _run(
     if settings.init:
         init = input_pipeline.read_init(settings, settings.init)
     new_heads.check(task, is_pretrained=init is not None)
-    with strategy.scope():
-        model, head_names = _model(settings, task, tokenizer, init)
+    config = _config(settings, task, tokenizer, init)
+    with devices.placed(settings, config, strategy):
+        model, head_names = _model(config, task, init)
         if init is not None:
             new_heads.initialize(model, init)
     identity = run_folder.Identity(
@@ -232,10 +234,28 @@ def _train(
     return trainer
 
 
-def _model(
+def _config(
     settings: settings_lib.PretrainSettings,
     task: base.Task,
     tokenizer: tokenizers.Tokenizer,
+    init: checkpoint.Checkpoint | None,
+) -> networks.NetworkConfig:
+    """Returns the network that learns; InputError if it cannot."""
+    if init is not None:
+        input_pipeline.same_vocabulary(init, tokenizer, settings.records)
+        loading.check_length(task, init.config)
+        return init.config
+    config = named_networks.parse(
+        settings.model, vocab_size=tokenizer.vocab_size
+    )
+    loading.check_inputs(tokenizer, config)
+    loading.check_length(task, config)
+    return config
+
+
+def _model(
+    config: networks.NetworkConfig,
+    task: base.Task,
     init: checkpoint.Checkpoint | None,
 ) -> tuple[model_lib.BertModel, set[str] | None]:
     """Returns the model, and the names of the heads that `init` has.
@@ -243,12 +263,5 @@ def _model(
     None instead of names: all heads. The set is empty without `init`.
     """
     if init is not None:
-        input_pipeline.same_vocabulary(init, tokenizer, settings.records)
-        loading.check_length(task, init.config)
         return loading.load_model(init, task), init.matching_heads(task)
-    config = named_networks.parse(
-        settings.model, vocab_size=tokenizer.vocab_size
-    )
-    loading.check_inputs(tokenizer, config)
-    loading.check_length(task, config)
     return model_lib.BertModel(config.build_encoder(), task), set()

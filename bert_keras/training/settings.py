@@ -31,6 +31,13 @@ DEFAULT_VOCAB_SIZE = 8000  # that fine-tuning learns, at most
 AUTO_MIXED = "TF_ENABLE_AUTO_MIXED_PRECISION"
 AUTO_MIXED_IS_ON = os.environ.get(AUTO_MIXED) == "1"
 
+# Makes `num_gpus` the number of pipeline stages.
+PIPELINE = "TF_PIPELINE_PARALLELISM_ENABLED"
+# When a stage computes which micro-batch: each as soon as it can, or one
+# forward and one backward pass in turns (Narayanan et al. 2021, section 2.2).
+# The stage s of n then keeps the states of at most n - s micro-batches.
+GPIPE, ONE_BY_ONE = "gpipe", "1f1b"
+SCHEDULES = (ONE_BY_ONE, GPIPE)
 
 FORMER_WARMUP = 0.01  # the default of pretraining before
 
@@ -70,6 +77,36 @@ class TrainSettings:
         1,
         "Micro-batches that a batch is computed in, to save memory.",
         minimum=1,
+        identity=False,
+    )
+    pipeline_stages: int = options.option(
+        1,
+        "Devices that hold a part of the layers each, where a network is too "
+        "large for one; they work on several micro-batches at a time.",
+        minimum=1,
+        identity=False,
+    )
+    micro_batches: int = options.option(
+        0,
+        "Micro-batches of `pipeline_stages`; 0: "
+        "`gradient_accumulation_steps`, or 2 for each stage.",
+        minimum=0,
+        identity=False,
+    )
+    pipeline_schedule: str = options.option(
+        ONE_BY_ONE,
+        "1f1b: a stage computes one forward and one backward pass in turns, "
+        "and keeps the states of few micro-batches; gpipe: all forward passes "
+        "first.",
+        SCHEDULES,
+        identity=False,
+    )
+    num_gpus: int = options.option(
+        0,
+        "Number of GPUs to use, the first ones; 0: all. Where "
+        f"{PIPELINE}=1 is set, the number of pipeline stages.",
+        minimum=0,
+        identity=False,
     )
     optimizer: str = options.option(
         "adamw",
@@ -150,9 +187,10 @@ class TrainSettings:
         "Devices: auto takes the TPU of `tpu`, else the workers of TF_CONFIG, "
         "else all GPUs, else the CPU.",
         STRATEGIES,
+        identity=False,
     )
     tpu: str = options.option(
-        "", "Name or address of the TPU; `local` on its VM."
+        "", "Name or address of the TPU; `local` on its VM.", identity=False
     )
     precision: str = options.option(
         "mixed_float16" if AUTO_MIXED_IS_ON else "float32",

@@ -120,7 +120,6 @@ class TrainStep:
         stop_requested () float32: not 0 if this worker was asked to stop.
         """
         context = tf.distribute.get_replica_context()
-        replicas = context.num_replicas_in_sync
         step, targets = batch["step"], batch["targets"]
         # The sample weights are in the targets, so their global sums are known
         # before the backward pass.
@@ -142,12 +141,12 @@ class TrainStep:
             compute = tf.function(compute, jit_compile=True, autograph=False)
         gradients, sums = compute(batch, term_factors, first_micro_batch)
         *gradients, sums, stop_requested = _packed_sum(
-            context, [*gradients, sums, stop_requested], replicas
+            context, [*gradients, sums, stop_requested]
         )
 
         # Compute the norm, the finite check and clipping from the reduced
         # gradient. Keras uses each replica's part, whose norm is different.
-        norm = tf.linalg.global_norm(gradients) / self.loss_scale.scale
+        norm = self._norm(gradients) / self.loss_scale.scale
         finite = tf.math.is_finite(norm)
         gradient_factor = 1.0 / self.loss_scale.scale
         if self.clip_norm:
@@ -157,8 +156,9 @@ class TrainStep:
 
         def update():
             self.optimizer.apply(
-                [g * gradient_factor for g in gradients],
+                gradients,
                 step,
+                factor=gradient_factor,
                 has_gradient=self.has_gradient,
             )
             return 0
@@ -207,12 +207,7 @@ class TrainStep:
             return self._gradients(
                 batch, terms, term_factors, first_micro_batch
             )
-        micro_batches = tf.nest.map_structure(
-            lambda x: tf.reshape(
-                x, tf.concat([[count, -1], tf.shape(x)[1:]], axis=0)
-            ),
-            {key: batch[key] for key in ("inputs", "targets")},
-        )
+        micro_batches = self._micro_batches(batch)
 
         def body(index, *totals):
             micro_batch = tf.nest.map_structure(
@@ -238,37 +233,64 @@ class TrainStep:
         )
         return gradients, sums
 
+    def _micro_batches(self, batch):
+        """Returns inputs and targets as (micro-batches, rows of one, ...)."""
+        count = self.accumulation_steps
+        return tf.nest.map_structure(
+            lambda x: tf.reshape(
+                x, tf.concat([[count, -1], tf.shape(x)[1:]], axis=0)
+            ),
+            {key: batch[key] for key in ("inputs", "targets")},
+        )
+
     def _gradients(self, batch, terms, term_factors, micro_batch_index):
         """Returns gradients of the scaled loss, and sums of losses, tokens."""
         self._seed_dropout(batch["step"], micro_batch_index)
-        inputs, targets = batch["inputs"], batch["targets"]
         variables = [v.value for v in self.optimizer.variables]
         with tf.GradientTape() as tape:
-            outputs = self.model(inputs, targets, training=True)
-            self._check_variables()
-            losses = self.task.loss(outputs, inputs, targets)
-            losses = [losses[term] for term in terms]
-            total = tf.add_n(
-                [f * loss for f, loss in zip(term_factors, losses, strict=True)]
-            )
-            total *= self.loss_scale.scale
+            total, sums = self._losses(batch, terms, term_factors)
         gradients = tape.gradient(total, variables)
         # Recorded at trace time: a variable without a gradient, such as a
         # pooler that no term reads, is not updated, or weight decay would
         # shrink it to 0.
         self.has_gradient[:] = [gradient is not None for gradient in gradients]
-        tokens = tf.reduce_sum(tf.cast(inputs["padding_mask"] > 0, tf.float32))
-        return (
-            [
-                # ensure_shape: the batch's length is unknown when tracing, and
-                # gradients may lose their static shape with it.
-                tf.zeros(v.shape)
-                if g is None
-                else tf.ensure_shape(tf.convert_to_tensor(g), v.shape)
-                for g, v in zip(gradients, variables, strict=True)
-            ],
-            tf.stack([*losses, tokens]),
+        return [
+            tf.zeros(variables[index].shape)
+            if gradient is None
+            else self._dense(gradient, index)
+            for index, gradient in enumerate(gradients)
+        ], sums
+
+    def _losses(self, batch, terms, term_factors, encoder=None):
+        """Returns the scaled loss, and the sums of losses and tokens.
+
+        encoder: see `BertModel.call`.
+        """
+        inputs, targets = batch["inputs"], batch["targets"]
+        outputs = self.model(inputs, targets, training=True, encoder=encoder)
+        self._check_variables()
+        losses = self.task.loss(outputs, inputs, targets)
+        losses = [losses[term] for term in terms]
+        total = tf.add_n(
+            [f * loss for f, loss in zip(term_factors, losses, strict=True)]
         )
+        tokens = tf.reduce_sum(tf.cast(inputs["padding_mask"] > 0, tf.float32))
+        return total * self.loss_scale.scale, tf.stack([*losses, tokens])
+
+    def _dense(self, gradient, index):
+        """Returns the gradient of a variable as a tensor of its shape."""
+        # ensure_shape: the batch's length is unknown when tracing, and
+        # gradients may lose their static shape with it.
+        shape = self.optimizer.variables[index].shape
+        return tf.ensure_shape(tf.convert_to_tensor(gradient), shape)
+
+    def _norm(self, gradients):
+        """Returns the global norm; each square on its variable's device."""
+        squares = []
+        for index, gradient in enumerate(gradients):
+            with self.optimizer.on_device_of(index):
+                squares.append(tf.nn.l2_loss(gradient))
+        return tf.sqrt(2.0 * tf.reduce_sum(tf.stack(squares)))
 
     def _check_variables(self):
         """Raises InputError if the first call created weights."""
@@ -316,8 +338,11 @@ def make_train_step(
     clip_norm: float = 1.0,
     loss_scale: LossScale | None = None,
     xla: bool = False,
+    make: Callable[..., TrainStep] = TrainStep,
 ) -> Step:
     """Returns a step that makes one update with one global batch.
+
+    make: TrainStep, or a subclass.
 
     A batch may contain "stop_requested" () float32, not 0 if this worker was
     asked to stop. It is summed in the all-reduce, so all workers see it.
@@ -328,7 +353,7 @@ def make_train_step(
     """
     compiled_part = _compiled_part(strategy, xla)
     with strategy.scope():
-        step = TrainStep(
+        step = make(
             model=model,
             task=task,
             optimizer=optimizer,
@@ -422,12 +447,12 @@ def _sum_over_replicas(context, value):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def _packed_sum(context, tensors, replicas):
+def _packed_sum(context, tensors):
     """Sums all tensors over replicas in one all-reduce.
 
     Many small all-reduces would wait for each other.
     """
-    if replicas == 1:
+    if context.num_replicas_in_sync == 1:
         return tensors
     packed = tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
     packed = context.all_reduce(tf.distribute.ReduceOp.SUM, packed)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,13 +12,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bert_keras import checkpoint, console, errors, model_card, optimizers
+from bert_keras import (
+    checkpoint,
+    console,
+    errors,
+    model_card,
+    optimizers,
+    placement,
+)
 from bert_keras import model as model_lib
 from bert_keras.tasks import base
 from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import (
     cluster,
+    devices,
     metric_writer,
+    pipeline,
     plots,
     profiler,
     run_card,
@@ -64,7 +74,12 @@ class Trainer:
         freeze(model, settings.freeze)
         with strategy.scope():
             self.optimizer = make_optimizer(
-                model.trainable_variables, settings, total_steps
+                model.trainable_variables,
+                settings,
+                total_steps,
+                devices=placement.of_variables(
+                    model.encoder, model.trainable_variables
+                ),
             )
             self.loss_scale = make_loss_scale(settings)
         self.state = self._restore()
@@ -79,10 +94,22 @@ class Trainer:
             self.optimizer,
             strategy=strategy,
             seed=settings.seed,
-            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            gradient_accumulation_steps=devices.micro_batches(settings),
             clip_norm=settings.clip_norm,
             loss_scale=self.loss_scale,
             xla=settings.xla,
+            make=self._step_class(),
+        )
+
+    def _step_class(self) -> Callable[..., step_lib.TrainStep]:
+        settings = self.settings
+        stages = devices.stages_of(settings, self.model.encoder.config)
+        if stages is None:
+            return step_lib.TrainStep
+        return functools.partial(
+            pipeline.PipelinedStep,
+            stages=stages,
+            schedule=settings.pipeline_schedule,
         )
 
     def _make_writer(
@@ -445,7 +472,10 @@ def make_optimizer(
     variables: Sequence[keras.Variable],
     settings: settings_lib.TrainSettings,
     total_steps: int,
+    *,
+    devices: Sequence[str] = (),
 ) -> optimizers.Optimizer:
+    """Makes the optimizer of a run; devices: see `optimizers.Optimizer`."""
     warmup_steps = settings.warmup_steps
     if not warmup_steps:
         ratio = settings.warmup_ratio
@@ -470,6 +500,7 @@ def make_optimizer(
         weight_decay=0.0
         if settings.optimizer == "adam"
         else settings.weight_decay,
+        devices=devices,
     )
 
 

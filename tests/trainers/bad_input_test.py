@@ -68,6 +68,46 @@ class BadInputTest(mains.Case):
             "batch_size=8 must be a multiple of 3",
         ),
         (
+            "pipeline_of_replicas",
+            "pretrain",
+            {"pipeline_stages": 2, "strategy": "mirrored"},
+            "cannot be combined with --strategy=mirrored",
+        ),
+        (
+            "pipeline_with_xla",
+            "finetune",
+            {"pipeline_stages": 2, "xla": True},
+            "cannot be combined with --xla=true",
+        ),
+        (
+            "pipeline_on_a_tpu",
+            "finetune",
+            {"pipeline_stages": 2, "tpu": "local"},
+            "cannot be combined with --tpu=local",
+        ),
+        (
+            "micro_batches_without_stages",
+            "pretrain",
+            {"micro_batches": 2},
+            "has no effect without --pipeline_stages",
+        ),
+        (
+            "two_numbers_of_micro_batches",
+            "pretrain",
+            {
+                "pipeline_stages": 2,
+                "micro_batches": 4,
+                "gradient_accumulation_steps": 2,
+            },
+            "they are the same; give one of them",
+        ),
+        (
+            "more_gpus_than_there_are",
+            "pretrain",
+            {"num_gpus": 99},
+            "num_gpus=99: expected at most the number of GPUs here",
+        ),
+        (
             "unknown_field",
             "pretrain",
             {"model": "OTHER"},

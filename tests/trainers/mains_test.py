@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 
+import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
@@ -203,6 +204,7 @@ class MainsTest(mains.Case):
         ("pretrain", {"xla": True}),
         ("pretrain", {"best_metric": "loss/masked_lm", "deterministic": True}),
         ("pretrain", {"gradient_accumulation_steps": 2}),
+        ("finetune", {"pipeline_stages": 2, "precision": "mixed_float16"}),
         ("pretrain", {"optimizer": "lamb"}),
         ("pretrain", {"init": True, "model": "tiny"}),
         ("finetune", {"from_scratch": True}),
@@ -232,6 +234,46 @@ class MainsTest(mains.Case):
     @pytest.mark.slow
     def test_trains_two_steps_with_more(self, name, changes):
         self.train_two_steps(name, changes)
+
+    def test_a_run_continues_on_other_devices(self):
+        flags = self.pretrain_flags(
+            steps=8, save_every=2, max_checkpoints_to_keep=9
+        )
+        runs = {}
+        for name, shapes in (
+            ("one", [{"gradient_accumulation_steps": 4}]),
+            (
+                "others",
+                [
+                    {"pipeline_stages": 2, "micro_batches": 4},
+                    {"gradient_accumulation_steps": 4},
+                    {"strategy": "mirrored", "gradient_accumulation_steps": 2},
+                    {"pipeline_stages": 2, "pipeline_schedule": "gpipe"},
+                ],
+            ),
+        ):
+            output = runs[name] = self.path(f"devices {name}")
+            for number, shape in enumerate(shapes):
+                code, _, error = call(
+                    "trainers.pretrain", **flags | {"output": output} | shape
+                )
+                self.assertEqual((code, error), (0, ""))
+                # As if it had been killed: the rest is done on other devices.
+                if number + 1 < len(shapes):
+                    for step in range(2 * number + 4, 9, 2):
+                        shutil.rmtree(checkpoint.step_folder(output, step))
+        one, others = (
+            np.concatenate(
+                [
+                    np.ravel(value)
+                    for _, value in sorted(
+                        checkpoint.read(run).encoder_values().items()
+                    )
+                ]
+            )
+            for run in runs.values()
+        )
+        np.testing.assert_allclose(one, others, rtol=0, atol=1e-6)
 
     def train_two_steps(self, name, changes):
         folder = tempfile.mkdtemp(dir=self.folder)

@@ -1,5 +1,6 @@
 """Tiny training runs that the tests of the engine share."""
 
+import functools
 import itertools
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_keras import model as model_lib
-from bert_keras import optimizers
+from bert_keras import optimizers, placement
 from bert_keras.tasks import (
     bidirectional_lm,
     causal_lm,
@@ -25,7 +26,7 @@ from bert_keras.tasks import (
     tagging,
     token_order,
 )
-from bert_keras.training import devices
+from bert_keras.training import devices, pipeline, settings
 from bert_keras.training import step as step_lib
 from bert_keras.wrappers import auxiliary_lm, label_smoothing, mix, r_drop
 from bert_keras.wrappers import base as wrappers
@@ -207,10 +208,19 @@ def batches(task, count, size=BATCH, *, elmo=False):
 
 
 class Run:
-    """A tiny training run under a strategy, `micro_batches` per replica."""
+    """A tiny training run under a strategy, `micro_batches` per replica.
+
+    stages: of a pipeline on the two CPUs; more of them share these.
+    """
 
     def __init__(
-        self, task_name, strategy="one_device", micro_batches=1, **options
+        self,
+        task_name,
+        strategy="one_device",
+        micro_batches=1,
+        *,
+        stages=1,
+        **options,
     ):
         self.strategy = devices.make_strategy(strategy)
         self.replicas = self.strategy.num_replicas_in_sync
@@ -227,14 +237,27 @@ class Run:
             network = options.pop("network", {})
             network |= {"dropout": rate, "attention_dropout": rate}
             config = tiny.bert_for(task_name, **network)
-        self.task = TASKS[task_name]()
-        with self.strategy.scope():
+        self.task = options.pop("task", None) or TASKS[task_name]()
+        on = ()
+        if stages > 1:
+            names = [d.name for d in tf.config.list_logical_devices("CPU")]
+            divided = pipeline.split(config, (names * stages)[:stages])
+            on = divided.of_layers
+            options["make"] = functools.partial(
+                pipeline.PipelinedStep,
+                stages=divided,
+                schedule=options.pop("schedule", settings.ONE_BY_ONE),
+            )
+        with self.strategy.scope(), placement.on_devices(on):
             self.model = model_lib.BertModel(config.build_encoder(), self.task)
             self.optimizer = optimizers.Optimizer(
                 self.model.trainable_variables,
                 rule=rule,
                 schedule=optimizers.Schedule(peak, 5, 4 * STEPS),
                 head_schedule=options.pop("head_schedule", None),
+                devices=placement.of_variables(
+                    self.model.encoder, self.model.trainable_variables
+                ),
             )
         self.step = step_lib.make_train_step(
             self.model,

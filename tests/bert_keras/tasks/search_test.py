@@ -191,7 +191,7 @@ class RunTest(absltest.TestCase):
 
     def test_a_divided_batch_is_refused(self):
         with self.assertRaisesRegex(
-            errors.InputError, "one replica and gradient_accumulation_steps=1"
+            errors.InputError, "one replica and one micro-batch"
         ):
             self.run_with(gradient_accumulation_steps=2)
         self.assertFalse(os.path.exists(os.path.join(self.folder, "run")))

@@ -1,0 +1,135 @@
+"""A pipeline makes the update of accumulation over as many micro-batches."""
+
+import collections
+import functools
+import re
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from bert_keras import errors
+from bert_keras.tasks import classification
+from bert_keras.training import pipeline
+from tests import (
+    devices,  # noqa: F401 (two CPUs)
+    tiny,
+)
+from tests.trainers.runs import Run, batches
+
+MICRO_BATCHES = 4
+NETWORK = {"num_layers": 4}
+
+
+def trained(task_name, **options):
+    """{"losses": (20,), path of a variable: its value}, with dropout."""
+    run = Run(
+        task_name,
+        micro_batches=MICRO_BATCHES,
+        network=dict(NETWORK),
+        clip_norm=0.1,
+        dropout=0.1,
+        **options,
+    )
+    return {"losses": np.array(run.train()), **run.weights()}
+
+
+accumulated = functools.cache(trained)
+
+
+class PipelineTest(parameterized.TestCase):
+    @parameterized.parameters(
+        ("masked_lm", 2, "1f1b"),  # the last stage reads the first one's table
+        ("masked_lm", 3, "gpipe"),
+        ("masked_lm", 4, "1f1b"),
+        ("tagging", 2, "gpipe"),
+        ("wrapped", 2, "1f1b"),  # two calls of the encoder
+        ("replaced_tokens", 3, "1f1b"),
+        ("multiple_choice", 2, "1f1b"),
+        ("sequence_to_sequence", 2, "1f1b"),
+        ("causal_lm", 2, "1f1b"),
+    )
+    def test_updates_are_those_of_accumulation(self, name, stages, schedule):
+        expected = accumulated(name)
+        found = trained(name, stages=stages, schedule=schedule)
+        self.assertEqual(set(found), set(expected))
+        for path, values in expected.items():
+            np.testing.assert_allclose(
+                found[path], values, rtol=0, atol=1e-6, err_msg=path
+            )
+
+    def test_weights_and_slots_are_on_the_device_of_their_stage(self):
+        run = Run("masked_lm", network=dict(NETWORK), stages=2)
+        for variable, slots in zip(
+            run.optimizer.variables, run.optimizer.slots, strict=True
+        ):
+            layer = run.model.encoder.config.layer_index(variable.path)
+            number = 0 if layer <= 2 else 1
+            for each in (variable.value, *slots):
+                self.assertEndsWith(each.device, f"CPU:{number}", variable.path)
+        for variable in run.model.encoder.non_trainable_variables:
+            layer = run.model.encoder.config.layer_index(variable.path)
+            number = 0 if layer <= 2 else 1
+            self.assertEndsWith(variable.value.device, f"CPU:{number}")
+
+    def test_each_block_is_computed_on_the_device_of_its_stage(self):
+        run = Run("masked_lm", network=dict(NETWORK), micro_batches=2, stages=2)
+        (batch,) = batches(run.task, 1)
+        function = run.step._function.get_concrete_function(batch)
+        devices_of = collections.defaultdict(set)
+        for each in function.graph.get_operations():
+            block = re.search(r"block_(\d)", each.name)
+            if block and "MatMul" in each.type:
+                devices_of[int(block[1])].add(each.device[-5:])
+        self.assertEqual(
+            devices_of,
+            {0: {"CPU:0"}, 1: {"CPU:0"}, 2: {"CPU:1"}, 3: {"CPU:1"}},
+        )
+
+    def test_states_that_the_loss_reads_get_its_gradient(self):
+        # All layers, of which some are in the first stage.
+        make = functools.partial(
+            classification.Classification,
+            labels=("bad", "good"),
+            pooling="layers",
+        )
+        expected = trained("classification", task=make())
+        found = trained("classification", task=make(), stages=2)
+        for path, values in expected.items():
+            np.testing.assert_allclose(
+                found[path], values, rtol=0, atol=1e-6, err_msg=path
+            )
+
+    def test_layers_are_divided_evenly(self):
+        for layers, count, expected in (
+            (12, 2, [6, 6]),
+            (5, 2, [3, 2]),
+            (7, 3, [3, 2, 2]),
+            (4, 4, [1, 1, 1, 1]),
+        ):
+            config = tiny.bert(num_layers=layers)
+            names = [f"GPU:{number}" for number in range(count)]
+            stages = pipeline.split(config, names)
+            self.assertEqual(list(map(len, stages.blocks)), expected)
+            self.assertEqual(
+                [number for numbers in stages.blocks for number in numbers],
+                list(range(layers)),
+            )
+            self.assertLen(stages.of_layers, layers + 2)
+            self.assertEqual(stages.of_layers[expected[0]], "GPU:0")
+            self.assertEqual(stages.of_layers[expected[0] + 1], "GPU:1")
+
+    def test_networks_that_cannot_be_divided_are_refused(self):
+        for config, message in (
+            (tiny.bert(num_layers=2), "a layer or more for each stage"),
+            (tiny.bert(num_layers=6, num_hidden_groups=1), "layers 2 and 3"),
+            (tiny.elmo(), "a network of blocks"),
+        ):
+            with self.assertRaisesRegex(errors.InputError, message):
+                pipeline.split(config, ["GPU:0", "GPU:1", "GPU:2"])
+        # Each stage has groups of its own.
+        config = tiny.bert(num_layers=4, num_hidden_groups=2)
+        pipeline.split(config, ["GPU:0", "GPU:1"])
+
+
+if __name__ == "__main__":
+    absltest.main()
