@@ -7,7 +7,6 @@ all read the same files and compute the same steps, but only the chief writes.
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import signal
 import threading
@@ -18,46 +17,36 @@ from typing import Any
 import tensorflow as tf
 
 from bert_keras import console, errors
-
-EXAMPLE = (
-    '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, '
-    '"task": {"type": "worker", "index": 0}}'
-)
+from bert_keras.training import cluster_hosts
 
 
 def in_cluster() -> int:
-    """Returns the number of workers in TF_CONFIG; 0 if it is not set.
+    """Returns the number of workers that the environment names, or 0.
 
-    Raises InputError if TF_CONFIG does not define the cluster and this task.
+    InputError as `cluster_hosts.read`.
     """
-    text = os.environ.get("TF_CONFIG", "")
-    if not text:
-        return 0
-    try:
-        values = json.loads(text)
-        jobs = {
-            job: hosts
-            for job, hosts in values["cluster"].items()
-            if job in ("chief", "worker")
-        }
-        task = values["task"]
-        jobs[task["type"]][task["index"]]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        raise errors.InputError(
-            f"TF_CONFIG: expected JSON like {EXAMPLE}, with this machine as "
-            f"the task; found {text}."
-        ) from None
-    return sum(map(len, jobs.values()))
+    hosts = cluster_hosts.read()
+    return hosts.count if hosts else 0
 
 
 def make_strategy() -> tf.distribute.Strategy:
-    """Makes a MultiWorkerMirroredStrategy over the workers of TF_CONFIG."""
-    count = in_cluster()
-    if not count:
+    """Makes a MultiWorkerMirroredStrategy over the workers here."""
+    hosts = cluster_hosts.read()
+    if hosts is None:
         raise errors.InputError(
             "strategy=multi_worker_mirrored: expected the environment "
-            f"variable TF_CONFIG with something like {EXAMPLE}; it is not set."
+            f"variable {cluster_hosts.TF_CONFIG} with something like "
+            f"{cluster_hosts.EXAMPLE}, several tasks of srun, or "
+            f"{cluster_hosts.HOSTS}; none is set."
         )
+    if hosts.source != cluster_hosts.TF_CONFIG:
+        job, index = hosts.task
+        console.say(
+            f"{hosts.source}: worker {index} of {hosts.count}, at "
+            f"{hosts.jobs[job][index]}"
+        )
+        # What TensorFlow and `Workers` read.
+        os.environ[cluster_hosts.TF_CONFIG] = hosts.tf_config()
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 

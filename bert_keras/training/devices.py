@@ -13,7 +13,7 @@ import tensorflow as tf
 from bert_keras import console, errors, options, placement
 from bert_keras.networks import base as networks
 from bert_keras.tasks import base
-from bert_keras.training import cluster, pipeline
+from bert_keras.training import cluster, cluster_hosts, pipeline
 from bert_keras.training import settings as settings_lib
 
 # Tells oneDNN that weights are constants, as those of a server are.
@@ -129,7 +129,7 @@ def _require_pipeline_alone(
         if settings.tpu:
             clash = f"tpu={settings.tpu}"
     elif settings.strategy == "auto" and cluster.in_cluster() > 1:
-        clash = "the workers of TF_CONFIG"
+        clash = f"the workers of {cluster_hosts.TF_CONFIG}"
     elif settings.xla:
         clash = "xla=true"
     if clash:

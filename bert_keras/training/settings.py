@@ -185,7 +185,7 @@ class TrainSettings:
     strategy: str = options.option(
         "auto",
         "Devices: auto takes the TPU of `tpu`, else the workers of TF_CONFIG, "
-        "else all GPUs, else the CPU.",
+        "of srun or of WORKER_HOSTS, else all GPUs, else the CPU.",
         STRATEGIES,
         identity=False,
     )
