@@ -40,6 +40,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Devices": (
         *("precision", "strategy", "tpu", "num_gpus", "xla", "deterministic"),
         *("pipeline_stages", "micro_batches", "pipeline_schedule"),
+        "elastic_shards",
         *("workers", "runner", "runner_options"),
     ),
     "Output and logging": (

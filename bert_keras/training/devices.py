@@ -68,7 +68,7 @@ def _start(settings: settings_lib.TrainSettings) -> tf.distribute.Strategy:
         )
     if not cluster.Workers(strategy).is_chief:
         console.be_quiet()
-    parts = micro_batches(settings)
+    parts = micro_batches(settings, strategy.num_replicas_in_sync)
     shares = strategy.num_replicas_in_sync * parts
     if settings.batch_size < 1 or settings.batch_size % shares:
         raise errors.InputError(
@@ -96,8 +96,12 @@ def num_stages(settings: settings_lib.TrainSettings) -> int:
     return max(1, found)
 
 
-def micro_batches(settings: settings_lib.TrainSettings) -> int:
+def micro_batches(
+    settings: settings_lib.TrainSettings, replicas: int = 1
+) -> int:
     """Returns the number of micro-batches of a replica's part of a batch."""
+    if settings.elastic_shards:
+        return _shards_of_replica(settings, replicas)
     stages, given = num_stages(settings), settings.micro_batches
     accumulated = settings.gradient_accumulation_steps
     if stages == 1:
@@ -116,6 +120,27 @@ def micro_batches(settings: settings_lib.TrainSettings) -> int:
             argument="micro_batches",
         )
     return given or (accumulated if accumulated > 1 else 2 * stages)
+
+
+def _shards_of_replica(
+    settings: settings_lib.TrainSettings, replicas: int
+) -> int:
+    shards = settings.elastic_shards
+    for name in ("gradient_accumulation_steps", "pipeline_stages"):
+        if getattr(settings, name) > 1:
+            raise errors.InputError(
+                f"elastic_shards={shards} is how a batch is divided, and "
+                f"cannot be combined with {name}={getattr(settings, name)}; "
+                "leave one of them out.",
+                argument="elastic_shards",
+            )
+    if shards & (shards - 1) or replicas & (replicas - 1) or shards < replicas:
+        raise errors.InputError(
+            f"elastic_shards={shards} on {replicas} replicas: expected two "
+            "powers of two, and a shard or more for each replica.",
+            argument="elastic_shards",
+        )
+    return shards // replicas
 
 
 def _require_pipeline_alone(
@@ -213,7 +238,7 @@ def require_complete_batches(
             f"{task.name} compares a row with other rows of its batch here.",
             argument="batch_size",
         )
-    accumulated = micro_batches(settings)
+    accumulated = micro_batches(settings, strategy.num_replicas_in_sync)
     if strategy.num_replicas_in_sync == 1 and accumulated == 1:
         return
     raise errors.InputError(

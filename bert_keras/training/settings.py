@@ -101,6 +101,13 @@ class TrainSettings:
         SCHEDULES,
         identity=False,
     )
+    elastic_shards: int = options.option(
+        0,
+        "Parts of a batch that are computed apart and added in a fixed order: "
+        "a run is then bit-equal on 1, 2, 4, ... replicas up to that number, a "
+        "power of two; 0: off.",
+        minimum=0,
+    )
     num_gpus: int = options.option(
         0,
         "Number of GPUs to use, the first ones; 0: all. Where "

@@ -124,8 +124,7 @@ class TrainStep:
         # The sample weights are in the targets, so their global sums are known
         # before the backward pass.
         terms = sorted(targets)
-        weight_sums = tf.stack([tf.reduce_sum(targets[t][1]) for t in terms])
-        weight_sums = _sum_over_replicas(context, weight_sums)
+        weight_sums = self._weight_sums(context, targets, terms)
         term_factors = [
             tf.math.divide_no_nan(self.task.loss_weights.get(t, 1.0), w)
             for t, w in zip(terms, tf.unstack(weight_sums), strict=True)
@@ -140,7 +139,7 @@ class TrainStep:
         if self.compile_gradients:
             compute = tf.function(compute, jit_compile=True, autograph=False)
         gradients, sums = compute(batch, term_factors, first_micro_batch)
-        *gradients, sums, stop_requested = _packed_sum(
+        *gradients, sums, stop_requested = self._reduce(
             context, [*gradients, sums, stop_requested]
         )
 
@@ -174,6 +173,21 @@ class TrainStep:
             "skipped": skipped,
             "stop_requested": stop_requested,
         }
+
+    def _weight_sums(self, context, targets, terms):
+        """Returns the sum of each term's weights, over all replicas."""
+        sums = tf.stack([tf.reduce_sum(targets[t][1]) for t in terms])
+        return _sum_over_replicas(context, sums)
+
+    def _reduce(self, context, tensors):
+        """Sums all tensors over replicas in one all-reduce.
+
+        Many small all-reduces would wait for each other.
+        """
+        if context.num_replicas_in_sync == 1:
+            return tensors
+        packed, unpack = pack(tensors)
+        return unpack(context.all_reduce(tf.distribute.ReduceOp.SUM, packed))
 
     def _metrics(
         self, terms: Sequence[str], sums: tf.Tensor, weight_sums: tf.Tensor
@@ -447,17 +461,16 @@ def _sum_over_replicas(context, value):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def _packed_sum(context, tensors):
-    """Sums all tensors over replicas in one all-reduce.
+def pack(
+    tensors: Sequence[tf.Tensor],
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor]]]:
+    """Returns all tensors as one vector, and what makes them of such a one."""
 
-    Many small all-reduces would wait for each other.
-    """
-    if context.num_replicas_in_sync == 1:
-        return tensors
-    packed = tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
-    packed = context.all_reduce(tf.distribute.ReduceOp.SUM, packed)
-    reduced = tf.split(packed, [t.shape.num_elements() for t in tensors])
-    return [
-        tf.reshape(value, t.shape)
-        for value, t in zip(reduced, tensors, strict=True)
-    ]
+    def unpack(packed):
+        parts = tf.split(packed, [t.shape.num_elements() for t in tensors])
+        return [
+            tf.reshape(value, t.shape)
+            for value, t in zip(parts, tensors, strict=True)
+        ]
+
+    return tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0), unpack

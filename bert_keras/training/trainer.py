@@ -26,6 +26,7 @@ from bert_keras.tokenizers import base as tokenizers
 from bert_keras.training import (
     cluster,
     devices,
+    elastic,
     metric_writer,
     pipeline,
     plots,
@@ -94,7 +95,9 @@ class Trainer:
             self.optimizer,
             strategy=strategy,
             seed=settings.seed,
-            gradient_accumulation_steps=devices.micro_batches(settings),
+            gradient_accumulation_steps=devices.micro_batches(
+                settings, strategy.num_replicas_in_sync
+            ),
             clip_norm=settings.clip_norm,
             loss_scale=self.loss_scale,
             xla=settings.xla,
@@ -103,6 +106,8 @@ class Trainer:
 
     def _step_class(self) -> Callable[..., step_lib.TrainStep]:
         settings = self.settings
+        if settings.elastic_shards:
+            return elastic.ElasticStep
         stages = devices.stages_of(settings, self.model.encoder.config)
         if stages is None:
             return step_lib.TrainStep

@@ -102,6 +102,18 @@ class BadInputTest(mains.Case):
             "they are the same; give one of them",
         ),
         (
+            "odd_shards",
+            "pretrain",
+            {"elastic_shards": 6},
+            "expected two powers of two",
+        ),
+        (
+            "shards_and_accumulation",
+            "finetune",
+            {"elastic_shards": 4, "gradient_accumulation_steps": 2},
+            "cannot be combined with --gradient_accumulation_steps=2",
+        ),
+        (
             "more_gpus_than_there_are",
             "pretrain",
             {"num_gpus": 99},

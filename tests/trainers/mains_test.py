@@ -236,44 +236,40 @@ class MainsTest(mains.Case):
         self.train_two_steps(name, changes)
 
     def test_a_run_continues_on_other_devices(self):
-        flags = self.pretrain_flags(
-            steps=8, save_every=2, max_checkpoints_to_keep=9
-        )
-        runs = {}
-        for name, shapes in (
-            ("one", [{"gradient_accumulation_steps": 4}]),
-            (
-                "others",
-                [
-                    {"pipeline_stages": 2, "micro_batches": 4},
-                    {"gradient_accumulation_steps": 4},
-                    {"strategy": "mirrored", "gradient_accumulation_steps": 2},
-                    {"pipeline_stages": 2, "pipeline_schedule": "gpipe"},
-                ],
-            ),
-        ):
-            output = runs[name] = self.path(f"devices {name}")
-            for number, shape in enumerate(shapes):
-                code, _, error = call(
-                    "trainers.pretrain", **flags | {"output": output} | shape
-                )
-                self.assertEqual((code, error), (0, ""))
-                # As if it had been killed: the rest is done on other devices.
-                if number + 1 < len(shapes):
-                    for step in range(2 * number + 4, 9, 2):
-                        shutil.rmtree(checkpoint.step_folder(output, step))
-        one, others = (
-            np.concatenate(
-                [
-                    np.ravel(value)
-                    for _, value in sorted(
-                        checkpoint.read(run).encoder_values().items()
-                    )
-                ]
-            )
-            for run in runs.values()
+        one = self.weights_after([{"gradient_accumulation_steps": 4}])
+        others = self.weights_after(
+            [
+                {"pipeline_stages": 2, "micro_batches": 4},
+                {"gradient_accumulation_steps": 4},
+                {"strategy": "mirrored", "gradient_accumulation_steps": 2},
+                {"pipeline_stages": 2, "pipeline_schedule": "gpipe"},
+            ]
         )
         np.testing.assert_allclose(one, others, rtol=0, atol=1e-6)
+
+    def test_an_elastic_run_has_the_same_bits_on_other_devices(self):
+        elastic = {"elastic_shards": 4}
+        one = self.weights_after([elastic])
+        others = self.weights_after(
+            [elastic, elastic | {"strategy": "mirrored"}, elastic]
+        )
+        np.testing.assert_array_equal(one, others)
+
+    def weights_after(self, shapes):
+        """Weights after 8 steps, the first 2, 4, ... of them on each shape."""
+        output = tempfile.mkdtemp(dir=self.folder)
+        flags = self.pretrain_flags(
+            output=output, steps=8, save_every=2, max_checkpoints_to_keep=9
+        )
+        for number, shape in enumerate(shapes):
+            code, _, error = call("trainers.pretrain", **flags | shape)
+            self.assertEqual((code, error), (0, ""))
+            # As if it had been killed: the rest is done on other devices.
+            if number + 1 < len(shapes):
+                for step in range(2 * number + 4, 9, 2):
+                    shutil.rmtree(checkpoint.step_folder(output, step))
+        values = checkpoint.read(output).encoder_values()
+        return np.concatenate([np.ravel(values[name]) for name in values])
 
     def train_two_steps(self, name, changes):
         folder = tempfile.mkdtemp(dir=self.folder)
