@@ -1,5 +1,6 @@
 """Distillation: the losses against NumPy in float64, and whole runs."""
 
+import dataclasses
 import json
 import os
 from unittest import mock
@@ -640,9 +641,10 @@ class RunsTest(absltest.TestCase):
         rows = [len(call.args[1]["padding_mask"]) for call in asked.mock_calls]
         self.assertEqual(rows, [len(lines) - 1])
 
-    def test_masked_lm_distills_too(self):
+    @parameterized.parameters("none", "nsp")  # DistilBERT's student has none
+    def test_masked_lm_distills_too(self, objective):
         task = masked_lm.MaskedLM(objective="none").adapt([], tiny.tokenizer())
-        teacher = teacher_of(task)
+        teacher = teacher_of(dataclasses.replace(task, objective=objective))
         model = student_of(
             distillation.Distillation(task, teacher="t", cosine=1.0), teacher
         )
