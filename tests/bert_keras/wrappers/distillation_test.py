@@ -475,7 +475,7 @@ class RefusedTest(parameterized.TestCase):
             student_of(wrapped(teacher="a,b", cosine=1.0), teacher, teacher)
 
 
-class RunsTest(absltest.TestCase):
+class RunsTest(parameterized.TestCase):
     def test_a_student_learns_what_labels_do_not_say(self):
         folder = self.create_tempdir().full_path
         path = os.path.join(folder, "train.tsv")
