@@ -339,6 +339,14 @@ class Task:
         return False
 
     @property
+    def separates_texts(self) -> bool:
+        """Whether the network gets each text of a row as a row of its own.
+
+        Its width is then that of the longest text of the rows at hand.
+        """
+        return False
+
+    @property
     def num_positions(self) -> int:
         """The number of positions of the longest text in a row.
 

@@ -356,6 +356,10 @@ class Classification(base.Task):
         )
         return {"label": head}
 
+    @property
+    def separates_texts(self) -> bool:
+        return self.reads_both_orders
+
     def add_derived_features(self, features: base.Tensors) -> base.Tensors:
         """Adds the index of each text's tokens, if a row has both orders."""
         if not self.reads_both_orders:

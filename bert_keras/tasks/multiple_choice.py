@@ -269,6 +269,10 @@ class MultipleChoice(base.Task):
 
     # The model.
 
+    @property
+    def separates_texts(self) -> bool:
+        return self.joined
+
     def add_derived_features(self, features: base.Tensors) -> base.Tensors:
         """Adds the index of each choice's tokens, if they are in one row."""
         if not self.joined:

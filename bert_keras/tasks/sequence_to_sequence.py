@@ -272,6 +272,10 @@ class SequenceToSequence(encoder_decoder.EncoderDecoder):
         labels, _ = targets[TERM]
         return int(tf.reduce_sum(1 - _has(labels, self.end_id)))
 
+    @property
+    def separates_texts(self) -> bool:
+        return self.is_windowed
+
     def add_derived_features(self, features: base.Tensors) -> base.Tensors:
         if not self.is_windowed:
             return features

@@ -63,6 +63,11 @@ def _start(settings: settings_lib.TrainSettings) -> tf.distribute.Strategy:
                 f"micro_batches={micro_batches(settings)}"
             )
     else:
+        if os.environ.get(settings_lib.PIPELINE) == "1":
+            console.say(
+                f"{settings_lib.PIPELINE}=1 has no effect on one device; give "
+                "`num_gpus`"
+            )
         strategy = make_strategy(
             settings.strategy, settings.tpu, settings.num_gpus
         )
@@ -83,17 +88,23 @@ def _start(settings: settings_lib.TrainSettings) -> tf.distribute.Strategy:
 
 def num_stages(settings: settings_lib.TrainSettings) -> int:
     """Returns the number of pipeline stages, 1 without a pipeline."""
-    if os.environ.get(settings_lib.PIPELINE) != "1":
-        return settings.pipeline_stages
-    found = settings.num_gpus or len(tf.config.list_physical_devices("GPU"))
-    if settings.pipeline_stages not in (1, found):
+    stages, gpus = settings.pipeline_stages, settings.num_gpus
+    if os.environ.get(settings_lib.PIPELINE) == "1":
+        found = gpus or len(tf.config.list_physical_devices("GPU")) or stages
+        if stages not in (1, found):
+            raise errors.InputError(
+                f"{settings_lib.PIPELINE}=1 makes a stage of each of {found} "
+                f"GPUs; found pipeline_stages={stages}. Give one of them.",
+                argument="pipeline_stages",
+            )
+        return found
+    if stages > 1 and gpus not in (0, stages):
         raise errors.InputError(
-            f"{settings_lib.PIPELINE}=1 makes a stage of each of {found} GPUs "
-            f"(`num_gpus`); found pipeline_stages={settings.pipeline_stages}. "
-            "Give one of them.",
-            argument="pipeline_stages",
+            f"pipeline_stages={stages} takes a GPU for each stage, and "
+            f"num_gpus={gpus} is another number; leave it out.",
+            argument="num_gpus",
         )
-    return max(1, found)
+    return stages
 
 
 def micro_batches(
@@ -126,12 +137,19 @@ def _shards_of_replica(
     settings: settings_lib.TrainSettings, replicas: int
 ) -> int:
     shards = settings.elastic_shards
-    for name in ("gradient_accumulation_steps", "pipeline_stages"):
-        if getattr(settings, name) > 1:
+    others = {
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "micro_batches": settings.micro_batches,
+        "pipeline_stages": num_stages(settings),
+        "xla": settings.xla,
+    }
+    for name, value in others.items():
+        if value > 1 or (name in ("micro_batches", "xla") and value):
+            value = str(value).lower()
             raise errors.InputError(
                 f"elastic_shards={shards} is how a batch is divided, and "
-                f"cannot be combined with {name}={getattr(settings, name)}; "
-                "leave one of them out.",
+                f"cannot be combined with {name}={value}; leave one of them "
+                "out.",
                 argument="elastic_shards",
             )
     if shards & (shards - 1) or replicas & (replicas - 1) or shards < replicas:
@@ -230,6 +248,14 @@ def require_complete_batches(
 
     Also for a batch of one such row, which has nothing to learn from.
     """
+    task = task.unwrapped
+    if settings.elastic_shards and task.separates_texts:
+        raise errors.InputError(
+            f"elastic_shards={settings.elastic_shards}: {task.name} computes "
+            "texts at the length of the longest one on a replica, so that "
+            "other replicas round in another way; leave it out.",
+            argument="elastic_shards",
+        )
     if not task.reads_batch:
         return
     if settings.batch_size < 2:
@@ -238,14 +264,16 @@ def require_complete_batches(
             f"{task.name} compares a row with other rows of its batch here.",
             argument="batch_size",
         )
-    accumulated = micro_batches(settings, strategy.num_replicas_in_sync)
-    if strategy.num_replicas_in_sync == 1 and accumulated == 1:
+    replicas = strategy.num_replicas_in_sync
+    parts = micro_batches(settings, replicas)
+    if replicas == 1 and parts == 1:
         return
     raise errors.InputError(
         f"{task.name}: a row is compared with other rows of its batch, so "
-        "expected one replica and one micro-batch, found "
-        f"{strategy.num_replicas_in_sync} and {accumulated}; use "
-        "strategy=one_device, and lower `batch_size` if memory is short.",
+        f"expected one replica and one micro-batch, found {replicas} and "
+        f"{parts}; use strategy=one_device and neither "
+        "gradient_accumulation_steps, pipeline_stages nor elastic_shards, and "
+        "lower `batch_size` if memory is short.",
         argument="gradient_accumulation_steps",
     )
 
@@ -256,12 +284,20 @@ def require_complete_batches(
 def make_strategy(
     name: str, tpu: str = "", num_gpus: int = 0
 ) -> tf.distribute.Strategy:
-    """Makes the strategy of a setting; num_gpus: the most to use, 0 = all."""
-    if name == "tpu" or (name == "auto" and tpu):
-        return _tpu(tpu)
-    if name == "multi_worker_mirrored" or (
+    """Makes the strategy of a setting; num_gpus: how many to use, 0 = all."""
+    is_tpu = name == "tpu" or (name == "auto" and bool(tpu))
+    are_several = name == "multi_worker_mirrored" or (
         name == "auto" and cluster.in_cluster() > 1
-    ):
+    )
+    if num_gpus and (is_tpu or are_several):
+        raise errors.InputError(
+            f"num_gpus={num_gpus} is for one machine, whose GPUs are divided; "
+            "a worker takes those that CUDA_VISIBLE_DEVICES names.",
+            argument="num_gpus",
+        )
+    if is_tpu:
+        return _tpu(tpu)
+    if are_several:
         return cluster.make_strategy()
     gpus = tf.config.list_logical_devices("GPU")
     if num_gpus > len(gpus):

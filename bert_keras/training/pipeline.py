@@ -122,6 +122,12 @@ class StagedEncoder:
         tape: tf.GradientTape,
         wait_for: Sequence[Sequence[tf.Tensor]],
     ):
+        if type(encoder).call is not bert.BertEncoder.call:
+            raise errors.InputError(
+                f"{type(encoder).__name__} has a `call` of its own, which "
+                "pipeline stages would not run; leave them out.",
+                argument="pipeline_stages",
+            )
         self._encoder = encoder
         self._stages = stages
         self._tape = tape

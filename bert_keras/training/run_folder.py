@@ -93,8 +93,13 @@ class Identity:
         as far as they differ from their defaults. The task, its wrappers and
         the inputs are first.
         """
-        # They have identity=False, but the command does not run without them.
-        needed = ("output", "modules")
+        # They have identity=False, but the command does not run without them,
+        # or dropout depends on them.
+        needed = (
+            *("output", "modules"),
+            *("gradient_accumulation_steps", "pipeline_stages"),
+            *("micro_batches", "strategy"),
+        )
         inputs, others = {}, {}
         for name, field, value in self._options():
             if value == field.default:

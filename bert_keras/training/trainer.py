@@ -39,6 +39,9 @@ from bert_keras.training import settings as settings_lib
 from bert_keras.training import state as state_lib
 from bert_keras.training import step as step_lib
 
+# The exit code of a run that was asked to stop: EX_TEMPFAIL of sysexits.h.
+STOPPED = 75
+
 # {metric: value}, {name of a table: table}
 Evaluation = tuple[Mapping[str, float], Mapping[str, base.Table]]
 
@@ -387,13 +390,17 @@ class Trainer:
         return task.calibrated(metrics) if metrics else task
 
     def _exit(self, step: int) -> None:
-        """Exits the process after a preemption notice; `step` is saved."""
+        """Exits the process after a preemption notice; `step` is saved.
+
+        With a code of its own: the run is not complete, and a scheduler starts
+        it again.
+        """
         console.say(
             f"asked to stop: saved step {step:,}; run the same command again "
             "to continue"
         )
         self.workers.barrier()
-        raise SystemExit(0)
+        raise SystemExit(STOPPED)
 
     def report(self, extra: Mapping[str, Any]) -> None:
         """Prints the summary once every worker is done."""

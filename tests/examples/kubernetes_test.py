@@ -9,7 +9,7 @@ import yaml
 from absl.testing import absltest, parameterized
 
 from bert_keras.serving import tf_serving_files
-from bert_keras.training import cluster_hosts
+from bert_keras.training import cluster_hosts, trainer
 
 ROOT = pathlib.Path(__file__).absolute().parents[2]
 FOLDER = ROOT / "examples" / "kubernetes"
@@ -35,7 +35,7 @@ class KubernetesTest(parameterized.TestCase):
         found = objects(name)
         self.assertEqual(set(found), kinds)
         for each in found.values():
-            for version in ("1.28.0", "1.33.0"):
+            for version in ("1.29.0", "1.37.0"):
                 kubernetes_validate.validate(each, version, strict=True)
 
     def test_all_pods_of_the_job_are_workers(self):
@@ -46,6 +46,11 @@ class KubernetesTest(parameterized.TestCase):
             each["name"]: each["value"] for each in container(job)["env"]
         }
         self.assertEqual(spec["completionMode"], "Indexed")
+        # A pod that was asked to stop is started again, as often as it takes.
+        self.assertEqual(template["restartPolicy"], "Never")
+        policy = spec["podFailurePolicy"]["rules"][0]
+        self.assertEqual(policy["action"], "Ignore")
+        self.assertEqual(policy["onExitCodes"]["values"], [trainer.STOPPED])
         self.assertEqual(spec["completions"], spec["parallelism"])
         port = container(job)["ports"][0]["containerPort"]
         for index in range(spec["completions"]):

@@ -2,15 +2,20 @@
 
 import collections
 import functools
+import os
 import re
+from unittest import mock
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from bert_keras import errors
+from bert_keras.networks import bert
 from bert_keras.tasks import classification
-from bert_keras.training import pipeline
+from bert_keras.training import devices as run_devices
+from bert_keras.training import pipeline, settings
 from tests import (
     devices,  # noqa: F401 (two CPUs)
     tiny,
@@ -100,6 +105,88 @@ class PipelineTest(parameterized.TestCase):
             np.testing.assert_allclose(
                 found[path], values, rtol=0, atol=1e-6, err_msg=path
             )
+
+    def test_outputs_are_those_of_the_encoder(self):
+        names = [d.name for d in tf.config.list_logical_devices("CPU")]
+        encoder = bert.BertEncoder(tiny.bert(num_layers=5, norm_first=True))
+        stages = pipeline.split(encoder.config, [*names, *names][:3])
+        with tf.GradientTape() as tape:
+            staged = pipeline.StagedEncoder(encoder, stages, tape, [[]] * 3)
+            found = staged(**tiny.inputs(), attentions=True)
+        expected = encoder(**tiny.inputs(), attentions=True)
+        for one, other in zip(
+            tf.nest.flatten(found), tf.nest.flatten(expected), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+    @parameterized.parameters(
+        # The stage s of 3 waits for the micro-batch that is 3 - s before.
+        ("1f1b", 0, [None, None, None]),
+        ("1f1b", 1, [None, None, 0]),
+        ("1f1b", 2, [None, 0, 1]),
+        ("1f1b", 4, [1, 2, 3]),
+        ("gpipe", 4, [None, None, None]),
+    )
+    def test_a_stage_waits_for_its_backward_pass(self, schedule, count, waits):
+        step = mock.create_autospec(pipeline.PipelinedStep, instance=True)
+        step.stages = pipeline.Stages(("a", "b", "c"), ())
+        step.schedule = schedule
+        done = [
+            [[f"{number} {stage}"] for stage in range(3)]
+            for number in range(count)
+        ]
+        self.assertEqual(
+            pipeline.PipelinedStep._waits(step, done),
+            [
+                [] if number is None else [f"{number} {stage}"]
+                for stage, number in enumerate(waits)
+            ],
+        )
+
+    def test_an_encoder_with_a_call_of_its_own_is_refused(self):
+        class Other(bert.BertEncoder):
+            def call(self, **inputs):
+                return super().call(**inputs)
+
+        with self.assertRaisesRegex(errors.InputError, "Other has a `call`"):
+            pipeline.StagedEncoder(Other(tiny.bert()), None, None, [])
+
+    @parameterized.parameters(
+        ({"pipeline_stages": 2}, "", 2, 4),
+        ({"pipeline_stages": 2, "micro_batches": 8}, "", 2, 8),
+        (
+            {"pipeline_stages": 2, "gradient_accumulation_steps": 6},
+            "",
+            *(2, 6),
+        ),
+        ({"num_gpus": 3}, "1", 3, 6),
+        ({"pipeline_stages": 2}, "1", 2, 4),
+        ({}, "1", 1, 1),
+        ({"gradient_accumulation_steps": 2}, "", 1, 2),
+    )
+    def test_numbers(self, changes, variable, stages, micro_batches):
+        with mock.patch.dict(
+            os.environ, TF_PIPELINE_PARALLELISM_ENABLED=variable
+        ):
+            run = settings.TrainSettings(**changes)
+            self.assertEqual(run_devices.num_stages(run), stages)
+            self.assertEqual(run_devices.micro_batches(run), micro_batches)
+
+    @parameterized.parameters(
+        ({"pipeline_stages": 2, "num_gpus": 1}, "", "num_gpus=1 is another"),
+        ({"pipeline_stages": 2, "num_gpus": 3}, "1", "Give one of them"),
+        ({"elastic_shards": 4, "num_gpus": 2}, "1", "with pipeline_stages=2"),
+        ({"elastic_shards": 4, "micro_batches": 2}, "", "micro_batches=2"),
+        ({"elastic_shards": 4, "xla": True}, "", "with xla=true"),
+    )
+    def test_numbers_that_clash_are_refused(self, changes, variable, message):
+        with (
+            mock.patch.dict(
+                os.environ, TF_PIPELINE_PARALLELISM_ENABLED=variable
+            ),
+            self.assertRaisesRegex(errors.InputError, message),
+        ):
+            run_devices.micro_batches(settings.TrainSettings(**changes))
 
     def test_layers_are_divided_evenly(self):
         for layers, count, expected in (

@@ -187,7 +187,7 @@ class StopTest(parameterized.TestCase):
             "strategy": "one_device",
         }
         code, error = self.stopped(signal.SIGTERM, 7, "pretrain", **flags)
-        self.assertEqual(code, 0, error)
+        self.assertEqual(code, 75, error)
         self.assertIn("asked to stop", error)
         self.assertLess(checkpoint.steps(run)[-1], STEPS)
         self.run_whole("pretrain", **flags)
@@ -203,9 +203,9 @@ class StopTest(parameterized.TestCase):
             + [f"--{name}={value}" for name, value in values.items()]
         )
 
-    def ended(self, workers):
+    def ended(self, workers, code=0):
         errors = [worker.communicate()[1] for worker in workers]
-        self.assertEqual([w.returncode for w in workers], [0, 0], errors)
+        self.assertEqual([w.returncode for w in workers], [code] * 2, errors)
         return errors
 
     def test_one_of_two_processes_is_asked_to_stop(self):
@@ -216,7 +216,7 @@ class StopTest(parameterized.TestCase):
             self.assertIsNone(workers[0].poll())
             os.sched_yield()
         workers[1].send_signal(signal.SIGTERM)
-        errors = self.ended(workers)
+        errors = self.ended(workers, code=75)
         self.assertIn("asked to stop", errors[0])  # worker 0 speaks
         last = checkpoint.steps(run)[-1]
         print("both stopped at step", last)
