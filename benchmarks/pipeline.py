@@ -116,6 +116,7 @@ def _run(network, run, steps, settings):
         "batch_size": BATCH.value,
         "bucket_lengths": False,
         "log_every": 1,
+        "evaluate_batches": 1,
         "report_to": "",
         **settings,
     }
