@@ -115,7 +115,7 @@ class TrainerTest(absltest.TestCase):
         run = self.trainer()
         with self.assertRaises(SystemExit) as stopped:
             self.train(run, (None, 0.0), evaluate_every=3)
-        self.assertEqual(stopped.exception.code, 0)
+        self.assertEqual(stopped.exception.code, trainer.STOPPED)
         # Asked after step 3: step 4 carries the flag, which is read after 5.
         self.assertEqual(checkpoint.steps(self.run_folder)[-1], 5)
         self.assertEqual(signal.getsignal(signal.SIGTERM), before)
